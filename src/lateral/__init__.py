@@ -1,0 +1,1 @@
+"""lateral: optimal operation of active distribution feeders."""
