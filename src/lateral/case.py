@@ -1,0 +1,131 @@
+"""Case: a feeder, its devices and a horizon, in engineering units, frozen."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+
+from lateral.devices import Battery, Capacitor, Load, PV, Regulator, Source
+from lateral.network.feeder import Feeder
+from lateral.network.horizon import Horizon
+from lateral.network.schema import Element, FloatArray, Series
+from lateral.units import Base
+
+E = TypeVar("E", bound=Element)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Case:
+    """Everything that a study starts from. Frozen: change it with `dataclasses.replace` or `Case.with_`.
+
+    Attributes:
+        name: short name.
+        feeder: the wires.
+        devices: every device; any class derived from `lateral.devices.Device`, also a user's own.
+        horizon: the time axis.
+        profiles: named series on the horizon, each of length T.
+        base: power base; results do not depend on it.
+        areas: area of each bus, for spatial decomposition; may be empty.
+        alpha_usd_per_kwh: price of the battery loss term that keeps charge and discharge apart, $ per kWh lost.
+        notes: free text shown in reports (origin, conventions).
+        where: ``file:line`` of elements that came from a file, by label.
+    """
+
+    name: str
+    feeder: Feeder
+    devices: tuple[Element, ...]
+    horizon: Horizon
+    profiles: Mapping[str, FloatArray] = field(default_factory=dict)
+    base: Base = field(default_factory=Base)
+    areas: Mapping[str, str] = field(default_factory=dict)
+    alpha_usd_per_kwh: float = 1e-6
+    notes: str = ""
+    where: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.base.multiplicity != self.feeder.n_phases:
+            object.__setattr__(self, "base", Base(self.base.s_kva, self.feeder.n_phases))
+
+    def of(self, cls: type[E]) -> tuple[E, ...]:
+        """The devices of one class, in order."""
+        return tuple(d for d in self.devices if type(d) is cls)
+
+    @cached_property
+    def sources(self) -> tuple[Source, ...]:
+        """The upstream grids."""
+        return self.of(Source)
+
+    @cached_property
+    def loads(self) -> tuple[Load, ...]:
+        """The loads."""
+        return self.of(Load)
+
+    @cached_property
+    def capacitors(self) -> tuple[Capacitor, ...]:
+        """The capacitors."""
+        return self.of(Capacitor)
+
+    @cached_property
+    def pvs(self) -> tuple[PV, ...]:
+        """The PV systems."""
+        return self.of(PV)
+
+    @cached_property
+    def batteries(self) -> tuple[Battery, ...]:
+        """The batteries."""
+        return self.of(Battery)
+
+    @cached_property
+    def regulators(self) -> tuple[Regulator, ...]:
+        """The regulators."""
+        return self.of(Regulator)
+
+    def series(self, value: Series) -> FloatArray:
+        """A field that takes a number or the name of a profile, as an array of shape (T,)."""
+        if isinstance(value, str):
+            return np.asarray(self.profiles[value], dtype=float)
+        return np.full(self.horizon.n_steps, float(value))
+
+    def multiplier(self, profile: str) -> FloatArray:
+        """A profile as a multiplier, shape (T,); ones when the name is empty."""
+        if not profile:
+            return np.ones(self.horizon.n_steps)
+        return np.asarray(self.profiles[profile], dtype=float)
+
+    def with_(self, **changes: Any) -> Case:
+        """A copy with some attributes replaced."""
+        return dataclasses.replace(self, **changes)
+
+    @cached_property
+    def hash(self) -> str:
+        """Hash of everything that decides the result (16 hex digits)."""
+        digest = hashlib.sha256()
+        for part in (*self.feeder.elements, *self.devices):
+            digest.update(type(part).__name__.encode())
+            for f in dataclasses.fields(part):
+                digest.update(_canonical(getattr(part, f.name)))
+        for name in sorted(self.profiles):
+            digest.update(name.encode() + np.ascontiguousarray(self.profiles[name], dtype=float).tobytes())
+        h = self.horizon
+        digest.update(str(h.times[:1]).encode() + h.step_h.tobytes() + h.weight.tobytes() + repr(h.breaks).encode())
+        digest.update(json.dumps([self.feeder.n_phases, self.feeder.frequency_hz, self.alpha_usd_per_kwh]).encode())
+        return digest.hexdigest()[:16]
+
+
+
+def _canonical(value: Any) -> bytes:
+    """Bytes that are equal for equal field values, whatever their container."""
+    if isinstance(value, np.ndarray):
+        return str(value.shape).encode() + np.ascontiguousarray(value, dtype=float).tobytes()
+    if dataclasses.is_dataclass(value):
+        return b"".join(_canonical(getattr(value, f.name)) for f in dataclasses.fields(value))
+    if isinstance(value, tuple):
+        return b"(" + b",".join(_canonical(v) for v in value) + b")"
+    return repr(value).encode()

@@ -1,0 +1,16 @@
+"""Devices: one file each holds schema and equations. `registry` knows them all; users add theirs with `register`."""
+
+from __future__ import annotations
+
+from lateral.devices.base import Device, ShuntDevice
+from lateral.devices.battery import Battery
+from lateral.devices.capacitor import Capacitor
+from lateral.devices.load import Load
+from lateral.devices.pv import PV
+from lateral.devices.regulator import Regulator
+from lateral.devices.source import Source
+
+#: the device classes that come with lateral; a user's own class joins a case simply by being in its ``devices``
+BUILT_IN: tuple[type, ...] = (Source, Load, Capacitor, PV, Battery, Regulator)
+
+__all__ = ["BUILT_IN", "PV", "Battery", "Capacitor", "Device", "Load", "Regulator", "ShuntDevice", "Source"]
