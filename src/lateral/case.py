@@ -119,7 +119,6 @@ class Case:
         return digest.hexdigest()[:16]
 
 
-
 def _canonical(value: Any) -> bytes:
     """Bytes that are equal for equal field values, whatever their container."""
     if isinstance(value, np.ndarray):

@@ -31,5 +31,9 @@ class Battery(ShuntDevice):
         default="disc",
         choices=("disc", "box"),
     )
-    terminal_price: float = spec("Value of stored energy at the end, used by the terminal rule 'priced'.", unit="$/kWh", default=0.0)
-    v_rated_kv: float | None = spec("Rated voltage across one port; absent: the bus base.", unit="kV", default=None, above=0.0)
+    terminal_price: float = spec(
+        "Value of stored energy at the end, used by the terminal rule 'priced'.", unit="$/kWh", default=0.0
+    )
+    v_rated_kv: float | None = spec(
+        "Rated voltage across one port; absent: the bus base.", unit="kV", default=None, above=0.0
+    )

@@ -30,7 +30,9 @@ class Load(ShuntDevice):
 
     p_kw: float = spec("Rated active power, multiplied by the profile.", unit="kW")
     q_kvar: float = spec("Rated reactive power, multiplied by the profile.", unit="kvar", default=0.0)
-    profile: str = spec("Profile that multiplies p (and q unless profile_q is given); empty: constant.", default="", profile=True)
+    profile: str = spec(
+        "Profile that multiplies p (and q unless profile_q is given); empty: constant.", default="", profile=True
+    )
     profile_q: str = spec("Profile that multiplies q; empty: the same as p.", default="", profile=True)
     v_rated_kv: float | None = spec(
         "Voltage across one port at which the power is the rated one; absent: the bus base (times sqrt(3) in delta).",
@@ -39,14 +41,29 @@ class Load(ShuntDevice):
         above=0.0,
     )
     model: str = spec("How the power depends on the voltage.", default="constant_power", choices=MODELS)
-    zip_p: tuple[float, float, float] = spec("Shares of constant impedance, current, power in P (model zip).", default=(0.0, 0.0, 1.0))
-    zip_q: tuple[float, float, float] = spec("Shares of constant impedance, current, power in Q (model zip).", default=(0.0, 0.0, 1.0))
-    zip_v_cut_pu: float = spec("Voltage under which a zip load draws nothing (OpenDSS's seventh number).", unit="pu", default=0.0)
+    zip_p: tuple[float, float, float] = spec(
+        "Shares of constant impedance, current, power in P (model zip).", default=(0.0, 0.0, 1.0)
+    )
+    zip_q: tuple[float, float, float] = spec(
+        "Shares of constant impedance, current, power in Q (model zip).", default=(0.0, 0.0, 1.0)
+    )
+    zip_v_cut_pu: float = spec(
+        "Voltage under which a zip load draws nothing (OpenDSS's seventh number).", unit="pu", default=0.0
+    )
     cvr_p: float = spec("Exponent of V in P (model cvr).", default=1.0)
     cvr_q: float = spec("Exponent of V in Q (model cvr).", default=2.0)
-    v_min_pu: float = spec("Below this voltage (on v_rated_kv) the load is an impedance, in power flow.", unit="pu", default=0.1, minimum=0.0)
-    v_max_pu: float = spec("Above this voltage the load is an impedance, in power flow.", unit="pu", default=2.0, above=0.0)
-    v_low_pu: float = spec("OpenDSS's vlowpu: below it the current falls to zero linearly.", unit="pu", default=0.0, minimum=0.0)
+    v_min_pu: float = spec(
+        "Below this voltage (on v_rated_kv) the load is an impedance, in power flow.",
+        unit="pu",
+        default=0.1,
+        minimum=0.0,
+    )
+    v_max_pu: float = spec(
+        "Above this voltage the load is an impedance, in power flow.", unit="pu", default=2.0, above=0.0
+    )
+    v_low_pu: float = spec(
+        "OpenDSS's vlowpu: below it the current falls to zero linearly.", unit="pu", default=0.0, minimum=0.0
+    )
 
 
 __all__ = ["MODELS", "Load"]

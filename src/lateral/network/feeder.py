@@ -28,8 +28,12 @@ class Bus(Element):
 
     conductors: Terminals = spec("Conductor numbers present at the bus, ascending; ground (0) is not listed.")
     v_base_kv: float = spec("Voltage base, line to ground.", unit="kV", above=0.0)
-    v_min_pu: float = spec("Lowest voltage allowed, conductor to ground; 0 for none.", unit="pu", default=0.95, minimum=0.0)
-    v_max_pu: float = spec("Highest voltage allowed, conductor to ground; inf for none.", unit="pu", default=1.05, above=0.0)
+    v_min_pu: float = spec(
+        "Lowest voltage allowed, conductor to ground; 0 for none.", unit="pu", default=0.95, minimum=0.0
+    )
+    v_max_pu: float = spec(
+        "Highest voltage allowed, conductor to ground; inf for none.", unit="pu", default=1.05, above=0.0
+    )
     x: float = spec("Horizontal coordinate of the map; NaN when unknown.", default=float("nan"))
     y: float = spec("Vertical coordinate of the map; NaN when unknown.", default=float("nan"))
 
@@ -51,7 +55,9 @@ class Line(Branch):
     conductors_to: Terminals = spec("Conductors at the second end, in matrix order.")
     r_ohm: FloatArray = spec("Series resistance matrix, total.", unit="ohm", matrix=True)
     x_ohm: FloatArray = spec("Series reactance matrix, total.", unit="ohm", matrix=True)
-    b_us: FloatArray | None = spec("Shunt susceptance matrix, total of both ends (half at each).", unit="uS", default=None, matrix=False)
+    b_us: FloatArray | None = spec(
+        "Shunt susceptance matrix, total of both ends (half at each).", unit="uS", default=None, matrix=False
+    )
     i_max_a: float = spec("Current limit per conductor; inf for none.", unit="A", default=float("inf"), above=0.0)
     length_km: float = spec("Length, for information and plots.", unit="km", default=0.0, minimum=0.0)
 
@@ -99,7 +105,9 @@ class Winding:
     bus: str = spec("Bus the winding is connected to.")
     terminals: Terminals = spec("Conductors of the phases, then the neutral for a wye (0 ground, -1 isolated).")
     connection: str = spec("How the winding is connected.", choices=("wye", "delta"), default="wye")
-    v_rated_kv: float = spec("Rated voltage: line to line for 2 and 3 phases, across the winding for 1 phase.", unit="kV", above=0.0)
+    v_rated_kv: float = spec(
+        "Rated voltage: line to line for 2 and 3 phases, across the winding for 1 phase.", unit="kV", above=0.0
+    )
     s_rated_kva: float = spec("Rated power, all phases.", unit="kVA", above=0.0)
     r_percent: float = spec("Resistance of this winding on its own rating.", unit="%", default=0.0, minimum=0.0)
     tap: float = spec("Tap: the ratio of actual to rated turns.", unit="pu", default=1.0, above=0.0)
@@ -120,9 +128,19 @@ class Transformer(Element):
         "Leakage reactance of each winding pair (12, 13, 23, ... row by row) on the rating of winding 1.", unit="%"
     )
     no_load_loss_percent: float = spec("No-load loss on the rating of winding 1.", unit="%", default=0.0, minimum=0.0)
-    magnetizing_percent: float = spec("Magnetising current on the rating of winding 1.", unit="%", default=0.0, minimum=0.0)
-    antifloat_ppm: float = spec("Shunt that keeps ungrounded windings from floating, parts per million of the rating.", unit="ppm", default=1.0, minimum=0.0)
-    delta_lead: bool = spec("True when the delta leads the wye (Euro convention); False: the low side lags 30 degrees (ANSI).", default=False)
+    magnetizing_percent: float = spec(
+        "Magnetising current on the rating of winding 1.", unit="%", default=0.0, minimum=0.0
+    )
+    antifloat_ppm: float = spec(
+        "Shunt that keeps ungrounded windings from floating, parts per million of the rating.",
+        unit="ppm",
+        default=1.0,
+        minimum=0.0,
+    )
+    delta_lead: bool = spec(
+        "True when the delta leads the wye (Euro convention); False: the low side lags 30 degrees (ANSI).",
+        default=False,
+    )
     s_max_kva: float = spec("Loading limit, all phases; inf for none.", unit="kVA", default=float("inf"), above=0.0)
     bank: str = spec("Name of the bank of single-phase units it belongs to.", default="")
 

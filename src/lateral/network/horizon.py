@@ -45,9 +45,7 @@ class Horizon:
         """Equal steps of ``step_h`` hours from ``start`` (local time of ``zone`` when it carries no offset)."""
         stamp = pd.Timestamp(start)
         stamp = stamp.tz_localize(zone) if stamp.tzinfo is None else stamp.tz_convert(zone)
-        return cls(
-            start=stamp.to_pydatetime(), step_h=np.full(n_steps, step_h), weight=np.ones(n_steps), zone=zone
-        )
+        return cls(start=stamp.to_pydatetime(), step_h=np.full(n_steps, step_h), weight=np.ones(n_steps), zone=zone)
 
     @property
     def n_steps(self) -> int:

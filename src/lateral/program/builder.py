@@ -1,0 +1,442 @@
+"""ProgramBuilder: where devices, formulations and objectives put their variables, rows and costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import scipy.sparse as sp
+
+from lateral.network.schema import FloatArray, IntArray
+from lateral.program.affine import Affine, stack
+from lateral.program.program import (
+    Block,
+    DataMap,
+    Output,
+    ProductRows,
+    Program,
+    Slot,
+    TreeHint,
+)
+
+Number = float | FloatArray
+
+
+def _cells(value: Number, n: int, n_steps: int) -> FloatArray:
+    return np.broadcast_to(np.asarray(value, dtype=float), (n, n_steps)).reshape(-1)
+
+
+@dataclass(eq=False)
+class _Rows:
+    """Rows collected so far: blocks, left sides, scales and (for inequalities) ranges."""
+
+    blocks: list[Block] = field(default_factory=list)
+    exprs: list[Affine] = field(default_factory=list)
+    scale: list[FloatArray] = field(default_factory=list)
+    lower: list[Affine] = field(default_factory=list)
+    upper: list[Affine] = field(default_factory=list)
+    size: int = 0
+
+
+class ProgramBuilder:
+    """Collects labelled variables, rows and costs; `freeze` makes the `Program`.
+
+    All methods take and return arrays of shape (n, T). Expressions are `Affine`. Per-unit inside; ``unit`` and
+    ``to_unit`` say how to show a value.
+    """
+
+    def __init__(self, n_steps: int) -> None:
+        self.n_steps = n_steps
+        self._variables: list[Block] = []
+        self._bounds: list[tuple[Block, Affine, Affine]] = []
+        self._scale: list[FloatArray] = []
+        self._start: list[FloatArray] = []
+        self._n = 0
+        self._equal = _Rows()
+        self._between = _Rows()
+        self._products: list[tuple[Block, list[Affine], Affine, Affine, bool, FloatArray]] = []
+        self._n_products = 0
+        self._linear: list[Affine] = []
+        self._squares: list[tuple[Affine, Affine]] = []
+        self._slots: dict[str, Slot] = {}
+        self._theta: list[FloatArray] = []
+        self._n_theta = 0
+        self._outputs: list[Output] = []
+        self._affine: dict[str, Affine] = {}
+        self.tree: TreeHint | None = None
+        self.notes: dict[str, str] = {}
+
+    # -- data -----------------------------------------------------------------------------------------------------
+
+    def data(self, name: str, elements: Sequence[str], values: FloatArray, *, unit: str) -> Affine:
+        """Declare a data slot, in engineering units; the array returned may be used wherever numbers enter linearly."""
+        values = np.asarray(values, dtype=float)
+        n, n_steps = values.shape
+        self._slots[name] = Slot(name, tuple(elements), n_steps, self._n_theta, unit)
+        out = Affine.of_parameters(self._n_theta, n, n_steps)
+        self._theta.append(values.reshape(-1))
+        self._n_theta += values.size
+        return out
+
+    # -- variables ------------------------------------------------------------------------------------------------
+
+    def variable(
+        self,
+        component: str,
+        quantity: str,
+        elements: Sequence[str],
+        *,
+        unit: str,
+        to_unit: Number = 1.0,
+        lower: Number | Affine = -np.inf,
+        upper: Number | Affine = np.inf,
+        scale: Number = 1.0,
+        start: Number = 0.0,
+        n_steps: int | None = None,
+        limit: bool = True,
+    ) -> Affine:
+        """New variables of shape (len(elements), T).
+
+        Args:
+            component: what the elements are; with ``quantity`` it names the block.
+            quantity: the quantity, in the words of docs/symbols.md.
+            elements: element names.
+            unit: engineering unit; value there = value here times ``to_unit``.
+            to_unit: factor to that unit.
+            lower: lower bound: numbers, or an affine array of data only.
+            upper: upper bound, likewise.
+            scale: typical size, which solvers divide by.
+            start: where a nonlinear solver starts.
+            n_steps: number of steps, when it is not the horizon's.
+            limit: whether its bounds may be named as the reason of an infeasibility.
+        """
+        t_count = self.n_steps if n_steps is None else n_steps
+        n = len(elements)
+        block = Block(component, quantity, tuple(elements), t_count, self._n, unit, _column(to_unit), limit)
+        lower_a = lower if isinstance(lower, Affine) else Affine.constant(_cells(lower, n, t_count).reshape(n, t_count))
+        upper_a = upper if isinstance(upper, Affine) else Affine.constant(_cells(upper, n, t_count).reshape(n, t_count))
+        self._variables.append(block)
+        self._bounds.append((block, lower_a, upper_a))
+        self._scale.append(_cells(scale, n, t_count))
+        self._start.append(_cells(start, n, t_count))
+        out = Affine.of_variables(self._n, n, t_count)
+        self._n += block.size
+        self._affine[block.name] = out
+        return out
+
+    # -- rows -----------------------------------------------------------------------------------------------------
+
+    def equal(
+        self,
+        component: str,
+        quantity: str,
+        elements: Sequence[str],
+        left: Affine,
+        right: Affine | Number = 0.0,
+        *,
+        unit: str = "",
+        to_unit: Number = 1.0,
+        scale: Number = 1.0,
+        limit: bool = False,
+    ) -> None:
+        """Rows ``left == right``; the dual is d(minimum) / d(right)."""
+        expr = left - right
+        block = Block(
+            component, quantity, tuple(elements), expr.n_steps, self._equal.size, unit, _column(to_unit), limit
+        )
+        self._equal.blocks.append(block)
+        self._equal.exprs.append(expr)
+        self._equal.scale.append(1.0 / _cells(scale, expr.n, expr.n_steps))
+        self._equal.size += block.size
+
+    def between(
+        self,
+        component: str,
+        quantity: str,
+        elements: Sequence[str],
+        lower: Affine | Number,
+        middle: Affine,
+        upper: Affine | Number,
+        *,
+        unit: str = "",
+        to_unit: Number = 1.0,
+        scale: Number = 1.0,
+        limit: bool = True,
+    ) -> None:
+        """Rows ``lower <= middle <= upper``; bounds are numbers or arrays of data."""
+        rows, n, t_count = self._between, middle.n, middle.n_steps
+        block = Block(component, quantity, tuple(elements), t_count, rows.size, unit, _column(to_unit), limit)
+        low = lower if isinstance(lower, Affine) else Affine.constant(_cells(lower, n, t_count).reshape(n, t_count))
+        high = upper if isinstance(upper, Affine) else Affine.constant(_cells(upper, n, t_count).reshape(n, t_count))
+        rows.blocks.append(block)
+        rows.exprs.append(middle)
+        rows.lower.append(low)
+        rows.upper.append(high)
+        rows.scale.append(1.0 / _cells(scale, n, t_count))
+        rows.size += block.size
+
+    def product(
+        self,
+        component: str,
+        quantity: str,
+        elements: Sequence[str],
+        squares: Sequence[Affine],
+        u: Affine,
+        v: Affine,
+        *,
+        equality: bool = False,
+        unit: str = "",
+        to_unit: Number = 1.0,
+        scale: Number = 1.0,
+        limit: bool = False,
+    ) -> None:
+        """Rows ``sum_k squares_k^2 <= u v`` (a cone), or ``=`` (exact). ``scale`` is the typical size of ``u``."""
+        block = Block(component, quantity, tuple(elements), u.n_steps, self._n_products, unit, _column(to_unit), limit)
+        self._products.append((block, list(squares), u, v, equality, 1.0 / _cells(scale, u.n, u.n_steps)))
+        self._n_products += block.size
+
+    # -- objective and outputs ------------------------------------------------------------------------------------
+
+    def minimise(self, expr: Affine) -> None:
+        """Add the sum of an array to the objective."""
+        self._linear.append(expr.sum())
+
+    def minimise_squares(self, expr: Affine, weight: Affine | Number) -> None:
+        """Add ``sum weight * expr^2`` to the objective; weight is nonnegative numbers or data."""
+        w = weight if isinstance(weight, Affine) else Affine.constant(_cells(weight, *expr.shape).reshape(expr.shape))
+        self._squares.append((expr, w))
+
+    def output(
+        self, component: str, quantity: str, elements: Sequence[str], expr: Affine, *, unit: str, to_unit: Number = 1.0
+    ) -> None:
+        """Name a derived quantity, for objectives and results."""
+        block = Block(component, quantity, tuple(elements), expr.n_steps, 0, unit, _column(to_unit), False)
+        self._outputs.append(Output(block, expr))
+        self._affine[block.name] = expr
+
+    def find(self, name: str) -> Affine | None:
+        """The variables or the output of a name such as ``battery.p_charge``; None when nobody declared it."""
+        return self._affine.get(name)
+
+    # -- freeze ---------------------------------------------------------------------------------------------------
+
+    def freeze(self) -> Program:
+        """The program, frozen."""
+        theta = np.concatenate(self._theta) if self._theta else np.zeros(0)
+        maps: dict[str, DataMap] = {}
+
+        def vector(name: str, parts: list[Affine], sign: float = 1.0) -> FloatArray:
+            """A vector of data: constants plus parameter terms."""
+            if not parts:
+                return np.zeros(0)
+            whole = _flat(parts)
+            only = (whole.col < 0) & (whole.par >= 0)
+            base = sign * whole.const
+            if not np.any(only):
+                return base
+            matrix = sp.csr_array(
+                (sign * whole.val[only], (whole.row[only], whole.par[only])), shape=(len(base), self._n_theta)
+            )
+            maps[name] = DataMap(base, matrix)
+            return maps[name].at(theta)
+
+        def matrix(name: str, parts: list[Affine]) -> sp.csr_array:
+            """Coefficients of the variables, one row per cell."""
+            size = sum(p.n * p.n_steps for p in parts)
+            if not parts:
+                return sp.csr_array((0, self._n))
+            whole = _flat(parts)
+            return _coefficients(name, whole.row, whole.col, whole.par, whole.val, (size, self._n), theta, maps)
+
+        a = matrix("a", self._equal.exprs)
+        b = vector("b", self._equal.exprs, -1.0)
+        g = matrix("g", self._between.exprs)
+        offset = [-e for e in (_data_part(m) for m in self._between.exprs)]
+        low = vector("l", [x + o for x, o in zip(self._between.lower, offset, strict=True)])
+        high = vector("u", [x + o for x, o in zip(self._between.upper, offset, strict=True)])
+        lb = vector("lb", [low_ for _, low_, _ in self._bounds])
+        ub = vector("ub", [high_ for _, _, high_ in self._bounds])
+
+        squares = [s for _, terms, *_ in self._products for s in terms]
+        a_row = (
+            np.concatenate([np.arange(block.size) + block.start for block, terms, *_ in self._products for _ in terms])
+            if self._products
+            else np.zeros(0, dtype=np.int64)
+        )
+        p_a, p_a0 = matrix("pa", squares), vector("a0", squares)
+        p_u, p_u0 = matrix("pu", [p[2] for p in self._products]), vector("u0", [p[2] for p in self._products])
+        p_v, p_v0 = matrix("pv", [p[3] for p in self._products]), vector("v0", [p[3] for p in self._products])
+        equality = (
+            np.concatenate([np.full(p[0].size, p[4]) for p in self._products])
+            if self._products
+            else np.zeros(0, dtype=bool)
+        )
+        products = ProductRows(p_a, p_a0, a_row, p_u, p_u0, p_v, p_v0, equality)
+
+        c, c0, q = self._objective(theta, maps)
+        size = max(float(np.max(np.abs(c), initial=0.0)), 1e-300)
+        col_scale = np.concatenate(self._scale) if self._scale else np.zeros(0)
+        typical = float(np.max(np.abs(c * col_scale), initial=0.0)) or float(
+            np.max(np.abs(q.diagonal() * col_scale**2), initial=0.0)
+        )
+        return Program(
+            c=c,
+            c0=c0,
+            q=q,
+            a=a,
+            b=b,
+            g=g,
+            l=low,
+            u=high,
+            lb=lb,
+            ub=ub,
+            products=products,
+            col_scale=col_scale,
+            eq_scale=np.concatenate(self._equal.scale) if self._equal.scale else np.zeros(0),
+            ineq_scale=np.concatenate(self._between.scale) if self._between.scale else np.zeros(0),
+            product_scale=np.concatenate([p[5] for p in self._products]) if self._products else np.zeros(0),
+            objective_scale=1.0 / typical if typical > 0 and size > 0 else 1.0,
+            variables=tuple(self._variables),
+            equalities=tuple(self._equal.blocks),
+            inequalities=tuple(self._between.blocks),
+            product_blocks=tuple(p[0] for p in self._products),
+            outputs=tuple(self._outputs),
+            slots=dict(self._slots),
+            theta=theta,
+            maps=maps,
+            start_point=np.concatenate(self._start) if self._start else np.zeros(0),
+            tree=self.tree,
+            notes=dict(self.notes),
+        )
+
+    def _objective(self, theta: FloatArray, maps: dict[str, DataMap]) -> tuple[FloatArray, float, sp.csc_array]:
+        """Linear costs, constant and 1/2 x'Qx of the squares."""
+        linear = list(self._linear)
+        rows: list[IntArray] = []
+        cols: list[IntArray] = []
+        pars: list[IntArray] = []
+        vals: list[FloatArray] = []
+        for expr, weight in self._squares:
+            # sum_c w_c (sum_k v_k x_k + const_c)^2: pairs of terms within a cell
+            var = expr.col >= 0
+            order = np.argsort(expr.row[var], kind="stable")
+            row, col, val = expr.row[var][order], expr.col[var][order], expr.val[var][order]
+            first = np.searchsorted(row, np.arange(len(expr.const) + 1))
+            count = np.diff(first)
+            reps = count[row]
+            left = np.repeat(np.arange(len(row)), reps)
+            right = _pair_partner(first, row, reps)
+            pair = 2.0 * val[left] * val[right]
+            cross = Affine(
+                expr.n, expr.n_steps, row, col, np.full(len(row), -1), 2.0 * val * expr.const[row], expr.const**2
+            )
+            linear.append(cross.times_parameter(weight).sum())
+            for sel_row, sel_par, sel_val in _weight_terms(weight):
+                # weight of each cell: constant and parameter terms
+                hit = sel_row[row[left]]
+                keep = hit >= 0
+                rows.append(col[left][keep])
+                cols.append(col[right][keep])
+                pars.append(sel_par[hit[keep]])
+                vals.append(pair[keep] * sel_val[hit[keep]])
+        total = stack(linear) if linear else Affine.zeros(1, 1)
+        var = total.col >= 0
+        c = np.bincount(
+            total.col[var],
+            weights=total.val[var] * np.where(total.par[var] >= 0, theta[total.par[var]] if len(theta) else 0.0, 1.0),
+            minlength=self._n,
+        ).astype(float)
+        with_par = var & (total.par >= 0)
+        if np.any(with_par):
+            m = sp.csr_array(
+                (total.val[with_par], (total.col[with_par], total.par[with_par])), shape=(self._n, self._n_theta)
+            )
+            maps["c"] = DataMap(c - m @ theta, m)
+        only = (~var) & (total.par >= 0)
+        c0 = float(total.const.sum())
+        if np.any(only):
+            m0 = sp.csr_array(
+                (total.val[only], (np.zeros(int(only.sum()), dtype=int), total.par[only])), shape=(1, self._n_theta)
+            )
+            maps["c0"] = DataMap(np.array([c0]), m0)
+            c0 = float(maps["c0"].at(theta)[0])
+        if not rows:
+            return c, c0, sp.csc_array((self._n, self._n))
+        q = _coefficients(
+            "q",
+            np.concatenate(rows),
+            np.concatenate(cols),
+            np.concatenate(pars),
+            np.concatenate(vals),
+            (self._n, self._n),
+            theta,
+            maps,
+        )
+        # symmetric, so that CSR and CSC share their arrays
+        return c, c0, sp.csc_array((q.data, q.indices, q.indptr), shape=q.shape)
+
+
+def _flat(parts: list[Affine]) -> Affine:
+    """Arrays of any shapes below each other, as one column of cells: shape (cells, 1)."""
+    return stack([Affine(p.n * p.n_steps, 1, p.row, p.col, p.par, p.val, p.const) for p in parts])
+
+
+def _pair_partner(first: IntArray, row: IntArray, reps: IntArray) -> IntArray:
+    total = int(reps.sum())
+    ends = np.cumsum(reps)
+    return np.arange(total) - np.repeat(ends - reps, reps) + np.repeat(first[row], reps)
+
+
+def _weight_terms(weight: Affine) -> list[tuple[IntArray, IntArray, FloatArray]]:
+    """The weight of each cell as (index of the term by cell or -1, parameter, value): constants, then parameters."""
+    cells = len(weight.const)
+    out: list[tuple[IntArray, IntArray, FloatArray]] = []
+    if np.any(weight.const):
+        out.append((np.arange(cells), np.full(cells, -1), weight.const))
+    if len(weight.row):
+        index = np.full(cells, -1)
+        index[weight.row] = np.arange(len(weight.row))
+        if len(np.unique(weight.row)) != len(weight.row):
+            message = "a weight may depend on one parameter per cell"
+            raise ValueError(message)
+        out.append((index, weight.par, weight.val))
+    return out
+
+
+def _data_part(expr: Affine) -> Affine:
+    """The constants and parameter terms of an expression, without its variables."""
+    keep = expr.col < 0
+    return Affine(expr.n, expr.n_steps, expr.row[keep], expr.col[keep], expr.par[keep], expr.val[keep], expr.const)
+
+
+def _coefficients(
+    name: str,
+    row: IntArray,
+    col: IntArray,
+    par: IntArray,
+    val: FloatArray,
+    shape: tuple[int, int],
+    theta: FloatArray,
+    maps: dict[str, DataMap],
+) -> sp.csr_array:
+    """CSR of the variable terms; where a coefficient follows the data, a `DataMap` of its values is kept."""
+    var = col >= 0
+    row, col, par, val = row[var], col[var], par[var], val[var]
+    with_par = par >= 0
+    current = val.copy()
+    if np.any(with_par):
+        current[with_par] *= theta[par[with_par]]
+    out = sp.csr_array((current, (row, col)), shape=shape)
+    out.sum_duplicates()
+    if np.any(with_par):
+        keys = np.repeat(np.arange(shape[0], dtype=np.int64), np.diff(out.indptr)) * shape[1] + out.indices
+        place = np.searchsorted(keys, row[with_par].astype(np.int64) * shape[1] + col[with_par])
+        matrix = sp.csr_array((val[with_par], (place, par[with_par])), shape=(out.nnz, len(theta)))
+        maps[name] = DataMap(out.data - matrix @ theta, matrix)
+    return out
+
+
+def _column(to_unit: Number) -> FloatArray:
+    array = np.asarray(to_unit, dtype=float)
+    return array.reshape(-1, 1) if array.ndim == 1 else array

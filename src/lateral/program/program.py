@@ -1,0 +1,323 @@
+"""Program: the one intermediate form between a model and a solver.
+
+    minimise   c'x + 1/2 x'Qx + c0                                        Q positive semidefinite, sparse
+    subject to A x = b,   l <= G x <= u,   lb <= x <= ub
+               sum_k a_k(x)^2  {<=, =}  u(x) v(x)                         product rows: cone, or exact
+
+Everything is per unit except the objective, which is in the objective's own unit ($ for energy cost). Solvers see the
+scaled program (`Program.scaled`), everybody else the unscaled one. One dual sign holds everywhere: the dual of a row is
+d(minimum) / d(right-hand side), and a reduced cost is d(minimum) / d(the bound that holds the variable).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+import scipy.sparse as sp
+
+from lateral.errors import OptionError, did_you_mean
+from lateral.network.schema import FloatArray, IntArray
+from lateral.program.affine import Affine
+
+
+class ProblemClass(Enum):
+    """What kind of problem a program is, read off its rows."""
+
+    LP = "linear program"
+    QP = "convex quadratic program"
+    SOCP = "second-order cone program"
+    NLP = "nonlinear program (non-convex)"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """A labelled run of variables, rows or outputs: elements by steps, step contiguous.
+
+    Attributes:
+        component: what the elements are, e.g. ``battery``, ``branch``, ``bus``.
+        quantity: what it is of them, e.g. ``p_charge``, ``vmag_sq``.
+        elements: element names, shape (n,); a conductor is part of the name (``632.1``).
+        n_steps: number of steps (1 for something that has no time).
+        start: index of the first cell in its vector.
+        unit: unit of the value in engineering terms.
+        to_unit: factor from per unit to that unit, scalar or (n, 1).
+        limit: True when rows or bounds of it are limits that may be named as the reason of an infeasibility.
+    """
+
+    component: str
+    quantity: str
+    elements: tuple[str, ...]
+    n_steps: int
+    start: int
+    unit: str
+    to_unit: FloatArray
+    limit: bool = True
+
+    @property
+    def name(self) -> str:
+        """``component.quantity``."""
+        return f"{self.component}.{self.quantity}"
+
+    @property
+    def size(self) -> int:
+        """Number of cells."""
+        return len(self.elements) * self.n_steps
+
+    @property
+    def cells(self) -> slice:
+        """Where the cells are in their vector."""
+        return slice(self.start, self.start + self.size)
+
+    def place(self, index: int) -> tuple[str, int]:
+        """Element and step of a cell, by its index in the vector."""
+        i, t = divmod(index - self.start, self.n_steps)
+        return self.elements[i], t
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProductRows:
+    """Rows ``sum_k a_k(x)^2 {<=, =} u(x) v(x)`` with affine a, u, v.
+
+    Attributes:
+        a: coefficients of all a_k below each other, shape (K, n); ``a_row`` names the row of each.
+        u, v: coefficients, shape (m, n).
+        equality: True where the row is an equality, shape (m,).
+    """
+
+    a: sp.csr_array
+    a0: FloatArray
+    a_row: IntArray
+    u: sp.csr_array
+    u0: FloatArray
+    v: sp.csr_array
+    v0: FloatArray
+    equality: np.ndarray
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows m."""
+        return len(self.equality)
+
+    def value(self, x: FloatArray) -> FloatArray:
+        """``sum a^2 - u v`` per row, shape (m,); feasible at <= 0 or = 0."""
+        squares = np.bincount(self.a_row, weights=(self.a @ x + self.a0) ** 2, minlength=self.n_rows)
+        return np.asarray(squares - (self.u @ x + self.u0) * (self.v @ x + self.v0))
+
+    def gradient_times(self, x: FloatArray, mu: FloatArray) -> FloatArray:
+        """``sum_i mu_i grad h_i(x)``, shape (n,), with h the value above."""
+        a = self.a @ x + self.a0
+        u, v = self.u @ x + self.u0, self.v @ x + self.v0
+        return np.asarray(2.0 * (self.a.T @ (a * mu[self.a_row])) - self.u.T @ (mu * v) - self.v.T @ (mu * u))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Slot:
+    """Named data of a program that `Program.update` can change."""
+
+    name: str
+    elements: tuple[str, ...]
+    n_steps: int
+    start: int
+    unit: str
+
+    @property
+    def cells(self) -> slice:
+        """Where the values are in the parameter vector."""
+        return slice(self.start, self.start + len(self.elements) * self.n_steps)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DataMap:
+    """How a vector of the program follows the parameters: ``vector = base + matrix @ theta``."""
+
+    base: FloatArray
+    matrix: sp.csr_array
+
+    def at(self, theta: FloatArray) -> FloatArray:
+        """The vector at parameters theta."""
+        if self.matrix.nnz == 0:
+            return self.base
+        return np.asarray(self.base + self.matrix @ theta)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Output:
+    """A labelled derived quantity: an affine array, evaluated at the solution."""
+
+    block: Block
+    affine: Affine
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TreeHint:
+    """Tree and storage chains, for solvers that can use them.
+
+    Attributes:
+        parent: parent node of each non-root node's branch, -1 for children of the root; shape (n,).
+        branch_vars: first variable (step 0) of P, Q, l, v of each node's branch, -1 where absent; shape (n, 4).
+        chains: block names of storage energies.
+    """
+
+    parent: IntArray
+    branch_vars: IntArray
+    chains: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Program:
+    """See the module's text. Made by `lateral.program.builder.ProgramBuilder`; frozen."""
+
+    c: FloatArray
+    c0: float
+    q: sp.csc_array
+    a: sp.csr_array
+    b: FloatArray
+    g: sp.csr_array
+    l: FloatArray
+    u: FloatArray
+    lb: FloatArray
+    ub: FloatArray
+    products: ProductRows
+    col_scale: FloatArray
+    eq_scale: FloatArray
+    ineq_scale: FloatArray
+    product_scale: FloatArray
+    objective_scale: float
+    variables: tuple[Block, ...]
+    equalities: tuple[Block, ...]
+    inequalities: tuple[Block, ...]
+    product_blocks: tuple[Block, ...]
+    outputs: tuple[Output, ...]
+    slots: Mapping[str, Slot]
+    theta: FloatArray
+    maps: Mapping[str, DataMap]
+    start_point: FloatArray
+    tree: TreeHint | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def n(self) -> int:
+        """Number of variables."""
+        return len(self.c)
+
+    @property
+    def problem_class(self) -> ProblemClass:
+        """The class, read off the rows."""
+        if self.products.n_rows:
+            return ProblemClass.NLP if bool(np.any(self.products.equality)) else ProblemClass.SOCP
+        return ProblemClass.QP if self.q.nnz else ProblemClass.LP
+
+    def objective(self, x: FloatArray) -> float:
+        """Objective at x."""
+        return float(self.c @ x + 0.5 * x @ (self.q @ x) + self.c0)
+
+    def update(self, values: Mapping[str, FloatArray]) -> Program:
+        """The same pattern with new data.
+
+        Args:
+            values: new values by slot name, each broadcast to (elements, steps), in the slot's unit.
+
+        Raises:
+            OptionError: a slot that does not exist, or a shape that does not fit.
+        """
+        theta = self.theta.copy()
+        for name, new in values.items():
+            if name not in self.slots:
+                message = f"there is no data slot {name!r}. {did_you_mean(name, list(self.slots))}"
+                raise OptionError(message)
+            slot = self.slots[name]
+            shape = (len(slot.elements), slot.n_steps)
+            try:
+                array = np.broadcast_to(np.asarray(new, dtype=float), shape)
+            except ValueError as error:
+                message = f"data for {name!r} has shape {np.shape(new)}; it must broadcast to {shape}"
+                raise OptionError(message) from error
+            if not np.all(np.isfinite(array)) and slot.unit != "limit":
+                message = f"data for {name!r} holds values that are not finite"
+                raise OptionError(message)
+            theta[slot.cells] = array.reshape(-1)
+        return self._at(theta)
+
+    def _at(self, theta: FloatArray) -> Program:
+        changes: dict[str, object] = {"theta": theta}
+        for name, data_map in self.maps.items():
+            new = data_map.at(theta)
+            match name:
+                case "c0":
+                    changes["c0"] = float(new[0])
+                case "q" | "a" | "g":
+                    old = getattr(self, name)
+                    changes[name] = type(old)((new, old.indices, old.indptr), shape=old.shape)
+                case "a0" | "u0" | "v0":
+                    products = changes.get("products", self.products)
+                    changes["products"] = dataclasses.replace(products, **{name: new})  # type: ignore[type-var]
+                case _:
+                    changes[name] = new
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+    def scaled(self) -> ScaledProgram:
+        """The program that solvers see; x = col_scale * x_scaled."""
+        d = self.col_scale
+        p = self.products
+        scale_cols = sp.diags_array(d)
+        half = np.sqrt(self.product_scale)
+        return ScaledProgram(
+            c=self.c * d * self.objective_scale,
+            c0=self.c0 * self.objective_scale,
+            q=sp.csc_array(scale_cols @ self.q @ scale_cols) * self.objective_scale,
+            a=_scale(self.a, self.eq_scale, d),
+            b=self.b * self.eq_scale,
+            g=_scale(self.g, self.ineq_scale, d),
+            l=self.l * self.ineq_scale,
+            u=self.u * self.ineq_scale,
+            lb=self.lb / d,
+            ub=self.ub / d,
+            products=ProductRows(
+                _scale(p.a, half[p.a_row], d),
+                p.a0 * half[p.a_row],
+                p.a_row,
+                _scale(p.u, self.product_scale, d),
+                p.u0 * self.product_scale,
+                _scale(p.v, np.ones(p.n_rows), d),
+                p.v0,
+                p.equality,
+            ),
+            x0=self.start_point / d,
+        )
+
+    def block(self, name: str) -> Block:
+        """The variable block of a name such as ``battery.energy``."""
+        for block in self.variables:
+            if block.name == name:
+                return block
+        message = f"there is no variable {name!r}. {did_you_mean(name, [v.name for v in self.variables])}"
+        raise OptionError(message)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScaledProgram:
+    """A program in solver scale: the same letters as `Program`."""
+
+    c: FloatArray
+    c0: float
+    q: sp.csc_array
+    a: sp.csr_array
+    b: FloatArray
+    g: sp.csr_array
+    l: FloatArray
+    u: FloatArray
+    lb: FloatArray
+    ub: FloatArray
+    products: ProductRows
+    x0: FloatArray
+
+
+def _scale(matrix: sp.csr_array, rows: FloatArray, cols: FloatArray) -> sp.csr_array:
+    """Rows and columns of a CSR array multiplied, without products of sparse matrices."""
+    counts = np.diff(matrix.indptr)
+    data = matrix.data * np.repeat(rows, counts) * cols[matrix.indices]
+    return sp.csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape)
