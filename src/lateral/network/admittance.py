@@ -147,7 +147,7 @@ def _series_stack(elements: Sequence[Line | Switch]) -> ComplexArray:
         with np.errstate(divide="ignore", invalid="ignore"):
             bad = np.flatnonzero((scale == 0.0) | (np.abs(np.linalg.det(z / scale[:, None, None])) < 1e-300))
     if bad.size:
-        raise CaseError([_singular(elements[k]) for k in bad])
+        raise CaseError([_singular(elements[int(k)]) for k in bad])
     ys = 1.0 / z if n == 1 else np.linalg.inv(z)
     y = np.empty((m, 2 * n, 2 * n), dtype=complex)
     y[:, :n, :n] = ys
@@ -195,8 +195,8 @@ def delta_direction(transformer: Transformer) -> int:
     """Sense in which a delta winding goes from corner to corner: +1 to the next one, -1 to the previous one.
 
     The rule of OpenDSS: with unlike connections of windings 1 and 2, the high side (the larger line-to-line voltage)
-    leads the low side by 30 degrees (ANSI), or with ``delta_lead`` the other way round (Euro). So -1 when the high
-    side is the delta under ANSI, or the wye under Euro.
+    decides: +1 when it is the wye under ANSI or the delta under Euro (``delta_lead``), -1 when it is the delta under
+    ANSI or the wye under Euro.
     """
     first, second = transformer.windings[0], transformer.windings[1]
     if first.connection == second.connection:
@@ -425,7 +425,7 @@ def primitive_of(element: Wire, *, antifloat: bool = True, no_load: bool = True)
 
 
 def _shunt_primitive(shunt: Shunt) -> Primitive:
-    y = 1e-6 * (shunt.g_us + 1j * shunt.b_us)
+    y: ComplexArray = (1e-6 * (shunt.g_us + 1j * shunt.b_us)).astype(complex)
     return Primitive(shunt, *_merge(tuple((shunt.bus, c) for c in shunt.conductors), y))
 
 
@@ -463,7 +463,8 @@ def capacitor_admittance(
     v = capacitor.v_rated_kv or v_base_kv * (1.0 if capacitor.connection == "wye" else np.sqrt(3.0))
     b = 1e-3 * capacitor.q_kvar / (len(ports) * multiplicity * v**2)
     conductors, m = port_matrix(ports)
-    return conductors, 1j * b * (m.T @ m)
+    y: ComplexArray = (1j * b * (m.T @ m)).astype(complex)
+    return conductors, y
 
 
 # ---------------------------------------------------------------------------------------------------- nodal matrix

@@ -1,0 +1,271 @@
+"""The power flow of a case: the same day without any control, or with a given dispatch.
+
+This is where devices meet the nodal power flow of `lateral.network.powerflow`: each becomes a Thevenin source, a
+constant admittance or a power drawn at ports. Power of a device is its total, so that one port of one modelled
+conductor draws ``p / (ports * n_phases)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from lateral.case import Case
+from lateral.devices import PV, Capacitor, Load
+from lateral.devices.base import ShuntDevice
+from lateral.errors import OptionError, did_you_mean
+from lateral.network.admittance import NodeIndex, Triplets, capacitor_admittance
+from lateral.network.powerflow import (
+    PORT_MODELS,
+    NodalNetwork,
+    PortLoads,
+    PowerFlow,
+    TheveninSource,
+    solve_power_flow,
+)
+from lateral.network.schema import ComplexArray, FloatArray
+
+#: p in kW and q in kvar of the devices of one kind, each (n devices, T); injection into the network is positive.
+Dispatch = Mapping[str, tuple[FloatArray, FloatArray]]
+
+
+@dataclass(frozen=True, eq=False)
+class NodalProblem:
+    """A case as the inputs of `solve_power_flow`.
+
+    Attributes:
+        network: wires and capacitors.
+        loads: what is drawn at ports.
+        sources: the upstream grids.
+        owner: for each port, the label of its device.
+    """
+
+    network: NodalNetwork
+    loads: PortLoads
+    sources: tuple[TheveninSource, ...]
+    owner: tuple[str, ...]
+
+
+def pv_available(case: Case, pv: PV) -> FloatArray:
+    """What the sun offers behind the inverter, ``min(p_rated * profile, s_max)``, kW, shape (T,)."""
+    return np.minimum(pv.p_rated_kw * case.multiplier(pv.profile), pv.s_max_kva)
+
+
+def pv_baseline(case: Case, pv: PV) -> tuple[FloatArray, FloatArray]:
+    """A PV system without control: p as offered; q = p tan(acos(pf)) when it holds a power factor, else 0.
+
+    Returns:
+        p in kW and q in kvar, each of shape (T,).
+    """
+    p = pv_available(case, pv)
+    if pv.q_control == "power_factor" and pv.power_factor != 0.0:
+        pf = pv.power_factor
+        p = np.minimum(p, pv.s_max_kva * abs(pf))
+        return p, p * np.tan(np.arccos(abs(pf))) * np.sign(pf)
+    return p, np.zeros_like(p)
+
+
+def load_power(case: Case, load: Load) -> tuple[FloatArray, FloatArray]:
+    """Power of a load at rated voltage, total, kW and kvar, each of shape (T,)."""
+    m = case.multiplier(load.profile)
+    if load.model in ("constant_power_fixed_q", "constant_power_fixed_q_impedance"):
+        mq = np.ones_like(m)
+    else:
+        mq = case.multiplier(load.profile_q) if load.profile_q else m
+    return load.p_kw * m, load.q_kvar * mq
+
+
+def rated_kv(device: ShuntDevice, v_base_kv: float) -> float:
+    """Rated voltage across one port, kV: its own, or the bus base (times sqrt(3) in delta)."""
+    own: float | None = getattr(device, "v_rated_kv", None)
+    if own:
+        return own
+    return v_base_kv if device.connection == "wye" else v_base_kv * float(np.sqrt(3.0))
+
+
+def nodal_problem(
+    case: Case,
+    *,
+    pv_q: FloatArray | None = None,
+    dispatch: Dispatch | None = None,
+) -> NodalProblem:
+    """A case as a network, port loads and sources.
+
+    Args:
+        case: the case.
+        pv_q: reactive power of the PV systems, kvar, shape (n_pv, T); used where ``dispatch`` has no "pv".
+        dispatch: power of devices by kind ("pv", "battery", ...); a kind that is not in it does what it does without
+            control: PV as the sun offers it, everything else but loads and capacitors nothing.
+
+    Raises:
+        OptionError: ``dispatch`` names a kind that the case does not have, or an array has the wrong shape.
+    """
+    feeder, n_steps = case.feeder, case.horizon.n_steps
+    index = NodeIndex.of(feeder)
+    given = _checked(case, dispatch or {}, n_steps)
+    if pv_q is not None and np.shape(pv_q) != (len(case.pvs), n_steps):
+        message = f"pv_q has shape {np.shape(pv_q)}, not ({len(case.pvs)}, {n_steps})."
+        raise OptionError(message)
+    ports = _Ports(index, n_steps, feeder.n_phases)
+    shunts: list[Triplets] = []
+    count: dict[str, int] = {}
+    for device in case.devices:
+        if not isinstance(device, ShuntDevice):
+            continue
+        base = feeder.bus[device.bus].v_base_kv
+        k = count.get(device.kind, 0)
+        count[device.kind] = k + 1
+        if isinstance(device, Load):
+            ports.add(device, base, *load_power(case, device))
+        elif isinstance(device, Capacitor):
+            if device.model == "constant_power":
+                ports.add(device, base, np.zeros(n_steps), np.full(n_steps, -device.q_kvar))
+            else:
+                conductors, y = capacitor_admittance(device, base, feeder.n_phases)
+                shunts.append(Triplets.of_blocks(index.rows(device.bus, conductors)[None], y[None]))
+        elif device.kind in given:
+            p, q = given[device.kind]
+            ports.add(device, base, -p[k], -q[k])
+        elif isinstance(device, PV):
+            p, q = pv_baseline(case, device)
+            if pv_q is not None:
+                q = np.asarray(pv_q[k], dtype=float)
+            ports.add(device, base, -p, -q)
+    extra = None
+    if shunts:
+        extra = Triplets(
+            np.concatenate([t.rows for t in shunts]),
+            np.concatenate([t.columns for t in shunts]),
+            np.concatenate([t.values for t in shunts]),
+        )
+    return NodalProblem(NodalNetwork.of(feeder, extra), ports.loads(), _sources(case, index), tuple(ports.owner))
+
+
+def power_flow(
+    case: Case,
+    *,
+    pv_q: FloatArray | None = None,
+    dispatch: Dispatch | None = None,
+    tolerance_pu: float = 1e-9,
+    start: ComplexArray | None = None,
+) -> PowerFlow:
+    """Solve the power flow of a case, every step; by default the same day without any control.
+
+    Args:
+        case: the case.
+        pv_q: reactive power of the PV systems, kvar, shape (n_pv, T).
+        dispatch: p and q of devices by kind, injection positive; see `nodal_problem`.
+        tolerance_pu: voltage tolerance, see `solve_power_flow`.
+        start: voltages to start from, V, shape (n, T).
+
+    Returns:
+        voltages, source power and losses; look at ``converged``.
+
+    Raises:
+        CaseError: the network is singular.
+        OptionError: a dispatch that does not fit the case.
+    """
+    problem = nodal_problem(case, pv_q=pv_q, dispatch=dispatch)
+    return solve_power_flow(
+        problem.network,
+        problem.loads,
+        problem.sources,
+        n_steps=case.horizon.n_steps,
+        tolerance_pu=tolerance_pu,
+        start=start,
+    )
+
+
+def _checked(case: Case, dispatch: Dispatch, n_steps: int) -> dict[str, tuple[FloatArray, FloatArray]]:
+    kinds: dict[str, int] = {}
+    for d in case.devices:
+        if isinstance(d, ShuntDevice) and not isinstance(d, Load | Capacitor):
+            kinds[d.kind] = kinds.get(d.kind, 0) + 1
+    out = {}
+    for kind, (p, q) in dispatch.items():
+        if kind not in kinds:
+            message = f"Nothing of kind {kind!r} can be dispatched in this case. {did_you_mean(kind, list(kinds))}"
+            raise OptionError(message)
+        arrays = np.asarray(p, dtype=float), np.asarray(q, dtype=float)
+        for a in arrays:
+            if a.shape != (kinds[kind], n_steps):
+                message = f"The dispatch of {kind!r} has shape {a.shape}, not ({kinds[kind]}, {n_steps})."
+                raise OptionError(message)
+        out[kind] = arrays
+    return out
+
+
+def _sources(case: Case, index: NodeIndex) -> tuple[TheveninSource, ...]:
+    out = []
+    for s in case.sources:
+        volt = 1000.0 * case.feeder.bus[s.bus].v_base_kv
+        phasor = np.exp(1j * np.deg2rad(np.asarray(s.angle_deg, dtype=float)))
+        e = volt * phasor[:, None] * case.series(s.v_pu)[None, :]
+        z = (s.r_ohm + 1j * s.x_ohm).astype(complex)
+        out.append(TheveninSource(name=s.name, nodes=index.rows(s.bus, s.conductors), e_volt=e, z_ohm=z))
+    return tuple(out)
+
+
+class _Ports:
+    """Collects ports row by row."""
+
+    def __init__(self, index: NodeIndex, n_steps: int, n_phases: int) -> None:
+        self.index, self.n_steps, self.n_phases = index, n_steps, n_phases
+        self.owner: list[str] = []
+        self.nodes: list[tuple[int, int]] = []
+        self.p: list[FloatArray] = []
+        self.q: list[FloatArray] = []
+        self.rated: list[float] = []
+        self.model: list[int] = []
+        self.shares: list[tuple[float, ...]] = []
+        self.edges: list[tuple[float, float, float, float]] = []
+
+    def add(self, device: ShuntDevice, v_base_kv: float, p_kw: FloatArray, q_kvar: FloatArray) -> None:
+        """Every port of a device that draws p and q in total, shape (T,)."""
+        ports = device.ports
+        share = 1.0 / (len(ports) * self.n_phases)
+        kv = rated_kv(device, v_base_kv)
+        model, shares, edges = 0, (0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0), (0.0, np.inf, 0.0, 0.0)
+        if isinstance(device, Load):
+            model = PORT_MODELS.index(device.model)
+            shares = (*device.zip_p, *device.zip_q, device.cvr_p, device.cvr_q)
+            edges = (device.v_min_pu, device.v_max_pu, device.v_low_pu, device.zip_v_cut_pu)
+        at = self.index.position
+        for a, b in ports:
+            if a == 0:
+                a, b = b, a
+            self.owner.append(device.label)
+            self.nodes.append((at[device.bus, a], at[device.bus, b] if b > 0 else -1))
+            self.p.append(p_kw * share)
+            self.q.append(q_kvar * share)
+            self.rated.append(kv)
+            self.model.append(model)
+            self.shares.append(shares)
+            self.edges.append(edges)
+
+    def loads(self) -> PortLoads:
+        """The ports as arrays."""
+        n = len(self.nodes)
+        nodes = np.array(self.nodes, dtype=np.int64).reshape(n, 2)
+        shares = np.array(self.shares, dtype=float).reshape(n, 8)
+        edges = np.array(self.edges, dtype=float).reshape(n, 4)
+        return PortLoads(
+            node_a=nodes[:, 0],
+            node_b=nodes[:, 1],
+            p_kw=np.array(self.p, dtype=float).reshape(n, self.n_steps),
+            q_kvar=np.array(self.q, dtype=float).reshape(n, self.n_steps),
+            v_rated_kv=np.array(self.rated, dtype=float),
+            model=np.array(self.model, dtype=np.int64),
+            zip_p=shares[:, :3],
+            zip_q=shares[:, 3:6],
+            exponent=shares[:, 6:],
+            v_min_pu=edges[:, 0],
+            v_max_pu=edges[:, 1],
+            v_low_pu=edges[:, 2],
+            v_cut_pu=edges[:, 3],
+        )
+
+
+__all__ = ["Dispatch", "NodalProblem", "load_power", "nodal_problem", "power_flow", "pv_available", "pv_baseline"]
