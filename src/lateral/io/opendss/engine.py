@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -377,7 +378,7 @@ def _assemble(
     seconds: dict[str, float],
     start: float,
 ) -> EngineModel:
-    objects = {cls: tuple(MappingProxyType(o) for o in listed) for cls, listed in classes.items()}
+    objects = {cls: tuple(_object(o) for o in listed) for cls, listed in classes.items()}
     elements = dict(_elements(result["elements"], arrays["yprim"]))
     buses = {
         row[0].lower(): BusData(row[0].lower(), tuple(row[1]), row[2], row[3], row[4], row[5])
@@ -411,6 +412,12 @@ def _assemble(
     )
 
 
+def _object(properties: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The properties with their name in lower case as the other keys are."""
+    rest = {key: value for key, value in properties.items() if key != "Name"}
+    return MappingProxyType({"name": str(properties.get("Name", "")).lower(), **rest})
+
+
 def _elements(rows: Sequence[Sequence[Any]], yprim: npt.NDArray[Any]) -> Iterator[tuple[str, ElementData]]:
     at = 0
     for full, enabled, phases, terminals, conductors, buses, nodes, opened, size in rows:
@@ -439,30 +446,25 @@ def _elements(rows: Sequence[Sequence[Any]], yprim: npt.NDArray[Any]) -> Iterato
         )
 
 
-# Metres per unit of length: the engine's own table (LineUnits.pas).
-_METRES = {
-    "none": 1.0,
-    "mi": 1609.344,
-    "kft": 304.8,
-    "km": 1000.0,
-    "m": 1.0,
-    "ft": 0.3048,
-    "in": 0.0254,
-    "cm": 0.01,
-    "mm": 0.001,
-}
-
-
 def _line_matrices(
     listed: Sequence[Mapping[str, Any]], elements: Mapping[str, ElementData], frequency_hz: float
 ) -> Iterator[tuple[str, LineMatrices]]:
-    """Total matrices of each line: property matrices times length; X follows the frequency."""
+    """Total matrices of each line: property matrices times length.
+
+    Where the line's base frequency is not that of the circuit, the engine scales the reactance and corrects
+    the earth return (``Line.pas``, CalcYPrim); lines with a geometry are computed at the frequency itself.
+    """
     for line in listed:
-        name = str(line["name"]).lower()
+        name = str(line["name"])
         element = elements.get(f"line.{name}")
         if element is None or not element.enabled:
             continue
-        length = float(line["length"])
-        ratio = frequency_hz / float(line["basefreq"])
         r, x, c = (np.asarray(line[key], dtype=np.float64) for key in ("rmatrix", "xmatrix", "cmatrix"))
-        yield name, LineMatrices(z_ohm=(r + 1j * ratio * x) * length, c_nf=c * length)
+        ratio = frequency_hz / float(line["basefreq"])
+        if abs(ratio - 1.0) > 1e-9 and not line["geometry"] and not line["spacing"]:
+            earth = float(line["xg"]) / math.log(658.5 * math.sqrt(float(line["rho"]) / line["basefreq"]))
+            x = (x - 0.5 * earth * math.log(ratio)) * ratio
+            r = r + float(line["rg"]) * (ratio - 1.0)
+        z = np.asarray(r + 1j * x, dtype=np.complex128)
+        length = float(line["length"])
+        yield name, LineMatrices(z_ohm=z * length, c_nf=c * length)
