@@ -114,7 +114,8 @@ class Case:
         for name in sorted(self.profiles):
             digest.update(name.encode() + np.ascontiguousarray(self.profiles[name], dtype=float).tobytes())
         h = self.horizon
-        digest.update(str(h.times[:1]).encode() + h.step_h.tobytes() + h.weight.tobytes() + repr(h.breaks).encode())
+        digest.update("".join(t.isoformat() for t in h.times[:1]).encode() + h.zone.encode())
+        digest.update(h.step_h.tobytes() + h.weight.tobytes() + repr(h.breaks).encode())
         digest.update(json.dumps([self.feeder.n_phases, self.feeder.frequency_hz, self.alpha_usd_per_kwh]).encode())
         return digest.hexdigest()[:16]
 
@@ -127,4 +128,6 @@ def _canonical(value: Any) -> bytes:
         return b"".join(_canonical(getattr(value, f.name)) for f in dataclasses.fields(value))
     if isinstance(value, tuple):
         return b"(" + b",".join(_canonical(v) for v in value) + b")"
+    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
+        return repr(float(value)).encode()  # 1, 1.0 and np.float64(1.0) are the same value
     return repr(value).encode()

@@ -189,8 +189,8 @@ def ieee123(n_steps: int) -> Case:
     """
     notes = (
         "IEEE 123, balanced single-phase equivalent, 4.16/sqrt(3) kV, 1000 kVA (Jha, Paul and Dubey 2024). "
-        "Powers are one third of the feeder's. PV on 20 %, batteries on 30 % of the load buses, rated 0.35 of the "
-        "load. "
+        "Powers are one third of the feeder's. PV on 20 %, batteries on 30 % of the load buses, rated "
+        "0.35 of the load. "
     )
     if n_steps == 24:
         extra = "Second study: no capacitors, inverter discs, price high in hours 16 to 22."
@@ -203,7 +203,7 @@ def ieee123(n_steps: int) -> Case:
             capacitors=False,
             notes=notes + extra,
         )
-    extra = "First study: 350 kvar of constant-power capacitors, inverter boxes, price high in the top 40 % of hours."
+    extra = "First study: 350 kvar of constant-power capacitors, inverter boxes, high price in 40 % of hours."
     return _published(
         f"ieee123-t{n_steps}",
         "ieee123_balanced",
@@ -261,5 +261,5 @@ def case33bw() -> Case:
         feeder=Feeder(buses=buses, lines=lines, switches=ties, n_phases=3, balanced=True),
         devices=(Source(name="source", bus="1", v_pu=1.0, price_import=0.1), *loads),
         horizon=Horizon.regular(1, 1.0, start=f"{DAY}T12:00", zone=ZONE),
-        notes="Baran and Wu 1989, 33 buses, 12.66 kV, 3715 kW + 2300 kvar; five open ties. The price is ours.",
+        notes="Baran and Wu 1989, 33 buses, 12.66 kV, 3715 kW + 2300 kvar; five ties open. Price: ours.",
     )

@@ -258,6 +258,7 @@ def build(n_buses: int, n_steps: int) -> Case:
         profiles=profiles,
         notes=(
             f"Synthetic balanced feeder, {n_buses} buses, 12.47 kV, {TOTAL_KW:g} kW rated. PV on 20 % and "
-            f"batteries on 30 % of the load buses, 0.33 of the load, 4 h. Lowest voltage at rated load: {V_LOWEST_PU} pu."
+            "batteries on 30 % of the load buses, 0.33 of the load, 4 h. "
+            f"Lowest voltage at rated load: {V_LOWEST_PU} pu."
         ),
     )
