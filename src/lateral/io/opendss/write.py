@@ -1,0 +1,741 @@
+"""A case as OpenDSS files, with or without its set-points.
+
+The files solve in OpenDSS to the case's own voltages: impedances are totals (``length=1 units=none``), numbers carry
+every digit, taps are fixed (``controlmode=off``; regulators are written so that other tools see them), and the base
+of every bus is set explicitly.
+
+What goes where:
+
+* A source whose impedance matrix is circulant (three conductors, balanced angles) is one three-phase Vsource. With a
+  diagonal matrix it is one single-phase Vsource per conductor. Any other matrix: ideal Vsources at an extra bus, then
+  a line with that matrix. A zero impedance is written as 1e-7 ohm.
+* A shunt is one Reactor per pair of conductors with an admittance (``y_ij = -Y_ij``, to ground the row sum).
+* A neutral that is isolated gets a conductor number of its own (10 and up).
+* PV systems and batteries are loads of constant negative power whose load shapes are the set-points (the exact
+  flavour, ``der="load"``), or PVSystem and Storage objects that follow shapes (``der="native"``, for people and for
+  reading back; an inverter there has limits of its own).
+* A capacitor of constant reactive power is a load.
+* A balanced feeder is written as the one-phase equivalent: line-to-ground kV, and kW, kvar divided by ``n_phases``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from lateral.case import Case
+from lateral.devices import PV, Battery, Capacitor, Load, Regulator, Source
+from lateral.devices.load import MODELS
+from lateral.errors import CaseError, Fault, UnsupportedError
+from lateral.io.dispatch import Dispatch
+from lateral.network.feeder import Line, Shunt, Switch, Transformer, Winding
+from lateral.network.schema import FloatArray
+
+#: The first line of a master file of ours; a folder without it is never overwritten.
+MARK = "! OpenDSS files written by lateral"
+
+#: Reactance that stands for none, ohm.
+TINY_OHM = 1e-7
+
+#: Files that a folder of ours holds, in the order in which the master file reads them.
+PARTS = (
+    "loadshapes.dss",
+    "sources.dss",
+    "lines.dss",
+    "transformers.dss",
+    "shunts.dss",
+    "loads.dss",
+    "devices.dss",
+    "bases.dss",
+)
+OTHER_FILES = ("master.dss", "buscoords.csv", "names.csv")
+
+Der = Literal["load", "native"]
+
+
+@dataclass(frozen=True)
+class Names:
+    """How the elements of a case are called in OpenDSS.
+
+    Attributes:
+        bus: OpenDSS name of each bus.
+        element: OpenDSS ``class.name`` of each element, by label; a source of several objects is its first.
+        source_objects: of each source, by label, the objects whose power is its power, as (``class.name``, terminal):
+            the power that flows *into* that terminal from the bus.
+        source_lines: lines that only stand for the impedance of a source; their losses are the source's.
+    """
+
+    bus: Mapping[str, str]
+    element: Mapping[str, str]
+    source_objects: Mapping[str, tuple[tuple[str, int], ...]]
+    source_lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """The text of the files, by name, and the names used in them."""
+
+    files: Mapping[str, str]
+    names: Names
+
+    @property
+    def commands(self) -> str:
+        """All of it as one list of commands, which touches no file."""
+        out = []
+        for line in self.files["master.dss"].splitlines():
+            word, _, rest = line.partition(" ")
+            if word == "Redirect":
+                out.append(self.files[rest.strip()])
+            elif word != "Buscoords":
+                out.append(line)
+        return "\n".join(out)
+
+
+def write_opendss(case: Case, folder: Path, *, dispatch: Dispatch | None = None, der: Der = "load") -> Path:
+    """Write a case as a folder of OpenDSS files.
+
+    The folder appears complete or not at all. A folder written before is replaced (files in it that are not ours
+    stay); any other folder that is not empty is refused.
+
+    Args:
+        case: the case.
+        folder: where to; made when absent.
+        dispatch: set-points of PV and batteries, written as load shapes; absent: `Dispatch.baseline`.
+        der: "load": PV and batteries as constant-power loads of negative power, which replays exactly; "native": as
+            PVSystem and Storage objects.
+
+    Returns:
+        The path of ``master.dss``.
+
+    Raises:
+        CaseError: the folder is in the way, the dispatch does not fit, or a number is not finite.
+        UnsupportedError: a device has no counterpart in OpenDSS.
+    """
+    folder = Path(folder)
+    rendered = render_opendss(case, dispatch=dispatch, der=der)
+    _may_replace(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    fresh.chmod(0o755)
+    try:
+        for name, text in rendered.files.items():
+            (fresh / name).write_text(text, encoding="utf-8")
+        if folder.is_dir():
+            ours = {*PARTS, *OTHER_FILES}
+            for other in folder.iterdir():
+                if other.name not in ours:
+                    if other.is_dir() and not other.is_symlink():
+                        shutil.copytree(other, fresh / other.name, symlinks=True)
+                    else:
+                        shutil.copy2(other, fresh / other.name, follow_symlinks=False)
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+            folder.rename(old / "was")
+            try:
+                fresh.rename(folder)
+            except OSError:
+                (old / "was").rename(folder)
+                raise
+            finally:
+                shutil.rmtree(old, ignore_errors=True)
+        else:
+            fresh.rename(folder)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    return folder / "master.dss"
+
+
+def render_opendss(case: Case, *, dispatch: Dispatch | None = None, der: Der = "load") -> Rendered:
+    """The text of the files of `write_opendss`, and the names used; nothing is written.
+
+    Raises:
+        CaseError: the dispatch does not fit, or a number is not finite.
+        UnsupportedError: a device has no counterpart in OpenDSS.
+    """
+    if dispatch is None:
+        dispatch = Dispatch.baseline(case)
+    dispatch.check(case)
+    return _Writer(case, dispatch, der).render()
+
+
+def _may_replace(folder: Path) -> None:
+    if not folder.exists():
+        return
+    found = ""
+    if not folder.is_dir():
+        found = "a file of that name"
+    elif any(folder.iterdir()):
+        master = folder / "master.dss"
+        first = ""
+        if master.is_file():
+            with master.open(encoding="utf-8", errors="replace") as handle:
+                first = handle.readline()
+        if not first.startswith(MARK):
+            found = "a folder that is not empty and was not written by lateral"
+    if found:
+        raise CaseError(
+            [
+                Fault(
+                    "IO-063 folder in the way",
+                    f"folder.{folder.name}",
+                    found,
+                    "a new or empty folder, or one written before",
+                    "Choose another folder, or empty this one.",
+                )
+            ]
+        )
+
+
+# ------------------------------------------------------------------------------------------------- numbers and names
+
+
+def num(value: float) -> str:
+    """A number with every digit that it has.
+
+    Raises:
+        ValueError: it is not finite.
+    """
+    value = float(value)
+    if not math.isfinite(value):
+        message = f"{value} cannot be written"
+        raise ValueError(message)
+    return repr(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
+
+
+def _array(values: Iterable[float]) -> str:
+    return "[" + " ".join(num(v) for v in values) + "]"
+
+
+def _matrix(matrix: FloatArray) -> str:
+    return "[" + " | ".join(" ".join(num(v) for v in row) for row in matrix) + "]"
+
+
+class _Names:
+    """Hands out names that OpenDSS takes, each once per class."""
+
+    def __init__(self) -> None:
+        self.used: dict[str, set[str]] = {}
+
+    def take(self, group: str, wanted: str) -> str:
+        used = self.used.setdefault(group, set())
+        base = re.sub(r"[^a-z0-9_\-]", "_", wanted.lower()) or "_"
+        if base[0] == "-":
+            base = "_" + base
+        name, k = base, 2
+        while name in used:
+            name, k = f"{base}_{k}", k + 1
+        used.add(name)
+        return name
+
+
+# ----------------------------------------------------------------------------------------------------------- writer
+
+
+@dataclass
+class _Writer:
+    case: Case
+    dispatch: Dispatch
+    der: Der
+    out: dict[str, list[str]] = field(default_factory=lambda: {part: [] for part in PARTS})
+    namer: _Names = field(default_factory=_Names)
+    bus: dict[str, str] = field(default_factory=dict)
+    element: dict[str, str] = field(default_factory=dict)
+    source_objects: dict[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
+    source_lines: list[str] = field(default_factory=list)
+    vsources: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    shapes: dict[tuple[str, ...], str] = field(default_factory=dict)
+    extra_buses: list[tuple[str, float]] = field(default_factory=list)
+    next_conductor: dict[str, int] = field(default_factory=dict)
+    limits: dict[tuple[str, int], tuple[float, float, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.share = 1.0 / self.case.feeder.n_phases if self.case.feeder.balanced else 1.0
+        self.circuit = self.namer.take("circuit", self.case.name or "case")
+
+    # -- the whole
+
+    def render(self) -> Rendered:
+        case, feeder = self.case, self.case.feeder
+        known = (Source, Load, Capacitor, PV, Battery, Regulator)
+        strangers = [d for d in case.devices if type(d) not in known]
+        if strangers:
+            raise UnsupportedError(
+                Fault(
+                    "IO-064 not in OpenDSS",
+                    d.label,
+                    f"a device of class {type(d).__name__}",
+                    ", ".join(k.__name__ for k in known),
+                    "Leave it out of the case before writing.",
+                )
+                for d in strangers
+            )
+        if not case.sources:
+            raise CaseError(
+                [Fault("IO-065 no source", "case." + case.name, "no source", "one or more", "Add a source.")]
+            )
+        for b in feeder.buses:
+            self.bus[b.name] = self.namer.take("bus", b.name)
+            self.next_conductor[b.name] = max(9, *b.conductors, 0) + 1
+        for r in case.regulators:
+            self.limits[r.transformer, r.winding] = (r.tap_min, r.tap_max, r.n_steps)
+
+        faults = []
+        jobs = (
+            (case.sources, self.source),
+            (feeder.lines, self.line),
+            (feeder.switches, self.switch),
+            (feeder.transformers, self.transformer),
+            (feeder.shunts, self.shunt),
+            (case.loads, self.load),
+            (case.capacitors, self.capacitor),
+            (case.pvs, self.pv),
+            (case.batteries, self.battery),
+            (case.regulators, self.regulator),
+        )
+        for elements, write in jobs:
+            for e in elements:
+                try:
+                    write(e)  # type: ignore[operator]
+                except (ValueError, KeyError) as error:
+                    faults.append(
+                        Fault("IO-066 cannot be written", e.label, str(error), "finite numbers, known names", "Correct it.")
+                    )
+        if faults:
+            raise CaseError(faults)
+        self.bases()
+        files = {"master.dss": self.master()}
+        for part, lines in self.out.items():
+            files[part] = "\n".join([f"! {part}: {_WHAT[part]}", *lines, ""])
+        files["buscoords.csv"] = "".join(
+            f"{self.bus[b.name]}, {num(b.x)}, {num(b.y)}\n"
+            for b in feeder.buses
+            if math.isfinite(b.x) and math.isfinite(b.y)
+        )
+        files["names.csv"] = self.name_table()
+        names = Names(self.bus, self.element, self.source_objects, tuple(self.source_lines))
+        return Rendered(files, names)
+
+    def master(self) -> str:
+        case, feeder = self.case, self.case.feeder
+        h = case.horizon
+        head = [
+            MARK,
+            f"! case {_plain(case.name)}, hash {case.hash}, {len(feeder.buses)} buses, {h.n_steps} steps from "
+            f"{h.times[0].isoformat() if h.n_steps else '-'}",
+            "! Impedances are totals (length=1, units=none). Taps are fixed: controlmode=off; RegControl objects are here",
+            "! so that other tools see them. names.csv tells which element of the case is which object.",
+        ]
+        if feeder.balanced:
+            head.append(
+                f"! A balanced feeder as its one-phase equivalent: kV is line to ground, and kW and kvar are totals "
+                f"divided by {feeder.n_phases}."
+            )
+        if case.pvs or case.batteries:
+            head.append(
+                "! PV systems and batteries are loads of negative power; their load shapes (kW, kvar) are the set-points."
+                if self.der == "load"
+                else "! PV systems and batteries are PVSystem and Storage objects that follow load shapes."
+            )
+        if len(set(h.step_h.tolist())) > 1:
+            head.append("! Steps differ in length; in the load shapes each takes one hour.")
+        if self.shapes:
+            head.append(f"! Each Solve takes the next of {h.n_steps} steps (mode=daily number=1).")
+        voltages = sorted({round(b.v_base_kv * math.sqrt(3.0), 9) for b in feeder.buses}, reverse=True)
+        body = [
+            "Clear",
+            f"Set DefaultBaseFrequency={num(feeder.frequency_hz)}",
+            *(f"Redirect {p}" for p in ("sources.dss", "loadshapes.dss")),
+            *(f"Edit {name} daily={shape}" for name, shape in self.source_shapes),
+            *(f"Redirect {p}" for p in PARTS if p not in ("sources.dss", "loadshapes.dss", "bases.dss")),
+            f"Set VoltageBases={_array(voltages)}",
+            "MakeBusList",
+            "Redirect bases.dss",
+        ]
+        if any(math.isfinite(b.x) and math.isfinite(b.y) for b in feeder.buses):
+            body.append("Buscoords buscoords.csv")
+        body.append("Set ControlMode=off Tolerance=1e-8 MaxIterations=200")
+        if self.shapes:
+            body.append(f"Set Mode=daily StepSize={num(round(self.step_s, 9))}s Number=1")
+        else:
+            body.append("Set Mode=snapshot")
+        return "\n".join([*head, "", *body, ""])
+
+    @property
+    def step_s(self) -> float:
+        steps = self.case.horizon.step_h
+        return float(steps[0]) * 3600.0 if len(set(steps.tolist())) == 1 else 3600.0
+
+    @property
+    def source_shapes(self) -> list[tuple[str, str]]:
+        return [
+            (name, self.shapes["v", s.label])
+            for s in self.case.sources
+            if ("v", s.label) in self.shapes
+            for name in self.vsources[s.label]
+        ]
+
+    def name_table(self) -> str:
+        rows = ["element,opendss"]
+        rows += [f"{_csv('bus.' + n)},{d}" for n, d in self.bus.items()]
+        rows += [f"{_csv(n)},{d}" for n, d in self.element.items()]
+        return "\n".join(rows) + "\n"
+
+    def bases(self) -> None:
+        lines = self.out["bases.dss"]
+        for b in self.case.feeder.buses:
+            lines.append(f"SetkVBase Bus={self.bus[b.name]} kVLN={num(b.v_base_kv)}")
+        for name, kv in self.extra_buses:
+            lines.append(f"SetkVBase Bus={name} kVLN={num(kv)}")
+
+    # -- pieces
+
+    def nodes(self, bus: str, conductors: Sequence[int]) -> str:
+        return ".".join([self.bus[bus], *(str(c) for c in conductors)])
+
+    def name(self, label: str, cls: str, wanted: str) -> str:
+        name = self.namer.take(cls.lower(), wanted)
+        self.element.setdefault(label, f"{cls}.{name}")
+        return name
+
+    def shape(self, key: tuple[str, ...], wanted: str, p: FloatArray, q: FloatArray | None, *, actual: bool) -> str:
+        """A load shape, made once per key; its name."""
+        if key not in self.shapes:
+            name = self.namer.take("loadshape", wanted)
+            text = f"New LoadShape.{name} npts={len(p)} sinterval={num(round(self.step_s, 9))}"
+            if actual:
+                text += " useactual=yes"
+            text += f" pmult={_array(p)}"
+            if q is not None:
+                text += f" qmult={_array(q)}"
+            self.out["loadshapes.dss"].append(text)
+            self.shapes[key] = name
+        return self.shapes[key]
+
+    # -- sources
+
+    def source(self, s: Source) -> None:
+        base = self.case.feeder.bus[s.bus].v_base_kv
+        z = s.r_ohm + 1j * s.x_ohm
+        n = len(s.conductors)
+        pu = self.case.series(s.v_pu)
+        varies = bool(np.any(pu != pu[0]))
+        first = not self.source_objects
+        name = "source" if first else self.namer.take("vsource", f"source_{s.name}")
+        if first:
+            self.namer.take("vsource", "source")
+        self.element[s.label] = f"Vsource.{name}"
+        lines = self.out["sources.dss"]
+
+        def vsource(name: str, bus: str, phases: int, kv: float, angle: float, z1: complex, z0: complex) -> None:
+            z1 = z1 if z1 else 1j * TINY_OHM
+            z0 = z0 if z0 else 1j * TINY_OHM
+            nonlocal first
+            head = f"New Circuit.{self.circuit}" if first else f"New Vsource.{name}"
+            first = False
+            lines.append(
+                f"{head} phases={phases} bus1={bus} basekv={num(kv)} pu={num(pu[0])} angle={num(angle)} "
+                f"Z1=[{num(z1.real)} {num(z1.imag)}] Z0=[{num(z0.real)} {num(z0.imag)}]"
+            )
+
+        diagonal = not np.any(z - np.diag(np.diag(z)))
+        if n == 3 and _circulant(z) and _balanced(s.angle_deg):
+            zs, zm = complex(np.mean(np.diag(z))), complex((z.sum() - np.trace(z)) / 6.0)
+            vsource(
+                name, self.nodes(s.bus, s.conductors), 3, base * math.sqrt(3.0), s.angle_deg[0], zs - zm, zs + 2 * zm
+            )
+            self.vsources[s.label] = (f"Vsource.{name}",)
+            self.source_objects[s.label] = ((f"Vsource.{name}", 1),)
+        else:
+            if diagonal:
+                bus = self.bus[s.bus]
+            else:
+                bus = self.namer.take("bus", f"{s.bus}_behind_{s.name}")
+                self.extra_buses.append((bus, base))
+            objects = []
+            for k, c in enumerate(s.conductors):
+                part = name if k == 0 else self.namer.take("vsource", f"{name}_{c}")
+                zk = complex(z[k, k]) if diagonal else 0j
+                vsource(part, f"{bus}.{c}", 1, base, s.angle_deg[k], zk, zk)
+                objects.append((f"Vsource.{part}", 1))
+            self.vsources[s.label] = tuple(o for o, _ in objects)
+            if not diagonal:
+                line = self.namer.take("line", f"source_{s.name}")
+                nodes = "".join(f".{c}" for c in s.conductors)
+                lines.append(
+                    f"New Line.{line} phases={n} bus1={bus}{nodes} bus2={self.bus[s.bus]}{nodes} "
+                    f"rmatrix={_matrix(s.r_ohm)} xmatrix={_matrix(s.x_ohm)} cmatrix={_matrix(np.zeros((n, n)))} "
+                    "length=1 units=none normamps=0 emergamps=0"
+                )
+                self.source_lines.append(f"Line.{line}")
+                objects = [(f"Line.{line}", 2)]
+            self.source_objects[s.label] = tuple(objects)
+        if varies:
+            self.shape(("v", s.label), f"v_{s.name}", pu, None, actual=False)
+
+    # -- wires
+
+    def series(self, e: Line | Switch, head: str) -> str:
+        n = len(e.conductors_from)
+        b = np.zeros((n, n)) if e.b_us is None else e.b_us
+        c_nf = b * 1e3 / (2.0 * math.pi * self.case.feeder.frequency_hz)
+        amps = num(e.i_max_a) if math.isfinite(e.i_max_a) else "0"
+        r, x = e.r_ohm, e.x_ohm
+        if isinstance(e, Switch) and not (np.any(r) or np.any(x)):
+            x = np.eye(n) * TINY_OHM
+        return (
+            f"{head} phases={n} bus1={self.nodes(e.bus_from, e.conductors_from)} "
+            f"bus2={self.nodes(e.bus_to, e.conductors_to)} rmatrix={_matrix(r)} xmatrix={_matrix(x)} "
+            f"cmatrix={_matrix(c_nf)} length=1 units=none normamps={amps} emergamps={amps}"
+        )
+
+    def line(self, e: Line) -> None:
+        self.out["lines.dss"].append(self.series(e, f"New Line.{self.name(e.label, 'Line', e.name)}"))
+
+    def switch(self, e: Switch) -> None:
+        # "switch=yes" sets an impedance of its own; only a change of phases after it lets a matrix through
+        name = self.name(e.label, "Line", e.name)
+        self.out["lines.dss"].append(self.series(e, f"New Line.{name} switch=yes phases=9"))
+        if not e.closed:
+            self.out["lines.dss"].append(f"Open Line.{name} 1")
+
+    def transformer(self, t: Transformer) -> None:
+        name = self.name(t.label, "Transformer", t.name)
+        w = t.windings
+        nodes = []
+        extra = []
+        for k, winding in enumerate(w):
+            terminals = self.terminals(winding)
+            nodes.append(self.nodes(winding.bus, terminals))
+            wdg = ""
+            if winding.connection == "wye" and winding.terminals[-1] != 0 and winding.r_neutral_ohm >= 0.0:
+                wdg += f" rneut={num(winding.r_neutral_ohm)} xneut={num(winding.x_neutral_ohm)}"
+            if (t.name, k + 1) in self.limits:
+                low, high, steps = self.limits[t.name, k + 1]
+                wdg += f" mintap={num(low)} maxtap={num(high)} numtaps={steps}"
+            else:
+                wdg += f" mintap={num(min(0.9, winding.tap))} maxtap={num(max(1.1, winding.tap))}"
+            extra.append(f"~ wdg={k + 1}{wdg} tap={num(winding.tap)}")
+        text = (
+            f"New Transformer.{name} phases={t.n_phases} windings={len(w)} buses=[{' '.join(nodes)}] "
+            f"conns=[{' '.join(x.connection for x in w)}] kVs={_array(x.v_rated_kv for x in w)} "
+            f"kVAs={_array(x.s_rated_kva for x in w)} %Rs={_array(x.r_percent for x in w)} "
+        )
+        if len(w) == 2:
+            text += f"XHL={num(t.x_percent[0])}"
+        elif len(w) == 3:
+            text += f"XHL={num(t.x_percent[0])} XHT={num(t.x_percent[1])} XLT={num(t.x_percent[2])}"
+        else:
+            text += f"XSCArray={_array(t.x_percent)}"
+        text += (
+            f" %noloadloss={num(t.no_load_loss_percent)} %imag={num(t.magnetizing_percent)} "
+            f"ppm_antifloat={num(t.antifloat_ppm)} leadlag={'lead' if t.delta_lead else 'lag'}"
+        )
+        if math.isfinite(t.s_max_kva):
+            text += f" normhkva={num(t.s_max_kva)}"
+        if t.bank:
+            text += f" bank={self.bank(t.bank)}"
+        self.out["transformers.dss"] += [text, *extra]
+
+    def terminals(self, winding: Winding) -> tuple[int, ...]:
+        if winding.connection != "wye" or winding.terminals[-1] >= 0:
+            return winding.terminals
+        conductor = self.next_conductor[winding.bus]
+        self.next_conductor[winding.bus] += 1
+        return (*winding.terminals[:-1], conductor)
+
+    def bank(self, name: str) -> str:
+        return re.sub(r"[^a-z0-9_\-]", "_", name.lower())
+
+    def shunt(self, s: Shunt) -> None:
+        y = (s.g_us + 1j * s.b_us) * 1e-6
+        if not np.allclose(y, y.T, rtol=1e-9, atol=0.0):
+            message = "an admittance matrix that is not symmetric"
+            raise ValueError(message)
+        scale = float(np.abs(y).max())
+        n = len(s.conductors)
+        ends = (*s.conductors, 0)
+        for i in range(n):
+            for j in range(i + 1, n + 1):
+                y_ij = complex(y[i].sum()) if j == n else -complex(y[i, j])
+                if abs(y_ij) <= 1e-15 * scale:
+                    continue
+                z = 1.0 / y_ij
+                name = self.name(s.label, "Reactor", s.name if n == 1 else f"{s.name}_{ends[i]}_{ends[j]}")
+                self.out["shunts.dss"].append(
+                    f"New Reactor.{name} phases=1 bus1={self.nodes(s.bus, (ends[i],))} "
+                    f"bus2={self.nodes(s.bus, (ends[j],))} Z=[{num(z.real)} {num(z.imag)}]"
+                )
+
+    # -- devices between conductors of one bus
+
+    def port_kv(self, d: Load | Capacitor | PV | Battery) -> float:
+        """Rated voltage across one port, kV."""
+        if d.v_rated_kv is not None:
+            return d.v_rated_kv
+        delta = d.connection != "wye"
+        return self.case.feeder.bus[d.bus].v_base_kv * (math.sqrt(3.0) if delta else 1.0)
+
+    def connected(self, d: Load | Capacitor | PV | Battery) -> str:
+        """``phases= bus1= conn= kv=`` of a load-like object."""
+        ports = d.ports
+        n = len(ports)
+        wye = d.connection == "wye"
+        kv = self.port_kv(d) * (math.sqrt(3.0) if wye and n in (2, 3) else 1.0)
+        conn = "wye" if wye else "delta"
+        return f"phases={n} bus1={self.nodes(d.bus, d.terminals)} conn={conn} kv={num(kv)}"
+
+    def load(self, d: Load) -> None:
+        name = self.name(d.label, "Load", d.name)
+        text = (
+            f"New Load.{name} {self.connected(d)} kw={num(d.p_kw * self.share)} kvar={num(d.q_kvar * self.share)} "
+            f"model={MODELS.index(d.model) + 1} vminpu={num(d.v_min_pu)} vmaxpu={num(d.v_max_pu)} "
+            f"vlowpu={num(d.v_low_pu)}"
+        )
+        if d.model == "zip":
+            text += f" zipv={_array((*d.zip_p, *d.zip_q, d.zip_v_cut_pu))}"
+        if d.model == "cvr":
+            text += f" cvrwatts={num(d.cvr_p)} cvrvars={num(d.cvr_q)}"
+        if d.profile or d.profile_q:
+            p = self.case.multiplier(d.profile)
+            if d.profile_q and d.profile_q != d.profile:
+                q = self.case.multiplier(d.profile_q)
+                key = ("profile", d.profile, d.profile_q)
+                shape = self.shape(key, f"{d.profile or 'one'}__{d.profile_q}", p, q, actual=False)
+            else:
+                shape = self.shape(("profile", d.profile), d.profile, p, None, actual=False)
+            text += f" daily={shape}"
+        self.out["loads.dss"].append(text)
+
+    def capacitor(self, d: Capacitor) -> None:
+        q = d.q_kvar * self.share
+        if d.model == "constant_power":
+            name = self.name(d.label, "Load", f"cap_{d.name}")
+            self.out["shunts.dss"].append(
+                f"New Load.{name} {self.connected(d)} kw=0 kvar={num(-q)} model=1 vminpu=0.1 vmaxpu=2 vlowpu=0"
+            )
+            return
+        n, wye, common = len(d.ports), d.connection == "wye", d.terminals[-1]
+        kv = self.port_kv(d)
+        if (wye or n == 3) and q > 0.0:
+            name = self.name(d.label, "Capacitor", d.name)
+            where = f"bus1={self.nodes(d.bus, d.terminals[:-1] if wye else d.terminals)}"
+            if wye:
+                where += f" bus2={self.nodes(d.bus, (common,) * n)} conn=wye"
+                kv *= math.sqrt(3.0) if n in (2, 3) else 1.0
+            else:
+                where += " conn=delta"
+            self.out["shunts.dss"].append(f"New Capacitor.{name} phases={n} {where} kvar={num(q)} kv={num(kv)}")
+            return
+        for a, b in d.ports:
+            name = self.name(d.label, "Capacitor", f"{d.name}_{a}_{b}")
+            if q > 0.0:
+                self.out["shunts.dss"].append(
+                    f"New Capacitor.{name} phases=1 bus1={self.nodes(d.bus, (a,))} bus2={self.nodes(d.bus, (b,))} "
+                    f"kvar={num(q / n)} kv={num(kv)}"
+                )
+
+    def set_points(self, d: PV | Battery, kind: str) -> str:
+        p = self.dispatch.p(d.label) * self.share
+        q = self.dispatch.q(d.label) * self.share
+        name = self.name(d.label, "Load", f"{kind}_{d.name}")
+        shape = self.shape(("dispatch", d.label), name, 0.0 - p, 0.0 - q, actual=True)
+        return (
+            f"New Load.{name} {self.connected(d)} kw={num(0.0 - p[0])} kvar={num(0.0 - q[0])} model=1 vminpu=0.1 "
+            f"vmaxpu=2 vlowpu=0 daily={shape}"
+        )
+
+    def pv(self, d: PV) -> None:
+        self.out["devices.dss"].append(self.set_points(d, "pv") if self.der == "load" else self.native_pv(d))
+
+    def battery(self, d: Battery) -> None:
+        self.out["devices.dss"].append(
+            self.set_points(d, "battery") if self.der == "load" else self.native_battery(d)
+        )
+
+    def native_pv(self, d: PV) -> str:
+        """Power follows a shape of irradiance; kvar is that of the first step (a PVSystem takes no shape of it)."""
+        p, q = self.dispatch.p(d.label), self.dispatch.q(d.label)
+        name = self.name(d.label, "PVSystem", d.name)
+        text = (
+            f"New PVSystem.{name} {self.connected(d)} kva={num(d.s_max_kva * self.share)} "
+            f"pmpp={num(d.p_rated_kw * self.share)} irradiance=1 %cutin=0 %cutout=0 vminpu=0.1 vmaxpu=2 "
+        )
+        if d.q_control == "power_factor":
+            text += f"pf={num(d.power_factor)}"
+        else:
+            text += f"kvar={num(q[0] * self.share)}"
+        if d.p_rated_kw > 0.0:
+            shape = self.shape(("dispatch", d.label), f"pv_{d.name}", p / d.p_rated_kw, None, actual=False)
+            text += f" daily={shape}"
+        return text
+
+    def native_battery(self, d: Battery) -> str:
+        """Power and kvar follow shapes (``dispmode=follow``), per unit of the ratings."""
+        p, q = self.dispatch.p(d.label), self.dispatch.q(d.label)
+        name = self.name(d.label, "Storage", d.name)
+        rated = max(d.p_charge_max_kw, d.p_discharge_max_kw)
+        text = (
+            f"New Storage.{name} {self.connected(d)} kwrated={num(rated * self.share)} "
+            f"kva={num(d.s_max_kva * self.share)} kwhrated={num(d.energy_kwh * self.share)} "
+            f"%stored={num(100.0 * d.soc_initial)} %reserve={num(100.0 * d.soc_min)} "
+            f"%effcharge={num(100.0 * d.eta_charge)} %effdischarge={num(100.0 * d.eta_discharge)} "
+            f"%charge={num(100.0 * d.p_charge_max_kw / rated if rated else 100.0)} "
+            f"%discharge={num(100.0 * d.p_discharge_max_kw / rated if rated else 100.0)} "
+            f"%idlingkw=0 %cutin=0 %cutout=0 vminpu=0.1 vmaxpu=2 kvar={num(q[0] * self.share)} dispmode=follow"
+        )
+        if rated > 0.0:
+            shape = self.shape(("dispatch", d.label), f"battery_{d.name}", p / rated, None, actual=False)
+            text += f" daily={shape}"
+        return text
+
+    def regulator(self, r: Regulator) -> None:
+        transformer = self.element[f"transformer.{r.transformer}"].partition(".")[2]
+        name = self.name(r.label, "RegControl", r.name)
+        self.out["devices.dss"].append(
+            f"New RegControl.{name} transformer={transformer} winding={r.winding} vreg={num(r.v_set)} "
+            f"band={num(r.band)} ptratio={num(r.pt_ratio)} ctprim={num(r.ct_primary_a)} R={num(r.ldc_r)} "
+            f"X={num(r.ldc_x)}"
+        )
+
+
+_WHAT = {
+    "loadshapes.dss": "profiles, and set-points as kW and kvar",
+    "sources.dss": "the upstream grid",
+    "lines.dss": "lines and switches",
+    "transformers.dss": "transformers, at fixed taps",
+    "shunts.dss": "capacitors and other shunts",
+    "loads.dss": "loads",
+    "devices.dss": "PV systems, batteries, regulator controls",
+    "bases.dss": "voltage base of every bus",
+}
+
+
+def _circulant(z: np.ndarray[tuple[int, int], np.dtype[np.complex128]]) -> bool:
+    off = z[~np.eye(len(z), dtype=bool)]
+    scale = float(np.abs(z).max())
+    return bool(np.ptp(np.diag(z).real) + np.ptp(np.diag(z).imag) <= 1e-9 * scale) and bool(
+        np.ptp(off.real) + np.ptp(off.imag) <= 1e-9 * scale
+    )
+
+
+def _balanced(angles: tuple[float, ...]) -> bool:
+    return all(abs((angles[0] - 120.0 * k - a + 180.0) % 360.0 - 180.0) < 1e-9 for k, a in enumerate(angles))
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _csv(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\n') else text
+
+
+__all__ = ["Names", "Rendered", "render_opendss", "write_opendss"]

@@ -1,0 +1,415 @@
+"""Run a dispatch in OpenDSS, step by step, with controls off and taps fixed.
+
+The circuit is the text of `lateral.io.opendss.write.render_opendss`, given to an engine of its own (never the global
+circuit of the process) as commands; no file is read or written. Loads and set-points are load shapes, so that the
+engine itself moves from step to step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lateral.case import Case
+from lateral.devices.base import ShuntDevice
+from lateral.errors import EngineError, OptionError
+from lateral.io.dispatch import Dispatch
+from lateral.io.opendss.write import Rendered, render_opendss
+from lateral.network.schema import ComplexArray, FloatArray
+
+#: A conductor of a bus.
+Node = tuple[str, int]
+
+BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
+
+#: Under this voltage a node counts as not energised, pu.
+DEAD_PU = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prediction:
+    """What a model says of the same dispatch, to be compared with the replay.
+
+    Attributes:
+        nodes: (bus, conductor) of each row of ``v_pu``; any subset of the case's nodes, in any order.
+        v_pu: voltage magnitudes on the bus bases, shape (len(nodes), T).
+        p_source_kw: active power taken from all sources, kW, shape (T,); absent: not compared.
+        q_source_kvar: reactive power taken from all sources, kvar, shape (T,); absent: not compared.
+        losses_kw: losses of lines, switches and transformers, kW, shape (T,); absent: not compared.
+    """
+
+    nodes: tuple[Node, ...]
+    v_pu: FloatArray
+    p_source_kw: FloatArray | None = None
+    q_source_kvar: FloatArray | None = None
+    losses_kw: FloatArray | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Errors:
+    """Prediction against replay, over the steps that converged; largest absolute differences.
+
+    Attributes:
+        max_dv_pu: largest voltage difference, pu.
+        mean_dv_pu: mean voltage difference, pu.
+        worst_node: (bus, conductor) of the largest difference.
+        worst_step: its step.
+        dloss_kw: losses, largest over the steps, kW; NaN when not predicted.
+        dp_source_kw: active power of the sources, likewise, kW.
+        dq_source_kvar: reactive power of the sources, likewise, kvar.
+        n_nodes: number of nodes compared.
+        n_steps: number of steps compared.
+    """
+
+    max_dv_pu: float
+    mean_dv_pu: float
+    worst_node: Node | None
+    worst_step: int
+    dloss_kw: float
+    dp_source_kw: float
+    dq_source_kvar: float
+    n_nodes: int
+    n_steps: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Replay:
+    """What OpenDSS says of a dispatch.
+
+    Totals (kW, kvar) of a balanced feeder are over all the conductors that it stands for.
+
+    Attributes:
+        case: the case replayed.
+        dispatch: the set-points replayed.
+        nodes: (bus, conductor) of each row of ``v``, bus by bus, length n.
+        v: complex voltages on the bus bases, pu, shape (n, T); NaN where the engine has no such node.
+        p_source_kw: active power taken from all sources where they meet their bus, kW, shape (T,).
+        q_source_kvar: reactive power, likewise, kvar, shape (T,).
+        p_by_source_kw: active power by source label, kW, each of shape (T,).
+        losses_kw: losses of lines, switches, transformers (OpenDSS's circuit losses), kW, shape (T,). A source's own
+            impedance is not among them.
+        converged: whether the engine converged at each step, with finite voltages wherever something is connected,
+            shape (T,).
+        iterations: iterations of each step, shape (T,).
+        taps: tap of each winding, pu, by transformer name.
+        engine: version of the engine.
+        seconds: seconds taken, compilation included.
+        errors: comparison with the prediction; None without one.
+    """
+
+    case: Case
+    dispatch: Dispatch
+    nodes: tuple[Node, ...]
+    v: ComplexArray
+    p_source_kw: FloatArray
+    q_source_kvar: FloatArray
+    p_by_source_kw: dict[str, FloatArray]
+    losses_kw: FloatArray
+    converged: BoolArray
+    iterations: FloatArray
+    taps: dict[str, tuple[float, ...]]
+    engine: str
+    seconds: float
+    errors: Errors | None = None
+
+    @cached_property
+    def v_pu(self) -> FloatArray:
+        """Voltage magnitudes on the bus bases, pu, shape (n, T)."""
+        return np.abs(self.v)
+
+    @property
+    def all_converged(self) -> bool:
+        """Whether every step converged."""
+        return bool(self.converged.all())
+
+    @cached_property
+    def dead(self) -> tuple[Node, ...]:
+        """Nodes that are not energised at any step."""
+        with np.errstate(invalid="ignore"):
+            live = (self.v_pu > DEAD_PU).any(axis=1)
+        return tuple(n for n, alive in zip(self.nodes, live, strict=True) if not alive)
+
+    def violations(self, tolerance_pu: float = 1e-6) -> pd.DataFrame:
+        """Voltages outside the case's bus limits by more than a tolerance, worst first.
+
+        Limits hold for conductors 1 to 3; neutrals (4 and up), nodes that are not energised and steps that did not
+        converge are left out.
+
+        Returns:
+            One row per node and step: bus, conductor, step, time, v_pu, limit_pu, excess_pu.
+        """
+        buses = self.case.feeder.bus
+        low = np.array([buses[b].v_min_pu for b, _ in self.nodes])[:, None]
+        high = np.array([buses[b].v_max_pu for b, _ in self.nodes])[:, None]
+        live = np.nan_to_num(self.v_pu) > DEAD_PU
+        judged = live & np.array([c <= 3 for _, c in self.nodes])[:, None] & self.converged
+        v = np.where(judged, self.v_pu, np.nan)
+        with np.errstate(invalid="ignore"):
+            excess = np.fmax(low - v, v - high)
+            at, step = np.nonzero(excess > tolerance_pu)
+        below = v[at, step] < low[at, 0]
+        frame = pd.DataFrame(
+            {
+                "bus": [self.nodes[k][0] for k in at],
+                "conductor": [self.nodes[k][1] for k in at],
+                "step": step,
+                "time": self.case.horizon.times[step],
+                "v_pu": v[at, step],
+                "limit_pu": np.where(below, low[at, 0], high[at, 0]),
+                "excess_pu": excess[at, step],
+            }
+        )
+        return frame.sort_values("excess_pu", ascending=False, kind="stable", ignore_index=True)
+
+    @cached_property
+    def cost_usd(self) -> float:
+        """Import at the import price less export at the export price, over the horizon, $; each source by its tariff."""
+        total = 0.0
+        for s in self.case.sources:
+            energy = self.p_by_source_kw[s.label] * self.case.horizon.hours
+            buy = self.case.series(s.price_import)
+            sell = buy if s.price_export is None else self.case.series(s.price_export)
+            total += float(np.sum(np.maximum(energy, 0.0) * buy + np.minimum(energy, 0.0) * sell))
+        return total
+
+    @cached_property
+    def energy_import_kwh(self) -> float:
+        """Energy taken from the sources over the horizon, kWh; steps of export count zero."""
+        hours = self.case.horizon.hours
+        return float(sum(np.sum(np.maximum(p, 0.0) * hours) for p in self.p_by_source_kw.values()))
+
+    @cached_property
+    def energy_export_kwh(self) -> float:
+        """Energy given to the sources over the horizon, kWh."""
+        hours = self.case.horizon.hours
+        return float(sum(np.sum(np.maximum(-p, 0.0) * hours) for p in self.p_by_source_kw.values()))
+
+    @cached_property
+    def losses_kwh(self) -> float:
+        """Losses over the horizon, kWh."""
+        return float(np.sum(self.losses_kw * self.case.horizon.hours))
+
+    def summary(self) -> dict[str, float | int | str | bool | None]:
+        """Plain numbers for reports and JSON; a number that does not exist is None."""
+        e = self.errors
+        out: dict[str, float | int | str | bool | None] = {
+            "engine": self.engine,
+            "converged": self.all_converged,
+            "n_not_converged": int((~self.converged).sum()),
+            "n_violations": len(self.violations()),
+            "cost": self.cost_usd,
+            "energy_import_kwh": self.energy_import_kwh,
+            "energy_export_kwh": self.energy_export_kwh,
+            "losses_kwh": self.losses_kwh,
+            "seconds": self.seconds,
+        }
+        for name in ("max_dv_pu", "mean_dv_pu", "dloss_kw", "dp_source_kw", "dq_source_kvar"):
+            out[name] = None if e is None else getattr(e, name)
+        return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in out.items()}
+
+
+def replay(case: Case, dispatch: Dispatch | None = None, *, predicted: Prediction | None = None) -> Replay:
+    """Run every step of a dispatch in OpenDSS.
+
+    Tolerance 1e-8 pu, at most 200 iterations a step; a step that does not converge is reported in ``converged`` and
+    left out of the comparison.
+
+    Args:
+        case: the case.
+        dispatch: set-points of PV and batteries; absent: `Dispatch.baseline`.
+        predicted: what a model says, to be compared.
+
+    Raises:
+        CaseError: the dispatch does not fit the case, or the case cannot be written.
+        UnsupportedError: a device has no counterpart in OpenDSS.
+        OptionError: the prediction names a node that the case does not have, or has the wrong shape.
+        EngineError: the engine refused the circuit.
+    """
+    began = time.perf_counter()
+    if dispatch is None:
+        dispatch = Dispatch.baseline(case)
+    nodes = tuple((b.name, c) for b in case.feeder.buses for c in b.conductors)
+    rows = _rows_of(predicted, nodes, case.horizon.n_steps)
+    rendered = render_opendss(case, dispatch=dispatch)
+    run = _run(case, rendered, nodes)
+    errors = None
+    if predicted is not None:
+        errors = _compare(predicted, rows, run, nodes)
+    return Replay(
+        case=case,
+        dispatch=dispatch,
+        nodes=nodes,
+        v=_frozen(run.v),
+        p_source_kw=_frozen(run.p.sum(axis=0)),
+        q_source_kvar=_frozen(run.q.sum(axis=0)),
+        p_by_source_kw={s.label: _frozen(run.p[k]) for k, s in enumerate(case.sources)},
+        losses_kw=_frozen(run.losses),
+        converged=_frozen(run.converged),
+        iterations=_frozen(run.iterations),
+        taps={t.name: tuple(w.tap for w in t.windings) for t in case.feeder.transformers},
+        engine=run.engine,
+        seconds=time.perf_counter() - began,
+        errors=errors,
+    )
+
+
+@dataclass(frozen=True)
+class _Run:
+    v: ComplexArray
+    p: FloatArray
+    q: FloatArray
+    losses: FloatArray
+    converged: BoolArray
+    iterations: FloatArray
+    engine: str
+
+
+def _run(case: Case, rendered: Rendered, nodes: Sequence[Node]) -> _Run:
+    import dss
+
+    n_steps = case.horizon.n_steps
+    engine = dss.DSS.NewContext()
+    engine.AllowForms = False
+    engine.AllowEditor = False
+    try:
+        engine.Text.Commands(rendered.commands)
+        circuit = engine.ActiveCircuit
+        solution = circuit.Solution
+        order, base = _node_order(case, rendered, nodes, list(circuit.YNodeOrder) if _built(solution) else [])
+        has = order >= 0
+        used = _connected(case, nodes)
+        factor = float(case.feeder.n_phases) if case.feeder.balanced else 1.0
+
+        v = np.full((len(nodes), n_steps), np.nan + 0j)
+        p = np.zeros((len(case.sources), n_steps))
+        q = np.zeros((len(case.sources), n_steps))
+        losses = np.zeros(n_steps)
+        converged = np.zeros(n_steps, dtype=bool)
+        iterations = np.zeros(n_steps)
+        for k in range(n_steps):
+            try:
+                solution.Solve()
+                done = bool(solution.Converged)
+            except dss.DSSException:
+                done = False
+            volts = np.asarray(circuit.YNodeVarray).view(complex)
+            v[has, k] = volts[order[has]] / base[has]
+            converged[k] = done and bool(np.isfinite(v[used, k]).all())
+            iterations[k] = solution.Iterations
+            losses[k] = circuit.Losses[0] * 1e-3
+            for name in rendered.names.source_lines:
+                circuit.SetActiveElement(name)
+                losses[k] -= circuit.ActiveCktElement.Losses[0] * 1e-3
+            for i, s in enumerate(case.sources):
+                for name, terminal in rendered.names.source_objects[s.label]:
+                    circuit.SetActiveElement(name)
+                    element = circuit.ActiveCktElement
+                    power = np.asarray(element.Powers).reshape(element.NumTerminals, -1, 2)[terminal - 1]
+                    p[i, k] -= power[:, 0].sum()
+                    q[i, k] -= power[:, 1].sum()
+        version = str(engine.Version).split("\n")[0].split(" revision")[0]
+    except dss.DSSException as error:
+        message = f"OpenDSS refused the circuit: {error}"
+        raise EngineError(message) from error
+    finally:
+        _release(engine)
+    return _Run(v, p * factor, q * factor, losses * factor, converged, iterations, version)
+
+
+def _built(solution: Any) -> bool:
+    """Build the system matrix, so that the order of its nodes is known."""
+    solution.BuildYMatrix(1, 1)
+    return True
+
+
+def _release(engine: Any) -> None:
+    """Drop the circuit; the engine itself goes when nothing refers to it."""
+    engine.Text.Command = "ClearAll"
+
+
+def _node_order(
+    case: Case, rendered: Rendered, nodes: Sequence[Node], names: Sequence[str]
+) -> tuple[np.ndarray[Any, np.dtype[np.int64]], FloatArray]:
+    """Row of the engine's voltage vector of each node (-1: none), and the base in V."""
+    at = {name.lower(): k for k, name in enumerate(names)}
+    bus = rendered.names.bus
+    order = np.array([at.get(f"{bus[b]}.{c}", -1) for b, c in nodes], dtype=np.int64)
+    base = np.array([1000.0 * case.feeder.bus[b].v_base_kv for b, _ in nodes])
+    return order, base
+
+
+def _connected(case: Case, nodes: Sequence[Node]) -> BoolArray:
+    """Nodes where a source or a device is connected, shape (n,)."""
+    wanted: set[Node] = set()
+    for d in case.devices:
+        if isinstance(d, ShuntDevice):
+            wanted.update((d.bus, c) for c in d.terminals if 0 < c <= 3)
+    for s in case.sources:
+        wanted.update((s.bus, c) for c in s.conductors)
+    return np.array([n in wanted for n in nodes], dtype=bool)
+
+
+def _rows_of(
+    predicted: Prediction | None, nodes: Sequence[Node], n_steps: int
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    if predicted is None:
+        return np.zeros(0, dtype=np.int64)
+    at = {n: k for k, n in enumerate(nodes)}
+    unknown = [n for n in predicted.nodes if n not in at]
+    if unknown:
+        message = f"the prediction names nodes that the case does not have: {unknown[:5]}"
+        raise OptionError(message)
+    if np.shape(predicted.v_pu) != (len(predicted.nodes), n_steps):
+        message = f"v_pu has shape {np.shape(predicted.v_pu)}, not {(len(predicted.nodes), n_steps)}"
+        raise OptionError(message)
+    for name in ("p_source_kw", "q_source_kvar", "losses_kw"):
+        value = getattr(predicted, name)
+        if value is not None and np.shape(value) != (n_steps,):
+            message = f"{name} has shape {np.shape(value)}, not {(n_steps,)}"
+            raise OptionError(message)
+    return np.array([at[n] for n in predicted.nodes], dtype=np.int64)
+
+
+def _compare(
+    predicted: Prediction, rows: np.ndarray[Any, np.dtype[np.int64]], run: _Run, nodes: Sequence[Node]
+) -> Errors:
+    ok = run.converged
+
+    def largest(value: FloatArray | None, other: FloatArray) -> float:
+        if value is None or not ok.any():
+            return float("nan")
+        return float(np.abs(np.asarray(value)[ok] - other[ok]).max())
+
+    dv = np.abs(np.asarray(predicted.v_pu, dtype=float) - np.abs(run.v[rows]))
+    dv[:, ~ok] = np.nan
+    judged = np.isfinite(dv)
+    worst_node, worst_step, max_dv, mean_dv = None, -1, float("nan"), float("nan")
+    if judged.any():
+        at, worst_step = (int(i) for i in np.unravel_index(int(np.nanargmax(dv)), dv.shape))
+        worst_node = nodes[int(rows[at])]
+        max_dv, mean_dv = float(dv[at, worst_step]), float(dv[judged].mean())
+    return Errors(
+        max_dv_pu=max_dv,
+        mean_dv_pu=mean_dv,
+        worst_node=worst_node,
+        worst_step=worst_step,
+        dloss_kw=largest(predicted.losses_kw, run.losses),
+        dp_source_kw=largest(predicted.p_source_kw, run.p.sum(axis=0)),
+        dq_source_kvar=largest(predicted.q_source_kvar, run.q.sum(axis=0)),
+        n_nodes=int(judged.any(axis=1).sum()),
+        n_steps=int(ok.sum()),
+    )
+
+
+def _frozen(array: Any) -> Any:
+    array.setflags(write=False)
+    return array
+
+
+__all__ = ["Errors", "Prediction", "Replay", "replay"]
