@@ -1,0 +1,233 @@
+"""Who is joined to whom: components, a spanning tree from the sources, loops, parallel branches.
+
+All of it is at bus level and over closed branches. A transformer of two windings is an edge; one whose windings sit at
+three buses or more is a star with a centre of its own. Branches that join exactly the same buses are one edge (a
+*parallel group*): three single-phase regulators side by side are not a loop.
+
+Names of buses that do not exist are passed over here; `lateral.check` reports them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_matrix, csr_matrix
+from scipy.sparse.csgraph import breadth_first_order, connected_components
+
+from lateral.network.feeder import Feeder, Line, Switch
+from lateral.network.schema import IntArray
+
+#: A conductor of a bus.
+Node = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Branches that join exactly the same buses.
+
+    Attributes:
+        buses: the distinct buses, in the order of the first branch; two, or more around a transformer.
+        branches: labels (``line.l1``) of the branches.
+    """
+
+    buses: tuple[str, ...]
+    branches: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A spanning tree (breadth first) of everything that the roots reach.
+
+    Attributes:
+        order: the buses reached, roots first, every parent before its children.
+        parent: the bus towards the root; a root has none and is not a key.
+        via: the group that leads to the parent.
+    """
+
+    order: tuple[str, ...]
+    parent: dict[str, str]
+    via: dict[str, Group]
+
+
+def groups(feeder: Feeder) -> tuple[Group, ...]:
+    """Every edge of the feeder: the closed branches, those between the same buses taken together."""
+    known = {bus.name for bus in feeder.buses if isinstance(bus.name, str)}
+    found: dict[frozenset[str], tuple[tuple[str, ...], list[str]]] = {}
+    for label, buses in _closed(feeder):
+        ends = tuple(dict.fromkeys(b for b in buses if isinstance(b, str) and b in known))
+        if len(ends) > 1:
+            found.setdefault(frozenset(ends), (ends, []))[1].append(label)
+    return tuple(Group(ends, tuple(labels)) for ends, labels in found.values())
+
+
+def parallel_groups(feeder: Feeder) -> tuple[Group, ...]:
+    """The groups of two branches or more: single-phase units side by side, double circuits."""
+    return tuple(g for g in groups(feeder) if len(g.branches) > 1)
+
+
+def components(feeder: Feeder) -> tuple[tuple[str, ...], ...]:
+    """The buses of each connected part, in the order of the feeder."""
+    graph = _Graph(feeder)
+    _, part = connected_components(graph.matrix, directed=False)
+    out: dict[int, list[str]] = {}
+    for name, k in zip(graph.names, part.tolist(), strict=False):
+        out.setdefault(k, []).append(name)
+    return tuple(tuple(names) for names in out.values())
+
+
+def spanning_tree(feeder: Feeder, roots: Sequence[str]) -> Tree:
+    """The tree that reaches every bus from its nearest root (fewest branches)."""
+    return _Graph(feeder).tree(roots)[0]
+
+
+def loops(feeder: Feeder, roots: Sequence[str] = ()) -> tuple[tuple[str, ...], ...]:
+    """The independent loops, each as the labels of its branches; empty when the feeder is radial.
+
+    Opening one edge of each loop makes the feeder radial. Which loops come out depends on the spanning tree, and so on
+    ``roots``; their number does not. Parts that no root reaches are searched from their first bus.
+    """
+    graph = _Graph(feeder)
+    starts = [r for r in roots if r in graph.index]
+    _, part = connected_components(graph.matrix, directed=False)
+    seen = {int(part[graph.index[r]]) for r in starts}
+    for name, k in zip(graph.names, part.tolist(), strict=False):
+        if k not in seen:
+            seen.add(k)
+            starts.append(name)
+    _, parent, edge_up = graph.tree(starts)
+    used = set(edge_up.tolist())
+    out = []
+    for e, (i, j) in enumerate(zip(graph.tail.tolist(), graph.head.tolist(), strict=True)):
+        if e not in used:
+            around = [e, *_path(i, j, parent, edge_up)]
+            labels = (label for k in around for label in graph.groups[graph.group_of[k]].branches)
+            out.append(tuple(dict.fromkeys(labels)))
+    return tuple(out)
+
+
+def energised(feeder: Feeder, fed: Iterable[Node]) -> frozenset[Node]:
+    """The conductors with a path to one of the conductors ``fed``.
+
+    Lines and switches join conductor to conductor. A transformer is taken to join all its conductors with each other,
+    which errs on the side of energised. Conductors 0 (ground) and -1 join nothing.
+    """
+    index: dict[Node, int] = {}
+    tail: list[int] = []
+    head: list[int] = []
+
+    def node(bus: str, conductor: int) -> int:
+        return index.setdefault((bus, conductor), len(index))
+
+    branches: tuple[Line | Switch, ...] = (*feeder.lines, *(s for s in feeder.switches if s.closed))
+    for branch in branches:
+        for a, b in zip(branch.conductors_from, branch.conductors_to, strict=False):
+            tail.append(node(branch.bus_from, a))
+            head.append(node(branch.bus_to, b))
+    for transformer in feeder.transformers:
+        joined = [node(w.bus, c) for w in transformer.windings for c in w.terminals if c > 0]
+        tail.extend(joined[:1] * (len(joined) - 1))
+        head.extend(joined[1:])
+    live = [node(bus, c) for bus, c in fed]
+    n = len(index)
+    matrix = coo_matrix((np.ones(len(tail)), (tail, head)), shape=(n, n)) if n else csr_matrix((0, 0))
+    _, part = connected_components(matrix, directed=False)
+    parts = set(part[live].tolist())
+    return frozenset(key for key, k in zip(index, part.tolist(), strict=True) if k in parts)
+
+
+def _closed(feeder: Feeder) -> Iterable[tuple[str, tuple[str, ...]]]:
+    """Label and buses of every closed branch, lines first."""
+    for line in feeder.lines:
+        yield line.label, (line.bus_from, line.bus_to)
+    for switch in feeder.switches:
+        if switch.closed:
+            yield switch.label, (switch.bus_from, switch.bus_to)
+    for transformer in feeder.transformers:
+        yield transformer.label, tuple(w.bus for w in transformer.windings)
+
+
+class _Graph:
+    """Buses, then one centre for each group of three buses or more, as nodes 0, 1, ...; edges as index arrays."""
+
+    def __init__(self, feeder: Feeder) -> None:
+        self.names = tuple(dict.fromkeys(b.name for b in feeder.buses if isinstance(b.name, str)))
+        self.index = {name: k for k, name in enumerate(self.names)}
+        self.groups = groups(feeder)
+        edges: list[tuple[int, int, int]] = []
+        self.n = len(self.names)
+        for g, group in enumerate(self.groups):
+            ends = [self.index[b] for b in group.buses]
+            if len(ends) == 2:
+                edges.append((ends[0], ends[1], g))
+            else:
+                edges.extend((end, self.n, g) for end in ends)
+                self.n += 1
+        table = np.array(edges, dtype=np.int64).reshape(-1, 3)
+        self.tail, self.head, self.group_of = table[:, 0], table[:, 1], table[:, 2]
+        self.matrix = _adjacency(self.tail, self.head, self.n)
+
+    def tree(self, roots: Sequence[str]) -> tuple[Tree, IntArray, IntArray]:
+        """The tree, and for each node its parent node and the edge to it (-1 for none)."""
+        top = self.n  # a node above all roots, so that one search covers them all
+        starts = np.array([self.index[r] for r in dict.fromkeys(roots) if r in self.index], dtype=np.int64)
+        matrix = _adjacency(
+            np.concatenate([self.tail, np.full(len(starts), top)]), np.concatenate([self.head, starts]), top + 1
+        )
+        order, before = breadth_first_order(matrix, top, directed=False)
+        parent = np.where((before < 0) | (before == top), -1, before).astype(np.int64)[:top]
+
+        edge_of = {
+            pair: e
+            for e, (i, j) in enumerate(zip(self.tail.tolist(), self.head.tolist(), strict=True))
+            for pair in ((i, j), (j, i))
+        }
+        edge_up = np.array([edge_of.get((k, p), -1) for k, p in enumerate(parent.tolist())], dtype=np.int64)
+        n_buses = len(self.names)
+        reached: list[str] = []
+        parents: dict[str, str] = {}
+        via: dict[str, Group] = {}
+        for k in order.tolist():
+            if k >= n_buses:
+                continue
+            reached.append(self.names[k])
+            up = int(parent[k])
+            if up >= n_buses:  # the centre of a star: the parent is the bus on its far side
+                up = int(parent[up])
+            if up >= 0:
+                parents[self.names[k]] = self.names[up]
+                via[self.names[k]] = self.groups[int(self.group_of[edge_up[k]])]
+        return Tree(tuple(reached), parents, via), parent, edge_up
+
+
+def _adjacency(tail: IntArray, head: IntArray, n: int) -> csr_matrix:
+    return coo_matrix((np.ones(len(tail)), (tail, head)), shape=(n, n)).tocsr()
+
+
+def _path(i: int, j: int, parent: IntArray, edge_up: IntArray) -> list[int]:
+    """The tree edges between two nodes of one tree, in order from ``j`` to ``i``."""
+    above: dict[int, int] = {}
+    climbed: list[int] = []
+    while i >= 0:
+        above[i] = len(climbed)
+        climbed.append(int(edge_up[i]))
+        i = int(parent[i])
+    out = []
+    while j >= 0 and j not in above:
+        out.append(int(edge_up[j]))
+        j = int(parent[j])
+    return out + climbed[: above.get(j, 0)][::-1]
+
+
+__all__ = [
+    "Group",
+    "Node",
+    "Tree",
+    "components",
+    "energised",
+    "groups",
+    "loops",
+    "parallel_groups",
+    "spanning_tree",
+]
