@@ -22,6 +22,7 @@ DSS-010    no-circuit          the tree defines no circuit
 DSS-011    odd-value           ``=`` inside a list that is not a file reference
 DSS-012    duplicate           a circuit element defined twice (the engine ignores the second)
 DSS-013    unsupported-option  an option that would change how statements are understood
+DSS-014    odd-name            a name that cannot be quoted
 SEC-001    forbidden-verb      runs a program, changes folder, opens a connection or writes files
 SEC-002    forbidden-property  loads a native library
 SEC-003    forbidden-option    sets the editor, the data folder, a recorder
@@ -249,6 +250,7 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _BARE = 6
+_PARENTHESES = 3
 _OPEN = ("", '"', "'", "(", "[", "{", "")
 _CLOSE = ("", '"', "'", ")", "]", "}", "")
 # The usual `name=value`, in one step; anything unusual after it sends the text to the slow path.
@@ -262,13 +264,17 @@ _PAIR = re.compile(
 _PAIR_QUOTE = {3: 1, 4: 2, 5: 3, 6: 4, 7: 5}
 _BLANKS = re.compile(r"[ \t]*")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_LINE_END_NUL = re.compile(r"\x00+(?=[ \t]*+(?:[\r\n]|\Z))")
+_LINE_END_NUL = re.compile(r"(?<!\x00)\x00++(?=[ \t]*+(?:[\r\n]|\Z))")
 _PLAIN_WORD = re.compile(r"""[^\s,=!/@"'(\[{][^\s,=!/]*""")
 _LINE_END = re.compile(r"\r\n|\n|\r")
 _VARIABLE = re.compile(r"(?:(?<=[\s,|])|^)@[^\s,=|.^]+")
 
 # (name or "", value, index of the quote kind)
 _Param = tuple[str, str, int]
+
+
+class _UnquotableError(Exception):
+    """A text holds the end of every kind of quote."""
 
 
 def _blanks(text: str, pos: int) -> int:
@@ -326,12 +332,15 @@ def quote(text: str) -> str:
     for kind in (1, 2, 4, 3, 5):
         if _CLOSE[kind] not in text:
             return f"{_OPEN[kind]}{text}{_CLOSE[kind]}"
-    message = "a name holds every kind of quote"
-    raise ValueError(message)
+    raise _UnquotableError
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    return did_you_mean(name[:64], known)  # bounds the comparison on absurd input
 
 
 def _short(text: str) -> str:
-    text = text.strip()
+    text = text[:1000].strip()
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
@@ -447,7 +456,7 @@ class _Scanner:
             element,
             path,
             "a file that exists",
-            did_you_mean(parts[-1] if parts else path, sorted(near.values())),
+            _near(parts[-1] if parts else path, sorted(near.values())),
         )
         return None
 
@@ -620,6 +629,19 @@ class _Scanner:
     # statements
 
     def statement(self, line: str) -> None:
+        """Check one line and keep what the engine may run of it."""
+        try:
+            self._statement(line)
+        except _UnquotableError:
+            self.fault(
+                "DSS-014 odd-name",
+                "statement",
+                line,
+                "names without every kind of quote in them",
+                "Rename the object.",
+            )
+
+    def _statement(self, line: str) -> None:
         params = tokenise(line)
         if not params:
             return
@@ -636,7 +658,7 @@ class _Scanner:
                 f"command {_short(value)}",
                 line,
                 "a command of OpenDSS",
-                did_you_mean(value, COMMANDS),
+                _near(value, COMMANDS),
             )
             return
         self._run_verb(verb, params[1:], line)
@@ -696,8 +718,16 @@ class _Scanner:
         self.has_circuit = False
 
     def _substitute(self, params: list[_Param]) -> list[_Param]:
-        """Put the values of ``@variables`` in; nothing is left for the engine to substitute."""
-        return [(name, self._expand(value), kind) for name, value, kind in params]
+        """Put the values of ``@variables`` in; nothing is left for the engine to substitute.
+
+        A bare token that changed may now hold blanks or delimiters: it is kept together by parentheses.
+        """
+        changed: list[_Param] = []
+        for name, value, kind in params:
+            text = self._expand(value)
+            odd = text != value and kind == _BARE and _PLAIN_WORD.fullmatch(text) is None
+            changed.append((name, text, _PARENTHESES if odd else kind))
+        return changed
 
     def _expand(self, value: str) -> str:
         def replace(found: re.Match[str]) -> str:
@@ -708,7 +738,7 @@ class _Scanner:
                     f"variable {found[0]}",
                     found[0],
                     "a variable set before with var",
-                    did_you_mean(found[0], list(self.variables)),
+                    _near(found[0], list(self.variables)),
                 )
                 return "0"
             return known
@@ -748,7 +778,7 @@ class _Scanner:
                 f"{cls or 'object'}.{name}",
                 cls or line,
                 "a class of OpenDSS",
-                did_you_mean(cls, sorted(_CLASSES)),
+                _near(cls, sorted(_CLASSES)),
             )
             return None
         if not name:
@@ -807,6 +837,8 @@ class _Scanner:
         else:
             self.last_class = cls
         text = self._properties(cls, params[1:], key, line)
+        if verb == "batchedit":  # a regular expression: its case matters
+            key = f"{cls}.{params[0][1].partition('.')[2] or params[0][1]}"
         self.emit(verb, f"{verb} {quote(key)}{text}", cls, name)
 
     def _continue(self, params: list[_Param], line: str) -> None:
@@ -844,7 +876,7 @@ class _Scanner:
                 f"property {_short(path)}",
                 line,
                 "a command, or a property of an object",
-                did_you_mean(path, COMMANDS),
+                _near(path, COMMANDS),
             )
             return
         cls, name = self.cls, self.name
@@ -881,7 +913,7 @@ class _Scanner:
                     element,
                     line,
                     "an option of Set",
-                    did_you_mean(given.lower(), _OPTION_ORDER),
+                    _near(given.lower(), _OPTION_ORDER),
                 )
             elif option in _FORBIDDEN_OPTIONS:
                 self.fault(
@@ -916,7 +948,7 @@ class _Scanner:
                         element,
                         value,
                         "a class of OpenDSS",
-                        did_you_mean(value.lower(), sorted(_CLASSES)),
+                        _near(value.lower(), sorted(_CLASSES)),
                     )
             else:
                 text = self._value(value, kind, element, line)
@@ -949,7 +981,7 @@ class _Scanner:
                     element,
                     f"{given}={value}" if given else f"value {value} after the last property",
                     f"a property of {_CLASSES[cls]}",
-                    did_you_mean(given.lower(), names),
+                    _near(given.lower(), names),
                 )
                 continue
             if full in _FORBIDDEN_PROPERTIES:
@@ -1071,7 +1103,7 @@ def scan(master: Path | str, *, root: Path | str | None = None, limits: Limits |
             f"file {path.name}",
             str(master),
             "a file that exists",
-            did_you_mean(path.name, near),
+            _near(path.name, near),
         )
         raise CaseError(scanner.faults)
     try:
