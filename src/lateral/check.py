@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 import zoneinfo
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -121,6 +120,7 @@ _BASE_TOLERANCE = 1e-3  # relative; 12.47 / sqrt(3) is often rounded to 7.2
 _RATED_FACTOR = 2.0
 _PV_PROFILE_MAX = 1.5
 _ZERO_OHM = 1e-9
+_QUOTE = re.compile(r"[\"'`]")
 _LISTED = 8  # names shown of a long list
 
 
@@ -166,11 +166,18 @@ class _View:
         self.elements: tuple[Element, ...] = (*case.feeder.elements, *case.devices)
         self.mistyped = [fault for part in _parts(self.elements) for fault in part.type_faults()]
         bad = {fault.element for fault in self.mistyped}
-        self._sound = tuple(e for e in self.elements if e.label not in bad)
+        self._sound: dict[type, list[Element]] = {}
+        for e in self.elements:
+            if not bad or e.label not in bad:
+                self._sound.setdefault(type(e), []).append(e)
 
     def sound(self, cls: type[E]) -> tuple[E, ...]:
         """The elements of a class (or derived from it) whose fields all have the right type."""
-        return tuple(e for e in self._sound if isinstance(e, cls))
+        found: list[E] = []
+        for own, members in self._sound.items():
+            if issubclass(own, cls):
+                found.extend(members)  # type: ignore[arg-type]
+        return tuple(found)
 
     @cached_property
     def parts(self) -> tuple[_Part, ...]:
@@ -282,6 +289,8 @@ def _array(value: object) -> FloatArray | None:
 
 
 def _is_number(value: object) -> bool:
+    if type(value) is float:
+        return True
     if type(value) is bool or not isinstance(value, Real):
         return False
     try:
@@ -292,7 +301,9 @@ def _is_number(value: object) -> bool:
 
 
 def _is_int(value: object) -> bool:
-    return type(value) is not bool and isinstance(value, Integral) and abs(int(value)) < 2**62
+    if type(value) is not int and (type(value) is bool or not isinstance(value, Integral)):
+        return False
+    return abs(int(value)) < 2**62
 
 
 def _is_text(value: object) -> bool:
@@ -333,6 +344,8 @@ _TYPES: dict[str, tuple[Callable[[object], bool], str]] = {
     "tuple[float, float, float]": (lambda v: _tuple_of(_is_number)(v) and len(v) == 3, "three numbers"),  # type: ignore[arg-type]
     "tuple[Winding, ...]": (_tuple_of(_is_winding), "a tuple of windings"),
 }
+#: types that are right without a look at the value, for speed
+_PLAIN: dict[str, set[type]] = {"str": {str}, "bool": {bool}, "float": {float}, "Series": {float, str}}
 _NUMERIC = ("int", "float", "Series", "float | str", "tuple[float, ...]", "tuple[float, float, float]")
 
 
@@ -353,6 +366,7 @@ class _Field:
             text = "Series"
         self.type = text
         self.right, self.allowed = _TYPES.get(text, (lambda _: True, "anything"))
+        self.plain = _PLAIN.get(text, set())
         self.numeric = text in _NUMERIC
         # the sentence of a field says where infinity stands for "no limit"
         default = spec.default
@@ -382,7 +396,10 @@ class _Part:
 
     def type_faults(self) -> Iterator[Fault]:
         for f in self.fields:
-            for k, value in enumerate(self.column(f.name)):
+            column = self.column(f.name)
+            if set(map(type, column)) <= f.plain:
+                continue
+            for k, value in enumerate(column):
                 if not (f.right(value) or (value is None and f.optional)):
                     yield self.fault("VAL-001", k, f, value, f.allowed, "Write the value in that form.")
 
@@ -431,37 +448,27 @@ def _containers(case: Case) -> Iterator[Fault]:
     def wrong(field: str, value: object, allowed: str) -> Fault:
         return _fault("VAL-001", label, f"{field} = {_show(value)}", allowed, "Build the case from these.")
 
-    wanted: tuple[tuple[str, type | tuple[type, ...], str], ...] = (
+    wanted: tuple[tuple[str, type, str], ...] = (
         ("feeder", Feeder, "a Feeder"),
         ("horizon", Horizon, "a Horizon"),
         ("profiles", Mapping, "a mapping from name to series"),
         ("areas", Mapping, "a mapping from bus to area"),
         ("base", Base, "a Base"),
-        ("devices", (tuple, list), "a tuple of devices"),
     )
     for field, cls, allowed in wanted:
         if not isinstance(getattr(case, field), cls):
             yield wrong(field, getattr(case, field), allowed)
-    if isinstance(case.devices, tuple | list):
-        for device in case.devices:
-            if not isinstance(device, Element):
-                yield wrong("devices", device, "objects of classes derived from lateral.devices.Device")
+    members: list[tuple[str, object, type]] = [("devices", case.devices, Element)]
     if isinstance(case.feeder, Feeder):
-        lists = (
-            ("buses", Bus),
-            ("lines", Line),
-            ("switches", Switch),
-            ("transformers", Transformer),
-            ("shunts", Shunt),
-        )
-        for field, cls in lists:
-            members = getattr(case.feeder, field)
-            if not isinstance(members, tuple | list):
-                yield wrong(field, members, f"a tuple of {cls.__name__}")
-                continue
-            for member in members:
-                if not isinstance(member, cls):
-                    yield wrong(field, member, f"objects of class {cls.__name__}")
+        classes = (Bus, Line, Switch, Transformer, Shunt)
+        members += [(cls.table, getattr(case.feeder, cls.table), cls) for cls in classes]
+    for field, held, cls in members:
+        if not isinstance(held, tuple | list):
+            yield wrong(field, held, f"a tuple of {cls.__name__}")
+            continue
+        for member in held:
+            if not isinstance(member, cls):
+                yield wrong(field, member, f"objects of class {cls.__name__}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -557,11 +564,10 @@ def _element_names(view: _View) -> Iterator[Fault]:
     seen: dict[tuple[str, str], str] = {}
     times: Counter[tuple[str, str]] = Counter()
     for e in view.elements:
-        name = e.name
+        name: object = e.name
         if not isinstance(name, str):
-            continue
-        odd = [c for c in name if unicodedata.category(c).startswith("C") or c in "\"'"]
-        if not name or name != name.strip() or odd:
+            continue  # VAL-001
+        if not name or name != name.strip() or not name.isprintable() or _QUOTE.search(name):
             allowed = "a name without quotes, control characters and blanks at its ends"
             yield _fault("VAL-005", e.label, f"name = {_show(name)}", allowed, "Rename the element.")
         key = (str(e.kind) or type(e).__name__, name.casefold())
@@ -747,6 +753,8 @@ def _islands(view: _View) -> Iterator[Fault]:
     if not view.roots:
         return  # NET-001 or NET-002
     reached = set(view.tree.order)
+    if len(reached) == len(view.bus_names):
+        return
     for buses in topology.components(view.feeder):
         if buses[0] in reached:
             continue

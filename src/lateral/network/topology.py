@@ -56,7 +56,8 @@ def groups(feeder: Feeder) -> tuple[Group, ...]:
     known = {bus.name for bus in feeder.buses if isinstance(bus.name, str)}
     found: dict[frozenset[str], tuple[tuple[str, ...], list[str]]] = {}
     for label, buses in _closed(feeder):
-        ends = tuple(dict.fromkeys(b for b in buses if isinstance(b, str) and b in known))
+        # dict.fromkeys: distinct, in order; a name may be of any type here, but only text is looked up
+        ends = tuple(dict.fromkeys([b for b in buses if isinstance(b, str) and b in known]))
         if len(ends) > 1:
             found.setdefault(frozenset(ends), (ends, []))[1].append(label)
     return tuple(Group(ends, tuple(labels)) for ends, labels in found.values())
