@@ -1,4 +1,4 @@
-"""Replay: a dispatch run step by step in OpenDSS, an independent AC power flow, and compared with what was predicted."""
+"""Replay: a dispatch run step by step in OpenDSS, and compared with what was predicted."""
 
 from __future__ import annotations
 

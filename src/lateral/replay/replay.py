@@ -132,8 +132,8 @@ class Replay:
     def dead(self) -> tuple[Node, ...]:
         """Nodes that are not energised at any step."""
         with np.errstate(invalid="ignore"):
-            live = (self.v_pu > DEAD_PU).any(axis=1)
-        return tuple(n for n, alive in zip(self.nodes, live, strict=True) if not alive)
+            live = np.any(self.v_pu > DEAD_PU, axis=1)
+        return tuple(n for k, n in enumerate(self.nodes) if not live[k])
 
     def violations(self, tolerance_pu: float = 1e-6) -> pd.DataFrame:
         """Voltages outside the case's bus limits by more than a tolerance, worst first.
@@ -169,7 +169,7 @@ class Replay:
 
     @cached_property
     def cost_usd(self) -> float:
-        """Import at the import price less export at the export price, over the horizon, $; each source by its tariff."""
+        """Import at the import price less export at the export price, over the horizon, $, each source by itself."""
         total = 0.0
         for s in self.case.sources:
             energy = self.p_by_source_kw[s.label] * self.case.horizon.hours
@@ -281,7 +281,7 @@ def _run(case: Case, rendered: Rendered, nodes: Sequence[Node]) -> _Run:
         engine.Text.Commands(rendered.commands)
         circuit = engine.ActiveCircuit
         solution = circuit.Solution
-        order, base = _node_order(case, rendered, nodes, list(circuit.YNodeOrder) if _built(solution) else [])
+        order, base = _node_order(case, rendered, nodes, _y_nodes(circuit))
         has = order >= 0
         used = _connected(case, nodes)
         factor = float(case.feeder.n_phases) if case.feeder.balanced else 1.0
@@ -322,10 +322,10 @@ def _run(case: Case, rendered: Rendered, nodes: Sequence[Node]) -> _Run:
     return _Run(v, p * factor, q * factor, losses * factor, converged, iterations, version)
 
 
-def _built(solution: Any) -> bool:
-    """Build the system matrix, so that the order of its nodes is known."""
-    solution.BuildYMatrix(1, 1)
-    return True
+def _y_nodes(circuit: Any) -> list[str]:
+    """Build the system matrix; its nodes in order."""
+    circuit.Solution.BuildYMatrix(1, 1)
+    return list(circuit.YNodeOrder)
 
 
 def _release(engine: Any) -> None:
@@ -355,9 +355,7 @@ def _connected(case: Case, nodes: Sequence[Node]) -> BoolArray:
     return np.array([n in wanted for n in nodes], dtype=bool)
 
 
-def _rows_of(
-    predicted: Prediction | None, nodes: Sequence[Node], n_steps: int
-) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _rows_of(predicted: Prediction | None, nodes: Sequence[Node], n_steps: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     if predicted is None:
         return np.zeros(0, dtype=np.int64)
     at = {n: k for k, n in enumerate(nodes)}

@@ -24,8 +24,9 @@ import math
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -37,7 +38,7 @@ from lateral.devices.load import MODELS
 from lateral.errors import CaseError, Fault, UnsupportedError
 from lateral.io.dispatch import Dispatch
 from lateral.network.feeder import Line, Shunt, Switch, Transformer, Winding
-from lateral.network.schema import FloatArray
+from lateral.network.schema import ComplexArray, Element, FloatArray
 
 #: The first line of a master file of ours; a folder without it is never overwritten.
 MARK = "! OpenDSS files written by lateral"
@@ -287,27 +288,26 @@ class _Writer:
         for r in case.regulators:
             self.limits[r.transformer, r.winding] = (r.tap_min, r.tap_max, r.n_steps)
 
-        faults = []
-        jobs = (
-            (case.sources, self.source),
-            (feeder.lines, self.line),
-            (feeder.switches, self.switch),
-            (feeder.transformers, self.transformer),
-            (feeder.shunts, self.shunt),
-            (case.loads, self.load),
-            (case.capacitors, self.capacitor),
-            (case.pvs, self.pv),
-            (case.batteries, self.battery),
-            (case.regulators, self.regulator),
-        )
-        for elements, write in jobs:
-            for e in elements:
-                try:
-                    write(e)  # type: ignore[operator]
-                except (ValueError, KeyError) as error:
-                    faults.append(
-                        Fault("IO-066 cannot be written", e.label, str(error), "finite numbers, known names", "Correct it.")
-                    )
+        faults: list[Fault] = []
+        jobs: list[tuple[Element, Callable[[], None]]] = [
+            *((e, partial(self.source, e)) for e in case.sources),
+            *((e, partial(self.line, e)) for e in feeder.lines),
+            *((e, partial(self.switch, e)) for e in feeder.switches),
+            *((e, partial(self.transformer, e)) for e in feeder.transformers),
+            *((e, partial(self.shunt, e)) for e in feeder.shunts),
+            *((e, partial(self.load, e)) for e in case.loads),
+            *((e, partial(self.capacitor, e)) for e in case.capacitors),
+            *((e, partial(self.pv, e)) for e in case.pvs),
+            *((e, partial(self.battery, e)) for e in case.batteries),
+            *((e, partial(self.regulator, e)) for e in case.regulators),
+        ]
+        for element, write in jobs:
+            try:
+                write()
+            except KeyError as error:
+                faults.append(_bad(element, f"the unknown name {error}"))
+            except ValueError as error:
+                faults.append(_bad(element, str(error)))
         if faults:
             raise CaseError(faults)
         self.bases()
@@ -330,8 +330,8 @@ class _Writer:
             MARK,
             f"! case {_plain(case.name)}, hash {case.hash}, {len(feeder.buses)} buses, {h.n_steps} steps from "
             f"{h.times[0].isoformat() if h.n_steps else '-'}",
-            "! Impedances are totals (length=1, units=none). Taps are fixed: controlmode=off; RegControl objects are here",
-            "! so that other tools see them. names.csv tells which element of the case is which object.",
+            "! Impedances are totals (length=1, units=none). Taps are fixed: controlmode=off; RegControl objects are",
+            "! here so that other tools see them. names.csv tells which element of the case is which object.",
         ]
         if feeder.balanced:
             head.append(
@@ -340,7 +340,7 @@ class _Writer:
             )
         if case.pvs or case.batteries:
             head.append(
-                "! PV systems and batteries are loads of negative power; their load shapes (kW, kvar) are the set-points."
+                "! PV systems and batteries are loads of negative power; their load shapes are the set-points."
                 if self.der == "load"
                 else "! PV systems and batteries are PVSystem and Storage objects that follow load shapes."
             )
@@ -656,9 +656,7 @@ class _Writer:
         self.out["devices.dss"].append(self.set_points(d, "pv") if self.der == "load" else self.native_pv(d))
 
     def battery(self, d: Battery) -> None:
-        self.out["devices.dss"].append(
-            self.set_points(d, "battery") if self.der == "load" else self.native_battery(d)
-        )
+        self.out["devices.dss"].append(self.set_points(d, "battery") if self.der == "load" else self.native_battery(d))
 
     def native_pv(self, d: PV) -> str:
         """Power follows a shape of irradiance; kvar is that of the first step (a PVSystem takes no shape of it)."""
@@ -718,7 +716,7 @@ _WHAT = {
 }
 
 
-def _circulant(z: np.ndarray[tuple[int, int], np.dtype[np.complex128]]) -> bool:
+def _circulant(z: ComplexArray) -> bool:
     off = z[~np.eye(len(z), dtype=bool)]
     scale = float(np.abs(z).max())
     return bool(np.ptp(np.diag(z).real) + np.ptp(np.diag(z).imag) <= 1e-9 * scale) and bool(
@@ -728,6 +726,10 @@ def _circulant(z: np.ndarray[tuple[int, int], np.dtype[np.complex128]]) -> bool:
 
 def _balanced(angles: tuple[float, ...]) -> bool:
     return all(abs((angles[0] - 120.0 * k - a + 180.0) % 360.0 - 180.0) < 1e-9 for k, a in enumerate(angles))
+
+
+def _bad(element: Element, found: str) -> Fault:
+    return Fault("IO-066 cannot be written", element.label, found, "finite numbers and known names", "Correct it.")
 
 
 def _plain(text: str) -> str:
