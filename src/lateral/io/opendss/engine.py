@@ -16,6 +16,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -338,9 +339,19 @@ def _run_worker(folder: Path, timeout_s: float) -> None:
         raise EngineError(message)
 
 
+# Not-a-number and infinity as the engine writes them, outside of strings.
+_ODD_NUMBER = re.compile(r"(?<=[\[:, ])([+-]?)(nan|inf)(?=[,\]} ])", re.IGNORECASE)
+
+
 def _load_json(path: Path) -> Any:
-    """JSON of the worker. The engine writes not-a-number as ``Nan``, which Python spells ``NaN``."""
+    """JSON of the worker; the engine spells not-a-number and infinity in ways that JSON does not know."""
     text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        pass
+    text = _ODD_NUMBER.sub(lambda m: "NaN" if m[2].lower() == "nan" else f"{m[1]}Infinity", text)
+    text = text.replace("+Infinity", "Infinity")
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -378,7 +389,11 @@ def _assemble(
     seconds: dict[str, float],
     start: float,
 ) -> EngineModel:
-    objects = {cls: tuple(_object(o) for o in listed) for cls, listed in classes.items()}
+    objects = {
+        cls: tuple(_object(o, unset) for o in listed)
+        for cls, listed in classes.items()
+        for unset in [_unset(scanned, cls)]
+    }
     elements = dict(_elements(result["elements"], arrays["yprim"]))
     buses = {
         row[0].lower(): BusData(row[0].lower(), tuple(row[1]), row[2], row[3], row[4], row[5])
@@ -412,9 +427,23 @@ def _assemble(
     )
 
 
-def _object(properties: Mapping[str, Any]) -> Mapping[str, Any]:
+# Matrices that the engine leaves uninitialised unless a statement sets them.
+_UNINITIALISED = {"capacitor": ("cmatrix",), "reactor": ("rmatrix", "xmatrix")}
+
+
+def _unset(scanned: ScannedModel, cls: str) -> tuple[str, ...]:
+    """Properties of a class whose value would be whatever was in memory."""
+    return tuple(
+        name
+        for name in _UNINITIALISED.get(cls, ())
+        if not any(f" {name}=" in s.text for s in scanned.statements if s.cls == cls)
+    )
+
+
+def _object(properties: Mapping[str, Any], unset: Sequence[str]) -> Mapping[str, Any]:
     """The properties with their name in lower case as the other keys are."""
     rest = {key: value for key, value in properties.items() if key != "Name"}
+    rest.update(dict.fromkeys(unset))
     return MappingProxyType({"name": str(properties.get("Name", "")).lower(), **rest})
 
 
