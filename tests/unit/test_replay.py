@@ -126,6 +126,14 @@ def test_a_step_without_solution_is_reported() -> None:
     assert r.v_pu[1, 2] == pytest.approx(by_hand(800 - 200, 10)[0], abs=1e-7)
 
 
+def test_a_hopeless_step_does_not_spoil_the_next() -> None:
+    case = two_bus()
+    wild = case.with_(profiles={**case.profiles, "load": np.array([1.0, 1e9, 1.0]), "sun": np.zeros(3)})
+    r = replay(wild)
+    assert r.converged.tolist() == [True, False, True]
+    assert abs(r.v[1, 2] - r.v[1, 0]) < 1e-8
+
+
 def test_an_island_is_dead_not_hidden() -> None:
     case = two_bus()
     far = Bus(name="c", conductors=(1,), v_base_kv=KV)

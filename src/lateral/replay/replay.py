@@ -7,6 +7,8 @@ engine itself moves from step to step.
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -274,9 +276,7 @@ def _run(case: Case, rendered: Rendered, nodes: Sequence[Node]) -> _Run:
     import dss
 
     n_steps = case.horizon.n_steps
-    engine = dss.DSS.NewContext()
-    engine.AllowForms = False
-    engine.AllowEditor = False
+    engine = _take()
     try:
         engine.Text.Commands(rendered.commands)
         circuit = engine.ActiveCircuit
@@ -293,11 +293,11 @@ def _run(case: Case, rendered: Rendered, nodes: Sequence[Node]) -> _Run:
         converged = np.zeros(n_steps, dtype=bool)
         iterations = np.zeros(n_steps)
         for k in range(n_steps):
-            try:
-                solution.Solve()
-                done = bool(solution.Converged)
-            except dss.DSSException:
-                done = False
+            done = _solve(engine)
+            if not done:  # once more from the no-load voltages: the last step may be a bad start
+                _unload(engine)
+                solution.dblHour = k * rendered.step_h
+                done = _solve(engine)
             volts = np.asarray(circuit.YNodeVarray).view(complex)
             v[has, k] = volts[order[has]] / base[has]
             converged[k] = done and bool(np.isfinite(v[used, k]).all())
@@ -313,13 +313,35 @@ def _run(case: Case, rendered: Rendered, nodes: Sequence[Node]) -> _Run:
                     power = np.asarray(element.Powers).reshape(element.NumTerminals, -1, 2)[terminal - 1]
                     p[i, k] -= power[:, 0].sum()
                     q[i, k] -= power[:, 1].sum()
+            if not converged[k]:
+                _unload(engine)
         version = str(engine.Version).split("\n")[0].split(" revision")[0]
     except dss.DSSException as error:
         message = f"OpenDSS refused the circuit: {error}"
         raise EngineError(message) from error
     finally:
-        _release(engine)
+        _give_back(engine)
     return _Run(v, p * factor, q * factor, losses * factor, converged, iterations, version)
+
+
+def _solve(engine: Any) -> bool:
+    """The next step; whether it converged to finite voltages at all."""
+    import dss
+
+    solution = engine.ActiveCircuit.Solution
+    try:
+        solution.Solve()
+    except dss.DSSException:
+        return False
+    return bool(solution.Converged) and bool(np.isfinite(engine.ActiveCircuit.YNodeVarray).any())
+
+
+def _unload(engine: Any) -> None:
+    """Go to the voltages without loads, from which the next step starts."""
+    import dss
+
+    with contextlib.suppress(dss.DSSException):
+        engine.Text.Command = "_SolveDirect"
 
 
 def _y_nodes(circuit: Any) -> list[str]:
@@ -328,9 +350,34 @@ def _y_nodes(circuit: Any) -> list[str]:
     return list(circuit.YNodeOrder)
 
 
-def _release(engine: Any) -> None:
-    """Drop the circuit; the engine itself goes when nothing refers to it."""
-    engine.Text.Command = "ClearAll"
+#: Engines at rest. An engine that is dropped does not return its memory, so they are used again.
+_REST: list[Any] = []
+_REST_LOCK = threading.Lock()
+
+
+def _take() -> Any:
+    """An engine that nobody else uses; not the global one of the process."""
+    with _REST_LOCK:
+        if _REST:
+            return _REST.pop()
+    import dss
+
+    engine = dss.DSS.NewContext()
+    engine.AllowForms = False
+    engine.AllowEditor = False
+    return engine
+
+
+def _give_back(engine: Any) -> None:
+    """Drop the circuit, put the engine to rest."""
+    import dss
+
+    try:
+        engine.Text.Command = "ClearAll"
+    except dss.DSSException:  # an engine in an odd state is not used again
+        return
+    with _REST_LOCK:
+        _REST.append(engine)
 
 
 def _node_order(

@@ -82,10 +82,11 @@ class Names:
 
 @dataclass(frozen=True)
 class Rendered:
-    """The text of the files, by name, and the names used in them."""
+    """The text of the files, by name, the names used in them, and the hours that a step takes in the load shapes."""
 
     files: Mapping[str, str]
     names: Names
+    step_h: float
 
     @property
     def commands(self) -> str:
@@ -321,7 +322,7 @@ class _Writer:
         )
         files["names.csv"] = self.name_table()
         names = Names(self.bus, self.element, self.source_objects, tuple(self.source_lines))
-        return Rendered(files, names)
+        return Rendered(files, names, self.step_s / 3600.0)
 
     def master(self) -> str:
         case, feeder = self.case, self.case.feeder
