@@ -1,1 +1,104 @@
-""" """
+"""Solver adapters: each one small file; `choose` names the default for a class of problem."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from lateral.errors import OptionError, did_you_mean
+from lateral.program import ProblemClass, Program
+from lateral.solvers.base import Options, Session, Solution, Solver, Status
+from lateral.solvers.clarabel import ClarabelOptions, ClarabelSolver
+from lateral.solvers.elastic import Conflict, ElasticProgram, elastic, explain
+from lateral.solvers.highs import HighsOptions, HighsSolver
+from lateral.solvers.ipopt import IpoptOptions, IpoptSolver
+
+__all__ = [
+    "ClarabelOptions",
+    "ClarabelSolver",
+    "Conflict",
+    "ElasticProgram",
+    "HighsOptions",
+    "HighsSolver",
+    "IpoptOptions",
+    "IpoptSolver",
+    "Options",
+    "SOLVERS",
+    "Session",
+    "Solution",
+    "Solver",
+    "SolverEntry",
+    "Status",
+    "choose",
+    "elastic",
+    "explain",
+    "get",
+    "register_solver",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class SolverEntry:
+    """A registered solver: its class and the class of its options."""
+
+    solver: type[Solver]
+    options: type[Options]
+
+
+#: Solvers by name. `register_solver` adds to it.
+SOLVERS: dict[str, SolverEntry] = {}
+
+
+def register_solver(solver: type[Solver], options: type[Options]) -> None:
+    """Make a solver known by its name.
+
+    Raises:
+        OptionError: the name is taken.
+    """
+    if solver.name in SOLVERS:
+        message = f"a solver named {solver.name!r} is registered already"
+        raise OptionError(message)
+    SOLVERS[solver.name] = SolverEntry(solver, options)
+
+
+def get(name: str, options: Options | None = None) -> Solver:
+    """The solver of a name.
+
+    Args:
+        name: a name in `SOLVERS`.
+        options: the solver's own options, or plain `Options`, of which what is not None replaces its defaults.
+
+    Raises:
+        OptionError: no such solver, or the options of another one.
+    """
+    if name not in SOLVERS:
+        message = f"there is no solver {name!r}. {did_you_mean(name, list(SOLVERS))}"
+        raise OptionError(message)
+    entry = SOLVERS[name]
+    if options is None:
+        return entry.solver()
+    if type(options) is Options:
+        given = {f.name: getattr(options, f.name) for f in dataclasses.fields(Options)}
+        options = dataclasses.replace(entry.options(), **{k: v for k, v in given.items() if v is not None})
+    if not isinstance(options, entry.options):
+        message = f"solver {name!r} takes {entry.options.__name__}, not {type(options).__name__}"
+        raise OptionError(message)
+    return entry.solver(options)
+
+
+def choose(program: Program) -> tuple[str, str]:
+    """The solver that ``auto`` means for a program, and why."""
+    match program.problem_class:
+        case ProblemClass.LP:
+            return "highs", "a linear program: HiGHS, which restarts from its basis when data changes"
+        case ProblemClass.QP:
+            return "clarabel", "a convex quadratic program: Clarabel (the quadratic method of HiGHS is slow)"
+        case ProblemClass.SOCP:
+            return "clarabel", "a second-order cone program: Clarabel, which takes cones as they are"
+        case ProblemClass.NLP:
+            return "ipopt", "a non-convex program: Ipopt, for a local optimum"
+
+
+register_solver(HighsSolver, HighsOptions)
+register_solver(ClarabelSolver, ClarabelOptions)
+register_solver(IpoptSolver, IpoptOptions)

@@ -1,0 +1,206 @@
+"""What every solver adapter shares: the status words, the solution, the options and the two abstract classes.
+
+One dual sign holds: the dual of a row is d(minimum) / d(right-hand side), unscaled. So at a solution
+
+    grad f = A'y + G'w + sum_i mu_i grad h_i + z,        h_i = sum_k a_k^2 - u v
+
+with y free, w >= 0 where the lower side holds and <= 0 where the upper side does, mu <= 0 for a cone row (free for an
+exact one), z >= 0 at a lower bound and <= 0 at an upper bound. A solver hands back x, y, w and mu; z is what is left of
+the gradient, so the equation holds exactly and all dual error shows up in the sign of z.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import Enum
+from typing import ClassVar
+
+import numpy as np
+
+from lateral.errors import Fault, UnsupportedError
+from lateral.network.schema import FloatArray
+from lateral.program import ProblemClass, Program
+
+
+class Status(Enum):
+    """How a solve ended; the value is the sentence to show."""
+
+    OPTIMAL = "optimal: violations and duality gap, recomputed, are within tolerance"
+    INACCURATE = "inaccurate: a point was found, but its recomputed violation or duality gap is too large"
+    INFEASIBLE = "infeasible: no point satisfies all limits of this model"
+    LOCALLY_INFEASIBLE = "locally infeasible: no feasible point near the start; a relaxation can prove that none exists"
+    UNBOUNDED = "unbounded: the objective falls without limit; a limit or a price is missing"
+    LIMIT_REACHED = "limit reached: iterations or time ran out before a solution; the values are not a solution"
+    DEGRADED = "degraded: one or more areas did not take part; the result names them"
+    ERROR = "error: the solver failed"
+
+    @property
+    def word(self) -> str:
+        """The status as one word, e.g. ``limit_reached``."""
+        return self.name.lower()
+
+    def text(self, problem_class: ProblemClass) -> str:
+        """The sentence to show; a non-convex model is never more than locally optimal, and it says so."""
+        if self is Status.OPTIMAL and problem_class is ProblemClass.NLP:
+            return (
+                "optimal (a local optimum, the model is non-convex): violations and optimality error are in tolerance"
+            )
+        return self.value
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Solution:
+    """The numbers a solver handed back, unscaled, in Program order.
+
+    Attributes:
+        x: variables, shape (n,); NaN when the solver has no point.
+        eq_dual: duals y of ``A x = b``.
+        ineq_dual: duals w of ``l <= G x <= u``: positive where the lower side holds, negative where the upper does.
+        product_dual: duals mu of ``sum a^2 - u v <= rhs``, at most zero for a cone row.
+        reduced_cost: d(minimum) / d(the bound that holds the variable), shape (n,).
+        status: what the solver claims; `lateral.results.residuals.earned_status` says what it is worth.
+        solver: name of the solver.
+        iterations: iterations used.
+        seconds: wall time inside the solver and its callbacks.
+        message: the solver's own words.
+    """
+
+    x: FloatArray
+    eq_dual: FloatArray
+    ineq_dual: FloatArray
+    product_dual: FloatArray
+    reduced_cost: FloatArray
+    status: Status
+    solver: str
+    iterations: int
+    seconds: float
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Options that every solver has; None leaves the solver's own default.
+
+    Attributes:
+        tolerance: feasibility and optimality tolerance, in solver scale.
+        max_iterations: iteration limit.
+        time_limit_s: wall time limit, s.
+        verbose: let the solver print its log.
+    """
+
+    tolerance: float | None = None
+    max_iterations: int | None = None
+    time_limit_s: float | None = None
+    verbose: bool = False
+
+
+class Session(ABC):
+    """A solver that was built for one pattern of program."""
+
+    @abstractmethod
+    def solve(self, program: Program, warm: Solution | None = None) -> Solution:
+        """Solve a program of this session's pattern; nothing is rebuilt that the new data does not touch.
+
+        Args:
+            program: the program the session was started with, or an `update` of it.
+            warm: a solution to start from, where the solver can use one.
+        """
+
+
+class Solver(ABC):
+    """One solver. Leaves are final; they declare what they accept and start sessions."""
+
+    name: ClassVar[str]
+    accepts: ClassVar[frozenset[ProblemClass]]
+
+    def __init__(self, options: Options | None = None) -> None:
+        self.options = options or Options()
+
+    @abstractmethod
+    def _start(self, program: Program) -> Session:
+        """The session; the class of the program was checked."""
+
+    def start(self, program: Program) -> Session:
+        """A session for programs of this one's pattern.
+
+        Raises:
+            UnsupportedError: the solver does not accept the program's class.
+        """
+        if program.problem_class not in self.accepts:
+            raise UnsupportedError([_wrong_class(self, program.problem_class)])
+        return self._start(program)
+
+    def solve(self, program: Program, warm: Solution | None = None) -> Solution:
+        """Start a session and solve once."""
+        return self.start(program).solve(program, warm)
+
+
+def _wrong_class(solver: Solver, problem_class: ProblemClass) -> Fault:
+    accepted = ", ".join(sorted(c.value for c in solver.accepts))
+    return Fault(
+        code="SOL-001 problem-class",
+        element=f"solver.{solver.name}",
+        found=f"a {problem_class.value}",
+        allowed=accepted,
+        action="Choose solver 'auto', or a formulation of a class that this solver accepts.",
+    )
+
+
+def check_pattern(program: Program, shape: tuple[int, ...]) -> None:
+    """Refuse a program of another pattern than the session's.
+
+    Raises:
+        ValueError: when sizes differ.
+    """
+    if pattern_of(program) != shape:
+        message = f"this session solves programs of pattern {shape}, not {pattern_of(program)}; start a new one"
+        raise ValueError(message)
+
+
+def pattern_of(program: Program) -> tuple[int, ...]:
+    """Sizes that an `update` never changes: variables, rows and nonzeros."""
+    p = program.products
+    return (program.n, len(program.b), len(program.l), p.n_rows, program.a.nnz, program.g.nnz, program.q.nnz, p.a.nnz)
+
+
+def reduced_cost(program: Program, x: FloatArray, y: FloatArray, w: FloatArray, mu: FloatArray) -> FloatArray:
+    """``grad f - A'y - G'w - sum mu grad h``, shape (n,), unscaled."""
+    z = program.c + program.q @ x - program.a.T @ y - program.g.T @ w
+    if program.products.n_rows:
+        z = z - program.products.gradient_times(x, mu)
+    return np.asarray(z)
+
+
+def unscaled_solution(
+    program: Program,
+    *,
+    x: FloatArray,
+    y: FloatArray,
+    w: FloatArray,
+    mu: FloatArray,
+    status: Status,
+    solver: str,
+    iterations: int,
+    seconds: float,
+    message: str,
+) -> Solution:
+    """The Solution of numbers in solver scale, in this module's dual sign."""
+    f = program.objective_scale
+    x = x * program.col_scale
+    y, w, mu = y * program.eq_scale / f, w * program.ineq_scale / f, mu * program.product_scale / f
+    z = reduced_cost(program, x, y, w, mu)
+    return Solution(x, y, w, mu, z, status, solver, iterations, seconds, message)
+
+
+def no_point(
+    program: Program, *, status: Status, solver: str, iterations: int, seconds: float, message: str
+) -> Solution:
+    """A Solution without numbers (all NaN): the solver proved or met something else than a point."""
+
+    def nan(size: int) -> FloatArray:
+        return np.full(size, np.nan)
+
+    sizes = (program.n, len(program.b), len(program.l), program.products.n_rows, program.n)
+    x, y, w, mu, z = (nan(size) for size in sizes)
+    return Solution(x, y, w, mu, z, status, solver, iterations, seconds, message)

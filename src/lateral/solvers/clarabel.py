@@ -1,0 +1,274 @@
+"""Clarabel: linear, quadratic and second-order cone programs, by its direct interface.
+
+Clarabel (Goulart and Chen, 2024) solves ``min 1/2 x'Px + q'x, A x + s = b, s in K``. Its rows here are, in this order:
+
+    zero cone          A x = b;  fixed variables;  rows with l = u
+    nonnegative cone   ub, lb, u, l: each where finite
+    second-order cones one per product row, s = (u + v, 2 a, u - v), which is  sum a^2 <= u v,  u + v >= 0
+
+**Dual of a product row.** With z the dual of s, stationarity reads grad f = z0 (gu + gv) + 2 za.ga + zl (gu - gv).
+Ours reads mu (2 a.ga - v gu - u gv). At the optimum z lies on the ray t (u + v, -2 a, v - u), so mu = -2 t; t is the
+projection of z on that ray.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import numpy as np
+import scipy.sparse as sp
+
+from lateral.network.schema import FloatArray, IntArray
+from lateral.program import ProblemClass, ProductRows, Program, ScaledProgram
+from lateral.solvers.base import (
+    Options,
+    Session,
+    Solution,
+    Solver,
+    Status,
+    check_pattern,
+    no_point,
+    pattern_of,
+    unscaled_solution,
+)
+
+_STATUS = {
+    "Solved": Status.OPTIMAL,
+    "AlmostSolved": Status.INACCURATE,
+    "InsufficientProgress": Status.INACCURATE,
+    "PrimalInfeasible": Status.INFEASIBLE,
+    "DualInfeasible": Status.UNBOUNDED,
+    "MaxIterations": Status.LIMIT_REACHED,
+    "MaxTime": Status.LIMIT_REACHED,
+    # "almost" a certificate is none
+    "AlmostPrimalInfeasible": Status.ERROR,
+    "AlmostDualInfeasible": Status.ERROR,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ClarabelOptions(Options):
+    """Options of Clarabel."""
+
+    tolerance: float | None = 1e-9
+    max_iterations: int | None = 200
+
+
+@final
+class ClarabelSolver(Solver):
+    """Clarabel, in process."""
+
+    name: ClassVar[str] = "clarabel"
+    accepts: ClassVar[frozenset[ProblemClass]] = frozenset({ProblemClass.LP, ProblemClass.QP, ProblemClass.SOCP})
+
+    def __init__(self, options: ClarabelOptions | None = None) -> None:
+        super().__init__(options or ClarabelOptions())
+
+    def _start(self, program: Program) -> Session:
+        return _ClarabelSession(program, self.options)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sides:
+    """Which bounds are rows, and of which cone; a change of it needs a new solver."""
+
+    fixed: IntArray
+    upper: IntArray
+    lower: IntArray
+    row_fixed: IntArray
+    row_upper: IntArray
+    row_lower: IntArray
+
+    @classmethod
+    def of(cls, s: ScaledProgram) -> _Sides:
+        fixed, row_fixed = s.lb == s.ub, s.l == s.u
+        return cls(
+            np.flatnonzero(fixed),
+            np.flatnonzero(np.isfinite(s.ub) & ~fixed),
+            np.flatnonzero(np.isfinite(s.lb) & ~fixed),
+            np.flatnonzero(row_fixed),
+            np.flatnonzero(np.isfinite(s.u) & ~row_fixed),
+            np.flatnonzero(np.isfinite(s.l) & ~row_fixed),
+        )
+
+    def same(self, other: _Sides) -> bool:
+        return all(np.array_equal(getattr(self, f), getattr(other, f)) for f in self.__slots__)
+
+
+@final
+class _ClarabelSession(Session):
+    def __init__(self, program: Program, options: Options) -> None:
+        import clarabel
+
+        self._lib: Any = clarabel
+        self._settings: Any = clarabel.DefaultSettings()
+        self._pattern = pattern_of(program)
+        self._solver: Any = None
+        self._sides: _Sides | None = None
+        self._data: tuple[sp.csc_array, sp.csc_array] | None = None
+        s = self._settings
+        s.verbose = options.verbose
+        # infinite bounds are left out here; with its own presolve Clarabel would refuse new data
+        s.presolve_enable = False
+        if options.tolerance is not None:
+            s.tol_feas = s.tol_gap_abs = s.tol_gap_rel = options.tolerance
+            # below this it says "almost solved": inaccurate until the residuals earn it
+            s.reduced_tol_feas = s.reduced_tol_gap_abs = s.reduced_tol_gap_rel = max(1e-6, options.tolerance)
+        if options.max_iterations is not None:
+            s.max_iter = options.max_iterations
+        if options.time_limit_s is not None:
+            s.time_limit = options.time_limit_s
+
+    def solve(self, program: Program, warm: Solution | None = None) -> Solution:
+        """Solve; new data keeps the ordering of the factors. Clarabel has no warm start, ``warm`` is not used."""
+        check_pattern(program, self._pattern)
+        start = time.perf_counter()
+        scaled = program.scaled()
+        sides = _Sides.of(scaled)
+        p = sp.csc_array(sp.triu(scaled.q))
+        a, b = _rows(scaled, sides)
+        if self._solver is not None and self._sides is not None and sides.same(self._sides) and self._fits(p, a):
+            self._solver.update(P=sp.csc_matrix(p), q=scaled.c, A=sp.csc_matrix(a), b=b)
+        else:
+            self._solver = self._lib.DefaultSolver(
+                sp.csc_matrix(p), scaled.c, sp.csc_matrix(a), b, self._cones(scaled, sides), self._settings
+            )
+        self._sides, self._data = sides, (p, a)
+        raw = self._solver.solve()
+        return self._read(program, scaled, sides, raw, start)
+
+    def _fits(self, p: sp.csc_array, a: sp.csc_array) -> bool:
+        """Whether the patterns are those of the solver that exists."""
+        if self._data is None:
+            return False
+        return all(
+            np.array_equal(new.indptr, old.indptr) and np.array_equal(new.indices, old.indices)
+            for new, old in zip((p, a), self._data, strict=True)
+        )
+
+    def _cones(self, s: ScaledProgram, sides: _Sides) -> list[Any]:
+        lib = self._lib
+        zero = len(s.b) + len(sides.fixed) + len(sides.row_fixed)
+        nonneg = len(sides.upper) + len(sides.lower) + len(sides.row_upper) + len(sides.row_lower)
+        cones = [lib.ZeroConeT(zero)] if zero else []
+        cones += [lib.NonnegativeConeT(nonneg)] if nonneg else []
+        sizes = 2 + np.bincount(s.products.a_row, minlength=s.products.n_rows)
+        return cones + [lib.SecondOrderConeT(int(size)) for size in sizes]
+
+    def _read(self, program: Program, s: ScaledProgram, sides: _Sides, raw: Any, start: float) -> Solution:
+        word = str(raw.status)
+        status = _STATUS.get(word, Status.ERROR)
+        if word == "CallbackTerminated":
+            raise KeyboardInterrupt
+        iterations = int(raw.iterations)
+        x, z = np.array(raw.x), np.array(raw.z)
+        if status in (Status.INFEASIBLE, Status.UNBOUNDED) or not np.all(np.isfinite(x)):
+            return no_point(
+                program,
+                status=status,
+                solver="clarabel",
+                iterations=iterations,
+                seconds=time.perf_counter() - start,
+                message=word,
+            )
+        # d(min)/d(b) is -z in Clarabel's sign; the rows of lower sides are negated, so there it is +z
+        groups = (sides.fixed, sides.row_fixed, sides.upper, sides.lower, sides.row_upper, sides.row_lower)
+        ends = np.cumsum([len(s.b)] + [len(group) for group in groups])
+        y = -z[: ends[0]]
+        w = np.zeros(len(s.l))
+        w[sides.row_fixed] = -z[ends[1] : ends[2]]
+        w[sides.row_upper] -= z[ends[4] : ends[5]]
+        w[sides.row_lower] += z[ends[5] : ends[6]]
+        return unscaled_solution(
+            program,
+            x=x,
+            y=y,
+            w=w,
+            mu=_product_dual(s.products, x, z[ends[6] :]),
+            status=status,
+            solver="clarabel",
+            iterations=iterations,
+            seconds=time.perf_counter() - start,
+            message=word,
+        )
+
+
+def _rows(s: ScaledProgram, sides: _Sides) -> tuple[sp.csc_array, FloatArray]:
+    """Matrix and right-hand side of the rows in the module's order; the pattern depends on patterns only."""
+    n, p = len(s.c), s.products
+    parts: list[tuple[IntArray, IntArray, FloatArray]] = []
+    size = 0
+
+    def add(rows: IntArray, cols: IntArray, values: FloatArray, count: int) -> None:
+        nonlocal size
+        parts.append((rows + size, cols, values))
+        size += count
+
+    def unit(cols: IntArray, sign: float) -> None:
+        add(np.arange(len(cols)), cols, np.full(len(cols), sign), len(cols))
+
+    def some(rows: IntArray, sign: float) -> None:
+        taken = sp.csr_array(s.g[rows])
+        add(_row_of(taken), taken.indices, sign * taken.data, len(rows))
+
+    add(_row_of(s.a), s.a.indices, s.a.data, len(s.b))
+    unit(sides.fixed, 1.0)
+    some(sides.row_fixed, 1.0)
+    unit(sides.upper, 1.0)
+    unit(sides.lower, -1.0)
+    some(sides.row_upper, 1.0)
+    some(sides.row_lower, -1.0)
+
+    head, tail, middle = _cone_places(p)
+    cone_rows = len(head) * 2 + len(middle)
+    offset = np.zeros(cone_rows)
+    offset[head], offset[tail], offset[middle] = p.u0 + p.v0, p.u0 - p.v0, 2.0 * p.a0
+    ru, rv, ra = _row_of(p.u), _row_of(p.v), _row_of(p.a)
+    add(
+        np.concatenate([head[ru], head[rv], tail[ru], tail[rv], middle[ra]]),
+        np.concatenate([p.u.indices, p.v.indices, p.u.indices, p.v.indices, p.a.indices]),
+        -np.concatenate([p.u.data, p.v.data, p.u.data, -p.v.data, 2.0 * p.a.data]),
+        cone_rows,
+    )
+    matrix = sp.coo_array(
+        (
+            np.concatenate([part[2] for part in parts]),
+            (np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])),
+        ),
+        shape=(size, n),
+    ).tocsc()
+    matrix.sum_duplicates()
+    sides_b = [s.ub[sides.fixed], s.u[sides.row_fixed], s.ub[sides.upper], -s.lb[sides.lower]]
+    return matrix, np.concatenate([s.b, *sides_b, s.u[sides.row_upper], -s.l[sides.row_lower], offset])
+
+
+def _row_of(matrix: sp.csr_array) -> IntArray:
+    """Row of every stored entry."""
+    return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+
+
+def _cone_places(p: ProductRows) -> tuple[IntArray, IntArray, IntArray]:
+    """Places of ``u + v`` and ``u - v`` of each product row, and of each ``2 a_k``, among the cone rows."""
+    counts = np.bincount(p.a_row, minlength=p.n_rows)
+    ends = np.cumsum(2 + counts)
+    head = ends - (2 + counts)
+    order = np.argsort(p.a_row, kind="stable")
+    before = np.cumsum(counts) - counts
+    middle = np.empty(len(p.a_row), dtype=np.int64)
+    middle[order] = head[p.a_row[order]] + 1 + np.arange(len(order)) - before[p.a_row[order]]
+    return head, ends - 1, middle
+
+
+def _product_dual(p: ProductRows, x: FloatArray, z: FloatArray) -> FloatArray:
+    """mu of each product row: see the module's text."""
+    if not p.n_rows:
+        return np.zeros(0)
+    head, tail, middle = _cone_places(p)
+    a, u, v = p.a @ x + p.a0, p.u @ x + p.u0, p.v @ x + p.v0
+    dot = z[head] * (u + v) + z[tail] * (v - u)
+    dot -= np.bincount(p.a_row, weights=2.0 * a * z[middle], minlength=p.n_rows)
+    norm = (u + v) ** 2 + (v - u) ** 2 + np.bincount(p.a_row, weights=4.0 * a**2, minlength=p.n_rows)
+    # at the tip of the cone (all zero) no multiplier of the product exists
+    return np.asarray(-2.0 * dot / np.where(norm > 0.0, norm, np.inf))
