@@ -218,6 +218,83 @@ def test_transformers(kind: str, lead: bool) -> None:
     assert replay(case).taps == {"t": tuple(w.tap for w in t.windings)}
 
 
+def test_two_isolated_neutrals_at_one_bus_and_fifty_hertz() -> None:
+    t1 = _transformer(_w("a", (1, 2, 3, -1), 12.47), _w("lv", ABC, 4.16, "delta"))
+    t2 = dataclasses.replace(t1, name="t2", x_percent=(4.0,))
+    feeder = Feeder(
+        buses=(*buses("sub", "a"), *buses("lv", kv=4.16 / math.sqrt(3))),
+        lines=(line("l1", "sub", "a"),),
+        transformers=(t1, t2),
+        frequency_hz=50.0,
+    )
+    load = Load(name="d", bus="lv", p_kw=600, q_kvar=200, terminals=(1, 2), connection="delta")
+    assert_replays(case_of(feeder, three_phase_source(), load), 1e-6)
+
+
+@pytest.mark.parametrize("n", [3, 4])
+def test_three_and_four_windings(n: int) -> None:
+    windings = [
+        _w("a", ABC, 12.47, "delta"),
+        _w("b", (1, 2, 3, 0), 4.16),
+        _w("c", (1, 2, 3, 0), 0.48, r_percent=0.9),
+        _w("d", ABC, 0.6, "delta"),
+    ][:n]
+    x = (6.0, 7.0, 3.5) if n == 3 else (6.0, 7.0, 8.0, 3.5, 4.0, 4.5)
+    volts = [("b", 4.16), ("c", 0.48), ("d", 0.6)][: n - 1]
+    feeder = Feeder(
+        buses=(*buses("sub", "a"), *(buses(name, kv=kv / math.sqrt(3))[0] for name, kv in volts)),
+        lines=(line("l1", "sub", "a"),),
+        transformers=(_transformer(*windings, x=x),),
+    )
+    loads = [Load(name=name, bus=name, p_kw=300, q_kvar=100, terminals=(1, 2), connection="delta") for name, _ in volts]
+    assert_replays(case_of(feeder, three_phase_source(), *loads), 1e-6)
+
+
+def test_two_phases_open_wye_open_delta() -> None:
+    t = _transformer(_w("a", (1, 2, 0), 12.47, tap=1.0125), _w("lv", (1, 2, 3), 4.16, "delta"), n_phases=2)
+    y = _transformer(_w("a", (2, 3, 0), 12.47), _w("lw", (2, 3, 0), 4.16), n_phases=2)
+    feeder = Feeder(
+        buses=(
+            *buses("sub", "a"),
+            *buses("lv", kv=4.16 / math.sqrt(3)),
+            *buses("lw", kv=4.16 / math.sqrt(3), conductors=(2, 3)),
+        ),
+        lines=(line("l1", "sub", "a"),),
+        transformers=(t, dataclasses.replace(y, name="u")),
+    )
+    case = case_of(
+        feeder,
+        three_phase_source(),
+        Load(name="d", bus="lv", p_kw=300, q_kvar=100, terminals=(1, 2), connection="delta"),
+        Load(name="e", bus="lv", p_kw=100, q_kvar=30, terminals=ABC, connection="delta"),
+        Load(name="w", bus="lw", p_kw=200, q_kvar=30, terminals=(2, 3, 0)),
+    )
+    assert_replays(case, 1e-6)
+
+
+def test_four_wires_and_a_grounding_shunt() -> None:
+    four = (1, 2, 3, 4)
+    z = np.pad(Z3, (0, 1), constant_values=0.15) + np.diag([0, 0, 0, 0.5])
+    x = np.pad(X3, (0, 1), constant_values=0.4) + np.diag([0, 0, 0, 0.9])
+    wire = Line(
+        name="l", bus_from="sub", bus_to="a", conductors_from=four, conductors_to=four, r_ohm=z, x_ohm=x, i_max_a=300
+    )
+    ground = {"g_us": [[2e5]], "b_us": [[-1e4]], "conductors": (4,)}
+    feeder = Feeder(
+        buses=tuple(buses("sub", "a", conductors=four)),
+        lines=(wire,),
+        shunts=(Shunt(name="g1", bus="sub", **ground), Shunt(name="g2", bus="a", **ground)),
+    )
+    case = case_of(
+        feeder,
+        three_phase_source(),
+        Load(name="y", bus="a", p_kw=900, q_kvar=300, terminals=(1, 2, 3, 4)),
+        Load(name="n", bus="a", p_kw=200, q_kvar=50, terminals=(2, 4)),
+        Capacitor(name="c", bus="a", q_kvar=300, terminals=(1, 2, 3, 4)),
+    )
+    assert_replays(case)
+
+
 def test_neutral_conductor_with_impedance() -> None:
     t = _transformer(_w("a", ABC, 12.47, "delta"), _w("lv", (1, 2, 3, 4), 4.16, r_neutral_ohm=2.0, x_neutral_ohm=0.5))
     feeder = Feeder(
