@@ -133,13 +133,7 @@ def nodal_problem(
             if pv_q is not None:
                 q = np.asarray(pv_q[k], dtype=float)
             ports.add(device, base, -p, -q)
-    extra = None
-    if shunts:
-        extra = Triplets(
-            np.concatenate([t.rows for t in shunts]),
-            np.concatenate([t.columns for t in shunts]),
-            np.concatenate([t.values for t in shunts]),
-        )
+    extra = Triplets.join(shunts)
     return NodalProblem(NodalNetwork.of(feeder, extra), ports.loads(), _sources(case, index), tuple(ports.owner))
 
 
@@ -148,7 +142,7 @@ def power_flow(
     *,
     pv_q: FloatArray | None = None,
     dispatch: Dispatch | None = None,
-    tolerance_pu: float = 1e-9,
+    tolerance_pu: float = 1e-8,
     start: ComplexArray | None = None,
 ) -> PowerFlow:
     """Solve the power flow of a case, every step; by default the same day without any control.

@@ -485,6 +485,22 @@ class Triplets:
     values: ComplexArray
 
     @classmethod
+    def join(cls, parts: Sequence[Triplets]) -> Triplets:
+        """Several sets of triplets as one."""
+        if not parts:
+            none = np.zeros(0, dtype=np.int64)
+            return cls(none, none, np.zeros(0, dtype=complex))
+        return cls(
+            np.concatenate([p.rows for p in parts]),
+            np.concatenate([p.columns for p in parts]),
+            np.concatenate([p.values for p in parts]),
+        )
+
+    def matrix(self, n: int) -> sparse.csc_matrix:
+        """The matrix of n rows and columns, csc."""
+        return sparse.coo_matrix((self.values, (self.rows, self.columns)), shape=(n, n)).tocsc()
+
+    @classmethod
     def of_blocks(cls, at: IntArray, blocks: ComplexArray) -> Triplets:
         """Square blocks (m, n, n) on positions ``at`` (m, n); -1 (ground) is left out."""
         n = at.shape[1]
@@ -512,14 +528,7 @@ def triplets(feeder: Feeder, index: NodeIndex, *, antifloat: bool = True, no_loa
     for shunt in feeder.shunts:
         p = _shunt_primitive(shunt)
         parts.append(Triplets.of_blocks(_positions(index, [p.nodes]), p.y[None]))
-    if not parts:
-        none = np.zeros(0, dtype=np.int64)
-        return Triplets(none, none, np.zeros(0, dtype=complex))
-    return Triplets(
-        np.concatenate([p.rows for p in parts]),
-        np.concatenate([p.columns for p in parts]),
-        np.concatenate([p.values for p in parts]),
-    )
+    return Triplets.join(parts)
 
 
 def nodal_matrix(
@@ -529,9 +538,7 @@ def nodal_matrix(
 
     ``i = Y v`` are the currents that devices put into the nodes.
     """
-    t = triplets(feeder, index, antifloat=antifloat, no_load=no_load)
-    n = len(index)
-    return sparse.coo_matrix((t.values, (t.rows, t.columns)), shape=(n, n)).tocsc()
+    return triplets(feeder, index, antifloat=antifloat, no_load=no_load).matrix(len(index))
 
 
 def per_unit(y: sparse.csc_matrix, index: NodeIndex, base: Base) -> sparse.csc_matrix:

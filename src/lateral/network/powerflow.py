@@ -191,7 +191,8 @@ class _Law:
         weight[powered] = 0.5 * ports.exponent[powered, which]
         flat = (ports.model == 5) | (ports.model == 6)
         # a v_min of 0 can not be passed (u > 0), an infinite v_max neither
-        banded = bool(np.any((outside[:, 0] != 1.0) & ((ports.v_min_pu > 0) | np.isfinite(ports.v_max_pu))))
+        bends = (inside[:, 0] != 1.0) | (outside[:, 0] != 1.0)
+        banded = bool(np.any(bends & ((ports.v_min_pu > 0) | np.isfinite(ports.v_max_pu))))
         return cls(inside, outside, powered, ports.exponent[powered, which], flat, weight, banded)
 
     def __call__(self, u: FloatArray, ports: PortLoads) -> FloatArray:
@@ -264,8 +265,7 @@ class NodalNetwork:
         index = NodeIndex.of(feeder)
         extra = None
         if shunts is not None and shunts.values.size:
-            n = len(index)
-            extra = sparse.coo_matrix((shunts.values, (shunts.rows, shunts.columns)), shape=(n, n)).tocsc()
+            extra = shunts.matrix(len(index))
         return cls(index, nodal_matrix(feeder, index), extra, feeder.n_phases)
 
 
@@ -279,7 +279,8 @@ class PowerFlow:
         iterations: iterations used by each step, shape (T,).
         converged: whether each step meets both tolerances, recomputed at ``v``, shape (T,).
         change_pu: largest correction that one more iteration would make, pu of the node base, shape (T,).
-        mismatch_kva: largest current residual at a node times its voltage base, kVA, shape (T,).
+        mismatch_kva: largest current residual at a node, beyond what rounding its voltage alone makes, times the
+            voltage base, kVA, shape (T,).
         sources_kva: complex power that each source gives at its terminals, total, shape (n_sources, T).
         losses_kw: losses of the wires, total, shape (T,).
     """
@@ -361,7 +362,7 @@ def solve_power_flow(
     sources: Sequence[TheveninSource],
     *,
     n_steps: int,
-    tolerance_pu: float = 1e-9,
+    tolerance_pu: float = 1e-8,
     mismatch_tolerance: float = 1e-6,
     max_iterations: int = 200,
     start: ComplexArray | None = None,
@@ -373,7 +374,9 @@ def solve_power_flow(
         loads: what is drawn at ports.
         sources: voltages behind impedances, at least one.
         n_steps: number of steps T.
-        tolerance_pu: a step is settled when no voltage would move by more than this, pu of its base.
+        tolerance_pu: a step is settled when no voltage moves by more than this in an iteration, pu of its base. It
+            counts as converged when the correction that would come next, recomputed, is below ten times this: the
+            voltage to ground of a floating delta (held by antifloat alone) is known to about 1e-8 in doubles.
         mismatch_tolerance: and no nodal residual is larger than this times the largest power of the step (source or
             loads, at least 1 kVA).
         max_iterations: per step and attempt.
@@ -411,6 +414,72 @@ def solve_power_flow(
     return problem.result(v, lu, iterations, tolerance_pu, mismatch_tolerance)
 
 
+class _Pairs:
+    """A symmetric nodal matrix as admittances between pairs of nodes and from nodes to ground.
+
+    ``(Y V)_i = sum_j -y_ij (V_i - V_j) + g_i V_i``, ``g_i`` the row sum. In this form the currents of a pair cancel
+    to the last bit, so that the rounding of a very short line (1e7 S) does not act as a current to ground.
+    """
+
+    def __init__(self, y: sparse.csc_matrix) -> None:
+        upper = sparse.triu(y, k=1).tocoo()
+        m = upper.nnz
+        k = np.arange(m)
+        signs = np.concatenate([np.ones(m), -np.ones(m)]).astype(complex)
+        rows, columns = np.concatenate([k, k]), np.concatenate([upper.row, upper.col])
+        self.difference = sparse.csr_matrix((signs, (rows, columns)), shape=(m, y.shape[0]))
+        self.back = self.difference.T.tocsr()
+        self.between = -upper.data[:, None]
+        self.ground = np.asarray(y.sum(axis=1)).reshape(-1, 1)
+
+    def __matmul__(self, v: ComplexArray) -> ComplexArray:
+        """Y V."""
+        i: ComplexArray = self.back @ (self.between * (self.difference @ v)) + self.ground * v
+        return i
+
+
+class _Mixer:
+    """Anderson acceleration of a fixed point (Anderson 1965), each step on its own.
+
+    Of the last corrections f_k at x_k the combination is taken whose linear prediction of the correction is least::
+
+        x <- x + f - (dX + dF) gamma,   gamma = argmin |f - dF gamma|      over real gamma, voltages per unit
+
+    A step whose correction has grown to more than twice the last one starts anew from there.
+    """
+
+    DEPTH = 5
+
+    def __init__(self, volt: FloatArray) -> None:
+        self.weight = 1.0 / volt**2
+        self.x: list[ComplexArray] = []
+        self.f: list[ComplexArray] = []
+        self.steps = np.zeros(0, dtype=np.int64)
+
+    def mix(self, x: ComplexArray, f: ComplexArray, steps: IntArray) -> ComplexArray:
+        """The next point for the given steps."""
+        if self.x and len(steps) != len(self.steps):
+            at = np.searchsorted(self.steps, steps)
+            self.x, self.f = [a[:, at] for a in self.x], [a[:, at] for a in self.f]
+        self.steps = steps
+        plain: ComplexArray = x + f
+        past_x, past_f = self.x, self.f
+        self.x, self.f = [*past_x, x][-self.DEPTH :], [*past_f, f][-self.DEPTH :]
+        if not past_x:
+            return plain
+        df = np.stack([f - a for a in past_f])
+        dx = np.stack([x - a for a in past_x])
+        wf = self.weight * f
+        gram = np.einsum("int,jnt->tij", df.conj(), self.weight * df).real
+        right = np.einsum("int,nt->ti", df.conj(), wf).real
+        ridge = 1e-14 * np.trace(gram, axis1=1, axis2=2)[:, None, None] + 1e-300
+        gamma = np.linalg.solve(gram + ridge * np.eye(len(past_x)), right[:, :, None])[:, :, 0]
+        size, last = (np.einsum("nt,nt->t", a.conj(), self.weight * a).real for a in (f, past_f[-1]))
+        gamma[(size > 4.0 * last) | ~np.isfinite(gamma).all(axis=1)] = 0.0
+        mixed: ComplexArray = plain - np.einsum("int,ti->nt", dx + df, gamma)
+        return mixed
+
+
 class _Problem:
     """The equations in matrix form: ``injected - y V - M' i(M V) = 0`` at the nodes that no source holds."""
 
@@ -437,7 +506,9 @@ class _Problem:
             np.add.at(self.injected, source.nodes, y_source @ source.e_volt)
             t = Triplets.of_blocks(source.nodes[None], y_source[None])
             y = y + sparse.coo_matrix((t.values, (t.rows, t.columns)), shape=y.shape)
-        self.y = y.tocsr()
+        self.y = y.tocsc()
+        self.pairs = _Pairs(self.y)
+        self.rounding = 16.0 * np.finfo(float).eps * np.abs(self.y.diagonal())[:, None] * self.volt
         self.held = np.unique(np.concatenate(held)) if held else np.zeros(0, dtype=np.int64)
         self.free = np.setdiff1d(np.arange(self.n), self.held) if held else None
         k = np.arange(len(loads))
@@ -445,7 +516,7 @@ class _Problem:
         rows = np.concatenate([k, k[~grounded]])
         columns = np.concatenate([loads.node_a, loads.node_b[~grounded]])
         signs = np.concatenate([np.ones(len(k)), -np.ones(int((~grounded).sum()))])
-        self.ports = sparse.csr_matrix((signs, (rows, columns)), shape=(len(k), self.n))
+        self.ports = sparse.csr_matrix((signs.astype(complex), (rows, columns)), shape=(len(k), self.n))
         self.ports_t = self.ports.T.tocsr()
 
     def factor(self, steps: IntArray, *, whole: bool) -> _Factor:
@@ -473,13 +544,13 @@ class _Problem:
 
     def linear_residual(self, v: ComplexArray, steps: IntArray) -> ComplexArray:
         """The residual without the ports, A."""
-        r: ComplexArray = self.injected[:, steps] - self.y @ v
+        r: ComplexArray = self.injected[:, steps] - self.pairs @ v
         r[self.held] = 0.0
         return r
 
     def residual(self, v: ComplexArray, steps: IntArray) -> ComplexArray:
         """What is missing in the current balance of each free node, A."""
-        r: ComplexArray = self.injected[:, steps] - self.y @ v - self.load_currents(v, steps)
+        r: ComplexArray = self.injected[:, steps] - self.pairs @ v - self.load_currents(v, steps)
         r[self.held] = 0.0
         return r
 
@@ -496,31 +567,32 @@ class _Problem:
         """Run the fixed point in place; returns the steps that did not settle.
 
         A step leaves when its correction is below the tolerance (that correction is still applied), and is given up
-        when it is not finite or has not come down tenfold within 40 iterations.
+        when it is not finite or has not come down tenfold within 40 iterations. Slow steps are accelerated (`_Mixer`).
         """
         active = steps
         best = np.full(len(steps), np.inf)
         given_up = []
+        mixer = _Mixer(self.volt)
         with np.errstate(over="ignore", invalid="ignore"):
             for k in range(max_iterations):
                 at = v if len(active) == self.n_steps else v[:, active]
                 change = lu.correction(self.residual(at, active))
                 size = np.max(np.abs(change) / self.volt, axis=0, initial=0.0)
                 iterations[active] += 1
-                v[:, active] = at + damping * change
-                if k % 40 == 39:
+                if k % 40 == 0:
                     stuck = size > 0.1 * best
                     best = size.copy()
                 else:
                     stuck = np.zeros(len(active), dtype=bool)
-                    if k == 0:
-                        best = size.copy()
-                lost = ~np.isfinite(size) | stuck
                 done = size <= tolerance_pu
-                given_up.append(active[lost & ~done])
+                lost = (~np.isfinite(size) | stuck) & ~done
+                moved = at + damping * change
                 keep = ~(lost | done)
-                if not keep.all():
-                    active, best = active[keep], best[keep]
+                if k >= 5 and keep.any():
+                    moved[:, keep] = mixer.mix(at[:, keep], damping * change[:, keep], active[keep])
+                v[:, active] = moved
+                given_up.append(active[lost])
+                active, best = active[keep], best[keep]
                 if not active.size:
                     break
         return np.unique(np.concatenate([*given_up, active]))
@@ -540,19 +612,20 @@ class _Problem:
         for source, y_source in zip(self.sources, self.norton, strict=True):
             at = v[source.nodes]
             if y_source is None:
-                current = (self.y @ v - self.injected + drawn)[source.nodes]
+                current = (self.pairs @ v - self.injected + drawn)[source.nodes]
             else:
                 current = y_source @ (source.e_volt - at)
             given.append(1e-3 * np.sum(at * current.conj(), axis=0))
         sources_kva = np.array(given).reshape(len(given), self.n_steps)
-        residual = self.injected - self.y @ v - drawn
+        residual = self.injected - self.pairs @ v - drawn
         residual[self.held] = 0.0
-        mismatch = np.max(np.abs(residual) * 1e-3 * self.volt, axis=0, initial=0.0)
+        excess = np.maximum(np.abs(residual) - self.rounding, 0.0)
+        mismatch = np.max(excess * 1e-3 * self.volt, axis=0, initial=0.0)
         change = np.max(np.abs(lu.correction(residual)) / self.volt, axis=0, initial=0.0)
         load_kva = np.hypot(self.loads.p_kw, self.loads.q_kvar).sum(axis=0)
         scale = np.maximum(np.maximum(np.abs(sources_kva).max(axis=0, initial=0.0), load_kva), 1.0)
         settled = (change <= 10.0 * tolerance_pu) & (mismatch <= mismatch_tolerance * scale)
-        losses = 1e-3 * np.sum(v.conj() * (self.network.y @ v), axis=0).real
+        losses = 1e-3 * np.sum(v.conj() * (_Pairs(self.network.y) @ v), axis=0).real
         times = self.network.multiplicity
         return PowerFlow(
             self.network.index,
