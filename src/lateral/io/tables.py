@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -47,6 +47,8 @@ from lateral.network.feeder import Bus, Feeder, Line, Shunt, Switch, Transformer
 from lateral.network.horizon import Horizon
 from lateral.network.schema import Element, FieldSpec, FloatArray, fields_of
 from lateral.units import Base
+
+E = TypeVar("E", bound=Element)
 
 FORMAT = 1
 SUFFIXES = (".csv", ".parquet")
@@ -233,6 +235,8 @@ class _Column:
     def show(self, value: Any) -> str:
         if value is None:
             return "" if self.default is None and not self.required else _NONE
+        if isinstance(value, str) and value == "" and isinstance(self.default, str) and self.default == "":
+            return ""
         return self.kind.show(value)
 
 
@@ -501,6 +505,41 @@ def read_folder(path: str | os.PathLike[str], *, device_types: Sequence[type[Ele
         notes=head.notes,
         where=reader.where,
     )
+
+
+def read_elements(path: Path, cls: type[E]) -> list[E]:
+    """The elements of one table, outside of any folder.
+
+    Args:
+        path: CSV or Parquet file.
+        cls: class of the elements.
+
+    Raises:
+        CaseError: with every fault of the table.
+    """
+    reader = _Reader(path.parent)
+    rows = reader.table(path)
+    out = [] if rows is None else _read_class(reader, rows, cls, {})
+    if reader.faults:
+        raise CaseError(reader.faults)
+    return [e for e in out if isinstance(e, cls)]
+
+
+def read_profiles(path: Path, horizon: Horizon) -> dict[str, FloatArray]:
+    """The profiles of one table whose time column fits the horizon.
+
+    Args:
+        path: CSV or Parquet file: a `time` column with offset, then one column per profile.
+        horizon: the horizon.
+
+    Raises:
+        CaseError: with every fault of the table.
+    """
+    reader = _Reader(path.parent)
+    out = _read_profiles(reader, path, horizon)
+    if reader.faults:
+        raise CaseError(reader.faults)
+    return out
 
 
 def _table_files(reader: _Reader, head: CaseFile, known: set[str]) -> dict[str, Path]:
@@ -789,7 +828,8 @@ def _head(case: Case) -> dict[str, Any]:
             order[-1][1] += 1
         else:
             order.append([device.table, 1])
-    if order:
+    usual = [cls.table for cls in BUILT_IN if any(table == cls.table for table, _ in order)]
+    if [table for table, _ in order] != usual:
         head["device_order"] = order
     head["horizon"] = {
         "start": h.start.isoformat(),
@@ -890,4 +930,4 @@ def _write_parquet(path: Path, header: Sequence[str], rows: Sequence[Sequence[st
     pq.write_table(pa.table(arrays, names=list(header)), path)
 
 
-__all__ = ["CaseFile", "HorizonFile", "read_folder", "write_folder"]
+__all__ = ["CaseFile", "HorizonFile", "read_elements", "read_folder", "read_profiles", "write_folder"]

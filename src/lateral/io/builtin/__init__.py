@@ -13,7 +13,7 @@ from functools import partial
 
 from lateral.case import Case
 from lateral.errors import OptionError, did_you_mean
-from lateral.io.builtin import published, tree
+from lateral.io.builtin import published, three_phase, tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,11 @@ def _entries() -> dict[str, _Entry]:
         add(f"ieee123-t{n_steps}", text, 128, n_steps, partial(published.ieee123, n_steps))
     add("ads10", "small balanced feeder, one phase, 2 PV, 2 batteries, one day", 10, 24, published.ads10)
     add("case33bw", "Baran and Wu 33-bus feeder at rated load, 5 open ties", 33, 1, published.case33bw)
+    add("ieee13", "IEEE 13, three-phase, 2 PV buses, 3 battery buses, one day by hours", 16, 24, three_phase.ieee13)
+    add("ieee13-rated", "IEEE 13, three-phase, rated load, one step", 16, 1, partial(three_phase.rated, "ieee13"))
+    text = "IEEE 123, three-phase, PV on 20 % and batteries on 30 % of the load buses, one day by quarters"
+    add("ieee123", text, 132, 96, three_phase.ieee123)
+    add("ieee123-rated", "IEEE 123, three-phase, rated load, one step", 132, 1, partial(three_phase.rated, "ieee123"))
     for n, t in ((128, 5), (1000, 24), (10000, 96)):
         text = "synthetic balanced feeder, PV on 20 % and batteries on 30 % of the load buses"
         add(tree.name_of(n, t), text, n, t, partial(tree.build, n, t))

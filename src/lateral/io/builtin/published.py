@@ -73,8 +73,7 @@ def _wires(
     rows: list[_Row], *, v_base_kv: float, v_min_pu: float, v_max_pu: float
 ) -> tuple[tuple[Bus, ...], tuple[Line, ...]]:
     buses = tuple(
-        Bus(name=r.bus, conductors=(1,), v_base_kv=v_base_kv, v_min_pu=v_min_pu, v_max_pu=v_max_pu)
-        for r in rows
+        Bus(name=r.bus, conductors=(1,), v_base_kv=v_base_kv, v_min_pu=v_min_pu, v_max_pu=v_max_pu) for r in rows
     )
     lines = tuple(
         Line(
@@ -94,16 +93,10 @@ def _wires(
 
 def _devices(rows: list[_Row], *, limit: str, capacitors: bool) -> list[Element]:
     out: list[Element] = [
-        Load(name=r.bus, bus=r.bus, p_kw=r.p_kw, q_kvar=r.q_kvar, profile="load")
-        for r in rows
-        if r.p_kw or r.q_kvar
+        Load(name=r.bus, bus=r.bus, p_kw=r.p_kw, q_kvar=r.q_kvar, profile="load") for r in rows if r.p_kw or r.q_kvar
     ]
     if capacitors:
-        out += [
-            Capacitor(name=r.bus, bus=r.bus, q_kvar=r.cap_kvar, model="constant_power")
-            for r in rows
-            if r.cap_kvar
-        ]
+        out += [Capacitor(name=r.bus, bus=r.bus, q_kvar=r.cap_kvar, model="constant_power") for r in rows if r.cap_kvar]
     # DER ratings are 0.35 of a load (the papers print 0.33, their numbers need 0.35). The products are
     # rounded so that they are the decimals of the published tables.
     for r in rows:
@@ -144,9 +137,7 @@ def _devices(rows: list[_Row], *, limit: str, capacitors: bool) -> list[Element]
 def _window(first_hour: int, n_steps: int) -> tuple[Horizon, slice]:
     """Hours are named by their end: hour 1 is the step that begins at 00:00."""
     start = f"{DAY}T{first_hour - 1:02d}:00"
-    return Horizon.regular(n_steps, 1.0, start=start, zone=ZONE), slice(
-        first_hour - 1, first_hour - 1 + n_steps
-    )
+    return Horizon.regular(n_steps, 1.0, start=start, zone=ZONE), slice(first_hour - 1, first_hour - 1 + n_steps)
 
 
 def _tariff(first_hour: int, n_steps: int, load: FloatArray) -> FloatArray:

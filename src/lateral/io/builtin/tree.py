@@ -18,6 +18,7 @@ from scipy.sparse.linalg import splu
 from lateral.case import Case
 from lateral.devices import PV, Battery, Load, Source
 from lateral.io.builtin import published
+from lateral.io.rule import evenly_spaced
 from lateral.network.feeder import Bus, Feeder, Line
 from lateral.network.horizon import Horizon
 from lateral.network.schema import Element, FloatArray, IntArray
@@ -163,9 +164,7 @@ def _network(n_buses: int) -> tuple[Feeder, tuple[Element, ...]]:
     leaf[parent[1:]] = False
     loaded = leaf | (rng.random(n_buses) < 0.5)
     loaded[0] = False
-    sizes = rng.choice(
-        np.array([10.0, 20.0, 35.0, 50.0, 75.0]), size=n_buses, p=[0.35, 0.35, 0.15, 0.10, 0.05]
-    )
+    sizes = rng.choice(np.array([10.0, 20.0, 35.0, 50.0, 75.0]), size=n_buses, p=[0.35, 0.35, 0.15, 0.10, 0.05])
     p = np.where(loaded, sizes, 0.0)
     p *= TOTAL_KW / p.sum()
     q = p * np.tan(np.arccos(rng.uniform(0.85, 0.98, size=n_buses)))
@@ -179,9 +178,7 @@ def _network(n_buses: int) -> tuple[Feeder, tuple[Element, ...]]:
     r, x, length = factor * r, factor * x, factor * length
 
     names = [f"b{k}" for k in range(n_buses)]
-    buses = tuple(
-        Bus(name=b, conductors=(1,), v_base_kv=V_BASE_KV, v_min_pu=0.95, v_max_pu=1.05) for b in names
-    )
+    buses = tuple(Bus(name=b, conductors=(1,), v_base_kv=V_BASE_KV, v_min_pu=0.95, v_max_pu=1.05) for b in names)
     lines = tuple(
         Line(
             name=f"l{k}",
@@ -199,10 +196,8 @@ def _network(n_buses: int) -> tuple[Feeder, tuple[Element, ...]]:
     devices: list[Element] = [
         Source(name="source", bus=names[0], v_pu=V_SOURCE_PU, price_import="price", p_export_max_kw=0.0)
     ]
-    devices += [
-        Load(name=names[k], bus=names[k], p_kw=float(p[k]), q_kvar=float(q[k]), profile="load") for k in at
-    ]
-    for k in _evenly(at, 0.20):
+    devices += [Load(name=names[k], bus=names[k], p_kw=float(p[k]), q_kvar=float(q[k]), profile="load") for k in at]
+    for k in at[list(evenly_spaced(len(at), 0.20))]:
         rated = 0.33 * float(p[k])
         devices.append(
             PV(
@@ -214,7 +209,7 @@ def _network(n_buses: int) -> tuple[Feeder, tuple[Element, ...]]:
                 limit="disc",
             )
         )
-    for k in _evenly(at, 0.30):
+    for k in at[list(evenly_spaced(len(at), 0.30))]:
         rated = 0.33 * float(p[k])
         devices.append(
             Battery(
@@ -233,12 +228,6 @@ def _network(n_buses: int) -> tuple[Feeder, tuple[Element, ...]]:
             )
         )
     return Feeder(buses=buses, lines=lines, n_phases=3, balanced=True), tuple(devices)
-
-
-def _evenly(at: IntArray, share: float) -> IntArray:
-    """A share of the entries, evenly spaced over the list."""
-    count = round(share * len(at))
-    return at[((np.arange(count) + 0.5) * len(at) / max(count, 1)).astype(np.int64)]
 
 
 def build(n_buses: int, n_steps: int) -> Case:
