@@ -17,9 +17,7 @@ from lateral.network.feeder import Bus, Feeder, Line, Transformer, Winding
 from lateral.network.horizon import Horizon
 
 _HERE = Path(__file__).resolve()
-FEEDERS = next(
-    (p / "shared" / "feeders" for p in _HERE.parents if (p / "shared" / "feeders").is_dir()), Path("absent")
-)
+FEEDERS = next((p / "shared" / "feeders" for p in _HERE.parents if (p / "shared" / "feeders").is_dir()), Path("absent"))
 
 
 def compile_feeder(path, commands=(), solve=True):
@@ -32,6 +30,8 @@ def compile_feeder(path, commands=(), solve=True):
     engine.AllowForms = False
     engine.AllowChangeDir = False
     engine.ClearAll()
+    # these set the default after their first elements, which then stay at the default of the last circuit
+    engine.Text.Command = f"set defaultbasefrequency={50 if 'case3_' in str(path) else 60}"
     engine.Text.Command = f'compile "{master}"'
     engine.Text.Command = "set mode=snapshot number=1 tolerance=1e-10 maxiterations=1000"
     for command in commands:

@@ -84,9 +84,7 @@ def bus(name, *conductors, kv=2.4):
 def line(name, a, b, z=0.1 + 0.2j, **more):
     z = np.atleast_2d(z)
     c = tuple(range(1, len(z) + 1))
-    return Line(
-        name=name, bus_from=a, bus_to=b, conductors_from=c, conductors_to=c, r_ohm=z.real, x_ohm=z.imag, **more
-    )
+    return Line(name=name, bus_from=a, bus_to=b, conductors_from=c, conductors_to=c, r_ohm=z.real, x_ohm=z.imag, **more)
 
 
 def two_winding(conn, volts, terminals, n_phases=3, **more):
@@ -260,9 +258,7 @@ def test_ground_and_repeated_terminals_are_merged():
 
 
 def test_every_line_without_impedance_is_named():
-    feeder = Feeder(
-        buses=(bus("a"), bus("b"), bus("c")), lines=(line("x", "a", "b", 0j), line("y", "b", "c", 0j))
-    )
+    feeder = Feeder(buses=(bus("a"), bus("b"), bus("c")), lines=(line("x", "a", "b", 0j), line("y", "b", "c", 0j)))
     with pytest.raises(CaseError) as error:
         primitives(feeder)
     assert [f.element for f in error.value.faults] == ["line.x", "line.y"]

@@ -189,9 +189,7 @@ def three_phase(rotate=0, connection="wye"):
     z = np.full((3, 3), 0.1 + 0.3j) + np.diag([0.2 + 0.5j] * 3)
     bus = [Bus(name=n, conductors=(1, 2, 3), v_base_kv=2.4) for n in "sbt"]
     lines = [
-        Line(
-            name=a + b, bus_from=a, bus_to=b, conductors_from=order, conductors_to=order, r_ohm=z.real, x_ohm=z.imag
-        )
+        Line(name=a + b, bus_from=a, bus_to=b, conductors_from=order, conductors_to=order, r_ohm=z.real, x_ohm=z.imag)
         for a, b in ("sb",)
     ]
     t = Transformer(
@@ -214,7 +212,9 @@ def three_phase(rotate=0, connection="wye"):
         ),
         Load(name="x", bus="t", terminals=(a, 0), p_kw=80.0, q_kvar=20.0),
         Load(name="y", bus="t", terminals=(b, c), connection="delta", p_kw=60.0, q_kvar=30.0, model="constant_current"),
-        Load(name="z", bus="b", terminals=order, connection="delta", p_kw=90.0, q_kvar=10.0, model="constant_impedance"),
+        Load(
+            name="z", bus="b", terminals=order, connection="delta", p_kw=90.0, q_kvar=10.0, model="constant_impedance"
+        ),
         Capacitor(name="c", bus="t", terminals=(*order, 0), q_kvar=60.0),
     )
     feeder = Feeder(buses=tuple(bus), lines=tuple(lines), transformers=(t,))
@@ -234,9 +234,7 @@ def test_power_balances():
     case = three_phase()
     r = power_flow(case)
     problem = nodal_problem(case)
-    across = r.v[problem.loads.node_a, 0] - np.where(
-        problem.loads.node_b < 0, 0, r.v[problem.loads.node_b, 0]
-    )
+    across = r.v[problem.loads.node_a, 0] - np.where(problem.loads.node_b < 0, 0, r.v[problem.loads.node_b, 0])
     u = np.abs(across)[:, None] / (1000 * problem.loads.v_rated_kv[:, None])
     drawn = np.sum(np.abs(across) ** 2 * problem.loads.factors(u)[:, 0].conj()) / 1000
     assert r.source_kva[0].real == pytest.approx(drawn.real + r.losses_kw[0], rel=1e-8)

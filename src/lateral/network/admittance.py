@@ -269,9 +269,7 @@ def _shape(transformer: Transformer) -> tuple[_Shape, tuple[Node, ...]]:
         else:
             neutrals.append(-1 if last == 0 else at[w.bus, last if last > 0 else -1 - k])
     internal = tuple(k for k, node in enumerate(local) if node[1] < 0)
-    shape = _Shape(
-        transformer.n_phases, len(transformer.windings), ends, tuple(neutrals), len(local), internal
-    )
+    shape = _Shape(transformer.n_phases, len(transformer.windings), ends, tuple(neutrals), len(local), internal)
     return shape, tuple(node for node in local if node[1] > 0)
 
 

@@ -326,9 +326,7 @@ class _Factor:
             matrix = matrix[free][:, free].tocsc()
         self.empty = matrix.shape[0] == 0
         if not self.empty:
-            self.lu = splu(
-                matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.01, options={"SymmetricMode": True}
-            )
+            self.lu = splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.01, options={"SymmetricMode": True})
 
     def correction(self, residual: ComplexArray) -> ComplexArray:
         """``(Y + Y_c)^-1 r`` on the free nodes, zero on the others."""
