@@ -238,7 +238,7 @@ def replay(case: Case, dispatch: Dispatch | None = None, *, predicted: Predictio
         dispatch = Dispatch.baseline(case)
     nodes = tuple((b.name, c) for b in case.feeder.buses for c in b.conductors)
     rows = _rows_of(predicted, nodes, case.horizon.n_steps)
-    rendered = render_opendss(case, dispatch=dispatch)
+    rendered = render_opendss(case, dispatch=dispatch, stamp=False)
     run = _run(case, rendered, nodes)
     errors = None
     if predicted is not None:

@@ -155,8 +155,14 @@ def write_opendss(case: Case, folder: Path, *, dispatch: Dispatch | None = None,
     return folder / "master.dss"
 
 
-def render_opendss(case: Case, *, dispatch: Dispatch | None = None, der: Der = "load") -> Rendered:
+def render_opendss(case: Case, *, dispatch: Dispatch | None = None, der: Der = "load", stamp: bool = True) -> Rendered:
     """The text of the files of `write_opendss`, and the names used; nothing is written.
+
+    Args:
+        case: the case.
+        dispatch: set-points of PV and batteries; absent: `Dispatch.baseline`.
+        der: see `write_opendss`.
+        stamp: put the hash of the case into the header.
 
     Raises:
         CaseError: the dispatch does not fit, or a number is not finite.
@@ -165,7 +171,7 @@ def render_opendss(case: Case, *, dispatch: Dispatch | None = None, der: Der = "
     if dispatch is None:
         dispatch = Dispatch.baseline(case)
     dispatch.check(case)
-    return _Writer(case, dispatch, der).render()
+    return _Writer(case, dispatch, der, stamp).render()
 
 
 def _may_replace(folder: Path) -> None:
@@ -246,6 +252,7 @@ class _Writer:
     case: Case
     dispatch: Dispatch
     der: Der
+    stamp: bool
     out: dict[str, list[str]] = field(default_factory=lambda: {part: [] for part in PARTS})
     namer: _Names = field(default_factory=_Names)
     bus: dict[str, str] = field(default_factory=dict)
@@ -329,7 +336,7 @@ class _Writer:
         h = case.horizon
         head = [
             MARK,
-            f"! case {_plain(case.name)}, hash {case.hash}, {len(feeder.buses)} buses, {h.n_steps} steps from "
+            f"! case {_plain(case.name)}{f', hash {case.hash}' if self.stamp else ''}, {len(feeder.buses)} buses, {h.n_steps} steps from "
             f"{h.times[0].isoformat() if h.n_steps else '-'}",
             "! Impedances are totals (length=1, units=none). Taps are fixed: controlmode=off; RegControl objects are",
             "! here so that other tools see them. names.csv tells which element of the case is which object.",
