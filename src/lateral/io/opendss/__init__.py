@@ -1,1 +1,8 @@
-""" """
+"""OpenDSS in and out: `read` a model safely, with a report of what became of it."""
+
+from __future__ import annotations
+
+from lateral.io.opendss.read import from_engine, read
+from lateral.io.opendss.report import EngineReference, ImportEntry, ImportReport
+
+__all__ = ["EngineReference", "ImportEntry", "ImportReport", "from_engine", "read"]

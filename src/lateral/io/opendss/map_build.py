@@ -1,0 +1,146 @@
+"""What the mapping of an OpenDSS model builds up, shared by its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from lateral.io.opendss.engine import ElementData, EngineModel
+from lateral.io.opendss.report import ImportEntry, ImportNote
+from lateral.network.feeder import Line, Shunt, Switch, Transformer
+from lateral.network.schema import ComplexArray, Element
+
+Properties = Mapping[str, Any]
+
+SQRT3 = float(np.sqrt(3.0))
+
+
+@dataclass
+class Build:
+    """A model on its way to a case. Mutable while it is built; nothing of it leaves the reader.
+
+    Attributes:
+        model: the raw data.
+        lines, switches, transformers, shunts, devices: what came of it.
+        entries: the report, by ``class.name``.
+        notes: warnings.
+        origin: label of an element to the ``class.name`` it came from.
+        dispatch: kW and kvar given by PV systems and batteries at the operating point, by label.
+    """
+
+    model: EngineModel
+    lines: list[Line] = field(default_factory=list)
+    switches: list[Switch] = field(default_factory=list)
+    transformers: list[Transformer] = field(default_factory=list)
+    shunts: list[Shunt] = field(default_factory=list)
+    devices: list[Element] = field(default_factory=list)
+    entries: dict[str, ImportEntry] = field(default_factory=dict)
+    notes: list[ImportNote] = field(default_factory=list)
+    origin: dict[str, str] = field(default_factory=dict)
+    dispatch: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def record(self, element: str, outcome: str, code: str, reason: str = "", became: tuple[str, ...] = ()) -> None:
+        """Say what became of an object; a second word on it joins the first, the weaker outcome wins."""
+        old = self.entries.get(element)
+        if old is not None:
+            rank = ("mapped", "approximated", "ignored")
+            if rank.index(old.outcome) > rank.index(outcome):
+                outcome, code = old.outcome, old.code
+            elif old.code != "IMP-001" and old.outcome == outcome:
+                code = old.code
+            reason = " ".join(part for part in (old.reason, reason) if part)
+            became = tuple(dict.fromkeys((*old.became, *became)))
+            file, line = old.file, old.line
+        else:
+            file, line = self.model.scanned.objects.get(element, ("", 0))
+        self.entries[element] = ImportEntry(element, outcome, code, reason, became, file, line)
+
+    def mapped(self, source: str, *made: Element, code: str = "IMP-001", reason: str = "") -> None:
+        """An object became these elements, exactly."""
+        labels = tuple(e.label for e in made)
+        for label in labels:
+            self.origin[label] = source
+        self.record(source, "mapped", code, reason, labels)
+
+    def note(self, code: str, text: str, where: str = "") -> None:
+        """Warn about the model as a whole."""
+        self.notes.append(ImportNote(code, text, where))
+
+    @cached_property
+    def _position(self) -> dict[str, int]:
+        return {name: k for k, name in enumerate(self.model.node_names)}
+
+    def voltage(self, bus: str, node: int) -> complex:
+        """The engine's voltage of a node at the solved point, V; 0 for ground and for nodes it does not have."""
+        k = self._position.get(f"{bus}.{node}")
+        if k is None or self.model.reference is None:
+            return 0j
+        return complex(self.model.reference.voltages[k])
+
+    def live(self, cls: str) -> Iterator[tuple[str, Properties, ElementData]]:
+        """Enabled circuit elements of a class: name, properties, terminals. Disabled ones are recorded."""
+        for properties in self.model.objects(cls):
+            name = str(properties["name"]).lower()
+            element = self.model.elements.get(f"{cls}.{name}")
+            if element is None or not element.enabled or not element.nodes:
+                self.record(f"{cls}.{name}", "ignored", "IMP-020", "disabled in the files")
+                continue
+            yield name, properties, element
+
+
+def _value(properties: Properties, key: str) -> Any:
+    """A property, however the engine layer spells the percent sign."""
+    value = properties.get(key)
+    return properties.get(key.replace("%", "pct")) if value is None and "%" in key else value
+
+
+def number(properties: Properties, key: str, default: float = 0.0) -> float:
+    """A number among the properties; the default when absent or empty."""
+    value = _value(properties, key)
+    if value is None or value == "":
+        return default
+    if isinstance(value, list):
+        return float(value[0]) if value else default
+    return float(value)
+
+
+def text(properties: Properties, key: str) -> str:
+    """A word among the properties, lower case; empty when absent."""
+    value = properties.get(key)
+    return "" if value is None else str(value).lower()
+
+
+def numbers(properties: Properties, key: str) -> list[float]:
+    """A list of numbers among the properties."""
+    value = _value(properties, key)
+    if value is None:
+        return []
+    if isinstance(value, list):
+        return [float(v) for v in value]
+    return [float(value)]
+
+
+def reduce_to_nodes(
+    element: ElementData, yprim: ComplexArray
+) -> tuple[tuple[tuple[str, int], ...], ComplexArray]:
+    """Nodes of an element without ground, each once, and the engine's admittance between them."""
+    ends = [(bus, node) for bus, nodes in zip(element.buses, element.nodes, strict=True) for node in nodes]
+    nodes = tuple(dict.fromkeys(end for end in ends if end[1] > 0))
+    at = {node: k for k, node in enumerate(nodes)}
+    place = np.zeros((len(ends), len(nodes)))
+    for k, end in enumerate(ends):
+        if end[1] > 0:
+            place[k, at[end]] = 1.0
+    return nodes, place.T @ yprim @ place
+
+
+def across_kv(kv: float, phases: int, *, delta: bool) -> float:
+    """Rated voltage across one port: line to line over sqrt(3) for a wye of 2 or 3 phases, as rated otherwise."""
+    return kv / SQRT3 if not delta and phases in (2, 3) else kv
+
+
+__all__ = ["SQRT3", "Build", "Properties", "across_kv", "number", "numbers", "reduce_to_nodes", "text"]

@@ -1,0 +1,178 @@
+"""PV systems and storage of an OpenDSS model, as devices that can be scheduled.
+
+What they do at the operating point is in the report (``reference.dispatch``); a PV system's profile is set so that it
+offers just that power there.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from lateral.devices import PV, Battery, Load
+from lateral.io.opendss.engine import ElementData
+from lateral.io.opendss.map_build import Build, Properties, across_kv, number, text
+from lateral.io.opendss.map_devices import terminals_of
+from lateral.io.opendss.map_shapes import Shapes, curve_value
+from lateral.network.schema import FloatArray
+
+#: How the reactive power of PV systems is read.
+InverterQ = Literal["as_filed", "free"]
+
+
+def map_pv(build: Build, shapes: Shapes, inverter_q: InverterQ) -> None:
+    """PV systems: sun times curves, cut to the inverter, at the stated power factor or free."""
+    for name, properties, element in build.live("pvsystem"):
+        source = f"pvsystem.{name}"
+        pmpp, kva = number(properties, "pmpp"), number(properties, "kva")
+        offered, curves = _offered(build, properties, shapes)
+        q_control, factor = _power_factor(properties, float(offered[0]))
+        profile = ""
+        if np.any(np.abs(offered - pmpp) > 1e-12 * max(pmpp, 1.0)) and pmpp > 0:
+            shape = shapes.name_of(properties)
+            profile = f"pv:{shape}" if shape and not curves else f"pv:{name}"
+            share = offered / pmpp
+            if profile in shapes.profiles and not np.allclose(shapes.profiles[profile], share):
+                profile = f"pv:{name}"
+            shapes.profiles[profile] = share
+        terminals, connection = terminals_of(properties, element)
+        pv = PV(
+            name=name,
+            bus=element.buses[0],
+            terminals=terminals,
+            connection=connection,
+            p_rated_kw=pmpp,
+            s_max_kva=kva,
+            profile=profile,
+            curtailable=inverter_q == "free",
+            q_control="free" if inverter_q == "free" else q_control,
+            power_factor=factor,
+            v_rated_kv=across_kv(number(properties, "kv"), element.phases, delta=connection != "wye"),
+        )
+        build.devices.append(pv)
+        build.mapped(source, pv)
+        p = min(float(offered[0]), kva * (abs(factor) if factor else 1.0))
+        q = p * float(np.tan(np.arccos(abs(factor))) * np.sign(factor)) if factor else 0.0
+        build.dispatch[pv.label] = (p, q)
+        if curves:
+            build.record(source, "approximated", "IMP-013", f"{curves} taken at the stated irradiance and temperature")
+        if int(number(properties, "model", 1)) != 1:
+            build.record(source, "approximated", "IMP-011", "its model is taken as constant power")
+        _band(build, source, properties, element)
+        if element.is_open:
+            build.record(source, "approximated", "IMP-014", "it has open conductors; taken as closed")
+
+
+def _offered(build: Build, properties: Properties, shapes: Shapes) -> tuple[FloatArray, str]:
+    """Power that the inverter can give per step, kW, shape (T,), and the curves that were used."""
+    pmpp, kva = number(properties, "pmpp"), number(properties, "kva")
+    name = shapes.name_of(properties)
+    sun = number(properties, "irradiance", 1.0) * (shapes.sample(name) if name else np.ones(shapes.horizon.n_steps))
+    used = []
+    panel = pmpp * sun
+    curve = text(properties, "p-tcurve").removeprefix("xycurve.")
+    factor = curve_value(build, curve, number(properties, "temperature", 25.0)) if curve else None
+    if factor is not None:
+        panel = panel * factor
+        used.append("temperature curve")
+    curve = text(properties, "effcurve").removeprefix("xycurve.")
+    if curve and kva > 0:
+        efficiency = [curve_value(build, curve, float(p) / kva) for p in panel]
+        if None not in efficiency:
+            panel = panel * np.array(efficiency, dtype=float)
+            used.append("efficiency curve")
+    panel = np.where(panel < number(properties, "%cutout") * kva / 100.0, 0.0, panel)
+    most = min(kva, pmpp * number(properties, "%pmpp", 100.0) / 100.0)
+    return np.minimum(panel, most), " and ".join(used)
+
+
+def _power_factor(properties: Properties, p: float) -> tuple[str, float]:
+    """Word for q_control, and the power factor at power p."""
+    kvar, pf = number(properties, "kvar"), number(properties, "pf", 1.0)
+    if properties.get("pf") is None and kvar and p > 0:
+        pf = p / float(np.hypot(p, kvar)) * float(np.sign(kvar))
+    return ("power_factor", pf) if abs(pf) < 1.0 else ("none", 1.0)
+
+
+def map_storage(build: Build, shapes: Shapes) -> None:
+    """Storage as batteries; what it does at the operating point is in the report's dispatch."""
+    for name, properties, element in build.live("storage"):
+        source = f"storage.{name}"
+        rated, kwh = number(properties, "kwrated"), number(properties, "kwhrated")
+        state = text(properties, "state")
+        terminals, connection = terminals_of(properties, element)
+        v_rated = across_kv(number(properties, "kv"), element.phases, delta=connection != "wye")
+        soc = number(properties, "%stored", 100.0) / 100.0
+        reserve = number(properties, "%reserve") / 100.0
+        battery = Battery(
+            name=name,
+            bus=element.buses[0],
+            terminals=terminals,
+            connection=connection,
+            p_charge_max_kw=rated,
+            p_discharge_max_kw=rated,
+            s_max_kva=number(properties, "kva") or rated,
+            energy_kwh=kwh,
+            soc_min=min(reserve, soc),
+            soc_max=1.0,
+            soc_initial=soc,
+            eta_charge=min(max(number(properties, "%effcharge", 90.0) / 100.0, 1e-3), 1.0),
+            eta_discharge=min(max(number(properties, "%effdischarge", 90.0) / 100.0, 1e-3), 1.0),
+            v_rated_kv=v_rated,
+        )
+        build.devices.append(battery)
+        build.mapped(source, battery)
+        p, q = 0.0, number(properties, "kvar")
+        if state.startswith("disch"):
+            p = rated * number(properties, "%discharge", 100.0) / 100.0
+        elif state.startswith("ch"):
+            p = -rated * number(properties, "%charge", 100.0) / 100.0
+        else:
+            _idling(build, source, properties, element, rated)
+            q = 0.0
+        build.dispatch[battery.label] = (p, q)
+        if text(properties, "effcurve"):
+            build.record(source, "approximated", "IMP-013", "the inverter's efficiency curve is left out")
+        if soc < reserve:
+            build.record(source, "approximated", "IMP-018", "it holds less than its reserve; the reserve is lowered")
+        _band(build, source, properties, element)
+
+
+def _idling(build: Build, source: str, properties: Properties, element: ElementData, rated: float) -> None:
+    """The losses of an idle battery, as a load."""
+    p = rated * number(properties, "%idlingkw", 0.0) / 100.0
+    q = rated * number(properties, "%idlingkvar", 0.0) / 100.0
+    if not p and not q:
+        return
+    terminals, connection = terminals_of(properties, element)
+    load = Load(
+        name=f"{source.replace('.', '_')}_idling",
+        bus=element.buses[0],
+        terminals=terminals,
+        connection=connection,
+        p_kw=p,
+        q_kvar=q,
+        v_rated_kv=across_kv(number(properties, "kv"), element.phases, delta=connection != "wye"),
+    )
+    build.devices.append(load)
+    build.mapped(source, load)
+    build.record(source, "approximated", "IMP-012", f"idling losses of {p:g} kW are a load of their own, always on")
+
+
+def _band(build: Build, source: str, properties: Properties, element: ElementData) -> None:
+    """Whether the engine leaves constant power at the operating point."""
+    if build.model.reference is None:
+        return
+    low, high = number(properties, "vminpu", 0.9), number(properties, "vmaxpu", 1.1)
+    terminals, connection = terminals_of(properties, element)
+    kv = across_kv(number(properties, "kv"), element.phases, delta=connection != "wye")
+    bus = element.buses[0]
+    seen = [abs(build.voltage(bus, t)) / (1e3 * kv) for t in terminals[: element.phases]]
+    if connection == "wye" and terminals[-1] == 0 and any(u < low or u > high for u in seen):
+        worst = max(seen, key=lambda u: abs(u - 1.0))
+        said = f"at {worst:.4g} pu of its rating the engine takes it as an impedance (band {low:g}..{high:g})"
+        build.record(source, "approximated", "IMP-017", said)
+
+
+__all__ = ["InverterQ", "map_pv", "map_storage"]

@@ -1,0 +1,291 @@
+"""Sources, loads, generators and capacitors of an OpenDSS model, as devices at the solved point."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lateral.devices import Capacitor, Load, Regulator, Source
+from lateral.devices.load import MODELS
+from lateral.io.opendss.engine import ElementData
+from lateral.io.opendss.map_build import SQRT3, Build, Properties, across_kv, number, numbers, text
+from lateral.io.opendss.map_shapes import Shapes
+from lateral.io.opendss.map_wires import two_terminal
+from lateral.network.schema import ComplexArray, Terminals
+
+_ADMITTANCE_MODEL = 2  # LoadModel=Admittance
+
+
+def is_delta(properties: Properties) -> bool:
+    """Whether an element is connected in delta (line to line)."""
+    return text(properties, "conn") in ("delta", "ll", "d")
+
+
+def terminals_of(properties: Properties, element: ElementData) -> tuple[Terminals, str]:
+    """Conductors of a load-like element, and its connection."""
+    nodes = tuple(element.nodes[0])
+    if not is_delta(properties):
+        return nodes, "wye"
+    if element.phases == 3:
+        return nodes[:3], "delta"
+    return nodes[: element.phases + 1], "delta-open" if element.phases == 2 else "delta"
+
+
+def map_sources(build: Build, base_kv: dict[str, float]) -> None:
+    """Voltage sources, with the impedance matrix that the engine uses."""
+    for name, properties, element in build.live("vsource"):
+        n = element.phases
+        source = f"vsource.{name}"
+        bus = element.buses[0]
+        if any(element.nodes[1]) or 0 in element.nodes[0]:
+            build.record(source, "ignored", "IMP-040", "a voltage source between two buses")
+            continue
+        kv = number(properties, "basekv") * number(properties, "pu", 1.0)
+        magnitude = kv if n == 1 else kv / (2.0 * np.sin(np.pi / n))
+        turn = {"negative": 1.0, "zero": 0.0}.get(text(properties, "sequence"), -1.0)
+        angles = tuple(number(properties, "angle") + turn * 360.0 / n * k for k in range(n))
+        z = np.zeros((n, n), dtype=complex)
+        if element.yprim is not None:
+            z = np.linalg.inv(element.yprim[:n, :n])
+        made = Source(
+            name=name,
+            bus=bus,
+            conductors=element.nodes[0],
+            v_pu=magnitude / base_kv[bus],
+            angle_deg=angles,
+            r_ohm=z.real,
+            x_ohm=z.imag,
+        )
+        build.devices.append(made)
+        build.mapped(source, made)
+        for key in ("yearly", "daily", "duty"):
+            if text(properties, key):
+                build.record(source, "approximated", "IMP-019", f"its {key} shape is not followed; pu is constant")
+    for name, _, _ in build.live("isource"):
+        build.record(f"isource.{name}", "ignored", "IMP-040", "current sources have no counterpart")
+
+
+def map_loads(build: Build, shapes: Shapes) -> None:
+    """Loads, times the load multiplier of the files."""
+    multiplier = float(build.model.stated["load_mult"])
+    as_admittance = int(build.model.stated["load_model"]) == _ADMITTANCE_MODEL
+    if as_admittance and build.model.objects("load"):
+        build.note("IMP-054", "LoadModel=Admittance: every load is a constant impedance")
+    for name, properties, element in build.live("load"):
+        source = f"load.{name}"
+        status = text(properties, "status")
+        factor = 1.0 if status in ("fixed", "exempt") else multiplier
+        number_of_model = int(number(properties, "model", 1))
+        model = MODELS[number_of_model - 1] if 1 <= number_of_model <= len(MODELS) else MODELS[0]
+        if as_admittance:
+            model = "constant_impedance"
+        terminals, connection = terminals_of(properties, element)
+        kw, kvar = number(properties, "kw") * factor, number(properties, "kvar") * factor
+        kw, kvar, profile, profile_q = shapes.apply(properties, kw, kvar, follow=status != "fixed", factor=factor)
+        zipv = numbers(properties, "zipv")
+        zip_kwargs = (0.0, 0.0, 1.0), (0.0, 0.0, 1.0), 0.0
+        if model == "zip" and len(zipv) >= 6:
+            z, q = tuple(zipv[:3]), tuple(zipv[3:6])
+            zip_kwargs = (z[0], z[1], z[2]), (q[0], q[1], q[2]), max(zipv[6], 0.0) if len(zipv) > 6 else 0.0
+        load = Load(
+            name=name,
+            bus=element.buses[0],
+            terminals=terminals,
+            connection=connection,
+            p_kw=kw,
+            q_kvar=kvar,
+            profile=profile,
+            profile_q=profile_q,
+            v_rated_kv=across_kv(number(properties, "kv"), element.phases, delta=connection != "wye"),
+            model=model,
+            zip_p=zip_kwargs[0],
+            zip_q=zip_kwargs[1],
+            zip_v_cut_pu=zip_kwargs[2],
+            cvr_p=number(properties, "cvrwatts", 1.0),
+            cvr_q=number(properties, "cvrvars", 2.0),
+            v_min_pu=max(number(properties, "vminpu", 0.95), 0.0),
+            v_max_pu=number(properties, "vmaxpu", 1.05) or 1.05,
+            v_low_pu=max(number(properties, "vlowpu", 0.5), 0.0),
+        )
+        build.devices.append(load)
+        build.mapped(source, load)
+        if not 1 <= number_of_model <= len(MODELS):
+            build.record(source, "approximated", "IMP-018", f"model {number_of_model} taken as constant power")
+        if text(properties, "cvrcurve"):
+            build.record(source, "approximated", "IMP-018", "its CVR curve is not followed over time")
+        if number(properties, "rneut", -1.0) >= 0.0 and connection == "wye" and terminals[-1] > 0:
+            build.record(source, "approximated", "IMP-018", "its neutral impedance to ground is left out")
+        if element.is_open:
+            build.record(source, "approximated", "IMP-014", "it has open conductors; taken as closed")
+
+
+def map_generators(build: Build, shapes: Shapes) -> None:
+    """Generators as loads of negative power: exact for model 1."""
+    for cls in ("generator",):
+        for name, properties, element in build.live(cls):
+            number_of_model = int(number(properties, "model", 1))
+            terminals, connection = terminals_of(properties, element)
+            kw, kvar = number(properties, "kw"), number(properties, "kvar")
+            kw, kvar, profile, profile_q = shapes.apply(
+                properties, kw, kvar, follow=text(properties, "status") != "fixed", factor=1.0
+            )
+            model = {2: "constant_impedance", 4: "constant_power_fixed_q", 5: "constant_power_fixed_q_impedance"}
+            load = Load(
+                name=f"{cls}_{name}",
+                bus=element.buses[0],
+                terminals=terminals,
+                connection=connection,
+                p_kw=-kw,
+                q_kvar=-kvar,
+                profile=profile,
+                profile_q=profile_q,
+                v_rated_kv=across_kv(number(properties, "kv"), element.phases, delta=connection != "wye"),
+                model=model.get(number_of_model, "constant_power"),
+                v_min_pu=max(number(properties, "vminpu", 0.9), 0.0),
+                v_max_pu=number(properties, "vmaxpu", 1.1) or 1.1,
+                v_low_pu=0.0,
+            )
+            build.devices.append(load)
+            build.mapped(f"{cls}.{name}", load)
+            if number_of_model in (1, 2):
+                reason = "a load of negative power: it cannot be controlled"
+                build.record(f"{cls}.{name}", "approximated", "IMP-010", reason)
+            else:
+                reason = f"generator model {number_of_model} taken as {load.model} at its stated kW and kvar"
+                build.record(f"{cls}.{name}", "approximated", "IMP-011", reason)
+    for cls, why in (
+        ("indmach012", "induction machines"),
+        ("vccs", "voltage-controlled current sources"),
+        ("vsconverter", "converters"),
+        ("upfc", "power-flow controllers"),
+        ("gicsource", "geomagnetic sources"),
+        ("gicline", "geomagnetic lines"),
+        ("gictransformer", "geomagnetic transformers"),
+    ):
+        for name, _, _ in build.live(cls):
+            build.record(f"{cls}.{name}", "ignored", "IMP-040", f"{why} have no counterpart")
+
+
+# ------------------------------------------------------------------------------------------- capacitors, controls
+
+
+def map_capacitors(build: Build) -> None:
+    """Capacitors: shunt ones are devices, series ones are lines; others restated by their admittance."""
+    controls = {text(c, "capacitor"): text(c, "type") for c in build.model.objects("capcontrol") if c.get("enabled")}
+    for name, properties, element in build.live("capacitor"):
+        source = f"capacitor.{name}"
+        steps = numbers(properties, "kvar")
+        states = numbers(properties, "states") or [1.0] * len(steps)
+        on = sum(q for q, s in zip(steps, states, strict=False) if s)
+        ports = _capacitor_ports(properties, element)
+        if ports is None or element.is_open:
+            if element.yprim is None or on == 0.0:
+                build.record(source, "ignored", "IMP-014", "no step of it is on")
+                continue
+            two_terminal(build, "capacitor", name, properties, element)
+            continue
+        terminals, connection = ports
+        capacitor = Capacitor(
+            name=name,
+            bus=element.buses[0],
+            terminals=terminals,
+            connection=connection,
+            q_kvar=max(on, 0.0),
+            q_total_kvar=max(sum(steps), on, 0.0),
+            v_rated_kv=across_kv(number(properties, "kv"), element.phases, delta=connection != "wye"),
+            control=controls.get(name, ""),
+        )
+        if not _same_admittance(capacitor, element):
+            two_terminal(build, "capacitor", name, properties, element)
+            build.record(source, "approximated", "IMP-004", "its own R, XL or matrix: a shunt that cannot be switched")
+            continue
+        build.devices.append(capacitor)
+        build.mapped(source, capacitor)
+
+
+def _capacitor_ports(properties: Properties, element: ElementData) -> tuple[Terminals, str] | None:
+    """Terminals of a shunt capacitor; None for one in series or between odd conductors."""
+    first = element.nodes[0]
+    if len(element.nodes) == 1 or is_delta(properties):
+        if element.phases == 3:
+            return first[:3], "delta"
+        return first[: element.phases + 1], "delta-open" if element.phases == 2 else "delta"
+    second = element.nodes[1]
+    if any(second) and element.buses[1] != element.buses[0]:
+        return None
+    if len(set(second)) != 1 or 0 in first:
+        return None
+    return (*first, second[0]), "wye"
+
+
+def _same_admittance(capacitor: Capacitor, element: ElementData) -> bool:
+    if element.yprim is None:
+        return True
+    nodes, y = _reduced(element)
+    at = {node: k for k, node in enumerate(nodes)}
+    ports = capacitor.ports
+    b = 1e-3 * capacitor.q_kvar / (len(ports) * (capacitor.v_rated_kv or 1.0) ** 2)
+    mine = np.zeros_like(y)
+    for pair in ports:
+        m = np.zeros(len(nodes))
+        for conductor, sign in zip(pair, (1.0, -1.0), strict=True):
+            if conductor > 0:
+                m[at[conductor]] += sign
+        mine += 1j * b * np.outer(m, m)
+    # the engine raises the diagonal of a delta by a few parts per million
+    return bool(np.abs(mine - y).max() <= 1e-5 * max(np.abs(y).max(), 1e-12))
+
+
+def _reduced(element: ElementData) -> tuple[tuple[int, ...], ComplexArray]:
+    from lateral.io.opendss.map_build import reduce_to_nodes
+
+    assert element.yprim is not None
+    nodes, y = reduce_to_nodes(element, element.yprim)
+    return tuple(node for _, node in nodes), y
+
+
+def map_regulators(build: Build) -> None:
+    """Regulator controls: data of the control; the tap is that of the solved point."""
+    by_name = {t.name: t for t in build.transformers}
+    for properties in build.model.objects("regcontrol"):
+        name = str(properties["name"]).lower()
+        source = f"regcontrol.{name}"
+        transformer = by_name.get(text(properties, "transformer"))
+        if not properties.get("enabled", True):
+            build.record(source, "ignored", "IMP-020", "disabled in the files")
+            continue
+        if transformer is None:
+            build.record(source, "ignored", "IMP-030", "its transformer is not in the case")
+            continue
+        k = int(number(properties, "tapwinding", 2)) or int(number(properties, "winding", 2))
+        data = next(t for t in build.model.objects("transformer") if str(t["name"]).lower() == transformer.name)
+        low, high, count = numbers(data, "mintap"), numbers(data, "maxtap"), numbers(data, "numtaps")
+        regulator = Regulator(
+            name=name,
+            transformer=transformer.name,
+            winding=k,
+            v_set=number(properties, "vreg", 120.0),
+            band=number(properties, "band", 2.0),
+            pt_ratio=number(properties, "ptratio", 60.0),
+            ct_primary_a=number(properties, "ctprim", 300.0),
+            ldc_r=number(properties, "r"),
+            ldc_x=number(properties, "x"),
+            tap_min=low[k - 1] if k <= len(low) else 0.9,
+            tap_max=high[k - 1] if k <= len(high) else 1.1,
+            n_steps=int(count[k - 1]) if k <= len(count) else 32,
+        )
+        build.devices.append(regulator)
+        tap = transformer.windings[k - 1].tap
+        reason = f"tap {tap:.6g} of winding {k} as at the solved point, held"
+        build.mapped(source, regulator, code="IMP-002", reason=reason)
+
+
+__all__ = [
+    "SQRT3",
+    "is_delta",
+    "map_capacitors",
+    "map_generators",
+    "map_loads",
+    "map_regulators",
+    "map_sources",
+    "terminals_of",
+]

@@ -1,0 +1,183 @@
+"""Load shapes of an OpenDSS model on the horizon of a case, and curves at the operating point."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Literal
+
+import numpy as np
+
+from lateral.errors import OptionError
+from lateral.io.opendss.map_build import Build, Properties, number, numbers, text
+from lateral.network.horizon import Horizon
+from lateral.network.schema import FloatArray
+
+#: Which shapes of the files make the horizon: none (one step at the stated powers), or those of this study.
+HorizonKind = Literal["snapshot", "daily", "yearly", "duty"]
+KINDS = ("snapshot", "daily", "yearly", "duty")
+
+# Which shape an element follows in a study: its own, else the next one, as the engine does.
+_FALL_BACK = {"daily": ("daily",), "yearly": ("yearly", "daily"), "duty": ("duty", "daily")}
+_CLASSES = ("load", "pvsystem", "generator", "storage")
+
+
+class Shapes:
+    """Shapes in use, resampled to the horizon. Mutable while a model is read.
+
+    Attributes:
+        kind: which shapes are followed.
+        horizon: the time axis.
+        profiles: resampled shapes by name; a reactive shape is ``name:q``.
+    """
+
+    def __init__(
+        self, build: Build, kind: HorizonKind, *, n_steps: int | None, step_h: float | None, first: int
+    ) -> None:
+        if kind not in KINDS:
+            message = f"horizon {kind!r} does not exist; there are {', '.join(KINDS)}."
+            raise OptionError(message)
+        self.kind = kind
+        self.build = build
+        self.profiles: dict[str, FloatArray] = {}
+        self.raw = {str(s["name"]).lower(): s for s in build.model.objects("loadshape")}
+        self.used: set[str] = set()
+        self.first = first
+        self.horizon = Horizon.regular(1)
+        if kind != "snapshot":
+            step, count = self._grid(step_h)
+            total = n_steps if n_steps is not None else count
+            if total < 1 or step <= 0 or first < 0:
+                message = f"n_steps {total}, step_h {step:g}, first {first}: give at least one step of positive length."
+                raise OptionError(message)
+            self.horizon = Horizon.regular(total, step)
+        elif (n_steps, step_h, first) != (None, None, 0):
+            message = "n_steps, step_h and first belong to horizon 'daily', 'yearly' or 'duty'; this one is 'snapshot'."
+            raise OptionError(message)
+        self._check_padding()
+
+    def name_of(self, properties: Properties) -> str:
+        """Name of the shape that an element follows in this study; empty for none."""
+        if self.kind == "snapshot":
+            return ""
+        for key in _FALL_BACK[self.kind]:
+            name = text(properties, key).removeprefix("loadshape.")
+            if name in self.raw:
+                return name
+        return ""
+
+    def _grid(self, step_h: float | None) -> tuple[float, int]:
+        """Length of a step, hours, and the steps of one day (or of the whole shape when it is shorter)."""
+        counted: Counter[tuple[float, int]] = Counter()
+        for cls in _CLASSES:
+            for properties in self.build.model.objects(cls):
+                name = self.name_of(properties)
+                if name:
+                    shape = self.raw[name]
+                    interval = number(shape, "interval") or 1.0
+                    counted[round(interval, 9), len(numbers(shape, "pmult"))] += 1
+        if not counted:
+            message = f"No element follows a {self.kind} shape; read horizon='snapshot'."
+            raise OptionError(message)
+        (interval, points), _ = counted.most_common(1)[0]
+        step = interval if step_h is None else step_h
+        hours = min(24.0, interval * points)
+        return step, max(1, round(hours / step))
+
+    # ------------------------------------------------------------------------------------------------- profiles
+
+    def sample(self, name: str, key: str = "pmult") -> FloatArray:
+        """A shape's mean over each step, shape (T,). Value k of the files holds for interval k; shapes repeat."""
+        shape = self.raw[name]
+        self.used.add(name)
+        values = np.array(numbers(shape, key))
+        return _resample(
+            values, number(shape, "interval"), np.array(numbers(shape, "hour")), self.horizon, self.first
+        )
+
+    def profile(self, name: str, key: str = "pmult") -> str:
+        """Name of the profile of a shape, made on first use."""
+        label = name if key == "pmult" else f"{name}:q"
+        if label not in self.profiles:
+            self.profiles[label] = self.sample(name, key)
+        return label
+
+    def apply(
+        self, properties: Properties, kw: float, kvar: float, *, follow: bool, factor: float
+    ) -> tuple[float, float, str, str]:
+        """Power of a load-like element, and the profiles that multiply p and q."""
+        name = self.name_of(properties) if follow else ""
+        if not name:
+            return kw, kvar, "", ""
+        shape = self.raw[name]
+        profile = self.profile(name)
+        profile_q = self.profile(name, "qmult") if numbers(shape, "qmult") else ""
+        if bool(shape.get("useactual")):
+            # the shape holds kW (and kvar): the element's own power only gives the power factor
+            ratio = kvar / kw if kw else 0.0
+            return factor, factor if profile_q else factor * ratio, profile, profile_q
+        return kw, kvar, profile, profile_q
+
+    # -------------------------------------------------------------------------------------------------- checks
+
+    def _check_padding(self) -> None:
+        """Fewer values than npts: the engine fills the rest with zeros and says nothing."""
+        scanned = self.build.model.scanned
+        for statement in scanned.statements:
+            if statement.cls != "loadshape" or statement.verb not in ("new", "edit"):
+                continue
+            stated = re.search(r"\bnpts=\W*(\d+)", statement.text, flags=re.IGNORECASE)
+            given = re.search(
+                r"\bp?mult=\s*[\[\(\"'{]([^\]\)\"'}]*)[\]\)\"'}]", statement.text, flags=re.IGNORECASE
+            )
+            if not stated or not given or "file" in given.group(1).lower():
+                continue
+            count, npts = len(re.split(r"[\s,|]+", given.group(1).strip(" ,"))), int(stated.group(1))
+            if count < npts:
+                where = f"{statement.file}:{statement.line}"
+                said = f"loadshape.{statement.name} has {count} values for npts={npts}; the rest is zero"
+                self.build.note("IMP-050", said, where)
+        for name, shape in self.raw.items():
+            values = np.array(numbers(shape, "pmult"))
+            if values.size > 1 and values[-1] == 0.0 and scanned.objects.get(f"loadshape.{name}"):
+                tail = values.size - int(np.flatnonzero(values).max(initial=-1)) - 1
+                already = any(f"loadshape.{name} " in n.text for n in self.build.notes if n.code == "IMP-050")
+                from_file = any(
+                    s.cls == "loadshape" and s.name == name and "file" in s.text.lower() for s in scanned.statements
+                )
+                if from_file and not already and tail > values.size // 2:
+                    text_ = f"loadshape.{name} ends with {tail} zeros of {values.size}: are values missing in its file?"
+                    self.build.note("IMP-050", text_, scanned.where(f"loadshape.{name}"))
+
+
+def _resample(values: FloatArray, interval: float, hours: FloatArray, horizon: Horizon, first: int) -> FloatArray:
+    edges = (first + np.concatenate([[0.0], np.cumsum(horizon.step_h / horizon.step_h[0])])) * horizon.step_h[0]
+    if values.size == 0:
+        return np.ones(horizon.n_steps)
+    if interval <= 0 and hours.size == values.size:
+        # points at given hours: linear between them, mean by a fine grid
+        fine = np.linspace(edges[:-1], edges[1:], 21, axis=1)
+        return np.asarray(np.interp(fine, hours, values).mean(axis=1), dtype=float)
+    interval = interval or 1.0
+    total = np.concatenate([[0.0], np.cumsum(values) * interval])
+    span = interval * values.size
+    turns = np.floor(edges / span + 1e-12)
+    inside = np.interp(edges - turns * span, np.arange(values.size + 1) * interval, total)
+    whole = turns * total[-1] + inside
+    return np.asarray(np.diff(whole) / np.diff(edges), dtype=float)
+
+
+def curve_value(build: Build, name: str, x: float) -> float | None:
+    """Value of an XYCurve at x, straight lines between its points and beyond them; None when there is none."""
+    for curve in build.model.objects("xycurve"):
+        if str(curve["name"]).lower() != name:
+            continue
+        xs, ys = np.array(numbers(curve, "xarray")), np.array(numbers(curve, "yarray"))
+        if xs.size < 2 or xs.size != ys.size:
+            return float(ys[0]) if ys.size else None
+        k = int(np.clip(np.searchsorted(xs, x) - 1, 0, xs.size - 2))
+        return float(ys[k] + (ys[k + 1] - ys[k]) * (x - xs[k]) / (xs[k + 1] - xs[k]))
+    return None
+
+
+__all__ = ["KINDS", "HorizonKind", "Shapes", "curve_value"]

@@ -1,0 +1,216 @@
+"""Which parts of an OpenDSS model are live, and the buses of the case."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+
+import numpy as np
+
+from lateral.devices.base import Device, ShuntDevice
+from lateral.io.opendss.map_build import SQRT3, Build, number
+from lateral.io.opendss.map_wires import winding_base_kv
+from lateral.network.feeder import Bus, Line, Shunt, Switch, Transformer
+from lateral.network.schema import Element, Terminals
+
+Node = tuple[str, int]
+Wire = Line | Switch | Transformer | Shunt
+
+#: First conductor number that is not a phase.
+FIRST_NEUTRAL = 4
+#: Below this voltage at the solved point a conductor is taken for a neutral, pu.
+NEUTRAL_PU = 0.3
+
+
+def bus_bases(build: Build) -> dict[str, float]:
+    """Line-to-ground base of every bus, kV: as the files set it, else carried on from sources and transformers."""
+    base = {name: bus.kv_base for name, bus in build.model.buses.items() if bus.kv_base > 0}
+    missing = [name for name in build.model.buses if name not in base]
+    if not missing:
+        return base
+    for properties in build.model.objects("vsource"):
+        element = build.model.elements.get(f"vsource.{str(properties['name']).lower()}")
+        if element is not None and element.nodes:
+            kv = number(properties, "basekv")
+            base.setdefault(element.buses[0], kv if element.phases == 1 else kv / SQRT3)
+    near: dict[str, list[tuple[str, float]]] = {}
+    for wire in (*build.lines, *build.switches):
+        near.setdefault(wire.bus_from, []).append((wire.bus_to, 0.0))
+        near.setdefault(wire.bus_to, []).append((wire.bus_from, 0.0))
+    for t in build.transformers:
+        for k, winding in enumerate(t.windings):
+            for other in t.windings:
+                near.setdefault(other.bus, []).append((winding.bus, winding_base_kv(t, k)))
+    queue = deque(base)
+    while queue:
+        name = queue.popleft()
+        for other, kv in near.get(name, ()):
+            if other not in base:
+                base[other] = kv or base[name]
+                queue.append(other)
+    for name in missing:
+        if name not in base:
+            volts = [abs(build.voltage(name, n)) for n in build.model.buses[name].nodes]
+            base[name] = max(volts, default=0.0) / 1e3 or 1.0
+    build.note("IMP-053", f"{len(missing)} buses have no voltage base in the files; it is that of their transformer")
+    return base
+
+
+def keep_live(build: Build) -> dict[str, Terminals]:
+    """Leave out everything without a path to a source; conductors of every bus that stays."""
+    alive = _live_nodes(build)
+    conductors: dict[str, list[int]] = {}
+    for bus, node in alive:
+        conductors.setdefault(bus, []).append(node)
+    build.lines = [x for x in build.lines if _kept(build, x, alive, (x.bus_from, x.conductors_from))]
+    build.shunts = [x for x in build.shunts if _kept(build, x, alive, (x.bus, x.conductors))]
+    build.transformers = [
+        x for x in build.transformers if _kept(build, x, alive, (x.windings[0].bus, x.windings[0].terminals))
+    ]
+    build.switches = [cut for x in build.switches if (cut := _live_switch(build, x, alive)) is not None]
+    build.devices = [cut for x in build.devices if (cut := _live_device(build, x, alive)) is not None]
+    dead = [b for b in build.model.buses if b not in conductors]
+    if dead:
+        some = ", ".join(dead[:5]) + (", ..." if len(dead) > 5 else "")
+        gone = sum(e.code == "IMP-021" for e in build.entries.values())
+        build.note("IMP-021", f"{len(dead)} buses without a path to a source are left out, with {gone} elements: {some}")
+    for name, bus in build.model.buses.items():
+        lost = [n for n in bus.nodes if n > 0 and name in conductors and n not in conductors[name]]
+        if lost:
+            build.note("IMP-055", f"bus {name}: conductors {', '.join(map(str, lost))} have no path to a source")
+    return {bus: tuple(sorted(nodes)) for bus, nodes in conductors.items()}
+
+
+def _live_nodes(build: Build) -> set[Node]:
+    """Nodes with a path to a source: over wires, and between conductors over what is connected across them."""
+    group: dict[Node, Node] = {}
+
+    def find(node: Node) -> Node:
+        group.setdefault(node, node)
+        root = node
+        while group[root] != root:
+            root = group[root]
+        while group[node] != root:
+            group[node], node = root, group[node]
+        return root
+
+    def join(nodes: list[Node]) -> None:
+        if nodes:
+            first = find(nodes[0])
+            for other in nodes[1:]:
+                group[find(other)] = first
+
+    for wire in (*build.lines, *(s for s in build.switches if s.closed)):
+        ends = [(wire.bus_from, c) for c in wire.conductors_from] + [(wire.bus_to, c) for c in wire.conductors_to]
+        join([e for e in ends if e[1] > 0])
+    for t in build.transformers:
+        join([(w.bus, c) for w in t.windings for c in w.terminals if c > 0])
+    for s in build.shunts:
+        join([(s.bus, c) for c in s.conductors if c > 0])
+    for device in build.devices:
+        if isinstance(device, ShuntDevice):
+            for a, b in device.ports:
+                join([(device.bus, c) for c in (a, b) if c > 0])
+    roots = set()
+    for device in build.devices:
+        if device.kind == "source" and isinstance(device, Device):
+            roots |= {find((device.bus, c)) for c in device.conductors}  # type: ignore[attr-defined]
+    for name, bus in build.model.buses.items():
+        for n in bus.nodes:
+            if n > 0:
+                find((name, n))
+    return {node for node in list(group) if find(node) in roots}
+
+
+def _kept(build: Build, element: Wire, alive: set[Node], end: tuple[str, Terminals]) -> bool:
+    bus, conductors = end
+    if any((bus, c) in alive for c in conductors if c > 0):
+        return True
+    _isolated(build, element)
+    return False
+
+
+def _isolated(build: Build, element: Element) -> None:
+    source = build.origin.get(element.label, element.label)
+    build.entries.pop(source, None)
+    build.record(source, "ignored", "IMP-021", "no path to a source")
+    build.dispatch.pop(element.label, None)
+
+
+def _live_switch(build: Build, switch: Switch, alive: set[Node]) -> Switch | None:
+    pairs = list(zip(switch.conductors_from, switch.conductors_to, strict=True))
+    keep = [k for k, (a, b) in enumerate(pairs) if (switch.bus_from, a) in alive and (switch.bus_to, b) in alive]
+    if len(keep) == len(pairs):
+        return switch
+    if not keep:
+        _isolated(build, switch)
+        return None
+    cut = np.ix_(keep, keep)
+    build.record(
+        build.origin[switch.label], "approximated", "IMP-015", "conductors without a path to a source are left out"
+    )
+    return dataclasses.replace(
+        switch,
+        conductors_from=tuple(pairs[k][0] for k in keep),
+        conductors_to=tuple(pairs[k][1] for k in keep),
+        r_ohm=switch.r_ohm[cut],
+        x_ohm=switch.x_ohm[cut],
+        b_us=None if switch.b_us is None else switch.b_us[cut],
+    )
+
+
+def _live_device(build: Build, device: Element, alive: set[Node]) -> Element | None:
+    if device.kind == "regulator":
+        names = {t.name for t in build.transformers}
+        if device.transformer in names:  # type: ignore[attr-defined]
+            return device
+        _isolated(build, device)
+        return None
+    if not isinstance(device, ShuntDevice):
+        return device
+    good = [p for p in device.ports if all((device.bus, c) in alive for c in p if c > 0)]
+    if len(good) == len(device.ports):
+        return device
+    if not good or device.connection != "wye":
+        _isolated(build, device)
+        return None
+    share = len(good) / len(device.ports)
+    changes: dict[str, object] = {"terminals": (*(a for a, _ in good), device.terminals[-1])}
+    for key in ("p_kw", "q_kvar", "q_total_kvar", "p_rated_kw", "s_max_kva", "p_charge_max_kw", "p_discharge_max_kw"):
+        value = getattr(device, key, None)
+        if value is not None:
+            changes[key] = value * share
+    source = build.origin[device.label]
+    lost = len(device.ports) - len(good)
+    said = f"{lost} of its {len(device.ports)} phases have no path to a source; their share of the power is left out"
+    build.record(source, "approximated", "IMP-015", said)
+    return dataclasses.replace(device, **changes)  # type: ignore[arg-type]
+
+
+def make_buses(build: Build, conductors: dict[str, Terminals], base: dict[str, float]) -> tuple[Bus, ...]:
+    """The buses of the case, in the engine's order."""
+    buses = []
+    for name, data in build.model.buses.items():
+        if name not in conductors:
+            continue
+        phases = [c for c in conductors[name] if c < FIRST_NEUTRAL]
+        if build.model.reference is not None:
+            phases = [c for c in phases if abs(build.voltage(name, c)) >= NEUTRAL_PU * 1e3 * base[name]]
+        limits = (0.95, 1.05) if phases else (0.0, float("inf"))
+        buses.append(
+            Bus(
+                name=name,
+                conductors=conductors[name],
+                v_base_kv=base[name],
+                v_min_pu=limits[0],
+                v_max_pu=limits[1],
+                x=data.x if data.has_xy else float("nan"),
+                y=data.y if data.has_xy else float("nan"),
+            )
+        )
+    return tuple(buses)
+
+
+
+
+__all__ = ["bus_bases", "keep_live", "make_buses"]

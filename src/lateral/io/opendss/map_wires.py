@@ -1,0 +1,258 @@
+"""Lines, switches, reactors, faults and transformers of an OpenDSS model, as wires of a feeder.
+
+Matrices are what the engine itself solves with: the primitive admittance of each element. For a line of n conductors
+with totals Z and B it is ``[[Z^-1 + jB/2, -Z^-1], [-Z^-1, Z^-1 + jB/2]]``, so ``Z`` and ``B`` come back from it
+whatever they were made of (line codes, sequence values, geometry and wire data, another base frequency).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lateral.io.opendss.engine import ElementData
+from lateral.io.opendss.map_build import SQRT3, Build, Properties, number, numbers, reduce_to_nodes, text
+from lateral.network.feeder import Line, Shunt, Switch, Transformer, Winding
+from lateral.network.schema import ComplexArray, FloatArray
+
+#: km per unit of length; ``none`` is taken as it is.
+_KM = {
+    "mi": 1.609344,
+    "kft": 0.3048,
+    "km": 1.0,
+    "m": 1e-3,
+    "ft": 3.048e-4,
+    "in": 2.54e-5,
+    "cm": 1e-5,
+    "mm": 1e-6,
+    "none": 0.0,
+}
+
+
+def map_lines(build: Build) -> None:
+    """Lines and switches."""
+    groups: dict[int, list[tuple[str, Properties, ElementData]]] = {}
+    for name, properties, element in build.live("line"):
+        groups.setdefault(element.conductors, []).append((name, properties, element))
+    done = {}
+    for members in groups.values():
+        z, b = _series_and_charging(build, members)
+        for k, (name, properties, element) in enumerate(members):
+            done[name] = (properties, element, z[k], b[k])
+    for properties in build.model.objects("line"):  # the order of the files
+        name = str(properties["name"]).lower()
+        if name in done:
+            _line(build, name, *done[name])
+
+
+def _series_and_charging(
+    build: Build, members: Sequence[tuple[str, Properties, ElementData]]
+) -> tuple[ComplexArray, FloatArray]:
+    """Impedance (ohm) and susceptance (uS) matrices of lines of as many conductors, shape (m, n, n)."""
+    n = members[0][2].conductors
+    omega = 2.0 * np.pi * build.model.base_frequency_hz
+    stated = [build.model.lines[name] for name, _, _ in members]
+    z = np.array([s.z_ohm for s in stated], dtype=complex).reshape(-1, n, n)
+    b = omega * 1e-3 * np.array([s.c_nf for s in stated], dtype=float).reshape(-1, n, n)
+    whole = [k for k, (_, _, e) in enumerate(members) if e.yprim is not None and not e.is_open]
+    if not whole:
+        return z, b
+    y = np.array([members[k][2].yprim for k in whole]).reshape(-1, 2 * n, 2 * n)
+    series = -y[:, :n, n:]
+    with np.errstate(all="ignore"):
+        size = np.abs(series).max(axis=(1, 2))
+        try:
+            off = np.abs(np.linalg.inv(z[whole]) - series).max(axis=(1, 2)) / size
+        except np.linalg.LinAlgError:
+            off = np.full(len(whole), np.inf)
+        charging = 2e6 * (y[:, :n, :n] - series).imag
+        # what is left of Z^-1 after a difference is noise of this size
+        floor = 1e-6 * np.abs(b[whole]).max(axis=(1, 2)) + 1e-9 * 1e6 * size + 1e-12
+        off_b = np.abs(charging - b[whole]).max(axis=(1, 2)) > floor
+    for at, k in enumerate(whole):
+        if not off[at] < 1e-10:
+            z[k] = np.linalg.inv(series[at])
+        if off_b[at]:
+            b[k] = charging[at]
+    return z, b
+
+
+def _line(
+    build: Build, name: str, properties: Properties, element: ElementData, z: ComplexArray, b: FloatArray
+) -> None:
+    source = f"line.{name}"
+    a_nodes, b_nodes = element.nodes[0], element.nodes[1]
+    opened = {c - 1 for terminal in element.open_conductors for c in terminal}
+    is_switch = bool(properties.get("switch"))
+    keep = [k for k in range(element.conductors) if a_nodes[k] > 0 or b_nodes[k] > 0]
+    rating = number(properties, "normamps")
+    i_max = rating if rating > 0 else float("inf")
+    all_open = bool(opened) and opened >= set(keep)
+    if all_open or is_switch:
+        kept = keep if all_open else [k for k in keep if k not in opened]
+        switch = Switch(
+            name=name,
+            bus_from=element.buses[0],
+            bus_to=element.buses[1],
+            conductors_from=tuple(a_nodes[k] for k in kept),
+            conductors_to=tuple(b_nodes[k] for k in kept),
+            closed=not all_open,
+            r_ohm=z.real[np.ix_(kept, kept)],
+            x_ohm=z.imag[np.ix_(kept, kept)],
+            b_us=b[np.ix_(kept, kept)] if np.any(b) else None,
+            i_max_a=i_max,
+        )
+        build.switches.append(switch)
+        reason = "" if is_switch else "a line that is open on all conductors is an open switch; its charging is left out"
+        build.mapped(source, switch, code="IMP-001" if is_switch else "IMP-004", reason=reason)
+    else:
+        kept = [k for k in keep if k not in opened]
+        scale = _KM.get(text(properties, "units"), 0.0)
+        line = Line(
+            name=name,
+            bus_from=element.buses[0],
+            bus_to=element.buses[1],
+            conductors_from=tuple(a_nodes[k] for k in kept),
+            conductors_to=tuple(b_nodes[k] for k in kept),
+            r_ohm=z.real[np.ix_(kept, kept)],
+            x_ohm=z.imag[np.ix_(kept, kept)],
+            b_us=b[np.ix_(kept, kept)] if np.any(b) else None,
+            i_max_a=i_max,
+            length_km=number(properties, "length") * scale,
+        )
+        build.lines.append(line)
+        build.mapped(source, line)
+    if opened and not all_open:
+        which = ", ".join(str(k + 1) for k in sorted(opened))
+        build.record(source, "approximated", "IMP-014", f"open conductors {which} are left out, with their charging")
+
+
+def map_series_and_shunts(build: Build) -> None:
+    """Reactors and faults: series ones are lines, those on one bus are shunts."""
+    for cls in ("reactor", "fault"):
+        for name, properties, element in build.live(cls):
+            two_terminal(build, cls, name, properties, element)
+
+
+def two_terminal(build: Build, cls: str, name: str, properties: Properties, element: ElementData) -> None:
+    """Any linear element of one or two terminals, by the engine's own admittance matrix."""
+    source, label = f"{cls}.{name}", f"{cls}_{name}"
+    if element.yprim is None:
+        build.record(source, "ignored", "IMP-040", "the engine gives no admittance matrix for it")
+        return
+    if element.is_open:
+        build.record(source, "ignored", "IMP-014", "it has open conductors; taken as open")
+        return
+    buses = {bus for bus, nodes in zip(element.buses, element.nodes, strict=True) if any(nodes)}
+    if len(buses) < 2:
+        nodes, y = reduce_to_nodes(element, element.yprim)
+        if not nodes:
+            build.record(source, "ignored", "IMP-003", "both ends are ground")
+            return
+        shunt = Shunt(
+            name=label,
+            bus=nodes[0][0],
+            conductors=tuple(node for _, node in nodes),
+            g_us=1e6 * y.real,
+            b_us=1e6 * y.imag,
+        )
+        build.shunts.append(shunt)
+        build.mapped(source, shunt)
+        return
+    n = element.conductors
+    y = element.yprim
+    series = -y[:n, n:]
+    ends = np.column_stack(element.nodes)
+    if np.any(ends == 0):
+        build.record(source, "ignored", "IMP-040", "a series element with some grounded ends")
+        return
+    rest = np.abs(y[:n, :n] - series).max()
+    z = np.linalg.inv(series)
+    rating = number(properties, "normamps")
+    line = Line(
+        name=label,
+        bus_from=element.buses[0],
+        bus_to=element.buses[1],
+        conductors_from=element.nodes[0],
+        conductors_to=element.nodes[1],
+        r_ohm=z.real,
+        x_ohm=z.imag,
+        i_max_a=rating if rating > 0 else float("inf"),
+    )
+    build.lines.append(line)
+    if rest > 1e-9 * np.abs(series).max():
+        build.mapped(source, line)
+        build.record(source, "approximated", "IMP-016", "its admittance to ground is left out")
+    else:
+        build.mapped(source, line)
+
+
+# ---------------------------------------------------------------------------------------------------- transformers
+
+
+def map_transformers(build: Build) -> None:
+    """Transformers, with the taps of the solved point."""
+    for name, properties, element in build.live("transformer"):
+        source = f"transformer.{name}"
+        if element.phases > 3:
+            build.record(source, "ignored", "IMP-040", f"{element.phases} phases")
+            continue
+        transformer = _transformer(name, properties, element)
+        build.transformers.append(transformer)
+        build.mapped(source, transformer)
+        if element.is_open:
+            build.record(source, "approximated", "IMP-014", "it has open conductors; taken as closed")
+    for name, _, _ in build.live("autotrans"):
+        build.record(f"autotrans.{name}", "ignored", "IMP-040", "autotransformers have no counterpart")
+
+
+def _transformer(name: str, properties: Properties, element: ElementData) -> Transformer:
+    kvs, kvas, taps = numbers(properties, "kvs"), numbers(properties, "kvas"), numbers(properties, "taps")
+    rs, r_n, x_n = numbers(properties, "%rs"), numbers(properties, "rneut"), numbers(properties, "xneut")
+    conns = [str(c).lower() for c in properties["conns"]]
+    n = element.phases
+    windings = []
+    for k, nodes in enumerate(element.nodes):
+        delta = conns[k] not in ("wye", "y", "ln")
+        # The engine gives a three-phase delta one conductor more than it has corners.
+        width = (n if n == 3 else n + 1) if delta else n + 1
+        windings.append(
+            Winding(
+                bus=element.buses[k],
+                terminals=tuple(nodes[:width]),
+                connection="delta" if delta else "wye",
+                v_rated_kv=kvs[k],
+                s_rated_kva=kvas[k],
+                r_percent=rs[k],
+                tap=taps[k],
+                r_neutral_ohm=r_n[k] if k < len(r_n) else -1.0,
+                x_neutral_ohm=x_n[k] if k < len(x_n) else 0.0,
+            )
+        )
+    normal = number(properties, "normhkva")
+    pairs = len(windings) * (len(windings) - 1) // 2
+    return Transformer(
+        name=name,
+        n_phases=n,
+        windings=tuple(windings),
+        x_percent=tuple(numbers(properties, "xscarray")[:pairs]),
+        no_load_loss_percent=number(properties, "%noloadloss"),
+        magnetizing_percent=number(properties, "%imag"),
+        antifloat_ppm=number(properties, "ppm_antifloat", 1.0),
+        delta_lead=text(properties, "leadlag") in ("lead", "euro"),
+        s_max_kva=normal if normal > 0 else kvas[0],
+        bank=text(properties, "bank"),
+    )
+
+
+def winding_base_kv(transformer: Transformer, k: int) -> float:
+    """Line-to-ground base that a winding suggests for its bus, kV."""
+    winding = transformer.windings[k]
+    grounded = 0 in winding.terminals
+    if transformer.n_phases > 1 or not grounded:
+        return winding.v_rated_kv / SQRT3
+    return winding.v_rated_kv
+
+
+__all__ = ["map_lines", "map_series_and_shunts", "map_transformers", "two_terminal", "winding_base_kv"]

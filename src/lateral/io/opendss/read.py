@@ -1,0 +1,243 @@
+"""Read an OpenDSS model: the engine solves it, a `Case` holds its operating point, a report says what became of it.
+
+The operating point is the engine's own solution with the controls of the files: regulators and switched capacitors
+are read at the taps and steps at which they came to rest, and stay there. The power flow of the case (see
+`lateral.baseline`) reproduces the engine's voltages at that point; `ImportReport.reference` holds them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from lateral.case import Case
+from lateral.errors import CaseError, Fault
+from lateral.io.opendss.engine import EngineModel, read_engine
+from lateral.io.opendss.map_build import Build, reduce_to_nodes
+from lateral.io.opendss.map_der import InverterQ, map_pv, map_storage
+from lateral.io.opendss.map_devices import map_capacitors, map_generators, map_loads, map_regulators, map_sources
+from lateral.io.opendss.map_passive import capacitor_steps, map_passive, record_the_rest
+from lateral.io.opendss.map_shapes import HorizonKind, Shapes
+from lateral.io.opendss.map_topology import bus_bases, keep_live, make_buses
+from lateral.io.opendss.map_wires import map_lines, map_series_and_shunts, map_transformers
+from lateral.io.opendss.report import EngineReference, ImportNote, ImportReport
+from lateral.network.admittance import primitives
+from lateral.network.feeder import Feeder
+
+#: Relative difference of an element's admittance to the engine's above which it is reported.
+PRIMITIVE_TOLERANCE = 1e-6
+
+
+def read(
+    master: Path | str,
+    *,
+    root: Path | str | None = None,
+    horizon: HorizonKind = "snapshot",
+    n_steps: int | None = None,
+    step_h: float | None = None,
+    first: int = 0,
+    inverter_q: InverterQ = "as_filed",
+    timeout_s: float = 120.0,
+) -> tuple[Case, ImportReport]:
+    """Read an OpenDSS master file.
+
+    With ``horizon="snapshot"`` (the default, whatever the files' own solution mode is) the case has one step of one
+    hour, which is exactly the solved operating point: loads at their stated power times the load multiplier. With
+    ``"daily"``, ``"yearly"`` or ``"duty"`` the steps follow the shapes of that study: by default one day in steps of
+    the interval that most elements' shapes have. Taps and capacitor steps are those of the snapshot in either case.
+
+    Args:
+        master: the .dss file to start from. It is untrusted: see `lateral.io.opendss.scan`.
+        root: folder that files may come from; default: the folder of ``master``.
+        horizon: ``snapshot``, or the study whose shapes make the steps.
+        n_steps: number of steps; default: one day, or the length of the shape when it is shorter.
+        step_h: length of a step, h; default: the interval of the shapes. Shapes are averaged over each step.
+        first: index of the first step, counted in steps of ``step_h`` from the beginning of the shapes.
+        inverter_q: ``as_filed`` holds PV systems at their stated power factor without curtailment (the operating
+            point reproduces); ``free`` makes their reactive power, and curtailment, a decision.
+        timeout_s: wall time for the engine, seconds.
+
+    Returns:
+        The case, and the report with every object of the source model.
+
+    Raises:
+        HostileFileError: the files ask for something forbidden; nothing was run.
+        CaseError: the files have errors, or the model has no operating point.
+        EngineError: the engine crashed or ran out of time or memory.
+        OptionError: a horizon that does not exist, or shapes that the model does not have.
+    """
+    return from_engine(
+        read_engine(master, root=root, timeout_s=timeout_s),
+        horizon=horizon,
+        n_steps=n_steps,
+        step_h=step_h,
+        first=first,
+        inverter_q=inverter_q,
+    )
+
+
+def from_engine(
+    model: EngineModel,
+    *,
+    horizon: HorizonKind = "snapshot",
+    n_steps: int | None = None,
+    step_h: float | None = None,
+    first: int = 0,
+    inverter_q: InverterQ = "as_filed",
+) -> tuple[Case, ImportReport]:
+    """The case and the report of a model that the engine has read; arguments and errors as in `read`."""
+    start = time.perf_counter()
+    build = Build(model)
+    _engine_notes(build)
+    shapes = Shapes(build, horizon, n_steps=n_steps, step_h=step_h, first=first)
+    map_lines(build)
+    map_series_and_shunts(build)
+    map_transformers(build)
+    base = bus_bases(build)
+    map_sources(build, base)
+    map_loads(build, shapes)
+    map_generators(build, shapes)
+    map_capacitors(build)
+    map_pv(build, shapes, inverter_q)
+    map_storage(build, shapes)
+    map_regulators(build)
+    if not any(d.kind == "source" for d in build.devices):
+        raise CaseError([_no_source(model)])
+    conductors = keep_live(build)
+    map_passive(build, shapes)
+    record_the_rest(build)
+    feeder = Feeder(
+        buses=make_buses(build, conductors, base),
+        lines=tuple(build.lines),
+        switches=tuple(build.switches),
+        transformers=tuple(build.transformers),
+        shunts=tuple(build.shunts),
+        frequency_hz=model.base_frequency_hz,
+    )
+    mapped = time.perf_counter()
+    worst = _compare_primitives(build, feeder)
+    case = Case(
+        name=model.circuit,
+        feeder=feeder,
+        devices=tuple(build.devices),
+        horizon=shapes.horizon,
+        profiles=shapes.profiles,
+        notes=f"OpenDSS circuit {model.circuit}: {model.point_text}. Taps and capacitor steps are held there.",
+        where=_where(build, case_labels=[e.label for e in (*feeder.elements, *build.devices)]),
+    )
+    done = time.perf_counter()
+    seconds = {**model.seconds, "map": mapped - start, "compare": done - mapped}
+    return case, _report(build, case, worst, seconds)
+
+
+def _no_source(model: EngineModel) -> Fault:
+    return Fault(
+        "IMP-060 no-source",
+        f"circuit.{model.circuit}",
+        "no voltage source that can be read",
+        "at least one Vsource from a bus to ground",
+        "Enable a source.",
+    )
+
+
+def _engine_notes(build: Build) -> None:
+    model = build.model
+    for note in model.notes:
+        build.note("IMP-051", note.message, note.where)
+    if model.point is None or not model.point.converged:
+        build.note("IMP-052", f"operating point: {model.point_text}")
+    elif model.reference is None or not model.reference.converged:
+        build.note("IMP-052", "the engine did not converge to 1e-8 with the controls held; no reference to compare with")
+
+
+def _where(build: Build, case_labels: list[str]) -> Mapping[str, str]:
+    out = {}
+    for label in case_labels:
+        source = build.origin.get(label)
+        place = build.model.where(source) if source else ""
+        if place:
+            out[label] = place
+    return out
+
+
+def _compare_primitives(build: Build, feeder: Feeder) -> float:
+    """Largest relative difference of an element's admittance to the engine's; larger ones are reported."""
+    worst = 0.0
+    for primitive in primitives(feeder):
+        source = build.origin.get(primitive.element.label, "")
+        element = build.model.elements.get(source)
+        if element is None or element.yprim is None or element.is_open:
+            continue
+        nodes, y = reduce_to_nodes(element, element.yprim)
+        if nodes != primitive.nodes:
+            if set(nodes) != set(primitive.nodes):
+                build.record(source, "approximated", "IMP-016", "it does not touch the engine's conductors")
+                continue
+            order = [nodes.index(n) for n in primitive.nodes]
+            y = y[np.ix_(order, order)]
+        scale = np.abs(y).max()
+        error = float(np.abs(y - primitive.y).max() / scale) if scale > 0 else 0.0
+        worst = max(worst, error)
+        if error > PRIMITIVE_TOLERANCE:
+            build.record(source, "approximated", "IMP-016", f"admittance differs from the engine's by {error:.2g}")
+    return worst
+
+
+def _report(build: Build, case: Case, worst: float, seconds: Mapping[str, float]) -> ImportReport:
+    model = build.model
+    taps = {
+        f"{r.transformer}:{r.winding}": t.windings[r.winding - 1].tap
+        for r in case.regulators
+        for t in case.feeder.transformers
+        if t.name == r.transformer
+    }
+    order = [f"{cls}.{str(o['name']).lower()}" for cls, objects in model.classes.items() for o in objects]
+    # an element that the engine lists twice under one name is one entry
+    entries = tuple(build.entries[name] for name in dict.fromkeys(order))
+    skipped = tuple(
+        ImportNote("skipped", f"{s.text}: {s.reason}", f"{s.file}:{s.line}") for s in model.scanned.skipped
+    )
+    return ImportReport(
+        master=model.scanned.master.name,
+        circuit=model.circuit,
+        operating_point=model.point_text,
+        taps=taps,
+        capacitor_steps=capacitor_steps(build),
+        converged=bool(model.point and model.point.converged),
+        entries=entries,
+        notes=tuple(build.notes),
+        skipped=skipped,
+        reference=_reference(build, case),
+        max_primitive_error=worst,
+        engine_version=model.engine_version,
+        seconds=seconds,
+    )
+
+
+def _reference(build: Build, case: Case) -> EngineReference | None:
+    state = build.model.reference
+    if state is None:
+        return None
+    alive = {(bus.name, c) for bus in case.feeder.buses for c in bus.conductors}
+    nodes, at = [], []
+    for k, name in enumerate(build.model.node_names):
+        bus, _, number = name.rpartition(".")
+        node = (bus, int(number))
+        if node in alive:
+            nodes.append(node)
+            at.append(k)
+    return EngineReference(
+        nodes=tuple(nodes),
+        v_volt=state.voltages[np.array(at, dtype=np.int64)],
+        source_kw=state.source_kw,
+        source_kvar=state.source_kvar,
+        losses_kw=state.losses_kw,
+        converged=state.converged,
+        dispatch=dict(build.dispatch),
+    )
+
+
+__all__ = ["from_engine", "read"]
