@@ -334,10 +334,11 @@ class _Writer:
     def master(self) -> str:
         case, feeder = self.case, self.case.feeder
         h = case.horizon
+        stamp = f", hash {case.hash}" if self.stamp else ""
+        start = h.times[0].isoformat() if h.n_steps else "-"
         head = [
             MARK,
-            f"! case {_plain(case.name)}{f', hash {case.hash}' if self.stamp else ''}, {len(feeder.buses)} buses, {h.n_steps} steps from "
-            f"{h.times[0].isoformat() if h.n_steps else '-'}",
+            f"! case {_plain(case.name)}{stamp}, {len(feeder.buses)} buses, {h.n_steps} steps from {start}",
             "! Impedances are totals (length=1, units=none). Taps are fixed: controlmode=off; RegControl objects are",
             "! here so that other tools see them. names.csv tells which element of the case is which object.",
         ]
