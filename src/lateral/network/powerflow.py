@@ -439,43 +439,71 @@ class _Pairs:
 class _Mixer:
     """Anderson acceleration of a fixed point (Anderson 1965), each step on its own.
 
-    Of the last corrections f_k at x_k the combination is taken whose linear prediction of the correction is least::
+    With the differences of the last few points x and corrections f, that combination is taken whose linear
+    prediction of the correction is least::
 
         x <- x + f - (dX + dF) gamma,   gamma = argmin |f - dF gamma|      over real gamma, voltages per unit
 
-    A step whose correction has grown to more than twice the last one starts anew from there.
+    A step whose correction has more than doubled forgets the past.
     """
 
     DEPTH = 5
 
     def __init__(self, volt: FloatArray) -> None:
-        self.weight = 1.0 / volt**2
-        self.x: list[ComplexArray] = []
-        self.f: list[ComplexArray] = []
+        self.per_volt = 1.0 / volt
+        self.x: ComplexArray | None = None
+        self.f = np.zeros((0, 0), dtype=complex)
+        self.size = np.zeros(0)
         self.steps = np.zeros(0, dtype=np.int64)
+        self.moves: list[ComplexArray] = []  # dX + dF, V
+        self.turns: list[ComplexArray] = []  # dF, pu
+        self.gram = np.zeros((0, 0, 0))
 
     def mix(self, x: ComplexArray, f: ComplexArray, steps: IntArray) -> ComplexArray:
-        """The next point for the given steps."""
-        if self.x and len(steps) != len(self.steps):
+        """The next point for the given steps, which are among those of the last call."""
+        if self.x is not None and len(steps) != len(self.steps):
             at = np.searchsorted(self.steps, steps)
-            self.x, self.f = [a[:, at] for a in self.x], [a[:, at] for a in self.f]
-        self.steps = steps
+            self.x, self.f, self.size, self.gram = self.x[:, at], self.f[:, at], self.size[at], self.gram[at]
+            self.moves, self.turns = ([a[:, at] for a in past] for past in (self.moves, self.turns))
+        g = self.per_volt * f
+        size = _dot(g, g)
         plain: ComplexArray = x + f
-        past_x, past_f = self.x, self.f
-        self.x, self.f = [*past_x, x][-self.DEPTH :], [*past_f, f][-self.DEPTH :]
-        if not past_x:
+        if self.x is None:
+            self.gram = np.zeros((len(steps), 0, 0))
+        else:
+            self._push(plain - (self.x + self.f), self.per_volt * (f - self.f), size > 4.0 * self.size)
+        self.x, self.f, self.size, self.steps = x, f, size, steps
+        if not self.turns:
             return plain
-        df = np.stack([f - a for a in past_f])
-        dx = np.stack([x - a for a in past_x])
-        wf = self.weight * f
-        gram = np.einsum("int,jnt->tij", df.conj(), self.weight * df).real
-        right = np.einsum("int,nt->ti", df.conj(), wf).real
-        ridge = 1e-14 * np.trace(gram, axis1=1, axis2=2)[:, None, None] + 1e-300
-        gamma = np.linalg.solve(gram + ridge * np.eye(len(past_x)), right[:, :, None])[:, :, 0]
-        size, last = (np.einsum("nt,nt->t", a.conj(), self.weight * a).real for a in (f, past_f[-1]))
-        gamma[(size > 4.0 * last) | ~np.isfinite(gamma).all(axis=1)] = 0.0
-        mixed: ComplexArray = plain - np.einsum("int,ti->nt", dx + df, gamma)
-        return mixed
+        m = len(self.turns)
+        right = np.stack([_dot(t, g) for t in self.turns], axis=1)
+        ridge = 1e-14 * np.trace(self.gram, axis1=1, axis2=2)[:, None, None] + 1e-300
+        gamma = np.linalg.solve(self.gram + ridge * np.eye(m), right[:, :, None])[:, :, 0]
+        gamma[~np.isfinite(gamma).all(axis=1)] = 0.0
+        for k, move in enumerate(self.moves):
+            plain -= move * gamma[:, k]
+        return plain
+
+    def _push(self, move: ComplexArray, turn: ComplexArray, worse: BoolArray) -> None:
+        if len(self.turns) == self.DEPTH - 1:
+            self.moves, self.turns, self.gram = self.moves[1:], self.turns[1:], self.gram[:, 1:, 1:]
+        if worse.any():
+            for past in (*self.moves, *self.turns, move, turn):
+                past[:, worse] = 0.0
+            self.gram[worse] = 0.0
+        self.moves, self.turns = [*self.moves, move], [*self.turns, turn]
+        m = len(self.turns)
+        row = np.stack([_dot(t, turn) for t in self.turns], axis=1)
+        gram = np.zeros((len(worse), m, m))
+        gram[:, : m - 1, : m - 1] = self.gram
+        gram[:, m - 1, :] = gram[:, :, m - 1] = row
+        self.gram = gram
+
+
+def _dot(a: ComplexArray, b: ComplexArray) -> FloatArray:
+    """Real inner product of each column."""
+    dot: FloatArray = np.einsum("nt,nt->t", a.real, b.real) + np.einsum("nt,nt->t", a.imag, b.imag)
+    return dot
 
 
 class _Problem:
