@@ -490,10 +490,17 @@ def _line_matrices(
             continue
         r, x, c = (np.asarray(line[key], dtype=np.float64) for key in ("rmatrix", "xmatrix", "cmatrix"))
         ratio = frequency_hz / float(line["basefreq"])
-        if abs(ratio - 1.0) > 1e-9 and not line["geometry"] and not line["spacing"]:
+        length = float(line["length"])
+        scaled = abs(ratio - 1.0) > 1e-9 and not line["geometry"] and not line["spacing"]
+        if scaled and element.yprim is not None and not element.is_open:
+            # The earth term depends on the order of the properties: take what the engine uses.
+            n = element.conductors
+            z = np.asarray(np.linalg.inv(-element.yprim[:n, n:]), dtype=np.complex128)
+            yield name, LineMatrices(z_ohm=z, c_nf=c * length)
+            continue
+        if scaled:
             earth = float(line["xg"]) / math.log(658.5 * math.sqrt(float(line["rho"]) / line["basefreq"]))
             x = (x - 0.5 * earth * math.log(ratio)) * ratio
             r = r + float(line["rg"]) * (ratio - 1.0)
         z = np.asarray(r + 1j * x, dtype=np.complex128)
-        length = float(line["length"])
         yield name, LineMatrices(z_ohm=z * length, c_nf=c * length)

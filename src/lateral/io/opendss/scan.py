@@ -161,6 +161,7 @@ def _abbreviations(names: Iterable[str]) -> dict[str, str]:
 
 
 _VERBS = {short: full.lower() for short, full in _abbreviations(COMMANDS).items()}
+_VERB_NAMES = sorted(name.lower() for name in COMMANDS if name[0].isalpha() and len(name) > 2)
 _OPTION_ORDER = [name.lower() for name in OPTIONS]
 _OPTIONS = {short: full.lower() for short, full in _abbreviations(OPTIONS).items()}
 _CLASSES = {name.lower(): name for name in PROPERTIES}
@@ -502,27 +503,26 @@ class _Scanner:
         except OSError as error:
             self.fault("SEC-010 not-a-file", element, str(error.strerror), "a readable file", "Check the file.")
             return None
-        with os.fdopen(handle, "rb") as stream:
-            status = os.fstat(stream.fileno())
+        try:
+            status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
-                self.fault(
-                    "SEC-010 not-a-file",
-                    element,
-                    "a folder, device or pipe",
-                    "a regular file",
-                    "Name a regular file.",
-                )
+                found = "a folder, device or pipe"
+                self.fault("SEC-010 not-a-file", element, found, "a regular file", "Name a regular file.")
                 return None
-            if status.st_size > self.limits.file_bytes or self.bytes + status.st_size > self.limits.total_bytes:
+            size = status.st_size
+            if size > self.limits.file_bytes or self.bytes + size > self.limits.total_bytes:
                 self.fault(
                     "SEC-008 limit",
                     element,
-                    f"{status.st_size} bytes after {self.bytes} bytes of other files",
+                    f"{size} bytes after {self.bytes} bytes of other files",
                     f"{self.limits.file_bytes} per file, {self.limits.total_bytes} in all",
                     "Use smaller files or raise the limit.",
                 )
                 return None
-            content = stream.read(status.st_size)
+            with os.fdopen(os.dup(handle), "rb") as stream:
+                content = stream.read(size)
+        finally:
+            os.close(handle)
         self.bytes += len(content)
         return content
 
@@ -658,7 +658,7 @@ class _Scanner:
                 f"command {_short(value)}",
                 line,
                 "a command of OpenDSS",
-                _near(value, COMMANDS),
+                _near(value.lower(), _VERB_NAMES),
             )
             return
         self._run_verb(verb, params[1:], line)
@@ -876,7 +876,7 @@ class _Scanner:
                 f"property {_short(path)}",
                 line,
                 "a command, or a property of an object",
-                _near(path, COMMANDS),
+                _near(path.lower(), _VERB_NAMES),
             )
             return
         cls, name = self.cls, self.name
