@@ -212,12 +212,22 @@ class _View:
         return {k: float(np.abs(v).max()) for k, v in self.profiles.items() if np.isfinite(v).all()}
 
     @cached_property
+    def wires(self) -> Feeder:
+        """The feeder less what cannot be followed: transformers without windings, switches neither open nor closed."""
+        windings = _TYPES["tuple[Winding, ...]"][0]
+        return replace(
+            self.feeder,
+            switches=tuple(s for s in self.feeder.switches if _is_flag(s.closed)),
+            transformers=tuple(t for t in self.feeder.transformers if windings(t.windings)),
+        )
+
+    @cached_property
     def roots(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(s.bus for s in self.sound(Source) if s.bus in self.bus_names))
 
     @cached_property
     def tree(self) -> topology.Tree:
-        return topology.spanning_tree(self.feeder, self.roots)
+        return topology.spanning_tree(self.wires, self.roots)
 
     @cached_property
     def load_kw(self) -> dict[str, float]:
@@ -679,7 +689,7 @@ def _no_source(view: _View) -> Iterator[Fault]:
 
 def _unknown_buses(view: _View) -> Iterator[Fault]:
     known = view.bus_names
-    for e in view.elements:
+    for e in view.elements if known else ():
         if isinstance(e, Bus):
             continue
         if isinstance(e, Transformer):
@@ -755,7 +765,7 @@ def _islands(view: _View) -> Iterator[Fault]:
     reached = set(view.tree.order)
     if len(reached) == len(view.bus_names):
         return
-    for buses in topology.components(view.feeder):
+    for buses in topology.components(view.wires):
         if buses[0] in reached:
             continue
         lost = sum(view.load_kw.get(b, 0.0) for b in buses)
@@ -777,7 +787,7 @@ def _dead_conductors(view: _View) -> Iterator[Fault]:
     if not view.roots or view.mistyped:
         return
     fed = [(s.bus, c) for s in view.sound(Source) for c in s.conductors]
-    live = topology.energised(view.feeder, fed)
+    live = topology.energised(view.wires, fed)
     for name in view.tree.order:
         dead = sorted(c for c in view.conductors.get(name, ()) if c in (1, 2, 3) and (name, c) not in live)
         if dead:
@@ -791,13 +801,15 @@ def _dead_conductors(view: _View) -> Iterator[Fault]:
 
 
 def _loops(view: _View) -> Iterator[Fault]:
-    for branches in topology.loops(view.feeder, view.roots):
+    for branches in topology.loops(view.wires, view.roots):
+        switches = [b for b in branches if b.startswith("switch.")]
+        way = f"Open {_names(switches)}" if switches else "Open or remove a branch of the loop"
         yield _fault(
             "NET-004",
-            branches[0],
+            (switches or branches)[0],
             f"a loop of {len(branches)} branches: {_names(branches)}",
             "a radial feeder",
-            "Open a switch or remove a branch of the loop, or choose a formulation that takes loops.",
+            f"{way}, or choose a formulation that takes loops.",
         )
 
 
@@ -805,7 +817,7 @@ def _two_sources(view: _View) -> Iterator[Fault]:
     at: dict[str, Source] = {s.bus: s for s in reversed(view.sound(Source))}
     if len(at) < 2:
         return
-    for buses in topology.components(view.feeder):
+    for buses in topology.components(view.wires):
         feeding = [at[b].label for b in buses if b in at]
         if len(feeding) > 1:
             action = "Remove a source, open a switch between them, or choose a formulation that takes loops."
@@ -903,7 +915,7 @@ def _rated_range(base: float, *, three_phase: bool, to_ground: bool) -> tuple[fl
 
 
 def _feeder_numbers(view: _View) -> Iterator[Fault]:
-    label, feeder = f"case.{view.case.name}", view.feeder
+    label, feeder, alpha = f"case.{view.case.name}", view.feeder, view.case.alpha_usd_per_kwh
     values: tuple[tuple[str, object, bool, str], ...] = (
         ("n_phases", feeder.n_phases, _is_int(feeder.n_phases) and 1 <= feeder.n_phases <= 3, "1, 2 or 3"),
         ("frequency_hz", feeder.frequency_hz, _positive(feeder.frequency_hz), "a frequency above 0 Hz"),
@@ -911,8 +923,8 @@ def _feeder_numbers(view: _View) -> Iterator[Fault]:
         ("balanced", feeder.balanced, _is_flag(feeder.balanced), "True or False"),
         (
             "alpha_usd_per_kwh",
-            view.case.alpha_usd_per_kwh,
-            _positive(view.case.alpha_usd_per_kwh) or view.case.alpha_usd_per_kwh == 0,
+            alpha,
+            _positive(alpha) or (_is_number(alpha) and alpha == 0.0),
             "a price of at least 0 $/kWh",
         ),
     )
@@ -1245,30 +1257,27 @@ def _device_size(view: _View) -> Iterator[Fault]:
     """Every rating of a device in kW, kvar or kVA as a current through one of its ports."""
     total = sum(view.load_kw.values())
     n_phases = _multiplicity(view)
-    for part in view.parts:
-        rated = [f for f in part.fields if f.type == "float" and f.spec.unit in ("kW", "kvar", "kVA")]
-        columns = [part.column(f.name) for f in rated]
-        for k, d in enumerate(part.objects):
-            if not isinstance(d, ShuntDevice) or not isinstance(d.bus, str) or not isinstance(d.terminals, tuple):
+    for d in view.sound(ShuntDevice):
+        base = view.v_base.get(d.bus)
+        if base is None:
+            continue
+        ports = max(1, len(d.terminals) - (1 if d.connection == "wye" else 0)) * n_phases
+        own: type = type(d)
+        for f in _fields(own):
+            if f.type != "float" or f.spec.unit not in ("kW", "kvar", "kVA"):
                 continue
-            base = view.v_base.get(d.bus)
-            if base is None:
-                continue
-            ports = max(1, len(d.terminals) - (1 if d.connection == "wye" else 0)) * n_phases
-            for f, column in zip(rated, columns, strict=True):
-                if not _is_number(column[k]):
-                    continue
-                size = abs(float(column[k]))
-                amps = size / (ports * base)
-                share = not isinstance(d, Load) and 0.0 < total * _LARGE_SHARE < size and amps > _LARGE_CURRENT_A
-                if math.isfinite(amps) and (amps > _MAX_CURRENT_A or share):
-                    versus = f", {size / total:.3g} times all loads" if share else ""
-                    found = f"{_show(column[k])}: {amps:.4g} A at {base:.4g} kV to ground{versus}"
-                    allowed = f"at most {_LARGE_CURRENT_A if share else _MAX_CURRENT_A:g} A per port"
-                    unit = f.spec.unit
-                    action = f"{unit.removeprefix('k')} given as {unit}? Correct the rating or the voltage base."
-                    yield _fault("UNI-003", part.labels[k], f"{f.name} = {found}", allowed, action)
-                    break
+            value = getattr(d, f.name)
+            size = abs(float(value)) if value is not None else 0.0
+            amps = size / (ports * base)
+            share = not isinstance(d, Load) and 0.0 < total * _LARGE_SHARE < size and amps > _LARGE_CURRENT_A
+            if math.isfinite(amps) and (amps > _MAX_CURRENT_A or share):
+                versus = f", {size / total:.3g} times all loads" if share else ""
+                found = f"{f.name} = {_show(value)}: {amps:.4g} A at {base:.4g} kV to ground{versus}"
+                allowed = f"at most {_LARGE_CURRENT_A if share else _MAX_CURRENT_A:g} A per port"
+                unit = f.spec.unit
+                action = f"{unit.removeprefix('k')} given as {unit}? Correct the rating or the voltage base."
+                yield _fault("UNI-003", d.label, found, allowed, action)
+                break
 
 
 def _voltage_drop(view: _View) -> Iterator[Fault]:

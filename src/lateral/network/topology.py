@@ -9,6 +9,7 @@ Names of buses that do not exist are passed over here; `lateral.check` reports t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -109,33 +110,44 @@ def loops(feeder: Feeder, roots: Sequence[str] = ()) -> tuple[tuple[str, ...], .
 
 
 def energised(feeder: Feeder, fed: Iterable[Node]) -> frozenset[Node]:
-    """The conductors with a path to one of the conductors ``fed``.
+    """The conductors that the conductors ``fed`` reach.
 
-    Lines and switches join conductor to conductor. A transformer is taken to join all its conductors with each other,
-    which errs on the side of energised. Conductors 0 (ground) and -1 join nothing.
+    Lines and switches join conductor to conductor, both ways. A transformer feeds every conductor of a winding from any
+    conductor of a winding that is nearer to the source, never back, and never one conductor from another of the same
+    winding: a delta far out does not count as feeding a phase that is missing upstream.
     """
+    starts = list(fed)
+    near = {bus: k for k, bus in enumerate(spanning_tree(feeder, [bus for bus, _ in starts]).order)}
     index: dict[Node, int] = {}
     tail: list[int] = []
     head: list[int] = []
 
-    def node(bus: str, conductor: int) -> int:
-        return index.setdefault((bus, conductor), len(index))
+    def join(a: Node, b: Node) -> None:
+        tail.append(index.setdefault(a, len(index)))
+        head.append(index.setdefault(b, len(index)))
 
     branches: tuple[Line | Switch, ...] = (*feeder.lines, *(s for s in feeder.switches if s.closed))
     for branch in branches:
-        for a, b in zip(branch.conductors_from, branch.conductors_to, strict=False):
-            tail.append(node(branch.bus_from, a))
-            head.append(node(branch.bus_to, b))
+        for i, j in zip(branch.conductors_from, branch.conductors_to, strict=False):
+            join((branch.bus_from, i), (branch.bus_to, j))
+            join((branch.bus_to, j), (branch.bus_from, i))
     for transformer in feeder.transformers:
-        joined = [node(w.bus, c) for w in transformer.windings for c in w.terminals if c > 0]
-        tail.extend(joined[:1] * (len(joined) - 1))
-        head.extend(joined[1:])
-    live = [node(bus, c) for bus, c in fed]
+        known = [w for w in transformer.windings if w.bus in near]
+        for v, w in itertools.product(known, known):
+            if near[v.bus] < near[w.bus]:
+                for i, j in itertools.product(v.terminals, w.terminals):
+                    if i > 0 and j > 0:
+                        join((v.bus, i), (w.bus, j))
+    top: Node = ("", 0)  # feeds all starts, so that one search covers them; no bus has a conductor 0
+    for node in starts:
+        join(top, node)
+    if not starts:
+        return frozenset()
     n = len(index)
-    matrix = coo_matrix((np.ones(len(tail)), (tail, head)), shape=(n, n)) if n else csr_matrix((0, 0))
-    _, part = connected_components(matrix, directed=False)
-    parts = set(part[live].tolist())
-    return frozenset(key for key, k in zip(index, part.tolist(), strict=True) if k in parts)
+    matrix = coo_matrix((np.ones(len(tail)), (tail, head)), shape=(n, n)).tocsr()
+    reached = breadth_first_order(matrix, index[top], directed=True, return_predecessors=False)
+    nodes = list(index)
+    return frozenset(nodes[k] for k in reached.tolist()) - {top}
 
 
 def _closed(feeder: Feeder) -> Iterable[tuple[str, tuple[str, ...]]]:
