@@ -16,7 +16,7 @@ from lateral.baseline import nodal_problem, power_flow
 from lateral.case import Case
 from lateral.devices import PV, Battery, Capacitor, Load, Source
 from lateral.devices.load import MODELS
-from lateral.errors import CaseError, OptionError
+from lateral.errors import OptionError
 from lateral.network.feeder import Bus, Feeder, Line, Transformer, Winding
 from lateral.network.horizon import Horizon
 from lateral.units import Base
@@ -270,12 +270,41 @@ def test_a_dispatch_that_does_not_fit_is_refused():
         power_flow(case, pv_q=np.zeros((2, 1)))
 
 
-def test_an_island_is_said_to_be_one():
+def test_nodes_without_a_source_are_dead_and_said_to_be():
     case = two_bus()
-    island = Bus(name="far", conductors=(1,), v_base_kv=2.4)
-    case = case.with_(feeder=replace(case.feeder, buses=(*case.feeder.buses, island)))
-    with pytest.raises(CaseError, match="singular"):
-        power_flow(case)
+    far = tuple(Bus(name=n, conductors=(1,), v_base_kv=2.4) for n in ("far", "away", "alone"))
+    more = replace(case.feeder.lines[0], name="m", bus_from="far", bus_to="away")
+    feeder = replace(case.feeder, buses=(*case.feeder.buses, *far), lines=(*case.feeder.lines, more))
+    load = Load(name="lost", bus="away", p_kw=50.0)
+    result = power_flow(case.with_(feeder=feeder, devices=(*case.devices, load)))
+    assert result.all_converged
+    assert result.energized.tolist() == [True, True, False, False, False]
+    assert np.array_equal(result.v[2:], np.zeros((3, 1)))
+    assert np.allclose(result.v[:2], power_flow(case).v, rtol=1e-9)
+
+
+def test_a_floating_neutral_of_loads_alone():
+    feeder = Feeder(
+        buses=(Bus(name="s", conductors=(1, 2, 3, 4), v_base_kv=2.4),),
+    )
+    source = Source(
+        name="g", bus="s", conductors=(1, 2, 3), angle_deg=(0.0, -120.0, 120.0), r_ohm=np.eye(3), x_ohm=np.eye(3)
+    )
+    loads = tuple(
+        Load(name=f"l{k}", bus="s", terminals=(k, 4), p_kw=p, v_min_pu=0.5, model="constant_impedance")
+        for k, p in ((1, 30.0), (2, 20.0), (3, 10.0))
+    )
+    result = power_flow(Case(name="n", feeder=feeder, devices=(source, *loads), horizon=Horizon.regular(1)))
+    assert result.all_converged
+    drawn = sum((result.v[k, 0] - result.v[3, 0]) * 1e3 * (30.0, 20.0, 10.0)[k] / 2400**2 for k in range(3))
+    assert abs(drawn) < 1e-9
+
+
+def test_no_devices_but_a_source():
+    case = two_bus()
+    result = power_flow(case.with_(devices=case.devices[:1]))
+    assert result.all_converged
+    assert np.allclose(result.v, 2400.0)
 
 
 def test_every_load_model_is_known():

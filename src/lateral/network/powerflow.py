@@ -18,7 +18,8 @@ nominal admittance of the step in the matrix (compensation currents), damped. A 
 reported as not converged: no other answer is made up for it.
 
 Exact: nothing of the steady state at one frequency is neglected. A source without impedance fixes the voltages of
-its nodes (its rows leave the unknowns); no tiny impedance stands in for it.
+its nodes (its rows leave the unknowns); no tiny impedance stands in for it. Nodes that no source reaches are at zero
+volts, and ``energized`` says so.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 
 from lateral.errors import CaseError, Fault
@@ -65,7 +67,8 @@ class PortLoads:
         u > v_max             1 / v_max^2   (current part: 1 / v_max)
 
     Models 1, 3, 4 follow the power part there in p and q, model 8 each of its shares; models 6 and 7 hold
-    ``1 / v_min^2`` for p and 1 for q instead. A ZIP port below its cut-off draws nothing, through the step
+    ``1 / v_min^2`` for p and 1 for q instead (and q at its rated value below v_low too, where the engine takes the
+    profile's). A ZIP port below its cut-off draws nothing, through the step
     ``(1 + tanh(500 (u - v_cut))) / 2``.
 
     Attributes:
@@ -283,6 +286,7 @@ class PowerFlow:
             voltage base, kVA, shape (T,).
         sources_kva: complex power that each source gives at its terminals, total, shape (n_sources, T).
         losses_kw: losses of the wires, total, shape (T,).
+        energized: whether a source reaches each node, shape (n,); the others are at zero volts and draw nothing.
     """
 
     index: NodeIndex
@@ -293,6 +297,7 @@ class PowerFlow:
     mismatch_kva: FloatArray
     sources_kva: ComplexArray
     losses_kw: FloatArray
+    energized: BoolArray
 
     @cached_property
     def v_pu(self) -> ComplexArray:
@@ -347,8 +352,8 @@ def _floating(index: NodeIndex) -> CaseError:
                 "PF-001 singular network",
                 f"feeder of {len(index)} nodes",
                 "a nodal matrix without inverse",
-                "every node joined to a source",
-                "Look for buses without a path to a source, or an ungrounded winding without antifloat.",
+                "every node held by wires or loads",
+                "Look for an ungrounded winding without antifloat.",
             )
         ]
     )
@@ -535,8 +540,6 @@ class _Problem:
         self.y = y.tocsc()
         self.pairs = _Pairs(self.y)
         self.rounding = 16.0 * np.finfo(float).eps * np.abs(self.y.diagonal())[:, None] * self.volt
-        self.held = np.unique(np.concatenate(held)) if held else np.zeros(0, dtype=np.int64)
-        self.free = np.setdiff1d(np.arange(self.n), self.held) if held else None
         k = np.arange(len(loads))
         grounded = loads.node_b < 0
         rows = np.concatenate([k, k[~grounded]])
@@ -544,14 +547,28 @@ class _Problem:
         signs = np.concatenate([np.ones(len(k)), -np.ones(int((~grounded).sum()))])
         self.ports = sparse.csr_matrix((signs.astype(complex), (rows, columns)), shape=(len(k), self.n))
         self.ports_t = self.ports.T.tocsr()
+        self.energized = self._reached()
+        dead = np.flatnonzero(~self.energized)
+        self.held = np.unique(np.concatenate([*held, dead])).astype(np.int64)
+        self.free = np.setdiff1d(np.arange(self.n), self.held) if self.held.size else None
+
+    def _reached(self) -> BoolArray:
+        """Nodes joined to a source by wires or ports."""
+        pattern = abs(self.y) + abs(self.ports_t) @ abs(self.ports)
+        _, part = connected_components(pattern.real, directed=False)
+        fed = np.concatenate([part[s.nodes] for s in self.sources] or [np.zeros(0, dtype=np.int64)])
+        reached: BoolArray = np.isin(part, fed)
+        return reached
 
     def factor(self, steps: IntArray, *, whole: bool) -> _Factor:
-        """LU of the free part of Y + Y_c."""
+        """LU of the free part of Y + Y_c; with the whole of Y_c where loads alone hold a node (a floating neutral)."""
         part = self.ports_t @ sparse.diags(self.loads.split(steps, whole=whole)) @ self.ports
         try:
             return _Factor((self.y + part).tocsc(), self.free)
         except RuntimeError:
-            raise _floating(self.network.index) from None
+            if whole:
+                raise _floating(self.network.index) from None
+            return self.factor(steps, whole=True)
 
     def held_at(self) -> ComplexArray:
         """Zero volts, but the voltage of the sources at the nodes that they hold."""
@@ -662,6 +679,7 @@ class _Problem:
             mismatch,
             sources_kva * times,
             losses * times,
+            self.energized,
         )
 
 
