@@ -15,7 +15,7 @@ from lateral.io.opendss.engine import ElementData
 from lateral.io.opendss.map_build import Build, Properties, across_kv, number, text
 from lateral.io.opendss.map_devices import terminals_of
 from lateral.io.opendss.map_shapes import Shapes, curve_value
-from lateral.network.schema import FloatArray
+from lateral.network.schema import FloatArray, ports_of
 
 #: How the reactive power of PV systems is read.
 InverterQ = Literal["as_filed", "free"]
@@ -54,12 +54,11 @@ def map_pv(build: Build, shapes: Shapes, inverter_q: InverterQ) -> None:
         build.mapped(source, pv)
         p = min(float(offered[0]), kva * (abs(factor) if factor else 1.0))
         q = p * float(np.tan(np.arccos(abs(factor))) * np.sign(factor)) if factor else 0.0
-        build.dispatch[pv.label] = (p, q)
         if curves:
             build.record(source, "approximated", "IMP-013", f"{curves} taken at the stated irradiance and temperature")
         if int(number(properties, "model", 1)) != 1:
             build.record(source, "approximated", "IMP-011", "its model is taken as constant power")
-        _band(build, source, properties, element)
+        build.dispatch[pv.label] = _at_voltage(build, source, properties, element, (p, q))
         if element.is_open:
             build.record(source, "approximated", "IMP-014", "it has open conductors; taken as closed")
 
@@ -131,12 +130,11 @@ def map_storage(build: Build, shapes: Shapes) -> None:
         else:
             _idling(build, source, properties, element, rated)
             q = 0.0
-        build.dispatch[battery.label] = (p, q)
         if text(properties, "effcurve"):
             build.record(source, "approximated", "IMP-013", "the inverter's efficiency curve is left out")
         if soc < reserve:
             build.record(source, "approximated", "IMP-018", "it holds less than its reserve; the reserve is lowered")
-        _band(build, source, properties, element)
+        build.dispatch[battery.label] = _at_voltage(build, source, properties, element, (p, q))
 
 
 def _idling(build: Build, source: str, properties: Properties, element: ElementData, rated: float) -> None:
@@ -160,19 +158,26 @@ def _idling(build: Build, source: str, properties: Properties, element: ElementD
     build.record(source, "approximated", "IMP-012", f"idling losses of {p:g} kW are a load of their own, always on")
 
 
-def _band(build: Build, source: str, properties: Properties, element: ElementData) -> None:
-    """Whether the engine leaves constant power at the operating point."""
+def _at_voltage(
+    build: Build, source: str, properties: Properties, element: ElementData, power: tuple[float, float]
+) -> tuple[float, float]:
+    """Power at the solved voltages: outside of its band the engine turns a device into an impedance."""
     if build.model.reference is None:
-        return
+        return power
     low, high = number(properties, "vminpu", 0.9), number(properties, "vmaxpu", 1.1)
     terminals, connection = terminals_of(properties, element)
     kv = across_kv(number(properties, "kv"), element.phases, delta=connection != "wye")
     bus = element.buses[0]
-    seen = [abs(build.voltage(bus, t)) / (1e3 * kv) for t in terminals[: element.phases]]
-    if connection == "wye" and terminals[-1] == 0 and any(u < low or u > high for u in seen):
-        worst = max(seen, key=lambda u: abs(u - 1.0))
-        said = f"at {worst:.4g} pu of its rating the engine takes it as an impedance (band {low:g}..{high:g})"
-        build.record(source, "approximated", "IMP-017", said)
+    seen = [
+        abs(build.voltage(bus, a) - build.voltage(bus, b)) / (1e3 * kv) for a, b in ports_of(terminals, connection)
+    ]
+    if all(low <= u <= high for u in seen):
+        return power
+    worst = max(seen, key=lambda u: abs(u - 1.0))
+    said = f"at {worst:.4g} pu of its rating the engine takes it as an impedance (band {low:g}..{high:g})"
+    build.record(source, "approximated", "IMP-017", said)
+    factor = sum((u / low) ** 2 if u < low else (u / high) ** 2 if u > high else 1.0 for u in seen) / len(seen)
+    return power[0] * factor, power[1] * factor
 
 
 __all__ = ["InverterQ", "map_pv", "map_storage"]

@@ -7,6 +7,7 @@ are read at the taps and steps at which they came to rest, and stay there. The p
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 
 from lateral.case import Case
 from lateral.errors import CaseError, Fault
-from lateral.io.opendss.engine import EngineModel, read_engine
+from lateral.io.opendss.engine import EngineModel, read_engine, run_scanned
 from lateral.io.opendss.map_build import Build, reduce_to_nodes
 from lateral.io.opendss.map_der import InverterQ, map_pv, map_storage
 from lateral.io.opendss.map_devices import map_capacitors, map_generators, map_loads, map_regulators, map_sources
@@ -24,11 +25,14 @@ from lateral.io.opendss.map_shapes import HorizonKind, Shapes
 from lateral.io.opendss.map_topology import bus_bases, keep_live, make_buses
 from lateral.io.opendss.map_wires import map_lines, map_series_and_shunts, map_transformers
 from lateral.io.opendss.report import EngineReference, ImportNote, ImportReport
+from lateral.io.opendss.scan import ScannedModel
 from lateral.network.admittance import primitives
 from lateral.network.feeder import Feeder
 
 #: Relative difference of an element's admittance to the engine's above which it is reported.
 PRIMITIVE_TOLERANCE = 1e-6
+
+_SET_FREQUENCY = ("set defaultbasefreq", "set basefreq")
 
 
 def read(
@@ -69,14 +73,42 @@ def read(
         EngineError: the engine crashed or ran out of time or memory.
         OptionError: a horizon that does not exist, or shapes that the model does not have.
     """
-    return from_engine(
-        read_engine(master, root=root, timeout_s=timeout_s),
+    model = read_engine(master, root=root, timeout_s=timeout_s)
+    again = _frequency_first(model)
+    moved = again is not None
+    if again is not None:
+        spent = model.seconds["scan"]
+        model = run_scanned(again, timeout_s=timeout_s, scan_seconds=spent)
+    case, report = from_engine(
+        model,
         horizon=horizon,
         n_steps=n_steps,
         step_h=step_h,
         first=first,
         inverter_q=inverter_q,
     )
+    if moved:
+        said = f"the base frequency is set after the circuit; read as if it were set before: {model.base_frequency_hz:g} Hz"
+        report = dataclasses.replace(report, notes=(ImportNote("IMP-056", said), *report.notes))
+    return case, report
+
+
+def _frequency_first(model: EngineModel) -> ScannedModel | None:
+    """The statements with ``Set DefaultBaseFrequency`` before the circuit; None where that changes nothing.
+
+    After the circuit it leaves the sources at the old frequency: they give nothing at the new one, and the engine
+    reports 0 V everywhere as converged. (In a session of OpenDSS the second run of the same files is right.)
+    """
+    sources = model.objects("vsource")
+    if not sources or any(float(s["frequency"]) == model.base_frequency_hz for s in sources):
+        return None
+    scanned = model.scanned
+    setting = [s for s in scanned.statements if s.verb == "set" and s.text.lower().startswith(_SET_FREQUENCY)]
+    if not setting:
+        return None
+    others = [s for s in scanned.statements if s not in setting]
+    at = next(k for k, s in enumerate(others) if s.cls == "circuit" or "circuit." in s.text.lower())
+    return dataclasses.replace(scanned, statements=(*others[:at], setting[-1], *others[at:]))
 
 
 def from_engine(
