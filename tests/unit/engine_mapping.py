@@ -150,8 +150,9 @@ def transformers(circuit):
                     x_neutral_ohm=t.Xneut,
                 )
             )
-        w = len(windings)
-        x = (t.Xhl, t.Xht, t.Xlt) if w == 3 else (t.Xhl,) if w == 2 else tuple(numbers(prop(element, "Xscarray")))
+        # not Xhl, Xht, Xlt: those say 7, 35, 30 even where the engine works with its other default, 30
+        pairs = len(windings) * (len(windings) - 1) // 2
+        x = tuple(numbers(prop(element, "Xscarray"))[:pairs])
         out.append(
             Transformer(
                 name=t.Name,

@@ -49,6 +49,7 @@ ENGINE_FEEDERS = (
     "pmd_cases/opendss/ut_trans_3w_dyy_3_loadloss.dss",
     "pmd_cases/opendss/trans_3w_center_tap.dss",
     "pmd_cases/opendss/dist_transformer.dss",
+    "pmd_cases/opendss/test_simple4.dss",
     "pmd_cases/en_validation_case_data/test_trans_dy.dss",
     "pmd_cases/en_validation_case_data/test_trans_dy_3w.dss",
     "pmd_cases/en_validation_case_data/test_trans_yy_3w.dss",
