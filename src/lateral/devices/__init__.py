@@ -1,8 +1,8 @@
-"""Devices: one file each holds schema and equations. `registry` knows them all; users add theirs with `register`."""
+"""Devices: one file each holds schema and equations. A user's own class joins a case by being in its ``devices``."""
 
 from __future__ import annotations
 
-from lateral.devices.base import Device, ShuntDevice
+from lateral.devices.base import TERMINAL_RULES, Device, DeviceContext, ShuntDevice
 from lateral.devices.battery import Battery
 from lateral.devices.capacitor import Capacitor
 from lateral.devices.load import Load
@@ -13,4 +13,16 @@ from lateral.devices.source import Source
 #: the device classes that come with lateral; a user's own class joins a case simply by being in its ``devices``
 BUILT_IN: tuple[type, ...] = (Source, Load, Capacitor, PV, Battery, Regulator)
 
-__all__ = ["BUILT_IN", "PV", "Battery", "Capacitor", "Device", "Load", "Regulator", "ShuntDevice", "Source"]
+__all__ = [
+    "BUILT_IN",
+    "PV",
+    "TERMINAL_RULES",
+    "Battery",
+    "Capacitor",
+    "Device",
+    "DeviceContext",
+    "Load",
+    "Regulator",
+    "ShuntDevice",
+    "Source",
+]

@@ -1,15 +1,99 @@
 """What a device is: a schema (dataclass) plus the equations that it declares through ports.
 
 A device declares its own variables and rows and meets the network only at ports. It never asks which formulation it
-is in; a formulation never asks which device it serves.
+is in; a formulation never asks which device it serves. A user's own device is a class derived from `Device` or
+`ShuntDevice` with a `declare`; it joins a case by being in ``case.devices``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Self
 
-from lateral.network.schema import CONNECTIONS, Element, Terminals, ports_of, spec
+import numpy as np
+
+from lateral.network.horizon import Horizon
+from lateral.network.schema import CONNECTIONS, Element, FloatArray, IntArray, Series, Terminals, ports_of, spec
+from lateral.program import Affine, ProgramBuilder
+from lateral.program.ports import NetworkModel, Ports
+from lateral.units import Base
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeviceContext:
+    """What a device is given to declare itself.
+
+    Attributes:
+        builder: takes variables, rows, costs and outputs.
+        net: the network model; injects power, reads voltages.
+        horizon: the time axis.
+        base: power base.
+        profiles: the case's profiles.
+        terminal: rule for stored energy at the end: equal, at-least, free or priced.
+        alpha: price of energy lost in storage, $/kWh.
+    """
+
+    builder: ProgramBuilder
+    net: NetworkModel
+    horizon: Horizon
+    base: Base
+    profiles: Mapping[str, FloatArray]
+    terminal: str
+    alpha: float
+
+    @property
+    def n_steps(self) -> int:
+        """Number of steps T."""
+        return self.horizon.n_steps
+
+    def series(self, value: Series) -> FloatArray:
+        """A number or the name of a profile, as an array of shape (T,)."""
+        if isinstance(value, str):
+            return np.asarray(self.profiles[value], dtype=float)
+        return np.full(self.n_steps, float(value))
+
+    def multiplier(self, profile: str) -> FloatArray:
+        """A profile as a multiplier, shape (T,); ones for an empty name."""
+        return np.asarray(self.profiles[profile], dtype=float) if profile else np.ones(self.n_steps)
+
+    def ports(self, group: Sequence[ShuntDevice]) -> DevicePorts:
+        """The ports of some devices, flattened."""
+        a, b, owner = [], [], []
+        for k, device in enumerate(group):
+            for x, y in device.ports:
+                node_a, node_b = self.net.node(device.bus, x), self.net.node(device.bus, y)
+                if node_a < 0 and node_b < 0:
+                    continue  # between grounded conductors: nothing there
+                a.append(node_a if node_a >= 0 else node_b)
+                b.append(node_b if node_a >= 0 else -1)
+                owner.append(k)
+        owners = np.array(owner, dtype=np.int64)
+        count = np.bincount(owners, minlength=len(group))
+        return DevicePorts(
+            Ports(np.array(a, dtype=np.int64), np.array(b, dtype=np.int64)), owners, 1.0 / count[owners], len(group)
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DevicePorts:
+    """Ports of a group of devices.
+
+    Attributes:
+        ports: the conductor pairs.
+        owner: device of each port, shape (ports,).
+        share: share of the device's power at the port, shape (ports,).
+        n_devices: number of devices.
+    """
+
+    ports: Ports
+    owner: IntArray
+    share: FloatArray
+    n_devices: int
+
+    def spread(self, total: Affine) -> Affine:
+        """A total per device divided over its ports, shape (ports, T)."""
+        return total.map_terms(len(self.owner), np.arange(len(self.owner)), self.owner, self.share)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -17,6 +101,32 @@ class Device(Element):
     """Base of every device; never instantiated."""
 
     bus: str = spec("Bus it is connected to.")
+
+    @classmethod
+    def declare(cls, group: Sequence[Self], ctx: DeviceContext) -> None:
+        """Declare variables and rows of all devices of this class, and connect them.
+
+        A class without equations of its own inherits this and adds nothing.
+        """
+
+    @classmethod
+    def derived_data(cls, group: Sequence[Self], name: str, values: FloatArray) -> Mapping[str, FloatArray]:
+        """Data slots that follow from new values of slot ``name``; empty for none."""
+        return {}
+
+    @classmethod
+    def with_data(
+        cls, group: Sequence[Self], values: Mapping[str, FloatArray], profiles: dict[str, FloatArray], n_steps: int
+    ) -> Sequence[Self]:
+        """The devices with new data of their slots, so that replay and report see what was solved.
+
+        Args:
+            group: the devices, in order of their slots.
+            values: new values by slot name.
+            profiles: the case's profiles; new ones may be added.
+            n_steps: number of steps.
+        """
+        return group
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,4 +145,11 @@ class ShuntDevice(Device):
         return ports_of(self.terminals, self.connection)
 
 
-__all__ = ["Device", "ShuntDevice"]
+def column(group: Sequence[Element], name: str) -> FloatArray:
+    """One number field of a group of devices, shape (n, 1)."""
+    return np.array([getattr(d, name) for d in group], dtype=float).reshape(-1, 1)
+
+
+TERMINAL_RULES: tuple[str, ...] = ("equal", "at-least", "free", "priced")
+
+__all__ = ["TERMINAL_RULES", "Device", "DeviceContext", "DevicePorts", "ShuntDevice", "column"]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from lateral.devices.base import ShuntDevice
-from lateral.network.schema import spec
+import numpy as np
+
+from lateral.devices.base import DeviceContext, ShuntDevice, column
+from lateral.network.schema import FloatArray, spec
+from lateral.program import Affine
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,3 +42,139 @@ class Battery(ShuntDevice):
     v_rated_kv: float | None = spec(
         "Rated voltage across one port; absent: the bus base.", unit="kV", default=None, above=0.0
     )
+
+    @classmethod
+    def declare(cls, group: Sequence[Self], ctx: DeviceContext) -> None:
+        """Charge, discharge and store.
+
+        ::
+
+            E_t = E_(t-1) + dt_t (eta_c p_charge - p_discharge / eta_d),     E_min <= E_t <= E_max
+            E_T = E_0   (equal),   E_T >= E_0   (at-least),   free,   or priced at terminal_price
+            (p_discharge - p_charge)^2 + q^2 <= s_max^2   disc,      |q| <= sqrt(s_max^2 - p_max^2)   box
+            alpha sum dt ((1 - eta_c) p_charge + (1 / eta_d - 1) p_discharge)   in the objective
+
+        The alpha term takes the place of a binary (Jha, Paul, Dubey 2024): it makes charging and discharging at once
+        cost something. It is no proof; the result certifies each step. Energy starts anew at each break of the horizon.
+        """
+        builder, kva, t_count = ctx.builder, ctx.base.total_kva, ctx.n_steps
+        names, n = [d.name for d in group], len(group)
+        charge_max, discharge_max = column(group, "p_charge_max_kw") / kva, column(group, "p_discharge_max_kw") / kva
+        s = column(group, "s_max_kva") / kva
+        size = np.maximum(np.maximum(charge_max, discharge_max), 1e-9)
+        capacity = column(group, "energy_kwh") / kva
+        eta_c, eta_d = column(group, "eta_charge"), column(group, "eta_discharge")
+
+        charge = builder.variable(
+            "battery", "p_charge", names, unit="kW", to_unit=kva, lower=0.0, upper=charge_max, scale=size, limit=False
+        )
+        discharge = builder.variable(
+            "battery",
+            "p_discharge",
+            names,
+            unit="kW",
+            to_unit=kva,
+            lower=0.0,
+            upper=discharge_max,
+            scale=size,
+            limit=False,
+        )
+        initial = (
+            builder.data(
+                "battery.energy_initial_kwh",
+                names,
+                column(group, "soc_initial") * column(group, "energy_kwh"),
+                unit="kWh",
+            )
+            / kva
+        )
+        energy = builder.variable(
+            "battery",
+            "energy",
+            names,
+            unit="kWh",
+            to_unit=kva,
+            lower=column(group, "soc_min") * capacity,
+            upper=column(group, "soc_max") * capacity,
+            scale=np.maximum(capacity, 1e-9),
+            start=column(group, "soc_initial") * capacity,
+        )
+        begins = np.array([0, *ctx.horizon.breaks], dtype=np.int64)
+        carries = np.setdiff1d(np.arange(t_count), begins)
+        before = energy.at_steps(carries - 1).spread_steps(t_count, carries)
+        for k in begins:
+            before = before + initial.spread_steps(t_count, np.array([k]))
+        stored = (charge * eta_c - discharge * (1.0 / eta_d)) * ctx.horizon.step_h
+        builder.equal(
+            "battery",
+            "storage",
+            names,
+            energy - before - stored,
+            unit="kWh",
+            to_unit=kva,
+            scale=np.maximum(capacity, 1e-9),
+        )
+        ends = np.array([*(b - 1 for b in ctx.horizon.breaks), t_count - 1], dtype=np.int64)
+        for end in ends:
+            last = energy.at_steps(np.array([end]))
+            if ctx.terminal == "equal":
+                builder.equal(
+                    "battery", "terminal", names, last, initial, unit="kWh", to_unit=kva, scale=capacity, limit=True
+                )
+            elif ctx.terminal == "at-least":
+                builder.between(
+                    "battery", "terminal", names, 0.0, last - initial, np.inf, unit="kWh", to_unit=kva, scale=capacity
+                )
+            elif ctx.terminal == "priced":
+                builder.minimise(last * (-column(group, "terminal_price") * kva))
+
+        decides = np.array([d.q_control == "free" for d in group], dtype=bool)
+        box = np.array([d.limit == "box" for d in group], dtype=bool).reshape(-1, 1)
+        q_max = np.where(box, np.sqrt(np.maximum(s**2 - np.maximum(charge_max, discharge_max) ** 2, 0.0)), s)
+        net = discharge - charge
+        q = Affine.zeros(n, t_count)
+        if np.any(decides):
+            own = np.flatnonzero(decides)
+            given = builder.variable(
+                "battery",
+                "q",
+                [names[k] for k in own],
+                unit="kvar",
+                to_unit=kva,
+                lower=-q_max[own],
+                upper=q_max[own],
+                scale=np.maximum(s[own], 1e-9),
+                limit=False,
+            )
+            q = given.map_terms(n, own, np.arange(len(own)), np.ones(len(own)))
+        disc = np.flatnonzero(~box[:, 0] & (decides | (np.maximum(charge_max, discharge_max) > s)[:, 0]))
+        if len(disc):
+            s_sq = s[disc] ** 2
+            builder.product(
+                "battery",
+                "s_limit",
+                [names[k] for k in disc],
+                [net.take(disc), q.take(disc)],
+                Affine.constant(np.repeat(s_sq, t_count, axis=1)),
+                Affine.constant(np.ones((len(disc), t_count))),
+                unit="kVA^2",
+                to_unit=kva**2,
+                scale=np.maximum(s_sq, 1e-18),
+            )
+        lost = charge * (1.0 - eta_c) + discharge * (1.0 / eta_d - 1.0)
+        builder.minimise(lost * (ctx.alpha * kva * ctx.horizon.hours))
+        builder.output("battery", "p_injected", names, net, unit="kW", to_unit=kva)
+        builder.output("battery", "q_injected", names, q, unit="kvar", to_unit=kva)
+        builder.output("battery", "p_lost", names, lost, unit="kW", to_unit=kva)
+        where = ctx.ports(group)
+        ctx.net.inject(where.ports, where.spread(net), where.spread(q))
+
+    @classmethod
+    def with_data(
+        cls, group: Sequence[Self], values: Mapping[str, FloatArray], profiles: dict[str, FloatArray], n_steps: int
+    ) -> Sequence[Self]:
+        """Batteries with the new initial energy."""
+        if "battery.energy_initial_kwh" not in values:
+            return group
+        energy = np.broadcast_to(values["battery.energy_initial_kwh"], (len(group), 1))[:, 0]
+        return [dataclasses.replace(b, soc_initial=float(e / b.energy_kwh)) for b, e in zip(group, energy, strict=True)]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from lateral.devices.base import ShuntDevice
+import numpy as np
+
+from lateral.devices.base import DeviceContext, ShuntDevice, column
 from lateral.network.schema import spec
+from lateral.program import Affine
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,3 +40,23 @@ class Capacitor(ShuntDevice):
     control: str = spec(
         "What the source model says of its control, for information (controls are off in lateral).", default=""
     )
+
+    @classmethod
+    def declare(cls, group: Sequence[Self], ctx: DeviceContext) -> None:
+        """Give reactive power: ``q = q_kvar (|V| / V_rated)^2``, or ``q = q_kvar`` for model constant_power."""
+        where = ctx.ports(group)
+        q = Affine.constant(np.repeat(column(group, "q_kvar") / ctx.base.total_kva, ctx.n_steps, axis=1))
+        ports = where.ports
+        q_port = (column(group, "q_kvar")[:, 0] / ctx.base.total_kva)[where.owner] * where.share
+        fixed = np.array([d.model == "constant_power" for d in group], dtype=bool)[where.owner]
+        if np.any(fixed):
+            own = np.flatnonzero(fixed)
+            given = where.spread(q).take(own)
+            ctx.net.inject(type(ports)(ports.a[own], ports.b[own]), Affine.zeros(*given.shape), given)
+        if not np.all(fixed):
+            own = np.flatnonzero(~fixed)
+            sub = type(ports)(ports.a[own], ports.b[own])
+            base = ctx.net.base_kv(sub.a)
+            rated = np.array([d.v_rated_kv or np.nan for d in group])[where.owner][own]
+            rated = np.where(np.isnan(rated), base * np.where(sub.b >= 0, np.sqrt(3.0), 1.0), rated)
+            ctx.net.shunt(sub, np.zeros(len(own)), q_port[own] * (base / rated) ** 2)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from lateral.devices.base import ShuntDevice
-from lateral.network.schema import spec
+import numpy as np
+
+from lateral.devices.base import DeviceContext, ShuntDevice
+from lateral.network.schema import FloatArray, spec
 
 #: OpenDSS load model number -> the word used here.
 MODELS = (
@@ -64,6 +68,116 @@ class Load(ShuntDevice):
     v_low_pu: float = spec(
         "OpenDSS's vlowpu: below it the current falls to zero linearly.", unit="pu", default=0.0, minimum=0.0
     )
+
+    @property
+    def terms(self) -> tuple[tuple[tuple[float, float], ...], tuple[tuple[float, float], ...]]:
+        """P and Q as sums of ``coefficient * (|V| / V_rated)^exponent``: two tuples of (coefficient, exponent)."""
+        match self.model:
+            case "constant_impedance":
+                return ((1.0, 2.0),), ((1.0, 2.0),)
+            case "constant_power_quadratic_q" | "constant_power_fixed_q_impedance":
+                return ((1.0, 0.0),), ((1.0, 2.0),)
+            case "cvr":
+                return ((1.0, self.cvr_p),), ((1.0, self.cvr_q),)
+            case "constant_current":
+                return ((1.0, 1.0),), ((1.0, 1.0),)
+            case "zip":
+                exponents = (2.0, 1.0, 0.0)
+                return tuple(zip(self.zip_p, exponents, strict=True)), tuple(zip(self.zip_q, exponents, strict=True))
+        return ((1.0, 0.0),), ((1.0, 0.0),)
+
+    @property
+    def q_follows_profile(self) -> bool:
+        """False for the models whose reactive power stays at its rated value."""
+        return self.model not in ("constant_power_fixed_q", "constant_power_fixed_q_impedance")
+
+    @classmethod
+    def declare(cls, group: Sequence[Self], ctx: DeviceContext) -> None:
+        """Draw power at every port.
+
+        ::
+
+            p = p_kw(t) sum_k a_k (|V| / V_rated)^e_k,    q likewise
+
+        Where the formulation's operating point lies outside ``v_min_pu ... v_max_pu`` the load is the impedance that
+        draws rated power at that limit, as in OpenDSS.
+        """
+        builder, names = ctx.builder, [d.name for d in group]
+        p_kw = np.array([d.p_kw * ctx.multiplier(d.profile) for d in group])
+        q_kvar = np.array(
+            [
+                d.q_kvar * (ctx.multiplier(d.profile_q or d.profile) if d.q_follows_profile else np.ones(ctx.n_steps))
+                for d in group
+            ]
+        )
+        p = builder.data("load.p_kw", names, p_kw, unit="kW") / ctx.base.total_kva
+        q = builder.data("load.q_kvar", names, q_kvar, unit="kvar") / ctx.base.total_kva
+        where = ctx.ports(group)
+        ports, owner = where.ports, where.owner
+        p_port, q_port = where.spread(p), where.spread(q)
+        base = ctx.net.base_kv(ports.a)
+        rated = np.array([d.v_rated_kv or np.nan for d in group])[owner]
+        delta = (ports.b >= 0).astype(float)
+        rated = np.where(np.isnan(rated), base * np.sqrt(1.0 + 2.0 * delta), rated)
+        ratio = (base / rated).reshape(-1, 1)
+
+        v = ctx.net.reference_v(ports) * ratio
+        v_min = np.array([d.v_min_pu for d in group])[owner].reshape(-1, 1)
+        v_max = np.array([d.v_max_pu for d in group])[owner].reshape(-1, 1)
+        limit = np.where(v < v_min, v_min, np.where(v > v_max, v_max, np.nan))
+        inside = np.isnan(limit).astype(float)
+
+        # (port, exponent) -> coefficient, for P and for Q
+        weights: dict[float, tuple[FloatArray, FloatArray]] = {}
+        terms = [d.terms for d in group]
+        for side in (0, 1):
+            for k, device in enumerate(owner):
+                for a, e in terms[device][side]:
+                    if a:
+                        weights.setdefault(e, (np.zeros(len(owner)), np.zeros(len(owner))))[side][k] += a
+        over_time: dict[float, tuple[FloatArray, FloatArray]] = {
+            e: (a.reshape(-1, 1) * inside, b.reshape(-1, 1) * inside) for e, (a, b) in weights.items()
+        }
+        if not np.all(inside):
+            outside = np.where(inside > 0, 0.0, 1.0 / np.nan_to_num(limit, nan=1.0) ** 2)
+            a, b = over_time.get(2.0, (np.zeros_like(inside), np.zeros_like(inside)))
+            over_time[2.0] = (a + outside, b + outside)
+        for e, (a, b) in sorted(over_time.items()):
+            used = np.flatnonzero(np.any(a != 0, axis=1) | np.any(b != 0, axis=1))
+            if not len(used):
+                continue
+            sub = type(ports)(ports.a[used], ports.b[used])
+            p_u, q_u = p_port.take(used) * a[used], q_port.take(used) * b[used]
+            if e != 0.0:
+                v_e = ctx.net.power_of_v(sub, np.full(len(used), e)) * ratio[used] ** e
+                p_u, q_u = (
+                    (v_e * a[used]).times_parameter(p_port.take(used)),
+                    (v_e * b[used]).times_parameter(q_port.take(used)),
+                )
+            ctx.net.inject(sub, -p_u, -q_u)
+
+    @classmethod
+    def with_data(
+        cls, group: Sequence[Self], values: Mapping[str, FloatArray], profiles: dict[str, FloatArray], n_steps: int
+    ) -> Sequence[Self]:
+        """Loads whose rated power is 1 and whose profiles are the new power."""
+        if "load.p_kw" not in values and "load.q_kvar" not in values:
+            return group
+        out = []
+        for k, load in enumerate(group):
+            changes: dict[str, str | float] = {}
+            for slot, field, profile, old in (
+                ("load.p_kw", "p_kw", "profile", load.profile),
+                ("load.q_kvar", "q_kvar", "profile_q", load.profile_q or load.profile),
+            ):
+                if slot in values:
+                    name = f"{slot}:{load.name}"
+                    profiles[name] = np.broadcast_to(values[slot], (len(group), n_steps))[k].copy()
+                    changes |= {field: 1.0, profile: name}
+                elif profile == "profile_q":
+                    changes[profile] = old
+            out.append(dataclasses.replace(load, **changes))  # type: ignore[arg-type]
+        return out
 
 
 __all__ = ["MODELS", "Load"]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from lateral.devices.base import ShuntDevice
-from lateral.network.schema import spec
+import numpy as np
+
+from lateral.devices.base import DeviceContext, ShuntDevice, column
+from lateral.network.schema import FloatArray, spec
+from lateral.program import Affine
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,3 +46,116 @@ class PV(ShuntDevice):
     v_rated_kv: float | None = spec(
         "Rated voltage across one port; absent: the bus base.", unit="kV", default=None, above=0.0
     )
+
+    @classmethod
+    def declare(cls, group: Sequence[Self], ctx: DeviceContext) -> None:
+        """Inject what the sun offers, or less, with reactive power inside the inverter's limit.
+
+        ::
+
+            p = p_available(t)  (fixed)     or   0 <= p <= p_available(t)  (curtailable)
+            q = 0,   q = p tan(acos(pf)),   or free inside
+                p^2 + q^2 <= s_max^2            disc
+                |q| <= sqrt(s_max^2 - p_rated^2)   box
+
+        With p fixed the disc is the bound ``|q| <= sqrt(s_max^2 - p(t)^2)``. What exceeds s_max is clipped.
+        """
+        builder, kva = ctx.builder, ctx.base.total_kva
+        names = [d.name for d in group]
+        offered = np.array([d.p_rated_kw * ctx.multiplier(d.profile) for d in group])
+        s = column(group, "s_max_kva")
+        available = builder.data("pv.p_available_kw", names, np.minimum(offered, s), unit="kW") / kva
+        q_max = builder.data("pv.q_max_kvar", names, cls._q_max(group, offered), unit="kvar") / kva
+        scale = np.maximum(s, 1e-9) / kva
+
+        free = np.array([d.curtailable for d in group], dtype=bool)
+        p = available
+        if np.any(free):
+            own = np.flatnonzero(free)
+            cut = builder.variable(
+                "pv",
+                "p",
+                [names[k] for k in own],
+                unit="kW",
+                to_unit=kva,
+                lower=0.0,
+                upper=available.take(own),
+                scale=scale[own],
+                limit=False,
+            )
+            place = (len(group), own, np.arange(len(own)), np.ones(len(own)))
+            p = available * (~free).astype(float).reshape(-1, 1) + cut.map_terms(*place)
+        builder.output("pv", "p_injected", names, p, unit="kW", to_unit=kva)
+        builder.output("pv", "curtailed", names, available - p, unit="kW", to_unit=kva)
+
+        tangent = np.array(
+            [
+                np.sign(d.power_factor) * np.tan(np.arccos(abs(d.power_factor)))
+                if d.q_control == "power_factor"
+                else 0.0
+                for d in group
+            ]
+        )
+        q = p * tangent.reshape(-1, 1)
+        decides = np.array([d.q_control == "free" for d in group], dtype=bool)
+        if np.any(decides):
+            own = np.flatnonzero(decides)
+            given = builder.variable(
+                "pv",
+                "q",
+                [names[k] for k in own],
+                unit="kvar",
+                to_unit=kva,
+                lower=-q_max.take(own),
+                upper=q_max.take(own),
+                scale=scale[own],
+                limit=False,
+            )
+            q = q + given.map_terms(len(group), own, np.arange(len(own)), np.ones(len(own)))
+        disc = np.flatnonzero(free & (decides | (tangent != 0.0)) & np.array([d.limit == "disc" for d in group]))
+        if len(disc):
+            s_sq = (s[disc] / kva) ** 2
+            builder.product(
+                "pv",
+                "s_limit",
+                [names[k] for k in disc],
+                [p.take(disc), q.take(disc)],
+                Affine.constant(np.repeat(s_sq, ctx.n_steps, axis=1)),
+                Affine.constant(np.ones((len(disc), ctx.n_steps))),
+                unit="kVA^2",
+                to_unit=kva**2,
+                scale=np.maximum(s_sq, 1e-18),
+            )
+        builder.output("pv", "q_injected", names, q, unit="kvar", to_unit=kva)
+        where = ctx.ports(group)
+        ctx.net.inject(where.ports, where.spread(p), where.spread(q))
+
+    @classmethod
+    def _q_max(cls, group: Sequence[Self], offered: FloatArray) -> FloatArray:
+        """Bound on |q|, kvar, shape (n, T)."""
+        s = column(group, "s_max_kva")
+        box = np.array([d.limit == "box" for d in group]).reshape(-1, 1)
+        curtailable = np.array([d.curtailable for d in group]).reshape(-1, 1)
+        fixed = np.where(curtailable, 0.0, np.minimum(offered, s))
+        p = np.where(box, np.minimum(column(group, "p_rated_kw"), s), fixed)
+        return np.asarray(np.sqrt(np.maximum(s**2 - p**2, 0.0)))
+
+    @classmethod
+    def derived_data(cls, group: Sequence[Self], name: str, values: FloatArray) -> Mapping[str, FloatArray]:
+        """The reactive limit follows what the sun offers."""
+        return {"pv.q_max_kvar": cls._q_max(group, values)} if name == "pv.p_available_kw" else {}
+
+    @classmethod
+    def with_data(
+        cls, group: Sequence[Self], values: Mapping[str, FloatArray], profiles: dict[str, FloatArray], n_steps: int
+    ) -> Sequence[Self]:
+        """PV systems whose profile is the new power over the rating."""
+        if "pv.p_available_kw" not in values:
+            return group
+        offered = np.broadcast_to(values["pv.p_available_kw"], (len(group), n_steps))
+        out = []
+        for pv, power in zip(group, offered, strict=True):
+            name = f"pv.p_available_kw:{pv.name}"
+            profiles[name] = power / pv.p_rated_kw if pv.p_rated_kw else np.zeros(n_steps)
+            out.append(dataclasses.replace(pv, profile=name))
+        return out

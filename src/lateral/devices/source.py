@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from lateral.devices.base import Device
+import numpy as np
+
+from lateral.devices.base import Device, DeviceContext
 from lateral.network.schema import FloatArray, Series, Terminals, spec
 
 
@@ -33,3 +37,73 @@ class Source(Device):
     p_export_max_kw: Series = spec(
         "Most power that may be given back, all conductors; inf for none.", unit="kW", default=float("inf"), series=True
     )
+
+    @classmethod
+    def declare(cls, group: Sequence[Self], ctx: DeviceContext) -> None:
+        """Feed the network and price what crosses.
+
+        ::
+
+            p_total = sum of p over conductors;   -p_export_max <= p_total <= p_import_max
+            energy_cost_t = dt_t price_t p_total_t                               one price
+            energy_cost_t = dt_t (price_import_t buy_t - price_export_t sell_t)   two, with p_total = buy - sell, both >= 0
+
+        Buying and selling at once does not pay while the export price is not above the import price.
+        """
+        builder, kva = ctx.builder, ctx.base.total_kva
+        names = [s.name for s in group]
+        v = builder.data("source.v_pu_sq", names, np.array([ctx.series(s.v_pu) ** 2 for s in group]), unit="pu^2")
+        price = builder.data(
+            "source.price_import", names, np.array([ctx.series(s.price_import) for s in group]), unit="$/kWh"
+        )
+        for k, source in enumerate(group):
+            nodes = np.array([ctx.net.node(source.bus, c) for c in source.conductors], dtype=np.int64)
+            n = len(nodes)
+            z_base = ctx.base.z_ohm(ctx.net.base_kv(nodes)[0])
+            p, q = ctx.net.feed(
+                source.name,
+                nodes,
+                v.take(np.full(n, k)),
+                np.deg2rad(np.resize(source.angle_deg, n)),
+                np.asarray((source.r_ohm + 1j * source.x_ohm)[:n, :n] / z_base, dtype=complex),
+            )
+            total, total_q = p.sum_elements(), q.sum_elements()
+            builder.output("source", "p_total", [source.name], total, unit="kW", to_unit=kva)
+            builder.output("source", "q_total", [source.name], total_q, unit="kvar", to_unit=kva)
+            high = ctx.series(source.p_import_max_kw) / kva
+            low = -ctx.series(source.p_export_max_kw) / kva
+            if np.any(np.isfinite(high)) or np.any(np.isfinite(low)):
+                builder.between(
+                    "source", "p_limit", [source.name], low[None], total, high[None], unit="kW", to_unit=kva
+                )
+            hours = ctx.horizon.hours * kva
+            own_price = price.take(np.array([k]))
+            if source.price_export is None:
+                cost = (total * hours).times_parameter(own_price)
+            else:
+                buy = builder.variable("source", "buy", [source.name], unit="kW", to_unit=kva, lower=0.0, limit=False)
+                sell = builder.variable("source", "sell", [source.name], unit="kW", to_unit=kva, lower=0.0, limit=False)
+                builder.equal("source", "trade", [source.name], total - buy + sell, unit="kW", to_unit=kva)
+                sell_price = builder.data(
+                    f"source.price_export.{source.name}",
+                    [source.name],
+                    ctx.series(source.price_export)[None],
+                    unit="$/kWh",
+                )
+                cost = (buy * hours).times_parameter(own_price) - (sell * hours).times_parameter(sell_price)
+            builder.output("source", "energy_cost", [source.name], cost, unit="$")
+
+    @classmethod
+    def with_data(
+        cls, group: Sequence[Self], values: Mapping[str, FloatArray], profiles: dict[str, FloatArray], n_steps: int
+    ) -> Sequence[Self]:
+        """Sources with the new import price."""
+        if "source.price_import" not in values:
+            return group
+        prices = np.broadcast_to(values["source.price_import"], (len(group), n_steps))
+        out = []
+        for source, price in zip(group, prices, strict=True):
+            name = f"source.price_import:{source.name}"
+            profiles[name] = price.copy()
+            out.append(dataclasses.replace(source, price_import=name))
+        return out

@@ -1,1 +1,40 @@
-""" """
+"""Objectives: one file each; they add up with ``+`` and take a weight with ``*``."""
+
+from __future__ import annotations
+
+from lateral.errors import OptionError, did_you_mean
+from lateral.objectives.base import Objective
+from lateral.objectives.curtailment import Curtailment
+from lateral.objectives.energy_cost import EnergyCost
+from lateral.objectives.loss import Loss
+from lateral.objectives.peak import Peak
+from lateral.objectives.voltage_deviation import VoltageDeviation
+
+BUILT_IN: dict[str, Objective] = {o.name: o for o in (EnergyCost(), Loss(), VoltageDeviation(), Curtailment(), Peak())}
+
+
+def get(name: str) -> Objective:
+    """The objective of a name, or a weighted sum such as ``cost+0.1*peak``.
+
+    Raises:
+        OptionError: a part does not exist; the message says which do.
+    """
+    parts = []
+    for text in name.split("+"):
+        weight, star, word = text.strip().rpartition("*")
+        if word not in BUILT_IN:
+            message = f"there is no objective {word!r}. {did_you_mean(word, list(BUILT_IN))}"
+            raise OptionError(message)
+        try:
+            factor = float(weight) if star else 1.0
+        except ValueError:
+            message = f"the weight {weight!r} of objective {word!r} is not a number"
+            raise OptionError(message) from None
+        parts.append(BUILT_IN[word] * factor if star else BUILT_IN[word])
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
+__all__ = ["BUILT_IN", "Curtailment", "EnergyCost", "Loss", "Objective", "Peak", "VoltageDeviation", "get"]

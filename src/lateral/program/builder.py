@@ -21,6 +21,7 @@ from lateral.program.program import (
 )
 
 Number = float | FloatArray
+_NOTHING = np.zeros(0)
 
 
 def _cells(value: Number, n: int, n_steps: int) -> FloatArray:
@@ -211,9 +212,64 @@ class ProgramBuilder:
         self, component: str, quantity: str, elements: Sequence[str], expr: Affine, *, unit: str, to_unit: Number = 1.0
     ) -> None:
         """Name a derived quantity, for objectives and results."""
-        block = Block(component, quantity, tuple(elements), expr.n_steps, 0, unit, _column(to_unit), False)
+        block = Block(component, quantity, tuple(elements), expr.n_steps, 0, unit, _column(to_unit), limit=False)
         self._outputs.append(Output(block, expr))
         self._affine[block.name] = expr
+
+    def output_squares(
+        self, component: str, quantity: str, squares: Sequence[Affine], *, unit: str, to_unit: Number = 1.0
+    ) -> None:
+        """Name a quantity that is a sum of squares of affine arrays over elements, shape (1, T)."""
+        block = Block(component, quantity, ("all",), squares[0].n_steps, 0, unit, _column(to_unit), limit=False)
+        self._outputs.append(Output(block, Affine.zeros(1, squares[0].n_steps), tuple(squares)))
+
+    def rescale(self, name: str, scale: Number) -> None:
+        """Set the scale of variables declared before it was known; nothing when there are none of that name."""
+        for k, block in enumerate(self._variables):
+            if block.name == name:
+                self._scale[k] = _cells(scale, len(block.elements), block.n_steps)
+
+    def start_of(self, name: str) -> int | None:
+        """Index of the first variable of a block, None when there is none of that name."""
+        return next((b.start for b in self._variables if b.name == name), None)
+
+    def magnitude(self, expr: Affine, *, variables: bool = True) -> FloatArray:
+        """An upper bound of |expr| at the present data, shape (n, T): variables at their largest bound, or left out."""
+        theta = np.concatenate(self._theta) if self._theta else np.zeros(0)
+        size = np.abs(expr.val)
+        with_par = expr.par >= 0
+        size[with_par] *= np.abs(theta[expr.par[with_par]])
+        with_var = expr.col >= 0
+        if variables:
+            reach = self._reach(theta)
+            size[with_var] *= reach[expr.col[with_var]]
+        else:
+            # a voltage-dependent term counts at nominal voltage, a device's decision not at all
+            nominal = np.zeros(self._n)
+            for block in self._variables:
+                if block.quantity in ("vmag_sq", "vmag"):
+                    nominal[block.cells] = 1.0
+            size[with_var] *= nominal[expr.col[with_var]]
+        total = np.abs(expr.const) + np.bincount(expr.row, weights=size, minlength=len(expr.const))
+        return np.asarray(total.reshape(expr.shape))
+
+    def present(self, expr: Affine) -> FloatArray:
+        """The value of an array of data only at the present data, shape (n, T)."""
+        return expr.value(_NOTHING, np.concatenate(self._theta) if self._theta else np.zeros(0))
+
+    def _reach(self, theta: FloatArray) -> FloatArray:
+        """Largest magnitude that each variable's bounds allow; voltages count as 1.2 where unbounded, others as 0."""
+        out = np.zeros(self._n)
+        for block, lower, upper in self._bounds:
+            low, high = (np.abs(side.value(_NOTHING, theta)).reshape(-1) for side in (lower, upper))
+            reach = np.maximum(low, high)
+            fallback = 1.2 if block.quantity in ("vmag_sq", "vmag") else 0.0
+            out[block.cells] = np.where(np.isfinite(reach), reach, fallback)
+        return out
+
+    def find_all(self, quantity: str) -> dict[str, Affine]:
+        """Variables and outputs of one quantity, by name, e.g. every ``*.energy_cost``."""
+        return {name: a for name, a in self._affine.items() if name.rsplit(".", 1)[-1] == quantity}
 
     def find(self, name: str) -> Affine | None:
         """The variables or the output of a name such as ``battery.p_charge``; None when nobody declared it."""

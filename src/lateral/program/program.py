@@ -146,10 +146,18 @@ class DataMap:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Output:
-    """A labelled derived quantity: an affine array, evaluated at the solution."""
+    """A labelled derived quantity: an affine array at the solution, plus squares summed over elements."""
 
     block: Block
     affine: Affine
+    squares: tuple[Affine, ...] = ()
+
+    def value(self, x: FloatArray, theta: FloatArray) -> FloatArray:
+        """The numbers, per unit, shape (n, T)."""
+        total = self.affine.value(x, theta)
+        for square in self.squares:
+            total = total + (square.value(x, theta) ** 2).sum(axis=0, keepdims=True)
+        return total
 
 
 @dataclass(frozen=True, slots=True, eq=False)

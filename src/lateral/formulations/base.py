@@ -1,0 +1,64 @@
+"""What a formulation is: a name, what it declines, and the network model that it offers to devices."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lateral.errors import Fault
+from lateral.network.admittance import Node
+from lateral.network.branches import RadialNetwork
+from lateral.network.feeder import Feeder
+from lateral.network.schema import ComplexArray
+from lateral.program import ProgramBuilder
+from lateral.program.ports import NetworkModel
+from lateral.units import Base
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OperatingPoint:
+    """Voltages of a solved power flow, at which a formulation may be made.
+
+    Attributes:
+        nodes: the nodes.
+        v_pu: complex voltages on the buses' bases, shape (n, T) or (n, 1).
+        injected_pu: complex currents that devices put into the nodes, same shape.
+        loaded: False for the no-load point (nominal angles, no currents).
+    """
+
+    nodes: tuple[Node, ...]
+    v_pu: ComplexArray
+    injected_pu: ComplexArray
+    loaded: bool
+
+
+class Formulation(ABC):
+    """Base of every formulation; a leaf is final and holds only what differs."""
+
+    #: the name that users give
+    name: ClassVar[str]
+    #: one sentence for tables
+    title: ClassVar[str]
+    #: True when it works on one conductor per bus only (a balanced feeder)
+    balanced_only: ClassVar[bool]
+    #: "none", "no-load" or "loaded": the operating point that it is made at
+    point: ClassVar[str]
+
+    @abstractmethod
+    def declines(self, feeder: Feeder, network: RadialNetwork) -> tuple[Fault, ...]:
+        """Why this formulation cannot take the feeder; empty when it can."""
+
+    @abstractmethod
+    def network(
+        self,
+        builder: ProgramBuilder,
+        feeder: Feeder,
+        network: RadialNetwork,
+        base: Base,
+        point: OperatingPoint | None,
+    ) -> NetworkModel:
+        """The network model that devices meet."""
+
+
+__all__ = ["Formulation", "OperatingPoint"]

@@ -1,0 +1,93 @@
+"""LinDist3Flow: linear branch flow for any phases (Gan and Low 2014; Arnold et al. 2016), made at an operating point.
+
+    |V_j|^2 = |W|^2 - 2 Re( zeta conj(S) ) + |Z I0|^2,      S - L0 + s_j = sum mu S
+
+Voltage ratios (angles), series losses L0 and squared drops |Z I0|^2 are those of a solved power flow, so that the model
+is exact there. With ``point="nominal"`` ratios are those of the unloaded feeder and losses are zero: the textbook
+model. Transformers of any connection, delta devices and regulators at fixed taps enter through the ideal part of
+`lateral.network.branches`.
+
+Neglects: how ratios and losses change with the decisions (first order); neutral conductors are taken as grounded.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+import numpy as np
+
+from lateral.errors import Fault
+from lateral.formulations.base import Formulation, OperatingPoint
+from lateral.formulations.branch_flow import leg_current
+from lateral.formulations.linear_legs import LinearLegs
+from lateral.network.branches import RadialNetwork
+from lateral.network.feeder import Feeder
+from lateral.network.schema import ComplexArray, FloatArray
+from lateral.program import ProgramBuilder
+from lateral.program.ports import NetworkModel
+from lateral.units import Base
+
+
+@final
+class _Model(LinearLegs):
+    def __init__(
+        self,
+        builder: ProgramBuilder,
+        feeder: Feeder,
+        network: RadialNetwork,
+        base: Base,
+        point: OperatingPoint,
+    ) -> None:
+        super().__init__(builder, feeder, network, base, point)
+        place = {node: k for k, node in enumerate(point.nodes)}
+        kept = [place[node] for node in network.nodes]
+        v = self._ports_v
+        drawn = -point.injected_pu[kept].astype(complex)
+        if not point.loaded:
+            drawn = np.zeros_like(drawn)
+        elif len(network.shunt_y):
+            np.add.at(drawn, network.shunt_i, network.shunt_y[:, None] * v[network.shunt_j])
+        self._loaded = point.loaded
+        self._current = leg_current(network, drawn)
+
+    def _constants(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        net = self.net
+        drop = np.zeros_like(self._current)
+        np.add.at(drop, net.z_row, net.z_val[:, None] * self._current[net.z_col])
+        loss = drop * np.conj(self._current)
+        return loss.real, loss.imag, np.abs(drop) ** 2
+
+    def _source_drop_constant(self, drop_0: ComplexArray) -> FloatArray:
+        return np.abs(drop_0) ** 2 if self._loaded else np.zeros(drop_0.shape)
+
+
+@final
+class LinDist3Flow(Formulation):
+    """Any phases, radial, linear, at the operating point of the baseline."""
+
+    name: ClassVar[str] = "lindist3flow"
+    title: ClassVar[str] = "linear branch flow at a solved point (any phases, radial)"
+    balanced_only: ClassVar[bool] = False
+    point: ClassVar[str] = "loaded"
+
+    def declines(self, feeder: Feeder, network: RadialNetwork) -> tuple[Fault, ...]:
+        """Loops."""
+        return network.faults
+
+    def network(
+        self,
+        builder: ProgramBuilder,
+        feeder: Feeder,
+        network: RadialNetwork,
+        base: Base,
+        point: OperatingPoint | None,
+    ) -> NetworkModel:
+        """See `Formulation.network`.
+
+        Raises:
+            ValueError: no operating point is given.
+        """
+        if point is None:
+            message = "lindist3flow is made at an operating point"
+            raise ValueError(message)
+        return _Model(builder, feeder, network, base, point)

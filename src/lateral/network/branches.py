@@ -1,0 +1,374 @@
+"""The feeder as a radial set of branches between nodes: what every branch-flow formulation starts from.
+
+A branch has sending nodes p (towards the source), receiving nodes s, an ideal part A and a series impedance Z::
+
+    W = A V_p          ideal part: identity for a line, turns ratios and connection for a transformer
+    V_s = W - Z I      I flows out of the branch into the receiving nodes
+    I_p = A' I         what the ideal part takes from the sending nodes (reciprocity)
+
+This is exact for every series element. With the series primitive ``[Y_pp Y_ps; Y_sp Y_ss]`` of a transformer
+
+    Z = pinv(Y_ss),   A = -pinv(Y_ss) Y_sp
+
+where the pseudo-inverse leaves out the common mode of an ungrounded side (it carries no current, and its voltage to
+ground is that of the antifloat shunts: zero mean). Charging, no-load and magnetising terms and antifloat shunts are
+admittances at the nodes (`RadialNetwork.shunt_*`).
+
+Elements between the same buses that share receiving nodes (parallel lines, open-delta regulators with their jumper)
+become one branch. Neutral conductors are taken as grounded at every bus in these formulations (their rows are left
+out), which is what the squared-voltage variables can express; `RadialNetwork.grounded` names them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lateral.errors import Fault
+from lateral.network.admittance import Node, NodeIndex, Primitive, primitives
+from lateral.network.feeder import Feeder, Line, Shunt, Switch, Transformer
+from lateral.network.schema import ComplexArray, FloatArray, IntArray
+from lateral.units import Base
+
+
+@dataclass(frozen=True, eq=False)
+class RadialNetwork:
+    """Branches in order from the source outwards, flattened over conductors; per unit.
+
+    A *leg* is one receiving conductor of one branch; every energised node that is not a root has exactly one.
+
+    Attributes:
+        nodes: the energised nodes kept, in order; positions below refer to it.
+        v_base_kv: voltage base per node, shape (n,).
+        roots: positions of the source nodes.
+        legs: name of each leg, ``kind.name.conductor``, length K.
+        branch: number of the branch of each leg, shape (K,).
+        branch_names: ``kind.name`` of each branch (merged elements joined by ``+``).
+        to_node: receiving node of each leg, shape (K,).
+        a_leg, a_node, a_val: the ideal parts as triplets (leg, sending node, complex).
+        z_row, z_col, z_val: the series impedances as triplets (leg, leg, complex pu).
+        shunt_i, shunt_j, shunt_y: admittances between nodes as triplets (complex pu).
+        i_max_pu: current limit of each leg, pu (inf for none).
+        s_max_pu: apparent power limit of each branch, total over legs, pu (inf for none); indexed by branch.
+        grounded: nodes left out because they are neutrals.
+        dead: elements left out because no source reaches them.
+        faults: loops and other reasons why the feeder is not radial.
+    """
+
+    nodes: tuple[Node, ...]
+    v_base_kv: FloatArray
+    roots: IntArray
+    legs: tuple[str, ...]
+    branch: IntArray
+    branch_names: tuple[str, ...]
+    to_node: IntArray
+    a_leg: IntArray
+    a_node: IntArray
+    a_val: ComplexArray
+    z_row: IntArray
+    z_col: IntArray
+    z_val: ComplexArray
+    shunt_i: IntArray
+    shunt_j: IntArray
+    shunt_y: ComplexArray
+    i_max_pu: FloatArray
+    s_max_pu: FloatArray
+    grounded: tuple[Node, ...] = ()
+    dead: tuple[str, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    position: dict[Node, int] = field(default_factory=dict)
+
+    @property
+    def n_nodes(self) -> int:
+        """Number of nodes kept."""
+        return len(self.nodes)
+
+    @property
+    def n_legs(self) -> int:
+        """Number of legs K."""
+        return len(self.legs)
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    """One or more elements that become one branch."""
+
+    names: list[str]
+    parts: list[Primitive]
+    nodes: tuple[Node, ...]
+    i_max: dict[Node, float]
+    s_max: float
+
+
+def radial_network(
+    feeder: Feeder,
+    roots: Iterable[Node],
+    base: Base,
+    *,
+    neutrals: Collection[Node] = (),
+    index: NodeIndex | None = None,
+) -> RadialNetwork:
+    """Walk from the roots outwards and collect branches.
+
+    Args:
+        feeder: the wires.
+        roots: nodes whose voltage a source fixes.
+        base: power base.
+        neutrals: nodes to take as grounded.
+        index: the feeder's node index, when at hand.
+
+    Returns:
+        the network; loops are in its ``faults``, pieces that no root reaches in ``dead``.
+    """
+    index = index or NodeIndex.of(feeder)
+    grounded = frozenset(neutrals)
+    series, shunts = _series_and_shunts(feeder)
+    groups = _grouped(series, grounded)
+    by_node: dict[Node, list[int]] = {}
+    for g, group in enumerate(groups):
+        for node in group.nodes:
+            by_node.setdefault(node, []).append(g)
+
+    known: dict[Node, int] = {}
+    order: list[Node] = []
+    root_list = [r for r in dict.fromkeys(roots) if r not in grounded]
+
+    def learn(node: Node) -> None:
+        known[node] = len(order)
+        order.append(node)
+
+    queue: deque[int] = deque()
+    for node in root_list:
+        learn(node)
+        queue.extend(by_node.get(node, ()))
+    done = np.zeros(len(groups), dtype=bool)
+    out = _Legs()
+    while queue:
+        g = queue.popleft()
+        if done[g]:
+            continue
+        group = groups[g]
+        fresh = [node for node in group.nodes if node not in known]
+        sending_buses = {node[0] for node in group.nodes if node in known}
+        if not fresh or any(node[0] in sending_buses for node in fresh):
+            continue  # a loop, or not all of its sending side is energised yet
+        done[g] = True
+        sending = [node for node in group.nodes if node in known]
+        at = [known[node] for node in sending]
+        for node in fresh:
+            learn(node)
+        _add_branch(out, group, sending, at, fresh, known, index, base)
+        for node in fresh:
+            queue.extend(by_node[node])
+
+    faults: list[Fault] = []
+    dead: list[str] = []
+    for g, group in enumerate(groups):
+        if done[g]:
+            continue
+        if any(node in known for node in group.nodes):
+            faults.append(
+                Fault(
+                    "NET-020 loop",
+                    group.names[0],
+                    "a branch that closes a loop" if all(n in known for n in group.nodes) else "a second way in",
+                    "a radial feeder: one way from the source to every conductor",
+                    "Open a switch in the loop, or use a formulation for meshed feeders.",
+                )
+            )
+        else:
+            dead.extend(group.names)
+    shunt_i, shunt_j, shunt_y = _shunt_triplets(shunts, known, index, base)
+    s_max = np.array(out.s_max) / base.s_kva
+    return RadialNetwork(
+        nodes=tuple(order),
+        v_base_kv=np.array([index.v_base_kv[index.position[node]] for node in order]),
+        roots=np.array([known[r] for r in root_list], dtype=np.int64),
+        legs=tuple(out.legs),
+        branch=np.array(out.branch, dtype=np.int64),
+        branch_names=tuple(out.names),
+        to_node=np.array(out.to_node, dtype=np.int64),
+        a_leg=np.array(out.a_leg, dtype=np.int64),
+        a_node=np.array(out.a_node, dtype=np.int64),
+        a_val=np.array(out.a_val, dtype=complex),
+        z_row=np.array(out.z_row, dtype=np.int64),
+        z_col=np.array(out.z_col, dtype=np.int64),
+        z_val=np.array(out.z_val, dtype=complex),
+        shunt_i=shunt_i,
+        shunt_j=shunt_j,
+        shunt_y=shunt_y,
+        i_max_pu=np.array(out.i_max),
+        s_max_pu=s_max,
+        grounded=tuple(n for n in index.nodes if n in grounded),
+        dead=tuple(dead),
+        faults=tuple(faults),
+        position=known,
+    )
+
+
+@dataclass(slots=True, eq=False)
+class _Legs:
+    legs: list[str] = field(default_factory=list)
+    branch: list[int] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    to_node: list[int] = field(default_factory=list)
+    a_leg: list[int] = field(default_factory=list)
+    a_node: list[int] = field(default_factory=list)
+    a_val: list[complex] = field(default_factory=list)
+    z_row: list[int] = field(default_factory=list)
+    z_col: list[int] = field(default_factory=list)
+    z_val: list[complex] = field(default_factory=list)
+    i_max: list[float] = field(default_factory=list)
+    s_max: list[float] = field(default_factory=list)
+
+
+def _add_branch(
+    out: _Legs,
+    group: _Group,
+    sending: list[Node],
+    at: list[int],
+    fresh: list[Node],
+    known: dict[Node, int],
+    index: NodeIndex,
+    base: Base,
+) -> None:
+    """Append the legs of one branch."""
+    a, z = _ideal_and_series(group, sending, fresh)
+    v_p = [index.v_base_kv[index.position[n]] for n in sending]
+    v_s = [index.v_base_kv[index.position[n]] for n in fresh]
+    number = len(out.names)
+    name = "+".join(group.names)
+    first = len(out.legs)
+    out.names.append(name)
+    out.s_max.append(group.s_max)
+    for k, node in enumerate(fresh):
+        out.legs.append(f"{name}.{node[1]}" if len({n[0] for n in fresh}) == 1 else f"{name}.{node[0]}.{node[1]}")
+        out.branch.append(number)
+        out.to_node.append(known[node])
+        out.i_max.append(group.i_max.get(node, np.inf) / base.i_a(v_s[k]))
+        for m in range(len(sending)):
+            if a[k, m] != 0.0:
+                out.a_leg.append(first + k)
+                out.a_node.append(at[m])
+                out.a_val.append(a[k, m] * v_p[m] / v_s[k])
+        for m in range(len(fresh)):
+            if z[k, m] != 0.0:
+                out.z_row.append(first + k)
+                out.z_col.append(first + m)
+                # I_m in pu of leg m, voltage in pu of leg k
+                out.z_val.append(z[k, m] * base.s_kva / (1000.0 * v_s[k] * v_s[m]))
+
+
+def _ideal_and_series(group: _Group, sending: list[Node], fresh: list[Node]) -> tuple[ComplexArray, ComplexArray]:
+    """A (fresh, sending) and Z (fresh, fresh) of a group, in volts and ohms."""
+    if len(group.parts) == 1 and isinstance(group.parts[0].element, Line | Switch):
+        element = group.parts[0].element
+        z = element.r_ohm + 1j * element.x_ohm
+        ends_from = [(element.bus_from, c) for c in element.conductors_from]
+        ends_to = [(element.bus_to, c) for c in element.conductors_to]
+        near, far = (ends_from, ends_to) if sending[0][0] == element.bus_from else (ends_to, ends_from)
+        if len(far) == len(fresh) and len(near) == len(sending):
+            rows = [far.index(n) for n in fresh]
+            a = np.zeros((len(fresh), len(sending)), dtype=complex)
+            for k, r in enumerate(rows):
+                a[k, sending.index(near[r])] = 1.0
+            return a, z[np.ix_(rows, rows)]
+    y = np.zeros((len(group.nodes),) * 2, dtype=complex)
+    place = {node: k for k, node in enumerate(group.nodes)}
+    for part in group.parts:
+        keep = [k for k, node in enumerate(part.nodes) if node in place]
+        rows = [place[part.nodes[k]] for k in keep]
+        y[np.ix_(rows, rows)] += part.y[np.ix_(keep, keep)]
+    s = [place[n] for n in fresh]
+    p = [place[n] for n in sending]
+    z = np.linalg.pinv(y[np.ix_(s, s)], rcond=1e-12)
+    return -z @ y[np.ix_(s, p)], z
+
+
+def _series_and_shunts(feeder: Feeder) -> tuple[list[Primitive], list[Primitive]]:
+    """Series parts (no charging, no-load or antifloat terms) and what is left of each element, as shunts."""
+    series: list[Primitive] = []
+    shunts: list[Primitive] = []
+    bare = {id(p.element): p for p in primitives(feeder, antifloat=False, no_load=False)}
+    full = primitives(feeder) if feeder.transformers else tuple(bare.values())
+    for whole in full:
+        element = whole.element
+        if isinstance(element, Shunt):
+            shunts.append(whole)
+            continue
+        part = bare[id(element)]
+        series.append(part)
+        if isinstance(element, Transformer):
+            shunts.append(Primitive(element, whole.nodes, whole.y - part.y))
+        elif element.b_us is not None and np.any(element.b_us):
+            half = 0.5e-6j * element.b_us
+            for bus, conductors in (
+                (element.bus_from, element.conductors_from),
+                (element.bus_to, element.conductors_to),
+            ):
+                shunts.append(Primitive(element, tuple((bus, c) for c in conductors), half))
+    return series, shunts
+
+
+def _grouped(series: list[Primitive], grounded: frozenset[Node]) -> list[_Group]:
+    """Elements that join the same buses and share nodes on more than one of them become one group."""
+    by_buses: dict[frozenset[str], list[Primitive]] = {}
+    for part in series:
+        by_buses.setdefault(frozenset(node[0] for node in part.nodes), []).append(part)
+    groups: list[_Group] = []
+    for parts in by_buses.values():
+        while parts:
+            members = [parts.pop(0)]
+            nodes = dict.fromkeys(members[0].nodes)
+            grew = bool(parts)
+            while grew:
+                grew = False
+                for other in list(parts):
+                    shared = {node[0] for node in other.nodes if node in nodes and node not in grounded}
+                    if len(shared) > 1:
+                        members.append(other)
+                        parts.remove(other)
+                        nodes.update(dict.fromkeys(other.nodes))
+                        grew = True
+            groups.append(_group(members, tuple(n for n in nodes if n not in grounded)))
+    return groups
+
+
+def _group(members: list[Primitive], nodes: tuple[Node, ...]) -> _Group:
+    i_max: dict[Node, float] = {}
+    s_max = np.inf
+    for part in members:
+        e = part.element
+        if isinstance(e, Line | Switch):
+            for node in part.nodes:
+                i_max[node] = i_max.get(node, 0.0) + e.i_max_a
+        elif isinstance(e, Transformer):
+            s_max = e.s_max_kva if np.isinf(s_max) else s_max + e.s_max_kva
+    return _Group([part.element.label for part in members], members, nodes, i_max, float(s_max))
+
+
+def _shunt_triplets(
+    shunts: list[Primitive], known: dict[Node, int], index: NodeIndex, base: Base
+) -> tuple[IntArray, IntArray, ComplexArray]:
+    rows: list[int] = []
+    cols: list[int] = []
+    vals: list[complex] = []
+    for part in shunts:
+        at = [
+            (k, known[node], index.v_base_kv[index.position[node]])
+            for k, node in enumerate(part.nodes)
+            if node in known
+        ]
+        for k, i, v_i in at:
+            for m, j, v_j in at:
+                if part.y[k, m] != 0.0:
+                    rows.append(i)
+                    cols.append(j)
+                    vals.append(part.y[k, m] * v_i * v_j * 1000.0 / base.s_kva)
+    return np.array(rows, dtype=np.int64), np.array(cols, dtype=np.int64), np.array(vals, dtype=complex)
+
+
+__all__ = ["RadialNetwork", "radial_network"]

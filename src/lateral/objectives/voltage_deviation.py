@@ -1,0 +1,30 @@
+"""Voltage deviation: how far squared voltages are from their nominal value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from lateral.devices.base import DeviceContext
+from lateral.objectives.base import Objective
+
+
+@final
+@dataclass(frozen=True)
+class VoltageDeviation(Objective):
+    """``sum_t dt_t mean_i (v_i / v_ref^2 - 1)^2``, h: about four times the mean squared deviation of the magnitude.
+
+    Attributes:
+        v_ref_pu: voltage magnitude wanted.
+    """
+
+    v_ref_pu: float = 1.0
+    name: ClassVar[str] = "vdev"
+    title: ClassVar[str] = "voltage deviation from nominal"
+    unit: ClassVar[str] = "h"
+
+    def declare(self, ctx: DeviceContext, weight: float) -> None:
+        """A convex quadratic of the squared magnitudes."""
+        names, v = ctx.net.node_vmag_sq()
+        per_cell = ctx.horizon.hours * (weight / len(names))
+        ctx.builder.minimise_squares(v * self.v_ref_pu**-2 - 1.0, per_cell.reshape(1, -1))

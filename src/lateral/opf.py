@@ -1,0 +1,414 @@
+"""The one place where network, devices, formulation, objective and solver meet."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lateral import formulations, objectives, solvers
+from lateral.baseline import power_flow
+from lateral.case import Case
+from lateral.check import require
+from lateral.devices import TERMINAL_RULES
+from lateral.devices.base import Device, DeviceContext
+from lateral.errors import Fault, OptionError, SolveError, UnsupportedError, did_you_mean
+from lateral.formulations import Formulation, OperatingPoint
+from lateral.io.dispatch import Dispatch
+from lateral.network.admittance import Node, NodeIndex, nodal_matrix
+from lateral.network.branches import RadialNetwork, radial_network
+from lateral.network.schema import ComplexArray, FloatArray
+from lateral.objectives import Objective
+from lateral.objectives.base import per_step
+from lateral.objectives.energy_cost import loss_price_of
+from lateral.program import ProblemClass, Program, ProgramBuilder
+from lateral.replay import Prediction, replay
+from lateral.results.residuals import earned_status, recompute
+from lateral.results.result import Result
+from lateral.solvers import Options, Session, Solution, Status
+from lateral.solvers.elastic import explain
+
+#: A conductor whose voltage at the operating point is below this is a neutral, pu.
+NEUTRAL_PU = 0.3
+
+
+@dataclass(eq=False)
+class Model:
+    """A built problem: solve it, update its data, solve it again without rebuilding.
+
+    This is the one stateful object: it keeps the solver that was built and the last solution to start from.
+
+    Attributes:
+        case: the case it was built from, with updated data.
+        formulation: the formulation.
+        objective: the objective.
+        program: the program with its present data.
+        network: the branches.
+        choices: what ``auto`` picked and why.
+        seconds: wall time of the phases so far.
+    """
+
+    case: Case
+    formulation: Formulation
+    objective: Objective
+    program: Program
+    network: RadialNetwork
+    choices: tuple[str, ...]
+    seconds: dict[str, float]
+    _session: tuple[str, Options | None, Session] | None = field(default=None, repr=False)
+    _last: Solution | None = field(default=None, repr=False)
+
+    def update(
+        self,
+        *,
+        loads: Mapping[str, FloatArray] | FloatArray | None = None,
+        loads_q: Mapping[str, FloatArray] | FloatArray | None = None,
+        prices: FloatArray | float | None = None,
+        initial: Mapping[str, float] | FloatArray | None = None,
+        pv: Mapping[str, FloatArray] | FloatArray | None = None,
+    ) -> Model:
+        """New data for the next solve, in place; nothing is rebuilt. Returns the model.
+
+        Args:
+            loads: active power at rated voltage, kW: by load name (T,), or (n_loads, T). Reactive power follows in
+                proportion unless ``loads_q`` is given.
+            loads_q: reactive power at rated voltage, kvar.
+            prices: import price, $/kWh, shape (T,) or one number; a single export price that follows it changes too.
+            initial: stored energy at the beginning, kWh: by battery name, or (n_batteries,).
+            pv: what the sun offers, kW: by PV name (T,), or (n_pv, T).
+
+        Raises:
+            OptionError: a name that does not exist, a shape that does not fit, or values that are not finite.
+        """
+        values: dict[str, FloatArray] = {}
+        old_p = self._slot("load.p_kw")
+        if loads is not None:
+            values["load.p_kw"] = self._rows("load.p_kw", loads)
+            if loads_q is None:
+                ratio = np.divide(values["load.p_kw"], old_p, out=np.ones_like(old_p), where=old_p != 0)
+                values["load.q_kvar"] = self._slot("load.q_kvar") * ratio
+        if loads_q is not None:
+            values["load.q_kvar"] = self._rows("load.q_kvar", loads_q)
+        if prices is not None:
+            shape = self._slot("source.price_import").shape
+            values["source.price_import"] = np.broadcast_to(np.asarray(prices, dtype=float), shape)
+        if initial is not None:
+            as_rows = (
+                {k: np.array([v], dtype=float) for k, v in initial.items()}
+                if isinstance(initial, Mapping)
+                else np.asarray(initial, dtype=float).reshape(-1, 1)
+            )
+            values["battery.energy_initial_kwh"] = self._rows("battery.energy_initial_kwh", as_rows)
+        if pv is not None:
+            values["pv.p_available_kw"] = self._rows("pv.p_available_kw", pv)
+        return self.update_data(values)
+
+    def update_data(self, values: Mapping[str, FloatArray]) -> Model:
+        """New values of data slots by their names (`Program.slots`), in place.
+
+        Raises:
+            OptionError: no such slot, or values that do not fit.
+        """
+        full = dict(values)
+        if "source.price_import" in full and "system.loss_price" in self.program.slots:
+            price = np.atleast_2d(np.asarray(full["source.price_import"], dtype=float))
+            full["system.loss_price"] = loss_price_of(price)[None]
+        for cls, group in _groups(self.case):
+            for name, new in values.items():
+                full.update(cls.derived_data(group, name, np.asarray(new, dtype=float)))
+        self.program = self.program.update(full)
+        self.case = _with_data(self.case, full)
+        return self
+
+    def _slot(self, name: str) -> FloatArray:
+        if name not in self.program.slots:
+            message = f"the case has no data {name!r}. {did_you_mean(name, list(self.program.slots))}"
+            raise OptionError(message)
+        slot = self.program.slots[name]
+        return self.program.theta[slot.cells].reshape(len(slot.elements), slot.n_steps)
+
+    def _rows(self, name: str, given: Mapping[str, FloatArray] | FloatArray) -> FloatArray:
+        """Present values of a slot with the rows given replaced."""
+        present = self._slot(name).copy()
+        if not isinstance(given, Mapping):
+            try:
+                return np.broadcast_to(np.asarray(given, dtype=float), present.shape)
+            except ValueError as error:
+                message = f"data for {name!r} has shape {np.shape(given)}; it must broadcast to {present.shape}"
+                raise OptionError(message) from error
+        place = {e: k for k, e in enumerate(self.program.slots[name].elements)}
+        for element, row in given.items():
+            if element not in place:
+                message = f"there is no {name.split('.')[0]} {element!r}. {did_you_mean(element, list(place))}"
+                raise OptionError(message)
+            present[place[element]] = row
+        return present
+
+    def solve(self, solver: str = "auto", options: Options | None = None, *, explain_infeasible: bool = True) -> Result:
+        """Solve with the present data; starts from the last solution where the solver can.
+
+        Args:
+            solver: ``auto`` or a name.
+            options: typed options of the solver.
+            explain_infeasible: re-solve an infeasible problem elastically and name the limits that cause it.
+        """
+        begin = time.perf_counter()
+        choices = list(self.choices)
+        name = solver
+        if solver == "auto":
+            name, why = solvers.choose(self.program)
+            choices.append(f"solver {name}: {why}")
+        if self._session is None or self._session[:2] != (name, options):
+            self._session = (name, options, solvers.get(name, options).start(self.program))
+            self._last = None
+        solution = self._session[2].solve(self.program, self._last)
+        residuals = recompute(self.program, solution)
+        status = earned_status(self.program, solution, residuals)
+        if status in (Status.INACCURATE, Status.ERROR) and solver == "auto" and name != "ipopt":
+            again = solvers.get("ipopt", None).solve(self.program, None)
+            r_again = recompute(self.program, again)
+            if earned_status(self.program, again, r_again) is Status.OPTIMAL:
+                choices.append(f"fallback to ipopt: {name} ended {status.word}")
+                solution, residuals, status = again, r_again, Status.OPTIMAL
+        conflicts: tuple[Any, ...] = ()
+        if status in (Status.INFEASIBLE, Status.LOCALLY_INFEASIBLE) and explain_infeasible:
+            helper = "clarabel" if self.program.problem_class is not ProblemClass.NLP else "ipopt"
+            conflicts = explain(self.program, solvers.get(helper, None))
+        if status is Status.OPTIMAL:
+            self._last = solution
+        seconds = {**self.seconds, "solve": time.perf_counter() - begin}
+        return Result(
+            case=self.case,
+            formulation=self.formulation.name,
+            objective_name=objective_name(self.objective),
+            status=status,
+            program=self.program,
+            solution=solution,
+            residuals=residuals,
+            network=self.network,
+            seconds={**seconds, "total": sum(v for k, v in seconds.items() if k != "total")},
+            choices=tuple(choices),
+            conflicts=conflicts,
+        )
+
+
+def build(
+    case: Case,
+    formulation: str | Formulation = "auto",
+    objective: str | Objective = "cost",
+    *,
+    terminal: str = "equal",
+    loss_term: bool = True,
+    point: str = "baseline",
+    check: bool = True,
+) -> Model:
+    """Build the problem of a case once; `Model.solve` and `Model.update` are the five-minute loop.
+
+    Args:
+        case: the case.
+        formulation: ``auto``, a name, or your own `Formulation`.
+        objective: a name, a weighted sum such as ``cost+0.1*peak``, or your own `Objective`.
+        terminal: stored energy at the end: ``equal`` to the beginning, ``at-least``, ``free`` or ``priced``.
+        loss_term: in linear formulations, add the price-weighted quadratic losses to the objective (never to ``cost``).
+        point: operating point of ``lindist3flow``: ``baseline`` (the day without control, step by step) or ``nominal``
+            (the unloaded feeder: nominal angles, no losses).
+        check: look for faults first.
+
+    Raises:
+        CaseError: the case has faults; all of them are named.
+        UnsupportedError: the formulation declines the feeder.
+        OptionError: a name or an option that does not exist.
+    """
+    begin = time.perf_counter()
+    if terminal not in TERMINAL_RULES:
+        message = f"there is no terminal rule {terminal!r}. {did_you_mean(terminal, list(TERMINAL_RULES))}"
+        raise OptionError(message)
+    if point not in ("baseline", "nominal"):
+        message = f"there is no operating point {point!r}. {did_you_mean(point, ['baseline', 'nominal'])}"
+        raise OptionError(message)
+    chosen, choices = choose_formulation(case, formulation)
+    goal = objectives.get(objective) if isinstance(objective, str) else objective
+    if check:
+        require(case, radial=True)
+
+    operating = None
+    neutrals: list[Node] = []
+    if chosen.point != "none":
+        operating, notes = operating_point(case, loaded=point == "baseline")
+        choices += notes
+        size = np.abs(operating.v_pu).max(axis=1)
+        neutrals = [node for node, v in zip(operating.nodes, size, strict=True) if v < NEUTRAL_PU]
+    roots = [(s.bus, c) for s in case.sources for c in s.conductors]
+    network = radial_network(case.feeder, roots, case.base, neutrals=neutrals)
+    faults = chosen.declines(case.feeder, network)
+    if faults:
+        raise UnsupportedError(faults)
+
+    builder = ProgramBuilder(case.horizon.n_steps)
+    model = chosen.network(builder, case.feeder, network, case.base, operating)
+    ctx = DeviceContext(
+        builder, model, case.horizon, case.base, case.profiles, terminal=terminal, alpha=case.alpha_usd_per_kwh
+    )
+    for cls, group in _groups(case):
+        cls.declare(group, ctx)
+    goal.declare(ctx, 1.0)
+    if model.neglects_losses and loss_term and not goal.contains_losses:
+        price = builder.data("system.loss_price", ["all"], goal.loss_price(ctx)[None], unit="objective/kWh")
+        model.add_loss_cost(price * per_step(ctx, case.horizon.hours * case.base.total_kva).const.reshape(1, -1))
+    model.close()
+    program = builder.freeze()
+    seconds = {"build": time.perf_counter() - begin}
+    return Model(case, chosen, goal, program, network, tuple(choices), seconds)
+
+
+def solve(
+    case: Case,
+    formulation: str | Formulation = "auto",
+    objective: str | Objective = "cost",
+    *,
+    solver: str = "auto",
+    options: Options | None = None,
+    terminal: str = "equal",
+    loss_term: bool = True,
+    point: str = "baseline",
+    with_replay: bool = True,
+    check: bool = True,
+) -> Result:
+    """Build, solve, and replay in OpenDSS.
+
+    See `build` for the arguments; ``solver`` is ``auto`` or a name, ``options`` are that solver's typed options, and
+    ``with_replay`` runs every step of the schedule in OpenDSS.
+    """
+    model = build(case, formulation, objective, terminal=terminal, loss_term=loss_term, point=point, check=check)
+    result = model.solve(solver, options)
+    return replayed(result) if with_replay and result.has_values else result
+
+
+def replayed(result: Result) -> Result:
+    """The result with its replay in OpenDSS: every step, controls off, taps fixed."""
+    begin = time.perf_counter()
+    run = replay(result.case, dispatch_of(result), predicted=prediction_of(result))
+    seconds = {**result.seconds, "replay": time.perf_counter() - begin}
+    seconds["total"] = sum(v for k, v in seconds.items() if k != "total")
+    return dataclasses.replace(result, replay=run, seconds=seconds)
+
+
+def dispatch_of(result: Result) -> Dispatch:
+    """The set-points of a result."""
+    if not result.has_values:
+        message = f"the result has no schedule: {result.status_text}"
+        raise SolveError(message)
+    points = result.set_points
+    return Dispatch(p_kw={k: p for k, (p, _) in points.items()}, q_kvar={k: q for k, (_, q) in points.items()})
+
+
+def prediction_of(result: Result) -> Prediction:
+    """What the model says that the replay will find."""
+    return Prediction(
+        nodes=result.network.nodes,
+        v_pu=np.sqrt(np.maximum(result.value("bus.vmag_sq"), 0.0)),
+        p_source_kw=result.p_source_kw,
+        q_source_kvar=result.q_source_kvar,
+        losses_kw=result.losses_kw,
+    )
+
+
+def objective_name(objective: Objective) -> str:
+    """Name of an objective, or of its weighted parts."""
+    terms = objective.terms
+    if len(terms) == 1 and terms[0][0] == 1.0:
+        return terms[0][1].name
+    return "+".join(f"{w:g}*{o.name}" for w, o in terms)
+
+
+def choose_formulation(case: Case, formulation: str | Formulation) -> tuple[Formulation, list[str]]:
+    """The formulation that a name means for a case, and why."""
+    if isinstance(formulation, Formulation):
+        return formulation, []
+    if formulation != "auto":
+        return formulations.get(formulation), []
+    if all(len(b.conductors) == 1 for b in case.feeder.buses):
+        return formulations.get("nonlinear"), [
+            "formulation nonlinear: one conductor per bus, so that the exact branch flow applies"
+        ]
+    return formulations.get("lindist3flow"), [
+        "formulation lindist3flow: several conductors per bus; linear at the power flow of the day without control"
+    ]
+
+
+def operating_point(case: Case, *, loaded: bool) -> tuple[OperatingPoint, list[str]]:
+    """The power flow at which a linear three-phase model is made, and notes on it.
+
+    Raises:
+        UnsupportedError: the power flow without control does not converge at any step.
+    """
+    bare = case if loaded else unloaded(case)
+    flow = power_flow(bare)
+    notes: list[str] = []
+    ok = np.flatnonzero(flow.converged)
+    if not len(ok):
+        fault = Fault(
+            "FOR-010 no-operating-point",
+            f"case.{case.name}",
+            "a power flow without control that does not converge at any step",
+            "a power flow that converges",
+            "Lower the load, check impedances and taps, or take point='nominal'.",
+        )
+        raise UnsupportedError([fault])
+    v = flow.v_pu
+    if len(ok) < len(flow.converged):
+        nearest = ok[np.abs(np.arange(len(flow.converged))[:, None] - ok[None]).argmin(axis=1)]
+        v = v[:, nearest]
+        notes.append(
+            f"operating point: {len(flow.converged) - len(ok)} steps do not converge; the nearest step is used"
+        )
+    index = NodeIndex.of(case.feeder)
+    y = nodal_matrix(case.feeder, index)
+    volt = v * (1000.0 * index.v_base_kv[:, None])
+    amp = np.array([case.base.i_a(kv) for kv in index.v_base_kv]).reshape(-1, 1)
+    current: ComplexArray = np.asarray(y @ volt) / amp
+    if not loaded:
+        v, current = v[:, :1], current[:, :1]
+    return OperatingPoint(index.nodes, v, current, loaded=loaded), notes
+
+
+def unloaded(case: Case) -> Case:
+    """The case with its sources alone."""
+    return case.with_(devices=tuple(case.sources))
+
+
+def _groups(case: Case) -> list[tuple[type[Device], Sequence[Any]]]:
+    """Devices by class, in order of first appearance."""
+    groups: dict[type[Device], list[Any]] = {}
+    for device in case.devices:
+        if isinstance(device, Device):
+            groups.setdefault(type(device), []).append(device)
+    return list(groups.items())
+
+
+def _with_data(case: Case, values: Mapping[str, FloatArray]) -> Case:
+    """The case with new data, each class taking what it knows."""
+    profiles = dict(case.profiles)
+    replaced: dict[int, Any] = {}
+    for cls, group in _groups(case):
+        for old, new in zip(group, cls.with_data(group, values, profiles, case.horizon.n_steps), strict=True):
+            replaced[id(old)] = new
+    return case.with_(devices=tuple(replaced.get(id(d), d) for d in case.devices), profiles=profiles)
+
+
+__all__ = [
+    "Model",
+    "build",
+    "choose_formulation",
+    "dispatch_of",
+    "objective_name",
+    "operating_point",
+    "prediction_of",
+    "replayed",
+    "solve",
+    "unloaded",
+]

@@ -1,0 +1,115 @@
+"""Ports: where devices and the network meet.
+
+A *port* is a pair of nodes of one bus; the second may be ground (a wye device) or another conductor (delta). A
+formulation is a `NetworkModel`: it offers at a port to inject power, to connect an admittance and to read the voltage,
+and it lets a source feed nodes. A device declares its own variables and rows and uses these. No device tests which
+formulation it is in, no formulation which device.
+
+Injection into the network is positive. Powers are per unit on the base per conductor.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lateral.network.schema import ComplexArray, FloatArray, IntArray
+from lateral.program.affine import Affine
+from lateral.program.builder import ProgramBuilder
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ports:
+    """Pairs of nodes; -1 is ground.
+
+    Attributes:
+        a: first node of each port, shape (n,).
+        b: second node, -1 for ground, shape (n,).
+    """
+
+    a: IntArray
+    b: IntArray
+
+    def __len__(self) -> int:
+        return len(self.a)
+
+
+class NetworkModel(ABC):
+    """What a formulation offers to devices and objectives, while a program is being built."""
+
+    builder: ProgramBuilder
+
+    @abstractmethod
+    def node(self, bus: str, conductor: int) -> int:
+        """Position of a node; -1 for ground and for a neutral that the formulation takes as grounded.
+
+        Raises:
+            KeyError: the node is not energised, or does not exist.
+        """
+
+    @abstractmethod
+    def base_kv(self, nodes: IntArray) -> FloatArray:
+        """Voltage base of nodes, line to ground, kV."""
+
+    @abstractmethod
+    def inject(self, ports: Ports, p: Affine, q: Affine) -> None:
+        """Inject power at ports, arrays of shape (ports, T), per unit."""
+
+    @abstractmethod
+    def shunt(self, ports: Ports, g: FloatArray, b: FloatArray) -> None:
+        """Connect constant admittances g + jb across ports, shape (ports,), per unit of the ports' node bases."""
+
+    @abstractmethod
+    def power_of_v(self, ports: Ports, exponent: FloatArray) -> Affine:
+        """|V|^exponent across each port, shape (ports, T), per unit of the first node's base.
+
+        Exact for exponents 0 and 2; 1 is exact where the formulation can (an extra variable), else first order at the
+        formulation's operating point, as are all others.
+        """
+
+    @abstractmethod
+    def reference_v(self, ports: Ports) -> FloatArray:
+        """|V| across each port at the formulation's operating point, shape (ports, T); nominal when it has none."""
+
+    @abstractmethod
+    def feed(
+        self, name: str, nodes: IntArray, e_sq: Affine, angle: FloatArray, z: ComplexArray
+    ) -> tuple[Affine, Affine]:
+        """A source behind an impedance at nodes: power (p, q) it gives at the nodes, shape (nodes, T).
+
+        Args:
+            name: name of the source.
+            nodes: positions, shape (n,).
+            e_sq: squared voltage behind the impedance, shape (n, T).
+            angle: its angle, rad, shape (n,).
+            z: impedance matrix, pu, shape (n, n); zeros for a stiff source.
+        """
+
+    @abstractmethod
+    def node_vmag_sq(self) -> tuple[Sequence[str], Affine]:
+        """Names of the nodes with a voltage, and their squared voltage magnitudes, shape (n, T)."""
+
+    @abstractmethod
+    def add_loss_cost(self, weight: Affine) -> None:
+        """Add ``weight_t * losses_t`` to the objective, weight of shape (1, T) per unit of power: linear where the
+        formulation knows losses, else the quadratic estimate from its flows."""
+
+    @property
+    @abstractmethod
+    def neglects_losses(self) -> bool:
+        """True when the balance does not contain losses that follow the decisions."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Write the network's rows, after every device has declared."""
+
+
+def ground_pair(nodes: IntArray) -> Ports:
+    """Ports from nodes to ground."""
+    return Ports(np.asarray(nodes, dtype=np.int64), np.full(len(nodes), -1))
+
+
+__all__ = ["NetworkModel", "Ports", "ground_pair"]

@@ -1,0 +1,465 @@
+"""Result: what a solve found, in engineering units, with what it is worth.
+
+Everything is read off the labels of the Program: no code here knows a device. Residuals, bounds, relaxation gap and
+simultaneous charge and discharge are recomputed from the Program, not taken from the solver's word.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from lateral.baseline import power_flow
+from lateral.case import Case
+from lateral.errors import OptionError, did_you_mean
+from lateral.network.branches import RadialNetwork
+from lateral.network.powerflow import PowerFlow
+from lateral.network.schema import FloatArray
+from lateral.program import Block, Program
+from lateral.results.residuals import Residuals
+from lateral.solvers.base import Solution, Status
+from lateral.solvers.elastic import Conflict
+
+#: A voltage counts as violated when it is further than this outside its limit, pu.
+VIOLATION_TOLERANCE_PU = 1e-5
+
+
+class ReplayLike(Protocol):
+    """What a result needs to know of its replay; see `lateral.replay.Replay`."""
+
+    @property
+    def seconds(self) -> float:
+        """Wall time."""
+
+    def summary(self) -> dict[str, Any]:
+        """Plain data."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Result:
+    """One solved schedule.
+
+    Attributes:
+        case: the case, with the data that was solved.
+        formulation: name of the formulation.
+        objective_name: name of the objective.
+        status: earned status, see `lateral.results.residuals`.
+        program: the program that was solved.
+        solution: the solver's numbers, per unit.
+        residuals: recomputed residuals.
+        network: the branches of the formulation.
+        seconds: wall time by phase: read, build, solve, replay, total.
+        choices: what ``auto`` picked and why, and every fallback that was taken.
+        conflicts: when infeasible, the limits that give way in the elastic solve, largest first.
+        replay: the OpenDSS replay, when it was run.
+    """
+
+    case: Case
+    formulation: str
+    objective_name: str
+    status: Status
+    program: Program
+    solution: Solution
+    residuals: Residuals
+    network: RadialNetwork
+    seconds: Mapping[str, float]
+    choices: tuple[str, ...] = ()
+    conflicts: tuple[Conflict, ...] = ()
+    replay: ReplayLike | None = None
+    _cache: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    # -- values ---------------------------------------------------------------------------------------------------
+
+    @property
+    def ok(self) -> bool:
+        """True when the status is optimal."""
+        return self.status is Status.OPTIMAL
+
+    @property
+    def has_values(self) -> bool:
+        """True when there is a point at all (also one that is not optimal)."""
+        return bool(np.all(np.isfinite(self.solution.x))) and self.status not in (
+            Status.INFEASIBLE,
+            Status.UNBOUNDED,
+            Status.ERROR,
+        )
+
+    @property
+    def status_text(self) -> str:
+        """The status as a sentence, with the limits that cause an infeasibility."""
+        text = self.status.text(self.program.problem_class)
+        if self.conflicts:
+            text += ": " + "; ".join(self.reasons[:5])
+            if len(self.conflicts) > 5:
+                text += f"; and {len(self.conflicts) - 5} more"
+        return text
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The limits that cause an infeasibility, one sentence each, with the time of the step."""
+        times = self.case.horizon.times
+        return tuple(
+            c.sentence.replace(f"at step {c.step}", f"at {times[c.step]:%H:%M}") if c.step < len(times) else c.sentence
+            for c in self.conflicts
+        )
+
+    def value(self, name: str) -> FloatArray:
+        """A variable or output by name, e.g. ``battery.p_charge``, in engineering units, shape (n, T).
+
+        Raises:
+            OptionError: no such name; the message says which there are.
+        """
+        parts = [self._value_of(block) for block in self.program.variables if block.name == name]
+        if not parts:
+            parts = [
+                o.value(self.solution.x, self.program.theta) * o.block.to_unit
+                for o in self.program.outputs
+                if o.block.name == name
+            ]
+        if not parts:
+            known = [b.name for b in self.program.variables] + [o.block.name for o in self.program.outputs]
+            message = f"the result has no {name!r}. {did_you_mean(name, known)}"
+            raise OptionError(message)
+        return np.vstack(parts)
+
+    def _value_of(self, block: Block) -> FloatArray:
+        cells = self.solution.x[block.cells].reshape(len(block.elements), block.n_steps)
+        return np.asarray(cells * block.to_unit)
+
+    def has(self, name: str) -> bool:
+        """Whether there is a variable or output of that name."""
+        return any(b.name == name for b in self.program.variables) or any(
+            o.block.name == name for o in self.program.outputs
+        )
+
+    def elements(self, name: str) -> tuple[str, ...]:
+        """Element names of a variable or output."""
+        own = [b.elements for b in self.program.variables if b.name == name]
+        own = own or [o.block.elements for o in self.program.outputs if o.block.name == name]
+        return tuple(e for part in own for e in part)
+
+    def dual(self, name: str) -> FloatArray:
+        """Dual of an equality block by name, e.g. ``bus.p_balance``: d(objective) / d(right-hand side), per unit of
+        energy: for the balance $ per kWh (the locational price), shape (n, T).
+
+        Raises:
+            OptionError: no such rows.
+        """
+        for block in self.program.equalities:
+            if block.name == name:
+                cells = self.solution.eq_dual[block.cells].reshape(len(block.elements), block.n_steps)
+                hours = self.case.horizon.hours if block.n_steps == self.case.horizon.n_steps else 1.0
+                return np.asarray(cells / block.to_unit / hours)
+        message = f"there are no rows {name!r}. {did_you_mean(name, [b.name for b in self.program.equalities])}"
+        raise OptionError(message)
+
+    # -- totals ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def objective(self) -> float:
+        """Objective as minimised: with the alpha term, the loss term and everything else that was added."""
+        return self.program.objective(self.solution.x)
+
+    @cached_property
+    def cost(self) -> float:
+        """Energy cost alone, $: what is paid for import less what export earns, plus the energy costs of devices."""
+        total = 0.0
+        for output in self.program.outputs:
+            if output.block.quantity == "energy_cost":
+                total += float(np.sum(output.value(self.solution.x, self.program.theta)))
+        return total
+
+    @cached_property
+    def p_source_kw(self) -> FloatArray:
+        """Power that the sources give at their terminals, kW, shape (T,)."""
+        return np.asarray(self.value("source.p_total").sum(axis=0))
+
+    @cached_property
+    def q_source_kvar(self) -> FloatArray:
+        """Reactive power that the sources give, kvar, shape (T,)."""
+        return np.asarray(self.value("source.q_total").sum(axis=0))
+
+    @cached_property
+    def losses_kw(self) -> FloatArray:
+        """Losses of lines and transformers, kW, shape (T,); of a linear model an estimate from its flows."""
+        return np.asarray(self.value("system.losses").sum(axis=0))
+
+    @property
+    def energy_import_kwh(self) -> float:
+        """Net energy taken from the sources, kWh."""
+        return float(self.p_source_kw @ self.case.horizon.hours)
+
+    @property
+    def losses_kwh(self) -> float:
+        """Energy lost in the wires, kWh."""
+        return float(self.losses_kw @ self.case.horizon.hours)
+
+    @cached_property
+    def set_points(self) -> dict[str, tuple[FloatArray, FloatArray]]:
+        """p in kW and q in kvar, shape (T,) each, of every device that injects by decision, by label."""
+        out: dict[str, tuple[FloatArray, FloatArray]] = {}
+        for output in self.program.outputs:
+            block = output.block
+            if block.quantity != "p_injected":
+                continue
+            p = output.value(self.solution.x, self.program.theta) * block.to_unit
+            q_name = f"{block.component}.q_injected"
+            q = self.value(q_name) if self.has(q_name) else np.zeros_like(p)
+            for k, element in enumerate(block.elements):
+                out[f"{block.component}.{element}"] = (p[k], q[k])
+        return out
+
+    # -- certificates ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def max_simultaneous_kw(self) -> float:
+        """Largest power that a battery charges and discharges at once, kW; 0 without batteries."""
+        if not self.has("battery.p_charge"):
+            return 0.0
+        both = np.minimum(self.value("battery.p_charge"), self.value("battery.p_discharge"))
+        return float(max(both.max(initial=0.0), 0.0))
+
+    @cached_property
+    def relaxation_gap(self) -> FloatArray | None:
+        """``r (l - (P^2 + Q^2) / w)`` of every leg and step, pu, shape (K, T): losses that do not exist; None when the
+        formulation has no current variable."""
+        for block in self.program.product_blocks:
+            if block.name == "branch.current":
+                rows = self.program.products
+                h = rows.value(self.solution.x)[block.cells]
+                w = (rows.v @ self.solution.x + rows.v0)[block.cells]
+                r = np.zeros(self.network.n_legs)
+                own = self.network.z_row == self.network.z_col
+                r[self.network.z_row[own]] = self.network.z_val[own].real
+                shape = (len(block.elements), block.n_steps)
+                return np.asarray(r.reshape(-1, 1) * (-h / w).reshape(shape))
+        return None
+
+    @property
+    def max_relaxation_gap(self) -> float:
+        """Largest relaxation gap, pu; 0 where nothing is relaxed."""
+        gap = self.relaxation_gap
+        return 0.0 if gap is None else float(np.abs(gap).max(initial=0.0))
+
+    @property
+    def relaxation_gap_share(self) -> float:
+        """Losses that do not exist, as a share of all losses."""
+        gap = self.relaxation_gap
+        if gap is None or not self.losses_kwh:
+            return 0.0
+        return float((gap.sum(axis=0) @ self.case.horizon.hours) * self.case.base.total_kva / self.losses_kwh)
+
+    # -- baseline -------------------------------------------------------------------------------------------------
+
+    @property
+    def baseline(self) -> PowerFlow:
+        """The same day without any control: PV as the sun offers it, batteries idle. Solved on first use."""
+        if "baseline" not in self._cache:
+            self._cache["baseline"] = power_flow(self.case)
+        flow: PowerFlow = self._cache["baseline"]
+        return flow
+
+    @property
+    def baseline_cost(self) -> float:
+        """Energy cost of the baseline, $."""
+        total = 0.0
+        for source, power in zip(self.case.sources, self.baseline.sources_kva.real, strict=True):
+            buy = self.case.series(source.price_import)
+            sell = buy if source.price_export is None else self.case.series(source.price_export)
+            price = np.where(power >= 0, buy, sell)
+            total += float((price * power) @ self.case.horizon.hours)
+        return total
+
+    # -- dataset and tables ---------------------------------------------------------------------------------------
+
+    @cached_property
+    def dataset(self) -> xr.Dataset:
+        """Everything as one xarray Dataset: dims are ``time`` and one per component, attributes carry units."""
+        times = self.case.horizon.times
+        data: dict[str, xr.DataArray] = {}
+
+        def add(name: str, component: str, elements: tuple[str, ...], values: FloatArray, unit: str) -> None:
+            dims: tuple[str, ...] = (component, "time") if values.shape[1] == len(times) else (component,)
+            coords = {component: list(elements)}
+            body = values if len(dims) == 2 else values[:, 0]
+            array = xr.DataArray(body, dims=dims, coords=coords, attrs={"units": unit})
+            data[name] = xr.concat([data[name], array], dim=component) if name in data else array
+
+        for block in self.program.variables:
+            add(block.name, block.component, block.elements, self._value_of(block), block.unit)
+        for output in self.program.outputs:
+            b = output.block
+            add(b.name, b.component, b.elements, output.value(self.solution.x, self.program.theta) * b.to_unit, b.unit)
+        v = self.elements("bus.vmag_sq")
+        add("bus.vmag", "bus", v, np.sqrt(np.maximum(self.value("bus.vmag_sq"), 0.0)), "pu")
+        for name, label in (("bus.p_balance", "bus.p_price"), ("bus.q_balance", "bus.q_price")):
+            unit = "$/kWh" if label.endswith("p_price") else "$/kvarh"
+            add(label, "bus", v, self.dual(name), unit if self.objective_name == "cost" else "objective/kWh")
+        if self.has("battery.energy"):
+            capacity = {f"{b.name}": b.energy_kwh for b in self.case.batteries}
+            names = self.elements("battery.energy")
+            scale = np.array([capacity.get(n, np.nan) for n in names]).reshape(-1, 1)
+            add("battery.soc", "battery", names, self.value("battery.energy") / scale, "pu")
+        flow = self.baseline
+        nodes = tuple(f"{bus}.{c}" for bus, c in flow.index.nodes)
+        add("baseline.vmag", "bus", nodes, flow.vmag_pu, "pu")
+        data["baseline.p_source"] = xr.DataArray(
+            np.asarray(flow.source_kva.real), dims=("time",), attrs={"units": "kW"}
+        )
+        data["time_step"] = xr.DataArray(np.array(self.case.horizon.step_h), dims=("time",), attrs={"units": "h"})
+        out = xr.Dataset(data, coords={"time": times.tz_convert("UTC").tz_localize(None)})
+        gap = self.relaxation_gap
+        if gap is not None:
+            out["branch.relaxation_gap"] = xr.DataArray(
+                gap, dims=("branch", "time"), coords={"branch": list(self.network.legs)}, attrs={"units": "pu"}
+            )
+        out["time"].attrs["time_zone"] = self.case.horizon.zone
+        out.attrs = {
+            "case": self.case.name,
+            "case_hash": self.case.hash,
+            "formulation": self.formulation,
+            "objective": self.objective_name,
+            "solver": self.solution.solver,
+            "status": self.status.word,
+            "lateral": importlib.metadata.version("lateral"),
+        }
+        return out
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Long table: component, quantity, element, time, value, unit."""
+        times = self.case.horizon.times
+        frames = []
+        for name, array in self.dataset.data_vars.items():
+            component, _, quantity = str(name).partition(".")
+            dims = [d for d in array.dims if d != "time"]
+            values = array.transpose(*dims, ...).values
+            elements = [str(e) for e in array[dims[0]].values] if dims else [""]
+            values = values.reshape(len(elements), -1)
+            stamps = list(times) if "time" in array.dims else [pd.NaT]
+            frames.append(
+                pd.DataFrame(
+                    {
+                        "component": component,
+                        "quantity": quantity,
+                        "element": np.repeat(elements, len(stamps)),
+                        "time": pd.DatetimeIndex(stamps * len(elements)),
+                        "value": values.reshape(-1),
+                        "unit": array.attrs.get("units", ""),
+                    }
+                )
+            )
+        return pd.concat(frames, ignore_index=True)
+
+    @cached_property
+    def violations(self) -> pd.DataFrame:
+        """Voltages outside their limits in the baseline and in the optimum, one row each."""
+        feeder, times = self.case.feeder, self.case.horizon.times
+        rows = []
+        flow = self.baseline
+        grounded = set(self.network.grounded)
+        pairs = (
+            ("baseline", flow.index.nodes, flow.vmag_pu),
+            ("optimum", self.network.nodes, np.sqrt(np.maximum(self.value("bus.vmag_sq"), 0.0))),
+        )
+        for which, nodes, v in pairs:
+            keep = [k for k, node in enumerate(nodes) if node not in grounded]
+            low = np.array([feeder.bus[nodes[k][0]].v_min_pu for k in keep]).reshape(-1, 1)
+            high = np.array([feeder.bus[nodes[k][0]].v_max_pu for k in keep]).reshape(-1, 1)
+            value = v[keep]
+            under, over = value < low - VIOLATION_TOLERANCE_PU, value > high + VIOLATION_TOLERANCE_PU
+            for k, t in zip(*np.nonzero(under | over), strict=True):
+                bus, conductor = nodes[keep[k]]
+                limit = low[k, 0] if under[k, t] else high[k, 0]
+                rows.append((which, bus, conductor, times[t], value[k, t], limit, abs(value[k, t] - limit)))
+        columns = ["which", "bus", "conductor", "time", "v_pu", "limit_pu", "beyond_pu"]
+        return pd.DataFrame(rows, columns=columns).sort_values("beyond_pu", ascending=False, ignore_index=True)
+
+    @cached_property
+    def loading(self) -> pd.DataFrame:
+        """Largest loading of every branch with a limit: element, time, value, limit, unit, share."""
+        net, base, times = self.network, self.case.base, self.case.horizon.times
+        kw = base.total_kva
+        p, q = self.value("branch.p_from") / kw, self.value("branch.q_from") / kw
+        v = self.value("bus.vmag_sq")
+        w = np.ones((net.n_legs, v.shape[1]))
+        single = np.bincount(net.a_leg, minlength=net.n_legs) == 1
+        own = single[net.a_leg]
+        w[net.a_leg[own]] = (np.abs(net.a_val[own]) ** 2).reshape(-1, 1) * v[net.a_node[own]]
+        s = np.hypot(p, q)
+        rows = []
+        current = s / np.sqrt(np.maximum(w, 1e-9))
+        for k in np.flatnonzero(np.isfinite(net.i_max_pu)):
+            t = int(current[k].argmax())
+            amp = base.i_a(net.v_base_kv[net.to_node[k]])
+            share = current[k, t] / net.i_max_pu[k]
+            rows.append((net.legs[k], times[t], current[k, t] * amp, net.i_max_pu[k] * amp, "A", share))
+        branch_p = np.zeros((len(net.branch_names), s.shape[1]))
+        branch_q = np.zeros_like(branch_p)
+        np.add.at(branch_p, net.branch, p)
+        np.add.at(branch_q, net.branch, q)
+        total = np.hypot(branch_p, branch_q)
+        for b in np.flatnonzero(np.isfinite(net.s_max_pu)):
+            t = int(total[b].argmax())
+            limit = net.s_max_pu[b] * base.s_kva
+            rows.append((net.branch_names[b], times[t], total[b, t] * kw, limit, "kVA", total[b, t] * kw / limit))
+        columns = ["element", "time", "value", "limit", "unit", "share"]
+        return pd.DataFrame(rows, columns=columns).sort_values("share", ascending=False, ignore_index=True)
+
+    # -- summary --------------------------------------------------------------------------------------------------
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers of a run as plain data (``lateral solve --json``)."""
+        known = self.has_values
+        r = self.residuals
+
+        def number(value: float) -> float | None:
+            return float(value) if np.isfinite(value) else None
+
+        return {
+            "case": self.case.name,
+            "status": self.status.word,
+            "status_text": self.status_text,
+            "formulation": self.formulation,
+            "problem_class": self.program.problem_class.name,
+            "solver": self.solution.solver,
+            "objective_name": self.objective_name,
+            "objective": number(self.objective) if known else None,
+            "cost": number(self.cost) if known else None,
+            "energy_import_kwh": number(self.energy_import_kwh) if known else None,
+            "losses_kwh": number(self.losses_kwh) if known else None,
+            "n_buses": len(self.case.feeder.buses),
+            "n_nodes": self.network.n_nodes,
+            "n_steps": self.case.horizon.n_steps,
+            "n_variables": self.program.n,
+            "iterations": self.solution.iterations,
+            "seconds": {k: round(float(v), 6) for k, v in self.seconds.items()},
+            "residuals": {
+                "max_primal": number(r.max_primal),
+                "max_bound": number(r.max_bound),
+                "max_relaxation_gap": number(self.max_relaxation_gap) if known else None,
+                "relaxation_gap_share": number(self.relaxation_gap_share) if known else None,
+                "max_simultaneous_kw": number(self.max_simultaneous_kw) if known else None,
+                "duality_gap": number(r.duality_gap),
+            },
+            "replay": self.replay.summary() if self.replay is not None else None,
+            "choices": list(self.choices),
+            "conflicts": list(self.reasons),
+            "case_hash": self.case.hash,
+            "versions": versions(),
+        }
+
+
+def versions() -> dict[str, str]:
+    """Versions of lateral and of what decides its numbers."""
+    names = ("lateral", "numpy", "scipy", "highspy", "clarabel", "casadi", "dss-python")
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+__all__ = ["ReplayLike", "Result", "versions"]
