@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property, lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -164,7 +164,8 @@ class _View:
         self.case = case
         self.feeder = case.feeder
         self.elements: tuple[Element, ...] = (*case.feeder.elements, *case.devices)
-        self.mistyped = [fault for part in _parts(self.elements) for fault in part.type_faults()]
+        self.parts = tuple(_parts(self.elements))
+        self.mistyped = [fault for part in self.parts for fault in part.type_faults()]
         bad = {fault.element for fault in self.mistyped}
         self._sound: dict[type, list[Element]] = {}
         for e in self.elements:
@@ -178,10 +179,6 @@ class _View:
             if issubclass(own, cls):
                 found.extend(members)  # type: ignore[arg-type]
         return tuple(found)
-
-    @cached_property
-    def parts(self) -> tuple[_Part, ...]:
-        return tuple(_parts(self.elements))
 
     @cached_property
     def bus_names(self) -> dict[str, None]:
@@ -268,10 +265,11 @@ def _show(value: object) -> str:
         text = repr(value)
     elif isinstance(value, float | np.floating):
         text = f"{float(value):.6g}"
-    elif isinstance(value, int) and abs(value) > 10**18:
-        text = "an integer of more than 18 digits"
     else:
-        text = repr(value)
+        try:
+            text = repr(value)
+        except Exception:  # any object may stand in a field, and Python refuses to write out very long integers
+            text = f"a value of type {type(value).__name__}"
     text = text.replace("\n", " ")
     return text if len(text) <= 80 else text[:77] + "..."
 
@@ -356,6 +354,12 @@ _TYPES: dict[str, tuple[Callable[[object], bool], str]] = {
 }
 #: types that are right without a look at the value, for speed
 _PLAIN: dict[str, set[type]] = {"str": {str}, "bool": {bool}, "float": {float}, "Series": {float, str}}
+_PLAIN_ITEMS: dict[str, set[type]] = {
+    "Terminals": {int},
+    "tuple[int, ...]": {int},
+    "tuple[float, ...]": {float},
+    "tuple[Winding, ...]": {Winding},
+}
 _NUMERIC = ("int", "float", "Series", "float | str", "tuple[float, ...]", "tuple[float, float, float]")
 
 
@@ -376,7 +380,7 @@ class _Field:
             text = "Series"
         self.type = text
         self.right, self.allowed = _TYPES.get(text, (lambda _: True, "anything"))
-        self.plain = _PLAIN.get(text, set())
+        self.plain, self.plain_items = _PLAIN.get(text, set()), _PLAIN_ITEMS.get(text, set())
         self.numeric = text in _NUMERIC
         # the sentence of a field says where infinity stands for "no limit"
         default = spec.default
@@ -403,18 +407,22 @@ class _Part:
     def __init__(self, cls: type, labels: Sequence[str], prefixes: Sequence[str], objects: Sequence[object]) -> None:
         self.fields = _fields(cls)
         self.labels, self.prefixes, self.objects = labels, prefixes, objects
+        self._columns: dict[str, list[Any]] = {}
 
     def type_faults(self) -> Iterator[Fault]:
         for f in self.fields:
             column = self.column(f.name)
-            if set(map(type, column)) <= f.plain:
+            types = set(map(type, column))
+            if types <= f.plain or (types == {tuple} and set(map(type, chain.from_iterable(column))) <= f.plain_items):
                 continue
             for k, value in enumerate(column):
                 if not (f.right(value) or (value is None and f.optional)):
                     yield self.fault("VAL-001", k, f, value, f.allowed, "Write the value in that form.")
 
     def column(self, name: str) -> list[Any]:
-        return [getattr(o, name) for o in self.objects]
+        if name not in self._columns:
+            self._columns[name] = [getattr(o, name) for o in self.objects]
+        return self._columns[name]
 
     def fault(self, code: str, k: int, f: _Field, value: object, allowed: str, action: str) -> Fault:
         return _fault(code, self.labels[k], f"{self.prefixes[k]}{f.name} = {_show(value)}", allowed, action)
@@ -961,7 +969,8 @@ def _terminals(view: _View) -> Iterator[Fault]:
         problem = ""
         if d.connection == "wye" and len(t) < 2:
             problem = "two terminals or more in wye: the conductors, then the common point (0 = ground)"
-        elif d.connection in ("delta", "delta-open") and 0 in t:
+        elif d.connection in ("delta", "delta-open") and 0 in t and len(t) > 2:
+            # one port to ground is plain, whatever it is called; published OpenDSS models (IEEE 34) hold such loads
             problem = "no ground (0) in delta; a device to ground is a wye"
         elif d.connection == "delta" and len(t) not in (2, 3):
             problem = "two or three conductors in delta"

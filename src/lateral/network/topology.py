@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from scipy.sparse import coo_matrix, csr_matrix
@@ -54,6 +55,10 @@ class Tree:
 
 def groups(feeder: Feeder) -> tuple[Group, ...]:
     """Every edge of the feeder: the closed branches, those between the same buses taken together."""
+    return _graph(feeder).groups
+
+
+def _find_groups(feeder: Feeder) -> tuple[Group, ...]:
     known = {bus.name for bus in feeder.buses if isinstance(bus.name, str)}
     found: dict[frozenset[str], tuple[tuple[str, ...], list[str]]] = {}
     for label, buses in _closed(feeder):
@@ -71,7 +76,7 @@ def parallel_groups(feeder: Feeder) -> tuple[Group, ...]:
 
 def components(feeder: Feeder) -> tuple[tuple[str, ...], ...]:
     """The buses of each connected part, in the order of the feeder."""
-    graph = _Graph(feeder)
+    graph = _graph(feeder)
     _, part = connected_components(graph.matrix, directed=False)
     out: dict[int, list[str]] = {}
     for name, k in zip(graph.names, part.tolist(), strict=False):
@@ -81,7 +86,7 @@ def components(feeder: Feeder) -> tuple[tuple[str, ...], ...]:
 
 def spanning_tree(feeder: Feeder, roots: Sequence[str]) -> Tree:
     """The tree that reaches every bus from its nearest root (fewest branches)."""
-    return _Graph(feeder).tree(roots)[0]
+    return _graph(feeder).tree(roots)[0]
 
 
 def loops(feeder: Feeder, roots: Sequence[str] = ()) -> tuple[tuple[str, ...], ...]:
@@ -90,7 +95,7 @@ def loops(feeder: Feeder, roots: Sequence[str] = ()) -> tuple[tuple[str, ...], .
     Opening one edge of each loop makes the feeder radial. Which loops come out depends on the spanning tree, and so on
     ``roots``; their number does not. Parts that no root reaches are searched from their first bus.
     """
-    graph = _Graph(feeder)
+    graph = _graph(feeder)
     starts = [r for r in roots if r in graph.index]
     _, part = connected_components(graph.matrix, directed=False)
     seen = {int(part[graph.index[r]]) for r in starts}
@@ -161,13 +166,23 @@ def _closed(feeder: Feeder) -> Iterable[tuple[str, tuple[str, ...]]]:
         yield transformer.label, tuple(w.bus for w in transformer.windings)
 
 
+#: one graph per feeder, for as long as the feeder lives; a feeder is frozen
+_GRAPHS: WeakKeyDictionary[Feeder, _Graph] = WeakKeyDictionary()
+
+
+def _graph(feeder: Feeder) -> _Graph:
+    if feeder not in _GRAPHS:
+        _GRAPHS[feeder] = _Graph(feeder)
+    return _GRAPHS[feeder]
+
+
 class _Graph:
     """Buses, then one centre for each group of three buses or more, as nodes 0, 1, ...; edges as index arrays."""
 
     def __init__(self, feeder: Feeder) -> None:
         self.names = tuple(dict.fromkeys(b.name for b in feeder.buses if isinstance(b.name, str)))
         self.index = {name: k for k, name in enumerate(self.names)}
-        self.groups = groups(feeder)
+        self.groups = _find_groups(feeder)
         edges: list[tuple[int, int, int]] = []
         self.n = len(self.names)
         for g, group in enumerate(self.groups):
@@ -191,12 +206,10 @@ class _Graph:
         order, before = breadth_first_order(matrix, top, directed=False)
         parent = np.where((before < 0) | (before == top), -1, before).astype(np.int64)[:top]
 
-        edge_of = {
-            pair: e
-            for e, (i, j) in enumerate(zip(self.tail.tolist(), self.head.tolist(), strict=True))
-            for pair in ((i, j), (j, i))
-        }
-        edge_up = np.array([edge_of.get((k, p), -1) for k, p in enumerate(parent.tolist())], dtype=np.int64)
+        edge_up = np.full(self.n, -1, dtype=np.int64)  # an edge of the tree is one whose one end is the other's parent
+        for low, high in ((self.tail, self.head), (self.head, self.tail)):
+            up = np.flatnonzero(parent[low] == high)
+            edge_up[low[up]] = up
         n_buses = len(self.names)
         reached: list[str] = []
         parents: dict[str, str] = {}
