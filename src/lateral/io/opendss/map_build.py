@@ -124,9 +124,7 @@ def numbers(properties: Properties, key: str) -> list[float]:
     return [float(value)]
 
 
-def reduce_to_nodes(
-    element: ElementData, yprim: ComplexArray
-) -> tuple[tuple[tuple[str, int], ...], ComplexArray]:
+def reduce_to_nodes(element: ElementData, yprim: ComplexArray) -> tuple[tuple[tuple[str, int], ...], ComplexArray]:
     """Nodes of an element without ground, each once, and the engine's admittance between them."""
     ends = [(bus, node) for bus, nodes in zip(element.buses, element.nodes, strict=True) for node in nodes]
     nodes = tuple(dict.fromkeys(end for end in ends if end[1] > 0))

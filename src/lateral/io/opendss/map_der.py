@@ -26,16 +26,13 @@ def map_pv(build: Build, shapes: Shapes, inverter_q: InverterQ) -> None:
     for name, properties, element in build.live("pvsystem"):
         source = f"pvsystem.{name}"
         pmpp, kva = number(properties, "pmpp"), number(properties, "kva")
-        offered, curves = _offered(build, properties, shapes)
-        q_control, factor = _power_factor(properties, float(offered[0]))
+        panel, curves = _panel(build, properties, shapes)
+        offered = np.minimum(panel, kva)
+        q_control, factor = _power_factor(properties, float(panel[0]))
         profile = ""
         if np.any(np.abs(offered - pmpp) > 1e-12 * max(pmpp, 1.0)) and pmpp > 0:
-            shape = shapes.name_of(properties)
-            profile = f"pv:{shape}" if shape and not curves else f"pv:{name}"
-            share = offered / pmpp
-            if profile in shapes.profiles and not np.allclose(shapes.profiles[profile], share):
-                profile = f"pv:{name}"
-            shapes.profiles[profile] = share
+            profile = f"pv:{name}"
+            shapes.profiles[profile] = offered / pmpp
         terminals, connection = terminals_of(properties, element)
         pv = PV(
             name=name,
@@ -52,19 +49,22 @@ def map_pv(build: Build, shapes: Shapes, inverter_q: InverterQ) -> None:
         )
         build.devices.append(pv)
         build.mapped(source, pv)
-        p = min(float(offered[0]), kva * (abs(factor) if factor else 1.0))
-        q = p * float(np.tan(np.arccos(abs(factor))) * np.sign(factor)) if factor else 0.0
+        power = _inverter(properties, float(panel[0]))
+        ours = min(float(offered[0]), kva * abs(factor))
+        if abs(power[0] - ours) > 1e-9 * max(kva, 1.0):
+            said = f"at its limit the engine gives {power[0]:.5g} kW and {power[1]:.5g} kvar, not its power factor"
+            build.record(source, "approximated", "IMP-058", said)
+        build.dispatch[pv.label] = _at_voltage(build, source, properties, element, power)
         if curves:
             build.record(source, "approximated", "IMP-013", f"{curves} taken at the stated irradiance and temperature")
         if int(number(properties, "model", 1)) != 1:
             build.record(source, "approximated", "IMP-011", "its model is taken as constant power")
-        build.dispatch[pv.label] = _at_voltage(build, source, properties, element, (p, q))
         if element.is_open:
             build.record(source, "approximated", "IMP-014", "it has open conductors; taken as closed")
 
 
-def _offered(build: Build, properties: Properties, shapes: Shapes) -> tuple[FloatArray, str]:
-    """Power that the inverter can give per step, kW, shape (T,), and the curves that were used."""
+def _panel(build: Build, properties: Properties, shapes: Shapes) -> tuple[FloatArray, str]:
+    """AC power that the sun allows per step, kW, shape (T,), before the inverter's limit, and the curves used."""
     pmpp, kva = number(properties, "pmpp"), number(properties, "kva")
     name = shapes.name_of(properties)
     sun = number(properties, "irradiance", 1.0) * (shapes.sample(name) if name else np.ones(shapes.horizon.n_steps))
@@ -75,21 +75,44 @@ def _offered(build: Build, properties: Properties, shapes: Shapes) -> tuple[Floa
     if factor is not None:
         panel = panel * factor
         used.append("temperature curve")
+    panel = np.where(panel < number(properties, "%cutout") * kva / 100.0, 0.0, panel)
     curve = text(properties, "effcurve").removeprefix("xycurve.")
     if curve and kva > 0:
         efficiency = [curve_value(build, curve, float(p) / kva) for p in panel]
         if None not in efficiency:
             panel = panel * np.array(efficiency, dtype=float)
             used.append("efficiency curve")
-    panel = np.where(panel < number(properties, "%cutout") * kva / 100.0, 0.0, panel)
-    most = min(kva, pmpp * number(properties, "%pmpp", 100.0) / 100.0)
-    return np.minimum(panel, most), " and ".join(used)
+    return np.minimum(panel, pmpp * number(properties, "%pmpp", 100.0) / 100.0), " and ".join(used)
+
+
+def _inverter(properties: Properties, panel: float) -> tuple[float, float]:
+    """What the engine's inverter gives, kW and kvar.
+
+    ::
+
+        q = p tan(acos(pf)) or as stated, |q| <= kvarmax;  beyond the rating the p gives way, unless it has priority
+    """
+    kva = number(properties, "kva")
+    word, factor = _power_factor(properties, panel)
+    p = panel
+    q = p * float(np.tan(np.arccos(abs(factor))) * np.sign(factor)) if word == "power_factor" else 0.0
+    most = number(properties, "kvarmax" if q > 0 else "kvarmaxabs", kva)
+    q = float(np.clip(q, -most, most))
+    if np.hypot(p, q) <= kva:
+        return p, q
+    if properties.get("pfpriority"):
+        return kva * abs(factor), kva * float(np.sin(np.arccos(abs(factor)))) * float(np.sign(factor))
+    if properties.get("wattpriority"):
+        p = min(p, kva)
+        return p, float(np.copysign(np.sqrt(max(kva**2 - p**2, 0.0)), q)) if q else 0.0
+    q = float(np.clip(q, -kva, kva))
+    return float(np.sqrt(max(kva**2 - q**2, 0.0))), q
 
 
 def _power_factor(properties: Properties, p: float) -> tuple[str, float]:
     """Word for q_control, and the power factor at power p."""
     kvar, pf = number(properties, "kvar"), number(properties, "pf", 1.0)
-    if properties.get("pf") is None and kvar and p > 0:
+    if abs(pf) == 1.0 and kvar and p > 0:  # the files give kvar instead of a power factor
         pf = p / float(np.hypot(p, kvar)) * float(np.sign(kvar))
     return ("power_factor", pf) if abs(pf) < 1.0 else ("none", 1.0)
 
@@ -122,16 +145,13 @@ def map_storage(build: Build, shapes: Shapes) -> None:
         )
         build.devices.append(battery)
         build.mapped(source, battery)
-        p, q = 0.0, number(properties, "kvar")
-        if state.startswith("disch"):
-            p = rated * number(properties, "%discharge", 100.0) / 100.0
-        elif state.startswith("ch"):
-            p = -rated * number(properties, "%charge", 100.0) / 100.0
-        else:
+        p, q = number(properties, "kw"), number(properties, "kvar")  # those of the solved point
+        if state.startswith("idl"):
             _idling(build, source, properties, element, rated)
-            q = 0.0
+            p = q = 0.0
         if text(properties, "effcurve"):
-            build.record(source, "approximated", "IMP-013", "the inverter's efficiency curve is left out")
+            said = "its inverter's efficiency curve is left out of the energy balance"
+            build.record(source, "approximated", "IMP-013", said)
         if soc < reserve:
             build.record(source, "approximated", "IMP-018", "it holds less than its reserve; the reserve is lowered")
         build.dispatch[battery.label] = _at_voltage(build, source, properties, element, (p, q))
@@ -168,9 +188,7 @@ def _at_voltage(
     terminals, connection = terminals_of(properties, element)
     kv = across_kv(number(properties, "kv"), element.phases, delta=connection != "wye")
     bus = element.buses[0]
-    seen = [
-        abs(build.voltage(bus, a) - build.voltage(bus, b)) / (1e3 * kv) for a, b in ports_of(terminals, connection)
-    ]
+    seen = [abs(build.voltage(bus, a) - build.voltage(bus, b)) / (1e3 * kv) for a, b in ports_of(terminals, connection)]
     if all(low <= u <= high for u in seen):
         return power
     worst = max(seen, key=lambda u: abs(u - 1.0))

@@ -91,9 +91,7 @@ class Shapes:
         shape = self.raw[name]
         self.used.add(name)
         values = np.array(numbers(shape, key))
-        return _resample(
-            values, number(shape, "interval"), np.array(numbers(shape, "hour")), self.horizon, self.first
-        )
+        return _resample(values, number(shape, "interval"), np.array(numbers(shape, "hour")), self.horizon, self.first)
 
     def profile(self, name: str, key: str = "pmult") -> str:
         """Name of the profile of a shape, made on first use."""
@@ -127,9 +125,7 @@ class Shapes:
             if statement.cls != "loadshape" or statement.verb not in ("new", "edit"):
                 continue
             stated = re.search(r"\bnpts=\W*(\d+)", statement.text, flags=re.IGNORECASE)
-            given = re.search(
-                r"\bp?mult=\s*[\[\(\"'{]([^\]\)\"'}]*)[\]\)\"'}]", statement.text, flags=re.IGNORECASE
-            )
+            given = re.search(r"\bp?mult=\s*[\[\(\"'{]([^\]\)\"'}]*)[\]\)\"'}]", statement.text, flags=re.IGNORECASE)
             if not stated or not given or "file" in given.group(1).lower():
                 continue
             count, npts = len(re.split(r"[\s,|]+", given.group(1).strip(" ,"))), int(stated.group(1))

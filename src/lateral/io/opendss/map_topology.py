@@ -34,7 +34,8 @@ def bus_bases(build: Build) -> dict[str, float]:
             kv = number(properties, "basekv")
             base.setdefault(element.buses[0], kv if element.phases == 1 else kv / SQRT3)
     near: dict[str, list[tuple[str, float]]] = {}
-    for wire in (*build.lines, *build.switches):
+    branches: list[Line | Switch] = [*build.lines, *build.switches]
+    for wire in branches:
         near.setdefault(wire.bus_from, []).append((wire.bus_to, 0.0))
         near.setdefault(wire.bus_to, []).append((wire.bus_from, 0.0))
     for t in build.transformers:
@@ -44,10 +45,10 @@ def bus_bases(build: Build) -> dict[str, float]:
     queue = deque(base)
     while queue:
         name = queue.popleft()
-        for other, kv in near.get(name, ()):
-            if other not in base:
-                base[other] = kv or base[name]
-                queue.append(other)
+        for bus, kv in near.get(name, ()):
+            if bus not in base:
+                base[bus] = kv or base[name]
+                queue.append(bus)
     for name in missing:
         if name not in base:
             volts = [abs(build.voltage(name, n)) for n in build.model.buses[name].nodes]
@@ -67,15 +68,16 @@ def keep_live(build: Build) -> dict[str, Terminals]:
     build.transformers = [
         x for x in build.transformers if _kept(build, x, alive, (x.windings[0].bus, x.windings[0].terminals))
     ]
-    build.switches = [cut for x in build.switches if (cut := _live_switch(build, x, alive)) is not None]
-    build.devices = [cut for x in build.devices if (cut := _live_device(build, x, alive)) is not None]
+    build.switches = [s for x in build.switches if (s := _live_switch(build, x, alive)) is not None]
+    build.devices = [d for x in build.devices if (d := _live_device(build, x, alive)) is not None]
     dead = [b for b in build.model.buses if b not in conductors]
     if dead:
         some = ", ".join(dead[:5]) + (", ..." if len(dead) > 5 else "")
         gone = sum(e.code == "IMP-021" for e in build.entries.values())
-        build.note("IMP-021", f"{len(dead)} buses without a path to a source are left out, with {gone} elements: {some}")
-    for name, bus in build.model.buses.items():
-        lost = [n for n in bus.nodes if n > 0 and name in conductors and n not in conductors[name]]
+        said = f"{len(dead)} buses without a path to a source are left out, with {gone} elements: {some}"
+        build.note("IMP-021", said)
+    for name, data in build.model.buses.items():
+        lost = [n for n in data.nodes if n > 0 and name in conductors and n not in conductors[name]]
         if lost:
             build.note("IMP-055", f"bus {name}: conductors {', '.join(map(str, lost))} have no path to a source")
     return {bus: tuple(sorted(nodes)) for bus, nodes in conductors.items()}
@@ -100,7 +102,8 @@ def _live_nodes(build: Build) -> set[Node]:
             for other in nodes[1:]:
                 group[find(other)] = first
 
-    for wire in (*build.lines, *(s for s in build.switches if s.closed)):
+    branches: list[Line | Switch] = [*build.lines, *(s for s in build.switches if s.closed)]
+    for wire in branches:
         ends = [(wire.bus_from, c) for c in wire.conductors_from] + [(wire.bus_to, c) for c in wire.conductors_to]
         join([e for e in ends if e[1] > 0])
     for t in build.transformers:
@@ -209,8 +212,6 @@ def make_buses(build: Build, conductors: dict[str, Terminals], base: dict[str, f
             )
         )
     return tuple(buses)
-
-
 
 
 __all__ = ["bus_bases", "keep_live", "make_buses"]

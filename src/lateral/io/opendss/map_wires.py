@@ -104,7 +104,7 @@ def _line(
             i_max_a=i_max,
         )
         build.switches.append(switch)
-        reason = "" if is_switch else "a line that is open on all conductors is an open switch; its charging is left out"
+        reason = "" if is_switch else "open on all conductors: an open switch, its charging is left out"
         build.mapped(source, switch, code="IMP-001" if is_switch else "IMP-004", reason=reason)
     else:
         kept = [k for k in keep if k not in opened]
@@ -168,7 +168,7 @@ def two_terminal(build: Build, cls: str, name: str, properties: Properties, elem
         build.record(source, "ignored", "IMP-040", "a series element with some grounded ends")
         return
     rest = np.abs(y[:n, :n] - series).max()
-    z = np.linalg.inv(series)
+    z: ComplexArray = np.linalg.inv(series)
     rating = number(properties, "normamps")
     line = Line(
         name=label,
@@ -176,8 +176,8 @@ def two_terminal(build: Build, cls: str, name: str, properties: Properties, elem
         bus_to=element.buses[1],
         conductors_from=element.nodes[0],
         conductors_to=element.nodes[1],
-        r_ohm=z.real,
-        x_ohm=z.imag,
+        r_ohm=np.asarray(z.real, dtype=float),
+        x_ohm=np.asarray(z.imag, dtype=float),
         i_max_a=rating if rating > 0 else float("inf"),
     )
     build.lines.append(line)

@@ -88,7 +88,8 @@ def read(
         inverter_q=inverter_q,
     )
     if moved:
-        said = f"the base frequency is set after the circuit; read as if it were set before: {model.base_frequency_hz:g} Hz"
+        hz = model.base_frequency_hz
+        said = f"the base frequency of {hz:g} Hz is set after the circuit; read as if it were set before"
         report = dataclasses.replace(report, notes=(ImportNote("IMP-056", said), *report.notes))
     return case, report
 
@@ -182,7 +183,7 @@ def _engine_notes(build: Build) -> None:
     if model.point is None or not model.point.converged:
         build.note("IMP-052", f"operating point: {model.point_text}")
     elif model.reference is None or not model.reference.converged:
-        build.note("IMP-052", "the engine did not converge to 1e-8 with the controls held; no reference to compare with")
+        build.note("IMP-052", "the engine did not converge to 1e-8 with the controls held")
 
 
 def _where(build: Build, case_labels: list[str]) -> Mapping[str, str]:
@@ -229,9 +230,7 @@ def _report(build: Build, case: Case, worst: float, seconds: Mapping[str, float]
     order = [f"{cls}.{str(o['name']).lower()}" for cls, objects in model.classes.items() for o in objects]
     # an element that the engine lists twice under one name is one entry
     entries = tuple(build.entries[name] for name in dict.fromkeys(order))
-    skipped = tuple(
-        ImportNote("skipped", f"{s.text}: {s.reason}", f"{s.file}:{s.line}") for s in model.scanned.skipped
-    )
+    skipped = tuple(ImportNote("skipped", f"{s.text}: {s.reason}", f"{s.file}:{s.line}") for s in model.scanned.skipped)
     return ImportReport(
         master=model.scanned.master.name,
         circuit=model.circuit,
