@@ -39,8 +39,10 @@ def main() -> None:
     """Run the job of the current folder."""
     job = json.loads(Path("job.json").read_text(encoding="utf-8"))
     limit_resources(job["limits"])
+    import numpy  # noqa: F401  (threads of libraries start here, before none may)
     from dss import dss
 
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))  # no further process or thread, unless root
     dss.AllowForms = False
     dss.AllowEditor = False
     dss.AllowChangeDir = False
@@ -88,7 +90,12 @@ class Run:
         }
         start = time.perf_counter()
         if self.job["solve"]:
-            result["point"] = self.operating_point()
+            try:
+                result["point"] = self.operating_point()
+            except Exception as error:  # no voltages: the circuit could not even be put together
+                said = [w["message"] for w in self.warnings if w["statement"] < 0]
+                self.faults.append({"statement": -1, "message": said[0] if said else str(error)})
+                return result
         self.seconds["solve"] = time.perf_counter() - start
         start = time.perf_counter()
         self.extract(result)

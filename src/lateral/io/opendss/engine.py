@@ -366,18 +366,28 @@ def _where(scanned: ScannedModel, statement: int) -> str:
     return ""
 
 
+_BLAMED = re.compile(r"Error for (\w+) \"([^\"]+)\"")
+
+
 def _engine_fault(scanned: ScannedModel, fault: Mapping[str, Any]) -> Fault:
-    """An engine message at its statement."""
-    statement = scanned.statements[fault["statement"]]
-    element = f"{statement.cls}.{statement.name}" if statement.cls else f"command {statement.verb}"
+    """An engine message at the element it names, else at the statement that brought it up."""
     text = " ".join(str(fault["message"]).split())
+    where = _where(scanned, fault["statement"])
+    element = "circuit"
+    if where:
+        statement = scanned.statements[fault["statement"]]
+        element = f"{statement.cls}.{statement.name}" if statement.cls else f"command {statement.verb}"
+    blamed = _BLAMED.search(text)
+    if blamed is not None and scanned.where(f"{blamed[1]}.{blamed[2]}"):
+        element = f"{blamed[1]}.{blamed[2]}".lower()
+        where = scanned.where(element)
     return Fault(
         "DSS-050 engine-error",
         element,
         f"engine message: {text}",
         "a statement that the engine accepts",
         "Correct the statement.",
-        _where(scanned, fault["statement"]),
+        where,
     )
 
 
