@@ -528,3 +528,62 @@ def test_a_foreign_device_is_declined() -> None:
     case = small()
     with pytest.raises(UnsupportedError, match="Heater"):
         render_opendss(case.with_(devices=(*case.devices, Heater(name="h", bus="bus_1_a__", p_kw=1.0))))
+
+
+def test_own_files_read_back(tmp_path: Path) -> None:
+    """Case -> files -> case: the same voltages, PV and batteries included when written as such."""
+    from lateral.io.opendss.read import read
+
+    feeder = Feeder(
+        buses=(*buses("sub", "a"), *buses("lv", kv=4.16 / math.sqrt(3)), *buses("b")),
+        lines=(line("l1", "sub", "a"),),
+        switches=(
+            Switch(
+                name="s1",
+                bus_from="a",
+                bus_to="b",
+                conductors_from=ABC,
+                conductors_to=ABC,
+                r_ohm=1e-3 * np.eye(3),
+                x_ohm=2e-3 * np.eye(3),
+                i_max_a=200.0,
+            ),
+        ),
+        transformers=(_transformer(*TRANSFORMERS["Yy tap"]),),
+        shunts=(Shunt(name="y", bus="b", conductors=(2,), g_us=[[1.0]], b_us=[[-50.0]]),),
+    )
+    case = case_of(
+        feeder,
+        three_phase_source(r_ohm=0.1 + 0.2 * np.eye(3), x_ohm=0.3 + 0.9 * np.eye(3)),
+        Load(name="d", bus="lv", p_kw=600, q_kvar=200, terminals=ABC, connection="delta"),
+        Capacitor(name="y", bus="b", q_kvar=300, terminals=(1, 2, 3, 0)),
+        Regulator(name="r", transformer="t", ldc_r=3.0),
+        PV(name="p", bus="lv", p_rated_kw=90, s_max_kva=100, terminals=(1, 2, 3, 0)),
+        Battery(
+            name="b",
+            bus="lv",
+            p_charge_max_kw=50,
+            p_discharge_max_kw=50,
+            s_max_kva=60,
+            energy_kwh=200,
+            soc_min=0.2,
+            eta_charge=0.9,
+            terminals=(1, 2, 3, 0),
+        ),
+    )
+    for flavour in ("load", "native"):
+        back, _ = read(write_opendss(case, tmp_path / flavour, der=flavour))  # type: ignore[arg-type]
+        assert len(back.feeder.switches) == 1
+        assert back.feeder.switches[0].i_max_a == 200.0
+        assert back.feeder.lines[0].i_max_a == math.inf
+        assert back.feeder.transformers[0].windings[1].tap == 1.05
+        assert back.regulators[0].ldc_r == 3.0
+        assert len(back.pvs) == len(back.batteries) == (1 if flavour == "native" else 0)
+        if flavour == "native":
+            assert back.pvs[0].p_rated_kw == pytest.approx(90)
+            assert back.batteries[0].energy_kwh == 200
+            assert back.batteries[0].eta_charge == pytest.approx(0.9)
+            assert back.batteries[0].soc_min == pytest.approx(0.2)
+        a, b = replay(case), replay(back)
+        at = [b.nodes.index(n) for n in a.nodes]
+        assert np.abs(a.v[:, 0] - b.v[at, 0]).max() < 1e-7, flavour

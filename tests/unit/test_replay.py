@@ -239,3 +239,51 @@ def test_published_optimum(method: str) -> None:
     assert r.cost_usd == pytest.approx(stored.opendss_cost_usd, abs=0.02)
     assert r.losses_kwh == pytest.approx(stored.opendss_line_loss_kW, abs=0.05)
     assert r.violations().empty
+
+
+FEEDERS = Path(__file__).resolve().parents[3] / "shared" / "feeders"
+ROUND_TRIPS = {
+    "ieee13/IEEE13Nodeckt.dss": 1e-7,
+    "ieee34/ieee34Mod1.dss": 1e-7,
+    "ieee34/ieee34Mod2.dss": 1e-7,
+    "ieee37/ieee37.dss": 1e-7,
+    "ieee123/IEEE123Master.dss": 1e-7,
+    "ieee4bus/4Bus-DY-Bal.DSS": 1e-7,
+    "ieee4bus/4Bus-GrdYD-Bal.DSS": 1e-7,
+    "ieee4bus/4Bus-OYOD-Bal.DSS": 1e-7,
+    "ieee4bus/4Bus-YD-Bal.DSS": 1e-7,
+    "ieee4bus/4Bus-YY-Bal.DSS": 1e-7,
+    "eulv906/Master.dss": 1e-7,
+    "epri_ckt5/Master_ckt5.dss": 1e-7,
+    "epri_ckt7/Master_ckt7.dss": 1e-7,
+    "epri_j1/Master_withPV.dss": 1e-7,
+    "ieee8500/Master-unbal.dss": 1e-7,
+    "ieee8500/Master.dss": 2e-7,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not FEEDERS.is_dir(), reason="feeders not at hand")
+@pytest.mark.parametrize("feeder", ROUND_TRIPS)
+def test_feeder_there_and_back(feeder: str) -> None:
+    """OpenDSS files -> case -> OpenDSS files: the voltages of the original, at the same taps."""
+    from lateral.io.opendss.read import read
+
+    case, report = read(FEEDERS / feeder)
+    reference = report.reference
+    assert reference is not None
+    base = Dispatch.baseline(case)
+    given = reference.dispatch
+    r = replay(
+        case,
+        Dispatch(
+            p_kw={**base.p_kw, **{k: np.array([p]) for k, (p, _) in given.items()}},
+            q_kvar={**base.q_kvar, **{k: np.array([q]) for k, (_, q) in given.items()}},
+        ),
+    )
+    assert r.all_converged
+    kv = np.array([case.feeder.bus[b].v_base_kv for b, _ in r.nodes])
+    assert np.abs(r.v[:, 0] - reference.at(r.nodes) / (1e3 * kv)).max() < ROUND_TRIPS[feeder]
+    assert r.p_source_kw[0] == pytest.approx(reference.source_kw, rel=1e-6, abs=1e-3)
+    assert r.q_source_kvar[0] == pytest.approx(reference.source_kvar, rel=1e-6, abs=2e-2)
+    assert r.losses_kw[0] == pytest.approx(reference.losses_kw, rel=1e-6, abs=1e-3)

@@ -8,7 +8,8 @@ What goes where:
 
 * A source whose impedance matrix is circulant (three conductors, balanced angles) is one three-phase Vsource. With a
   diagonal matrix it is one single-phase Vsource per conductor. Any other matrix: ideal Vsources at an extra bus, then
-  a line with that matrix. A zero impedance is written as 1e-7 ohm.
+  a line with that matrix. A source impedance below 1e-7 ohm is
+  written as a reactance of 1e-7 ohm.
 * A shunt is one Reactor per pair of conductors with an admittance (``y_ij = -Y_ij``, to ground the row sum).
 * A neutral that is isolated gets a conductor number of its own (10 and up).
 * PV systems and batteries are loads of constant negative power whose load shapes are the set-points (the exact
@@ -43,7 +44,7 @@ from lateral.network.schema import ComplexArray, Element, FloatArray
 #: The first line of a master file of ours; a folder without it is never overwritten.
 MARK = "! OpenDSS files written by lateral"
 
-#: Reactance that stands for none, ohm.
+#: Reactance that stands for none, ohm; smaller source impedances are raised to it.
 TINY_OHM = 1e-7
 
 #: Files that a folder of ours holds, in the order in which the master file reads them.
@@ -444,8 +445,9 @@ class _Writer:
         lines = self.out["sources.dss"]
 
         def vsource(name: str, bus: str, phases: int, kv: float, angle: float, z1: complex, z0: complex) -> None:
-            z1 = z1 if z1 else 1j * TINY_OHM
-            z0 = z0 if z0 else 1j * TINY_OHM
+            # a smaller one would drown the power of the source in rounding
+            z1 = z1 if abs(z1) >= TINY_OHM else 1j * TINY_OHM
+            z0 = z0 if abs(z0) >= TINY_OHM else 1j * TINY_OHM
             nonlocal first
             head = f"New Circuit.{self.circuit}" if first else f"New Vsource.{name}"
             first = False
