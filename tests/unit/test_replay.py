@@ -114,6 +114,17 @@ def test_violations_say_where_and_when() -> None:
     assert replay(two_bus(v_min=0.5, steps=2)).violations().query("limit_pu < 1").empty
 
 
+def test_loads_outside_their_window_are_named() -> None:
+    case = two_bus()
+    narrow = Load(name="d", bus="b", p_kw=300.0, q_kvar=100.0, profile="load", v_min_pu=0.97, v_max_pu=1.1)
+    r = replay(case.with_(devices=(case.sources[0], narrow)))
+    table = r.loads_outside_window()
+    assert table["load"].tolist() == ["d"]
+    assert (table.step[0], table.limit_pu[0], table.time[0]) == (0, 0.97, case.horizon.times[0])
+    assert by_hand(300, 100)[0] < table.v_pu[0] < 0.97  # an impedance draws less
+    assert replay(case).loads_outside_window().empty
+
+
 def test_a_step_without_solution_is_reported() -> None:
     case = two_bus(p_kw=8000.0)  # no voltage carries this at step 0; step 2 is a tenth of it
     r = replay(case, predicted=Prediction(nodes=(("b", 1),), v_pu=np.ones((1, 3))))
@@ -123,6 +134,7 @@ def test_a_step_without_solution_is_reported() -> None:
     assert r.errors is not None
     assert r.errors.n_steps == 1
     assert r.errors.worst_step == 2
+    assert r.errors.worst_time == case.horizon.times[2]
     assert r.v_pu[1, 2] == pytest.approx(by_hand(800 - 200, 10)[0], abs=1e-7)
 
 

@@ -61,7 +61,8 @@ class Errors:
         max_dv_pu: largest voltage difference, pu.
         mean_dv_pu: mean voltage difference, pu.
         worst_node: (bus, conductor) of the largest difference.
-        worst_step: its step.
+        worst_step: its step; -1 when nothing was compared.
+        worst_time: the beginning of that step.
         dloss_kw: losses, largest over the steps, kW; NaN when not predicted.
         dp_source_kw: active power of the sources, likewise, kW.
         dq_source_kvar: reactive power of the sources, likewise, kvar.
@@ -73,6 +74,7 @@ class Errors:
     mean_dv_pu: float
     worst_node: Node | None
     worst_step: int
+    worst_time: pd.Timestamp | None
     dloss_kw: float
     dp_source_kw: float
     dq_source_kvar: float
@@ -99,7 +101,7 @@ class Replay:
         converged: whether the engine converged at each step, with finite voltages wherever something is connected,
             shape (T,).
         iterations: iterations of each step, shape (T,).
-        taps: tap of each winding, pu, by transformer name.
+        taps: tap of each winding at the end, as the engine has it, pu, by transformer name.
         engine: version of the engine.
         seconds: seconds taken, compilation included.
         errors: comparison with the prediction; None without one.
@@ -168,6 +170,33 @@ class Replay:
             }
         )
         return frame.sort_values("excess_pu", ascending=False, kind="stable", ignore_index=True)
+
+    def loads_outside_window(self) -> pd.DataFrame:
+        """Loads that OpenDSS turned into impedances, because a voltage left ``v_min_pu ... v_max_pu`` of the load.
+
+        There the replay differs from any model that keeps the load's law at every voltage.
+
+        Returns:
+            One row per load and step, worst port first: load, step, time, v_pu (of the load's rated voltage), limit_pu.
+        """
+        at = {n: k for k, n in enumerate(self.nodes)}
+        ground = np.zeros(self.v.shape[1], dtype=complex)
+        rows: list[tuple[str, int, float, float]] = []
+        for d in self.case.loads:
+            base = self.case.feeder.bus[d.bus].v_base_kv
+            rated = d.v_rated_kv or base * (1.0 if d.connection == "wye" else np.sqrt(3.0))
+            for a, b in d.ports:
+                u = (self.v[at[d.bus, a]] if a else ground) - (self.v[at[d.bus, b]] if b else ground)
+                volts = np.abs(u) * base / rated
+                with np.errstate(invalid="ignore"):
+                    out = self.converged & (volts > DEAD_PU) & ((volts < d.v_min_pu) | (volts > d.v_max_pu))
+                for k in np.flatnonzero(out):
+                    limit = d.v_min_pu if volts[k] < d.v_min_pu else d.v_max_pu
+                    rows.append((d.name, int(k), float(volts[k]), limit))
+        rows.sort(key=lambda r: -abs(r[2] - r[3]))
+        frame = pd.DataFrame(rows, columns=["load", "step", "v_pu", "limit_pu"]).drop_duplicates(["load", "step"])
+        frame.insert(2, "time", self.case.horizon.times[frame["step"].to_numpy(dtype=int)])
+        return frame.reset_index(drop=True)
 
     @cached_property
     def cost_usd(self) -> float:
@@ -242,7 +271,7 @@ def replay(case: Case, dispatch: Dispatch | None = None, *, predicted: Predictio
     run = _run(case, rendered, nodes)
     errors = None
     if predicted is not None:
-        errors = _compare(predicted, rows, run, nodes)
+        errors = _compare(predicted, rows, run, nodes, case.horizon.times)
     return Replay(
         case=case,
         dispatch=dispatch,
@@ -254,7 +283,7 @@ def replay(case: Case, dispatch: Dispatch | None = None, *, predicted: Predictio
         losses_kw=_frozen(run.losses),
         converged=_frozen(run.converged),
         iterations=_frozen(run.iterations),
-        taps={t.name: tuple(w.tap for w in t.windings) for t in case.feeder.transformers},
+        taps=run.taps,
         engine=run.engine,
         seconds=time.perf_counter() - began,
         errors=errors,
@@ -269,6 +298,7 @@ class _Run:
     losses: FloatArray
     converged: BoolArray
     iterations: FloatArray
+    taps: dict[str, tuple[float, ...]]
     engine: str
 
 
@@ -315,13 +345,26 @@ def _run(case: Case, rendered: Rendered, nodes: Sequence[Node]) -> _Run:
                     q[i, k] -= power[:, 1].sum()
             if not converged[k]:
                 _unload(engine)
+        taps = _taps(case, rendered, circuit.Transformers)
         version = str(engine.Version).split("\n")[0].split(" revision")[0]
     except dss.DSSException as error:
         message = f"OpenDSS refused the circuit: {error}"
         raise EngineError(message) from error
     finally:
         _give_back(engine)
-    return _Run(v, p * factor, q * factor, losses * factor, converged, iterations, version)
+    return _Run(v, p * factor, q * factor, losses * factor, converged, iterations, taps, version)
+
+
+def _taps(case: Case, rendered: Rendered, transformers: Any) -> dict[str, tuple[float, ...]]:
+    out = {}
+    for t in case.feeder.transformers:
+        transformers.Name = rendered.names.element[t.label].partition(".")[2]
+        taps = []
+        for k in range(len(t.windings)):
+            transformers.Wdg = k + 1
+            taps.append(float(transformers.Tap))
+        out[t.name] = tuple(taps)
+    return out
 
 
 def _solve(engine: Any) -> bool:
@@ -422,7 +465,11 @@ def _rows_of(predicted: Prediction | None, nodes: Sequence[Node], n_steps: int) 
 
 
 def _compare(
-    predicted: Prediction, rows: np.ndarray[Any, np.dtype[np.int64]], run: _Run, nodes: Sequence[Node]
+    predicted: Prediction,
+    rows: np.ndarray[Any, np.dtype[np.int64]],
+    run: _Run,
+    nodes: Sequence[Node],
+    times: pd.DatetimeIndex,
 ) -> Errors:
     ok = run.converged
 
@@ -444,6 +491,7 @@ def _compare(
         mean_dv_pu=mean_dv,
         worst_node=worst_node,
         worst_step=worst_step,
+        worst_time=times[worst_step] if worst_step >= 0 else None,
         dloss_kw=largest(predicted.losses_kw, run.losses),
         dp_source_kw=largest(predicted.p_source_kw, run.p.sum(axis=0)),
         dq_source_kvar=largest(predicted.q_source_kvar, run.q.sum(axis=0)),
