@@ -1,0 +1,250 @@
+"""Rules made from the schema, for every element class: types, numbers, words, names, profiles, matrices."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from lateral.case import Case
+from lateral.check.codes import fault
+from lateral.check.view import (
+    Field,
+    Part,
+    Rule,
+    View,
+    is_matrix,
+    is_number,
+    outside,
+    show,
+)
+from lateral.errors import Fault, did_you_mean
+from lateral.network.feeder import Bus, Feeder, Line, Shunt, Switch, Transformer
+from lateral.network.horizon import Horizon
+from lateral.network.schema import Element, FloatArray
+from lateral.units import Base
+
+_QUOTE = re.compile(r"[\"'`]")
+_ZERO_OHM = 1e-12
+
+
+def containers(case: Case) -> Iterator[Fault]:
+    """What the case itself is made of."""
+    label = f"case.{case.name}"
+
+    def wrong(field: str, value: object, allowed: str) -> Fault:
+        return fault("VAL-001", label, f"{field} = {show(value)}", allowed, "Build the case from these.")
+
+    wanted: tuple[tuple[str, type, str], ...] = (
+        ("feeder", Feeder, "a Feeder"),
+        ("horizon", Horizon, "a Horizon"),
+        ("profiles", Mapping, "a mapping from name to series"),
+        ("areas", Mapping, "a mapping from bus to area"),
+        ("base", Base, "a Base"),
+    )
+    for field, cls, allowed in wanted:
+        if not isinstance(getattr(case, field), cls):
+            yield wrong(field, getattr(case, field), allowed)
+    members: list[tuple[str, object, type]] = [("devices", case.devices, Element)]
+    if isinstance(case.feeder, Feeder):
+        classes = (Bus, Line, Switch, Transformer, Shunt)
+        members += [(cls.table, getattr(case.feeder, cls.table), cls) for cls in classes]
+    for field, held, cls in members:
+        if not isinstance(held, tuple | list):
+            yield wrong(field, held, f"a tuple of {cls.__name__}")
+            continue
+        for member in held:
+            if not isinstance(member, cls):
+                yield wrong(field, member, f"objects of class {cls.__name__}")
+
+
+def _finite(view: View) -> Iterator[Fault]:
+    for part in view.parts:
+        for f in part.fields:
+            if not f.numeric:
+                continue
+            owner, values = part.numbers(f)
+            bad = np.isinf(values) if f.nan else ~np.isfinite(values)
+            if f.infinite:
+                bad &= values != math.inf
+            for k in np.flatnonzero(bad).tolist():
+                allowed = "a finite number, or inf for none" if f.infinite else "a finite number"
+                yield part.fault("VAL-002", owner[k], f, values[k], allowed, "Give the value, or leave the field out.")
+
+
+def _bounds(view: View) -> Iterator[Fault]:
+    for part in view.parts:
+        for f in part.fields:
+            s = f.spec
+            if not f.numeric or (s.minimum is None and s.maximum is None and s.above is None):
+                continue
+            owner, values = part.numbers(f)
+            for k in np.flatnonzero(outside(s, values)).tolist():
+                percent = s.maximum == 1.0 and 1.0 < values[k] <= 100.0
+                hint = "Percent given as a share? Divide by 100." if percent else "Correct the value."
+                yield part.fault("VAL-003", owner[k], f, values[k], f.bounds(), hint)
+
+
+def _words(view: View) -> Iterator[Fault]:
+    for part in view.parts:
+        for f in part.fields:
+            choices = f.spec.choices
+            if not choices:
+                continue
+            for k, value in enumerate(part.column(f.name)):
+                if isinstance(value, str) and value not in choices:
+                    allowed = "one of " + ", ".join(choices)
+                    yield part.fault("VAL-004", k, f, value, allowed, did_you_mean(value, choices))
+
+
+def _profile_names(view: View) -> Iterator[Fault]:
+    """Fields that name a profile: it exists, and as a series it keeps the bounds of the field."""
+    known = [k for k in view.case.profiles if isinstance(k, str)]
+    for part in view.parts:
+        for f in part.fields:
+            if not (f.spec.profile or f.type in ("Series", "float | str")):
+                continue
+            for k, value in enumerate(part.column(f.name)):
+                if not isinstance(value, str) or (f.spec.profile and not value):
+                    continue
+                if value not in view.case.profiles:
+                    yield part.fault("PRO-001", k, f, value, "the name of a profile", did_you_mean(value, known))
+                elif not f.spec.profile and value in view.profiles:
+                    series = view.profiles[value]
+                    for t in np.flatnonzero(outside(f.spec, series))[:1]:
+                        found = f"{series[t]:.6g} in step {t} of profile {value}"
+                        yield part.fault("VAL-003", k, f, found, f.bounds(), "Correct the profile.")
+
+
+def _limits_crossed(view: View) -> Iterator[Fault]:
+    """Every pair of fields ``x_min.., x_max..`` of a class, whatever its name."""
+    for part in view.parts:
+        names = {f.name: f for f in part.fields if f.type in ("float", "int")}
+        for low, f in names.items():
+            high = low.replace("_min", "_max")
+            if high == low or high not in names:
+                continue
+            for k, (a, b) in enumerate(zip(part.column(low), part.column(high), strict=True)):
+                if isinstance(part.objects[k], Bus):
+                    continue  # NET-013
+                if is_number(a) and is_number(b) and a > b:
+                    allowed = f"{low} at most {high} = {show(b)}"
+                    yield part.fault("VAL-006", k, f, a, allowed, "Exchange or correct the two limits.")
+
+
+def _element_names(view: View) -> Iterator[Fault]:
+    seen: dict[tuple[str, str], str] = {}
+    times: Counter[tuple[str, str]] = Counter()
+    for e in view.elements:
+        name: object = e.name
+        if not isinstance(name, str):
+            continue  # VAL-001
+        if not name or name != name.strip() or not name.isprintable() or _QUOTE.search(name):
+            allowed = "a name without quotes, control characters and blanks at its ends"
+            yield fault("VAL-005", e.label, f"name = {show(name)}", allowed, "Rename the element.")
+        key = (str(e.kind) or type(e).__name__, name.casefold())
+        times[key] += 1
+        seen.setdefault(key, e.label)
+    for key, n in times.items():
+        if n > 1:
+            allowed = f"one {key[0]} of that name (upper and lower case are the same)"
+            yield fault(
+                "VAL-007", seen[key], f"name {key[1]!r} used {n} times", allowed, "Rename or remove the others."
+            )
+
+
+# Matrices
+
+
+def _matrices(view: View) -> Iterator[Fault]:
+    for part in view.parts:
+        for f in part.fields:
+            if f.type != "FloatArray":
+                continue
+            stacks: dict[int, list[tuple[int, FloatArray]]] = {}
+            for k, value in enumerate(part.column(f.name)):
+                if not is_matrix(value):
+                    continue  # absent, or VAL-001
+                n = _size_wanted(part.objects[k], value)
+                if value.shape != (n, n):
+                    shape = " x ".join(map(str, value.shape)) or "a number"
+                    allowed = f"{n} x {n}, one row and column per conductor"
+                    action = "Cut or extend the matrix to the conductors of the element."
+                    yield part.fault("NET-009", k, f, shape, allowed, action)
+                elif n:
+                    stacks.setdefault(n, []).append((k, value))
+            for rows in stacks.values():
+                yield from _matrix_values(part, f, rows)
+
+
+def _size_wanted(element: object, matrix: FloatArray) -> int:
+    """How many conductors an element has; for one that does not say, the rows of its matrix."""
+    for name in ("conductors", "conductors_from"):
+        conductors = getattr(element, name, None)
+        if isinstance(conductors, tuple):
+            return len(conductors)
+    return matrix.shape[0] if matrix.ndim else 0
+
+
+def _matrix_values(part: Part, f: Field, rows: list[tuple[int, FloatArray]]) -> Iterator[Fault]:
+    """NaN, asymmetry, negative resistance, for all matrices of one size at once."""
+    owner = [k for k, _ in rows]
+    stack = np.stack([m for _, m in rows])
+    finite = np.isfinite(stack).all(axis=(1, 2))
+    for i in np.flatnonzero(~finite).tolist():
+        row, column = np.argwhere(~np.isfinite(stack[i]))[0]
+        found = f"{stack[i, row, column]} in row {row + 1}, column {column + 1}"
+        yield part.fault("NET-010", owner[i], f, found, "finite numbers", "Give the value.")
+    stack[~finite] = 0.0
+    largest = np.abs(stack).max(axis=(1, 2))
+    gap = np.abs(stack - stack.transpose(0, 2, 1))
+    lopsided = gap.max(axis=(1, 2)) > 1e-3 * largest
+    for i in np.flatnonzero(lopsided).tolist():
+        row, column = np.unravel_index(gap[i].argmax(), gap[i].shape)
+        found = f"{stack[i, row, column]:.6g} at ({row + 1}, {column + 1}) but {stack[i, column, row]:.6g} mirrored"
+        yield part.fault("NET-011", owner[i], f, found, "a symmetric matrix", "Make the two values equal.")
+    if f.name != "r_ohm":
+        return
+    diagonal = np.diagonal(stack, axis1=1, axis2=2)
+    negative = diagonal.min(axis=1) < 0.0
+    for i in np.flatnonzero(negative).tolist():
+        found = f"{diagonal[i].min():.6g} on the diagonal"
+        yield part.fault("NET-012", owner[i], f, found, "at least 0 ohm", "Correct the sign.")
+    lowest = np.linalg.eigvalsh((stack + stack.transpose(0, 2, 1)) / 2)[:, 0]
+    for i in np.flatnonzero(~negative & ~lopsided & (lowest < -0.01 * largest)).tolist():
+        found = f"a matrix with the eigenvalue {lowest[i]:.6g}"
+        allowed = "a positive semidefinite matrix"
+        action = "Off-diagonal values must not outweigh the diagonal; check their order and sign."
+        yield part.fault("NET-012", owner[i], f, found, allowed, action)
+
+
+def _zero_impedance(view: View) -> Iterator[Fault]:
+    closed: tuple[Line | Switch, ...] = (*view.sound(Line), *(s for s in view.sound(Switch) if s.closed))
+    for branch in closed:
+        r, x = branch.r_ohm, branch.x_ohm
+        if r.ndim != 2 or r.shape != x.shape or r.shape[0] != r.shape[1]:
+            continue  # NET-009
+        size = np.abs(r.diagonal()) + np.abs(x.diagonal())
+        for k in np.flatnonzero(size < _ZERO_OHM)[:1]:
+            yield fault(
+                "NET-008",
+                branch.label,
+                f"r = {show(r[k, k])} and x = {show(x[k, k])} ohm in row {k + 1}",
+                "a resistance or a reactance on every conductor",
+                "Merge the two buses, or give a small impedance such as 0.001 ohm.",
+            )
+
+
+RULES: tuple[Rule, ...] = (
+    _finite,
+    _bounds,
+    _words,
+    _profile_names,
+    _limits_crossed,
+    _element_names,
+    _matrices,
+    _zero_impedance,
+)
