@@ -14,8 +14,8 @@ from lateral import formulations, objectives, solvers
 from lateral.baseline import power_flow
 from lateral.case import Case
 from lateral.check import require
-from lateral.devices import TERMINAL_RULES
-from lateral.devices.base import Device, DeviceContext
+from lateral.devices import PV, TERMINAL_RULES, Battery
+from lateral.devices.base import Device, DeviceContext, ShuntDevice
 from lateral.errors import Fault, OptionError, SolveError, UnsupportedError, did_you_mean
 from lateral.formulations import Formulation, OperatingPoint
 from lateral.io.dispatch import Dispatch
@@ -34,6 +34,8 @@ from lateral.solvers.elastic import explain
 
 #: A conductor whose voltage at the operating point is below this is a neutral, pu.
 NEUTRAL_PU = 0.3
+#: Which limits of a feeder enter a problem.
+LIMITS = ("all", "voltage", "none")
 
 
 @dataclass(eq=False)
@@ -204,6 +206,7 @@ def build(
     terminal: str = "equal",
     loss_term: bool = True,
     point: str = "baseline",
+    limits: str = "all",
     check: bool = True,
 ) -> Model:
     """Build the problem of a case once; `Model.solve` and `Model.update` are the five-minute loop.
@@ -216,6 +219,7 @@ def build(
         loss_term: in linear formulations, add the price-weighted quadratic losses to the objective (never to ``cost``).
         point: operating point of ``lindist3flow``: ``baseline`` (the day without control, step by step) or ``nominal``
             (the unloaded feeder: nominal angles, no losses).
+        limits: ``all`` the feeder has, ``voltage`` only, or ``none``.
         check: look for faults first.
 
     Raises:
@@ -230,6 +234,10 @@ def build(
     if point not in ("baseline", "nominal"):
         message = f"there is no operating point {point!r}. {did_you_mean(point, ['baseline', 'nominal'])}"
         raise OptionError(message)
+    if limits not in LIMITS:
+        message = f"there is no set of limits {limits!r}. {did_you_mean(limits, LIMITS)}"
+        raise OptionError(message)
+    case = _limited(case, limits)
     chosen, choices = choose_formulation(case, formulation)
     goal = objectives.get(objective) if isinstance(objective, str) else objective
     if check:
@@ -242,8 +250,9 @@ def build(
         choices += notes
         size = np.abs(operating.v_pu).max(axis=1)
         neutrals = [node for node, v in zip(operating.nodes, size, strict=True) if v < NEUTRAL_PU]
+    used = {(d.bus, c) for d in case.devices if isinstance(d, ShuntDevice) for c in d.terminals}
     roots = [(s.bus, c) for s in case.sources for c in s.conductors]
-    network = radial_network(case.feeder, roots, case.base, neutrals=neutrals)
+    network = radial_network(case.feeder, roots, case.base, neutrals=neutrals, used=used)
     faults = chosen.declines(case.feeder, network)
     if faults:
         raise UnsupportedError(faults)
@@ -275,6 +284,7 @@ def solve(
     terminal: str = "equal",
     loss_term: bool = True,
     point: str = "baseline",
+    limits: str = "all",
     with_replay: bool = True,
     check: bool = True,
 ) -> Result:
@@ -283,7 +293,16 @@ def solve(
     See `build` for the arguments; ``solver`` is ``auto`` or a name, ``options`` are that solver's typed options, and
     ``with_replay`` runs every step of the schedule in OpenDSS.
     """
-    model = build(case, formulation, objective, terminal=terminal, loss_term=loss_term, point=point, check=check)
+    model = build(
+        case,
+        formulation,
+        objective,
+        terminal=terminal,
+        loss_term=loss_term,
+        point=point,
+        limits=limits,
+        check=check,
+    )
     result = model.solve(solver, options)
     return replayed(result) if with_replay and result.has_values else result
 
@@ -372,8 +391,43 @@ def operating_point(case: Case, *, loaded: bool) -> tuple[OperatingPoint, list[s
     amp = np.array([case.base.i_a(kv) for kv in index.v_base_kv]).reshape(-1, 1)
     current: ComplexArray = np.asarray(y @ volt) / amp
     if not loaded:
-        v, current = v[:, :1], current[:, :1]
+        # nominal: the angles of the unloaded feeder, magnitudes of one (taps are in the ideal parts)
+        size = np.abs(v[:, :1])
+        v = np.where(size > NEUTRAL_PU, v[:, :1] / np.maximum(size, 1e-9), v[:, :1])
+        current = np.zeros_like(v)
     return OperatingPoint(index.nodes, v, current, loaded=loaded), notes
+
+
+def linear_power_flow(case: Case, *, point: str = "baseline") -> Result:
+    """`lindist3flow` as a power flow: no limits, nothing to decide but what physics decides; for comparison with AC.
+
+    Args:
+        case: the case; its PV and batteries are left out.
+        point: see `build`.
+    """
+    fixed = case.with_(devices=tuple(d for d in case.devices if not isinstance(d, PV | Battery)))
+    model = build(fixed, "lindist3flow", point=point, limits="none", loss_term=False)
+    return model.solve()
+
+
+def _limited(case: Case, limits: str) -> Case:
+    """The case with only the limits asked for."""
+    if limits == "all":
+        return case
+    feeder = case.feeder
+    replace = dataclasses.replace
+    buses = feeder.buses
+    if limits == "none":
+        buses = tuple(replace(b, v_min_pu=0.0, v_max_pu=np.inf) for b in buses)
+    return case.with_(
+        feeder=replace(
+            feeder,
+            buses=buses,
+            lines=tuple(replace(e, i_max_a=np.inf) for e in feeder.lines),
+            switches=tuple(replace(e, i_max_a=np.inf) for e in feeder.switches),
+            transformers=tuple(replace(e, s_max_kva=np.inf) for e in feeder.transformers),
+        )
+    )
 
 
 def unloaded(case: Case) -> Case:
@@ -405,6 +459,7 @@ __all__ = [
     "build",
     "choose_formulation",
     "dispatch_of",
+    "linear_power_flow",
     "objective_name",
     "operating_point",
     "prediction_of",

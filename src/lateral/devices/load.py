@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lateral.devices.base import DeviceContext, ShuntDevice
+from lateral.devices.base import DeviceContext, ShuntDevice, column
 from lateral.network.schema import FloatArray, spec
+
+BoolArray = NDArray[np.bool_]
 
 #: OpenDSS load model number -> the word used here.
 MODELS = (
@@ -100,7 +103,7 @@ class Load(ShuntDevice):
             p = p_kw(t) sum_k a_k (|V| / V_rated)^e_k,    q likewise
 
         Where the formulation's operating point lies outside ``v_min_pu ... v_max_pu`` the load is the impedance that
-        draws rated power at that limit, as in OpenDSS.
+        OpenDSS makes of it there.
         """
         builder, names = ctx.builder, [d.name for d in group]
         p_kw = np.array([d.p_kw * ctx.multiplier(d.profile) for d in group])
@@ -121,11 +124,12 @@ class Load(ShuntDevice):
         rated = np.where(np.isnan(rated), base * np.sqrt(1.0 + 2.0 * delta), rated)
         ratio = (base / rated).reshape(-1, 1)
 
-        v = ctx.net.reference_v(ports) * ratio
-        v_min = np.array([d.v_min_pu for d in group])[owner].reshape(-1, 1)
-        v_max = np.array([d.v_max_pu for d in group])[owner].reshape(-1, 1)
-        limit = np.where(v < v_min, v_min, np.where(v > v_max, v_max, np.nan))
-        inside = np.isnan(limit).astype(float)
+        u = ctx.net.reference_v(ports) * ratio
+        v_min, v_max, v_low = (column(group, name)[owner] for name in ("v_min_pu", "v_max_pu", "v_low_pu"))
+        inside = ((u > v_min) & (u <= v_max)).astype(float)
+        flat = np.array([d.model in ("constant_power_fixed_q", "constant_power_fixed_q_impedance") for d in group])[
+            owner
+        ].reshape(-1, 1)
 
         # (port, exponent) -> coefficient, for P and for Q
         weights: dict[float, tuple[FloatArray, FloatArray]] = {}
@@ -139,9 +143,17 @@ class Load(ShuntDevice):
             e: (a.reshape(-1, 1) * inside, b.reshape(-1, 1) * inside) for e, (a, b) in weights.items()
         }
         if not np.all(inside):
-            outside = np.where(inside > 0, 0.0, 1.0 / np.nan_to_num(limit, nan=1.0) ** 2)
+            # outside of its band a load is the impedance that it is there, see `_impedance_outside`
+            as_impedance = []
+            for side in (0, 1):
+                total = np.zeros_like(u)
+                for e, pair in weights.items():
+                    quadratic_q = np.array([d.model == "constant_power_quadratic_q" for d in group])[owner]
+                    kind = np.where(quadratic_q & (side == 1), 0.0, e).reshape(-1, 1)
+                    total += pair[side].reshape(-1, 1) * _impedance_outside(kind, u, v_low, v_min, v_max, flat)
+                as_impedance.append(total * (1.0 - inside))
             a, b = over_time.get(2.0, (np.zeros_like(inside), np.zeros_like(inside)))
-            over_time[2.0] = (a + outside, b + outside)
+            over_time[2.0] = (a + as_impedance[0], b + as_impedance[1])
         for e, (a, b) in sorted(over_time.items()):
             used = np.flatnonzero(np.any(a != 0, axis=1) | np.any(b != 0, axis=1))
             if not len(used):
@@ -178,6 +190,25 @@ class Load(ShuntDevice):
                     changes[profile] = old
             out.append(dataclasses.replace(load, **changes))  # type: ignore[arg-type]
         return out
+
+
+def _impedance_outside(
+    exponent: FloatArray, u: FloatArray, v_low: FloatArray, v_min: FloatArray, v_max: FloatArray, flat: BoolArray
+) -> FloatArray:
+    """What multiplies |V|^2 outside of the band, at port voltages u, as in OpenDSS (see `PortLoads` of the power flow).
+
+    Impedance shares stay 1. Power shares follow ``(v_low + (1/v_min - v_low) (u - v_low) / (v_min - v_low)) / u`` below
+    v_min and ``1 / v_max^2`` above v_max; current shares ``(v_low + (1 - v_low) (u - v_low) / (v_min - v_low)) / u``
+    and ``1 / v_max``; under v_low everything is 1.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        width = v_min - v_low
+        power = np.where(flat, v_min**-2.0, (v_low + (1.0 / v_min - v_low) * (u - v_low) / width) / u)
+        current = (v_low + (1.0 - v_low) * (u - v_low) / width) / u
+        is_z, is_i = exponent == 2.0, exponent == 1.0
+        below = np.where(is_z, 1.0, np.where(is_i, current, power))
+        above = np.where(is_z, 1.0, np.where(is_i, 1.0 / v_max, v_max**-2.0))
+        return np.asarray(np.where(u <= v_low, 1.0, np.where(u <= v_min, below, np.where(u > v_max, above, 0.0))))
 
 
 __all__ = ["MODELS", "Load"]

@@ -194,6 +194,10 @@ class BranchFlowModel(NetworkModel):
     ) -> Affine:
         """|Z I|^2 across a source's impedance, shape (nodes, T)."""
 
+    def _offset(self, ideal: ComplexArray) -> ComplexArray:
+        """Voltage to add behind the ideal parts, shape (K, 1 or T): none, unless a leaf knows of a common mode."""
+        return np.zeros((self.net.n_legs, 1), dtype=complex)
+
     # -- legs: what a leaf says -----------------------------------------------------------------------------------
 
     @abstractmethod
@@ -223,9 +227,13 @@ class BranchFlowModel(NetworkModel):
             builder.rescale(f"source.{quantity}", total)
 
         v_0 = self._ports_v
-        w_0 = _leg_voltage(net, v_0)
+        ideal = _leg_voltage(net, v_0)
+        offset = self._offset(ideal)
+        w_0 = ideal + offset
         alpha = (net.a_val[:, None] * v_0[net.a_node] * np.conj(w_0[net.a_leg])).real / np.abs(v_0[net.a_node]) ** 2
         w = self.v.map_terms(net.n_legs, net.a_leg, net.a_node, self._weights(alpha))
+        if np.any(offset):
+            w = w + self._over_time((offset * np.conj(w_0)).real)
         loss_p, loss_q, drop_sq = self._series(w)
 
         # voltage drop

@@ -49,13 +49,22 @@ class _Model(LinearLegs):
             np.add.at(drawn, network.shunt_i, network.shunt_y[:, None] * v[network.shunt_j])
         self._loaded = point.loaded
         self._current = leg_current(network, drawn)
+        self._drop = np.zeros_like(self._current)
+        np.add.at(self._drop, network.z_row, network.z_val[:, None] * self._current[network.z_col])
+
+    def _offset(self, ideal: ComplexArray) -> ComplexArray:
+        """The common mode of ungrounded sides at the operating point, which no branch current explains.
+
+        Only the antifloat shunts hold it; the pseudo-inverse of the ideal part leaves it out.
+        """
+        if not self._loaded:
+            return np.zeros((self.net.n_legs, 1), dtype=complex)
+        offset = self._ports_v[self.net.to_node] + self._drop - ideal
+        return np.where(np.abs(offset) > 1e-9, offset, 0.0)
 
     def _constants(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        net = self.net
-        drop = np.zeros_like(self._current)
-        np.add.at(drop, net.z_row, net.z_val[:, None] * self._current[net.z_col])
-        loss = drop * np.conj(self._current)
-        return loss.real, loss.imag, np.abs(drop) ** 2
+        loss = self._drop * np.conj(self._current)
+        return loss.real, loss.imag, np.abs(self._drop) ** 2
 
     def _source_drop_constant(self, drop_0: ComplexArray) -> FloatArray:
         return np.abs(drop_0) ** 2 if self._loaded else np.zeros(drop_0.shape)

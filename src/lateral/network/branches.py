@@ -109,6 +109,7 @@ def radial_network(
     base: Base,
     *,
     neutrals: Collection[Node] = (),
+    used: Collection[Node] = (),
     index: NodeIndex | None = None,
 ) -> RadialNetwork:
     """Walk from the roots outwards and collect branches.
@@ -117,7 +118,8 @@ def radial_network(
         feeder: the wires.
         roots: nodes whose voltage a source fixes.
         base: power base.
-        neutrals: nodes to take as grounded.
+        neutrals: nodes to take as grounded; one that a single element touches, and no device, floats instead (exact).
+        used: nodes that devices are connected to.
         index: the feeder's node index, when at hand.
 
     Returns:
@@ -126,6 +128,7 @@ def radial_network(
     index = index or NodeIndex.of(feeder)
     grounded = frozenset(neutrals)
     series, shunts = _series_and_shunts(feeder)
+    series = _without_floating(series, shunts, grounded - frozenset(used))
     groups = _grouped(series, grounded)
     by_node: dict[Node, list[int]] = {}
     for g, group in enumerate(groups):
@@ -311,6 +314,26 @@ def _series_and_shunts(feeder: Feeder) -> tuple[list[Primitive], list[Primitive]
             ):
                 shunts.append(Primitive(element, tuple((bus, c) for c in conductors), half))
     return series, shunts
+
+
+def _without_floating(series: list[Primitive], shunts: list[Primitive], neutrals: frozenset[Node]) -> list[Primitive]:
+    """Neutrals that one element alone touches carry no current: they are eliminated from it, which is exact."""
+    if not neutrals:
+        return series
+    touched: dict[Node, int] = {}
+    for part in (*series, *(s for s in shunts if isinstance(s.element, Shunt))):
+        for node in part.nodes:
+            touched[node] = touched.get(node, 0) + 1
+    out = []
+    for part in series:
+        free = [k for k, node in enumerate(part.nodes) if node in neutrals and touched[node] == 1]
+        if free:
+            keep = [k for k in range(len(part.nodes)) if k not in free]
+            coupling = part.y[np.ix_(keep, free)]
+            y = part.y[np.ix_(keep, keep)] - coupling @ np.linalg.pinv(part.y[np.ix_(free, free)]) @ coupling.T
+            part = Primitive(part.element, tuple(part.nodes[k] for k in keep), y)
+        out.append(part)
+    return out
 
 
 def _grouped(series: list[Primitive], grounded: frozenset[Node]) -> list[_Group]:
