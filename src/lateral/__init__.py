@@ -1,1 +1,114 @@
-"""lateral: optimal operation of active distribution feeders."""
+"""lateral: optimal operation of active distribution feeders.
+
+    import lateral
+
+    case = lateral.read("ieee123-t24")
+    result = lateral.solve(case)
+    print(result.status_text, result.cost)
+
+Names are loaded on first use, so that ``import lateral`` stays light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lateral.case import Case
+    from lateral.check import check
+    from lateral.devices import PV, Battery, Capacitor, Device, DeviceContext, Load, Regulator, ShuntDevice, Source
+    from lateral.errors import CaseError, Fault, LateralError
+    from lateral.formulations import Formulation
+    from lateral.io import read
+    from lateral.io.dispatch import Dispatch
+    from lateral.io.opendss import write_opendss
+    from lateral.io.tables import write_folder
+    from lateral.network.feeder import Bus, Feeder, Line, Shunt, Switch, Transformer, Winding
+    from lateral.network.horizon import Horizon
+    from lateral.objectives import Objective
+    from lateral.opf import Model, build, solve
+    from lateral.replay import replay
+    from lateral.report import write_report
+    from lateral.results.result import Result
+    from lateral.solvers import Status
+    from lateral.studies import compare
+
+_WHERE = {
+    "Case": "lateral.case",
+    "check": "lateral.check",
+    **dict.fromkeys(
+        ("PV", "Battery", "Capacitor", "Device", "DeviceContext", "Load", "Regulator", "ShuntDevice", "Source"),
+        "lateral.devices",
+    ),
+    **dict.fromkeys(("CaseError", "Fault", "LateralError"), "lateral.errors"),
+    "Formulation": "lateral.formulations",
+    "read": "lateral.io",
+    "Dispatch": "lateral.io.dispatch",
+    "write_opendss": "lateral.io.opendss",
+    "write_folder": "lateral.io.tables",
+    **dict.fromkeys(("Bus", "Feeder", "Line", "Shunt", "Switch", "Transformer", "Winding"), "lateral.network.feeder"),
+    "Horizon": "lateral.network.horizon",
+    "Objective": "lateral.objectives",
+    **dict.fromkeys(("Model", "build", "solve"), "lateral.opf"),
+    "replay": "lateral.replay",
+    "write_report": "lateral.report",
+    "Result": "lateral.results.result",
+    "Status": "lateral.solvers",
+    "compare": "lateral.studies",
+}
+
+__all__ = [
+    "PV",
+    "Battery",
+    "Bus",
+    "Capacitor",
+    "Case",
+    "CaseError",
+    "Device",
+    "DeviceContext",
+    "Dispatch",
+    "Fault",
+    "Feeder",
+    "Formulation",
+    "Horizon",
+    "LateralError",
+    "Line",
+    "Load",
+    "Model",
+    "Objective",
+    "Regulator",
+    "Result",
+    "Shunt",
+    "ShuntDevice",
+    "Source",
+    "Status",
+    "Switch",
+    "Transformer",
+    "Winding",
+    "build",
+    "check",
+    "compare",
+    "read",
+    "replay",
+    "solve",
+    "write_folder",
+    "write_opendss",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name on first use."""
+    if name not in _WHERE:
+        message = f"module 'lateral' has no attribute {name!r}"
+        raise AttributeError(message)
+    module = importlib.import_module(_WHERE[name])
+    found = getattr(module, name)
+    # a module of the same name (lateral.check, lateral.replay) must not shadow the function
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
