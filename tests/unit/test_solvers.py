@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import numpy as np
@@ -24,6 +27,7 @@ from lateral.solvers import (
     get,
     register_solver,
 )
+from lateral.solvers.base import interrupts
 
 CLASSES = tuple(ProblemClass)
 PAIRS = [(name, kind) for name, entry in SOLVERS.items() for kind in CLASSES if kind in entry.solver.accepts]
@@ -295,3 +299,32 @@ def test_auto() -> None:
 def test_a_local_optimum_says_so() -> None:
     assert "local optimum" in Status.OPTIMAL.text(ProblemClass.NLP)
     assert "local" not in Status.OPTIMAL.text(ProblemClass.SOCP)
+
+
+@pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="signals reach the main thread")
+def test_ctrl_c_is_noted_inside_a_library_and_raised_after_it() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    inside = False
+    with pytest.raises(KeyboardInterrupt), interrupts() as note:
+        signal.raise_signal(signal.SIGINT)
+        inside = note.pressed
+    assert inside
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_threads_give_the_same_numbers() -> None:
+    """One process, several areas at once."""
+    program, alone = solved("ipopt", ProblemClass.NLP, 2)
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda _: get("ipopt").solve(program), range(8)))
+    for solution in together:
+        np.testing.assert_array_equal(solution.x, alone.x)
+
+
+def test_a_cone_solution_starts_the_exact_model() -> None:
+    relaxed, exact = feeder(ProblemClass.SOCP, 1, n=20, steps=12), feeder(ProblemClass.NLP, 1, n=20, steps=12)
+    cone = get("clarabel").solve(relaxed)
+    keep = len(exact.product_scale)
+    cone = dataclasses.replace(cone, product_dual=cone.product_dual[:keep])
+    warm, cold = get("ipopt").solve(exact, warm=cone), get("ipopt").solve(exact)
+    assert exact.objective(warm.x) == pytest.approx(exact.objective(cold.x), rel=1e-7)

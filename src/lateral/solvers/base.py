@@ -11,7 +11,11 @@ the gradient, so the equation holds exactly and all dual error shows up in the s
 
 from __future__ import annotations
 
+import signal
+import threading
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
@@ -145,6 +149,38 @@ def _wrong_class(solver: Solver, problem_class: ProblemClass) -> Fault:
         allowed=accepted,
         action="Choose solver 'auto', or a formulation of a class that this solver accepts.",
     )
+
+
+@dataclass(slots=True)
+class Interrupt:
+    """Whether Ctrl-C was pressed; see `interrupts`."""
+
+    pressed: bool = False
+
+
+@contextmanager
+def interrupts() -> Iterator[Interrupt]:
+    """Note Ctrl-C instead of raising it, for as long as a compiled library runs; then raise it.
+
+    An exception cannot cross a library, so the adapter reads the note in a callback and asks the library to stop. Off
+    the main thread, where Python takes no signals, nothing is changed.
+    """
+    note = Interrupt()
+    if threading.current_thread() is not threading.main_thread():
+        yield note
+        return
+
+    def press(_number: int, _frame: object) -> None:
+        note.pressed = True
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield note
+    finally:
+        # None: the handler was not set from Python and cannot be put back
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+    if note.pressed:
+        raise KeyboardInterrupt
 
 
 def check_pattern(program: Program, shape: tuple[int, ...]) -> None:

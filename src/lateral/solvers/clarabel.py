@@ -29,6 +29,7 @@ from lateral.solvers.base import (
     Solver,
     Status,
     check_pattern,
+    interrupts,
     no_point,
     pattern_of,
     unscaled_solution,
@@ -41,7 +42,9 @@ _COST = 100.0
 _STATUS = {
     "Solved": Status.OPTIMAL,
     "AlmostSolved": Status.INACCURATE,
+    # these come with the best point so far; the residuals say what it is worth
     "InsufficientProgress": Status.INACCURATE,
+    "NumericalError": Status.INACCURATE,
     "PrimalInfeasible": Status.INFEASIBLE,
     "DualInfeasible": Status.UNBOUNDED,
     "MaxIterations": Status.LIMIT_REACHED,
@@ -140,7 +143,9 @@ class _ClarabelSession(Session):
                 sp.csc_matrix(p), q, sp.csc_matrix(a), b, self._cones(scaled, sides), self._settings
             )
         self._sides, self._data = sides, (p, a)
-        raw = self._solver.solve()
+        with interrupts() as interrupt:
+            self._solver.set_termination_callback(lambda _info: interrupt.pressed)
+            raw = self._solver.solve()
         return self._read(program, scaled, sides, raw, start)
 
     def _fits(self, p: sp.csc_array, a: sp.csc_array) -> bool:
@@ -164,8 +169,6 @@ class _ClarabelSession(Session):
     def _read(self, program: Program, s: ScaledProgram, sides: _Sides, raw: Any, start: float) -> Solution:
         word = str(raw.status)
         status = _STATUS.get(word, Status.ERROR)
-        if word == "CallbackTerminated":
-            raise KeyboardInterrupt
         iterations = int(raw.iterations)
         x, z = np.array(raw.x), np.array(raw.z) / _COST
         if status in (Status.INFEASIBLE, Status.UNBOUNDED) or not np.all(np.isfinite(x)):

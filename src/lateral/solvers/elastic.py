@@ -29,6 +29,8 @@ from lateral.solvers.base import Solution, Solver, Status
 VOLTAGE_WEIGHT = 5.0
 #: Slacks below this share of their scale are not named.
 _NOISE = 1e-6
+#: How much the weighted sum may grow for the sake of fewer names.
+_GROWTH = 1.5
 _SQUARED = "pu^2"
 
 
@@ -278,7 +280,7 @@ def explain(program: Program, solver: Solver, *, reduce: bool = False, max_solve
         program: the infeasible program; give a convex one (a relaxation) for a proof, the exact one for a local answer.
         solver: a solver that accepts its class.
         reduce: then forbid the smallest group of conflicts (one block of one element) after another, and keep it
-            forbidden when the program stays feasible without it. Fewer names, possibly larger amounts.
+            forbidden when the weighted sum stays below `_GROWTH` times the first. Fewer names, larger amounts.
         max_solves: limit of such attempts.
     """
     soft = elastic(program)
@@ -286,6 +288,7 @@ def explain(program: Program, solver: Solver, *, reduce: bool = False, max_solve
     found = _found(soft, solution)
     if not reduce or not found:
         return found
+    most = _GROWTH * sum(c.weight for c in found)
     kept: set[tuple[str, str]] = set()
     for _ in range(max_solves):
         groups: dict[tuple[str, str], float] = {}
@@ -297,8 +300,9 @@ def explain(program: Program, solver: Solver, *, reduce: bool = False, max_solve
         smallest = min(open_groups, key=lambda group: groups[group])
         tried = _without(soft, smallest)
         again = solver.solve(tried.program)
-        if again.status is Status.OPTIMAL:
-            soft, found = tried, _found(tried, again)
+        fewer = _found(tried, again)
+        if fewer and sum(c.weight for c in fewer) <= most:
+            soft, found = tried, fewer
         else:
             kept.add(smallest)
     return found

@@ -157,6 +157,8 @@ class _HighsSession(Session):
     def _read(self, program: Program, seconds: float) -> Solution:
         h, kind = self._highs, self._lib.HighsModelStatus
         model_status = h.getModelStatus()
+        if model_status in (kind.kInterrupt, kind.kHighsInterrupt):
+            raise KeyboardInterrupt
         status = {
             kind.kOptimal: Status.OPTIMAL,
             kind.kModelEmpty: Status.OPTIMAL,

@@ -29,12 +29,14 @@ from lateral.errors import Fault, UnsupportedError
 from lateral.network.schema import FloatArray, IntArray
 from lateral.program import ProblemClass, Program, ScaledProgram
 from lateral.solvers.base import (
+    Interrupt,
     Options,
     Session,
     Solution,
     Solver,
     Status,
     check_pattern,
+    interrupts,
     no_point,
     pattern_of,
     unscaled_solution,
@@ -50,7 +52,7 @@ _STATUS = {
     6: (Status.INACCURATE, "feasible point found"),
     -1: (Status.LIMIT_REACHED, "maximum iterations exceeded"),
     -2: (Status.INACCURATE, "restoration failed"),
-    -3: (Status.ERROR, "error in step computation"),
+    -3: (Status.INACCURATE, "error in step computation"),
     -4: (Status.LIMIT_REACHED, "maximum CPU time exceeded"),
     -5: (Status.LIMIT_REACHED, "maximum wall time exceeded"),
     -10: (Status.ERROR, "not enough degrees of freedom"),
@@ -222,7 +224,7 @@ class _IpoptSession(Session):
                 z = warm.reduced_cost * program.col_scale * f
                 z_low, z_high = np.maximum(z, 0.0), np.maximum(-z, 0.0)
             value = ctypes.c_double()
-            with _ONE_AT_A_TIME:
+            with _ONE_AT_A_TIME, interrupts() as model.interrupt:
                 code = self._lib.IpoptSolve(
                     problem,
                     _doubles(x),
@@ -370,14 +372,15 @@ def _row_of(matrix: sp.csr_array) -> IntArray:
 class _Model:
     """The callbacks of one solve.
 
-    An exception (Ctrl-C among them) cannot cross the library, so it is kept in ``stopped``, the library is told to
+    An exception cannot cross the library, so it is kept in ``stopped``, the library is told to
     stop at its next iteration, and the session raises it.
     """
 
     def __init__(self, s: ScaledProgram, structure: _Structure) -> None:
         self._s, self._structure = s, structure
         self.iterations = 0
-        self.stopped: BaseException | None = None
+        self.stopped: Exception | None = None
+        self.interrupt = Interrupt()
         self._linear = sp.csr_array(sp.vstack([s.a, s.g]))
         self._jac_linear = np.concatenate([s.a.data, s.g.data])
 
@@ -457,11 +460,11 @@ class _Model:
 
     def _guard(self, function: Callable[..., None]) -> Callable[..., bool]:
         def guarded(*args: Any) -> bool:
-            if self.stopped is not None:
+            if self.stopped is not None or self.interrupt.pressed:
                 return False
             try:
                 function(*args)
-            except BaseException as error:
+            except Exception as error:
                 self.stopped = error
                 return False
             return True
