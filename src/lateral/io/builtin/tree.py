@@ -64,9 +64,10 @@ def _parents(n_buses: int, rng: np.random.Generator) -> IntArray:
     depth[1 : limit + 1] = np.arange(1, limit + 1)
     k = limit + 1
     mean_length = max(2.0, 0.08 * limit)
+    first = 1 if limit > 1 else 0  # a lateral must have room below where it leaves
     while k < n_buses:
         # Laterals leave the trunk, or an earlier lateral, and end before the feeder's depth.
-        start = int(rng.integers(1, limit + 1)) if rng.random() < 0.5 else int(rng.integers(1, k))
+        start = int(rng.integers(first, limit + 1)) if rng.random() < 0.5 else int(rng.integers(first, k))
         if depth[start] >= limit:
             continue
         length = min(int(rng.geometric(1.0 / mean_length)), limit - int(depth[start]), n_buses - k)
