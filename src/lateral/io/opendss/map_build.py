@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count
 from typing import Any
 
 import numpy as np
 
 from lateral.io.opendss.engine import ElementData, EngineModel
 from lateral.io.opendss.report import ImportEntry, ImportNote
+from lateral.network.admittance import SOLID_GROUND_S
 from lateral.network.feeder import Line, Shunt, Switch, Transformer
-from lateral.network.schema import ComplexArray, Element
+from lateral.network.schema import ComplexArray, Element, Terminals
 
 Properties = Mapping[str, Any]
 
 SQRT3 = float(np.sqrt(3.0))
+
+#: First conductor number that is not a phase.
+FIRST_NEUTRAL = 4
 
 
 @dataclass
@@ -29,6 +34,7 @@ class Build:
         entries: the report, by ``class.name``.
         notes: warnings.
         origin: label of an element to the ``class.name`` it came from.
+        grounds: conductors made up for ends that the files put on ground.
         dispatch: kW and kvar given by PV systems and batteries at the operating point, by label.
     """
 
@@ -42,6 +48,7 @@ class Build:
     notes: list[ImportNote] = field(default_factory=list)
     origin: dict[str, str] = field(default_factory=dict)
     dispatch: dict[str, tuple[float, float]] = field(default_factory=dict)
+    grounds: set[tuple[str, int]] = field(default_factory=set)
 
     def record(self, element: str, outcome: str, code: str, reason: str = "", became: tuple[str, ...] = ()) -> None:
         """Say what became of an object; a second word on it joins the first, the weaker outcome wins."""
@@ -80,6 +87,25 @@ class Build:
         if k is None or self.model.reference is None:
             return 0j
         return complex(self.model.reference.voltages[k])
+
+    def off_ground(self, bus: str, nodes: Terminals) -> Terminals:
+        """Conductors of one end of a branch, with a conductor of its own for each that ends on ground.
+
+        Ground is no conductor of a bus. The end gets the next free number (4 and up), which `ground_shunts` ties to
+        ground, so that every branch joins conductors of buses.
+        """
+        taken = set(nodes) | set(self.model.buses[bus].nodes)
+        free = (c for c in count(FIRST_NEUTRAL) if c not in taken)
+        ends = tuple(n if n > 0 else next(free) for n in nodes)
+        self.grounds |= {(bus, end) for end, n in zip(ends, nodes, strict=True) if n <= 0}
+        return ends
+
+    def ground_shunts(self) -> None:
+        """A solid ground on each conductor that `off_ground` made up."""
+        for bus, conductor in sorted(self.grounds):
+            g = np.array([[1e6 * SOLID_GROUND_S]])
+            name = f"ground_{bus}_{conductor}"
+            self.shunts.append(Shunt(name=name, bus=bus, conductors=(conductor,), g_us=g, b_us=np.zeros((1, 1))))
 
     def live(self, cls: str) -> Iterator[tuple[str, Properties, ElementData]]:
         """Enabled circuit elements of a class: name, properties, terminals. Disabled ones are recorded."""
@@ -128,6 +154,8 @@ def reduce_to_nodes(element: ElementData, yprim: ComplexArray) -> tuple[tuple[tu
     """Nodes of an element without ground, each once, and the engine's admittance between them."""
     ends = [(bus, node) for bus, nodes in zip(element.buses, element.nodes, strict=True) for node in nodes]
     nodes = tuple(dict.fromkeys(end for end in ends if end[1] > 0))
+    if len(nodes) == len(ends):
+        return nodes, yprim
     at = {node: k for k, node in enumerate(nodes)}
     place = np.zeros((len(ends), len(nodes)))
     for k, end in enumerate(ends):
@@ -141,4 +169,4 @@ def across_kv(kv: float, phases: int, *, delta: bool) -> float:
     return kv / SQRT3 if not delta and phases in (2, 3) else kv
 
 
-__all__ = ["SQRT3", "Build", "Properties", "across_kv", "number", "numbers", "reduce_to_nodes", "text"]
+__all__ = ["FIRST_NEUTRAL", "SQRT3", "Build", "Properties", "across_kv", "number", "numbers", "reduce_to_nodes", "text"]

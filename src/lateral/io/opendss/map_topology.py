@@ -8,7 +8,7 @@ from collections import deque
 import numpy as np
 
 from lateral.devices.base import Device, ShuntDevice
-from lateral.io.opendss.map_build import SQRT3, Build, number
+from lateral.io.opendss.map_build import FIRST_NEUTRAL, SQRT3, Build, number
 from lateral.io.opendss.map_wires import winding_base_kv
 from lateral.network.feeder import Bus, Line, Shunt, Switch, Transformer
 from lateral.network.schema import Element, Terminals
@@ -16,8 +16,6 @@ from lateral.network.schema import Element, Terminals
 Node = tuple[str, int]
 Wire = Line | Switch | Transformer | Shunt
 
-#: First conductor number that is not a phase.
-FIRST_NEUTRAL = 4
 #: Below this voltage at the solved point a conductor is taken for a neutral, pu.
 NEUTRAL_PU = 0.3
 

@@ -17,6 +17,7 @@ from lateral.network.feeder import Line, Shunt, Switch, Transformer, Winding
 from lateral.network.schema import ComplexArray, FloatArray
 
 #: km per unit of length; ``none`` is taken as it is.
+_GROUNDED = "an end on ground is a conductor of its own, grounded through 1e-6 ohm"
 _KM = {
     "mi": 1.609344,
     "kft": 0.3048,
@@ -88,41 +89,54 @@ def _line(
     keep = [k for k in range(element.conductors) if a_nodes[k] > 0 or b_nodes[k] > 0]
     rating = number(properties, "normamps")
     i_max = rating if rating > 0 else float("inf")
+    if len(keep) < element.conductors:  # grounded at both ends: it carries current, so reduce, do not cut
+        z = np.asarray(np.linalg.inv(np.linalg.inv(z)[np.ix_(keep, keep)]), dtype=np.complex128)
+        b = b[np.ix_(keep, keep)]
+    if opened and not opened >= set(keep):  # open: no current, so cut
+        at = [i for i, k in enumerate(keep) if k not in opened]
+        z, b = z[np.ix_(at, at)], b[np.ix_(at, at)]
+        keep = [keep[i] for i in at]
+    a_nodes = tuple(a_nodes[k] for k in keep)
+    b_nodes = tuple(b_nodes[k] for k in keep)
+    grounded = 0 in a_nodes or 0 in b_nodes
+    if grounded:
+        a_nodes = build.off_ground(element.buses[0], a_nodes)
+        b_nodes = build.off_ground(element.buses[1], b_nodes)
     all_open = bool(opened) and opened >= set(keep)
     if all_open or is_switch:
-        kept = keep if all_open else [k for k in keep if k not in opened]
         switch = Switch(
             name=name,
             bus_from=element.buses[0],
             bus_to=element.buses[1],
-            conductors_from=tuple(a_nodes[k] for k in kept),
-            conductors_to=tuple(b_nodes[k] for k in kept),
+            conductors_from=a_nodes,
+            conductors_to=b_nodes,
             closed=not all_open,
-            r_ohm=z.real[np.ix_(kept, kept)],
-            x_ohm=z.imag[np.ix_(kept, kept)],
-            b_us=b[np.ix_(kept, kept)] if np.any(b) else None,
+            r_ohm=z.real,
+            x_ohm=z.imag,
+            b_us=b if b.any() else None,
             i_max_a=i_max,
         )
         build.switches.append(switch)
         reason = "" if is_switch else "open on all conductors: an open switch, its charging is left out"
         build.mapped(source, switch, code="IMP-001" if is_switch else "IMP-004", reason=reason)
     else:
-        kept = [k for k in keep if k not in opened]
         scale = _KM.get(text(properties, "units"), 0.0)
         line = Line(
             name=name,
             bus_from=element.buses[0],
             bus_to=element.buses[1],
-            conductors_from=tuple(a_nodes[k] for k in kept),
-            conductors_to=tuple(b_nodes[k] for k in kept),
-            r_ohm=z.real[np.ix_(kept, kept)],
-            x_ohm=z.imag[np.ix_(kept, kept)],
-            b_us=b[np.ix_(kept, kept)] if np.any(b) else None,
+            conductors_from=a_nodes,
+            conductors_to=b_nodes,
+            r_ohm=z.real,
+            x_ohm=z.imag,
+            b_us=b if b.any() else None,
             i_max_a=i_max,
             length_km=number(properties, "length") * scale,
         )
         build.lines.append(line)
         build.mapped(source, line)
+    if grounded:
+        build.record(source, "mapped", "IMP-059", _GROUNDED)
     if opened and not all_open:
         which = ", ".join(str(k + 1) for k in sorted(opened))
         build.record(source, "approximated", "IMP-014", f"open conductors {which} are left out, with their charging")
@@ -163,24 +177,23 @@ def two_terminal(build: Build, cls: str, name: str, properties: Properties, elem
     n = element.conductors
     y = element.yprim
     series = -y[:n, n:]
-    ends = np.column_stack(element.nodes)
-    if np.any(ends == 0):
-        build.record(source, "ignored", "IMP-040", "a series element with some grounded ends")
-        return
+    grounded = any(0 in nodes for nodes in element.nodes)
     rest = np.abs(y[:n, :n] - series).max()
-    z: ComplexArray = np.linalg.inv(series)
+    z = np.asarray(np.linalg.inv(series), dtype=np.complex128)
     rating = number(properties, "normamps")
     line = Line(
         name=label,
         bus_from=element.buses[0],
         bus_to=element.buses[1],
-        conductors_from=element.nodes[0],
-        conductors_to=element.nodes[1],
+        conductors_from=build.off_ground(element.buses[0], element.nodes[0]),
+        conductors_to=build.off_ground(element.buses[1], element.nodes[1]),
         r_ohm=np.asarray(z.real, dtype=float),
         x_ohm=np.asarray(z.imag, dtype=float),
         i_max_a=rating if rating > 0 else float("inf"),
     )
     build.lines.append(line)
+    if grounded:
+        build.record(source, "mapped", "IMP-059", _GROUNDED)
     if rest > 1e-9 * np.abs(series).max():
         build.mapped(source, line)
         build.record(source, "approximated", "IMP-016", "its admittance to ground is left out")

@@ -129,6 +129,7 @@ def from_engine(
     map_lines(build)
     map_series_and_shunts(build)
     map_transformers(build)
+    build.ground_shunts()
     base = bus_bases(build)
     map_sources(build, base)
     map_loads(build, shapes)
@@ -205,14 +206,18 @@ def _compare_primitives(build: Build, feeder: Feeder) -> float:
         if element is None or element.yprim is None or element.is_open:
             continue
         nodes, y = reduce_to_nodes(element, element.yprim)
-        if nodes != primitive.nodes:
-            if set(nodes) != set(primitive.nodes):
+        ours, mine = primitive.nodes, primitive.y
+        if not build.grounds.isdisjoint(ours):
+            live = [k for k, node in enumerate(ours) if node not in build.grounds]
+            ours, mine = tuple(ours[k] for k in live), mine[np.ix_(live, live)]
+        if nodes != ours:
+            if set(nodes) != set(ours):
                 build.record(source, "approximated", "IMP-016", "it does not touch the engine's conductors")
                 continue
-            order = [nodes.index(n) for n in primitive.nodes]
+            order = [nodes.index(n) for n in ours]
             y = y[np.ix_(order, order)]
         scale = np.abs(y).max()
-        error = float(np.abs(y - primitive.y).max() / scale) if scale > 0 else 0.0
+        error = float(np.abs(y - mine).max() / scale) if scale > 0 else 0.0
         worst = max(worst, error)
         if error > PRIMITIVE_TOLERANCE:
             build.record(source, "approximated", "IMP-016", f"admittance differs from the engine's by {error:.2g}")
@@ -260,9 +265,10 @@ def _reference(build: Build, case: Case) -> EngineReference | None:
         if node in alive:
             nodes.append(node)
             at.append(k)
+    grounds = sorted(build.grounds & alive)
     return EngineReference(
-        nodes=tuple(nodes),
-        v_volt=state.voltages[np.array(at, dtype=np.int64)],
+        nodes=(*nodes, *grounds),
+        v_volt=np.concatenate([state.voltages[np.array(at, dtype=np.int64)], np.zeros(len(grounds))]),
         source_kw=state.source_kw,
         source_kvar=state.source_kvar,
         losses_kw=state.losses_kw,

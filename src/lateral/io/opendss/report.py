@@ -52,8 +52,9 @@ CODES: Mapping[str, str] = MappingProxyType(
         "IMP-054": "load-model: the files ask for all loads as admittances",
         "IMP-055": "dead-conductor: has no path to a source and is left out of its bus",
         "IMP-056": "base-frequency: set after the circuit in the files",
-        "IMP-058": "inverter-limit: at its rating the engine lets active power give way, not the power factor",
         "IMP-057": "dead-source: the engine's sources give no voltage",
+        "IMP-058": "inverter-limit: at its rating the engine lets active power give way, not the power factor",
+        "IMP-059": "grounded-end: ends on ground",
     }
 )
 
