@@ -583,6 +583,28 @@ def test_parallel_branches_between_the_same_buses_are_no_loop() -> None:
     assert check(case, radial=True) == ()
 
 
+def test_a_one_phase_delta_to_ground_is_a_plain_port() -> None:
+    case = put("load.farm", connection="delta", v_rated_kv=12.47)(three_phase())
+    assert check(case) == ()
+
+
+def test_a_source_behind_an_impedance_may_stand_a_little_above_the_limit() -> None:
+    case = put("source.grid", v_pu=1.12)(three_phase())
+    assert check(case) == ()
+
+
+def test_a_wide_range_of_honest_cases_passes() -> None:
+    """Unusual is not wrong: negative load and price, no load at all, a large solar plant, a battery of ten hours."""
+    case = three_phase()
+    assert check(put("load.mill", p_kw=-200.0)(case)) == ()
+    assert check(both(*(drop(f"load.{n}") for n in ("mill", "farm", "shop", "home")))(case)) == ()
+    plant = PV(name="plant", bus="mid", terminals=(1, 2, 3, 0), p_rated_kw=10_000.0, s_max_kva=12_000.0)
+    assert check(add(plant)(case)) == ()
+    assert check(put("battery.bess", energy_kwh=1000.0)(case)) == ()
+    assert check(put("source.grid", price_import=9.0)(case)) == ()
+    assert check(put("bus.end", v_max_pu=INF, v_min_pu=0.0)(case)) == ()
+
+
 def test_a_limit_may_be_infinite_in_some_steps() -> None:
     case = both(profile("cap", np.array([INF, 900, INF, 900])), put("source.grid", p_import_max_kw="cap"))(
         three_phase()
@@ -751,6 +773,6 @@ def test_number_of_loops_does_not_depend_on_the_root() -> None:
 def test_large_case_is_quick() -> None:
     case = builtin.load("tree-5000x24")
     check(case)
-    start = time.perf_counter()
+    start = time.process_time()
     check(case, radial=True)
-    assert time.perf_counter() - start < 1.5  # 0.3 s measured; slack for a busy machine
+    assert time.process_time() - start < 1.0  # 0.15 s measured; slack for a slow machine

@@ -101,8 +101,9 @@ def _islands(view: View) -> Iterator[Fault]:
         if buses[0] in reached:
             continue
         lost = sum(view.load_kw.get(b, 0.0) for b in buses)
+        inside = set(buses)
         open_ties = [
-            s.label for s in view.sound(Switch) if not s.closed and (s.bus_from in buses) != (s.bus_to in buses)
+            s.label for s in view.sound(Switch) if not s.closed and (s.bus_from in inside) != (s.bus_to in inside)
         ]
         tie = f"Close {listed(open_ties)}" if open_ties else "Connect them to the feeder"
         yield fault(

@@ -21,7 +21,7 @@ from lateral.check.view import (
 )
 from lateral.devices import Battery, Load, ShuntDevice, Source
 from lateral.errors import Fault
-from lateral.network.feeder import Line, Switch, Transformer
+from lateral.network.feeder import Transformer
 from lateral.network.schema import FloatArray
 
 _MAX_CURRENT_A = 10_000.0  # per phase at the source or a device; feeder breakers end near 4000 A
@@ -120,12 +120,15 @@ def _voltage_drop(view: View) -> Iterator[Fault]:
     """The drop of each branch at all the load behind it, on the spanning tree, by |r P + x Q| / V^2."""
     below_p, below_q = dict(view.load_kw), dict(view.load_kvar)
     tree, n_phases = view.tree, _multiplicity(view)
-    branches: tuple[Line | Switch | Transformer, ...] = (
-        *view.sound(Line),
-        *view.sound(Switch),
-        *view.sound(Transformer),
-    )
-    sound = {e.label: e for e in branches}
+    lines: dict[str, tuple[float, float, int]] = {}  # r, x, number of conductors
+    for branches, r, x in view.impedances:
+        for branch, r1, x1 in zip(branches, _positive_sequence(r), _positive_sequence(x), strict=True):
+            lines[branch.label] = (r1, x1, r.shape[1])
+    transformers = {
+        t.label: (float(t.windings[0].s_rated_kva), t.x_percent[0])
+        for t in view.sound(Transformer)
+        if len(t.windings) == 2 and len(t.x_percent) == 1
+    }
     for bus in reversed(tree.order):
         parent = tree.parent.get(bus)
         if parent is None:
@@ -133,34 +136,37 @@ def _voltage_drop(view: View) -> Iterator[Fault]:
         p, q = below_p.get(bus, 0.0), below_q.get(bus, 0.0)
         below_p[parent] = below_p.get(parent, 0.0) + p
         below_q[parent] = below_q.get(parent, 0.0) + q
-        base, group = view.v_base.get(bus), tree.via[bus]
+        base, labels = view.v_base.get(bus), tree.via[bus].branches
         if p + q == 0.0 or base is None:
             continue
-        members = [sound[label] for label in group.branches if label in sound]
-        wires = sum(len(m.conductors_from) for m in members if isinstance(m, Line | Switch))
-        rating = sum(float(m.windings[0].s_rated_kva) for m in members if isinstance(m, Transformer) and m.windings)
-        for m in members:
-            if isinstance(m, Transformer):
-                if len(m.windings) != 2 or len(m.x_percent) != 1 or not 0.0 < rating < math.inf:
-                    continue
-                drop = math.hypot(p, q) / rating * m.x_percent[0] / 100.0
-                text = f"x_percent = {show(m.x_percent[0])} on {show(rating)} kVA"
+        # branches side by side share the load
+        wires = sum(lines[b][2] for b in labels if b in lines)
+        rating = sum(transformers[b][0] for b in labels if b in transformers)
+        for label in labels:
+            if label in lines:
+                r1, x1, _ = lines[label]
+                drop = (abs(r1) * p + abs(x1) * q) / (1000.0 * base**2 * wires * n_phases)
+            elif label in transformers and 0.0 < rating < math.inf:
+                drop = math.hypot(p, q) / rating * transformers[label][1] / 100.0
             else:
-                r, x = _positive_sequence(m.r_ohm), _positive_sequence(m.x_ohm)
-                drop = (abs(r) * p + abs(x) * q) / (1000.0 * base**2 * max(wires, 1) * n_phases)
-                text = f"{r:.4g} + j{x:.4g} ohm at {base:.4g} kV to ground"
-            if math.isfinite(drop) and drop > 1.0:
+                continue
+            if 1.0 < drop < math.inf:
+                if label in lines:
+                    text = f"{r1:.4g} + j{x1:.4g} ohm at {base:.4g} kV to ground"
+                else:
+                    text = f"x_percent = {show(transformers[label][1])} on {show(rating)} kVA"
                 found = f"{text} with {_power(p)} behind it: a voltage drop of {100.0 * drop:.4g} %"
                 action = "Is the impedance per length, not a total? Is the load or the voltage base in a wrong unit?"
-                yield fault("UNI-004", m.label, found, "less than 100 %", action)
+                yield fault("UNI-004", label, found, "less than 100 %", action)
 
 
-def _positive_sequence(matrix: FloatArray) -> float:
-    """Mean of the diagonal less mean of the rest: what a balanced current sees."""
-    if matrix.ndim != 2 or not matrix.size or matrix.shape[0] != matrix.shape[1]:
-        return 0.0
-    n, trace = len(matrix), float(np.trace(matrix))
-    return trace / n if n == 1 else trace / n - (float(matrix.sum()) - trace) / (n * (n - 1))
+def _positive_sequence(stack: FloatArray) -> list[float]:
+    """Mean of the diagonal less mean of the rest, of each matrix: what a balanced current sees."""
+    n = stack.shape[1]
+    trace = np.trace(stack, axis1=1, axis2=2)
+    rest = (stack.sum(axis=(1, 2)) - trace) / max(n * (n - 1), 1)
+    means: list[float] = (trace / n - rest if n > 1 else trace).tolist()
+    return means
 
 
 def _base_size(view: View) -> Iterator[Fault]:

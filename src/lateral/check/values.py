@@ -72,7 +72,7 @@ def _finite(view: View) -> Iterator[Fault]:
                 bad &= values != math.inf
             for k in np.flatnonzero(bad).tolist():
                 allowed = "a finite number, or inf for none" if f.infinite else "a finite number"
-                yield part.fault("VAL-002", owner[k], f, values[k], allowed, "Give the value, or leave the field out.")
+                yield part.fault("VAL-002", owner[k], f, show(values[k]), allowed, "Give the value.")
 
 
 def _bounds(view: View) -> Iterator[Fault]:
@@ -85,7 +85,7 @@ def _bounds(view: View) -> Iterator[Fault]:
             for k in np.flatnonzero(outside(s, values)).tolist():
                 percent = s.maximum == 1.0 and 1.0 < values[k] <= 100.0
                 hint = "Percent given as a share? Divide by 100." if percent else "Correct the value."
-                yield part.fault("VAL-003", owner[k], f, values[k], f.bounds(), hint)
+                yield part.fault("VAL-003", owner[k], f, show(values[k]), f.bounds(), hint)
 
 
 def _words(view: View) -> Iterator[Fault]:
@@ -97,7 +97,7 @@ def _words(view: View) -> Iterator[Fault]:
             for k, value in enumerate(part.column(f.name)):
                 if isinstance(value, str) and value not in choices:
                     allowed = "one of " + ", ".join(choices)
-                    yield part.fault("VAL-004", k, f, value, allowed, did_you_mean(value, choices))
+                    yield part.fault("VAL-004", k, f, show(value), allowed, did_you_mean(value, choices))
 
 
 def _profile_names(view: View) -> Iterator[Fault]:
@@ -111,7 +111,7 @@ def _profile_names(view: View) -> Iterator[Fault]:
                 if not isinstance(value, str) or (f.spec.profile and not value):
                     continue
                 if value not in view.case.profiles:
-                    yield part.fault("PRO-001", k, f, value, "the name of a profile", did_you_mean(value, known))
+                    yield part.fault("PRO-001", k, f, show(value), "the name of a profile", did_you_mean(value, known))
                 elif not f.spec.profile and value in view.profiles:
                     series = view.profiles[value]
                     for t in np.flatnonzero(outside(f.spec, series))[:1]:
@@ -132,7 +132,7 @@ def _limits_crossed(view: View) -> Iterator[Fault]:
                     continue  # NET-013
                 if is_number(a) and is_number(b) and a > b:
                     allowed = f"{low} at most {high} = {show(b)}"
-                    yield part.fault("VAL-006", k, f, a, allowed, "Exchange or correct the two limits.")
+                    yield part.fault("VAL-006", k, f, show(a), allowed, "Exchange or correct the two limits.")
 
 
 def _element_names(view: View) -> Iterator[Fault]:
@@ -222,17 +222,14 @@ def _matrix_values(part: Part, f: Field, rows: list[tuple[int, FloatArray]]) -> 
 
 
 def _zero_impedance(view: View) -> Iterator[Fault]:
-    closed: tuple[Line | Switch, ...] = (*view.sound(Line), *(s for s in view.sound(Switch) if s.closed))
-    for branch in closed:
-        r, x = branch.r_ohm, branch.x_ohm
-        if r.ndim != 2 or r.shape != x.shape or r.shape[0] != r.shape[1]:
-            continue  # NET-009
-        size = np.abs(r.diagonal()) + np.abs(x.diagonal())
-        for k in np.flatnonzero(size < _ZERO_OHM)[:1]:
+    for branches, r, x in view.impedances:
+        size = np.abs(np.diagonal(r, axis1=1, axis2=2)) + np.abs(np.diagonal(x, axis1=1, axis2=2))
+        for i in np.flatnonzero((size < _ZERO_OHM).any(axis=1)).tolist():
+            k = int(size[i].argmin())
             yield fault(
                 "NET-008",
-                branch.label,
-                f"r = {show(r[k, k])} and x = {show(x[k, k])} ohm in row {k + 1}",
+                branches[i].label,
+                f"r = {show(r[i, k, k])} and x = {show(x[i, k, k])} ohm in row {k + 1}",
                 "a resistance or a reactance on every conductor",
                 "Merge the two buses, or give a small impedance such as 0.001 ohm.",
             )

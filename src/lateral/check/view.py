@@ -18,7 +18,7 @@ from lateral.check.codes import fault
 from lateral.devices import Load, Source
 from lateral.errors import Fault, did_you_mean
 from lateral.network import topology
-from lateral.network.feeder import Bus, Feeder, Transformer, Winding
+from lateral.network.feeder import Bus, Feeder, Line, Switch, Transformer, Winding
 from lateral.network.schema import Element, FieldSpec, FloatArray, fields_of
 
 E = TypeVar("E", bound=Element)
@@ -34,8 +34,8 @@ class View:
         self.feeder = case.feeder
         self.elements: tuple[Element, ...] = (*case.feeder.elements, *case.devices)
         self.parts = tuple(parts_of(self.elements))
-        self.mistyped = [fault for part in self.parts for fault in part.type_faults()]
-        bad = {fault.element for fault in self.mistyped}
+        self.mistyped = [found for part in self.parts for found in part.type_faults()]
+        bad = {found.element for found in self.mistyped}
         self._sound: dict[type, list[Element]] = {}
         for e in self.elements:
             if not bad or e.label not in bad:
@@ -102,6 +102,17 @@ class View:
         return topology.spanning_tree(self.wires, self.roots)
 
     @cached_property
+    def impedances(self) -> tuple[tuple[list[Line | Switch], FloatArray, FloatArray], ...]:
+        """The closed lines and switches by size, with their r and x stacked: (branch, conductor, conductor)."""
+        sizes: dict[int, list[Line | Switch]] = {}
+        closed: tuple[Line | Switch, ...] = (*self.sound(Line), *(s for s in self.sound(Switch) if s.closed))
+        for branch in closed:
+            n = len(branch.r_ohm) if branch.r_ohm.ndim else 0
+            if n and branch.r_ohm.shape == branch.x_ohm.shape == (n, n):  # any other is NET-009
+                sizes.setdefault(n, []).append(branch)
+        return tuple((b, np.array([x.r_ohm for x in b]), np.array([x.x_ohm for x in b])) for b in sizes.values())
+
+    @cached_property
     def load_kw(self) -> dict[str, float]:
         """The largest |P| of the loads at each bus."""
         return self._load(0)
@@ -137,13 +148,13 @@ def on_bus(view: View, label: str, field: str, bus: str, used: Iterable[int]) ->
     if has is None or has.issuperset(used):  # an unknown bus is NET-002
         return
     missing = ", ".join(str(c) for c in dict.fromkeys(used) if c not in has)
-    listed = ", ".join(map(str, sorted(has))) or "none"
+    present = ", ".join(map(str, sorted(has))) or "none"
     action = "Correct the conductors of the element, or add them to the bus and the branch that feeds it."
     yield fault(
         "NET-005",
         label,
         f"{field}: conductor {missing} at bus {bus!r}",
-        f"the conductors of that bus: {listed}",
+        f"the conductors of that bus: {present}",
         action,
     )
 
@@ -180,9 +191,9 @@ def show(value: object) -> str:
 
 def listed(names: Iterable[str]) -> str:
     """A list of names, cut when it is long."""
-    listed = list(names)
-    more = f", ... ({len(listed)} in all)" if len(listed) > _LISTED else ""
-    return ", ".join(listed[:_LISTED]) + more
+    every = list(names)
+    more = f", ... ({len(every)} in all)" if len(every) > _LISTED else ""
+    return ", ".join(every[:_LISTED]) + more
 
 
 def as_array(value: object) -> FloatArray | None:
@@ -332,7 +343,7 @@ class Part:
                 continue
             for k, value in enumerate(column):
                 if not (f.right(value) or (value is None and f.optional)):
-                    yield self.fault("VAL-001", k, f, value, f.allowed, "Write the value in that form.")
+                    yield self.fault("VAL-001", k, f, show(value), f.allowed, "Write the value in that form.")
 
     def column(self, name: str) -> list[Any]:
         """The values of one field, one per object."""
@@ -340,9 +351,9 @@ class Part:
             self._columns[name] = [getattr(o, name) for o in self.objects]
         return self._columns[name]
 
-    def fault(self, code: str, k: int, f: Field, value: object, allowed: str, action: str) -> Fault:
-        """The fault of one value of object ``k``."""
-        return fault(code, self.labels[k], f"{self.prefixes[k]}{f.name} = {show(value)}", allowed, action)
+    def fault(self, code: str, k: int, f: Field, found: str, allowed: str, action: str) -> Fault:
+        """The fault of one value of object ``k``, the value as text."""
+        return fault(code, self.labels[k], f"{self.prefixes[k]}{f.name} = {found}", allowed, action)
 
     def numbers(self, f: Field) -> tuple[Sequence[int], FloatArray]:
         """The numbers of a field, one by one, and the object that each belongs to."""
@@ -389,4 +400,5 @@ def outside(s: FieldSpec, values: FloatArray) -> Any:
     return bad
 
 
+#: Looks at one matter and gives its faults; never raises, whatever stands in the fields.
 Rule = Callable[[View], Iterable[Fault]]
