@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lateral import baseline, check
+from lateral.baseline import power_flow
 from lateral.case import Case
+from lateral.check import check
 from lateral.devices import PV, Battery
 from lateral.errors import CaseError, OptionError
 from lateral.io import builtin, read
@@ -53,7 +54,7 @@ def test_every_builtin_is_as_described_and_sound(name: str) -> None:
     assert (len(case.feeder.buses), case.horizon.n_steps) == (described.n_buses, described.n_steps)
     assert case.name == name
     assert case.hash == builtin.load(name).hash
-    assert check.check(case) == ()
+    assert check(case) == ()
     assert case.notes
     assert all(len(values) == described.n_steps for values in case.profiles.values())
 
@@ -179,7 +180,7 @@ def test_tree_depth_and_lowest_voltage(n_buses: int, depth: int) -> None:
 def test_tree_of_any_size() -> None:
     for name in ("tree-2x1", "tree-3x2", "tree-40x30", "tree-500x288"):
         case = builtin.load(name)
-        assert check.check(case) == ()
+        assert check(case) == ()
         assert (len(case.feeder.buses), case.horizon.n_steps) == tree.size_of(name)
     one, other = builtin.load("tree-40x1"), builtin.load("tree-40x96")
     assert [b.r_ohm[0, 0] for b in one.feeder.lines] == [b.r_ohm[0, 0] for b in other.feeder.lines]
@@ -232,7 +233,7 @@ def test_ieee123_day() -> None:
 @pytest.mark.skipif(not REFERENCE.is_dir(), reason="reference solutions not at hand")
 def test_rated_feeder_has_the_reference_voltages(name: str) -> None:
     case = builtin.load(f"{name}-rated")
-    flow = baseline.power_flow(case)
+    flow = power_flow(case)
     assert flow.all_converged
     with (REFERENCE / f"opendss_{name}.csv").open() as stream:
         wanted = {r["node"].lower(): float(r["vmag_pu"]) for r in csv.DictReader(stream)}
@@ -244,7 +245,7 @@ def test_rated_feeder_has_the_reference_voltages(name: str) -> None:
 @pytest.mark.parametrize("name", ["ieee13", "ieee123", "tree-1000x24", "ieee123-t24"])
 def test_day_without_control_is_inside_the_limits_or_nearly(name: str) -> None:
     case = builtin.load(name)
-    flow = baseline.power_flow(case)
+    flow = power_flow(case)
     assert flow.all_converged
     low = min(b.v_min_pu for b in case.feeder.buses)
     high = max(b.v_max_pu for b in case.feeder.buses)

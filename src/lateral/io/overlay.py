@@ -59,7 +59,8 @@ def resample(case: Case, n_steps: int) -> Case:
 
     def mean(values: FloatArray) -> FloatArray:
         integral = np.concatenate([[0.0], np.cumsum(np.asarray(values, dtype=float) * h.step_h)])
-        return np.diff(np.interp(new_edges, edges, integral)) / step_h
+        out: FloatArray = np.diff(np.interp(new_edges, edges, integral)) / step_h
+        return out
 
     horizon = Horizon(start=h.start, step_h=np.full(n_steps, step_h), weight=np.full(n_steps, h.weight[0]), zone=h.zone)
     profiles = {name: mean(values) for name, values in case.profiles.items()}
@@ -137,7 +138,7 @@ def set_limits(
 
     None leaves a limit as it is.
     """
-    volts = {k: v for k, v in (("v_min_pu", v_min_pu), ("v_max_pu", v_max_pu)) if v is not None}
+    volts: dict[str, Any] = {k: v for k, v in (("v_min_pu", v_min_pu), ("v_max_pu", v_max_pu)) if v is not None}
     if volts:
         buses = tuple(dataclasses.replace(b, **volts) for b in case.feeder.buses)
         case = case.with_(feeder=dataclasses.replace(case.feeder, buses=buses))

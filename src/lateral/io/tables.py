@@ -828,7 +828,8 @@ def _head(case: Case) -> dict[str, Any]:
             order[-1][1] += 1
         else:
             order.append([device.table, 1])
-    usual = [cls.table for cls in BUILT_IN if any(table == cls.table for table, _ in order)]
+    built_in: tuple[type[Element], ...] = BUILT_IN
+    usual = [cls.table for cls in built_in if any(table == cls.table for table, _ in order)]
     if [table for table, _ in order] != usual:
         head["device_order"] = order
     head["horizon"] = {

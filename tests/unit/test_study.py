@@ -1,0 +1,260 @@
+"""Study files and the functions behind them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lateral.case import Case
+from lateral.check import check
+from lateral.errors import CaseError, HostileFileError, OptionError
+from lateral.io import builtin, overlay, read, tables
+from lateral.io.rule import DerRule, add_ders, evenly_spaced
+from lateral.io.schema_json import study_schema
+from lateral.io.study import Study, read_study
+from lateral.network.horizon import Horizon
+
+
+def study(folder: Path, text: str, **options: Any) -> Study:
+    path = folder / "study.toml"
+    path.write_text(text)
+    return read_study(path, **options)
+
+
+def faults(folder: Path, text: str) -> tuple[Any, ...]:
+    with pytest.raises(CaseError) as caught:
+        study(folder, text)
+    return caught.value.faults
+
+
+def without_ders(case: Case) -> Case:
+    return case.with_(devices=tuple(d for d in case.devices if d.kind not in ("pv", "battery")))
+
+
+def test_the_rule_is_the_published_placement() -> None:
+    published = builtin.load("ieee123-t24")
+    case = add_ders(without_ders(published), DerRule(pv_size=0.35, battery_size=0.35))
+    assert [d.bus for d in case.pvs] == [d.bus for d in published.pvs]
+    assert [d.bus for d in case.batteries] == [d.bus for d in published.batteries]
+    assert sum(d.p_rated_kw for d in case.pvs) == pytest.approx(76.990, abs=5e-4)
+    assert sum(d.energy_kwh for d in case.batteries) == pytest.approx(527.27, abs=5e-3)
+    assert check(case) == ()
+
+
+def test_evenly_spaced() -> None:
+    assert evenly_spaced(5, 0.0) == ()
+    assert evenly_spaced(5, 0.2) == (0,)
+    assert evenly_spaced(5, 0.4) == (0, 4)
+    assert evenly_spaced(5, 1.0) == (0, 1, 2, 3, 4)
+    assert evenly_spaced(0, 0.5) == ()
+
+
+def test_the_rule_again_takes_other_names_and_says_a_missing_profile() -> None:
+    case = add_ders(builtin.load("ads10"))
+    assert len({d.label for d in case.devices}) == len(case.devices)
+    assert check(case) == ()
+    with pytest.raises(CaseError, match="STU-011"):
+        add_ders(builtin.load("case33bw"))
+    assert add_ders(builtin.load("case33bw"), DerRule(pv_profile="")).pvs
+
+
+def test_window() -> None:
+    day = builtin.load("ieee123-t24")
+    part = overlay.window(day, 9, 5)
+    five = builtin.load("ieee123-t5")
+    assert part.horizon.times.equals(five.horizon.times)
+    assert part.profiles["load"].tolist() == five.profiles["load"].tolist()
+    broken = day.with_(horizon=Horizon(start=day.horizon.start, step_h=[1] * 24, weight=[1] * 24, breaks=(3, 12)))  # type: ignore[arg-type]
+    assert overlay.window(broken, 3, 10).horizon.breaks == (9,)
+    for first, count in ((-1, 2), (0, 0), (20, 5)):
+        with pytest.raises(OptionError):
+            overlay.window(day, first, count)
+
+
+def test_resampling_keeps_the_integral() -> None:
+    case = builtin.load("ieee123")
+    hourly = overlay.resample(case, 24)
+    assert hourly.horizon.step_h.tolist() == [1.0] * 24
+    assert hourly.profiles["load"] == pytest.approx(case.profiles["load"].reshape(24, 4).mean(axis=1))
+    assert overlay.resample(hourly, 96).profiles["pv"] == pytest.approx(np.repeat(hourly.profiles["pv"], 4))
+    odd = overlay.resample(case, 7)
+    energy = [float((c.profiles["load"] * c.horizon.step_h).sum()) for c in (case, odd)]
+    assert energy[0] == pytest.approx(energy[1])
+    typical = case.with_(horizon=Horizon(start=case.horizon.start, step_h=[0.25] * 96, weight=range(1, 97)))  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="unequal weights"):
+        overlay.resample(typical, 24)
+    with pytest.raises(CaseError, match="STU-010"):
+        overlay.resample(case.with_(profiles={"load": np.ones(3)}), 24)
+
+
+def test_two_level_is_the_published_tariff() -> None:
+    case = builtin.load("ieee123-t24")
+    price = overlay.two_level(case.horizon, 0.04820404, 0.3018066, (15, 22))
+    assert price.tolist() == case.profiles["price"].tolist()
+    night = overlay.two_level(case.horizon, 0.0, 1.0, (22, 6))
+    assert np.flatnonzero(night).tolist() == [0, 1, 2, 3, 4, 5, 22, 23]
+
+
+FULL = """
+case = "ieee13-rated"
+name = "mine"
+notes = "a study"
+alpha_usd_per_kwh = 2e-6
+
+[horizon]
+start = 2024-07-01T00:00:00
+zone = "America/Chicago"
+n_steps = 4
+step_h = 6
+
+[profiles]
+file = "day.csv"
+values = { flat = [1, 1, 1, 1] }
+
+[[loads]]
+profile = "load"
+scale = 0.5
+
+[[loads]]
+profile = "flat"
+only = ["671"]
+
+[tariff]
+low = 0.1
+high = 0.3
+high_hours = [12, 18]
+export = 0.05
+
+[limits]
+v_min_pu = 0.94
+p_export_max_kw = 0
+
+[rule]
+pv_share = 0.5
+curtailable = true
+
+[[pv]]
+name = "roof"
+load = "634a"
+p_rated_kw = 10
+s_max_kva = 12
+profile = "pv"
+
+[solve]
+formulation = "soc"
+objective = ["energy_cost"]
+"""
+DAY = """time,load,pv
+2024-07-01T00:00-05:00,0.5,0
+2024-07-01T06:00-05:00,0.8,0.6
+2024-07-01T12:00-05:00,0.9,1
+2024-07-01T18:00-05:00,1,0.1
+"""
+
+
+def test_everything_that_a_study_lays_over_a_case(tmp_path: Path) -> None:
+    (tmp_path / "day.csv").write_text(DAY)
+    got = study(tmp_path, FULL)
+    case = got.case
+    assert (case.name, case.notes, case.alpha_usd_per_kwh) == ("mine", "a study", 2e-6)
+    assert got.options == {"formulation": "soc", "objective": ["energy_cost"]}
+    assert case.horizon.times[1].isoformat() == "2024-07-01T06:00:00-05:00"
+    assert sum(d.p_kw for d in case.loads) == pytest.approx(1733.0)
+    assert {d.name: d.profile for d in case.loads}["671"] == "flat"
+    assert {d.profile for d in case.loads if d.name != "671"} == {"load"}
+    source = case.sources[0]
+    assert case.series(source.price_import).tolist() == [0.1, 0.1, 0.3, 0.1]
+    assert (source.price_export, source.p_export_max_kw) == (0.05, 0.0)
+    assert {b.v_min_pu for b in case.feeder.buses} == {0.94}
+    roof = case.pvs[0]
+    assert (roof.name, roof.bus, roof.terminals, roof.p_rated_kw) == ("roof", "634", (1, 0), 10.0)
+    assert isinstance(roof.p_rated_kw, float)
+    assert len({d.bus for d in case.pvs[1:]}) == 5
+    assert all(d.curtailable for d in case.pvs[1:])
+    assert check(case) == ()
+    assert read(tmp_path / "study.toml").hash == case.hash
+
+
+def test_a_folder_a_window_and_a_table_of_batteries(tmp_path: Path) -> None:
+    tables.write_folder(without_ders(builtin.load("ieee123-t24")), tmp_path / "feeder")
+    (tmp_path / "b.csv").write_text(
+        "name,bus,p_charge_max_kw,p_discharge_max_kw,s_max_kva,energy_kwh\nbig,51,100,100,120,400\n"
+    )
+    got = study(
+        tmp_path,
+        'case = "feeder"\n[horizon]\nfirst = 9\ncount = 6\nresample = 3\n[ders]\nbatteries = "b.csv"\n'
+        '[tariff]\nprice = "price"\n',
+    )
+    assert [d.name for d in got.case.batteries] == ["big"]
+    assert got.case.horizon.step_h.tolist() == [2.0, 2.0, 2.0]
+    assert got.case.profiles["load"][0] == pytest.approx((0.75 + 0.777) / 2)
+
+
+def test_an_opendss_master_goes_to_the_reader(tmp_path: Path) -> None:
+    (tmp_path / "Master.dss").write_text("clear")
+    seen = []
+
+    def reader(path: Path) -> tuple[Case, str]:
+        seen.append(path.name)
+        return builtin.load("ieee13-rated"), "a report"
+
+    got = study(tmp_path, 'case = "Master.dss"', read_dss=reader)
+    assert (seen, got.report) == (["Master.dss"], "a report")
+
+
+def test_misspelt_keys_are_all_reported_with_their_line(tmp_path: Path) -> None:
+    found = faults(tmp_path, 'case = "ads10"\ntarif = 3\n[limits]\nv_mim_pu = 0.9\nv_max_pu = "high"\n')
+    assert [f.code for f in found] == ["STU-002 key"] * 3
+    by_where = {f.where: f for f in found}
+    assert "Did you mean 'tariff'" in by_where["study.toml:2"].action
+    assert "Did you mean 'v_min_pu'" in by_where["study.toml:4"].action
+    assert "number" in by_where["study.toml:5"].allowed
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "hint"),
+    [
+        ('case = "ads11"', "STU-005", "'ads10'"),
+        ('case = "ads10"\n[tariff]\nprice = "prize"', "STU-011", "'price'"),
+        ('case = "ads10"\n[tariff]\nlow = 0.1', "STU-013", ""),
+        ('case = "ads10"\n[[loads]]\nonly = ["22"]', "STU-012", "'2'"),
+        ('case = "ads10"\n[horizon]\nfirst = 20\ncount = 9', "STU-003", ""),
+        ('case = "ads10"\n[horizon]\nn_steps = 7', "STU-010", ""),
+        ('case = "ads10"\n[horizon]\nzone = "Moon/Base"', "STU-003", ""),
+        ('case = "ads10"\n[profiles]\nvalues = { load = [1, 2] }', "STU-010", ""),
+        ('case = "ads10"\n[[battery]]\nload = "9"\nenergy_kwh = 5', "STU-002", "Add it"),
+        ('case = "ads10"\n[[pv]]\nname = "x"\nbus = "99"\np_rated_kw = 1\ns_max_kva = 1', "STU-015", ""),
+        ('case = "ads10"\n[[pv]]\nload = "6"\np_rated_kw = 1\ns_max_kva = 1', "STU-014", "another name"),
+        ('case = "ads10"\n[[pv]]\nload = "5"\np_rated_kv = 1\np_rated_kw=1\ns_max_kva = 1', "STU-002", "'p_rated_kw'"),
+        ('case = "ads10"\n[[pv]]\nload = "5"\np_rated_kw = "one"\ns_max_kva = 1', "STU-003", ""),
+        ('case = "ads10"\n[rule]\npv_profile = "pvs"', "STU-011", "'pv'"),
+        ("case = ", "STU-001", ""),
+    ],
+)
+def test_what_does_not_fit_is_a_coded_fault(tmp_path: Path, text: str, code: str, hint: str) -> None:
+    found = faults(tmp_path, text)
+    assert found[0].code.startswith(code)
+    assert hint in found[0].action
+
+
+@pytest.mark.parametrize("where", ['case = "../other"', 'case = "ads10"\n[profiles]\nfile = "/etc/passwd"'])
+def test_no_file_outside_the_study_folder(tmp_path: Path, where: str) -> None:
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    with pytest.raises(HostileFileError):
+        study(inner, where)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(CaseError, match="STU-001"):
+        read_study(tmp_path / "none.toml")
+
+
+def test_schema_is_published() -> None:
+    schema = study_schema()
+    assert schema["additionalProperties"] is False
+    assert schema["required"] == ["case"]
+    assert "rule" in schema["properties"]
