@@ -247,6 +247,7 @@ BAD: dict[str, tuple[Callable[[Case], Case], str, str, str]] = {
     "text for terminals": (put("load.mill", terminals="1.2.3"), "VAL-001", "load.mill", "1.2.3"),
     "text for a flag": (put("switch.tie", closed="no"), "VAL-001", "switch.tie", "no"),
     "two zip shares": (put("load.mill", zip_p=(0.5, 0.5)), "VAL-001", "load.mill", "(0.5, 0.5)"),
+    "empty tuple for a number": (put("source.grid", v_pu=()), "VAL-001", "source.grid", "()"),
     "list for a matrix": (put("line.l1", r_ohm=[[1.0]]), "VAL-001", "line.l1", "[[1.0]]"),
     "number for windings": (put("transformer.t1", windings=2), "VAL-001", "transformer.t1", "2"),
     "nan load": (put("load.mill", p_kw=NAN), "VAL-002", "load.mill", "nan"),

@@ -339,7 +339,9 @@ class Part:
         for f in self.fields:
             column = self.column(f.name)
             types = set(map(type, column))
-            if types <= f.plain or (types == {tuple} and set(map(type, chain.from_iterable(column))) <= f.plain_items):
+            if types <= f.plain:
+                continue
+            if f.plain_items and types == {tuple} and set(map(type, chain.from_iterable(column))) <= f.plain_items:
                 continue
             for k, value in enumerate(column):
                 if not (f.right(value) or (value is None and f.optional)):
