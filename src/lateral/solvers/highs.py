@@ -87,6 +87,10 @@ class _HighsSession(Session):
         if program.problem_class is ProblemClass.LP:
             method = o.method or ("ipm" if program.n > _IPM_FROM else "simplex")
             h.setOptionValue("solver", method)
+            # a restart from a basis computes a steepest-edge weight per row first (2.3 s at 75 000 rows, against .05 s
+            # in all with Devex weights and without its own scaling, the program being scaled); a cold solve is as fast
+            h.setOptionValue("simplex_dual_edge_weight_strategy", 1)
+            h.setOptionValue("simplex_scale_strategy", 0)
             # a vertex is not needed; crossover took 4 times the solve itself
             h.setOptionValue("run_crossover", "off")
 
