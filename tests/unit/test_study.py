@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from lateral.baseline import power_flow
 from lateral.case import Case
 from lateral.check import check
 from lateral.errors import CaseError, HostileFileError, OptionError
@@ -205,6 +207,19 @@ def test_an_opendss_master_goes_to_the_reader(tmp_path: Path) -> None:
     assert (seen, got.report) == (["Master.dss"], "a report")
 
 
+FEEDERS = Path(os.environ.get("LATERAL_SHARED", Path(__file__).parents[2].parent / "shared")) / "feeders"
+
+
+@pytest.mark.skipif(not FEEDERS.is_dir(), reason="OpenDSS feeders not at hand")
+def test_a_master_read_and_the_builtin_agree() -> None:
+    case, own = read(FEEDERS / "ieee13" / "IEEE13Nodeckt.dss"), builtin.load("ieee13-rated")
+    assert {b.name for b in case.feeder.buses} == {b.name for b in own.feeder.buses}
+    ours = {b.name: b for b in own.feeder.lines}
+    for line in case.feeder.lines:
+        np.testing.assert_allclose(ours[line.name].x_ohm, line.x_ohm, rtol=1e-8)
+    assert power_flow(case).losses_kw == pytest.approx(power_flow(own).losses_kw, rel=1e-6)
+
+
 def test_misspelt_keys_are_all_reported_with_their_line(tmp_path: Path) -> None:
     found = faults(tmp_path, 'case = "ads10"\ntarif = 3\n[limits]\nv_mim_pu = 0.9\nv_max_pu = "high"\n')
     assert [f.code for f in found] == ["STU-002 key"] * 3
@@ -212,6 +227,17 @@ def test_misspelt_keys_are_all_reported_with_their_line(tmp_path: Path) -> None:
     assert "Did you mean 'tariff'" in by_where["study.toml:2"].action
     assert "Did you mean 'v_min_pu'" in by_where["study.toml:4"].action
     assert "number" in by_where["study.toml:5"].allowed
+
+
+def test_a_fault_inside_a_choice_of_forms_is_said_once(tmp_path: Path) -> None:
+    text = 'case = "ads10"\n[[loads]]\nscal-e = 2\n[horizon]\nn_steps = "many"\n[tariff]\nprice = [1]\n'
+    found = {f.element.removeprefix("study.toml."): f for f in faults(tmp_path, text)}
+    assert set(found) == {"loads.0.scal-e", "horizon.n_steps", "tariff.price"}
+    assert "'scale'" in found["loads.0.scal-e"].action
+    assert found["loads.0.scal-e"].where == "study.toml:3"
+    assert found["horizon.n_steps"].where == "study.toml:5"
+    assert "number or" in found["tariff.price"].allowed
+    assert [f.code for f in faults(tmp_path, "case = " + "[" * 100000)] == ["STU-001 file"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -53,6 +54,9 @@ def read_toml(path: Path, code: str) -> tuple[dict[str, Any], str]:
         line = re.search(r"line (\d+)", str(error))
         where = f"{path.name}:{line[1]}" if line else path.name
         raise refuse(str(error), "Correct the syntax.", where) from None
+    except RecursionError:
+        found = "values nested without end"
+        raise refuse(found, "Correct the syntax.") from None
 
 
 def validate(model: type[M], data: dict[str, Any], text: str, file: str, code: str) -> M:
@@ -64,22 +68,46 @@ def validate(model: type[M], data: dict[str, Any], text: str, file: str, code: s
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        faults = [_fault(model, e, text, file, code) for e in error.errors(include_url=False)]
-        raise CaseError(dict.fromkeys(faults)) from None
+        found = [(_path(data, e), e) for e in error.errors(include_url=False)]
+    # A union complains once per branch: what lies deeper tells more, and branches at one key are one fault.
+    merged: dict[tuple[Any, ...], Fault] = {}
+    for path, e in found:
+        if any(len(other) > len(path) and other[: len(path)] == path for other, _ in found):
+            continue
+        fault = _fault(model, path, e, text, file, code)
+        before = merged.get(path)
+        if before is not None and fault.allowed not in before.allowed.split(" or "):
+            fault = replace(before, allowed=f"{before.allowed} or {fault.allowed}")
+        merged[path] = fault
+    raise CaseError(merged.values())
 
 
-def _fault(model: type[BaseModel], error: Any, text: str, file: str, code: str) -> Fault:
-    # Branches of a union put their own name into the location; only keys of the file and indices are kept.
-    loc = [p for p in error["loc"] if isinstance(p, int) or re.fullmatch(r"[a-z_][a-z0-9_]*", p)]
-    keys = [p for p in loc if isinstance(p, str)]
-    element = f"{file}.{'.'.join(map(str, loc))}" if loc else file
+def _path(data: Any, error: Any) -> tuple[str | int, ...]:
+    """Keys and indices that lead to the fault in the file, without the names of union branches between them."""
+    node, out = data, []
+    for k, part in enumerate(error["loc"]):
+        last = k == len(error["loc"]) - 1
+        if (isinstance(node, dict) and part in node) or (
+            isinstance(node, list) and isinstance(part, int) and part < len(node)
+        ):
+            node = node[part]
+        elif not (last and error["type"] == "missing"):
+            continue
+        out.append(part)
+    return tuple(out)
+
+
+def _fault(model: type[BaseModel], path: tuple[str | int, ...], error: Any, text: str, file: str, code: str) -> Fault:
+    keys = [p for p in path if isinstance(p, str)]
+    element = f"{file}.{'.'.join(map(str, path))}" if path else file
     where = _where(text, file, keys)
     if error["type"] == "extra_forbidden":
         known = sorted(_keys(model, keys[:-1]))
-        hint = did_you_mean(keys[-1] if keys else "", known)
-        return Fault(code, element, f"the unknown key {keys[-1] if keys else ''!r}", "a known key", hint, where)
+        return Fault(
+            code, element, f"the unknown key {keys[-1]!r}", "a known key", did_you_mean(keys[-1], known), where
+        )
     if error["type"] == "missing":
-        return Fault(code, element, "no such key", "a value", f"Add {keys[-1] if keys else 'it'!r}.", where)
+        return Fault(code, element, "no such key", "a value", f"Add {keys[-1]!r}.", where)
     found = repr(error.get("input"))
     found = found if len(found) <= 80 else found[:77] + "..."
     return Fault(code, element, found, error["msg"], "Correct the value.", where)
