@@ -205,7 +205,7 @@ def build(
     *,
     terminal: str = "equal",
     loss_term: bool = True,
-    point: str = "baseline",
+    point: str | OperatingPoint = "baseline",
     limits: str = "all",
     check: bool = True,
 ) -> Model:
@@ -218,7 +218,7 @@ def build(
         terminal: stored energy at the end: ``equal`` to the beginning, ``at-least``, ``free`` or ``priced``.
         loss_term: in linear formulations, add the price-weighted quadratic losses to the objective (never to ``cost``).
         point: operating point of ``lindist3flow``: ``baseline`` (the day without control, step by step) or ``nominal``
-            (the unloaded feeder: nominal angles, no losses).
+            (the unloaded feeder: nominal angles, no losses); or one that `operating_point` made, of the same wires.
         limits: ``all`` the feeder has, ``voltage`` only, or ``none``.
         check: look for faults first.
 
@@ -231,7 +231,7 @@ def build(
     if terminal not in TERMINAL_RULES:
         message = f"there is no terminal rule {terminal!r}. {did_you_mean(terminal, list(TERMINAL_RULES))}"
         raise OptionError(message)
-    if point not in ("baseline", "nominal"):
+    if isinstance(point, str) and point not in ("baseline", "nominal"):
         message = f"there is no operating point {point!r}. {did_you_mean(point, ['baseline', 'nominal'])}"
         raise OptionError(message)
     if limits not in LIMITS:
@@ -246,8 +246,11 @@ def build(
     operating = None
     neutrals: list[Node] = []
     if chosen.point != "none":
-        operating, notes = operating_point(case, loaded=point == "baseline")
-        choices += notes
+        if isinstance(point, str):
+            operating, notes = operating_point(case, loaded=point == "baseline")
+            choices += notes
+        else:
+            operating = _fits(point, case)
         size = np.abs(operating.v_pu).max(axis=1)
         neutrals = [node for node, v in zip(operating.nodes, size, strict=True) if v < NEUTRAL_PU]
     used = {(d.bus, c) for d in case.devices if isinstance(d, ShuntDevice) for c in d.terminals}
@@ -398,16 +401,39 @@ def operating_point(case: Case, *, loaded: bool) -> tuple[OperatingPoint, list[s
     return OperatingPoint(index.nodes, v, current, loaded=loaded), notes
 
 
-def linear_power_flow(case: Case, *, point: str = "baseline") -> Result:
+def linear_power_flow(case: Case, *, point: str = "baseline", at: Case | None = None) -> Result:
     """`lindist3flow` as a power flow: no limits, nothing to decide but what physics decides; for comparison with AC.
 
     Args:
         case: the case; its PV and batteries are left out.
         point: see `build`.
+        at: a case of the same wires whose power flow is the operating point, for example the same feeder at another
+            load; of one step, or of as many as ``case``. Absent: the case's own.
+
+    Raises:
+        UnsupportedError: the power flow at the operating point does not converge.
     """
-    fixed = case.with_(devices=tuple(d for d in case.devices if not isinstance(d, PV | Battery)))
-    model = build(fixed, "lindist3flow", point=point, limits="none", loss_term=False)
-    return model.solve()
+
+    def bare(full: Case) -> Case:
+        return full.with_(devices=tuple(d for d in full.devices if not isinstance(d, PV | Battery)))
+
+    where: str | OperatingPoint = point
+    if at is not None:
+        where = operating_point(bare(at), loaded=point == "baseline")[0]
+    return build(bare(case), "lindist3flow", point=where, limits="none", loss_term=False).solve()
+
+
+def _fits(point: OperatingPoint, case: Case) -> OperatingPoint:
+    """The point, when it has every node of the case, and one step or the case's."""
+    missing = set(NodeIndex.of(case.feeder).nodes) - set(point.nodes)
+    steps = point.v_pu.shape[1]
+    if missing or steps not in (1, case.horizon.n_steps):
+        message = (
+            f"the operating point has {steps} steps and lacks {len(missing)} nodes of the case; it must have every "
+            f"node, and 1 or {case.horizon.n_steps} steps"
+        )
+        raise OptionError(message)
+    return point
 
 
 def _limited(case: Case, limits: str) -> Case:
