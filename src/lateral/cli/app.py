@@ -1,0 +1,369 @@
+"""The commands. Each one imports what it needs when it runs, so that ``lateral --help`` is quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lateral.cli.failures import OF_STATUS, Exit, as_data
+from lateral.cli.options import (
+    CaseArgument,
+    FirstOption,
+    FormulationOption,
+    HorizonOption,
+    IterationsOption,
+    JsonOption,
+    LimitsOption,
+    LossTermOption,
+    ObjectiveOption,
+    OutOption,
+    PointOption,
+    ReplayOption,
+    RootOption,
+    SolverOption,
+    StepHoursOption,
+    StepsOption,
+    TerminalOption,
+    TimeOption,
+    ToleranceOption,
+    merged,
+)
+from lateral.cli.screen import note, number, pairs, print_json, table, working
+
+app = typer.Typer(
+    name="lateral",
+    help="Optimal operation of distribution feeders: multi-period optimal power flow, proved in OpenDSS.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        typer.echo(f"lateral {version('lateral')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Optimal operation of distribution feeders: multi-period optimal power flow, proved in OpenDSS."""
+
+
+@app.command()
+def solve(
+    case: CaseArgument,
+    formulation: FormulationOption = None,
+    objective: ObjectiveOption = None,
+    solver: SolverOption = None,
+    terminal: TerminalOption = None,
+    loss_term: LossTermOption = None,
+    point: PointOption = None,
+    limits: LimitsOption = None,
+    replay: ReplayOption = None,
+    tolerance: ToleranceOption = None,
+    max_iterations: IterationsOption = None,
+    time_limit: TimeOption = None,
+    horizon: HorizonOption = None,
+    steps: StepsOption = None,
+    step_h: StepHoursOption = None,
+    first: FirstOption = 0,
+    root: RootOption = None,
+    out: OutOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Solve a case, replay the schedule in OpenDSS, and say what it is worth."""
+    from lateral.cli.folder import check_target
+    from lateral.cli.loading import load
+    from lateral.cli.running import solved, summary_rows
+
+    if out is not None:
+        check_target(Path(out))  # before the work, not after it
+    with working(f"reading {case} ..."):
+        loaded = load(case, horizon=horizon, steps=steps, step_h=step_h, first=first, root=root)
+    options = merged(
+        loaded.options,
+        formulation=formulation,
+        objective=objective,
+        solver=solver,
+        terminal=terminal,
+        loss_term=loss_term,
+        point=point,
+        limits=limits,
+        replay=replay,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+        time_limit_s=time_limit,
+    )
+    result = solved(loaded, options)
+    summary = result.summary()
+    if loaded.report is not None:
+        summary["import"] = loaded.report.summary
+    if out is not None:
+        with working(f"writing {out} ..."):
+            from lateral.cli.writing import write_result
+
+            write_result(result, Path(out), summary, report=loaded.report)
+    if json:
+        print_json(summary)
+    else:
+        pairs(summary_rows(summary), title=f"{result.case.name}")
+        if out is not None:
+            note(f"wrote {out}")
+    return OF_STATUS[result.status.word]
+
+
+@app.command()
+def check(
+    case: CaseArgument,
+    radial: Annotated[bool, typer.Option("--radial/--meshed", help="Whether loops are faults.")] = True,
+    json: JsonOption = False,
+) -> int:
+    """List every fault of a case; nothing is solved."""
+    from lateral.checks import check as check_case
+    from lateral.cli.loading import load
+
+    with working(f"reading {case} ..."):
+        faults = check_case(load(case).case, radial=radial)
+    if json:
+        print_json(as_data(faults))
+    elif faults:
+        table(
+            ("code", "element", "message"),
+            [(f.code, f.element, f.message) for f in faults],
+            title=f"{case}: {len(faults)} fault{'s' if len(faults) > 1 else ''}",
+        )
+    else:
+        note(f"{case}: no faults")
+    return Exit.BAD_INPUT if faults else Exit.OK
+
+
+@app.command("import")
+def import_(
+    master: Annotated[str, typer.Argument(metavar="MASTER.dss", help="OpenDSS master file; it is not trusted.")],
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Case folder to write.")],
+    horizon: HorizonOption = None,
+    steps: StepsOption = None,
+    step_h: StepHoursOption = None,
+    first: FirstOption = 0,
+    root: RootOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Read an OpenDSS master into a case folder, and report what became of every object."""
+    from lateral.cli.folder import check_target, fresh_folder
+    from lateral.cli.loading import load
+    from lateral.cli.screen import console
+    from lateral.errors import CaseError, Fault
+
+    check_target(Path(out))
+    if Path(master).suffix.lower() != ".dss" or not Path(master).is_file():
+        found = "a file of another kind" if Path(master).exists() else "no such file"
+        raise CaseError([Fault("TAB-001 no case", master, found, "an OpenDSS master (.dss)", "Check the path.")])
+    with working(f"reading {master} ..."):
+        loaded = load(master, horizon=horizon, steps=steps, step_h=step_h, first=first, root=root)
+    report = loaded.report
+    if report is None:  # a master always has one
+        message = "the reader gave no import report"
+        raise RuntimeError(message)
+    with working(f"writing {out} ..."), fresh_folder(Path(out)) as folder:
+        from lateral.io import write_folder
+
+        write_folder(loaded.case, folder)
+        (folder / "import_report.json").write_text(report.to_json(), encoding="utf-8")
+    if json:
+        print_json({"status": "ok", "out": out, "seconds": {"read": loaded.seconds}, "import": report.as_dict()})
+    else:
+        console().print(report.table())
+        for entry in report.notes:
+            note(f"[{entry.code}] {entry.text}{f' ({entry.where})' if entry.where else ''}")
+        note(f"wrote {out}; import_report.json lists every object")
+    return Exit.OK
+
+
+@app.command()
+def export(
+    case: CaseArgument,
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Folder for master.dss and its parts.")],
+    solved: Annotated[bool, typer.Option("--solved", help="Solve first; set-points become load shapes.")] = False,
+    der: Annotated[
+        str, typer.Option("--der", metavar="load|native", help="PV, batteries as loads (exact) or PVSystem, Storage.")
+    ] = "load",
+    formulation: FormulationOption = None,
+    objective: ObjectiveOption = None,
+    solver: SolverOption = None,
+    terminal: TerminalOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Write a case, or its solved schedule, as OpenDSS files."""
+    from lateral.cli.loading import load
+    from lateral.cli.running import solved as solve_loaded
+    from lateral.errors import OptionError
+    from lateral.io.opendss.write import write_opendss
+    from lateral.opf import dispatch_of
+
+    if der not in ("load", "native"):
+        message = f"--der is load or native, not {der!r}"
+        raise OptionError(message)
+    with working(f"reading {case} ..."):
+        loaded = load(case)
+    dispatch, code, status = None, Exit.OK, "ok"
+    if solved:
+        options = merged(
+            loaded.options,
+            formulation=formulation,
+            objective=objective,
+            solver=solver,
+            terminal=terminal,
+            replay=False,
+        )
+        result = solve_loaded(loaded, options)
+        code, status = OF_STATUS[result.status.word], result.status.word
+        if not result.ok:
+            if json:
+                print_json({"status": status, "status_text": result.status_text, "faults": []})
+            else:
+                note(f"{result.status_text}. Nothing was written")
+            return code
+        dispatch = dispatch_of(result)
+    with working(f"writing {out} ..."):
+        master = write_opendss(loaded.case, Path(out), dispatch=dispatch, der="native" if der == "native" else "load")
+    if json:
+        print_json({"status": status, "master": str(master), "case_hash": loaded.case.hash})
+    else:
+        note(f"wrote {master}")
+    return code
+
+
+@app.command()
+def replay(
+    case: CaseArgument,
+    schedule: Annotated[
+        str | None, typer.Option("--schedule", metavar="FILE", help="schedule.csv of a solve; absent: no control.")
+    ] = None,
+    json: JsonOption = False,
+) -> int:
+    """Run a schedule, or the day without any control, step by step in OpenDSS."""
+    from lateral.cli.loading import load
+    from lateral.cli.schedules import read_schedule
+    from lateral.replay import replay as run_replay
+
+    with working(f"reading {case} ..."):
+        loaded = load(case)
+        dispatch = None if schedule is None else read_schedule(Path(schedule), loaded.case)
+    with working(f"replaying {loaded.case.horizon.n_steps} steps in OpenDSS ..."):
+        run = run_replay(loaded.case, dispatch)
+    found = run.summary()
+    status = "ok" if run.all_converged else "error"
+    v = run.v_pu
+    summary = {
+        "case": loaded.case.name,
+        "case_hash": loaded.case.hash,
+        "status": status,
+        "status_text": "every step converged"
+        if run.all_converged
+        else f"{found['n_not_converged']} steps did not converge",
+        "schedule": schedule,
+        "n_steps": loaded.case.horizon.n_steps,
+        **found,
+        **_range(v),
+    }
+    if json:
+        print_json(summary)
+    else:
+        units = {"cost": "$", "seconds": "s"}
+        shown = [
+            (k, number(x, units.get(k, ""), 4) if isinstance(x, float) else str(x))
+            for k, x in summary.items()
+            if x is not None
+        ]
+        pairs(shown, title=f"{loaded.case.name} in OpenDSS")
+    return Exit.OK if run.all_converged else Exit.ERROR
+
+
+def _range(v: object) -> dict[str, float]:
+    import numpy as np
+
+    values = np.asarray(v, dtype=float)
+    live = values[np.nan_to_num(values) > 0.3]  # neutrals and dead nodes say nothing of the supply
+    if not live.size:
+        return {}
+    return {"v_min_pu": float(live.min()), "v_max_pu": float(live.max())}
+
+
+@app.command()
+def report(
+    case: CaseArgument,
+    out: Annotated[str, typer.Option("--out", metavar="FILE.html", help="Page to write.")],
+    formulation: FormulationOption = None,
+    objective: ObjectiveOption = None,
+    solver: SolverOption = None,
+    terminal: TerminalOption = None,
+    replay: ReplayOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Solve a case and write its report, one offline page."""
+    from lateral.cli.folder import fresh_file
+    from lateral.cli.loading import load
+    from lateral.cli.running import solved
+    from lateral.report import write_report
+
+    with working(f"reading {case} ..."):
+        loaded = load(case)
+    options = merged(
+        loaded.options,
+        formulation=formulation,
+        objective=objective,
+        solver=solver,
+        terminal=terminal,
+        replay=replay,
+    )
+    result = solved(loaded, options)
+    if result.has_values:
+        with working(f"writing {out} ..."), fresh_file(Path(out)) as page:
+            write_report(result, page, import_report=loaded.report)
+    wrote = out if result.has_values else None
+    if json:
+        print_json({"status": result.status.word, "status_text": result.status_text, "out": wrote})
+    else:
+        note(f"{result.status_text}. {f'Wrote {out}' if wrote else 'Nothing was written'}")
+    return OF_STATUS[result.status.word]
+
+
+@app.command()
+def cases(json: JsonOption = False) -> int:
+    """List the built-in cases."""
+    from lateral.io import builtin
+
+    found = builtin.describe()
+    if json:
+        print_json([{"name": d.name, "text": d.text, "n_buses": d.n_buses, "n_steps": d.n_steps} for d in found])
+    else:
+        rows = [(d.name, str(d.n_buses), str(d.n_steps), d.text) for d in found]
+        table(("case", "buses", "steps", "what it is"), rows)
+        note("tree-NxT has any number N of buses and T of steps")
+    return Exit.OK
+
+
+@app.command()
+def schema(what: Annotated[str, typer.Argument(metavar="case|study", help="Which file.")]) -> int:
+    """Print the JSON Schema of case.toml or of a study file."""
+    from lateral.errors import OptionError, did_you_mean
+    from lateral.io.schema_json import case_schema, study_schema
+
+    known = {"case": case_schema, "study": study_schema}
+    if what not in known:
+        message = f"there is no schema {what!r}. {did_you_mean(what, list(known))}"
+        raise OptionError(message)
+    print_json(known[what]())
+    return Exit.OK
+
+
+__all__ = ["app"]

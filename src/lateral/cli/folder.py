@@ -1,0 +1,97 @@
+"""Folders that appear whole or not at all, and never in the place of something that we did not write."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lateral.errors import OptionError
+
+#: File that says which entries of a folder are ours.
+MARK = ".lateral"
+
+
+def check_target(target: Path) -> None:
+    """Refuse a target that holds anything that we did not write.
+
+    Raises:
+        OptionError: a file is in the way, or a folder that holds what is not ours.
+    """
+    if not target.exists() and not target.is_symlink():
+        return
+    if not target.is_dir():
+        message = f"{target} is a file, not a folder; nothing was written"
+        raise OptionError(message)
+    there = {entry.name for entry in target.iterdir()}
+    foreign = sorted(there - _ours(target) - {MARK})
+    if foreign:
+        what = ", ".join(foreign[:4]) + (", ..." if len(foreign) > 4 else "")
+        message = f"{target} holds what lateral did not write ({what}); give another folder. Nothing was written"
+        raise OptionError(message)
+
+
+def _ours(target: Path) -> set[str]:
+    try:
+        names = json.loads((target / MARK).read_text(encoding="utf-8"))["wrote"]
+        return {str(name) for name in names}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+@contextmanager
+def fresh_folder(target: Path) -> Iterator[Path]:
+    """A new folder beside the target, which takes its place when the block ends well and disappears when it does not.
+
+    Raises:
+        OptionError: see `check_target`.
+    """
+    check_target(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    token = secrets.token_hex(4)
+    fresh = target.parent / f".{target.name}.{token}.new"
+    old = target.parent / f".{target.name}.{token}.old"
+    try:
+        fresh.mkdir()
+        yield fresh
+        wrote = sorted(entry.name for entry in fresh.iterdir())
+        (fresh / MARK).write_text(json.dumps({"wrote": wrote}), encoding="utf-8")
+        check_target(target)  # again: the work took a while
+        if target.is_dir():
+            target.rename(old)
+        try:
+            fresh.rename(target)
+        except BaseException:
+            if old.exists():
+                old.rename(target)
+            raise
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def fresh_file(target: Path) -> Iterator[Path]:
+    """A new file beside the target, which takes its place when the block ends well and disappears when it does not.
+
+    Raises:
+        OptionError: the target is a folder.
+    """
+    if target.is_dir():
+        message = f"{target} is a folder, not a file; nothing was written"
+        raise OptionError(message)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{target.suffix}")
+    try:
+        yield fresh
+        os.replace(fresh, target)  # noqa: PTH105 - one call, atomic
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+__all__ = ["MARK", "check_target", "fresh_file", "fresh_folder"]

@@ -1,0 +1,80 @@
+"""Solving for the command line: one place for ``solve``, ``report`` and ``export --solved``."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from lateral.cli.loading import Loaded
+from lateral.cli.options import SolveOptions
+from lateral.cli.screen import number, working
+
+if TYPE_CHECKING:
+    from lateral.results.result import Result
+
+
+def solved(loaded: Loaded, options: SolveOptions) -> Result:
+    """Build, solve and replay, with the reading time in ``seconds``."""
+    from lateral.opf import build, replayed
+    from lateral.solvers import Options
+
+    with working("building ..."):
+        model = build(
+            loaded.case,
+            options.formulation,
+            options.objective,
+            terminal=options.terminal,
+            loss_term=options.loss_term,
+            point=options.point,
+            limits=options.limits,
+        )
+    given = Options(
+        tolerance=options.tolerance, max_iterations=options.max_iterations, time_limit_s=options.time_limit_s
+    )
+    with working(f"solving {model.program.n:,} variables ..."):
+        result = model.solve(options.solver, None if given == Options() else given)
+    if options.replay and result.has_values:
+        with working(f"replaying {loaded.case.horizon.n_steps} steps in OpenDSS ..."):
+            result = replayed(result)
+    phases = {k: v for k, v in result.seconds.items() if k != "total"}
+    seconds = {"read": loaded.seconds, **phases}
+    return dataclasses.replace(result, seconds={**seconds, "total": sum(seconds.values())})
+
+
+def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """The summary of a run for the screen."""
+    s, r = summary, summary["residuals"]
+    rows = [
+        ("status", s["status_text"]),
+        ("model", f"{s['formulation']} ({s['problem_class']}), {s['solver']}, {s['n_variables']:,} variables"),
+        ("feeder", f"{s['n_buses']} buses, {s['n_steps']} steps"),
+    ]
+    if s["cost"] is not None:
+        rows += [
+            ("cost", number(s["cost"], "$")),
+            ("energy import", number(s["energy_import_kwh"], "kWh")),
+            ("losses", number(s["losses_kwh"], "kWh")),
+            (
+                "residuals",
+                f"primal {number(r['max_primal'])}, bound {number(r['max_bound'])}, gap {number(r['duality_gap'])}, "
+                f"relaxation {number(r['max_relaxation_gap'])} pu, simultaneous {number(r['max_simultaneous_kw'])} kW",
+            ),
+        ]
+    if s["replay"] is not None:
+        p = s["replay"]
+        rows.append(
+            (
+                "OpenDSS replay",
+                f"voltage {number(p['max_dv_pu'], digits=6)} pu at most, losses {number(p['dloss_kw'])} kW, "
+                f"source {number(p['dp_source_kw'])} kW, {number(p['dq_source_kvar'])} kvar off; "
+                f"{p['n_violations']} voltage violations; cost {number(p['cost'], '$')}",
+            )
+        )
+        if not p["converged"]:
+            rows.append(("", f"{p['n_not_converged']} steps did not converge in OpenDSS"))
+    rows += [("chosen", text) for text in s["choices"]]
+    rows.append(("seconds", ", ".join(f"{k} {v:.2f}" for k, v in s["seconds"].items())))
+    return rows
+
+
+__all__ = ["solved", "summary_rows"]

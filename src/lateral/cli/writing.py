@@ -1,0 +1,120 @@
+"""What ``lateral solve --out DIR`` writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from lateral.cli.folder import fresh_folder
+from lateral.cli.screen import note, to_json
+from lateral.devices import Battery
+from lateral.io.opendss import ImportReport
+from lateral.io.opendss.write import write_opendss
+from lateral.opf import dispatch_of
+from lateral.report import write_report
+
+if TYPE_CHECKING:
+    from lateral.results.result import Result
+
+#: Tables with more numbers than this are written as Parquet only.
+CSV_CELLS = 500_000
+
+
+def write_result(
+    result: Result, target: Path, summary: Mapping[str, Any], *, report: ImportReport | None = None
+) -> None:
+    """Write a solved case as a folder, whole or not at all.
+
+    ::
+
+        summary.json          what --json prints
+        schedule.csv          p, q and stored energy of every device and step
+        report.html           one offline page
+        result.nc             everything, NetCDF 4 (xarray)
+        tables/               one table per quantity, and violations, loading, totals: Parquet and CSV
+        solved/master.dss     the feeder with the set-points as load shapes, for OpenDSS
+        import_report.json    what became of every object, when the case is a .dss master
+
+    A result without values (infeasible, failed) writes only what there is.
+    """
+    with fresh_folder(target) as folder:
+        (folder / "summary.json").write_text(to_json(summary) + "\n", encoding="utf-8")
+        if report is not None:
+            (folder / "import_report.json").write_text(report.to_json(), encoding="utf-8")
+        if not result.has_values:
+            return
+        schedule(result).to_csv(folder / "schedule.csv", index=False)
+        result.dataset.to_netcdf(folder / "result.nc", engine="h5netcdf")
+        _write_tables(result, folder / "tables")
+        write_opendss(result.case, folder / "solved", dispatch=dispatch_of(result))
+        write_report(result, folder / "report.html", import_report=report)
+
+
+def schedule(result: Result) -> pd.DataFrame:
+    """Set-points as a long table: time, element, bus, p_kw, q_kvar, energy_kwh (batteries, at the end of the step)."""
+    times = [t.isoformat() for t in result.case.horizon.times]
+    at = {d.label: d for d in result.case.devices}
+    energy: dict[str, Any] = {}
+    if result.has("battery.energy"):
+        names = result.elements("battery.energy")
+        energy = dict(zip((f"{Battery.kind}.{n}" for n in names), result.value("battery.energy"), strict=True))
+    frames = []
+    for label, (p, q) in result.set_points.items():
+        frame = {"time": times, "element": label, "bus": getattr(at[label], "bus", ""), "p_kw": p, "q_kvar": q}
+        frames.append(pd.DataFrame({**frame, "energy_kwh": energy.get(label, np.nan)}))
+    if not frames:
+        return pd.DataFrame(columns=["time", "element", "bus", "p_kw", "q_kvar", "energy_kwh"])
+    return pd.concat(frames, ignore_index=True)
+
+
+def totals(result: Result) -> pd.DataFrame:
+    """Totals of every step: source power and losses, as modelled, without control, and as replayed."""
+    columns: dict[str, Any] = {
+        "step_h": result.case.horizon.step_h,
+        "p_source_kw": result.p_source_kw,
+        "q_source_kvar": result.q_source_kvar,
+        "losses_kw": result.losses_kw,
+        "p_source_baseline_kw": result.baseline.source_kva.real,
+        "q_source_baseline_kvar": result.baseline.source_kva.imag,
+    }
+    for source in result.case.sources:
+        columns[f"price_import_{source.name}"] = result.case.series(source.price_import)
+    run = result.replay
+    for name in ("p_source_kw", "q_source_kvar", "losses_kw"):
+        values = getattr(run, name, None)
+        if values is not None:
+            columns[name.replace("_k", "_replay_k")] = values
+    return pd.DataFrame(columns, index=pd.Index([t.isoformat() for t in result.case.horizon.times], name="time"))
+
+
+def _write_tables(result: Result, folder: Path) -> None:
+    folder.mkdir()
+    tables: dict[str, pd.DataFrame] = {"totals": totals(result).reset_index()}
+    tables["violations"] = result.violations
+    tables["loading"] = result.loading
+    for name in ("violations", "loads_outside_window"):
+        found = getattr(result.replay, name, None)
+        if found is not None:
+            tables[f"replay_{name}"] = found()
+    for name, array in result.dataset.data_vars.items():
+        if array.ndim == 2:
+            frame = array.transpose("time", ...).to_pandas()
+            frame.index = pd.Index([t.isoformat() for t in result.case.horizon.times], name="time")
+            frame.columns = [str(c) for c in frame.columns]
+            tables[str(name)] = frame.reset_index()
+    large = []
+    for name, table in tables.items():
+        table.to_parquet(folder / f"{name}.parquet", index=False)
+        if table.size <= CSV_CELLS:
+            table.to_csv(folder / f"{name}.csv", index=False)
+        else:
+            large.append(name)
+    if large:
+        note(f"as Parquet only, more than {CSV_CELLS:,} numbers: {', '.join(large)}")
+
+
+__all__ = ["schedule", "totals", "write_result"]
