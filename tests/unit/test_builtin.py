@@ -11,7 +11,7 @@ import pytest
 
 from lateral.baseline import power_flow
 from lateral.case import Case
-from lateral.check import check
+from lateral.checks import check
 from lateral.devices import PV, Battery
 from lateral.errors import CaseError, OptionError
 from lateral.io import builtin, read

@@ -11,7 +11,7 @@ import pytest
 
 from lateral.baseline import power_flow
 from lateral.case import Case
-from lateral.check import check
+from lateral.checks import check
 from lateral.errors import CaseError, HostileFileError, OptionError
 from lateral.io import builtin, overlay, read, tables
 from lateral.io.rule import DerRule, add_ders, evenly_spaced

@@ -70,11 +70,13 @@ class HorizonStudy(Strict):
 
     start: datetime | None = Field(default=None, description="Beginning of the first step; local without offset.")
     zone: str | None = Field(default=None, description="IANA name of the time zone.")
-    n_steps: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Number of steps.")
+    n_steps: Annotated[int, Field(ge=1, le=2_000_000)] | None = Field(default=None, description="Number of steps.")
     step_h: Annotated[float, Field(gt=0)] | None = Field(default=None, description="Length of each step, h.")
     first: Annotated[int, Field(ge=0)] | None = Field(default=None, description="First step kept, from 0.")
     count: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Number of steps kept.")
-    resample: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Steps to resample the span to.")
+    resample: Annotated[int, Field(ge=1, le=2_000_000)] | None = Field(
+        default=None, description="Steps to resample the span to."
+    )
 
 
 class ProfilesStudy(Strict):

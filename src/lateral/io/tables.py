@@ -65,7 +65,7 @@ class HorizonFile(Strict):
 
     start: datetime = Field(description="Beginning of the first step; local time of `zone` when without offset.")
     zone: str = Field(default="UTC", description="IANA name of the time zone.")
-    n_steps: Annotated[int, Field(ge=1, description="Number of steps.")]
+    n_steps: Annotated[int, Field(ge=1, le=2_000_000, description="Number of steps.")]
     step_h: float | list[float] = Field(default=1.0, description="Length of a step, h; or one per step.")
     weight: float | list[float] = Field(default=1.0, description="Weight of a step in the objective; or one each.")
     breaks: list[int] = Field(default=[], description="Steps (from 0) before which stored energy starts afresh.")
