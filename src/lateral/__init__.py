@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lateral.case import Case
-    from lateral.check import check
+    from lateral.checks import check
     from lateral.devices import PV, Battery, Capacitor, Device, DeviceContext, Load, Regulator, ShuntDevice, Source
     from lateral.errors import CaseError, Fault, LateralError
     from lateral.formulations import Formulation
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from lateral.network.horizon import Horizon
     from lateral.objectives import Objective
     from lateral.opf import Model, build, solve
-    from lateral.replay import replay
     from lateral.report import write_report
     from lateral.results.result import Result
     from lateral.solvers import Status
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "Case": "lateral.case",
-    "check": "lateral.check",
+    "check": "lateral.checks",
     **dict.fromkeys(
         ("PV", "Battery", "Capacitor", "Device", "DeviceContext", "Load", "Regulator", "ShuntDevice", "Source"),
         "lateral.devices",
@@ -51,7 +50,6 @@ _WHERE = {
     "Horizon": "lateral.network.horizon",
     "Objective": "lateral.objectives",
     **dict.fromkeys(("Model", "build", "solve"), "lateral.opf"),
-    "replay": "lateral.replay",
     "write_report": "lateral.report",
     "Result": "lateral.results.result",
     "Status": "lateral.solvers",
@@ -90,7 +88,6 @@ __all__ = [
     "check",
     "compare",
     "read",
-    "replay",
     "solve",
     "write_folder",
     "write_opendss",
@@ -105,7 +102,6 @@ def __getattr__(name: str) -> object:
         raise AttributeError(message)
     module = importlib.import_module(_WHERE[name])
     found = getattr(module, name)
-    # a module of the same name (lateral.check, lateral.replay) must not shadow the function
     globals()[name] = found
     return found
 

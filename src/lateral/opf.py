@@ -13,7 +13,7 @@ import numpy as np
 from lateral import formulations, objectives, solvers
 from lateral.baseline import power_flow
 from lateral.case import Case
-from lateral.check import require
+from lateral.checks import require
 from lateral.devices import PV, TERMINAL_RULES, Battery
 from lateral.devices.base import Device, DeviceContext, ShuntDevice
 from lateral.errors import Fault, OptionError, SolveError, UnsupportedError, did_you_mean
@@ -34,6 +34,8 @@ from lateral.solvers.elastic import explain
 
 #: A conductor whose voltage at the operating point is below this is a neutral, pu.
 NEUTRAL_PU = 0.3
+#: Exact programs up to this many variables are solved from their convex relaxation, which also bounds the optimum.
+RELAX_UP_TO = 400_000
 #: Which limits of a feeder enter a problem.
 LIMITS = ("all", "voltage", "none")
 
@@ -126,6 +128,11 @@ class Model:
         self.case = _with_data(self.case, full)
         return self
 
+    @property
+    def _wants_relaxation(self) -> bool:
+        """Whether an exact model is solved from its convex relaxation: where that is cheap."""
+        return self.program.problem_class is ProblemClass.NLP and self.program.n <= RELAX_UP_TO
+
     def _slot(self, name: str) -> FloatArray:
         if name not in self.program.slots:
             message = f"the case has no data {name!r}. {did_you_mean(name, list(self.program.slots))}"
@@ -167,19 +174,36 @@ class Model:
         if self._session is None or self._session[:2] != (name, options):
             self._session = (name, options, solvers.get(name, options).start(self.program))
             self._last = None
-        solution = self._session[2].solve(self.program, self._last)
-        residuals = recompute(self.program, solution)
-        status = earned_status(self.program, solution, residuals)
+        relaxation = None
+        if solver == "auto" and self._last is None and self._wants_relaxation:
+            relaxation = _Relaxation.solve(self.program)
+        start = self._last if relaxation is None or relaxation.solution is None else relaxation.solution
+        if relaxation is not None and relaxation.infeasible:
+            solution, status = relaxation.proof, Status.INFEASIBLE
+            choices.append("infeasible by proof: the convex relaxation of the exact model is infeasible")
+        else:
+            solution = self._session[2].solve(self.program, start)
+            status = earned_status(self.program, solution, recompute(self.program, solution))
         if status in (Status.INACCURATE, Status.ERROR) and solver == "auto" and name != "ipopt":
             again = solvers.get("ipopt", None).solve(self.program, None)
-            r_again = recompute(self.program, again)
-            if earned_status(self.program, again, r_again) is Status.OPTIMAL:
+            if earned_status(self.program, again, recompute(self.program, again)) is Status.OPTIMAL:
                 choices.append(f"fallback to ipopt: {name} ended {status.word}")
-                solution, residuals, status = again, r_again, Status.OPTIMAL
+                solution, status = again, Status.OPTIMAL
+        residuals = recompute(self.program, solution)
+        if relaxation is not None and relaxation.bound is not None and status is Status.OPTIMAL:
+            found = self.program.objective(solution.x)
+            gap = (found - relaxation.bound) / max(abs(found), 1e-9)
+            choices.append(
+                f"the convex relaxation proves that no schedule is better by more than {max(gap, 0.0):.1e} relative"
+            )
         conflicts: tuple[Any, ...] = ()
         if status in (Status.INFEASIBLE, Status.LOCALLY_INFEASIBLE) and explain_infeasible:
-            helper = "clarabel" if self.program.problem_class is not ProblemClass.NLP else "ipopt"
-            conflicts = explain(self.program, solvers.get(helper, None))
+            convex = self.program.problem_class is not ProblemClass.NLP
+            proved = self.program if convex else self.program.relaxed()
+            if status is Status.INFEASIBLE or convex:
+                conflicts = explain(proved, solvers.get("clarabel", None))
+            else:
+                conflicts = explain(self.program, solvers.get("ipopt", None))
         if status is Status.OPTIMAL:
             self._last = solution
         seconds = {**self.seconds, "solve": time.perf_counter() - begin}
@@ -196,6 +220,35 @@ class Model:
             choices=tuple(choices),
             conflicts=conflicts,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class _Relaxation:
+    """What the convex relaxation of an exact program says.
+
+    Attributes:
+        solution: a point to start from, when it was solved.
+        bound: a lower bound of the objective, when it was solved.
+        infeasible: True when it is proved that no schedule exists.
+        proof: the solver's answer.
+    """
+
+    solution: Solution | None
+    bound: float | None
+    infeasible: bool
+    proof: Solution
+
+    @classmethod
+    def solve(cls, program: Program) -> _Relaxation:
+        """Solve the relaxation with the solver that `auto` means for it."""
+        cones = program.relaxed()
+        found = solvers.get(solvers.choose(cones)[0], None).solve(cones)
+        residuals = recompute(cones, found)
+        status = earned_status(cones, found, residuals)
+        if status is Status.OPTIMAL:
+            value = cones.objective(found.x)
+            return cls(found, value - residuals.duality_gap * abs(value), infeasible=False, proof=found)
+        return cls(None, None, infeasible=status is Status.INFEASIBLE, proof=found)
 
 
 def build(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lateral.check import check, require
+from lateral.checks import check, require
 from lateral.errors import CaseError
 from lateral.io.tables import read_folder
 

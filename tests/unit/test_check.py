@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lateral.case import Case
-from lateral.check import CODES, check, require
+from lateral.checks import CODES, check, require
 from lateral.devices import PV, Battery, Capacitor, Load, Regulator, Source
 from lateral.devices.base import ShuntDevice
 from lateral.errors import CaseError, Fault

@@ -17,9 +17,9 @@ from dataclasses import replace
 import numpy as np
 
 from lateral.case import Case
-from lateral.check import devices, network, series, units, values
-from lateral.check.codes import CODES
-from lateral.check.view import View
+from lateral.checks import devices, network, series, units, values
+from lateral.checks.codes import CODES
+from lateral.checks.view import View
 from lateral.errors import CaseError, Fault
 
 _RULES = (*values.RULES, *network.RULES, *devices.RULES, *series.RULES, *units.RULES)

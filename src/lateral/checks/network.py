@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 from itertools import pairwise
 
-from lateral.check.codes import fault
-from lateral.check.view import (
+from lateral.checks.codes import fault
+from lateral.checks.view import (
     RATED_FACTOR,
     Rule,
     View,

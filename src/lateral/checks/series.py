@@ -9,8 +9,8 @@ from datetime import datetime
 
 import numpy as np
 
-from lateral.check.codes import fault
-from lateral.check.view import (
+from lateral.checks.codes import fault
+from lateral.checks.view import (
     Rule,
     View,
     as_array,

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lateral.check.codes import fault
-from lateral.check.view import (
+from lateral.checks.codes import fault
+from lateral.checks.view import (
     Rule,
     View,
     fields,

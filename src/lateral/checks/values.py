@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from lateral.case import Case
-from lateral.check.codes import fault
-from lateral.check.view import (
+from lateral.checks.codes import fault
+from lateral.checks.view import (
     Field,
     Part,
     Rule,

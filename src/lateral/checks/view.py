@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from lateral.case import Case
-from lateral.check.codes import fault
+from lateral.checks.codes import fault
 from lateral.devices import Load, Source
 from lateral.errors import Fault, did_you_mean
 from lateral.network import topology

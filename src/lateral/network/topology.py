@@ -4,7 +4,7 @@ All of it is at bus level and over closed branches. A transformer of two winding
 three buses or more is a star with a centre of its own. Branches that join exactly the same buses are one edge (a
 *parallel group*): three single-phase regulators side by side are not a loop.
 
-Names of buses that do not exist are passed over here; `lateral.check` reports them.
+Names of buses that do not exist are passed over here; `lateral.checks` reports them.
 """
 
 from __future__ import annotations

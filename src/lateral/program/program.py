@@ -15,6 +15,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -252,6 +253,7 @@ class Program:
 
     def _at(self, theta: FloatArray) -> Program:
         changes: dict[str, object] = {"theta": theta}
+        products = self.products
         for name, data_map in self.maps.items():
             new = data_map.at(theta)
             match name:
@@ -260,23 +262,27 @@ class Program:
                 case "q" | "a" | "g":
                     old = getattr(self, name)
                     changes[name] = type(old)((new, old.indices, old.indptr), shape=old.shape)
-                case "a0" | "u0" | "v0":
-                    products = changes.get("products", self.products)
-                    changes["products"] = dataclasses.replace(products, **{name: new})  # type: ignore[type-var]
+                case "a0" | "u0" | "v0" | "pa" | "pu" | "pv":
+                    products = dataclasses.replace(products, **_product_part(products, name, new))
                 case _:
                     changes[name] = new
+        changes["products"] = products
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+    def relaxed(self) -> Program:
+        """The program with every exact product row as a cone: a convex relaxation, same variables and rows."""
+        cones = np.zeros_like(self.products.equality)
+        return dataclasses.replace(self, products=dataclasses.replace(self.products, equality=cones))
 
     def scaled(self) -> ScaledProgram:
         """The program that solvers see; x = col_scale * x_scaled."""
         d = self.col_scale
         p = self.products
-        scale_cols = sp.diags_array(d)
         half = np.sqrt(self.product_scale)
         return ScaledProgram(
             c=self.c * d * self.objective_scale,
             c0=self.c0 * self.objective_scale,
-            q=sp.csc_array(scale_cols @ self.q @ scale_cols) * self.objective_scale,
+            q=_scale_columns(self.q, d, self.objective_scale),
             a=_scale(self.a, self.eq_scale, d),
             b=self.b * self.eq_scale,
             g=_scale(self.g, self.ineq_scale, d),
@@ -322,6 +328,21 @@ class ScaledProgram:
     ub: FloatArray
     products: ProductRows
     x0: FloatArray
+
+
+def _product_part(products: ProductRows, name: str, new: FloatArray) -> dict[str, Any]:
+    """One field of product rows with new data."""
+    if name in ("a0", "u0", "v0"):
+        return {name: new}
+    field_name = {"pa": "a", "pu": "u", "pv": "v"}[name]
+    old = getattr(products, field_name)
+    return {field_name: sp.csr_array((new, old.indices, old.indptr), shape=old.shape)}
+
+
+def _scale_columns(q: sp.csc_array, d: FloatArray, factor: float) -> sp.csc_array:
+    """``factor D Q D`` with the pattern of Q."""
+    columns = np.repeat(d, np.diff(q.indptr))
+    return sp.csc_array((q.data * columns * d[q.indices] * factor, q.indices, q.indptr), shape=q.shape)
 
 
 def _scale(matrix: sp.csr_array, rows: FloatArray, cols: FloatArray) -> sp.csr_array:

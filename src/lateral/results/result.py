@@ -97,18 +97,31 @@ class Result:
         text = self.status.text(self.program.problem_class)
         if self.conflicts:
             text += ": " + "; ".join(self.reasons[:5])
-            if len(self.conflicts) > 5:
-                text += f"; and {len(self.conflicts) - 5} more"
+            if len(self.reasons) > 5:
+                text += f"; and {len(self.reasons) - 5} more"
         return text
 
-    @property
+    @cached_property
     def reasons(self) -> tuple[str, ...]:
-        """The limits that cause an infeasibility, one sentence each, with the time of the step."""
+        """The limits that cause an infeasibility, one sentence per element and quantity, worst first."""
         times = self.case.horizon.times
-        return tuple(
-            c.sentence.replace(f"at step {c.step}", f"at {times[c.step]:%H:%M}") if c.step < len(times) else c.sentence
-            for c in self.conflicts
-        )
+        groups: dict[tuple[str, str], list[Conflict]] = {}
+        for conflict in self.conflicts:
+            groups.setdefault((conflict.block, conflict.element), []).append(conflict)
+        out = []
+        for members in groups.values():
+            worst = max(members, key=lambda c: c.weight)
+            when = f"at {times[worst.step]:%H:%M}" if worst.block not in self._untimed else "at the end"
+            text = worst.sentence.replace(f"at step {worst.step}", when)
+            out.append(text if len(members) == 1 else f"{text} and at {len(members) - 1} other steps")
+        return tuple(out)
+
+    @cached_property
+    def _untimed(self) -> frozenset[str]:
+        """Blocks that have no time axis."""
+        p = self.program
+        blocks = (*p.variables, *p.equalities, *p.inequalities, *p.product_blocks)
+        return frozenset(b.name for b in blocks if b.n_steps != self.case.horizon.n_steps)
 
     def value(self, name: str) -> FloatArray:
         """A variable or output by name, e.g. ``battery.p_charge``, in engineering units, shape (n, T).
