@@ -15,7 +15,7 @@ from lateral.io.opendss.engine import ElementData
 from lateral.io.opendss.map_build import Build, Properties, across_kv, number, text
 from lateral.io.opendss.map_devices import terminals_of
 from lateral.io.opendss.map_shapes import Shapes, curve_value
-from lateral.network.schema import FloatArray, ports_of
+from lateral.network.schema import FloatArray
 
 #: How the reactive power of PV systems is read.
 InverterQ = Literal["as_filed", "free"]
@@ -25,10 +25,16 @@ def map_pv(build: Build, shapes: Shapes, inverter_q: InverterQ) -> None:
     """PV systems: sun times curves, cut to the inverter, at the stated power factor or free."""
     for name, properties, element in build.live("pvsystem"):
         source = f"pvsystem.{name}"
-        pmpp, kva = number(properties, "pmpp"), number(properties, "kva")
+        pmpp, kva, band = number(properties, "pmpp"), number(properties, "kva"), _band(properties)
         panel, curves = _panel(build, properties, shapes)
         offered = np.minimum(panel, kva)
-        q_control, factor = _power_factor(properties, float(panel[0]))
+        q_control, filed = _power_factor(properties, float(panel[0]))
+        factor = filed
+        power = _inverter(properties, float(panel[0]))
+        if len(panel) == 1 and q_control == "power_factor" and inverter_q == "as_filed" and power[0] > 0.0:
+            # at its limit the engine may leave the power factor; here what it does at the operating point is held
+            offered = np.array([power[0]])
+            factor = power[0] / float(np.hypot(*power)) * (-1.0 if power[1] < 0.0 else 1.0)
         profile = ""
         if np.any(np.abs(offered - pmpp) > 1e-12 * max(pmpp, 1.0)) and pmpp > 0:
             profile = f"pv:{name}"
@@ -46,15 +52,16 @@ def map_pv(build: Build, shapes: Shapes, inverter_q: InverterQ) -> None:
             q_control="free" if inverter_q == "free" else q_control,
             power_factor=factor,
             v_rated_kv=across_kv(number(properties, "kv"), element.phases, delta=connection != "wye"),
+            v_min_pu=band[0],
+            v_max_pu=band[1],
         )
         build.devices.append(pv)
         build.mapped(source, pv)
-        power = _inverter(properties, float(panel[0]))
-        ours = min(float(offered[0]), kva * abs(factor))
-        if abs(power[0] - ours) > 1e-9 * max(kva, 1.0):
+        ours = min(float(offered[0]), kva * abs(filed))
+        if abs(power[0] - ours) > 1e-9 * max(kva, 1.0) or abs(factor - filed) > 1e-9:
             said = f"at its limit the engine gives {power[0]:.5g} kW and {power[1]:.5g} kvar, not its power factor"
             build.record(source, "approximated", "IMP-058", said)
-        build.dispatch[pv.label] = _at_voltage(build, source, properties, element, power)
+        build.dispatch[pv.label] = power
         if curves:
             build.record(source, "approximated", "IMP-013", f"{curves} taken at the stated irradiance and temperature")
         if int(number(properties, "model", 1)) != 1:
@@ -122,7 +129,7 @@ def map_storage(build: Build, shapes: Shapes) -> None:
     for name, properties, element in build.live("storage"):
         source = f"storage.{name}"
         rated, kwh = number(properties, "kwrated"), number(properties, "kwhrated")
-        state = text(properties, "state")
+        state, band = text(properties, "state"), _band(properties)
         terminals, connection = terminals_of(properties, element)
         v_rated = across_kv(number(properties, "kv"), element.phases, delta=connection != "wye")
         soc = number(properties, "%stored", 100.0) / 100.0
@@ -142,6 +149,8 @@ def map_storage(build: Build, shapes: Shapes) -> None:
             eta_charge=min(max(number(properties, "%effcharge", 90.0) / 100.0, 1e-3), 1.0),
             eta_discharge=min(max(number(properties, "%effdischarge", 90.0) / 100.0, 1e-3), 1.0),
             v_rated_kv=v_rated,
+            v_min_pu=band[0],
+            v_max_pu=band[1],
         )
         build.devices.append(battery)
         build.mapped(source, battery)
@@ -154,13 +163,14 @@ def map_storage(build: Build, shapes: Shapes) -> None:
             build.record(source, "approximated", "IMP-013", said)
         if soc < reserve:
             build.record(source, "approximated", "IMP-018", "it holds less than its reserve; the reserve is lowered")
-        build.dispatch[battery.label] = _at_voltage(build, source, properties, element, (p, q))
+        build.dispatch[battery.label] = p, q
 
 
 def _idling(build: Build, source: str, properties: Properties, element: ElementData, rated: float) -> None:
     """The losses of an idle battery, as a load."""
     p = rated * number(properties, "%idlingkw", 0.0) / 100.0
     q = rated * number(properties, "%idlingkvar", 0.0) / 100.0
+    band = _band(properties)
     if not p and not q:
         return
     terminals, connection = terminals_of(properties, element)
@@ -172,30 +182,17 @@ def _idling(build: Build, source: str, properties: Properties, element: ElementD
         p_kw=p,
         q_kvar=q,
         v_rated_kv=across_kv(number(properties, "kv"), element.phases, delta=connection != "wye"),
+        v_min_pu=band[0],
+        v_max_pu=band[1],
     )
     build.devices.append(load)
     build.mapped(source, load)
     build.record(source, "approximated", "IMP-012", f"idling losses of {p:g} kW are a load of their own, always on")
 
 
-def _at_voltage(
-    build: Build, source: str, properties: Properties, element: ElementData, power: tuple[float, float]
-) -> tuple[float, float]:
-    """Power at the solved voltages: outside of its band the engine turns a device into an impedance."""
-    if build.model.reference is None:
-        return power
-    low, high = number(properties, "vminpu", 0.9), number(properties, "vmaxpu", 1.1)
-    terminals, connection = terminals_of(properties, element)
-    kv = across_kv(number(properties, "kv"), element.phases, delta=connection != "wye")
-    bus = element.buses[0]
-    seen = [abs(build.voltage(bus, a) - build.voltage(bus, b)) / (1e3 * kv) for a, b in ports_of(terminals, connection)]
-    if all(low <= u <= high for u in seen):
-        return power
-    worst = max(seen, key=lambda u: abs(u - 1.0))
-    said = f"at {worst:.4g} pu of its rating the engine takes it as an impedance (band {low:g}..{high:g})"
-    build.record(source, "approximated", "IMP-017", said)
-    factor = sum((u / low) ** 2 if u < low else (u / high) ** 2 if u > high else 1.0 for u in seen) / len(seen)
-    return power[0] * factor, power[1] * factor
+def _band(properties: Properties) -> tuple[float, float]:
+    """Voltages outside of which the engine takes the inverter as an impedance."""
+    return max(number(properties, "vminpu", 0.9), 0.0), number(properties, "vmaxpu", 1.1) or 1.1
 
 
 __all__ = ["InverterQ", "map_pv", "map_storage"]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from lateral.devices import Capacitor, Load, Regulator, Source
 from lateral.devices.load import MODELS
 from lateral.io.opendss.engine import ElementData
-from lateral.io.opendss.map_build import SQRT3, Build, Properties, across_kv, number, numbers, text
+from lateral.io.opendss.map_build import Build, Properties, across_kv, number, numbers, reduce_to_nodes, text
 from lateral.io.opendss.map_shapes import Shapes
 from lateral.io.opendss.map_wires import two_terminal
-from lateral.network.schema import ComplexArray, Terminals
+from lateral.network.schema import Terminals
 
 _ADMITTANCE_MODEL = 2  # LoadModel=Admittance
 
@@ -57,6 +59,10 @@ def map_sources(build: Build, base_kv: dict[str, float]) -> None:
         )
         build.devices.append(made)
         build.mapped(source, made)
+        if build.model.reference is not None and not any(build.voltage(bus, node) for node in element.nodes[0]):
+            hz = number(properties, "frequency")
+            said = f"{source} of {hz:g} Hz gives no voltage in the engine's solution at {build.model.base_frequency_hz:g} Hz"
+            build.note("IMP-057", said, build.model.where(source))
         for key in ("yearly", "daily", "duty"):
             if text(properties, key):
                 build.record(source, "approximated", "IMP-019", f"its {key} shape is not followed; pu is constant")
@@ -194,9 +200,17 @@ def map_capacitors(build: Build) -> None:
             v_rated_kv=across_kv(number(properties, "kv"), element.phases, delta=connection != "wye"),
             control=controls.get(name, ""),
         )
-        if not _same_admittance(capacitor, element):
+        q = _engine_kvar(capacitor, element)
+        if q is None:
             two_terminal(build, "capacitor", name, properties, element)
             build.record(source, "approximated", "IMP-004", "its own R, XL or matrix: a shunt that cannot be switched")
+            continue
+        if abs(q - capacitor.q_kvar) > 1e-5 * max(capacitor.q_kvar, 1.0):
+            said = f"the engine takes {q:.6g} kvar for the steps that are on, not the stated {capacitor.q_kvar:.6g}"
+            total = max(capacitor.q_total_kvar or 0.0, q)
+            capacitor = dataclasses.replace(capacitor, q_kvar=q, q_total_kvar=total)
+            build.devices.append(capacitor)
+            build.mapped(source, capacitor, code="IMP-061", reason=said)
             continue
         build.devices.append(capacitor)
         build.mapped(source, capacitor)
@@ -217,30 +231,22 @@ def _capacitor_ports(properties: Properties, element: ElementData) -> tuple[Term
     return (*first, second[0]), "wye"
 
 
-def _same_admittance(capacitor: Capacitor, element: ElementData) -> bool:
+def _engine_kvar(capacitor: Capacitor, element: ElementData) -> float | None:
+    """What the engine's admittance gives at rated voltage, kvar; None when it is not that of a plain capacitor."""
     if element.yprim is None:
-        return True
-    nodes, y = _reduced(element)
-    at = {node: k for k, node in enumerate(nodes)}
-    ports = capacitor.ports
-    b = 1e-3 * capacitor.q_kvar / (len(ports) * (capacitor.v_rated_kv or 1.0) ** 2)
-    mine = np.zeros_like(y)
-    for pair in ports:
-        m = np.zeros(len(nodes))
+        return capacitor.q_kvar
+    ends, y = reduce_to_nodes(element, element.yprim)
+    at = {node: k for k, (_, node) in enumerate(ends)}
+    one = np.zeros(y.shape, dtype=complex)  # the admittance for 1 kvar
+    for pair in capacitor.ports:
+        m = np.zeros(len(ends))
         for conductor, sign in zip(pair, (1.0, -1.0), strict=True):
             if conductor > 0:
                 m[at[conductor]] += sign
-        mine += 1j * b * np.outer(m, m)
+        one += 1e-3j / (len(capacitor.ports) * (capacitor.v_rated_kv or 1.0) ** 2) * np.outer(m, m)
+    q = float(y.imag.max() / one.imag.max())
     # the engine raises the diagonal of a delta by a few parts per million
-    return bool(np.abs(mine - y).max() <= 1e-5 * max(np.abs(y).max(), 1e-12))
-
-
-def _reduced(element: ElementData) -> tuple[tuple[int, ...], ComplexArray]:
-    from lateral.io.opendss.map_build import reduce_to_nodes
-
-    assert element.yprim is not None
-    nodes, y = reduce_to_nodes(element, element.yprim)
-    return tuple(node for _, node in nodes), y
+    return q if np.abs(one * q - y).max() <= 1e-5 * max(np.abs(y).max(), 1e-12) else None
 
 
 def map_regulators(build: Build) -> None:
@@ -280,7 +286,6 @@ def map_regulators(build: Build) -> None:
 
 
 __all__ = [
-    "SQRT3",
     "is_delta",
     "map_capacitors",
     "map_generators",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -111,9 +112,8 @@ class Shapes:
         profile = self.profile(name)
         profile_q = self.profile(name, "qmult") if numbers(shape, "qmult") else ""
         if bool(shape.get("useactual")):
-            # the shape holds kW (and kvar): the element's own power only gives the power factor
-            ratio = kvar / kw if kw else 0.0
-            return factor, factor if profile_q else factor * ratio, profile, profile_q
+            # the shape holds kW and kvar; without a curve of its own the engine takes no kvar at all
+            return factor, factor if profile_q else 0.0, profile, profile_q
         return kw, kvar, profile, profile_q
 
     # -------------------------------------------------------------------------------------------------- checks
@@ -124,26 +124,29 @@ class Shapes:
         for statement in scanned.statements:
             if statement.cls != "loadshape" or statement.verb not in ("new", "edit"):
                 continue
-            stated = re.search(r"\bnpts=\W*(\d+)", statement.text, flags=re.IGNORECASE)
-            given = re.search(r"\bp?mult=\s*[\[\(\"'{]([^\]\)\"'}]*)[\]\)\"'}]", statement.text, flags=re.IGNORECASE)
-            if not stated or not given or "file" in given.group(1).lower():
-                continue
-            count, npts = len(re.split(r"[\s,|]+", given.group(1).strip(" ,"))), int(stated.group(1))
-            if count < npts:
-                where = f"{statement.file}:{statement.line}"
-                said = f"loadshape.{statement.name} has {count} values for npts={npts}; the rest is zero"
-                self.build.note("IMP-050", said, where)
-        for name, shape in self.raw.items():
-            values = np.array(numbers(shape, "pmult"))
-            if values.size > 1 and values[-1] == 0.0 and scanned.objects.get(f"loadshape.{name}"):
-                tail = values.size - int(np.flatnonzero(values).max(initial=-1)) - 1
-                already = any(f"loadshape.{name} " in n.text for n in self.build.notes if n.code == "IMP-050")
-                from_file = any(
-                    s.cls == "loadshape" and s.name == name and "file" in s.text.lower() for s in scanned.statements
-                )
-                if from_file and not already and tail > values.size // 2:
-                    text_ = f"loadshape.{name} ends with {tail} zeros of {values.size}: are values missing in its file?"
-                    self.build.note("IMP-050", text_, scanned.where(f"loadshape.{name}"))
+            stated = _NPTS.search(statement.text)
+            given = _given_values(statement.text, scanned.staged)
+            if stated and given is not None and given < int(stated.group(1)):
+                npts = int(stated.group(1))
+                said = f"loadshape.{statement.name} has {given} values for npts={npts}; the engine fills up with zeros"
+                self.build.note("IMP-050", said, f"{statement.file}:{statement.line}")
+
+
+_NPTS = re.compile(r"\bnpts=\W*(\d+)", re.IGNORECASE)
+_LIST = re.compile(r"\bp?mult=\s*[\[(\"'{]([^\])\"'}]*)", re.IGNORECASE)
+_FILE = re.compile(r"\b(csvfile|file|pqcsvfile)=\W*([\w.]+)", re.IGNORECASE)
+
+
+def _given_values(text: str, staged: Mapping[str, bytes]) -> int | None:
+    """How many values a shape's statement gives, in place or in a text file; None when it cannot be told."""
+    found = _FILE.search(text)
+    if found:
+        content = staged.get(found.group(2))
+        return None if content is None else sum(bool(row.strip()) for row in content.splitlines())
+    listed = _LIST.search(text)
+    if not listed or "=" in listed.group(1):  # a binary file
+        return None
+    return len(re.split(r"[\s,|]+", listed.group(1).strip(" ,")))
 
 
 def _resample(values: FloatArray, interval: float, hours: FloatArray, horizon: Horizon, first: int) -> FloatArray:

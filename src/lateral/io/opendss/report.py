@@ -32,7 +32,6 @@ CODES: Mapping[str, str] = MappingProxyType(
         "IMP-014": "partly-open: some conductors are open; they are left out",
         "IMP-015": "partly-dead: some conductors have no path to a source; their share is left out",
         "IMP-016": "primitive-mismatch: the admittance differs from the engine's",
-        "IMP-017": "voltage-band: outside of vminpu..vmaxpu the engine turns it into an impedance",
         "IMP-018": "load-detail: a detail of the load has no counterpart",
         "IMP-019": "v-source: a detail of the source has no counterpart",
         "IMP-020": "disabled in the files",
@@ -54,6 +53,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "IMP-056": "base-frequency: set after the circuit in the files",
         "IMP-057": "dead-source: the engine's sources give no voltage",
         "IMP-058": "inverter-limit: at its rating the engine lets active power give way, not the power factor",
+        "IMP-061": "step-size: the engine's steps are not the stated ones",
         "IMP-059": "grounded-end: ends on ground",
     }
 )

@@ -1,0 +1,577 @@
+"""Reading OpenDSS: one small model per feature, checked against the engine's own solution."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lateral.baseline import power_flow
+from lateral.case import Case
+from lateral.errors import CaseError, HostileFileError, OptionError
+from lateral.io.opendss import ImportReport, read
+from lateral.io.opendss.engine import read_engine
+from lateral.io.opendss.report import CODES, OUTCOMES
+
+HEAD = """
+clear
+new circuit.tiny bus1=src basekv=12.47 pu=1.02 angle=10 mvasc3=200 mvasc1=180
+new linecode.lc nphases=3 units=km r1=0.3 x1=0.4 r0=0.7 x0=1.4 c1=10 c0=5
+new line.main bus1=src bus2=b linecode=lc length=2 units=km normamps=250
+"""
+TAIL = """
+set voltagebases=[12.47 0.48 0.208]
+calcvoltagebases
+solve
+"""
+
+
+def make(tmp_path: Path, body: str, *, head: str = HEAD, tail: str = TAIL) -> Path:
+    master = tmp_path / "master.dss"
+    master.write_text(head + body + tail)
+    return master
+
+
+def voltage_error(case: Case, report: ImportReport) -> float:
+    """Largest difference to the engine's voltages, pu, with what the inverters did."""
+    reference = report.reference
+    assert reference is not None
+    assert reference.converged
+    dispatch = {}
+    for kind, units in (("pv", case.pvs), ("battery", case.batteries)):
+        if units:
+            pq = np.array([reference.dispatch[u.label] for u in units])
+            dispatch[kind] = (pq[:, :1], pq[:, 1:])
+    flow = power_flow(case, dispatch=dispatch or None)
+    assert flow.all_converged
+    found = reference.at(flow.index.nodes)
+    return float(np.max(np.abs(flow.v[:, 0] - found) / (1e3 * flow.index.v_base_kv)))
+
+
+def read_checked(tmp_path: Path, body: str, **head_and_tail: str) -> tuple[Case, ImportReport]:
+    """Read, and require the engine's voltages and an entry for every object."""
+    master = make(tmp_path, body, **head_and_tail)
+    case, report = read(master)
+    assert voltage_error(case, report) < 1e-6
+    assert report.max_primitive_error < 1e-9
+    model = read_engine(master)
+    every = {f"{cls}.{str(o['name']).lower()}" for cls, objects in model.classes.items() for o in objects}
+    assert {e.element for e in report.entries} == every
+    for entry in report.entries:
+        assert entry.outcome in OUTCOMES
+        assert entry.code in CODES
+        assert entry.reason or entry.code == "IMP-001"
+        assert entry.file or entry.code in ("IMP-035", "IMP-001", "IMP-003")
+    assert {n.code for n in report.notes} <= set(CODES)
+    return case, report
+
+
+# ------------------------------------------------------------------------------------------------------- wires
+
+
+def test_line_and_source(tmp_path: Path) -> None:
+    case, report = read_checked(tmp_path, "new load.l bus1=b kv=12.47 kw=900 kvar=300")
+    (line,) = case.feeder.lines
+    assert line.conductors_from == (1, 2, 3)
+    assert line.i_max_a == 250
+    assert line.length_km == 2
+    r_self = 2 * (2 * 0.3 + 0.7) / 3
+    assert line.r_ohm[0, 0] == pytest.approx(r_self)
+    assert line.b_us is not None
+    assert line.b_us[0, 0] == pytest.approx(2 * np.pi * 60 * 1e-3 * 2 * (2 * 10 + 5) / 3)
+    (source,) = case.sources
+    assert source.v_pu == pytest.approx(1.02)
+    assert source.angle_deg == (10, -110, -230)
+    assert source.r_ohm.shape == (3, 3)
+    assert case.where["line.main"] == "master.dss:5"
+    assert case.where["load.l"] == "master.dss:6"
+    assert report.entry["line.main"].became == ("line.main",)
+    assert report.entry["vsource.source"].outcome == "mapped"
+    assert report.operating_point.startswith("snapshot")
+    assert case.horizon.n_steps == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "new line.x bus1=b bus2=c r1=0.1 x1=0.2 r0=0.3 x0=0.6 c1=3 c0=1 length=1 units=mi",
+        "new line.x bus1=b.1 bus2=c.1 phases=1 r1=0.1 x1=0.2 c1=3 length=1",
+        "new line.x bus1=b.3.1 bus2=c.3.1 phases=2 rmatrix=(0.2|0.1 0.3) xmatrix=(0.5|0.2 0.6) cmatrix=(9|-2 9)",
+        "new line.x bus1=b.1.2.3 bus2=c.2.3.1 linecode=lc length=1 units=km",
+        "new line.x bus1=b bus2=c switch=y",
+        "new reactor.x bus1=b bus2=c phases=3 r=0.5 x=2",
+        "new reactor.x bus1=b.1.2.3 bus2=c.1.2.3 z1=(0.1,0.5) z0=(0.3,1.5)",
+        "new capacitor.x bus1=b bus2=c phases=3 kvar=9000 kv=12.47",
+        "new fault.x bus1=b bus2=c phases=3 r=1.5",
+    ],
+)
+def test_series_elements(tmp_path: Path, line: str) -> None:
+    phase = line.split("bus2=c")[1].split()[0] or ".1"
+    case, report = read_checked(tmp_path, f"{line}\nnew load.l phases=1 bus1=c.{phase[1]} kv=7.2 kw=200 kvar=50")
+    cls = line.split()[1].split(".")[0]
+    assert report.entry[f"{cls}.x"].outcome == "mapped"
+    assert len(case.feeder.lines) + len(case.feeder.switches) == 2
+
+
+def test_geometry(tmp_path: Path) -> None:
+    body = """
+new wiredata.acsr gmrac=0.0255 gmrunits=ft rac=0.306 runits=mi radius=0.0313 radunits=ft normamps=530
+new linegeometry.g nconds=4 nphases=3 reduce=y
+~ cond=1 wire=acsr x=-1.2 h=9 units=m
+~ cond=2 wire=acsr x=0 h=9 units=m
+~ cond=3 wire=acsr x=1.2 h=9 units=m
+~ cond=4 wire=acsr x=0 h=7.5 units=m
+new line.x bus1=b bus2=c geometry=g length=3 units=mi
+new load.l bus1=c kv=12.47 kw=600 kvar=200"""
+    case, report = read_checked(tmp_path, body)
+    assert case.feeder.lines[1].r_ohm.shape == (3, 3)
+    assert report.entry["wiredata.acsr"].code == "IMP-003"
+    assert report.entry["linegeometry.g"].code == "IMP-003"
+
+
+def test_neutral_conductor_and_its_grounding(tmp_path: Path) -> None:
+    body = """
+new linecode.four nphases=4 units=km rmatrix=(0.4|0.1 0.4|0.1 0.1 0.4|0.1 0.1 0.1 0.6)
+~ xmatrix=(0.9|0.4 0.9|0.4 0.4 0.9|0.4 0.4 0.4 1.1)
+new line.x bus1=b.1.2.3.0 bus2=c.1.2.3.4 linecode=four length=1 units=km
+new line.y bus1=c.1.2.3.4 bus2=d.1.2.3.0 linecode=four length=1 units=km
+new line.z bus1=c.1.2.3.0 bus2=e.1.2.3.0 linecode=four length=1 units=km
+new reactor.g phases=1 bus1=c.4 bus2=c.0 r=5 x=0.1
+new load.l phases=1 bus1=c.1.4 kv=7.2 kw=300 kvar=80
+new load.m phases=1 bus1=e.2 kv=7.2 kw=300 kvar=80"""
+    case, report = read_checked(tmp_path, body)
+    assert case.feeder.bus["c"].conductors == (1, 2, 3, 4)
+    assert case.feeder.lines[1].conductors_from == (1, 2, 3, 4)
+    assert report.entry["line.x"].code == "IMP-059"
+    assert case.feeder.lines[3].conductors_from == (1, 2, 3)  # grounded at both ends: reduced
+    assert {s.name for s in case.feeder.shunts} == {"reactor_g", "ground_b_4", "ground_d_4"}
+
+
+def test_switches(tmp_path: Path) -> None:
+    body = """
+new line.s1 bus1=b bus2=c switch=y
+new line.s2 bus1=c bus2=d switch=y
+new line.s3 bus1=c bus2=b switch=y enabled=n
+new line.tie bus1=d bus2=b linecode=lc length=1 units=km
+new swtcontrol.ctl switchedobj=line.s2 switchedterm=1 action=open
+new load.l bus1=c kv=12.47 kw=300
+new load.m bus1=d kv=12.47 kw=300
+open line.s2 1"""
+    case, report = read_checked(tmp_path, body)
+    closed = {s.name: s.closed for s in case.feeder.switches}
+    assert closed == {"s1": True, "s2": False}
+    assert report.entry["line.s3"].code == "IMP-020"
+    assert report.entry["swtcontrol.ctl"].code == "IMP-002"
+
+
+def test_one_open_conductor(tmp_path: Path) -> None:
+    body = """
+new line.x bus1=b bus2=c linecode=lc length=1 units=km
+new line.y bus1=b bus2=c linecode=lc length=1 units=km
+new load.l bus1=c kv=12.47 kw=300
+open line.y 1 2"""
+    case, report = read(make(tmp_path, body))
+    assert report.entry["line.y"].outcome == "approximated"
+    assert report.entry["line.y"].code == "IMP-014"
+    assert case.feeder.lines[2].conductors_from == (1, 3)
+    assert voltage_error(case, report) < 2e-5  # its charging is left out
+
+
+def test_shunts(tmp_path: Path) -> None:
+    body = """
+new reactor.w bus1=b phases=3 kvar=300 kv=12.47
+new reactor.d bus1=b phases=3 conn=delta kvar=300 kv=12.47
+new reactor.n phases=1 bus1=b.2 bus2=b.3 r=300 x=200
+new fault.f phases=1 bus1=b.1 r=500"""
+    case, report = read_checked(tmp_path, body)
+    assert len(case.feeder.shunts) == 4
+    assert report.summary["approximated"] == 0
+
+
+# ------------------------------------------------------------------------------------------------- transformers
+
+
+@pytest.mark.parametrize("conns", ["delta wye", "wye wye", "wye delta", "delta delta"])
+@pytest.mark.parametrize("lead", ["lag", "lead"])
+def test_three_phase_transformers(tmp_path: Path, conns: str, lead: str) -> None:
+    body = f"""
+new transformer.t phases=3 windings=2 buses=(b c) conns=({conns}) kvs=(12.47 0.48) kvas=(500 500) xhl=5
+~ %rs=(0.6 0.7) taps=(1.0 1.025) %noloadloss=0.3 %imag=0.8 leadlag={lead}
+new load.l bus1=c kv=0.48 kw=240 kvar=80 conn=delta
+new load.m phases=1 bus1=c.1.2 kv=0.48 kw=40"""
+    case, _ = read_checked(tmp_path, body)
+    (t,) = case.feeder.transformers
+    assert t.s_max_kva == pytest.approx(550)
+    assert t.delta_lead is (lead == "lead")
+    assert t.windings[1].tap == 1.025
+    assert t.no_load_loss_percent == pytest.approx(0.3)
+
+
+def test_center_tap(tmp_path: Path) -> None:
+    body = """
+new transformer.t phases=1 windings=3 buses=(b.1.0 c.1.0 c.0.2) kvs=(7.2 0.12 0.12) kvas=(25 25 25)
+~ xhl=2.04 xht=2.04 xlt=1.36 %rs=(0.6 1.2 1.2)
+new load.l phases=1 bus1=c.1 kv=0.12 kw=6 pf=0.95
+new load.m phases=1 bus1=c.2 kv=0.12 kw=3
+new load.n phases=2 bus1=c.1.2 kv=0.208 kw=5"""
+    case, _ = read_checked(tmp_path, body)
+    (t,) = case.feeder.transformers
+    assert [w.terminals for w in t.windings] == [(1, 0), (1, 0), (0, 2)]
+    assert case.feeder.bus["c"].conductors == (1, 2)
+
+
+def test_neutral_terminals(tmp_path: Path) -> None:
+    body = """
+new transformer.t phases=3 buses=(b c.1.2.3.4) conns=(delta wye) kvs=(12.47 0.48) kvas=(500 500) xhl=5
+~ wdg=2 rneut=2 xneut=1
+new transformer.u phases=3 buses=(b.1.2.3.5 d.1.2.3.4) conns=(wye wye) kvs=(12.47 0.48) kvas=(500 500) xhl=5
+new reactor.g phases=1 bus1=d.4 r=0.5 x=0
+new load.l phases=1 bus1=c.1.4 kv=0.277 kw=50
+new load.m phases=1 bus1=d.1.4 kv=0.277 kw=50"""
+    case, _ = read_checked(tmp_path, body)
+    t, u = case.feeder.transformers
+    assert t.windings[1].terminals == (1, 2, 3, 4)
+    assert t.windings[1].r_neutral_ohm == 2
+    assert u.windings[0].terminals == (1, 2, 3, 5)
+
+
+def test_open_delta_regulators(tmp_path: Path) -> None:
+    body = """
+new transformer.r1 phases=1 windings=2 buses=(b.1.2 c.1.2) conns=(delta delta) kvs=(12.47 12.47) kvas=(2000 2000) xhl=1
+new regcontrol.r1 transformer=r1 winding=2 vreg=122 band=2 ptratio=105
+new transformer.r2 like=r1 buses=(b.3.2 c.3.2)
+new regcontrol.r2 like=r1 transformer=r2
+new line.j bus1=b.2 bus2=c.2 phases=1 r1=0.0001 x1=0 c1=0
+new load.l bus1=c kv=12.47 kw=900 kvar=400 conn=delta"""
+    case, report = read_checked(tmp_path, body)
+    assert len(case.regulators) == 2
+    assert report.entry["regcontrol.r1"].code == "IMP-002"
+    assert set(report.taps) == {"r1:2", "r2:2"}
+    assert report.taps["r1:2"] == case.feeder.transformers[0].windings[1].tap
+
+
+# ------------------------------------------------------------------------------------------------------ devices
+
+
+@pytest.mark.parametrize("model", range(1, 9))
+@pytest.mark.parametrize(
+    "where",
+    [
+        "bus1=b kv=12.47",
+        "bus1=b kv=12.47 conn=delta",
+        "bus1=b.2 phases=1 kv=7.2",
+        "bus1=b.3.1 phases=1 kv=12.47",
+        "bus1=b.2.3 phases=1 kv=12.47 conn=delta",
+        "bus1=b.1.3 phases=2 kv=12.47",
+        "bus1=b.1.2.3 phases=2 kv=12.47 conn=delta",
+        "bus1=b kv=16",
+        "bus1=b kv=10.5 vminpu=0.8 vmaxpu=1.1",
+    ],
+)
+def test_loads(tmp_path: Path, model: int, where: str) -> None:
+    case, report = read_checked(
+        tmp_path, f"new load.l {where} model={model} kw=300 kvar=100 zipv=(0.2 0.3 0.5 0.1 0.4 0.5 0.6) cvrwatts=0.8"
+    )
+    (load,) = case.loads
+    assert load.p_kw == pytest.approx(300)
+    assert load.q_kvar == pytest.approx(100)
+    assert report.entry["load.l"].outcome == "mapped"
+
+
+def test_load_multiplier_and_status(tmp_path: Path) -> None:
+    body = """
+new load.v bus1=b kv=12.47 kw=300 pf=0.9
+new load.f bus1=b kv=12.47 kw=300 status=fixed
+new load.x bus1=b kv=12.47 xfkva=500 allocationfactor=0.4
+set loadmult=0.5"""
+    case, report = read_checked(tmp_path, body)
+    power = {load.name: load.p_kw for load in case.loads}
+    assert power == pytest.approx({"v": 150, "f": 300, "x": 0.5 * 0.4 * 500 * 0.88})
+    assert "0.5" in report.operating_point
+
+
+def test_loads_as_admittances(tmp_path: Path) -> None:
+    case, report = read_checked(tmp_path, "new load.l bus1=b kv=12.47 kw=300\nset loadmodel=admittance")
+    assert case.loads[0].model == "constant_impedance"
+    assert "IMP-054" in {n.code for n in report.notes}
+
+
+@pytest.mark.parametrize("model", [1, 2])
+@pytest.mark.parametrize("conn", ["wye", "delta"])
+def test_generators(tmp_path: Path, model: int, conn: str) -> None:
+    case, report = read_checked(
+        tmp_path,
+        f"new generator.g bus1=b kv=12.47 kw=500 kvar=100 model={model} conn={conn}\nnew load.g bus1=b kv=12.47",
+    )
+    load = next(d for d in case.loads if d.name == "generator_g")
+    assert (load.p_kw, load.q_kvar) == (-500, -100)
+    assert report.entry["generator.g"].code == "IMP-010"
+    assert report.entry["generator.g"].outcome == "approximated"
+
+
+def test_generator_of_another_model_is_reported(tmp_path: Path) -> None:
+    _, report = read(make(tmp_path, "new generator.g bus1=b kv=12.47 kw=500 model=3 maxkvar=300 minkvar=-300"))
+    assert report.entry["generator.g"].code == "IMP-011"
+
+
+def test_capacitors(tmp_path: Path) -> None:
+    body = """
+new capacitor.w bus1=b kvar=300 kv=12.47
+new capacitor.d bus1=b kvar=300 kv=12.47 conn=delta
+new capacitor.one bus1=b.2 phases=1 kvar=100 kv=7.2
+new capacitor.pair bus1=b.2 bus2=b.3 phases=1 kvar=100 kv=12.47
+new capacitor.steps bus1=b kv=12.47 numsteps=3 kvar=(100 200 300) states=(1 0 1)
+new capacitor.off bus1=b kv=12.47 kvar=100 states=(0)
+new capacitor.tuned bus1=b kv=12.47 kvar=300 r=1 xl=5
+new capcontrol.c capacitor=steps element=line.main terminal=1 type=kvar onsetting=9000 offsetting=-9000
+new load.l bus1=b kv=12.47 kw=100"""
+    case, report = read_checked(tmp_path, body)
+    by_name = {c.name: c for c in case.capacitors}
+    assert report.entry["capacitor.steps"].code == "IMP-061"  # every step of the engine has the size of the first
+    assert by_name["steps"].q_kvar == pytest.approx(200)
+    assert by_name["steps"].q_total_kvar == pytest.approx(600)
+    assert by_name["steps"].control == "kvar"
+    assert by_name["off"].q_kvar == 0
+    assert by_name["d"].connection == "delta"
+    assert by_name["pair"].terminals == (2, 3)
+    assert "tuned" not in by_name
+    assert report.entry["capacitor.tuned"].outcome == "approximated"
+    assert report.entry["capcontrol.c"].code == "IMP-002"
+    assert set(report.capacitor_steps) == {"steps"}
+
+
+PV = """
+new xycurve.eff npts=4 xarray=(0.1 0.2 0.4 1.0) yarray=(0.86 0.9 0.93 0.97)
+new xycurve.pt npts=4 xarray=(0 25 75 100) yarray=(1.2 1 0.8 0.6)
+new pvsystem.curves bus1=b kv=12.47 kva=600 pmpp=500 irradiance=0.8 temperature=40 effcurve=eff p-tcurve=pt pf=0.95
+new pvsystem.kvar bus1=b.1 phases=1 kv=7.2 kva=100 pmpp=80 kvar=30
+new pvsystem.clip bus1=b.2 phases=1 kv=7.2 kva=100 pmpp=200 pf=-0.95
+new pvsystem.watts bus1=b.2 phases=1 kv=7.2 kva=100 pmpp=95 kvar=-50 wattpriority=yes
+new pvsystem.prio bus1=b.2 phases=1 kv=7.2 kva=100 pmpp=200 pf=0.9 pfpriority=yes
+new pvsystem.band bus1=b.3 phases=1 kv=6 kva=100 pmpp=100 pf=1
+new invcontrol.vv mode=voltvar derlist=[pvsystem.kvar] vvc_curve1=eff
+set controlmode=off"""
+
+
+def test_pv(tmp_path: Path) -> None:
+    case, report = read_checked(tmp_path, PV)
+    by_name = {p.name: p for p in case.pvs}
+    assert by_name["curves"].p_rated_kw == 500
+    assert by_name["kvar"].q_control == "power_factor"
+    assert by_name["kvar"].power_factor == pytest.approx(80 / np.hypot(80, 30))
+    assert not by_name["kvar"].curtailable
+    codes = {e.element: e.code for e in report.entries if e.cls in ("pvsystem", "invcontrol")}
+    assert codes == {
+        "pvsystem.curves": "IMP-013",
+        "pvsystem.kvar": "IMP-001",
+        "pvsystem.clip": "IMP-058",
+        "pvsystem.watts": "IMP-001",
+        "pvsystem.prio": "IMP-001",
+        "pvsystem.band": "IMP-001",
+        "invcontrol.vv": "IMP-030",
+    }
+
+
+def test_free_inverters(tmp_path: Path) -> None:
+    case, _ = read(make(tmp_path, PV), inverter_q="free")
+    assert {p.q_control for p in case.pvs} == {"free"}
+    assert all(p.curtailable for p in case.pvs)
+
+
+def test_storage(tmp_path: Path) -> None:
+    body = """
+new xycurve.eff npts=2 xarray=(0.1 1.0) yarray=(0.9 0.97)
+new storage.idle bus1=b kv=12.47 kwrated=100 kwhrated=300 %reserve=20 %stored=60 %effcharge=91 %effdischarge=93
+new storage.in bus1=b.3 phases=1 kv=7.2 kwrated=100 kwhrated=300 state=charging %charge=60 %stored=50
+new storage.out bus1=b.3 phases=1 kv=7.2 kwrated=100 kwhrated=300 state=discharging %discharge=60 pf=0.9 kva=120
+new storage.ring bus1=b.3.1 phases=1 conn=delta kv=12.47 kwrated=100 kwhrated=300 state=discharging effcurve=eff"""
+    case, report = read_checked(tmp_path, body)
+    by_name = {b.name: b for b in case.batteries}
+    idle = by_name["idle"]
+    assert (idle.energy_kwh, idle.soc_min, idle.soc_initial) == (300, 0.2, 0.6)
+    assert (idle.eta_charge, idle.eta_discharge) == (0.91, 0.93)
+    assert by_name["out"].s_max_kva == 120
+    assert report.entry["storage.idle"].code == "IMP-012"
+    assert [d.name for d in case.loads] == ["storage_idle_idling"]
+    assert report.reference is not None
+    assert report.reference.dispatch["battery.in"] == pytest.approx((-60, 0))
+    assert report.reference.dispatch["battery.out"][0] == pytest.approx(60)
+
+
+def test_two_sources(tmp_path: Path) -> None:
+    body = """
+new line.x bus1=b bus2=c linecode=lc length=5 units=km
+new vsource.far bus1=c basekv=12.47 pu=1.01 angle=9 mvasc3=100 mvasc1=90
+new load.l bus1=b kv=12.47 kw=800"""
+    case, _ = read_checked(tmp_path, body)
+    assert [s.name for s in case.sources] == ["source", "far"]
+
+
+# --------------------------------------------------------------------------------------------- report and traps
+
+
+def test_isolated_parts_are_reported(tmp_path: Path) -> None:
+    body = """
+new load.ok bus1=b kv=12.47 kw=300
+new line.gone bus1=p bus2=q linecode=lc length=1 units=km
+new load.gone bus1=q kv=12.47 kw=300
+new transformer.gone phases=3 buses=(q r) kvs=(12.47 0.48) kvas=(100 100) xhl=4
+new regcontrol.gone transformer=gone winding=2
+new capacitor.gone bus1=q kvar=10 kv=12.47
+new line.off bus1=b bus2=z linecode=lc length=1 units=km enabled=n
+new load.half bus1=z kv=12.47 kw=10"""
+    case, report = read_checked(tmp_path, body)
+    assert {b.name for b in case.feeder.buses} == {"src", "b"}
+    gone = {e.element for e in report.isolated}
+    assert gone == {"line.gone", "load.gone", "transformer.gone", "regcontrol.gone", "capacitor.gone", "load.half"}
+    assert report.summary["isolated"] == 6
+    note = next(n for n in report.notes if n.code == "IMP-021")
+    assert "4 buses" in note.text
+    assert "6 elements" in note.text
+
+
+def test_dead_conductor(tmp_path: Path) -> None:
+    body = """
+new line.x bus1=b.1 bus2=c.1 phases=1 r1=0.1 x1=0.2
+new load.l bus1=c kv=12.47 kw=300"""
+    case, report = read_checked(tmp_path, body)
+    assert case.feeder.bus["c"].conductors == (1,)
+    assert case.loads[0].p_kw == pytest.approx(100)
+    assert report.entry["load.l"].code == "IMP-015"
+    assert "IMP-055" in {n.code for n in report.notes}
+
+
+def test_without_voltage_bases(tmp_path: Path) -> None:
+    body = """
+new transformer.t phases=3 windings=2 buses=(b c) conns=(delta wye) kvs=(12.47 0.48) kvas=(500 500) xhl=5
+new transformer.s phases=1 windings=2 buses=(b.1 d.1) kvs=(7.2 0.24) kvas=(50 50) xhl=3
+new line.x bus1=c bus2=e linecode=lc length=0.01 units=km
+new load.l bus1=e kv=0.48 kw=100"""
+    case, report = read_checked(tmp_path, body, tail="\nsolve\n")
+    base = {b.name: b.v_base_kv for b in case.feeder.buses}
+    assert base["src"] == pytest.approx(12.47 / 3**0.5)
+    assert base["e"] == pytest.approx(0.48 / 3**0.5)
+    assert base["d"] == pytest.approx(0.24)
+    assert "IMP-053" in {n.code for n in report.notes}
+
+
+def test_base_frequency_after_the_circuit(tmp_path: Path) -> None:
+    case, report = read_checked(tmp_path, "new load.l bus1=b kv=12.47 kw=500\nset defaultbasefrequency=50")
+    assert case.feeder.frequency_hz == 50
+    assert "IMP-056" in {n.code for n in report.notes}
+
+
+def test_meters_protection_and_unsupported(tmp_path: Path) -> None:
+    body = """
+new load.l bus1=b kv=12.47 kw=500
+new monitor.m element=line.main terminal=1 mode=1
+new energymeter.e element=line.main terminal=1
+new fuse.f monitoredobj=line.main
+new isource.i bus1=b amps=5
+new growthshape.g npts=2 year=(1 20) mult=(1.02 1.02)
+new linecode.spare nphases=3 r1=1"""
+    _, report = read(make(tmp_path, body))
+    codes = {e.element: e.code for e in report.entries if e.file}
+    assert codes["monitor.m"] == "IMP-032"
+    assert codes["energymeter.e"] == "IMP-032"
+    assert codes["fuse.f"] == "IMP-031"
+    assert codes["isource.i"] == "IMP-040"
+    assert codes["growthshape.g"] == "IMP-033"
+    assert codes["linecode.spare"] == "IMP-034"
+    assert report.summary["unsupported"] == 1
+    assert [e.element for e in report.deviations] == ["isource.i"]
+
+
+def test_report_prints_and_is_json(tmp_path: Path) -> None:
+    body = "new load.l bus1=b kv=12.47 kw=500\nnew generator.g bus1=b kv=12.47 kw=5\nshow voltages"
+    _, report = read(make(tmp_path, body))
+    data = json.loads(report.to_json())
+    assert data["summary"]["approximated"] == 1
+    assert data["entries"][0]["outcome"] in OUTCOMES
+    assert any("show" in s["text"].lower() for s in data["skipped"])
+    text = report.to_text()
+    assert "generator.g" in text
+    assert "operating point" in text
+    assert report.table().row_count == len(report.counts) + 1
+
+
+def test_errors(tmp_path: Path) -> None:
+    with pytest.raises(HostileFileError):
+        read(make(tmp_path, "cd .."))
+    with pytest.raises(CaseError, match=r"master\.dss"):
+        read(make(tmp_path, "new load.l bus1=b linecode=nothing"))
+    with pytest.raises(CaseError, match="IMP-060"):
+        read(make(tmp_path, "edit vsource.source enabled=n"))
+
+
+# -------------------------------------------------------------------------------------------------------- shapes
+
+SHAPES = """
+new loadshape.day npts=24 interval=1 mult=(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24)
+new loadshape.pq npts=4 interval=6 pmult=(0.1 0.2 0.3 0.4) qmult=(1 0 1 0)
+new loadshape.kw npts=2 interval=12 mult=(40 80) useactual=yes
+new load.a bus1=b kv=12.47 kw=10 kvar=5 daily=day
+new load.b bus1=b kv=12.47 kw=10 kvar=5 daily=day status=fixed
+new load.c bus1=b kv=12.47 kw=10 kvar=5 daily=pq
+new load.d bus1=b kv=12.47 kw=10 kvar=5 daily=kw
+new load.e bus1=b kv=12.47 kw=10 kvar=5
+new pvsystem.p bus1=b kv=12.47 pmpp=100 kva=30 irradiance=0.5 %cutin=0 %cutout=0 daily=pq"""
+
+
+def test_daily_horizon(tmp_path: Path) -> None:
+    case, report = read(make(tmp_path, SHAPES), horizon="daily")
+    assert case.horizon.n_steps == 24
+    assert case.horizon.step_h[0] == 1
+    loads = {d.name: d for d in case.loads}
+    np.testing.assert_allclose(case.profiles["day"], np.arange(1, 25))
+    assert loads["a"].profile == "day"
+    assert loads["b"].profile == ""
+    np.testing.assert_allclose(case.multiplier(loads["c"].profile_q), np.repeat([1, 0, 1, 0], 6))
+    assert loads["d"].p_kw == 1
+    assert loads["d"].q_kvar == 0
+    np.testing.assert_allclose(case.multiplier("kw"), np.repeat([40, 80], 12))
+    np.testing.assert_allclose(case.multiplier(case.pvs[0].profile) * 100, np.repeat([5, 10, 15, 20], 6))
+    assert report.entry["loadshape.day"].code == "IMP-003"
+    assert report.entry["loadshape.default"].code == "IMP-035"
+
+
+def test_aggregated_and_shifted_steps(tmp_path: Path) -> None:
+    master = make(tmp_path, SHAPES)
+    case, _ = read(master, horizon="daily", step_h=3, n_steps=4, first=6)
+    assert case.horizon.n_steps == 4
+    np.testing.assert_allclose(case.profiles["day"], [20, 23, 2, 5])  # the shape repeats after its end
+    fine, _ = read(master, horizon="daily", step_h=0.5, n_steps=3)
+    np.testing.assert_allclose(fine.profiles["day"], [1, 1, 2])
+
+
+def test_snapshot_takes_no_shape(tmp_path: Path) -> None:
+    case, report = read_checked(tmp_path, SHAPES)
+    assert all(d.profile == "" for d in case.loads)
+    assert report.entry["loadshape.day"].code == "IMP-036"
+
+
+def test_padded_shape_is_noticed(tmp_path: Path) -> None:
+    body = "new loadshape.short npts=24 interval=1 mult=(1 2)\nnew load.a bus1=b kv=12.47 kw=10 daily=short"
+    _, report = read(make(tmp_path, body))
+    (note,) = [n for n in report.notes if n.code == "IMP-050"]
+    assert "short" in note.text
+    assert note.where == "master.dss:6"
+
+
+def test_padded_file_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "short.csv").write_text("1\n2\n")
+    body = "new loadshape.short npts=24 interval=1 mult=(file=short.csv)\nnew load.a bus1=b kv=12.47 kw=10 daily=short"
+    _, report = read(make(tmp_path, body))
+    assert any(n.code == "IMP-050" and "short" in n.text for n in report.notes)
+
+
+def test_options_that_do_not_exist(tmp_path: Path) -> None:
+    master = make(tmp_path, "new load.a bus1=b kv=12.47 kw=10")
+    with pytest.raises(OptionError, match="horizon"):
+        read(master, horizon="weekly")  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="daily"):
+        read(master, horizon="daily")
+    with pytest.raises(OptionError, match="snapshot"):
+        read(master, n_steps=3)
