@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 
 from lateral import formulations, objectives, solvers
-from lateral.baseline import power_flow
 from lateral.case import Case
 from lateral.checks import require
 from lateral.devices import PV, TERMINAL_RULES, Battery
 from lateral.devices.base import Device, DeviceContext, ShuntDevice
-from lateral.errors import Fault, OptionError, SolveError, UnsupportedError, did_you_mean
+from lateral.errors import OptionError, SolveError, UnsupportedError, did_you_mean
 from lateral.formulations import Formulation, OperatingPoint
 from lateral.io.dispatch import Dispatch
-from lateral.network.admittance import Node, NodeIndex, nodal_matrix
+from lateral.network.admittance import Node
 from lateral.network.branches import RadialNetwork, radial_network
-from lateral.network.schema import ComplexArray, FloatArray
+from lateral.network.schema import FloatArray
 from lateral.objectives import Objective
 from lateral.objectives.base import per_step
 from lateral.objectives.energy_cost import loss_price_of
+from lateral.operating import NEUTRAL_PU, fits, operating_point
 from lateral.program import ProblemClass, Program, ProgramBuilder
 from lateral.replay import Prediction, replay
 from lateral.results.residuals import earned_status, recompute
@@ -32,8 +32,6 @@ from lateral.results.result import Result
 from lateral.solvers import Options, Session, Solution, Status
 from lateral.solvers.elastic import explain
 
-#: A conductor whose voltage at the operating point is below this is a neutral, pu.
-NEUTRAL_PU = 0.3
 #: Exact programs up to this many variables are solved from their convex relaxation, which also bounds the optimum.
 RELAX_UP_TO = 400_000
 #: Which limits of a feeder enter a problem.
@@ -303,7 +301,7 @@ def build(
             operating, notes = operating_point(case, loaded=point == "baseline")
             choices += notes
         else:
-            operating = _fits(point, case)
+            operating = fits(point, case)
         size = np.abs(operating.v_pu).max(axis=1)
         neutrals = [node for node, v in zip(operating.nodes, size, strict=True) if v < NEUTRAL_PU]
     used = {(d.bus, c) for d in case.devices if isinstance(d, ShuntDevice) for c in d.terminals}
@@ -341,13 +339,28 @@ def solve(
     loss_term: bool = True,
     point: str = "baseline",
     limits: str = "all",
+    rounds: int = 1,
     with_replay: bool = True,
     check: bool = True,
 ) -> Result:
     """Build, solve, and replay in OpenDSS.
 
-    See `build` for the arguments; ``solver`` is ``auto`` or a name, ``options`` are that solver's typed options, and
-    ``with_replay`` runs every step of the schedule in OpenDSS.
+    See `build` for the arguments.
+
+    Args:
+        case: the case.
+        formulation: see `build`.
+        objective: see `build`.
+        solver: ``auto`` or a name.
+        options: that solver's typed options.
+        terminal: see `build`.
+        loss_term: see `build`.
+        point: see `build`.
+        limits: see `build`.
+        rounds: how often a formulation that is made at an operating point is solved: each further round is made at the
+            power flow of the schedule before. No convergence is promised; the replay shows what it brought.
+        with_replay: run every step of the schedule in OpenDSS.
+        check: look for faults first.
     """
     model = build(
         case,
@@ -360,6 +373,25 @@ def solve(
         check=check,
     )
     result = model.solve(solver, options)
+    for k in range(2, rounds + 1):
+        if model.formulation.point == "none" or not result.ok:
+            break
+        where, _ = operating_point(model.case, loaded=True, dispatch=_by_kind(result))
+        spent = result.seconds
+        model = build(
+            case,
+            formulation,
+            objective,
+            terminal=terminal,
+            loss_term=loss_term,
+            point=where,
+            limits=limits,
+            check=False,
+        )
+        result = model.solve(solver, options)
+        seconds = {name: spent.get(name, 0.0) + result.seconds[name] for name in result.seconds}
+        note = f"round {k}: made again at the power flow of the schedule before"
+        result = dataclasses.replace(result, seconds=seconds, choices=(*result.choices, note))
     return replayed(result) if with_replay and result.has_values else result
 
 
@@ -379,6 +411,15 @@ def dispatch_of(result: Result) -> Dispatch:
         raise SolveError(message)
     points = result.set_points
     return Dispatch(p_kw={k: p for k, (p, _) in points.items()}, q_kvar={k: q for k, (_, q) in points.items()})
+
+
+def _by_kind(result: Result) -> dict[str, tuple[FloatArray, FloatArray]]:
+    """The set-points of a result by kind of device, in the order of the case, for `lateral.baseline.power_flow`."""
+    rows: dict[str, list[tuple[FloatArray, FloatArray]]] = {}
+    for device in result.case.devices:
+        if device.label in result.set_points:
+            rows.setdefault(device.kind, []).append(result.set_points[device.label])
+    return {kind: (np.array([p for p, _ in own]), np.array([q for _, q in own])) for kind, own in rows.items()}
 
 
 def prediction_of(result: Result) -> Prediction:
@@ -415,45 +456,6 @@ def choose_formulation(case: Case, formulation: str | Formulation) -> tuple[Form
     ]
 
 
-def operating_point(case: Case, *, loaded: bool) -> tuple[OperatingPoint, list[str]]:
-    """The power flow at which a linear three-phase model is made, and notes on it.
-
-    Raises:
-        UnsupportedError: the power flow without control does not converge at any step.
-    """
-    bare = case if loaded else unloaded(case)
-    flow = power_flow(bare)
-    notes: list[str] = []
-    ok = np.flatnonzero(flow.converged)
-    if not len(ok):
-        fault = Fault(
-            "FOR-010 no-operating-point",
-            f"case.{case.name}",
-            "a power flow without control that does not converge at any step",
-            "a power flow that converges",
-            "Lower the load, check impedances and taps, or take point='nominal'.",
-        )
-        raise UnsupportedError([fault])
-    v = flow.v_pu
-    if len(ok) < len(flow.converged):
-        nearest = ok[np.abs(np.arange(len(flow.converged))[:, None] - ok[None]).argmin(axis=1)]
-        v = v[:, nearest]
-        notes.append(
-            f"operating point: {len(flow.converged) - len(ok)} steps do not converge; the nearest step is used"
-        )
-    index = NodeIndex.of(case.feeder)
-    y = nodal_matrix(case.feeder, index)
-    volt = v * (1000.0 * index.v_base_kv[:, None])
-    amp = np.array([case.base.i_a(kv) for kv in index.v_base_kv]).reshape(-1, 1)
-    current: ComplexArray = np.asarray(y @ volt) / amp
-    if not loaded:
-        # nominal: the angles of the unloaded feeder, magnitudes of one (taps are in the ideal parts)
-        size = np.abs(v[:, :1])
-        v = np.where(size > NEUTRAL_PU, v[:, :1] / np.maximum(size, 1e-9), v[:, :1])
-        current = np.zeros_like(v)
-    return OperatingPoint(index.nodes, v, current, loaded=loaded), notes
-
-
 def linear_power_flow(case: Case, *, point: str = "baseline", at: Case | None = None) -> Result:
     """`lindist3flow` as a power flow: no limits, nothing to decide but what physics decides; for comparison with AC.
 
@@ -476,19 +478,6 @@ def linear_power_flow(case: Case, *, point: str = "baseline", at: Case | None = 
     return build(bare(case), "lindist3flow", point=where, limits="none", loss_term=False).solve()
 
 
-def _fits(point: OperatingPoint, case: Case) -> OperatingPoint:
-    """The point, when it has every node of the case, and one step or the case's."""
-    missing = set(NodeIndex.of(case.feeder).nodes) - set(point.nodes)
-    steps = point.v_pu.shape[1]
-    if missing or steps not in (1, case.horizon.n_steps):
-        message = (
-            f"the operating point has {steps} steps and lacks {len(missing)} nodes of the case; it must have every "
-            f"node, and 1 or {case.horizon.n_steps} steps"
-        )
-        raise OptionError(message)
-    return point
-
-
 def _limited(case: Case, limits: str) -> Case:
     """The case with only the limits asked for."""
     if limits == "all":
@@ -507,11 +496,6 @@ def _limited(case: Case, limits: str) -> Case:
             transformers=tuple(replace(e, s_max_kva=np.inf) for e in feeder.transformers),
         )
     )
-
-
-def unloaded(case: Case) -> Case:
-    """The case with its sources alone."""
-    return case.with_(devices=tuple(case.sources))
 
 
 def _groups(case: Case) -> list[tuple[type[Device], Sequence[Any]]]:
@@ -540,9 +524,7 @@ __all__ = [
     "dispatch_of",
     "linear_power_flow",
     "objective_name",
-    "operating_point",
     "prediction_of",
     "replayed",
     "solve",
-    "unloaded",
 ]

@@ -1,0 +1,86 @@
+"""Operating points: the solved power flow at which a linear three-phase model is made."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lateral.baseline import Dispatch as DispatchByKind
+from lateral.baseline import power_flow
+from lateral.case import Case
+from lateral.errors import Fault, OptionError, UnsupportedError
+from lateral.formulations import OperatingPoint
+from lateral.network.admittance import NodeIndex, nodal_matrix
+from lateral.network.schema import ComplexArray
+
+#: A conductor whose voltage at the operating point is below this is a neutral, pu.
+NEUTRAL_PU = 0.3
+
+
+def operating_point(
+    case: Case, *, loaded: bool, dispatch: DispatchByKind | None = None
+) -> tuple[OperatingPoint, list[str]]:
+    """The power flow at which a linear three-phase model is made, and notes on it.
+
+    Args:
+        case: the case.
+        loaded: False for the nominal point of the unloaded feeder.
+        dispatch: p and q of devices by kind; absent: the day without control.
+
+    Returns:
+        the point, and notes on steps that do not converge.
+
+    Raises:
+        UnsupportedError: the power flow without control does not converge at any step.
+    """
+    bare = case if loaded else unloaded(case)
+    flow = power_flow(bare, dispatch=dispatch if loaded else None)
+    notes: list[str] = []
+    ok = np.flatnonzero(flow.converged)
+    if not len(ok):
+        fault = Fault(
+            "FOR-010 no-operating-point",
+            f"case.{case.name}",
+            "a power flow without control that does not converge at any step",
+            "a power flow that converges",
+            "Lower the load, check impedances and taps, or take point='nominal'.",
+        )
+        raise UnsupportedError([fault])
+    v = flow.v_pu
+    if len(ok) < len(flow.converged):
+        nearest = ok[np.abs(np.arange(len(flow.converged))[:, None] - ok[None]).argmin(axis=1)]
+        v = v[:, nearest]
+        notes.append(
+            f"operating point: {len(flow.converged) - len(ok)} steps do not converge; the nearest step is used"
+        )
+    index = NodeIndex.of(case.feeder)
+    y = nodal_matrix(case.feeder, index)
+    volt = v * (1000.0 * index.v_base_kv[:, None])
+    amp = np.array([case.base.i_a(kv) for kv in index.v_base_kv]).reshape(-1, 1)
+    current: ComplexArray = np.asarray(y @ volt) / amp
+    if not loaded:
+        # nominal: the angles of the unloaded feeder, magnitudes of one (taps are in the ideal parts)
+        size = np.abs(v[:, :1])
+        v = np.where(size > NEUTRAL_PU, v[:, :1] / np.maximum(size, 1e-9), v[:, :1])
+        current = np.zeros_like(v)
+    return OperatingPoint(index.nodes, v, current, loaded=loaded), notes
+
+
+def fits(point: OperatingPoint, case: Case) -> OperatingPoint:
+    """The point, when it has every node of the case, and one step or the case's."""
+    missing = set(NodeIndex.of(case.feeder).nodes) - set(point.nodes)
+    steps = point.v_pu.shape[1]
+    if missing or steps not in (1, case.horizon.n_steps):
+        message = (
+            f"the operating point has {steps} steps and lacks {len(missing)} nodes of the case; it must have every "
+            f"node, and 1 or {case.horizon.n_steps} steps"
+        )
+        raise OptionError(message)
+    return point
+
+
+def unloaded(case: Case) -> Case:
+    """The case with its sources alone."""
+    return case.with_(devices=tuple(case.sources))
+
+
+__all__ = ["NEUTRAL_PU", "fits", "operating_point", "unloaded"]
