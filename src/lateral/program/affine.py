@@ -13,6 +13,7 @@ It is stored as flat coordinate arrays; no per-scalar object exists. Parameters 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -44,6 +45,9 @@ class Affine:
     par: IntArray
     val: FloatArray
     const: FloatArray
+
+    #: numpy leaves ``array + affine`` and ``array * affine`` to this class
+    __array_ufunc__: ClassVar[None] = None
 
     # -- makers ---------------------------------------------------------------------------------------------------
 
@@ -89,7 +93,7 @@ class Affine:
 
     def __add__(self, other: Affine | FloatArray | float) -> Affine:
         if not isinstance(other, Affine):
-            const = (self.const.reshape(self.shape) + other).reshape(-1)
+            const = self.const + np.broadcast_to(np.asarray(other, dtype=float), self.shape).reshape(-1)
             return Affine(self.n, self.n_steps, self.row, self.col, self.par, self.val, const)
         if other.shape != self.shape:
             message = f"affine arrays of shapes {self.shape} and {other.shape} cannot be added"
@@ -275,8 +279,15 @@ class Affine:
 
 
 def stack(parts: list[Affine]) -> Affine:
-    """Affine arrays below each other: shape (sum n, T)."""
+    """Affine arrays below each other: shape (sum n, T).
+
+    Raises:
+        ValueError: the arrays differ in their number of steps.
+    """
     n_steps = parts[0].n_steps
+    if any(p.n_steps != n_steps for p in parts):
+        message = f"affine arrays of {sorted({p.n_steps for p in parts})} steps cannot be stacked"
+        raise ValueError(message)
     offsets = np.cumsum([0] + [p.n * n_steps for p in parts])
     return Affine(
         sum(p.n for p in parts),

@@ -123,7 +123,7 @@ class ProgramBuilder:
         self._start.append(_cells(start, n, t_count))
         out = Affine.of_variables(self._n, n, t_count)
         self._n += block.size
-        self._affine[block.name] = out
+        self._remember(block.name, out)
         return out
 
     # -- rows -----------------------------------------------------------------------------------------------------
@@ -204,7 +204,16 @@ class ProgramBuilder:
         self._linear.append(expr.sum())
 
     def minimise_squares(self, expr: Affine, weight: Affine | Number) -> None:
-        """Add ``sum weight * expr^2`` to the objective; weight is nonnegative numbers or data."""
+        """Add ``sum weight * expr^2`` to the objective; weight is nonnegative numbers or data.
+
+        Raises:
+            ValueError: ``expr`` depends on data, so that its square is not linear in them.
+        """
+        if np.any(expr.par >= 0):
+            message = (
+                "a square cannot contain data; use numbers, or a variable that is held equal to the data"
+            )
+            raise ValueError(message)
         w = weight if isinstance(weight, Affine) else Affine.constant(_cells(weight, *expr.shape).reshape(expr.shape))
         self._squares.append((expr, w))
 
@@ -214,7 +223,7 @@ class ProgramBuilder:
         """Name a derived quantity, for objectives and results."""
         block = Block(component, quantity, tuple(elements), expr.n_steps, 0, unit, _column(to_unit), limit=False)
         self._outputs.append(Output(block, expr))
-        self._affine[block.name] = expr
+        self._remember(block.name, expr)
 
     def output_squares(
         self, component: str, quantity: str, squares: Sequence[Affine], *, unit: str, to_unit: Number = 1.0
@@ -266,6 +275,11 @@ class ProgramBuilder:
             fallback = 1.2 if block.quantity in ("vmag_sq", "vmag") else 0.0
             out[block.cells] = np.where(np.isfinite(reach), reach, fallback)
         return out
+
+    def _remember(self, name: str, expr: Affine) -> None:
+        """Keep what a name stands for; blocks of one name (one per source, for example) stand below each other."""
+        before = self._affine.get(name)
+        self._affine[name] = expr if before is None else stack([before, expr])
 
     def find_all(self, quantity: str) -> dict[str, Affine]:
         """Variables and outputs of one quantity, by name, e.g. every ``*.energy_cost``."""
