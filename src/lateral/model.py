@@ -1,0 +1,269 @@
+"""Model: a built problem that is solved, given new data, and solved again without rebuilding."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lateral import solvers
+from lateral.case import Case
+from lateral.devices.base import Device
+from lateral.errors import OptionError, did_you_mean
+from lateral.formulations import Formulation
+from lateral.network.branches import RadialNetwork
+from lateral.network.schema import FloatArray
+from lateral.objectives import Objective
+from lateral.objectives.energy_cost import loss_price_of
+from lateral.program import ProblemClass, Program
+from lateral.results.residuals import earned_status, recompute
+from lateral.results.result import Result
+from lateral.solvers import Options, Session, Solution, Status
+from lateral.solvers.elastic import explain
+
+#: Exact programs up to this many variables are solved from their convex relaxation, which also bounds the optimum.
+RELAX_UP_TO = 400_000
+
+
+@dataclass(eq=False)
+class Model:
+    """A built problem: solve it, update its data, solve it again without rebuilding.
+
+    This is the one stateful object: it keeps the solver that was built and the last solution to start from.
+
+    Attributes:
+        case: the case it was built from, with updated data.
+        formulation: the formulation.
+        objective: the objective.
+        program: the program with its present data.
+        network: the branches.
+        choices: what ``auto`` picked and why.
+        seconds: wall time of the phases so far.
+    """
+
+    case: Case
+    formulation: Formulation
+    objective: Objective
+    program: Program
+    network: RadialNetwork
+    choices: tuple[str, ...]
+    seconds: dict[str, float]
+    _session: tuple[str, Options | None, Session] | None = field(default=None, repr=False)
+    _last: Solution | None = field(default=None, repr=False)
+
+    def update(
+        self,
+        *,
+        loads: Mapping[str, FloatArray] | FloatArray | None = None,
+        loads_q: Mapping[str, FloatArray] | FloatArray | None = None,
+        prices: FloatArray | float | None = None,
+        initial: Mapping[str, float] | FloatArray | None = None,
+        pv: Mapping[str, FloatArray] | FloatArray | None = None,
+    ) -> Model:
+        """New data for the next solve, in place; nothing is rebuilt. Returns the model.
+
+        Args:
+            loads: active power at rated voltage, kW: by load name (T,), or (n_loads, T). Reactive power follows in
+                proportion unless ``loads_q`` is given.
+            loads_q: reactive power at rated voltage, kvar.
+            prices: import price, $/kWh, shape (T,) or one number; a single export price that follows it changes too.
+            initial: stored energy at the beginning, kWh: by battery name, or (n_batteries,).
+            pv: what the sun offers, kW: by PV name (T,), or (n_pv, T).
+
+        Raises:
+            OptionError: a name that does not exist, a shape that does not fit, or values that are not finite.
+        """
+        values: dict[str, FloatArray] = {}
+        old_p = self._slot("load.p_kw")
+        if loads is not None:
+            values["load.p_kw"] = self._rows("load.p_kw", loads)
+            if loads_q is None:
+                ratio = np.divide(values["load.p_kw"], old_p, out=np.ones_like(old_p), where=old_p != 0)
+                values["load.q_kvar"] = self._slot("load.q_kvar") * ratio
+        if loads_q is not None:
+            values["load.q_kvar"] = self._rows("load.q_kvar", loads_q)
+        if prices is not None:
+            shape = self._slot("source.price_import").shape
+            values["source.price_import"] = np.broadcast_to(np.asarray(prices, dtype=float), shape)
+        if initial is not None:
+            as_rows = (
+                {k: np.array([v], dtype=float) for k, v in initial.items()}
+                if isinstance(initial, Mapping)
+                else np.asarray(initial, dtype=float).reshape(-1, 1)
+            )
+            values["battery.energy_initial_kwh"] = self._rows("battery.energy_initial_kwh", as_rows)
+        if pv is not None:
+            values["pv.p_available_kw"] = self._rows("pv.p_available_kw", pv)
+        return self.update_data(values)
+
+    def update_data(self, values: Mapping[str, FloatArray]) -> Model:
+        """New values of data slots by their names (`Program.slots`), in place.
+
+        Raises:
+            OptionError: no such slot, or values that do not fit.
+        """
+        full = dict(values)
+        if "source.price_import" in full and "system.loss_price" in self.program.slots:
+            price = np.atleast_2d(np.asarray(full["source.price_import"], dtype=float))
+            full["system.loss_price"] = loss_price_of(price)[None]
+        for cls, group in groups(self.case):
+            for name, new in values.items():
+                full.update(cls.derived_data(group, name, np.asarray(new, dtype=float)))
+        self.program = self.program.update(full)
+        self.case = _with_data(self.case, full)
+        return self
+
+    @property
+    def _wants_relaxation(self) -> bool:
+        """Whether an exact model is solved from its convex relaxation: where that is cheap."""
+        return self.program.problem_class is ProblemClass.NLP and self.program.n <= RELAX_UP_TO
+
+    def _slot(self, name: str) -> FloatArray:
+        if name not in self.program.slots:
+            message = f"the case has no data {name!r}. {did_you_mean(name, list(self.program.slots))}"
+            raise OptionError(message)
+        slot = self.program.slots[name]
+        return self.program.theta[slot.cells].reshape(len(slot.elements), slot.n_steps)
+
+    def _rows(self, name: str, given: Mapping[str, FloatArray] | FloatArray) -> FloatArray:
+        """Present values of a slot with the rows given replaced."""
+        present = self._slot(name).copy()
+        if not isinstance(given, Mapping):
+            try:
+                return np.broadcast_to(np.asarray(given, dtype=float), present.shape)
+            except ValueError as error:
+                message = f"data for {name!r} has shape {np.shape(given)}; it must broadcast to {present.shape}"
+                raise OptionError(message) from error
+        place = {e: k for k, e in enumerate(self.program.slots[name].elements)}
+        for element, row in given.items():
+            if element not in place:
+                message = f"there is no {name.split('.')[0]} {element!r}. {did_you_mean(element, list(place))}"
+                raise OptionError(message)
+            present[place[element]] = row
+        return present
+
+    def solve(self, solver: str = "auto", options: Options | None = None, *, explain_infeasible: bool = True) -> Result:
+        """Solve with the present data; starts from the last solution where the solver can.
+
+        Args:
+            solver: ``auto`` or a name.
+            options: typed options of the solver.
+            explain_infeasible: re-solve an infeasible problem elastically and name the limits that cause it.
+        """
+        begin = time.perf_counter()
+        choices = list(self.choices)
+        name = solver
+        if solver == "auto":
+            name, why = solvers.choose(self.program)
+            choices.append(f"solver {name}: {why}")
+        if self._session is None or self._session[:2] != (name, options):
+            self._session = (name, options, solvers.get(name, options).start(self.program))
+            self._last = None
+        relaxation = None
+        if solver == "auto" and self._last is None and self._wants_relaxation:
+            relaxation = _Relaxation.solve(self.program)
+        start = self._last if relaxation is None or relaxation.solution is None else relaxation.solution
+        if relaxation is not None and relaxation.infeasible:
+            solution, status = relaxation.proof, Status.INFEASIBLE
+            choices.append("infeasible by proof: the convex relaxation of the exact model is infeasible")
+        else:
+            solution = self._session[2].solve(self.program, start)
+            status = earned_status(self.program, solution, recompute(self.program, solution))
+        if status in (Status.INACCURATE, Status.ERROR) and solver == "auto" and name != "ipopt":
+            again = solvers.get("ipopt", None).solve(self.program, None)
+            if earned_status(self.program, again, recompute(self.program, again)) is Status.OPTIMAL:
+                choices.append(f"fallback to ipopt: {name} ended {status.word}")
+                solution, status = again, Status.OPTIMAL
+        residuals = recompute(self.program, solution)
+        if relaxation is not None and relaxation.bound is not None and status is Status.OPTIMAL:
+            found = self.program.objective(solution.x)
+            gap = (found - relaxation.bound) / max(abs(found), 1e-9)
+            choices.append(
+                f"the convex relaxation proves that no schedule is better by more than {max(gap, 0.0):.1e} relative"
+            )
+        conflicts: tuple[Any, ...] = ()
+        if status in (Status.INFEASIBLE, Status.LOCALLY_INFEASIBLE) and explain_infeasible:
+            convex = self.program.problem_class is not ProblemClass.NLP
+            proved = self.program if convex else self.program.relaxed()
+            if status is Status.INFEASIBLE or convex:
+                conflicts = explain(proved, solvers.get("clarabel", None))
+            else:
+                conflicts = explain(self.program, solvers.get("ipopt", None))
+        if status is Status.OPTIMAL:
+            self._last = solution
+        seconds = {**self.seconds, "solve": time.perf_counter() - begin}
+        return Result(
+            case=self.case,
+            formulation=self.formulation.name,
+            objective_name=objective_name(self.objective),
+            status=status,
+            program=self.program,
+            solution=solution,
+            residuals=residuals,
+            network=self.network,
+            seconds={**seconds, "total": sum(v for k, v in seconds.items() if k != "total")},
+            choices=tuple(choices),
+            conflicts=conflicts,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Relaxation:
+    """What the convex relaxation of an exact program says.
+
+    Attributes:
+        solution: a point to start from, when it was solved.
+        bound: a lower bound of the objective, when it was solved.
+        infeasible: True when it is proved that no schedule exists.
+        proof: the solver's answer.
+    """
+
+    solution: Solution | None
+    bound: float | None
+    infeasible: bool
+    proof: Solution
+
+    @classmethod
+    def solve(cls, program: Program) -> _Relaxation:
+        """Solve the relaxation with the solver that `auto` means for it."""
+        cones = program.relaxed()
+        found = solvers.get(solvers.choose(cones)[0], None).solve(cones)
+        residuals = recompute(cones, found)
+        status = earned_status(cones, found, residuals)
+        if status is Status.OPTIMAL:
+            value = cones.objective(found.x)
+            return cls(found, value - residuals.duality_gap * abs(value), infeasible=False, proof=found)
+        return cls(None, None, infeasible=status is Status.INFEASIBLE, proof=found)
+
+
+def objective_name(objective: Objective) -> str:
+    """Name of an objective, or of its weighted parts."""
+    terms = objective.terms
+    if len(terms) == 1 and terms[0][0] == 1.0:
+        return terms[0][1].name
+    return "+".join(f"{w:g}*{o.name}" for w, o in terms)
+
+
+def groups(case: Case) -> list[tuple[type[Device], Sequence[Any]]]:
+    """Devices by class, in order of first appearance."""
+    groups: dict[type[Device], list[Any]] = {}
+    for device in case.devices:
+        if isinstance(device, Device):
+            groups.setdefault(type(device), []).append(device)
+    return list(groups.items())
+
+
+def _with_data(case: Case, values: Mapping[str, FloatArray]) -> Case:
+    """The case with new data, each class taking what it knows."""
+    profiles = dict(case.profiles)
+    replaced: dict[int, Any] = {}
+    for cls, group in groups(case):
+        for old, new in zip(group, cls.with_data(group, values, profiles, case.horizon.n_steps), strict=True):
+            replaced[id(old)] = new
+    return case.with_(devices=tuple(replaced.get(id(d), d) for d in case.devices), profiles=profiles)
+
+
+__all__ = ["RELAX_UP_TO", "Model", "groups", "objective_name"]
