@@ -299,6 +299,69 @@ def _range(v: object) -> dict[str, float]:
 
 
 @app.command()
+def compare(
+    case: CaseArgument,
+    formulation: Annotated[
+        list[str] | None,
+        typer.Option("--formulation", metavar="NAME", help="May be given several times; absent: all there are."),
+    ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sweep",
+            metavar="PARAM=V1,V2",
+            help="case, steps, resample, load_scale, pv_share or battery_share; may be given several times.",
+        ),
+    ] = None,
+    objective: ObjectiveOption = None,
+    terminal: TerminalOption = None,
+    solver: SolverOption = None,
+    loss_term: LossTermOption = None,
+    limits: LimitsOption = None,
+    out: OutOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Solve a case with several formulations and replay every schedule in OpenDSS."""
+    from lateral import studies
+    from lateral.cli import comparing
+    from lateral.cli.folder import check_target
+    from lateral.cli.loading import load
+
+    if out is not None:
+        check_target(Path(out))
+    axes, more = comparing.parse_sweep(sweep or [])
+    with working(f"reading {case} ..."):
+        loaded = load(case)
+        others = [load(name).case for name in more if name != case]
+    options = merged(
+        loaded.options, objective=objective, terminal=terminal, solver=solver, loss_term=loss_term, limits=limits
+    )
+    passed = {name: getattr(options, name) for name in ("objective", "terminal", "solver", "loss_term", "limits")}
+    title = loaded.case.name
+    if axes or others:
+        with working("comparing ..."):
+            frame = studies.sweep([loaded.case, *others], formulation, over=axes, progress=note, **passed)
+        data = {"case": title, "objective_name": options.objective, "rows": studies.plain_rows(frame)}
+    else:
+        with working(f"comparing formulations on {title} ..."):
+            found = studies.compare(loaded.case, formulation, **passed)
+        frame, data = found.table, found.to_dict()
+    good = bool(frame["status"].isin(["optimal"]).any())
+    data = {"status": "ok" if good else "error", **data}
+    if out is not None:
+        comparing.write(frame, data, title, Path(out))
+    if json:
+        print_json(data)
+    else:
+        comparing.show(frame, title)
+        for row in frame[frame["reason"] != ""].to_dict("records"):
+            note(f"{row['formulation']}: {row['status']}: {row['reason']}")
+        if out is not None:
+            note(f"wrote {out}")
+    return Exit.OK if good else Exit.ERROR
+
+
+@app.command()
 def report(
     case: CaseArgument,
     out: Annotated[str, typer.Option("--out", metavar="FILE.html", help="Page to write.")],

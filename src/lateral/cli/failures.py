@@ -67,6 +67,8 @@ def failed(error: BaseException, arguments: Sequence[str]) -> int:
         listed = [f.as_dict() for f in faults]
         # `check` speaks in lists of faults, every other command in objects
         is_list = next((a for a in arguments if not a.startswith("-")), "") == "check" and faults
+        if faults:
+            text = f"{text}: {faults[0]}"
         print_json(listed if is_list else {"status": _WORDS[code], "status_text": text, "faults": listed})
     else:
         _show(text, faults)

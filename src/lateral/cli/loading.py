@@ -74,12 +74,12 @@ def _load_dss(
     from lateral.io import opendss
     from lateral.io.opendss.map_shapes import HorizonKind
 
-    kinds = get_args(HorizonKind)
+    kinds: dict[str, HorizonKind] = {kind: kind for kind in get_args(HorizonKind)}
     if horizon not in kinds:
-        message = f"there is no horizon {horizon!r}. {did_you_mean(horizon, kinds)}"
+        message = f"there is no horizon {horizon!r}. {did_you_mean(horizon, list(kinds))}"
         raise OptionError(message)
     begin = time.perf_counter()
-    case, report = opendss.read(path, root=root, horizon=horizon, n_steps=steps, step_h=step_h, first=first)
+    case, report = opendss.read(path, root=root, horizon=kinds[horizon], n_steps=steps, step_h=step_h, first=first)
     return Loaded(case=case, report=report, seconds=time.perf_counter() - begin)
 
 

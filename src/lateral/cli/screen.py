@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,7 +43,7 @@ def console(*, stderr: bool = False) -> Console:
     """A rich console; plain text where the output is no terminal."""
     from rich.console import Console
 
-    width = None if (sys.stderr if stderr else sys.stdout).isatty() else 120
+    width = None if (sys.stderr if stderr else sys.stdout).isatty() else 160
     return Console(stderr=stderr, highlight=False, width=width, soft_wrap=False)
 
 
@@ -99,7 +99,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "")
     out = Table(title=title or None, title_justify="left")
     for k, name in enumerate(header):
         numeric = bool(rows) and all(_numeric(row[k]) for row in rows)
-        out.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        prose = any(" " in row[k] for row in rows)
+        justify: Literal["left", "right"] = "right" if numeric else "left"
+        out.add_column(name, justify=justify, overflow="fold", no_wrap=not prose)
     for row in rows:
         out.add_row(*row)
     console().print(out)
@@ -109,9 +111,9 @@ def _numeric(text: str) -> bool:
     return text == "" or text[0].isdigit() or (text[0] == "-" and text[1:2].isdigit()) or text == "-"
 
 
-def number(value: float | None, unit: str = "", digits: int = 3) -> str:
+def number(value: Any, unit: str = "", digits: int = 3) -> str:
     """A number with its unit for the screen; a dash where there is none."""
-    if value is None or value != value:
+    if not isinstance(value, (int, float)) or value != value:
         return "-"
     small = value != 0 and abs(value) < 10.0**-digits
     text = f"{value:.3g}" if small else f"{value:,.{digits}f}"

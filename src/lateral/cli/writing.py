@@ -15,7 +15,6 @@ from lateral.devices import Battery
 from lateral.io.opendss import ImportReport
 from lateral.io.opendss.write import write_opendss
 from lateral.opf import dispatch_of
-from lateral.report import write_report
 
 if TYPE_CHECKING:
     from lateral.results.result import Result
@@ -51,7 +50,12 @@ def write_result(
         result.dataset.to_netcdf(folder / "result.nc", engine="h5netcdf")
         _write_tables(result, folder / "tables")
         write_opendss(result.case, folder / "solved", dispatch=dispatch_of(result))
-        write_report(result, folder / "report.html", import_report=report)
+        try:
+            from lateral.report import write_report
+        except ImportError:
+            note("no report page: this installation has none")
+        else:
+            write_report(result, folder / "report.html", import_report=report)
 
 
 def schedule(result: Result) -> pd.DataFrame:
@@ -100,12 +104,15 @@ def _write_tables(result: Result, folder: Path) -> None:
         found = getattr(result.replay, name, None)
         if found is not None:
             tables[f"replay_{name}"] = found()
-    for name, array in result.dataset.data_vars.items():
+    times = [t.isoformat() for t in result.case.horizon.times]
+    for quantity, array in result.dataset.data_vars.items():
         if array.ndim == 2:
-            frame = array.transpose("time", ...).to_pandas()
-            frame.index = pd.Index([t.isoformat() for t in result.case.horizon.times], name="time")
-            frame.columns = [str(c) for c in frame.columns]
-            tables[str(name)] = frame.reset_index()
+            (component,) = (d for d in array.dims if d != "time")
+            frame = pd.DataFrame(
+                array.transpose("time", component).values, columns=[str(e) for e in array[component].values]
+            )
+            frame.insert(0, "time", times, allow_duplicates=True)
+            tables[str(quantity)] = frame
     large = []
     for name, table in tables.items():
         table.to_parquet(folder / f"{name}.parquet", index=False)

@@ -1,0 +1,87 @@
+"""``lateral compare``: the table on the screen, as JSON, and as files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lateral.cli.folder import fresh_folder
+from lateral.cli.screen import number, table, to_json
+from lateral.errors import OptionError, did_you_mean
+from lateral.studies.compare import COLUMNS, comparison_figure
+from lateral.studies.sweep import AXES
+
+#: Columns of the screen's table: name, heading, digits.
+_SHOWN = (
+    ("cost", "cost $", 2),
+    ("cost_replay", "in OpenDSS $", 2),
+    ("losses_kwh", "losses kWh", 1),
+    ("losses_replay_kwh", "in OpenDSS kWh", 1),
+    ("max_dv_pu", "max dV pu", 6),
+    ("n_violations", "violations", 0),
+    ("reactive_kvarh", "kvarh", 0),
+    ("n_variables", "variables", 0),
+    ("solve_s", "solve s", 2),
+)
+
+
+def parse_sweep(given: Sequence[str]) -> tuple[dict[str, list[float]], list[str]]:
+    """Axes and further cases out of ``PARAM=V1,V2`` words.
+
+    Raises:
+        OptionError: a word of another form, an axis that does not exist, or a value that is no number.
+    """
+    axes: dict[str, list[float]] = {}
+    cases: list[str] = []
+    for word in given:
+        name, equals, text = word.partition("=")
+        values = [v.strip() for v in text.split(",") if v.strip()]
+        if not equals or not values:
+            message = f"--sweep takes PARAM=V1,V2,..., not {word!r}"
+            raise OptionError(message)
+        if name == "case":
+            cases += values
+            continue
+        if name not in AXES:
+            message = f"there is no sweep over {name!r}. {did_you_mean(name, ['case', *AXES])}"
+            raise OptionError(message)
+        try:
+            axes[name] = [float(v) for v in values]
+        except ValueError:
+            message = f"--sweep {name} takes numbers, not {text!r}"
+            raise OptionError(message) from None
+    return axes, cases
+
+
+def show(frame: pd.DataFrame, title: str) -> None:
+    """The comparison on the screen; formulations that decline are listed below with their reason."""
+    keys = [c for c in frame.columns if c not in COLUMNS]
+    rows = []
+    for row in frame.to_dict("records"):
+        if row["status"] == "declined":
+            continue
+        lead = [f"{row[k]:g}" if isinstance(row[k], float) else str(row[k]) for k in keys]
+        numbers = [number(row[c], digits=d) for c, _, d in _SHOWN]
+        rows.append([*lead, str(row["formulation"]), str(row["status"]), *numbers])
+    table([*keys, "formulation", "status", *(heading for _, heading, _ in _SHOWN)], rows, title=title)
+
+
+def write(frame: pd.DataFrame, data: dict[str, Any], title: str, target: Path) -> None:
+    """comparison.json, .csv, .parquet and, for a single case, .html; whole or not at all."""
+    with fresh_folder(target) as folder:
+        (folder / "comparison.json").write_text(to_json(data) + "\n", encoding="utf-8")
+        frame.to_csv(folder / "comparison.csv", index=False)
+        frame.to_parquet(folder / "comparison.parquet", index=False)
+        shown = frame.copy()
+        keys = [c for c in frame.columns if c not in COLUMNS]
+        if keys:  # one label per bar
+            label = frame[[*keys, "formulation"]].astype(str).agg(" ".join, axis=1)
+            shown["formulation"] = label
+        page = comparison_figure(shown, title)
+        page.write_html(folder / "comparison.html", include_plotlyjs=True)
+
+
+__all__ = ["parse_sweep", "show", "write"]

@@ -1,0 +1,285 @@
+"""The same case through several formulations, each schedule replayed in OpenDSS.
+
+A formulation is worth what its schedule does in an AC power flow, not what it says of itself. So every row of the table
+has the cost and the losses twice, as modelled and as replayed, with the voltage error and the violations between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from lateral import formulations as registry
+from lateral.case import Case
+from lateral.devices import PV, Battery
+from lateral.errors import EngineError, OptionError, UnsupportedError
+from lateral.formulations import Formulation
+from lateral.io.dispatch import Dispatch
+from lateral.objectives import Objective
+from lateral.opf import build, replayed
+from lateral.replay import Replay, replay
+from lateral.results.result import Result
+from lateral.solvers import Options
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+#: Columns of the table of a comparison, with the unit of each ("" where there is none).
+COLUMNS: Mapping[str, str] = {
+    "formulation": "",
+    "status": "",
+    "problem_class": "",
+    "solver": "",
+    "objective": "",
+    "cost": "$",
+    "cost_replay": "$",
+    "losses_kwh": "kWh",
+    "losses_replay_kwh": "kWh",
+    "max_dv_pu": "pu",
+    "mean_dv_pu": "pu",
+    "n_violations": "",
+    "worst_violation_pu": "pu",
+    "reactive_kvarh": "kvarh",
+    "relaxation_gap_pu": "pu",
+    "n_variables": "",
+    "n_constraints": "",
+    "iterations": "",
+    "build_s": "s",
+    "solve_s": "s",
+    "replay_s": "s",
+    "reason": "",
+}
+
+#: Columns of whole numbers.
+_WHOLE = ("n_violations", "n_variables", "n_constraints", "iterations")
+
+#: Row of the day without any control, for reference.
+NO_CONTROL = "(no control)"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Comparison:
+    """A case through several formulations.
+
+    Attributes:
+        case: the case.
+        objective: name of the objective.
+        table: one row per formulation, and a first one for the day without control; columns are `COLUMNS`. A
+            formulation that declines has the status ``declined`` and a ``reason``; numbers that do not exist are NaN.
+        results: the results by name of the formulation, of those that have one.
+    """
+
+    case: Case
+    objective: str
+    table: pd.DataFrame
+    results: Mapping[str, Result] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; a number that does not exist is None."""
+        return {
+            "case": self.case.name,
+            "case_hash": self.case.hash,
+            "n_buses": len(self.case.feeder.buses),
+            "n_steps": self.case.horizon.n_steps,
+            "objective_name": self.objective,
+            "units": {k: u for k, u in COLUMNS.items() if u},
+            "rows": plain_rows(self.table),
+        }
+
+    def figure(self) -> go.Figure:
+        """Cost and losses as modelled and as replayed, voltage error and violations, one bar per formulation."""
+        return comparison_figure(self.table, self.case.name)
+
+
+def compare(
+    case: Case,
+    formulations: Sequence[str | Formulation] | None = None,
+    *,
+    objective: str | Objective = "cost",
+    terminal: str = "equal",
+    solver: str = "auto",
+    options: Options | None = None,
+    loss_term: bool = True,
+    limits: str = "all",
+) -> Comparison:
+    """Solve a case with several formulations and replay every schedule in OpenDSS.
+
+    Args:
+        case: the case.
+        formulations: names or objects; absent: all that are registered. A name may carry an operating point,
+            ``lindist3flow:nominal``.
+        objective: see `lateral.build`.
+        terminal: see `lateral.build`.
+        solver: ``auto`` or a name; the same for all.
+        options: options of the solver.
+        loss_term: see `lateral.build`.
+        limits: see `lateral.build`.
+
+    Raises:
+        CaseError: the case has faults.
+        OptionError: a name that does not exist.
+    """
+    names = list(registry.BUILT_IN) if formulations is None else list(formulations)
+    if not names:
+        message = "nothing to compare: name at least one formulation"
+        raise OptionError(message)
+    rows = [_no_control(case)]
+    results: dict[str, Result] = {}
+    goal = str(objective) if isinstance(objective, str) else objective.name
+    for given in names:
+        formulation, point, label = _parse(given)
+        try:
+            model = build(
+                case, formulation, objective, terminal=terminal, loss_term=loss_term, limits=limits, point=point
+            )
+            result = model.solve(solver, options, explain_infeasible=False)
+        except UnsupportedError as error:
+            rows.append({"formulation": label, "status": "declined", "reason": _reasons(error)})
+            continue
+        reason = "" if result.ok else result.status_text
+        if result.has_values:
+            try:
+                result = replayed(result)
+            except EngineError as error:
+                reason = f"not replayed: {error}"
+        results[label] = result
+        rows.append(_row(label, result, reason))
+    table = pd.DataFrame([{c: row.get(c, _missing(c)) for c in COLUMNS} for row in rows])
+    table = table.astype(dict.fromkeys(_WHOLE, "Int64"))
+    return Comparison(case=case, objective=goal, table=table, results=results)
+
+
+def _missing(column: str) -> float | str:
+    return "" if column in ("formulation", "status", "problem_class", "solver", "reason") else np.nan
+
+
+def _reasons(error: UnsupportedError) -> str:
+    """Why a formulation declines, in a cell of a table."""
+    first = "; ".join(str(f) for f in error.faults[:2])
+    more = len(error.faults) - 2
+    return f"{first}; and {more} more" if more > 0 else first
+
+
+def _parse(given: str | Formulation) -> tuple[str | Formulation, str, str]:
+    if isinstance(given, Formulation):
+        return given, "baseline", given.name
+    name, _, point = given.partition(":")
+    if name != "auto":
+        registry.get(name)  # a name that does not exist is the caller's mistake, not a formulation that declines
+    return name, point or "baseline", given
+
+
+def _row(label: str, result: Result, reason: str) -> dict[str, Any]:
+    program = result.program
+    row: dict[str, Any] = {
+        "formulation": label,
+        "status": result.status.word,
+        "problem_class": program.problem_class.name,
+        "solver": result.solution.solver,
+        "n_variables": program.n,
+        "n_constraints": program.a.shape[0] + program.g.shape[0] + program.products.n_rows,
+        "iterations": result.solution.iterations,
+        "build_s": result.seconds["build"],
+        "solve_s": result.seconds["solve"],
+        "reason": reason,
+    }
+    if not result.has_values:
+        return row
+    reactive = sum(float(np.abs(q) @ result.case.horizon.hours) for _, q in result.set_points.values())
+    row |= {
+        "objective": result.objective,
+        "cost": result.cost,
+        "losses_kwh": result.losses_kwh,
+        "reactive_kvarh": reactive,
+        "relaxation_gap_pu": result.max_relaxation_gap,
+    }
+    if isinstance(result.replay, Replay):
+        row |= _replay_numbers(result.replay)
+        row["replay_s"] = result.seconds["replay"]
+        if not result.replay.all_converged:
+            row["reason"] = f"{reason} {int((~result.replay.converged).sum())} steps do not converge in OpenDSS".strip()
+    return row
+
+
+def _replay_numbers(run: Replay) -> dict[str, Any]:
+    violations = run.violations()
+    out: dict[str, Any] = {
+        "cost_replay": run.cost_usd,
+        "losses_replay_kwh": run.losses_kwh,
+        "n_violations": len(violations),
+        "worst_violation_pu": float(violations["excess_pu"].max()) if len(violations) else 0.0,
+    }
+    if run.errors is not None:
+        out |= {"max_dv_pu": run.errors.max_dv_pu, "mean_dv_pu": run.errors.mean_dv_pu}
+    return out
+
+
+def _no_control(case: Case) -> dict[str, Any]:
+    dispatch = Dispatch.baseline(case)
+    hours = case.horizon.hours
+    row: dict[str, Any] = {"formulation": NO_CONTROL, "status": "replayed"}
+    try:
+        run = replay(case, dispatch)
+    except (EngineError, UnsupportedError) as error:
+        return row | {"status": "error", "reason": str(error)}
+    ours = [d.label for d in case.devices if isinstance(d, PV | Battery)]
+    reactive = sum(float(np.abs(dispatch.q(label)) @ hours) for label in ours)
+    return row | _replay_numbers(run) | {"reactive_kvarh": reactive, "replay_s": run.seconds}
+
+
+def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table of comparisons as plain data; a number that does not exist is None."""
+
+    def plain(value: Any) -> Any:
+        if value is pd.NA or (isinstance(value, float) and not np.isfinite(value)):
+            return None
+        return value
+
+    return [{str(k): plain(v) for k, v in row.items()} for row in table.to_dict("records")]
+
+
+def comparison_figure(table: pd.DataFrame, title: str) -> go.Figure:
+    """The figure of a comparison, from its table."""
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    shown = table[~table["status"].isin(["declined"])]
+    x = list(shown["formulation"])
+    panels = ("cost, $", "losses, kWh", "largest voltage error, pu", "voltage violations in OpenDSS")
+    figure = make_subplots(rows=2, cols=2, subplot_titles=panels, vertical_spacing=0.16, horizontal_spacing=0.1)
+    bars = (
+        ("cost", "as modelled", "#4c78a8", 1, 1),
+        ("cost_replay", "in OpenDSS", "#f58518", 1, 1),
+        ("losses_kwh", "as modelled", "#4c78a8", 1, 2),
+        ("losses_replay_kwh", "in OpenDSS", "#f58518", 1, 2),
+        ("max_dv_pu", "voltage error", "#54a24b", 2, 1),
+        ("n_violations", "violations", "#e45756", 2, 2),
+    )
+    for column, name, colour, row, col in bars:
+        bar = go.Bar(x=x, y=shown[column].astype(float), name=name, marker_color=colour, legendgroup=name)
+        figure.add_trace(bar.update(showlegend=(row, col) == (1, 1)), row=row, col=col)
+    positive = shown["max_dv_pu"] > 0
+    if positive.any():  # from 1e-9 of an exact model to 1e-2 of a linear one
+        figure.update_yaxes(type="log", exponentformat="power", row=2, col=1)
+    for (row, col), columns in {(1, 1): ("cost", "cost_replay"), (1, 2): ("losses_kwh", "losses_replay_kwh")}.items():
+        values = shown[list(columns)].to_numpy(dtype=float)
+        values = values[np.isfinite(values)]
+        if values.size and values.min() > 0:  # the differences are what matters; the axis says where it begins
+            room = 0.15 * (values.max() - values.min()) or 0.01 * values.max()
+            figure.update_yaxes(range=[max(0.0, values.min() - 3 * room), values.max() + room], row=row, col=col)
+    figure.update_layout(
+        title=f"{title}: formulations compared",
+        template="plotly_white",
+        barmode="group",
+        width=1000,
+        height=700,
+        legend={"orientation": "h", "y": 1.09, "x": 1.0, "xanchor": "right"},
+    )
+    return figure
+
+
+__all__ = ["COLUMNS", "NO_CONTROL", "Comparison", "compare", "comparison_figure", "plain_rows"]
