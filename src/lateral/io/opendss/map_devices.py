@@ -60,8 +60,8 @@ def map_sources(build: Build, base_kv: dict[str, float]) -> None:
         build.devices.append(made)
         build.mapped(source, made)
         if build.model.reference is not None and not any(build.voltage(bus, node) for node in element.nodes[0]):
-            hz = number(properties, "frequency")
-            said = f"{source} of {hz:g} Hz gives no voltage in the engine's solution at {build.model.base_frequency_hz:g} Hz"
+            own, hz = number(properties, "frequency"), build.model.base_frequency_hz
+            said = f"{source} of {own:g} Hz gives no voltage in the engine's solution at {hz:g} Hz"
             build.note("IMP-057", said, build.model.where(source))
         for key in ("yearly", "daily", "duty"):
             if text(properties, key):

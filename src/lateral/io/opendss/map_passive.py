@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lateral.io.opendss.map_build import Build, Properties, numbers, text
+from lateral.io.opendss.map_build import Build, numbers, text
 from lateral.io.opendss.map_shapes import Shapes
 
 #: Property -> class of the object that it names.
@@ -100,22 +100,19 @@ def _all(build: Build, cls: str, code: str, why: str) -> None:
 
 
 def _references(build: Build) -> set[tuple[str, str]]:
+    """Class and name of every object that another one refers to."""
     found: set[tuple[str, str]] = set()
     for cls in _REFERRING:
-        for properties in build.model.objects(cls):
-            for key, target in _REFERS.items():
-                for name in _names(properties, key):
-                    found.add((target, name.partition(".")[2] or name))
-                    found.add((name.partition(".")[0], name.partition(".")[2]))
-    return found
-
-
-def _names(properties: Properties, key: str) -> list[str]:
-    value = properties.get(key)
-    if not value:
-        return []
-    listed = value if isinstance(value, list) else [value]
-    return [str(v).lower() for v in listed if v]
+        objects = build.model.objects(cls)
+        keys = [key for key in _REFERS if objects and key in objects[0]]
+        for properties in objects:
+            for key in keys:
+                value = properties[key]
+                if value:
+                    for name in value if isinstance(value, list) else [value]:
+                        found.add((_REFERS[key], str(name).lower()))
+    # a name may carry its class
+    return found | {tuple(name.split(".", 1)) for _, name in found if "." in name}  # type: ignore[misc]
 
 
 def _switch_controls(build: Build) -> None:
