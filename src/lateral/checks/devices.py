@@ -138,6 +138,33 @@ def _grid_limits(view: View) -> Iterator[Fault]:
                 )
 
 
+def _arbitrage(view: View) -> Iterator[Fault]:
+    """An export price above the import price pays for buying and selling at once: there is no best schedule."""
+    for s in view.sound(Source):
+        if s.price_export is None:
+            continue
+        prices = [
+            view.profiles.get(value) if isinstance(value, str) else np.array([float(value)])
+            for value in (s.price_import, s.price_export)
+        ]
+        buy, sell = prices
+        if buy is None or sell is None or (buy.size != sell.size and 1 not in (buy.size, sell.size)):
+            continue
+        over = np.flatnonzero(sell > buy + 1e-12)
+        if over.size:
+            k = int(over[0])
+            value = float(sell[k if sell.size > 1 else 0])
+            steps = f"{over.size} step(s), the first is step {k}"
+            found = f"price_export = {value:.6g} above price_import in {steps}"
+            yield fault(
+                "DEV-011",
+                s.label,
+                found,
+                "an export price of at most the import price",
+                "Exchange the prices, or leave price_export out to pay both ways alike.",
+            )
+
+
 def _power_factor(view: View) -> Iterator[Fault]:
     for pv in view.sound(PV):
         if pv.q_control == "power_factor" and abs(pv.power_factor) < 1e-3:
@@ -166,6 +193,7 @@ RULES: tuple[Rule, ...] = (
     _regulators,
     _sources,
     _grid_limits,
+    _arbitrage,
     _power_factor,
     _rated_voltages,
 )

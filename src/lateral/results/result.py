@@ -27,6 +27,8 @@ from lateral.results.residuals import Residuals
 from lateral.solvers.base import Solution, Status
 from lateral.solvers.elastic import Conflict
 
+#: A relaxation gap above this is said in the status sentence, pu.
+GAP_WARNING_PU = 1e-5
 #: A voltage counts as violated when it is further than this outside its limit, pu.
 VIOLATION_TOLERANCE_PU = 1e-5
 
@@ -95,11 +97,32 @@ class Result:
     def status_text(self) -> str:
         """The status as a sentence, with the limits that cause an infeasibility."""
         text = self.status.text(self.program.problem_class)
+        for warning in self.warnings:
+            text += f"; {warning}"
         if self.conflicts:
             text += ": " + "; ".join(self.reasons[:5])
             if len(self.reasons) > 5:
                 text += f"; and {len(self.reasons) - 5} more"
         return text
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader must know of a schedule that is optimal in its model and yet not to be trusted as it stands."""
+        out: list[str] = []
+        if not self.has_values:
+            return ()
+        if self.max_relaxation_gap > GAP_WARNING_PU:
+            out.append(
+                f"but the relaxation is not tight: {100 * self.relaxation_gap_share:.1f} % of its losses do not exist "
+                f"(gap {self.max_relaxation_gap:.1e} pu); solve with formulation nonlinear"
+            )
+        rating = max((b.p_discharge_max_kw for b in self.case.batteries), default=0.0)
+        if self.max_simultaneous_kw > max(1e-4 * rating, 1e-4):
+            out.append(
+                f"but a battery charges and discharges {self.max_simultaneous_kw:.3g} kW at once, which none can; "
+                "raise alpha_usd_per_kwh, or look for negative prices and binding voltage limits"
+            )
+        return tuple(out)
 
     @cached_property
     def reasons(self) -> tuple[str, ...]:
