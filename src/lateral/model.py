@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,7 @@ class Model:
         network: the branches.
         choices: what ``auto`` picked and why.
         seconds: wall time of the phases so far.
+        rebuild: builds the problem anew for a case; used when new data reach limits that could not bind before.
     """
 
     case: Case
@@ -51,8 +52,10 @@ class Model:
     network: RadialNetwork
     choices: tuple[str, ...]
     seconds: dict[str, float]
+    rebuild: Callable[[Case], Model] | None = field(default=None, repr=False)
     _session: tuple[str, Options | None, Session] | None = field(default=None, repr=False)
     _last: Solution | None = field(default=None, repr=False)
+    _updated: bool = field(default=False, repr=False)
 
     def update(
         self,
@@ -113,6 +116,7 @@ class Model:
             for name, new in values.items():
                 full.update(cls.derived_data(group, name, np.asarray(new, dtype=float)))
         self.program = self.program.update(full)
+        self._updated = True
         self.case = _with_data(self.case, full)
         return self
 
@@ -195,7 +199,7 @@ class Model:
         if status is Status.OPTIMAL:
             self._last = solution
         seconds = {**self.seconds, "solve": time.perf_counter() - begin}
-        return Result(
+        result = Result(
             case=self.case,
             formulation=self.formulation.name,
             objective_name=objective_name(self.objective),
@@ -208,6 +212,13 @@ class Model:
             choices=tuple(choices),
             conflicts=conflicts,
         )
+        if self.rebuild is not None and self._updated and result.ok and _overloaded(result):
+            fresh = self.rebuild(self.case)
+            self.program, self.network, self._session, self._last = fresh.program, fresh.network, None, None
+            self.choices = (*self.choices, "built again: the new data reach limits that could not bind before")
+            self._updated = False
+            return self.solve(solver, options, explain_infeasible=explain_infeasible)
+        return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,6 +248,11 @@ class _Relaxation:
             value = cones.objective(found.x)
             return cls(found, value - residuals.duality_gap * abs(value), infeasible=False, proof=found)
         return cls(None, None, infeasible=status is Status.INFEASIBLE, proof=found)
+
+
+def _overloaded(result: Result) -> bool:
+    """Whether a branch is loaded beyond its limit, which can only be one whose limit was left out of the problem."""
+    return bool((result.loading["share"] > 1.0 + 1e-4).any())
 
 
 def objective_name(objective: Objective) -> str:

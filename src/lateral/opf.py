@@ -107,7 +107,13 @@ def build(
     model.close()
     program = builder.freeze()
     seconds = {"build": time.perf_counter() - begin}
-    return Model(case, chosen, goal, program, network, tuple(choices), seconds)
+
+    def rebuild(changed: Case) -> Model:
+        return build(
+            changed, chosen, goal, terminal=terminal, loss_term=loss_term, point=point, limits="all", check=False
+        )
+
+    return Model(case, chosen, goal, program, network, tuple(choices), seconds, rebuild)
 
 
 def solve(

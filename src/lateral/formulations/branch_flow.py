@@ -108,7 +108,7 @@ class BranchFlowModel(NetworkModel):
         self.inject(ports, v * (-g.reshape(-1, 1)), v * b.reshape(-1, 1))
 
     def power_of_v(self, ports: Ports, exponent: FloatArray) -> Affine:
-        """See `NetworkModel.power_of_v`: ``|V|^e = |V0|^e + e/2 |V0|^(e-2) (|V|^2 - |V0|^2)`` at the operating point."""
+        """See `NetworkModel.power_of_v`: ``|V0|^e + e/2 |V0|^(e-2) (|V|^2 - |V0|^2)`` at the operating point."""
         v_sq = self._port_vmag_sq(ports)
         ref = self._over_time(self.reference_v(ports))
         e = exponent.reshape(-1, 1)
@@ -125,7 +125,7 @@ class BranchFlowModel(NetworkModel):
         return padded[nodes]
 
     def _port_vmag_sq(self, ports: Ports) -> Affine:
-        """|V_a - V_b|^2 at fixed angles: ``sum_i Re(c_i V_i conj(W)) / |V_i|^2 v_i`` with c = (1, -1), W = V_a - V_b."""
+        """|V_a - V_b|^2 at fixed angles: ``sum_i Re(c_i V_i conj(W)) / |V_i|^2 v_i``, c = (1, -1), W = V_a - V_b."""
         if np.all(ports.b < 0):
             return self.v.take(ports.a)
         w = self._voltage(ports.a) - self._voltage(ports.b)
@@ -292,8 +292,10 @@ class BranchFlowModel(NetworkModel):
         net = self.net
         down = np.column_stack([typical, largest])
         down[net.roots] = 0.0
-        for k, node in _reversed_ideal(net):
-            down[node] += down[net.to_node[k]]
+        for k, entries in _reversed_ideal(net):
+            for node, share in entries:
+                # all of the largest flow may come from any one sending node
+                down[node] += down[net.to_node[k]] * (share, 1.0)
         leg = down[net.to_node]
         scale = leg[:, 0]
         positive = scale[scale > 0]
@@ -324,8 +326,8 @@ class BranchFlowModel(NetworkModel):
                 [self.p.map_terms(*total), self.q.map_terms(*total)],
                 Affine.constant(np.repeat(s_sq.reshape(-1, 1), self.n_steps, axis=1)),
                 Affine.constant(np.ones((len(limited), self.n_steps))),
-                unit="kVA^2",
-                to_unit=self.base.total_kva**2,
+                unit="kVA",
+                to_unit=self.base.total_kva,
                 scale=s_sq.reshape(-1, 1),
                 limit=True,
             )
@@ -407,13 +409,16 @@ def _resistance_factors(net: RadialNetwork) -> tuple[IntArray, IntArray, FloatAr
     return np.concatenate(rows), np.concatenate(cols), np.concatenate(vals)
 
 
-def _reversed_ideal(net: RadialNetwork) -> list[tuple[int, int]]:
-    """(leg, sending node) from the leaves to the root; a leg of several sending nodes hands on its largest share."""
-    best: dict[int, tuple[float, int]] = {}
+def _reversed_ideal(net: RadialNetwork) -> list[tuple[int, list[tuple[int, float]]]]:
+    """Legs from the leaves to the root, each with its sending nodes and their shares (by size of the ideal part)."""
+    entries: list[list[tuple[int, float]]] = [[] for _ in range(net.n_legs)]
     for k, node, value in zip(net.a_leg.tolist(), net.a_node.tolist(), np.abs(net.a_val).tolist(), strict=True):
-        if value > best.get(k, (0.0, -1))[0]:
-            best[k] = (value, node)
-    return [(k, best[k][1]) for k in sorted(best, reverse=True)]
+        entries[k].append((node, value))
+    out = []
+    for k in range(net.n_legs - 1, -1, -1):
+        total = sum(value for _, value in entries[k])
+        out.append((k, [(node, value / total) for node, value in entries[k]]))
+    return out
 
 
 def _at_nodes(n: int, parts: list[tuple[IntArray, Affine]], n_steps: int) -> Affine:

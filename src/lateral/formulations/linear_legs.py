@@ -56,8 +56,8 @@ class LinearLegs(BranchFlowModel):
             [self.p.take(legs), self.q.take(legs)],
             w * column,
             Affine.constant(np.ones((len(legs), self.n_steps))),
-            unit="A^2",
-            to_unit=(self.base.s_kva / self.net.v_base_kv[self.net.to_node[legs]]) ** 2,
+            unit="A",
+            to_unit=self.base.s_kva / self.net.v_base_kv[self.net.to_node[legs]],
             scale=column,
             limit=True,
         )

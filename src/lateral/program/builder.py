@@ -192,7 +192,10 @@ class ProgramBuilder:
         scale: Number = 1.0,
         limit: bool = False,
     ) -> None:
-        """Rows ``sum_k squares_k^2 <= u v`` (a cone), or ``=`` (exact). ``scale`` is the typical size of ``u``."""
+        """Rows ``sum_k squares_k^2 <= u v`` (a cone), or ``=`` (exact). ``scale`` is the typical size of ``u``.
+
+        ``unit`` and ``to_unit`` are those of the square root ``sqrt(u v)``, which is how a limit is shown.
+        """
         block = Block(component, quantity, tuple(elements), u.n_steps, self._n_products, unit, _column(to_unit), limit)
         self._products.append((block, list(squares), u, v, equality, 1.0 / _cells(scale, u.n, u.n_steps)))
         self._n_products += block.size
@@ -210,9 +213,7 @@ class ProgramBuilder:
             ValueError: ``expr`` depends on data, so that its square is not linear in them.
         """
         if np.any(expr.par >= 0):
-            message = (
-                "a square cannot contain data; use numbers, or a variable that is held equal to the data"
-            )
+            message = "a square cannot contain data; use numbers, or a variable that is held equal to the data"
             raise ValueError(message)
         w = weight if isinstance(weight, Affine) else Affine.constant(_cells(weight, *expr.shape).reshape(expr.shape))
         self._squares.append((expr, w))
