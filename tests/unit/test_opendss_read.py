@@ -56,6 +56,7 @@ def read_checked(tmp_path: Path, body: str, **head_and_tail: str) -> tuple[Case,
     case, report = read(master)
     assert voltage_error(case, report) < 1e-6
     assert report.max_primitive_error < 1e-9
+    assert report.max_dv_pu == pytest.approx(voltage_error(case, report), abs=1e-9)
     model = read_engine(master)
     every = {f"{cls}.{str(o['name']).lower()}" for cls, objects in model.classes.items() for o in objects}
     assert {e.element for e in report.entries} == every
@@ -311,6 +312,11 @@ def test_generators(tmp_path: Path, model: int, conn: str) -> None:
     assert report.entry["generator.g"].outcome == "approximated"
 
 
+def test_generator_multiplier(tmp_path: Path) -> None:
+    case, _ = read_checked(tmp_path, "new generator.g bus1=b kv=12.47 kw=500 kvar=100\nset genmult=0.5")
+    assert case.loads[0].p_kw == -250
+
+
 def test_generator_of_another_model_is_reported(tmp_path: Path) -> None:
     _, report = read(make(tmp_path, "new generator.g bus1=b kv=12.47 kw=500 model=3 maxkvar=300 minkvar=-300"))
     assert report.entry["generator.g"].code == "IMP-011"
@@ -461,6 +467,15 @@ def test_base_frequency_after_the_circuit(tmp_path: Path) -> None:
     case, report = read_checked(tmp_path, "new load.l bus1=b kv=12.47 kw=500\nset defaultbasefrequency=50")
     assert case.feeder.frequency_hz == 50
     assert "IMP-056" in {n.code for n in report.notes}
+
+
+def test_what_is_not_followed_shows_in_the_voltages(tmp_path: Path) -> None:
+    _, report = read(make(tmp_path, "new load.l bus1=b kv=12.47 kw=500\nset year=9"))
+    assert {"IMP-062", "IMP-063"} <= {n.code for n in report.notes}
+    assert report.max_dv_pu is not None
+    assert report.max_dv_pu > 1e-5
+    _, report = read(make(tmp_path, "new load.l bus1=b kv=12.47 kw=500"), verify=False)
+    assert report.max_dv_pu is None
 
 
 def test_meters_protection_and_unsupported(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -106,6 +107,16 @@ class Build:
             g = np.array([[1e6 * SOLID_GROUND_S]])
             name = f"ground_{bus}_{conductor}"
             self.shunts.append(Shunt(name=name, bus=bus, conductors=(conductor,), g_us=g, b_us=np.zeros((1, 1))))
+
+    def setting(self, *names: str) -> float | None:
+        """Number that the files last gave an option with ``Set``; None when they do not, or in another form."""
+        for statement in reversed(self.model.scanned.statements):
+            if statement.verb == "set":
+                for name in names:
+                    found = re.search(rf"\b{name}=\s*([-+.\deE]+)\s*$", statement.text, flags=re.IGNORECASE)
+                    if found:
+                        return float(found.group(1))
+        return None
 
     def live(self, cls: str) -> Iterator[tuple[str, Properties, ElementData]]:
         """Enabled circuit elements of a class: name, properties, terminals. Disabled ones are recorded."""

@@ -76,6 +76,8 @@ def map_loads(build: Build, shapes: Shapes) -> None:
     as_admittance = int(build.model.stated["load_model"]) == _ADMITTANCE_MODEL
     if as_admittance and build.model.objects("load"):
         build.note("IMP-054", "LoadModel=Admittance: every load is a constant impedance")
+    if (build.setting("year") or 0.0) > 0.0 and build.model.objects("load"):
+        build.note("IMP-062", "the files set a year; growth of the loads until then is left out")
     for name, properties, element in build.live("load"):
         source = f"load.{name}"
         status = text(properties, "status")
@@ -126,14 +128,15 @@ def map_loads(build: Build, shapes: Shapes) -> None:
 
 def map_generators(build: Build, shapes: Shapes) -> None:
     """Generators as loads of negative power: exact for model 1."""
+    multiplier = build.setting("genmult") or 1.0
     for cls in ("generator",):
         for name, properties, element in build.live(cls):
             number_of_model = int(number(properties, "model", 1))
             terminals, connection = terminals_of(properties, element)
-            kw, kvar = number(properties, "kw"), number(properties, "kvar")
-            kw, kvar, profile, profile_q = shapes.apply(
-                properties, kw, kvar, follow=text(properties, "status") != "fixed", factor=1.0
-            )
+            fixed = text(properties, "status") == "fixed"
+            factor = 1.0 if fixed else multiplier
+            kw, kvar = number(properties, "kw") * factor, number(properties, "kvar") * factor
+            kw, kvar, profile, profile_q = shapes.apply(properties, kw, kvar, follow=not fixed, factor=factor)
             model = {2: "constant_impedance", 4: "constant_power_fixed_q", 5: "constant_power_fixed_q_impedance"}
             load = Load(
                 name=f"{cls}_{name}",

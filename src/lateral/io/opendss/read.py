@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lateral.baseline import power_flow
 from lateral.case import Case
 from lateral.errors import CaseError, Fault
 from lateral.io.opendss.engine import EngineModel, read_engine, run_scanned
@@ -32,6 +33,9 @@ from lateral.network.feeder import Feeder
 #: Relative difference of an element's admittance to the engine's above which it is reported.
 PRIMITIVE_TOLERANCE = 1e-6
 
+#: Difference of a voltage to the engine's above which it is reported, pu.
+VOLTAGE_TOLERANCE_PU = 1e-5
+
 _SET_FREQUENCY = ("set defaultbasefreq", "set basefreq")
 
 
@@ -44,6 +48,7 @@ def read(
     step_h: float | None = None,
     first: int = 0,
     inverter_q: InverterQ = "as_filed",
+    verify: bool = True,
     timeout_s: float = 120.0,
 ) -> tuple[Case, ImportReport]:
     """Read an OpenDSS master file.
@@ -62,6 +67,7 @@ def read(
         first: index of the first step, counted in steps of ``step_h`` from the beginning of the shapes.
         inverter_q: ``as_filed`` holds PV systems at their stated power factor without curtailment (the operating
             point reproduces); ``free`` makes their reactive power, and curtailment, a decision.
+        verify: solve the power flow of a snapshot and report its difference to the engine's voltages.
         timeout_s: wall time for the engine, seconds.
 
     Returns:
@@ -86,6 +92,7 @@ def read(
         step_h=step_h,
         first=first,
         inverter_q=inverter_q,
+        verify=verify,
     )
     if moved:
         hz = model.base_frequency_hz
@@ -120,6 +127,7 @@ def from_engine(
     step_h: float | None = None,
     first: int = 0,
     inverter_q: InverterQ = "as_filed",
+    verify: bool = True,
 ) -> tuple[Case, ImportReport]:
     """The case and the report of a model that the engine has read; arguments and errors as in `read`."""
     start = time.perf_counter()
@@ -162,9 +170,18 @@ def from_engine(
         notes=f"OpenDSS circuit {model.circuit}: {model.point_text}. Taps and capacitor steps are held there.",
         where=_where(build, case_labels=[e.label for e in (*feeder.elements, *build.devices)]),
     )
-    done = time.perf_counter()
-    seconds = {**model.seconds, "map": mapped - start, "compare": done - mapped}
-    return case, _report(build, case, worst, seconds)
+    reference = _reference(build, case)
+    compared = time.perf_counter()
+    difference = None
+    if verify and horizon == "snapshot" and reference is not None:
+        difference = _voltage_difference(build, case, reference)
+    seconds = {
+        **model.seconds,
+        "map": mapped - start,
+        "compare": compared - mapped,
+        "verify": time.perf_counter() - compared,
+    }
+    return case, _report(build, case, reference, worst, difference, seconds)
 
 
 def _no_source(model: EngineModel) -> Fault:
@@ -224,7 +241,38 @@ def _compare_primitives(build: Build, feeder: Feeder) -> float:
     return worst
 
 
-def _report(build: Build, case: Case, worst: float, seconds: Mapping[str, float]) -> ImportReport:
+def _voltage_difference(build: Build, case: Case, reference: EngineReference) -> float | None:
+    """Largest difference of the case's power flow to the engine's voltages, pu; reported when it is large."""
+    dispatch = {}
+    for kind, units in (("pv", case.pvs), ("battery", case.batteries)):
+        if units:
+            given = np.array([reference.dispatch[u.label] for u in units])
+            dispatch[kind] = (given[:, :1], given[:, 1:])
+    try:
+        flow = power_flow(case, dispatch=dispatch or None)
+    except CaseError as error:
+        build.note("IMP-063", f"the power flow of the case has no solution: {error.faults[0]}")
+        return None
+    if not flow.all_converged:
+        build.note("IMP-063", "the power flow of the case does not converge at the operating point")
+        return None
+    error_pu = np.abs(flow.v[:, 0] - reference.at(flow.index.nodes)) / (1e3 * flow.index.v_base_kv)
+    worst = int(np.argmax(error_pu))
+    if not error_pu[worst] <= VOLTAGE_TOLERANCE_PU:
+        bus, conductor = flow.index.nodes[worst]
+        said = f"the case's own power flow differs by {error_pu[worst]:.2g} pu at bus {bus}, conductor {conductor}"
+        build.note("IMP-063", said)
+    return float(error_pu[worst])
+
+
+def _report(
+    build: Build,
+    case: Case,
+    reference: EngineReference | None,
+    worst: float,
+    difference: float | None,
+    seconds: Mapping[str, float],
+) -> ImportReport:
     model = build.model
     taps = {
         f"{r.transformer}:{r.winding}": t.windings[r.winding - 1].tap
@@ -246,8 +294,9 @@ def _report(build: Build, case: Case, worst: float, seconds: Mapping[str, float]
         entries=entries,
         notes=tuple(build.notes),
         skipped=skipped,
-        reference=_reference(build, case),
+        reference=reference,
         max_primitive_error=worst,
+        max_dv_pu=difference,
         engine_version=model.engine_version,
         seconds=seconds,
     )

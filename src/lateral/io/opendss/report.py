@@ -53,8 +53,10 @@ CODES: Mapping[str, str] = MappingProxyType(
         "IMP-056": "base-frequency: set after the circuit in the files",
         "IMP-057": "dead-source: the engine's sources give no voltage",
         "IMP-058": "inverter-limit: at its rating the engine lets active power give way, not the power factor",
-        "IMP-061": "step-size: the engine's steps are not the stated ones",
         "IMP-059": "grounded-end: ends on ground",
+        "IMP-061": "step-size: the engine's steps are not the stated ones",
+        "IMP-062": "growth: load growth over the years is not followed",
+        "IMP-063": "voltage-difference: the case's power flow differs from the engine's solution",
     }
 )
 
@@ -151,6 +153,8 @@ class ImportReport:
         skipped: statements that were not run.
         reference: the engine's solution, None when it was not solved.
         max_primitive_error: largest relative difference of an element's admittance to the engine's.
+        max_dv_pu: largest difference of the case's own power flow to the engine's voltages at the operating point, pu
+            of the bus base; None when it was not computed (another horizon than the snapshot, no engine solution).
         engine_version: version text of the engine.
         seconds: time spent, by part.
     """
@@ -166,6 +170,7 @@ class ImportReport:
     skipped: tuple[ImportNote, ...]
     reference: EngineReference | None = field(repr=False)
     max_primitive_error: float
+    max_dv_pu: float | None
     engine_version: str
     seconds: Mapping[str, float]
 
@@ -229,6 +234,7 @@ class ImportReport:
             "skipped": [asdict(n) for n in self.skipped],
             "reference": reference,
             "max_primitive_error": self.max_primitive_error,
+            "max_dv_pu": self.max_dv_pu,
             "engine_version": self.engine_version,
             "seconds": {k: float(v) for k, v in self.seconds.items()},
         }
@@ -265,6 +271,8 @@ class ImportReport:
         for cls, row in self.counts.items():
             parts = ", ".join(f"{n} {o}" for o, n in row.items() if n)
             lines.append(f"  {cls:18} {parts}")
+        if self.max_dv_pu is not None:
+            lines.append(f"voltages: within {self.max_dv_pu:.1e} pu of the engine's solution")
         lines += [f"[{n.code}] {n.text}{f' ({n.where})' if n.where else ''}" for n in self.notes]
         by_code: dict[str, list[ImportEntry]] = {}
         for e in self.entries:
