@@ -1,1 +1,26 @@
-""" """
+"""Plots of a result, one function each, as plotly figures; `save` writes one to a file.
+
+Every function takes a `lateral.Result` and returns a `plotly.graph_objects.Figure`. plotly is imported when the first
+figure is made. Names of elements are untrusted text: they are escaped, since plotly reads a little HTML in its labels.
+"""
+
+from __future__ import annotations
+
+from lateral.plots.compare import baseline_vs_optimum, loading, replay_errors
+from lateral.plots.save import save
+from lateral.plots.schedule import dispatch_stack, dlmp, reactive, soc
+from lateral.plots.voltage import feeder_map, voltage_distance, voltage_heatmap
+
+__all__ = [
+    "baseline_vs_optimum",
+    "dispatch_stack",
+    "dlmp",
+    "feeder_map",
+    "loading",
+    "reactive",
+    "replay_errors",
+    "save",
+    "soc",
+    "voltage_distance",
+    "voltage_heatmap",
+]

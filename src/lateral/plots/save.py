@@ -1,0 +1,63 @@
+"""A figure as a file."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lateral.errors import OptionError
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+#: What a figure can be written as.
+SUFFIXES = (".html", ".png", ".svg")
+
+
+def save(figure: go.Figure, path: Path | str) -> Path:
+    """Write a figure to a file, by its suffix: ``.html`` (one file, works offline), ``.png`` or ``.svg``.
+
+    Raises:
+        OptionError: another suffix, or a picture without the package that draws it; the message says what to install.
+    """
+    target = Path(path)
+    suffix = target.suffix.lower()
+    if suffix not in SUFFIXES:
+        message = f"a figure cannot be written as {suffix or 'a file without suffix'}; known: {', '.join(SUFFIXES)}"
+        raise OptionError(message)
+    if suffix == ".html":
+        text = figure.to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False, "responsive": True})
+        return write_whole(target, text.encode())
+    if importlib.util.find_spec("kaleido") is None:
+        message = f"writing {suffix} needs kaleido: pip install 'lateral[png]', or write .html"
+        raise OptionError(message)
+    try:
+        picture = figure.to_image(format=suffix[1:], scale=2)
+    except (ValueError, RuntimeError) as error:
+        message = f"the picture could not be drawn ({error}); kaleido needs Chrome or Chromium, or write .html"
+        raise OptionError(message) from error
+    return write_whole(target, picture)
+
+
+def write_whole(target: Path, content: bytes) -> Path:
+    """Write a file whole or not at all: under another name in the same folder, then renamed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        # mkstemp makes files that only the owner reads; a report is like any other file
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(name).chmod(0o666 & ~mask)
+        Path(name).replace(target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return target
+
+
+__all__ = ["SUFFIXES", "save", "write_whole"]

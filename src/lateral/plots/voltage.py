@@ -1,0 +1,368 @@
+"""Voltages: over the map, along the feeder, over the day."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lateral.network.schema import FloatArray, IntArray
+from lateral.plots import style
+from lateral.plots.data import View, Voltages, short, shown
+from lateral.results.result import Result
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+#: With more points than this a figure is drawn by the graphics card, with fewer as vector graphics.
+VECTOR_POINTS = 2500
+#: A map with a slider holds at most so many voltages; with more buses it offers fewer steps.
+SLIDER_CELLS = 1_200_000
+#: Kind of device -> symbol on the map and its colour; others are hexagons. Open symbols leave the voltage visible.
+SYMBOLS = {
+    "source": ("star", style.INK, 15, "source"),
+    "pv": ("triangle-up-open", "#a07000", 12, "PV"),
+    "battery": ("square-open", style.GREEN, 13, "battery"),
+    "capacitor": ("diamond-open", style.PURPLE, 14, "capacitor"),
+    "regulator": ("circle-open", style.INK, 16, "regulator"),
+}
+
+
+def feeder_map(result: Result, *, step: int | None = None, slider: bool = True) -> go.Figure:
+    """Every bus where it is, coloured by the voltage of its conductor nearest to a limit.
+
+    Buses without coordinates are drawn at their neighbour; a case without coordinates as a tree. Buses outside their
+    limits have a red ring. Without a schedule (an infeasible problem) the voltages are those without control.
+
+    Args:
+        result: the result.
+        step: the step to show first; None: the one with the voltage nearest to, or furthest beyond, a limit.
+        slider: a slider over the steps.
+    """
+    return map_figure(View(result), step=step, slider=slider)
+
+
+def map_figure(view: View, *, step: int | None = None, slider: bool = True) -> go.Figure:
+    """`feeder_map` of a view; traces say in ``meta`` what they are, for the report."""
+    import plotly.graph_objects as go
+
+    volts, at = view.voltages, view.places
+    bus, v, _ = volts.worst
+    chosen = view.step_of(step)
+    draw = go.Scattergl if len(view.names) > VECTOR_POINTS else go.Scatter
+    fig = style.figure(height=620)
+    for state, dash in (("closed", "solid"), ("open", "dot")):
+        x, y = _branches(view, closed=state == "closed")
+        if len(x):
+            line = {"color": "#aab4bf" if state == "closed" else style.MUTED, "width": 1.3, "dash": dash}
+            label = "branch" if state == "closed" else "open switch"
+            fig.add_trace(
+                draw(x=x, y=y, mode="lines", line=line, name=label, hoverinfo="skip", showlegend=state == "open")
+            )
+    low, high = colour_range(volts)
+    about = _about(view)
+    fig.add_trace(
+        draw(
+            x=style.light(at.x[bus]),
+            y=style.light(at.y[bus]),
+            mode="markers",
+            name="bus",
+            showlegend=False,
+            meta="buses",
+            text=[about[k] for k in bus.tolist()],
+            hovertemplate="%{text}<br><b>%{marker.color:.4f} pu</b><extra></extra>",
+            marker={
+                "size": _marker_size(len(bus)),
+                "color": v[:, chosen].round(5).tolist(),
+                "colorscale": style.VOLTAGE_SCALE,
+                "cmin": low,
+                "cmax": high,
+                "colorbar": {
+                    "title": {"text": "voltage, pu", "side": "right"},
+                    "thickness": 14,
+                    "len": 0.8,
+                    "outlinewidth": 0,
+                    "tickformat": ".3f" if high - low < 0.08 else ".2f",
+                },
+                "line": {"width": 0.6 if len(bus) < 1000 else 0, "color": "#ffffff"},
+            },
+        )
+    )
+    outside = _outside_by_bus(volts, bus)
+    ever = np.flatnonzero(outside.any(axis=1))
+    ring = _marker_size(len(bus)) + 6.0
+    fig.add_trace(
+        draw(
+            x=at.x[bus[ever]].tolist() or [None],
+            y=at.y[bus[ever]].tolist() or [None],
+            mode="markers",
+            name="outside limits",
+            showlegend=len(ever) > 0,
+            meta="outside",
+            hoverinfo="skip",
+            marker={
+                "symbol": "circle-open",
+                "size": np.where(outside[ever, chosen], ring, 0.0).tolist() or [ring],
+                "color": style.OUTSIDE,
+                "line": {"width": 2},
+            },
+        )
+    )
+    _add_devices(fig, view, draw)
+    fig.update_xaxes(visible=False)
+    fig.update_yaxes(visible=False)
+    if not at.drawn:
+        fig.update_yaxes(scaleanchor="x", scaleratio=1)
+    fig.update_layout(margin={"l": 12, "r": 12, "t": 40, "b": 12}, dragmode="pan")
+    if slider and v.shape[1] > 1:
+        _add_slider(fig, view, v, np.where(outside[ever], ring, 0.0), chosen)
+    return fig
+
+
+def _branches(view: View, *, closed: bool) -> tuple[FloatArray, FloatArray]:
+    """Every line, switch and transformer as a segment; segments are parted by NaN."""
+    feeder, index, at = view.result.case.feeder, view.index, view.places
+    ends: list[tuple[str, str]] = [(s.bus_from, s.bus_to) for s in feeder.switches if s.closed == closed]
+    if closed:
+        ends += [(e.bus_from, e.bus_to) for e in feeder.lines]
+        ends += [(t.windings[0].bus, w.bus) for t in feeder.transformers for w in t.windings[1:]]
+    pairs = dict.fromkeys((index[a], index[b]) for a, b in ends if a != b)
+    table = np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
+    return segments(at.x, table), segments(at.y, table)
+
+
+def segments(values: FloatArray, pairs: IntArray) -> FloatArray:
+    """The values at both ends of each pair, then NaN, flat: a line with gaps."""
+    gap = np.full(len(pairs), np.nan)
+    return style.light(np.stack([values[pairs[:, 0]], values[pairs[:, 1]], gap], axis=1).reshape(-1))
+
+
+def _marker_size(n: int) -> float:
+    return 9.0 if n < 300 else 7.0 if n < 1500 else 4.5
+
+
+def colour_range(volts: Voltages) -> tuple[float, float]:
+    """Voltages at the ends of the colour scale, pu: the limits, or what there is when it is much less than that."""
+    low, high = volts.limits
+    v = volts.v_pu[np.isfinite(volts.v_pu) & (volts.v_pu > 0.3)]
+    least, most = (float(v.min()), float(v.max())) if len(v) else (0.95, 1.05)
+    low = low if np.isfinite(low) else min(least, 0.95)
+    high = high if np.isfinite(high) else max(most, 1.05)
+    return low, high
+
+
+def _outside_by_bus(volts: Voltages, bus: IntArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    out = np.zeros((int(bus.max(initial=-1)) + 1, volts.v_pu.shape[1]), dtype=bool)
+    at, step = np.nonzero(volts.outside)
+    out[volts.bus[at], step] = True
+    return out[bus]
+
+
+def _about(view: View) -> list[str]:
+    """A hover text for every bus: its name and what is connected there."""
+    case = view.result.case
+    load: Counter[str] = Counter()
+    other: dict[str, list[str]] = {}
+    for device in case.devices:
+        place = getattr(device, "bus", None)
+        if place is None:
+            continue
+        if device.kind == "load":
+            load[place] += getattr(device, "p_kw", 0.0)
+        else:
+            other.setdefault(place, []).append(f"{device.kind} {shown(device.name)}")
+    out = []
+    for bus in case.feeder.buses:
+        lines = [f"bus {shown(bus.name)}"]
+        if bus.name in load:
+            lines.append(f"load {load[bus.name]:.4g} kW rated")
+        found = other.get(bus.name, [])
+        lines += found[:6]
+        if len(found) > 6:
+            lines.append(f"and {len(found) - 6} more")
+        out.append("<br>".join(lines))
+    return out
+
+
+def _add_devices(fig: go.Figure, view: View, draw: Any) -> None:
+    case, at = view.result.case, view.places
+    winding = {t.name: t.windings[-1].bus for t in case.feeder.transformers}
+    found: dict[str, dict[int, list[str]]] = {}
+    for device in case.devices:
+        bus = getattr(device, "bus", None) or winding.get(getattr(device, "transformer", ""))
+        if device.kind != "load" and bus in view.index:
+            found.setdefault(device.kind, {}).setdefault(view.index[bus], []).append(shown(device.name))
+    shrink = 1.0 if len(view.names) < 1500 else 0.75
+    for kind, by_bus in sorted(
+        found.items(), key=lambda item: list(SYMBOLS).index(item[0]) if item[0] in SYMBOLS else 99
+    ):
+        symbol, colour, size, label = SYMBOLS.get(kind, ("hexagon-open", style.BROWN, 13, shown(kind)))
+        where = np.array(list(by_bus), dtype=np.int64)
+        fig.add_trace(
+            draw(
+                x=style.light(at.x[where]),
+                y=style.light(at.y[where]),
+                mode="markers",
+                name=label,
+                hoverinfo="skip",
+                marker={
+                    "symbol": symbol,
+                    "size": size * shrink,
+                    "color": colour,
+                    "line": {"width": 1.6, "color": colour},
+                },
+            )
+        )
+
+
+def _add_slider(fig: go.Figure, view: View, v: FloatArray, rings: FloatArray, chosen: int) -> None:
+    """A slider that recolours the buses; with very many buses it offers every second, third, ... step."""
+    n = v.shape[1]
+    every = max(1, int(np.ceil(v.size / SLIDER_CELLS)))
+    steps = sorted({*range(0, n, every), chosen})
+    roles = [trace.meta for trace in fig.data]
+    traces = [roles.index("buses"), roles.index("outside")]
+    entries = []
+    for k in steps:
+        change: dict[str, Any] = {"marker.color": [v[:, k].round(4).tolist(), style.OUTSIDE]}
+        if len(rings):
+            change["marker.size"] = [_marker_size(len(v)), rings[:, k].tolist()]
+        entries.append({"label": view.stamps[k], "method": "restyle", "args": [change, traces]})
+    fig.update_layout(
+        sliders=[
+            {
+                "active": steps.index(chosen),
+                "currentvalue": {"prefix": "", "font": {"size": 14}},
+                "pad": {"t": 10, "l": 10, "r": 10},
+                "steps": entries,
+            }
+        ],
+        margin={"l": 12, "r": 12, "t": 40, "b": 70},
+    )
+
+
+def voltage_distance(result: Result, *, step: int | None = None, band: bool = True) -> go.Figure:
+    """Voltage of every conductor against the distance from the source, along the tree.
+
+    Args:
+        result: the result.
+        step: the step; None: the one with the voltage nearest to, or furthest beyond, a limit.
+        band: grey bars from the lowest to the highest voltage of each node over the horizon.
+    """
+    return distance_figure(View(result), step=step, band=band)
+
+
+def distance_figure(view: View, *, step: int | None = None, band: bool = True) -> go.Figure:
+    """`voltage_distance` of a view; traces say in ``meta`` which nodes they join, for the report."""
+    import plotly.graph_objects as go
+
+    volts, chosen = view.voltages, view.step_of(step)
+    far, unit = view.distance
+    draw = go.Scattergl if len(volts.bus) > VECTOR_POINTS else go.Scatter
+    fig = style.figure(height=460)
+    x_node = far[volts.bus]
+    if band and volts.v_pu.shape[1] > 1:
+        low, high = _extremes(volts.v_pu)
+        pairs = np.arange(len(volts.bus)).repeat(2).reshape(-1, 2)
+        ends = np.stack([low, high, np.full(len(low), np.nan)], axis=1).reshape(-1)
+        line = {"color": "#cfd6dd", "width": 3 if len(low) < 1000 else 1.5}
+        fig.add_trace(
+            draw(
+                x=segments(x_node, pairs),
+                y=style.light(ends),
+                mode="lines",
+                line=line,
+                name="range over the horizon",
+                hoverinfo="skip",
+            )
+        )
+    several = len(set(volts.conductor.tolist())) > 1
+    for conductor in sorted(set(volts.conductor.tolist())):
+        own = np.flatnonzero(volts.conductor == conductor)
+        pairs = distance_pairs(view, own)
+        label = style.CONDUCTOR_NAMES.get(conductor, f"conductor {conductor}") if several else "voltage"
+        colour = style.CONDUCTORS.get(conductor, style.MUTED) if several else style.BLUE
+        names = [f"{shown(view.names[b])}" + (f".{conductor}" if several else "") for b in volts.bus[own].tolist()]
+        texts = np.array(names, dtype=object)
+        place = {int(k): i for i, k in enumerate(own)}
+        hover = [texts[place[int(b)]] for b in pairs[:, 1]]
+        fig.add_trace(
+            draw(
+                x=segments(x_node, pairs),
+                y=segments(volts.v_pu[:, chosen], pairs),
+                mode="lines+markers",
+                line={"color": colour, "width": 1.4},
+                marker={"size": 4 if len(own) < 1000 else 2.5, "color": colour},
+                name=label,
+                meta=f"conductor {conductor}",
+                text=np.repeat(np.array(hover, dtype=object), 3).tolist(),
+                hovertemplate=f"bus %{{text}}<br>%{{x:.3~f}} {unit}<br><b>%{{y:.4f}} pu</b><extra></extra>",
+            )
+        )
+    style.limit_lines(fig, *volts.limits)
+    title = "distance from the source, km" if unit == "km" else "distance from the source, number of branches"
+    fig.update_xaxes(title=style.titled(title), rangemode="tozero")
+    fig.update_yaxes(title=style.titled("voltage, pu"), tickformat=".3f")
+    return fig
+
+
+def distance_pairs(view: View, own: IntArray) -> IntArray:
+    """For some nodes the pair (node upstream, node); a source is joined to itself."""
+    up = view.upstream[own]
+    return np.stack([np.where(up < 0, own, up), own], axis=1)
+
+
+def _extremes(v: FloatArray) -> tuple[FloatArray, FloatArray]:
+    return np.nanmin(np.nan_to_num(v, nan=np.inf), axis=1), np.nanmax(np.nan_to_num(v, nan=-np.inf), axis=1)
+
+
+def voltage_heatmap(result: Result) -> go.Figure:
+    """Bus by time: the voltage of each bus's conductor nearest to a limit; buses in order of distance."""
+    return heatmap_figure(View(result))
+
+
+def heatmap_figure(view: View, *, filled: bool = True) -> go.Figure:
+    """`voltage_heatmap` of a view; ``filled=False`` leaves the values to the report."""
+    import plotly.graph_objects as go
+
+    volts = view.voltages
+    bus, v, _ = volts.worst
+    order = heatmap_order(view, bus)
+    low, high = colour_range(volts)
+    fig = style.figure(height=min(760, max(320, 60 + 3 * len(bus))), legend=False)
+    names = [shown(view.names[k]) for k in bus[order].tolist()]
+    fig.add_trace(
+        go.Heatmap(
+            x=view.edges,
+            y=names,
+            z=style.light(v[order]) if filled else None,
+            zmin=low,
+            zmax=high,
+            colorscale=style.VOLTAGE_SCALE,
+            hovertemplate="bus %{y}<br>%{x}<br><b>%{z:.4f} pu</b><extra></extra>",
+            colorbar={"title": {"text": "voltage, pu", "side": "right"}, "thickness": 14, "outlinewidth": 0},
+            meta="heatmap",
+        )
+    )
+    name_rows(fig, [view.names[k] for k in bus[order].tolist()])
+    fig.update_xaxes(title=style.titled(view.time_title))
+    fig.update_yaxes(title=style.titled("bus, nearest to the source on top"))
+    return fig
+
+
+def heatmap_order(view: View, bus: IntArray) -> IntArray:
+    """The order of rows, nearest to the source first."""
+    return np.asarray(np.argsort(np.nan_to_num(view.distance[0][bus], nan=np.inf), kind="stable"))
+
+
+def name_rows(fig: go.Figure, names: list[str]) -> None:
+    """Names of some rows of a heat map as ticks: as many as can be read."""
+    at = np.unique(np.linspace(0, len(names) - 1, min(len(names), 24)).round().astype(int)).tolist()
+    ticks = [short(names[k]) for k in at]
+    fig.update_yaxes(
+        type="category", autorange="reversed", tickmode="array", tickvals=at, ticktext=ticks, showgrid=False
+    )
+
+
+__all__ = ["feeder_map", "voltage_distance", "voltage_heatmap"]
