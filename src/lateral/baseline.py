@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lateral.case import Case
-from lateral.devices import PV, Capacitor, Load
+from lateral.devices import PV, Battery, Capacitor, Load
 from lateral.devices.base import ShuntDevice
 from lateral.errors import OptionError, did_you_mean
 from lateral.network.admittance import NodeIndex, Triplets, capacitor_admittance
@@ -226,6 +226,8 @@ class _Ports:
             model = PORT_MODELS.index(device.model)
             shares = (*device.zip_p, *device.zip_q, device.cvr_p, device.cvr_q)
             edges = (device.v_min_pu, device.v_max_pu, device.v_low_pu, device.zip_v_cut_pu)
+        elif isinstance(device, PV | Battery):
+            edges = (device.v_min_pu, device.v_max_pu, 0.0, 0.0)
         at = self.index.position
         for a, b in ports:
             if a == 0:

@@ -184,7 +184,8 @@ def test_baseline_follows_the_power_factor() -> None:
     pv = PV(name="p", bus="b", p_rated_kw=100, s_max_kva=100, q_control="power_factor", power_factor=-0.8)
     cut = PV(name="c", bus="b", p_rated_kw=100, s_max_kva=50, curtailable=True)
     d = Dispatch.baseline(case.with_(devices=(case.sources[0], pv, cut)))
-    assert d.q("pv.p") == pytest.approx(np.full(3, -75.0))
+    assert d.p("pv.p") == pytest.approx(np.full(3, 80.0))  # clipped at its power factor
+    assert d.q("pv.p") == pytest.approx(np.full(3, -60.0))
     assert d.p("pv.c") == pytest.approx(np.full(3, 50.0))
 
 

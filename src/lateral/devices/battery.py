@@ -16,7 +16,10 @@ from lateral.program import Affine
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Battery(ShuntDevice):
-    """A battery. No binary keeps charge and discharge apart: a loss term in the objective does, and the result certifies it."""
+    """A battery.
+
+    No binary keeps charge and discharge apart: a loss term in the objective does, and the result certifies it.
+    """
 
     kind: ClassVar[str] = "battery"
     table: ClassVar[str] = "batteries"
@@ -41,6 +44,18 @@ class Battery(ShuntDevice):
     )
     v_rated_kv: float | None = spec(
         "Rated voltage across one port; absent: the bus base.", unit="kV", default=None, above=0.0
+    )
+    v_min_pu: float = spec(
+        "Below this voltage (on v_rated_kv) the inverter is an impedance, in power flow and replay.",
+        unit="pu",
+        default=0.1,
+        minimum=0.0,
+    )
+    v_max_pu: float = spec(
+        "Above this voltage the inverter is an impedance, in power flow and replay.",
+        unit="pu",
+        default=2.0,
+        above=0.0,
     )
 
     @classmethod
@@ -157,8 +172,8 @@ class Battery(ShuntDevice):
                 [net.take(disc), q.take(disc)],
                 Affine.constant(np.repeat(s_sq, t_count, axis=1)),
                 Affine.constant(np.ones((len(disc), t_count))),
-                unit="kVA^2",
-                to_unit=kva**2,
+                unit="kVA",
+                to_unit=kva,
                 scale=np.maximum(s_sq, 1e-18),
             )
         lost = charge * (1.0 - eta_c) + discharge * (1.0 / eta_d - 1.0)

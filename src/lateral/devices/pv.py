@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lateral.devices.base import DeviceContext, ShuntDevice, column
+from lateral.devices.base import DeviceContext, DevicePorts, ShuntDevice, column
 from lateral.network.schema import FloatArray, spec
 from lateral.program import Affine
+from lateral.program.ports import Ports
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PV(ShuntDevice):
-    """A PV system. The sun offers ``p_rated_kw * profile``; the inverter may curtail and may give or take reactive power."""
+    """A PV system. The sun offers ``p_rated_kw * profile``; the inverter may curtail, and give or take kvar."""
 
     kind: ClassVar[str] = "pv"
     table: ClassVar[str] = "pvs"
@@ -46,6 +48,18 @@ class PV(ShuntDevice):
     v_rated_kv: float | None = spec(
         "Rated voltage across one port; absent: the bus base.", unit="kV", default=None, above=0.0
     )
+    v_min_pu: float = spec(
+        "Below this voltage (on v_rated_kv) the inverter is an impedance, in power flow and replay.",
+        unit="pu",
+        default=0.1,
+        minimum=0.0,
+    )
+    v_max_pu: float = spec(
+        "Above this voltage the inverter is an impedance, in power flow and replay.",
+        unit="pu",
+        default=2.0,
+        above=0.0,
+    )
 
     @classmethod
     def declare(cls, group: Sequence[Self], ctx: DeviceContext) -> None:
@@ -58,13 +72,19 @@ class PV(ShuntDevice):
                 p^2 + q^2 <= s_max^2            disc
                 |q| <= sqrt(s_max^2 - p_rated^2)   box
 
-        With p fixed the disc is the bound ``|q| <= sqrt(s_max^2 - p(t)^2)``. What exceeds s_max is clipped.
+        With p fixed the disc is the bound ``|q| <= sqrt(s_max^2 - p(t)^2)``. What exceeds s_max is clipped, at the
+        power factor where one is held. Where the formulation's operating point lies outside
+        ``v_min_pu ... v_max_pu``, a PV system without any decision is the impedance that OpenDSS makes of it there::
+
+            p (|V| / (v_edge V_rated))^2,    q likewise
+
+        One that decides stays constant power in the program; power flow and replay have the impedance.
         """
         builder, kva = ctx.builder, ctx.base.total_kva
         names = [d.name for d in group]
         offered = np.array([d.p_rated_kw * ctx.multiplier(d.profile) for d in group])
         s = column(group, "s_max_kva")
-        available = builder.data("pv.p_available_kw", names, np.minimum(offered, s), unit="kW") / kva
+        available = builder.data("pv.p_available_kw", names, np.minimum(offered, cls._most(group)), unit="kW") / kva
         q_max = builder.data("pv.q_max_kvar", names, cls._q_max(group, offered), unit="kvar") / kva
         scale = np.maximum(s, 1e-9) / kva
 
@@ -122,13 +142,31 @@ class PV(ShuntDevice):
                 [p.take(disc), q.take(disc)],
                 Affine.constant(np.repeat(s_sq, ctx.n_steps, axis=1)),
                 Affine.constant(np.ones((len(disc), ctx.n_steps))),
-                unit="kVA^2",
-                to_unit=kva**2,
+                unit="kVA",
+                to_unit=kva,
                 scale=np.maximum(s_sq, 1e-18),
             )
         builder.output("pv", "q_injected", names, q, unit="kvar", to_unit=kva)
         where = ctx.ports(group)
-        ctx.net.inject(where.ports, where.spread(p), where.spread(q))
+        p_port, q_port = where.spread(p), where.spread(q)
+        factor = _impedance_outside(group, where, ctx, free | decides)
+        outside = np.flatnonzero(np.any(factor > 0.0, axis=1))
+        if not len(outside):
+            ctx.net.inject(where.ports, p_port, q_port)
+        else:
+            inside = (factor == 0.0).astype(float)
+            ctx.net.inject(where.ports, p_port * inside, q_port * inside)
+            sub = Ports(where.ports.a[outside], where.ports.b[outside])
+            square = ctx.net.power_of_v(sub, np.full(len(outside), 2.0)) * factor[outside]
+            ctx.net.inject(
+                sub, square.times_parameter(p_port.take(outside)), square.times_parameter(q_port.take(outside))
+            )
+
+    @classmethod
+    def _most(cls, group: Sequence[Self]) -> FloatArray:
+        """Largest active power, kW, shape (n, 1): the rating, times the power factor where one is held."""
+        held = [abs(d.power_factor) if d.q_control == "power_factor" and d.power_factor else 1.0 for d in group]
+        return np.asarray(column(group, "s_max_kva") * np.array(held).reshape(-1, 1))
 
     @classmethod
     def _q_max(cls, group: Sequence[Self], offered: FloatArray) -> FloatArray:
@@ -159,3 +197,20 @@ class PV(ShuntDevice):
             profiles[name] = power / pv.p_rated_kw if pv.p_rated_kw else np.zeros(n_steps)
             out.append(dataclasses.replace(pv, profile=name))
         return out
+
+
+def _impedance_outside(
+    group: Sequence[PV], where: DevicePorts, ctx: DeviceContext, decides: NDArray[np.bool_]
+) -> FloatArray:
+    """What multiplies |V|^2 at ports outside of the band, shape (ports, T); 0 inside and where something is decided."""
+    owner, ports = where.owner, where.ports
+    base = ctx.net.base_kv(ports.a)
+    rated = np.array([d.v_rated_kv or np.nan for d in group])[owner]
+    delta = np.array([d.connection != "wye" for d in group])[owner]
+    rated = np.where(np.isnan(rated), base * np.where(delta, np.sqrt(3.0), 1.0), rated)
+    ratio = (base / rated).reshape(-1, 1)
+    low, high = column(group, "v_min_pu")[owner], column(group, "v_max_pu")[owner]
+    u = ctx.net.reference_v(ports) * ratio
+    edge = np.where(u < low, low, np.where(u > high, high, np.inf))
+    edge = np.where(decides[owner].reshape(-1, 1), np.inf, edge)
+    return np.asarray((ratio / edge) ** 2)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from lateral.baseline import pv_baseline
 from lateral.case import Case
 from lateral.devices import PV, Battery
 from lateral.errors import CaseError, Fault, did_you_mean
@@ -47,7 +47,7 @@ class Dispatch:
         q: dict[str, FloatArray] = {}
         for device in case.devices:
             if isinstance(device, PV):
-                p[device.label], q[device.label] = _pv_baseline(case, device)
+                p[device.label], q[device.label] = pv_baseline(case, device)
             elif isinstance(device, Battery):
                 p[device.label] = np.zeros(case.horizon.n_steps)
                 q[device.label] = np.zeros(case.horizon.n_steps)
@@ -93,15 +93,6 @@ class Dispatch:
     def q(self, label: str) -> FloatArray:
         """Reactive power of one element, kvar, shape (T,); zero when the dispatch has none."""
         return self.q_kvar[label] if label in self.q_kvar else np.zeros_like(self.p_kw[label])
-
-
-def _pv_baseline(case: Case, pv: PV) -> tuple[FloatArray, FloatArray]:
-    offered = pv.p_rated_kw * case.multiplier(pv.profile)
-    if pv.q_control != "power_factor" or abs(pv.power_factor) in (0.0, 1.0):
-        return np.minimum(offered, pv.s_max_kva) if pv.curtailable else offered, np.zeros_like(offered)
-    factor = abs(pv.power_factor)
-    p = np.minimum(offered, pv.s_max_kva * factor) if pv.curtailable else offered
-    return p, p * math.copysign(math.tan(math.acos(factor)), pv.power_factor)
 
 
 __all__ = ["Dispatch"]

@@ -109,7 +109,9 @@ class Winding:
         "Rated voltage: line to line for 2 and 3 phases, across the winding for 1 phase.", unit="kV", above=0.0
     )
     s_rated_kva: float = spec("Rated power, all phases.", unit="kVA", above=0.0)
-    r_percent: float = spec("Resistance of this winding on its own rating.", unit="%", default=0.0, minimum=0.0)
+    r_percent: float = spec(
+        "Resistance of this winding on the rating of winding 1, as in OpenDSS.", unit="%", default=0.0, minimum=0.0
+    )
     tap: float = spec("Tap: the ratio of actual to rated turns.", unit="pu", default=1.0, above=0.0)
     r_neutral_ohm: float = spec("Neutral-to-ground resistance; negative: isolated neutral.", unit="ohm", default=-1.0)
     x_neutral_ohm: float = spec("Neutral-to-ground reactance.", unit="ohm", default=0.0)

@@ -659,8 +659,8 @@ class _Writer:
         name = self.name(d.label, "Load", f"{kind}_{d.name}")
         shape = self.shape(("dispatch", d.label), name, 0.0 - p, 0.0 - q, actual=True)
         return (
-            f"New Load.{name} {self.connected(d)} kw={num(0.0 - p[0])} kvar={num(0.0 - q[0])} model=1 vminpu=0.1 "
-            f"vmaxpu=2 vlowpu=0 daily={shape}"
+            f"New Load.{name} {self.connected(d)} kw={num(0.0 - p[0])} kvar={num(0.0 - q[0])} model=1 "
+            f"{_window(d)} vlowpu=0 daily={shape}"
         )
 
     def pv(self, d: PV) -> None:
@@ -675,7 +675,7 @@ class _Writer:
         name = self.name(d.label, "PVSystem", d.name)
         text = (
             f"New PVSystem.{name} {self.connected(d)} kva={num(d.s_max_kva * self.share)} "
-            f"pmpp={num(d.p_rated_kw * self.share)} irradiance=1 %cutin=0 %cutout=0 vminpu=0.1 vmaxpu=2 "
+            f"pmpp={num(d.p_rated_kw * self.share)} irradiance=1 %cutin=0 %cutout=0 {_window(d)} "
         )
         if d.q_control == "power_factor":
             text += f"pf={num(d.power_factor)}"
@@ -698,7 +698,7 @@ class _Writer:
             f"%effcharge={num(100.0 * d.eta_charge)} %effdischarge={num(100.0 * d.eta_discharge)} "
             f"%charge={num(100.0 * d.p_charge_max_kw / rated if rated else 100.0)} "
             f"%discharge={num(100.0 * d.p_discharge_max_kw / rated if rated else 100.0)} "
-            f"%idlingkw=0 %cutin=0 %cutout=0 vminpu=0.1 vmaxpu=2 kvar={num(q[0] * self.share)} dispmode=follow"
+            f"%idlingkw=0 %cutin=0 %cutout=0 {_window(d)} kvar={num(q[0] * self.share)} dispmode=follow"
         )
         if rated > 0.0:
             shape = self.shape(("dispatch", d.label), f"battery_{d.name}", p / rated, None, actual=False)
@@ -737,6 +737,10 @@ def _circulant(z: ComplexArray) -> bool:
 
 def _balanced(angles: tuple[float, ...]) -> bool:
     return all(abs((angles[0] - 120.0 * k - a + 180.0) % 360.0 - 180.0) < 1e-9 for k, a in enumerate(angles))
+
+
+def _window(d: PV | Battery) -> str:
+    return f"vminpu={num(d.v_min_pu)} vmaxpu={num(d.v_max_pu)}"
 
 
 def _bad(element: Element, found: str) -> Fault:

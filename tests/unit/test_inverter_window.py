@@ -1,0 +1,112 @@
+"""Inverters outside of their voltage window are impedances, in power flow, in OpenDSS and in the linear model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lateral.baseline import power_flow, pv_baseline
+from lateral.case import Case
+from lateral.devices import PV, Battery, Load, Source
+from lateral.io.dispatch import Dispatch
+from lateral.network.feeder import Bus, Feeder, Line
+from lateral.network.horizon import Horizon
+from lateral.opf import build
+from lateral.replay import replay
+
+ABC = (1, 2, 3)
+KV = 2.4
+Z = np.array([[0.4, 0.1, 0.1], [0.1, 0.42, 0.1], [0.1, 0.1, 0.41]])
+
+
+def two_bus(*devices: Any) -> Case:
+    feeder = Feeder(
+        buses=tuple(Bus(name=n, conductors=ABC, v_base_kv=KV) for n in "ab"),
+        lines=(Line(name="l", bus_from="a", bus_to="b", conductors_from=ABC, conductors_to=ABC, r_ohm=Z, x_ohm=2 * Z),),
+    )
+    source = Source(
+        name="s",
+        bus="a",
+        conductors=ABC,
+        angle_deg=(0.0, -120.0, 120.0),
+        v_pu=1.04,
+        r_ohm=np.zeros((3, 3)),
+        x_ohm=np.zeros((3, 3)),
+    )
+    load = Load(name="d", bus="b", terminals=(1, 2, 3, 0), p_kw=200.0, q_kvar=60.0)
+    return Case(name="window", feeder=feeder, devices=(source, load, *devices), horizon=Horizon.regular(1))
+
+
+def pv(**changes: Any) -> PV:
+    fields: dict[str, Any] = {
+        "name": "p",
+        "bus": "b",
+        "terminals": (1, 2, 3, 0),
+        "p_rated_kw": 300.0,
+        "s_max_kva": 400.0,
+        "q_control": "power_factor",
+        "power_factor": 0.95,
+    }
+    return PV(**(fields | changes))
+
+
+WINDOWS = {
+    "inside": {"v_min_pu": 0.9, "v_max_pu": 1.1},
+    "above": {"v_min_pu": 0.9, "v_max_pu": 1.0},
+    "below": {"v_min_pu": 1.3, "v_max_pu": 1.5},
+    "delta above": {"v_max_pu": 1.01, "terminals": ABC, "connection": "delta"},
+    "other rating": {"v_max_pu": 1.1, "v_rated_kv": 2.2},
+    "one phase": {"v_max_pu": 1.02, "terminals": (2, 0)},
+}
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_power_flow_replay_and_linear_model_agree(window: str) -> None:
+    case = two_bus(pv(**WINDOWS[window]))
+    flow = power_flow(case)
+    assert flow.all_converged
+    other = power_flow(
+        case.with_(devices=(*case.devices[:2], pv(**WINDOWS[window] | {"v_min_pu": 0.1, "v_max_pu": 2.0})))
+    )
+    moved = np.abs(flow.v_pu - other.v_pu).max()
+    assert (moved < 1e-12) if window == "inside" else (moved > 1e-4)
+    again = replay(case)
+    at = [again.nodes.index(n) for n in flow.index.nodes]
+    assert np.abs(again.v[at, 0] - flow.v_pu[:, 0]).max() < 1e-7
+    linear = build(case, "lindist3flow", limits="none", loss_term=False, check=False).solve()
+    vmag = linear.dataset["bus.vmag"]
+    found = np.array([float(vmag.sel(bus=f"{b}.{c}")[0]) for b, c in flow.index.nodes])
+    assert np.abs(found - flow.vmag_pu[:, 0]).max() < 1e-7
+
+
+def test_battery() -> None:
+    fields: dict[str, Any] = {
+        "name": "x",
+        "bus": "b",
+        "terminals": (1, 2, 3, 0),
+        "p_charge_max_kw": 200.0,
+        "p_discharge_max_kw": 200.0,
+        "s_max_kva": 250.0,
+        "energy_kwh": 800.0,
+    }
+    p, q = np.array([[-150.0]]), np.array([[30.0]])
+    case = two_bus(Battery(**fields, v_max_pu=0.98))
+    flow = power_flow(case, dispatch={"battery": (p, q)})
+    assert np.abs(flow.v - power_flow(two_bus(Battery(**fields)), dispatch={"battery": (p, q)}).v).max() > 1.0
+    again = replay(case, Dispatch(p_kw={"battery.x": p[0]}, q_kvar={"battery.x": q[0]}))
+    at = [again.nodes.index(n) for n in flow.index.nodes]
+    assert np.abs(again.v[at, 0] - flow.v_pu[:, 0]).max() < 1e-7
+
+
+@pytest.mark.parametrize(("control", "p", "q"), [("none", 250.0, 0.0), ("power_factor", 200.0, -150.0)])
+def test_more_sun_than_inverter_is_clipped_everywhere(control: str, p: float, q: float) -> None:
+    unit = pv(s_max_kva=250.0, q_control=control, power_factor=-0.8)
+    case = two_bus(unit)
+    assert [x[0] for x in pv_baseline(case, unit)] == pytest.approx([p, q])
+    d = Dispatch.baseline(case)
+    assert (d.p("pv.p")[0], d.q("pv.p")[0]) == pytest.approx((p, q))
+    result = build(case, "lindist3flow", limits="none", loss_term=False, check=False).solve()
+    assert float(result.dataset["pv.p_injected"][0, 0]) == pytest.approx(p)
+    assert float(result.dataset["pv.q_injected"][0, 0]) == pytest.approx(q)
