@@ -266,23 +266,44 @@ class Result:
     def relaxation_gap(self) -> FloatArray | None:
         """``r (l - (P^2 + Q^2) / w)`` of every leg and step, pu, shape (K, T): losses that do not exist; None when the
         formulation has no current variable."""
-        for block in self.program.product_blocks:
-            if block.name == "branch.current":
-                rows = self.program.products
-                h = rows.value(self.solution.x)[block.cells]
-                w = (rows.v @ self.solution.x + rows.v0)[block.cells]
-                r = np.zeros(self.network.n_legs)
-                own = self.network.z_row == self.network.z_col
-                r[self.network.z_row[own]] = self.network.z_val[own].real
-                shape = (len(block.elements), block.n_steps)
-                return np.asarray(r.reshape(-1, 1) * (-h / w).reshape(shape))
-        return None
+        rows = self._current_rows("branch.current")
+        if not rows:
+            return None
+        r = np.zeros(self.network.n_legs)
+        own = self.network.z_row == self.network.z_col
+        r[self.network.z_row[own]] = self.network.z_val[own].real
+        return np.asarray(r.reshape(-1, 1) * rows[0][1])
 
-    @property
+    def _current_rows(self, name: str) -> list[tuple[Block, FloatArray]]:
+        """``l - (P^2 + Q^2) / w`` of the product rows of a name, pu, block by block, each of shape (n, T)."""
+        out = []
+        rows, x = self.program.products, self.solution.x
+        for block in self.program.product_blocks:
+            if block.name == name:
+                h = rows.value(x)[block.cells]
+                w = (rows.v @ x + rows.v0)[block.cells]
+                out.append((block, np.asarray((-h / w).reshape(len(block.elements), block.n_steps))))
+        return out
+
+    @cached_property
     def max_relaxation_gap(self) -> float:
-        """Largest relaxation gap, pu; 0 where nothing is relaxed."""
-        gap = self.relaxation_gap
-        return 0.0 if gap is None else float(np.abs(gap).max(initial=0.0))
+        """Largest ``|z| (l - (P^2 + Q^2) / w)`` over legs and source impedances, pu; 0 where nothing is relaxed.
+
+        Never less than ``r (l - ...)``: a reactance can hold losses that do not exist as well, and lower a voltage.
+        """
+        sizes = [0.0]
+        z = np.zeros(self.network.n_legs)
+        own = self.network.z_row == self.network.z_col
+        z[self.network.z_row[own]] = np.abs(self.network.z_val[own])
+        for _, excess in self._current_rows("branch.current"):
+            sizes.append(float(np.abs(z.reshape(-1, 1) * excess).max(initial=0.0)))
+        behind = {s.name: s for s in self.case.sources}
+        for block, excess in self._current_rows("source.current"):
+            source = behind[block.elements[0].rsplit(".", 1)[0]]
+            z_base = self.case.base.z_ohm(self.case.feeder.bus[source.bus].v_base_kv)
+            size = float(np.hypot(source.r_ohm[0, 0], source.x_ohm[0, 0])) / z_base
+            sizes.append(float(np.abs(size * excess).max(initial=0.0)))
+        return max(sizes)
 
     @property
     def relaxation_gap_share(self) -> float:
