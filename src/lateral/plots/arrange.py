@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,10 @@ from lateral.case import Case
 from lateral.network.feeder import Feeder
 from lateral.network.schema import FloatArray, IntArray
 from lateral.network.topology import Tree, spanning_tree
+
+BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
+#: Lowest or highest line of a subtree at every depth, deepest first, by its root.
+Outlines = dict[int, list[float]]
 
 #: With fewer known coordinates than this share, all buses are placed as a tree.
 KNOWN_SHARE = 0.5
@@ -66,14 +71,12 @@ def places(case: Case, tree: Tree) -> Places:
     known = np.isfinite(x) & np.isfinite(y)
     if not buses or known.mean() < KNOWN_SHARE or not (np.ptp(x[known]) or np.ptp(y[known])):
         x, y = tidy_tree([b.name for b in buses], tree)
-        return Places(x, y, True, 0)
+        return Places(x, y, drawn=True, n_filled=0)
     _fill(case.feeder, tree, x, y, known)
-    return Places(x, y, False, int((~known).sum()))
+    return Places(x, y, drawn=False, n_filled=int((~known).sum()))
 
 
-def _fill(
-    feeder: Feeder, tree: Tree, x: FloatArray, y: FloatArray, known: np.ndarray[tuple[int], np.dtype[np.bool_]]
-) -> None:
+def _fill(feeder: Feeder, tree: Tree, x: FloatArray, y: FloatArray, known: BoolArray) -> None:
     """Give buses without coordinates those of the nearest bus towards the source, else of one further out."""
     at = {b.name: k for k, b in enumerate(feeder.buses)}
     have = known.copy()
@@ -110,8 +113,8 @@ def tidy_tree(names: Sequence[str], tree: Tree) -> tuple[FloatArray, FloatArray]
             children.setdefault(int(parent[k]), []).append(k)
     height = np.zeros(len(names), dtype=np.int64)
     offset = np.zeros(len(names))
-    top: dict[int, list[float]] = {}  # outlines, deepest level first, relative to the root of the subtree
-    low: dict[int, list[float]] = {}
+    top: Outlines = {}  # relative to the root of each subtree
+    low: Outlines = {}
     for k in reversed(order):
         below = sorted(children.get(k, []), key=lambda c: -int(height[c]))
         if not below:
@@ -142,12 +145,7 @@ def _attach(up: list[float], low: list[float], child_up: list[float], child_low:
 
 
 def _positions(
-    order: list[int],
-    parent: IntArray,
-    offset: FloatArray,
-    top: dict[int, list[float]],
-    low: dict[int, list[float]],
-    n: int,
+    order: list[int], parent: IntArray, offset: FloatArray, top: Outlines, low: Outlines, n: int
 ) -> tuple[FloatArray, FloatArray]:
     x, y = np.full(n, np.nan), np.full(n, np.nan)
     floor = 0.0

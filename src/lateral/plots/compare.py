@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lateral.errors import OptionError
-from lateral.network.schema import FloatArray
+from lateral.network.schema import FloatArray, IntArray
 from lateral.plots import style
 from lateral.plots.data import View, short, shown
 from lateral.replay import Replay
@@ -46,16 +46,21 @@ def replay_errors(result: Result) -> go.Figure:
     both = np.isfinite(theirs)
     error = np.where(both, ours - theirs, np.nan)
     titles = ("modelled against replayed", "difference of all voltages", "difference over time")
-    grid = make_subplots(rows=1, cols=3, subplot_titles=titles, horizontal_spacing=0.09)
-    fig = style.figure(height=380, legend=False)
-    fig = go.Figure(grid).update_layout(fig.layout.to_plotly_json() | grid.layout.to_plotly_json())
+    fig = make_subplots(
+        rows=1, cols=3, subplot_titles=titles, horizontal_spacing=0.09, figure=style.figure(height=380, legend=False)
+    )
     style.style_axes(fig)
     x, y = theirs[both], ours[both]
     at = _choice(np.abs(y - x))
     low, high = (float(min(x.min(), y.min())), float(max(x.max(), y.max()))) if len(x) else (0.95, 1.05)
     fig.add_trace(
         go.Scatter(
-            x=[low, high], y=[low, high], mode="lines", line={"color": style.MUTED, "width": 1}, hoverinfo="skip"
+            x=[low, high],
+            y=[low, high],
+            mode="lines",
+            line={"color": style.MUTED, "width": 1},
+            hoverinfo="skip",
+            showlegend=False,
         ),
         row=1,
         col=1,
@@ -65,6 +70,7 @@ def replay_errors(result: Result) -> go.Figure:
             x=style.light(x[at]),
             y=style.light(y[at]),
             mode="markers",
+            showlegend=False,
             marker={"size": 4, "color": style.BLUE, "opacity": 0.5},
             hovertemplate="replayed %{x:.5f} pu<br>modelled %{y:.5f} pu<extra></extra>",
         ),
@@ -77,6 +83,7 @@ def replay_errors(result: Result) -> go.Figure:
             x=style.light((edges[:-1] + edges[1:]) / 2),
             y=counts.tolist(),
             width=float(edges[1] - edges[0]),
+            showlegend=False,
             marker={"color": style.BLUE, "line": {"width": 0}},
             hovertemplate="%{x:.2e} pu: %{y} voltages<extra></extra>",
         ),
@@ -116,12 +123,12 @@ def replay_errors(result: Result) -> go.Figure:
     return fig
 
 
-def _choice(error: FloatArray) -> FloatArray:
+def _choice(error: FloatArray) -> IntArray:
     if len(error) <= SCATTER_POINTS:
         return np.arange(len(error))
     largest = np.argpartition(error, -SCATTER_POINTS // 4)[-SCATTER_POINTS // 4 :]
     even = np.linspace(0, len(error) - 1, SCATTER_POINTS - len(largest)).astype(int)
-    return np.unique(np.concatenate([largest, even]))
+    return np.asarray(np.unique(np.concatenate([largest, even])))
 
 
 def loading(result: Result, *, top: int = 20) -> go.Figure:
@@ -168,8 +175,14 @@ def baseline_vs_optimum(result: Result) -> go.Figure:
 
     view = View(result)
     titles = ("lowest and highest voltage", "power from the grid")
-    grid = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.1, subplot_titles=titles)
-    fig = go.Figure(grid).update_layout(style.figure(height=560).layout.to_plotly_json() | grid.layout.to_plotly_json())
+    fig = make_subplots(
+        rows=2,
+        cols=1,
+        shared_xaxes=True,
+        vertical_spacing=0.1,
+        subplot_titles=titles,
+        figure=style.figure(height=560),
+    )
     style.style_axes(fig)
     cases = [("without control", view.baseline, np.asarray(result.baseline.source_kva.real), style.ORANGE, "dash")]
     if result.has_values:

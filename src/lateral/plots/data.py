@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,10 +12,8 @@ import pandas as pd
 from lateral.errors import OptionError
 from lateral.network.schema import FloatArray, IntArray
 from lateral.network.topology import Tree
-from lateral.plots.arrange import Places, distances, places, tree_of
-from lateral.results.result import Result
-
-BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
+from lateral.plots.arrange import BoolArray, Places, distances, places, tree_of
+from lateral.results.result import VIOLATION_TOLERANCE_PU, Result
 
 #: Limits that are used to say which of two voltages is worse where a bus has none, pu.
 NOMINAL_LIMITS_PU = (0.95, 1.05)
@@ -67,11 +64,9 @@ class Voltages:
     @cached_property
     def outside(self) -> BoolArray:
         """Whether a voltage is outside its limits by more than the tolerance of `Result.violations`, (n, T)."""
-        from lateral.results.result import VIOLATION_TOLERANCE_PU as tolerance
-
         with np.errstate(invalid="ignore"):
-            under = self.v_pu < self.low_pu[:, None] - tolerance
-            return np.asarray(under | (self.v_pu > self.high_pu[:, None] + tolerance))
+            under = self.v_pu < self.low_pu[:, None] - VIOLATION_TOLERANCE_PU
+            return np.asarray(under | (self.v_pu > self.high_pu[:, None] + VIOLATION_TOLERANCE_PU))
 
     @cached_property
     def limits(self) -> tuple[float, float]:

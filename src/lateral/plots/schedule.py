@@ -127,7 +127,7 @@ def dispatch_stack(result: Result) -> go.Figure:
 
 
 def soc(result: Result) -> go.Figure:
-    """State of charge at the ends of the steps; with many batteries all together and the band that half of them keep to."""
+    """State of charge at the ends of the steps; many batteries together, with bands of what single ones do."""
     import plotly.graph_objects as go
 
     view, case = View(result), result.case
@@ -208,7 +208,7 @@ def bus_prices(view: View) -> tuple[list[str], FloatArray, str]:
     result = view.result
     need_schedule(result)
     price = result.dual("bus.p_balance")
-    nodes = [node for node in result.network.nodes]
+    nodes = result.network.nodes
     bus = np.array([view.index[b] for b, _ in nodes], dtype=np.int64)
     kept, place = np.unique(bus, return_inverse=True)
     mean = np.zeros((len(kept), price.shape[1]))
@@ -244,7 +244,7 @@ def dlmp(result: Result) -> go.Figure:
             colorscale=style.PRICE_SCALE,
             hovertemplate=f"bus %{{y}}<br>%{{x}}<br><b>%{{z:.5f}} {unit}</b><extra></extra>",
             colorbar={
-                "title": {"text": f"marginal price, {unit}", "side": "right"},
+                "title": {"text": f"price, {unit}", "side": "right"},
                 "thickness": 14,
                 "outlinewidth": 0,
             },

@@ -45,9 +45,9 @@ def figure(title: str = "", *, height: int = 420, legend: bool = True) -> go.Fig
     """An empty figure in the common look."""
     import plotly.graph_objects as go
 
-    fig = go.Figure()
+    # an empty template: the default one is large, and every figure would carry it
+    fig = go.Figure(layout={"template": {}})
     fig.update_layout(
-        template="none",
         title={"text": title, "x": 0, "xref": "paper", "xanchor": "left", "font": {"size": 16}} if title else None,
         height=height,
         font={"family": FONT, "size": 13, "color": INK},
@@ -114,7 +114,7 @@ def limit_lines(fig: go.Figure, low: float, high: float, *, row: int | None = No
 
 def light(values: FloatArray) -> FloatArray:
     """Values as 32-bit numbers, which figures store in half the space."""
-    return np.asarray(values, dtype=np.float32)  # type: ignore[return-value]
+    return np.asarray(values, dtype=np.float32)
 
 
 def held(values: FloatArray) -> FloatArray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,7 +72,7 @@ def map_figure(view: View, *, step: int | None = None, slider: bool = True) -> g
             text=[about[k] for k in bus.tolist()],
             hovertemplate="%{text}<br><b>%{marker.color:.4f} pu</b><extra></extra>",
             marker={
-                "size": _marker_size(len(bus)),
+                "size": marker_size(len(bus)),
                 "color": v[:, chosen].round(5).tolist(),
                 "colorscale": style.VOLTAGE_SCALE,
                 "cmin": low,
@@ -91,7 +90,7 @@ def map_figure(view: View, *, step: int | None = None, slider: bool = True) -> g
     )
     outside = _outside_by_bus(volts, bus)
     ever = np.flatnonzero(outside.any(axis=1))
-    ring = _marker_size(len(bus)) + 6.0
+    ring = marker_size(len(bus)) + 6.0
     fig.add_trace(
         draw(
             x=at.x[bus[ever]].tolist() or [None],
@@ -138,7 +137,7 @@ def segments(values: FloatArray, pairs: IntArray) -> FloatArray:
     return style.light(np.stack([values[pairs[:, 0]], values[pairs[:, 1]], gap], axis=1).reshape(-1))
 
 
-def _marker_size(n: int) -> float:
+def marker_size(n: int) -> float:
     return 9.0 if n < 300 else 7.0 if n < 1500 else 4.5
 
 
@@ -162,14 +161,14 @@ def _outside_by_bus(volts: Voltages, bus: IntArray) -> np.ndarray[Any, np.dtype[
 def _about(view: View) -> list[str]:
     """A hover text for every bus: its name and what is connected there."""
     case = view.result.case
-    load: Counter[str] = Counter()
+    load: dict[str, float] = {}
     other: dict[str, list[str]] = {}
     for device in case.devices:
         place = getattr(device, "bus", None)
         if place is None:
             continue
         if device.kind == "load":
-            load[place] += getattr(device, "p_kw", 0.0)
+            load[place] = load.get(place, 0.0) + getattr(device, "p_kw", 0.0)
         else:
             other.setdefault(place, []).append(f"{device.kind} {shown(device.name)}")
     out = []
@@ -194,9 +193,9 @@ def _add_devices(fig: go.Figure, view: View, draw: Any) -> None:
         if device.kind != "load" and bus in view.index:
             found.setdefault(device.kind, {}).setdefault(view.index[bus], []).append(shown(device.name))
     shrink = 1.0 if len(view.names) < 1500 else 0.75
-    for kind, by_bus in sorted(
-        found.items(), key=lambda item: list(SYMBOLS).index(item[0]) if item[0] in SYMBOLS else 99
-    ):
+    known = [*(kind for kind in SYMBOLS if kind in found), *sorted(found.keys() - SYMBOLS.keys())]
+    for kind in known:
+        by_bus = found[kind]
         symbol, colour, size, label = SYMBOLS.get(kind, ("hexagon-open", style.BROWN, 13, shown(kind)))
         where = np.array(list(by_bus), dtype=np.int64)
         fig.add_trace(
@@ -227,7 +226,7 @@ def _add_slider(fig: go.Figure, view: View, v: FloatArray, rings: FloatArray, ch
     for k in steps:
         change: dict[str, Any] = {"marker.color": [v[:, k].round(4).tolist(), style.OUTSIDE]}
         if len(rings):
-            change["marker.size"] = [_marker_size(len(v)), rings[:, k].tolist()]
+            change["marker.size"] = [marker_size(len(v)), rings[:, k].tolist()]
         entries.append({"label": view.stamps[k], "method": "restyle", "args": [change, traces]})
     fig.update_layout(
         sliders=[
