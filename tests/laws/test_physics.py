@@ -119,7 +119,7 @@ def test_relaxation_is_tight_in_most_random_cases() -> None:
     @settings(max_examples=12, deadline=None, derandomize=True, database=None)
     @given(balanced_cases(models=("constant_power",), pvs=False))
     def count(case: Case) -> None:
-        tight.append(run(case, "soc").max_relaxation_gap <= 1e-6)
+        tight.append(run(case, "soc").max_relaxation_gap <= 1e-5)
 
     count()
     assert sum(tight) >= 0.9 * len(tight)

@@ -287,9 +287,10 @@ class Result:
 
     @cached_property
     def max_relaxation_gap(self) -> float:
-        """Largest ``|z| (l - (P^2 + Q^2) / w)`` over legs and source impedances, pu; 0 where nothing is relaxed.
+        """Largest ``|z| (l - (P^2 + Q^2) / w)`` over legs, pu; 0 where nothing is relaxed.
 
-        Never less than ``r (l - ...)``: a reactance can hold losses that do not exist as well, and lower a voltage.
+        Never less than ``r (l - ...)``: a reactance can hold losses that do not exist as well. Behind a source's
+        impedance, whose losses nobody pays, what does not exist is a drop of squared voltage: ``|z|^2 (l - ...)``.
         """
         sizes = [0.0]
         z = np.zeros(self.network.n_legs)
@@ -302,7 +303,7 @@ class Result:
             source = behind[block.elements[0].rsplit(".", 1)[0]]
             z_base = self.case.base.z_ohm(self.case.feeder.bus[source.bus].v_base_kv)
             size = float(np.hypot(source.r_ohm[0, 0], source.x_ohm[0, 0])) / z_base
-            sizes.append(float(np.abs(size * excess).max(initial=0.0)))
+            sizes.append(float(np.abs(size**2 * excess).max(initial=0.0)))
         return max(sizes)
 
     @property
