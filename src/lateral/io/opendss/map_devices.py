@@ -129,38 +129,37 @@ def map_loads(build: Build, shapes: Shapes) -> None:
 def map_generators(build: Build, shapes: Shapes) -> None:
     """Generators as loads of negative power: exact for model 1."""
     multiplier = build.setting("genmult") or 1.0
-    for cls in ("generator",):
-        for name, properties, element in build.live(cls):
-            number_of_model = int(number(properties, "model", 1))
-            terminals, connection = terminals_of(properties, element)
-            fixed = text(properties, "status") == "fixed"
-            factor = 1.0 if fixed else multiplier
-            kw, kvar = number(properties, "kw") * factor, number(properties, "kvar") * factor
-            kw, kvar, profile, profile_q = shapes.apply(properties, kw, kvar, follow=not fixed, factor=factor)
-            model = {2: "constant_impedance", 4: "constant_power_fixed_q", 5: "constant_power_fixed_q_impedance"}
-            load = Load(
-                name=f"{cls}_{name}",
-                bus=element.buses[0],
-                terminals=terminals,
-                connection=connection,
-                p_kw=-kw,
-                q_kvar=-kvar,
-                profile=profile,
-                profile_q=profile_q,
-                v_rated_kv=across_kv(number(properties, "kv"), element.phases, delta=connection != "wye"),
-                model=model.get(number_of_model, "constant_power"),
-                v_min_pu=max(number(properties, "vminpu", 0.9), 0.0),
-                v_max_pu=number(properties, "vmaxpu", 1.1) or 1.1,
-                v_low_pu=0.0,
-            )
-            build.devices.append(load)
-            build.mapped(f"{cls}.{name}", load)
-            if number_of_model in (1, 2):
-                reason = "a load of negative power: it cannot be controlled"
-                build.record(f"{cls}.{name}", "approximated", "IMP-010", reason)
-            else:
-                reason = f"generator model {number_of_model} taken as {load.model} at its stated kW and kvar"
-                build.record(f"{cls}.{name}", "approximated", "IMP-011", reason)
+    for name, properties, element in build.live("generator"):
+        number_of_model = int(number(properties, "model", 1))
+        terminals, connection = terminals_of(properties, element)
+        fixed = text(properties, "status") == "fixed"
+        factor = 1.0 if fixed else multiplier
+        kw, kvar = number(properties, "kw") * factor, number(properties, "kvar") * factor
+        kw, kvar, profile, profile_q = shapes.apply(properties, kw, kvar, follow=not fixed, factor=factor)
+        model = {2: "constant_impedance", 4: "constant_power_fixed_q", 5: "constant_power_fixed_q_impedance"}
+        load = Load(
+            name=f"generator_{name}",
+            bus=element.buses[0],
+            terminals=terminals,
+            connection=connection,
+            p_kw=-kw,
+            q_kvar=-kvar,
+            profile=profile,
+            profile_q=profile_q,
+            v_rated_kv=across_kv(number(properties, "kv"), element.phases, delta=connection != "wye"),
+            model=model.get(number_of_model, "constant_power"),
+            v_min_pu=max(number(properties, "vminpu", 0.9), 0.0),
+            v_max_pu=number(properties, "vmaxpu", 1.1) or 1.1,
+            v_low_pu=0.0,
+        )
+        build.devices.append(load)
+        build.mapped(f"generator.{name}", load)
+        if number_of_model in (1, 2):
+            reason = "a load of negative power: it cannot be controlled"
+            build.record(f"generator.{name}", "approximated", "IMP-010", reason)
+        else:
+            reason = f"generator model {number_of_model} taken as {load.model} at its stated kW and kvar"
+            build.record(f"generator.{name}", "approximated", "IMP-011", reason)
     for cls, why in (
         ("indmach012", "induction machines"),
         ("vccs", "voltage-controlled current sources"),
