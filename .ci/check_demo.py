@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 KEYS = (
-    "status status_text formulation problem_class solver objective cost energy_import_kwh losses_kwh n_buses n_steps "
-    "seconds residuals replay case_hash versions"
-).split()
+    *("status", "status_text", "formulation", "problem_class", "solver", "objective", "cost", "energy_import_kwh"),
+    *("losses_kwh", "n_buses", "n_steps", "seconds", "residuals", "replay", "case_hash", "versions"),
+)
 NESTED = {
     "seconds": ("read", "build", "solve", "replay", "total"),
     "residuals": ("max_primal", "max_bound", "max_relaxation_gap", "max_simultaneous_kw", "duality_gap"),

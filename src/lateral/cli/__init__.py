@@ -10,6 +10,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+#: What the shell calls a process that Ctrl-C ended.
+INTERRUPTED = 130
+
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; never raises."""
@@ -19,6 +22,8 @@ def run(arguments: Sequence[str]) -> int:
         from lateral.cli.app import app
 
         code = app(args=list(arguments), prog_name="lateral", standalone_mode=False)
+        if code == INTERRUPTED:  # typer swallows the exception and says nothing
+            return failed(KeyboardInterrupt(), arguments)
     except BaseException as error:  # every way a command can end has its exit code
         return failed(error, arguments)
     return code if isinstance(code, int) else 0

@@ -11,6 +11,7 @@ import pandas as pd
 from lateral.cli.folder import fresh_folder
 from lateral.cli.screen import number, table, to_json
 from lateral.errors import OptionError, did_you_mean
+from lateral.plots.save import save
 from lateral.studies.compare import COLUMNS, comparison_figure
 from lateral.studies.sweep import AXES
 
@@ -70,7 +71,7 @@ def show(frame: pd.DataFrame, title: str) -> None:
 
 
 def write(frame: pd.DataFrame, data: dict[str, Any], title: str, target: Path) -> None:
-    """comparison.json, .csv, .parquet and, for a single case, .html; whole or not at all."""
+    """comparison.json, .csv, .parquet and .html; the folder appears whole or not at all."""
     with fresh_folder(target) as folder:
         (folder / "comparison.json").write_text(to_json(data) + "\n", encoding="utf-8")
         frame.to_csv(folder / "comparison.csv", index=False)
@@ -80,8 +81,7 @@ def write(frame: pd.DataFrame, data: dict[str, Any], title: str, target: Path) -
         if keys:  # one label per bar
             label = frame[[*keys, "formulation"]].astype(str).agg(" ".join, axis=1)
             shown["formulation"] = label
-        page = comparison_figure(shown, title)
-        page.write_html(folder / "comparison.html", include_plotlyjs=True)
+        save(comparison_figure(shown, title), folder / "comparison.html")
 
 
 __all__ = ["parse_sweep", "show", "write"]

@@ -15,6 +15,7 @@ from lateral.devices import Battery
 from lateral.io.opendss import ImportReport
 from lateral.io.opendss.write import write_opendss
 from lateral.opf import dispatch_of
+from lateral.results.store import save
 
 if TYPE_CHECKING:
     from lateral.results.result import Result
@@ -47,7 +48,7 @@ def write_result(
         if not result.has_values:
             return
         schedule(result).to_csv(folder / "schedule.csv", index=False)
-        result.dataset.to_netcdf(folder / "result.nc", engine="h5netcdf")
+        save(result, folder / "result.nc")
         _write_tables(result, folder / "tables")
         write_opendss(result.case, folder / "solved", dispatch=dispatch_of(result))
         try:

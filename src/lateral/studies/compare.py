@@ -21,6 +21,7 @@ from lateral.formulations import Formulation
 from lateral.io.dispatch import Dispatch
 from lateral.objectives import Objective
 from lateral.opf import build, replayed
+from lateral.plots import style
 from lateral.replay import Replay, replay
 from lateral.results.result import Result
 from lateral.solvers import Options
@@ -247,39 +248,49 @@ def comparison_figure(table: pd.DataFrame, title: str) -> go.Figure:
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    shown = table[~table["status"].isin(["declined"])]
+    shown = table[table["status"] != "declined"]
     x = list(shown["formulation"])
     panels = ("cost, $", "losses, kWh", "largest voltage error, pu", "voltage violations in OpenDSS")
-    figure = make_subplots(rows=2, cols=2, subplot_titles=panels, vertical_spacing=0.16, horizontal_spacing=0.1)
+    grid = make_subplots(rows=2, cols=2, subplot_titles=panels, vertical_spacing=0.18, horizontal_spacing=0.1)
+    fig = style.figure(f"{title}: formulations compared", height=680)
+    fig = go.Figure(grid).update_layout(fig.layout.to_plotly_json() | {"annotations": grid.layout.annotations})
+    fig.update_layout({k: v for k, v in grid.layout.to_plotly_json().items() if k.startswith(("xaxis", "yaxis"))})
+    style.style_axes(fig)
     bars = (
-        ("cost", "as modelled", "#4c78a8", 1, 1),
-        ("cost_replay", "in OpenDSS", "#f58518", 1, 1),
-        ("losses_kwh", "as modelled", "#4c78a8", 1, 2),
-        ("losses_replay_kwh", "in OpenDSS", "#f58518", 1, 2),
-        ("max_dv_pu", "voltage error", "#54a24b", 2, 1),
-        ("n_violations", "violations", "#e45756", 2, 2),
+        ("cost", "as modelled", style.BLUE, 1, 1),
+        ("cost_replay", "in OpenDSS", style.ORANGE, 1, 1),
+        ("losses_kwh", "as modelled", style.BLUE, 1, 2),
+        ("losses_replay_kwh", "in OpenDSS", style.ORANGE, 1, 2),
+        ("max_dv_pu", "voltage error", style.GREEN, 2, 1),
+        ("n_violations", "violations", style.RED, 2, 2),
     )
     for column, name, colour, row, col in bars:
-        bar = go.Bar(x=x, y=shown[column].astype(float), name=name, marker_color=colour, legendgroup=name)
-        figure.add_trace(bar.update(showlegend=(row, col) == (1, 1)), row=row, col=col)
-    positive = shown["max_dv_pu"] > 0
-    if positive.any():  # from 1e-9 of an exact model to 1e-2 of a linear one
-        figure.update_yaxes(type="log", exponentformat="power", row=2, col=1)
-    for (row, col), columns in {(1, 1): ("cost", "cost_replay"), (1, 2): ("losses_kwh", "losses_replay_kwh")}.items():
-        values = shown[list(columns)].to_numpy(dtype=float)
-        values = values[np.isfinite(values)]
-        if values.size and values.min() > 0:  # the differences are what matters; the axis says where it begins
-            room = 0.15 * (values.max() - values.min()) or 0.01 * values.max()
-            figure.update_yaxes(range=[max(0.0, values.min() - 3 * room), values.max() + room], row=row, col=col)
-    figure.update_layout(
-        title=f"{title}: formulations compared",
-        template="plotly_white",
-        barmode="group",
-        width=1000,
-        height=700,
-        legend={"orientation": "h", "y": 1.09, "x": 1.0, "xanchor": "right"},
-    )
-    return figure
+        values = shown[column].astype(float)
+        fig.add_trace(
+            go.Bar(
+                x=x,
+                y=values,
+                name=name,
+                marker={"color": colour, "line": {"width": 0}},
+                showlegend=(row, col) == (1, 1),
+                text=[f"{v:.3g}" if row == 2 else f"{v:,.1f}" for v in values.fillna(0.0)],
+                textposition="outside",
+                cliponaxis=False,
+                hovertemplate=f"%{{x}}, {name}: %{{y:,.6g}}<extra></extra>",
+            ),
+            row=row,
+            col=col,
+        )
+    if (shown["max_dv_pu"] > 0).any():  # from 1e-9 of an exact model to 1e-2 of a linear one
+        fig.update_yaxes(type="log", exponentformat="power", row=2, col=1)
+    for col, columns in ((1, ["cost", "cost_replay"]), (2, ["losses_kwh", "losses_replay_kwh"])):
+        every = shown[columns].to_numpy(dtype=float)
+        every = every[np.isfinite(every)]
+        if every.size and every.min() > 0:  # the differences are what matters; the axis says where it begins
+            room = 0.15 * (every.max() - every.min()) or 0.01 * every.max()
+            fig.update_yaxes(range=[max(0.0, every.min() - 3 * room), every.max() + room], row=1, col=col)
+    fig.update_layout(barmode="group", legend={"x": 1, "xanchor": "right", "y": 1.06}, margin={"t": 96})
+    return fig
 
 
 __all__ = ["COLUMNS", "NO_CONTROL", "Comparison", "compare", "comparison_figure", "plain_rows"]
