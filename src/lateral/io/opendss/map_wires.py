@@ -17,6 +17,8 @@ from lateral.network.feeder import Line, Shunt, Switch, Transformer, Winding
 from lateral.network.schema import ComplexArray, FloatArray
 
 #: km per unit of length; ``none`` is taken as it is.
+#: Normal and emergency rating that the engine gives to a line whose file says none, A.
+DEFAULT_RATING_A = (400.0, 600.0)
 _GROUNDED = "an end on ground is a conductor of its own, grounded through 1e-6 ohm"
 _KM = {
     "mi": 1.609344,
@@ -45,6 +47,11 @@ def map_lines(build: Build) -> None:
         name = str(properties["name"]).lower()
         if name in done:
             _line(build, name, *done[name])
+    unrated = sum(_has_default_rating(properties) for properties, *_ in done.values())
+    if unrated:
+        normal, emergency = DEFAULT_RATING_A
+        said = f"{unrated} lines carry the engine's default ratings ({normal:g} and {emergency:g} A): no limit is taken"
+        build.note("IMP-064", said)
 
 
 def _series_and_charging(
@@ -79,6 +86,17 @@ def _series_and_charging(
     return z, b
 
 
+def _has_default_rating(properties: Properties) -> bool:
+    """Whether a line carries the ratings that the engine gives to lines whose file says none."""
+    return (number(properties, "normamps"), number(properties, "emergamps")) == DEFAULT_RATING_A
+
+
+def _line_rating(properties: Properties) -> float:
+    """Normal rating of a line, A; inf when there is none, or only the engine's default, which is no feeder data."""
+    rating = number(properties, "normamps")
+    return rating if rating > 0 and not _has_default_rating(properties) else float("inf")
+
+
 def _line(
     build: Build, name: str, properties: Properties, element: ElementData, z: ComplexArray, b: FloatArray
 ) -> None:
@@ -87,8 +105,7 @@ def _line(
     opened = {c - 1 for terminal in element.open_conductors for c in terminal}
     is_switch = bool(properties.get("switch"))
     keep = [k for k in range(element.conductors) if a_nodes[k] > 0 or b_nodes[k] > 0]
-    rating = number(properties, "normamps")
-    i_max = rating if rating > 0 else float("inf")
+    i_max = _line_rating(properties)
     if len(keep) < element.conductors:  # grounded at both ends: it carries current, so reduce, do not cut
         z = np.asarray(np.linalg.inv(np.linalg.inv(z)[np.ix_(keep, keep)]), dtype=np.complex128)
         b = b[np.ix_(keep, keep)]

@@ -56,6 +56,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "IMP-059": "grounded-end: ends on ground",
         "IMP-061": "step-size: the engine's steps are not the stated ones",
         "IMP-062": "growth: load growth over the years is not followed",
+        "IMP-064": "default-rating: no rating in the files; the engine's default is not taken for a limit",
         "IMP-063": "voltage-difference: the case's power flow differs from the engine's solution",
     }
 )
