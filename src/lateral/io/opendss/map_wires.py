@@ -16,10 +16,10 @@ from lateral.io.opendss.map_build import SQRT3, Build, Properties, number, numbe
 from lateral.network.feeder import Line, Shunt, Switch, Transformer, Winding
 from lateral.network.schema import ComplexArray, FloatArray
 
-#: km per unit of length; ``none`` is taken as it is.
 #: Normal and emergency rating that the engine gives to a line whose file says none, A.
 DEFAULT_RATING_A = (400.0, 600.0)
 _GROUNDED = "an end on ground is a conductor of its own, grounded through 1e-6 ohm"
+#: km per unit of length; ``none`` is taken as it is.
 _KM = {
     "mi": 1.609344,
     "kft": 0.3048,
