@@ -162,12 +162,12 @@ class BranchFlowModel(NetworkModel):
         |E_k|^2 = v_k + 2 sum_m Re( Z_km conj(s_m) V_k^* / V_m^* ) + |Z I|_k^2
         """
         elements = [f"{name}.{self.net.nodes[i][1]}" for i in nodes]
-        p = self.builder.variable("source", "p_import", elements, unit="kW", to_unit=self.base.total_kva, limit=False)
-        q = self.builder.variable("source", "q_import", elements, unit="kvar", to_unit=self.base.total_kva, limit=False)
+        p = self.builder.variable("feed", "p", elements, unit="kW", to_unit=self.base.total_kva, limit=False)
+        q = self.builder.variable("feed", "q", elements, unit="kvar", to_unit=self.base.total_kva, limit=False)
         self._injected.append((nodes, p, q))
         v = self.v.take(nodes)
         if not np.any(z):
-            self.builder.equal("source", "voltage", elements, v, e_sq)
+            self.builder.equal("feed", "voltage", elements, v, e_sq)
             return p, q
         v0 = self._ports_v[nodes]
         drop_0 = np.sqrt(self.builder.present(e_sq)) * np.exp(1j * angle.reshape(-1, 1)) - v0
@@ -177,7 +177,7 @@ class BranchFlowModel(NetworkModel):
             len(nodes), out, source, self._weights(2.0 * zeta.imag)
         )
         self.builder.equal(
-            "source", "voltage", elements, v + drop + self._source_drop_sq(elements, nodes, p, q, v, z, drop_0), e_sq
+            "feed", "voltage", elements, v + drop + self._source_drop_sq(elements, nodes, p, q, v, z, drop_0), e_sq
         )
         return p, q
 
@@ -223,8 +223,8 @@ class BranchFlowModel(NetworkModel):
         self.p = builder.variable("branch", "p_from", net.legs, unit="kW", to_unit=kw, scale=scale, limit=False)
         self.q = builder.variable("branch", "q_from", net.legs, unit="kvar", to_unit=kw, scale=scale, limit=False)
         total = max(float(self.leg_scale.max(initial=0.0)), 1e-6)
-        for quantity in ("p_import", "q_import"):
-            builder.rescale(f"source.{quantity}", total)
+        for name in ("feed.p", "feed.q"):
+            builder.rescale(name, total)
 
         v_0 = self._ports_v
         ideal = _leg_voltage(net, v_0)

@@ -56,8 +56,8 @@ class ConicLegs(BranchFlowModel):
         drop_0: ComplexArray,
     ) -> Affine:
         """|z|^2 l with the source's own current, ``p^2 + q^2 {<=, =} v l``."""
-        current = self.builder.variable("source", "imag_sq", elements, unit="pu", limit=False)
-        self.builder.product("source", "current", elements, [p, q], current, v, equality=self._exact)
+        current = self.builder.variable("feed", "imag_sq", elements, unit="pu", limit=False)
+        self.builder.product("feed", "current", elements, [p, q], current, v, equality=self._exact)
         return current * (np.abs(np.diag(z)) ** 2).reshape(-1, 1)
 
     def _limit_current(self, legs: IntArray, names: Sequence[str], limit_sq: FloatArray, w: Affine) -> None:
