@@ -17,7 +17,7 @@ from lateral.formulations import Formulation
 from lateral.network.branches import RadialNetwork
 from lateral.network.schema import FloatArray
 from lateral.objectives import Objective
-from lateral.objectives.energy_cost import loss_price_of
+from lateral.objectives.energy_cost import EnergyCost, loss_price_of
 from lateral.program import ProblemClass, Program
 from lateral.results.residuals import earned_status, recompute
 from lateral.results.result import Result
@@ -56,6 +56,7 @@ class Model:
     _session: tuple[str, Options | None, Session] | None = field(default=None, repr=False)
     _last: Solution | None = field(default=None, repr=False)
     _updated: bool = field(default=False, repr=False)
+    _q_per_p: FloatArray | None = field(default=None, repr=False)
 
     def update(
         self,
@@ -80,12 +81,10 @@ class Model:
             OptionError: a name that does not exist, a shape that does not fit, or values that are not finite.
         """
         values: dict[str, FloatArray] = {}
-        old_p = self._slot("load.p_kw")
         if loads is not None:
             values["load.p_kw"] = self._rows("load.p_kw", loads)
             if loads_q is None:
-                ratio = np.divide(values["load.p_kw"], old_p, out=np.ones_like(old_p), where=old_p != 0)
-                values["load.q_kvar"] = self._slot("load.q_kvar") * ratio
+                values["load.q_kvar"] = self._in_proportion(values["load.p_kw"])
         if loads_q is not None:
             values["load.q_kvar"] = self._rows("load.q_kvar", loads_q)
         if prices is not None:
@@ -109,9 +108,12 @@ class Model:
             OptionError: no such slot, or values that do not fit.
         """
         full = dict(values)
-        if "source.price_import" in full and "system.loss_price" in self.program.slots:
-            price = np.atleast_2d(np.asarray(full["source.price_import"], dtype=float))
-            full["system.loss_price"] = loss_price_of(price)[None]
+        share = sum(w for w, o in self.objective.terms if isinstance(o, EnergyCost))
+        if share and "source.price_import" in full and "system.loss_price" in self.program.slots:
+            old = self._slot("source.price_import")
+            new = np.broadcast_to(np.asarray(full["source.price_import"], dtype=float), old.shape)
+            change = share * (loss_price_of(new) - loss_price_of(old))
+            full["system.loss_price"] = self._slot("system.loss_price") + change
         for cls, group in groups(self.case):
             for name, new in values.items():
                 full.update(cls.derived_data(group, name, np.asarray(new, dtype=float)))
@@ -124,6 +126,14 @@ class Model:
     def _wants_relaxation(self) -> bool:
         """Whether an exact model is solved from its convex relaxation: where that is cheap."""
         return self.program.problem_class is ProblemClass.NLP and self.program.n <= RELAX_UP_TO
+
+    def _in_proportion(self, p_kw: FloatArray) -> FloatArray:
+        """Reactive power at the ratio q / p last seen while p was not zero; q stays where p never was."""
+        old_p, old_q = self._slot("load.p_kw"), self._slot("load.q_kvar")
+        known = old_p != 0.0
+        before = np.full(old_p.shape, np.nan) if self._q_per_p is None else self._q_per_p
+        self._q_per_p = np.divide(old_q, old_p, out=before.copy(), where=known)
+        return np.where(np.isnan(self._q_per_p), old_q, self._q_per_p * p_kw)
 
     def _slot(self, name: str) -> FloatArray:
         if name not in self.program.slots:

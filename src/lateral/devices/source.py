@@ -46,7 +46,7 @@ class Source(Device):
 
             p_total = sum of p over conductors;   -p_export_max <= p_total <= p_import_max
             energy_cost_t = dt_t price_t p_total_t                               one price
-            energy_cost_t = dt_t (price_import_t buy_t - price_export_t sell_t)   two, with p_total = buy - sell, both >= 0
+            energy_cost_t = dt_t (price_import_t buy_t - price_export_t sell_t)   two: p_total = buy - sell, both >= 0
 
         Buying and selling at once does not pay while the export price is not above the import price.
         """
@@ -97,13 +97,21 @@ class Source(Device):
     def with_data(
         cls, group: Sequence[Self], values: Mapping[str, FloatArray], profiles: dict[str, FloatArray], n_steps: int
     ) -> Sequence[Self]:
-        """Sources with the new import price."""
-        if "source.price_import" not in values:
-            return group
-        prices = np.broadcast_to(values["source.price_import"], (len(group), n_steps))
+        """Sources with the new prices and voltage."""
         out = []
-        for source, price in zip(group, prices, strict=True):
-            name = f"source.price_import:{source.name}"
-            profiles[name] = price.copy()
-            out.append(dataclasses.replace(source, price_import=name))
+        for k, source in enumerate(group):
+            fields = {
+                "price_import": ("source.price_import", k),
+                "price_export": (f"source.price_export.{source.name}", 0),
+                "v_pu": ("source.v_pu_sq", k),
+            }
+            changes: dict[str, str] = {}
+            for field, (slot, row) in fields.items():
+                if slot in values:
+                    rows = np.atleast_2d(np.asarray(values[slot], dtype=float))
+                    new = np.broadcast_to(rows, (row + 1 if len(rows) == 1 else len(rows), n_steps))[row]
+                    name = f"source.{field}:{source.name}"
+                    profiles[name] = np.sqrt(new) if field == "v_pu" else new.copy()
+                    changes[field] = name
+            out.append(dataclasses.replace(source, **changes) if changes else source)  # type: ignore[arg-type]
         return out

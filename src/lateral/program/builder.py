@@ -71,13 +71,21 @@ class ProgramBuilder:
     # -- data -----------------------------------------------------------------------------------------------------
 
     def data(self, name: str, elements: Sequence[str], values: FloatArray, *, unit: str) -> Affine:
-        """Declare a data slot, in engineering units; the array returned may be used wherever numbers enter linearly."""
+        """Declare a data slot, in engineering units; the array returned may be used wherever numbers enter linearly.
+
+        Raises:
+            ValueError: the name is taken.
+        """
+        if name in self._slots:
+            message = f"data {name!r} is declared twice"
+            raise ValueError(message)
         values = np.asarray(values, dtype=float)
         n, n_steps = values.shape
         self._slots[name] = Slot(name, tuple(elements), n_steps, self._n_theta, unit)
         out = Affine.of_parameters(self._n_theta, n, n_steps)
         self._theta.append(values.reshape(-1))
         self._n_theta += values.size
+        self._remember(name, out)
         return out
 
     # -- variables ------------------------------------------------------------------------------------------------
@@ -287,7 +295,7 @@ class ProgramBuilder:
         return {name: a for name, a in self._affine.items() if name.rsplit(".", 1)[-1] == quantity}
 
     def find(self, name: str) -> Affine | None:
-        """The variables or the output of a name such as ``battery.p_charge``; None when nobody declared it."""
+        """The variables, output or data of a name such as ``battery.p_charge``; None when nobody declared it."""
         return self._affine.get(name)
 
     # -- freeze ---------------------------------------------------------------------------------------------------
