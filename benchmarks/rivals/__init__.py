@@ -1,0 +1,1 @@
+"""Rivals: one file per stack, each with ``RIVAL``."""
