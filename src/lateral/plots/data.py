@@ -13,6 +13,7 @@ from lateral.errors import OptionError
 from lateral.network.schema import FloatArray, IntArray
 from lateral.network.topology import Tree
 from lateral.plots.arrange import BoolArray, Places, distances, places, tree_of
+from lateral.replay import Replay
 from lateral.results.result import VIOLATION_TOLERANCE_PU, Result
 
 #: Limits that are used to say which of two voltages is worse where a bus has none, pu.
@@ -153,6 +154,10 @@ class View:
         flow = self.result.baseline
         v = np.where(flow.converged[None, :], flow.vmag_pu, np.nan)
         return self._voltages(flow.index.nodes, np.where(flow.energized[:, None], v, np.nan), controlled=False)
+
+    def of_replay(self, run: Replay) -> Voltages:
+        """Voltages that OpenDSS found; NaN at steps that did not converge."""
+        return self._voltages(run.nodes, np.where(run.converged[None, :], run.v_pu, np.nan), controlled=True)
 
     @property
     def voltages(self) -> Voltages:

@@ -1,0 +1,386 @@
+"""What the report says in words and tables, as plain data for the template."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lateral.network.schema import FloatArray
+from lateral.plots.data import View, Voltages
+from lateral.replay import Replay
+from lateral.results.result import Result
+from lateral.solvers.base import Status
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lateral.io.opendss.report import ImportReport
+
+#: Tables of violations, loadings and conflicts show at most so many rows, worst first.
+TABLE_ROWS = 20
+CONFLICT_ROWS = 200
+_GOOD = (Status.OPTIMAL,)
+_USABLE = (Status.INACCURATE, Status.LIMIT_REACHED, Status.DEGRADED)
+ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: headings, rows of text, which columns hold numbers, and a sentence about what was left out."""
+
+    head: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    numbers: tuple[int, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One key number: what, how much, compared with what; ``tone`` is good, bad or nothing."""
+
+    label: str
+    value: str
+    note: str = ""
+    tone: str = ""
+
+
+@dataclass(frozen=True)
+class ImportPart:
+    """The import report: counts by class, everything that is not mapped as it is, and the rest as text."""
+
+    operating_point: str
+    counts: Table
+    deviations: Table
+    mapped: str
+    n_mapped: int
+    notes: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """A number with thousands separated; a dash when there is none."""
+    if value is None or not np.isfinite(value):
+        return ABSENT
+    text = f"{value:,.{digits}f}"
+    return text[1:] if text.lstrip("-").strip("0.,") == "" and text.startswith("-") else text
+
+
+def small(value: float | None) -> str:
+    """A residual or a difference: three digits, with an exponent when it is tiny."""
+    if value is None or not np.isfinite(value):
+        return ABSENT
+    if value == 0.0:
+        return "0"
+    return f"{value:.2e}" if abs(value) < 1e-3 else f"{value:.3g}"
+
+
+def tone_of(status: Status) -> str:
+    """Colour of the status."""
+    return "good" if status in _GOOD else "fair" if status in _USABLE else "bad"
+
+
+def replay_of(result: Result) -> Replay | None:
+    """The replay in OpenDSS, when there is one."""
+    return result.replay if isinstance(result.replay, Replay) else None
+
+
+@dataclass(frozen=True)
+class Column:
+    """One way to run the day, for the comparison table."""
+
+    label: str
+    cost: float
+    energy_kwh: float
+    losses_kwh: float
+    power_kw: FloatArray
+    volts: Voltages | None
+
+
+def columns(view: View, baseline: Voltages | None) -> list[Column]:
+    """Without control, the schedule as the model sees it, the schedule in OpenDSS: what there is of them."""
+    result = view.result
+    hours = result.case.horizon.hours
+    out = []
+    if baseline is not None:
+        flow = result.baseline
+        power = np.asarray(flow.source_kva.real)
+        out.append(
+            Column(
+                "without control",
+                result.baseline_cost,
+                float(power @ hours),
+                float(flow.losses_kw @ hours),
+                power,
+                baseline,
+            )
+        )
+    if result.has_values:
+        out.append(
+            Column(
+                "schedule, by the model",
+                result.cost,
+                result.energy_import_kwh,
+                result.losses_kwh,
+                result.p_source_kw,
+                view.optimum,
+            )
+        )
+    run = replay_of(result)
+    if run is not None and result.has_values:
+        out.append(
+            Column(
+                "schedule, in OpenDSS",
+                run.cost_usd,
+                float(run.p_source_kw @ hours),
+                run.losses_kwh,
+                run.p_source_kw,
+                view.of_replay(run),
+            )
+        )
+    return out
+
+
+def comparison(found: list[Column], n_steps: int) -> Table:
+    """The day without control, the schedule, and its replay, side by side."""
+
+    def of(function: Any) -> tuple[str, ...]:
+        return tuple(function(c) for c in found)
+
+    def lowest(c: Column) -> str:
+        return ABSENT if c.volts is None else number(_extreme(c.volts, np.nanmin), 4)
+
+    def highest(c: Column) -> str:
+        return ABSENT if c.volts is None else number(_extreme(c.volts, np.nanmax), 4)
+
+    def outside(c: Column) -> str:
+        return ABSENT if c.volts is None else f"{int(c.volts.outside.sum()):,}"
+
+    rows = [
+        ("energy cost, $", *of(lambda c: number(c.cost, 2))),
+        ("net energy from the grid, kWh", *of(lambda c: number(c.energy_kwh))),
+        ("losses, kWh", *of(lambda c: number(c.losses_kwh))),
+        ("highest power from the grid, kW", *of(lambda c: number(float(np.max(c.power_kw))))),
+        ("lowest power from the grid, kW", *of(lambda c: number(float(np.min(c.power_kw))))),
+        ("lowest voltage, pu", *of(lowest)),
+        ("highest voltage, pu", *of(highest)),
+        (f"voltages outside limits (of nodes × {n_steps} steps)", *of(outside)),
+    ]
+    return Table(("", *(c.label for c in found)), rows, tuple(range(1, len(found) + 1)))
+
+
+def _extreme(volts: Voltages, which: Any) -> float:
+    finite = np.isfinite(volts.v_pu)
+    return float(which(volts.v_pu[finite])) if finite.any() else float("nan")
+
+
+def cards(result: Result, found: list[Column]) -> list[Card]:
+    """The key numbers of the summary."""
+    by = {c.label: c for c in found}
+    base, own = by.get("without control"), by.get("schedule, by the model")
+    run = by.get("schedule, in OpenDSS")
+    if own is None:
+        return []
+    out = [Card("energy cost", f"${number(own.cost, 2)}", _against(own.cost, base and base.cost, "$", 2))]
+    out.append(
+        Card(
+            "net energy from the grid",
+            f"{number(own.energy_kwh)} kWh",
+            _against(own.energy_kwh, base and base.energy_kwh, "kWh"),
+        )
+    )
+    out.append(
+        Card("losses", f"{number(own.losses_kwh)} kWh", _against(own.losses_kwh, base and base.losses_kwh, "kWh"))
+    )
+    peak, before = float(np.max(own.power_kw)), float(np.max(base.power_kw)) if base else None
+    out.append(Card("highest power from the grid", f"{number(peak)} kW", _against(peak, before, "kW")))
+    shown = run if run is not None and run.volts is not None else own
+    if shown.volts is not None:
+        n = int(shown.volts.outside.sum())
+        text = "in OpenDSS" if shown is run else "by the model"
+        if base is not None and base.volts is not None:
+            text += f"; {int(base.volts.outside.sum()):,} without control"
+        out.append(Card("voltages outside limits", f"{n:,}", text, "bad" if n else "good"))
+    errors = replay_of(result)
+    if errors is not None and errors.errors is not None:
+        out.append(
+            Card(
+                "model against OpenDSS",
+                f"{small(errors.errors.max_dv_pu)} pu",
+                f"largest voltage difference; mean {small(errors.errors.mean_dv_pu)} pu",
+            )
+        )
+    return out
+
+
+def _against(value: float, before: float | None, unit: str, digits: int = 1) -> str:
+    if before is None or not np.isfinite(before):
+        return ""
+    change = value - before
+    share = f" ({100 * change / abs(before):+.1f} %)" if abs(before) > 1e-9 else ""
+    amount = f"${number(before, digits)}" if unit == "$" else f"{number(before, digits)} {unit}"
+    return f"{amount} without control{share}"
+
+
+def facts(result: Result) -> list[tuple[str, str]]:
+    """How it was solved."""
+    s = result.summary()
+    r = s["residuals"]
+    feeder = result.case.feeder
+    horizon = result.case.horizon
+    first, last = horizon.times[0], horizon.times[-1]
+    span = f"{horizon.n_steps} step{'s' * (horizon.n_steps > 1)} from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} ({horizon.zone})"
+    steps = sorted(set(np.round(60 * horizon.step_h, 6).tolist()))
+    span += f", {' and '.join(f'{m:g}' for m in steps[:3])} min each"
+    devices: dict[str, int] = {}
+    for d in result.case.devices:
+        devices[d.kind] = devices.get(d.kind, 0) + 1
+    listed = ", ".join(f"{n:,} × {kind}" for kind, n in devices.items())
+    out = [
+        ("feeder", f"{len(feeder.buses):,} buses, {s['n_nodes']:,} nodes (bus and conductor); {listed}"),
+        ("horizon", span),
+        ("formulation", f"{s['formulation']}, objective {s['objective_name']}"),
+        ("problem class", f"{result.program.problem_class.value} with {s['n_variables']:,} variables"),
+        ("solver", f"{s['solver']}, {s['iterations']:,} iterations"),
+        ("largest violation of an equation", f"{small(r['max_primal'])} pu"),
+        ("largest violation of a bound", f"{small(r['max_bound'])} pu"),
+        ("duality gap", f"{small(r['duality_gap'])} of the objective"),
+    ]
+    if r["max_relaxation_gap"] is not None:
+        share = r["relaxation_gap_share"] or 0.0
+        out.append(
+            (
+                "largest relaxation gap",
+                f"{small(r['max_relaxation_gap'])} pu; {small(abs(100 * share))} % of all losses",
+            )
+        )
+        out.append(("charge and discharge at once", f"{small(r['max_simultaneous_kw'])} kW at most"))
+    if result.choices:
+        out.append(("choices", "; ".join(result.choices)))
+    out.append(("wall time", ", ".join(f"{k} {number(v, 2)} s" for k, v in s["seconds"].items())))
+    return out
+
+
+def replay_facts(run: Replay) -> list[tuple[str, str]]:
+    """What the replay says."""
+    n = len(run.converged)
+    out = [("engine", run.engine), ("steps that converged", f"{int(run.converged.sum())} of {n}")]
+    e = run.errors
+    if e is not None:
+        where = f" at bus {e.worst_node[0]}, conductor {e.worst_node[1]}" if e.worst_node else ""
+        when = f", {e.worst_time:%Y-%m-%d %H:%M}" if e.worst_time is not None else ""
+        out += [
+            ("largest voltage difference", f"{small(e.max_dv_pu)} pu{where}{when}"),
+            ("mean voltage difference", f"{small(e.mean_dv_pu)} pu over {e.n_nodes:,} nodes and {e.n_steps} steps"),
+            (
+                "largest difference of the power from the grid",
+                f"{small(e.dp_source_kw)} kW, {small(e.dq_source_kvar)} kvar",
+            ),
+            ("largest difference of the losses", f"{small(e.dloss_kw)} kW"),
+        ]
+    out.append(("wall time", f"{number(run.seconds, 2)} s"))
+    return out
+
+
+def violations(frame: pd.DataFrame, which: str) -> Table:
+    """The worst voltage violations of the baseline or the optimum."""
+    own = frame[frame["which"] == which]
+    rows = [
+        (
+            str(r.bus),
+            str(r.conductor),
+            f"{r.time:%Y-%m-%d %H:%M}",
+            f"{r.v_pu:.4f}",
+            f"{r.limit_pu:g}",
+            f"{r.beyond_pu:.4f}",
+        )
+        for r in own.head(TABLE_ROWS).itertuples()
+    ]
+    note = f"The worst {TABLE_ROWS} of {len(own):,}." if len(own) > TABLE_ROWS else ""
+    head = ("bus", "conductor", "time", "voltage, pu", "limit, pu", "beyond, pu")
+    return Table(head, rows, (1, 3, 4, 5), note)
+
+
+def loading_table(frame: pd.DataFrame) -> Table:
+    """The largest loadings."""
+    rows = [
+        (
+            str(r.element),
+            f"{r.time:%Y-%m-%d %H:%M}",
+            f"{r.value:,.1f} {r.unit}",
+            f"{r.limit:,.1f} {r.unit}",
+            f"{100 * r.share:.1f} %",
+        )
+        for r in frame.head(TABLE_ROWS).itertuples()
+    ]
+    note = f"The largest {TABLE_ROWS} of {len(frame):,} with a rating." if len(frame) > TABLE_ROWS else ""
+    return Table(("element and conductor", "time", "largest", "rating", "share"), rows, (2, 3, 4), note)
+
+
+def conflicts(result: Result) -> Table:
+    """The limits that stand in the way of a feasible schedule."""
+    times = result.case.horizon.times
+    rows = []
+    for c in result.conflicts[:CONFLICT_ROWS]:
+        when = f"{times[c.step]:%Y-%m-%d %H:%M}" if c.step < len(times) else ABSENT
+        component, _, quantity = c.block.partition(".")
+        rows.append(
+            (
+                f"{component} {c.element}",
+                quantity.removesuffix("_sq"),
+                when,
+                f"{c.value:.5g} {c.unit}",
+                f"{c.limit:.5g} {c.unit}",
+                f"{c.amount:.3g} {c.unit}",
+            )
+        )
+    more = len(result.conflicts) - CONFLICT_ROWS
+    note = f"The first {CONFLICT_ROWS} of {len(result.conflicts):,}." if more > 0 else ""
+    return Table(("element", "quantity", "time", "would have to be", "limit", "beyond"), rows, (3, 4, 5), note)
+
+
+def import_part(report: ImportReport) -> ImportPart:
+    """The import report as tables."""
+    from lateral.io.opendss.report import OUTCOMES
+
+    counts = [(cls, *(f"{row[o]:,}" if row[o] else "" for o in OUTCOMES)) for cls, row in report.counts.items()]
+    counts.append(("all", *(f"{report.summary[o]:,}" for o in OUTCOMES)))
+    other = [e for e in report.entries if e.outcome != "mapped"]
+    other.sort(key=lambda e: (OUTCOMES.index(e.outcome), e.code))
+    deviations = [(e.element, e.outcome, e.code, e.reason, f"{e.file}:{e.line}" if e.file else "") for e in other]
+    mapped = [e for e in report.entries if e.outcome == "mapped"]
+    lines = []
+    for e in mapped:
+        became = ", ".join(e.became)
+        lines.append(f"{e.element}" + (f"  →  {became}" if became else "") + (f"   {e.reason}" if e.reason else ""))
+    return ImportPart(
+        operating_point=report.operating_point,
+        counts=Table(("class", *OUTCOMES), counts, (1, 2, 3)),
+        deviations=Table(("object", "outcome", "code", "reason", "where"), deviations),
+        mapped="\n".join(lines),
+        n_mapped=len(mapped),
+        notes=[f"[{n.code}] {n.text}" + (f" ({n.where})" if n.where else "") for n in report.notes],
+        skipped=[f"{n.text}" + (f" ({n.where})" if n.where else "") for n in report.skipped],
+    )
+
+
+__all__ = [
+    "Card",
+    "Column",
+    "ImportPart",
+    "Table",
+    "cards",
+    "columns",
+    "comparison",
+    "conflicts",
+    "facts",
+    "import_part",
+    "loading_table",
+    "number",
+    "replay_facts",
+    "replay_of",
+    "small",
+    "tone_of",
+    "violations",
+]

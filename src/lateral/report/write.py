@@ -1,0 +1,137 @@
+"""Put the report together and write it."""
+
+from __future__ import annotations
+
+import datetime
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lateral.errors import LateralError
+from lateral.plots.compare import baseline_vs_optimum, loading, replay_errors
+from lateral.plots.data import View, Voltages
+from lateral.plots.save import write_whole
+from lateral.plots.schedule import dispatch_stack, dlmp, reactive, soc
+from lateral.plots.voltage import distance_figure, heatmap_figure, map_figure
+from lateral.report import content
+from lateral.report.pack import data_block, voltage_data, voltage_sets
+from lateral.results.result import Result, versions
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from lateral.io.opendss.report import ImportReport
+
+
+def write_report(
+    result: Result, path: Path | str, *, import_report: ImportReport | None = None, title: str = ""
+) -> Path:
+    """Write a result as one HTML file that needs nothing else: no server, no network, no token.
+
+    It holds the plotting library (4.8 MB), so that it opens anywhere. A result without a schedule has a report too: it
+    says why, and shows the day without control.
+
+    Args:
+        result: what was solved, in any status.
+        path: the file to write; it is written whole or not at all.
+        import_report: what became of an OpenDSS model, from `lateral.io.opendss.read`.
+        title: heading; default: the name of the case.
+
+    Returns:
+        The path.
+    """
+    return write_whole(Path(path), render(result, import_report=import_report, title=title).encode())
+
+
+def render(result: Result, *, import_report: ImportReport | None = None, title: str = "") -> str:
+    """The report as HTML text; see `write_report`."""
+    import jinja2
+    import plotly.offline
+
+    view = View(result)
+    baseline, trouble = _baseline(view)
+    sets = voltage_sets(view, baseline)
+    figures: dict[str, go.Figure] = {}
+    voltages = None
+    step = 0
+    if sets:
+        step = view.step_of(None)
+        figures["map"] = map_figure(view, step=step, slider=False)
+        figures["profile"] = distance_figure(view, step=step)
+        figures["heatmap"] = heatmap_figure(view, filled=False)
+        voltages = voltage_data(view, sets, step)
+    if baseline is not None:
+        figures["compare"] = baseline_vs_optimum(result)
+    run = content.replay_of(result)
+    if result.has_values:
+        figures["dispatch"] = dispatch_stack(result)
+        figures["reactive"] = reactive(result)
+        figures["dlmp"] = dlmp(result)
+        if result.has("battery.energy"):
+            figures["soc"] = soc(result)
+        if len(result.loading):
+            figures["loading"] = loading(result)
+        if run is not None:
+            figures["replay"] = replay_errors(result)
+    found = content.columns(view, baseline)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(_asset("template.html")).render(
+        title=title or result.case.name,
+        case=result.case,
+        result=result,
+        tone=content.tone_of(result.status),
+        cards=content.cards(result, found),
+        comparison=content.comparison(found, result.case.horizon.n_steps) if found else None,
+        facts=content.facts(result),
+        trouble=trouble,
+        conflicts=content.conflicts(result) if result.conflicts else None,
+        figures={name: int(fig.layout.height) for name, fig in figures.items()},
+        sets=[label for label, _ in sets],
+        map_note=_map_note(view),
+        n_steps=result.case.horizon.n_steps,
+        step=step,
+        before=content.violations(result.violations, "baseline") if result.has_values and not trouble else None,
+        after=content.violations(result.violations, "optimum") if result.has_values and not trouble else None,
+        loadings=content.loading_table(result.loading) if "loading" in figures else None,
+        replay=content.replay_facts(run) if run is not None else None,
+        imported=content.import_part(import_report) if import_report is not None else None,
+        versions=versions(),
+        written=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        style=_asset("report.css"),
+        script=_asset("report.js"),
+        plotly=plotly.offline.get_plotlyjs(),
+        data=data_block(figures, voltages),
+    )
+
+
+def _baseline(view: View) -> tuple[Voltages | None, str]:
+    """Voltages of the day without control, or none and a sentence why; a report does not fail over it."""
+    try:
+        volts = view.baseline
+        converged = view.result.baseline.converged
+    except LateralError as error:
+        return None, f"The day without control could not be computed: {error}"
+    if converged.all():
+        return volts, ""
+    if not converged.any():
+        return None, "The power flow of the day without control does not converge at any step."
+    n = int((~converged).sum())
+    return volts, f"The power flow of the day without control does not converge at {n} of {len(converged)} steps."
+
+
+def _map_note(view: View) -> str:
+    at = view.places
+    if at.drawn:
+        return "The case has no coordinates: buses are drawn as a tree, the source on the left."
+    if at.n_filled:
+        return f"{at.n_filled:,} buses without coordinates are drawn at their neighbour."
+    return ""
+
+
+def _asset(name: str) -> str:
+    return resources.files("lateral.report").joinpath(name).read_text(encoding="utf-8")
+
+
+__all__ = ["render", "write_report"]
