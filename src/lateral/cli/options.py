@@ -40,16 +40,24 @@ LimitsOption = Annotated[
     str | None, typer.Option("--limits", metavar="all|voltage|none", help="Which limits of the feeder hold.")
 ]
 ReplayOption = Annotated[bool | None, typer.Option("--replay/--no-replay", help="Replay every step in OpenDSS.")]
-ToleranceOption = Annotated[float | None, typer.Option("--tolerance", help="Tolerance of the solver.")]
-IterationsOption = Annotated[int | None, typer.Option("--max-iterations", min=1, help="Iteration limit.")]
-TimeOption = Annotated[float | None, typer.Option("--time-limit", min=0.0, help="Time limit of the solver, s.")]
+ToleranceOption = Annotated[float | None, typer.Option("--tolerance", metavar="X", help="Tolerance of the solver.")]
+IterationsOption = Annotated[int | None, typer.Option("--max-iterations", metavar="N", min=1, help="Iteration limit.")]
+TimeOption = Annotated[
+    float | None, typer.Option("--time-limit", metavar="S", min=0.0, help="Time limit of the solver, s.")
+]
 HorizonOption = Annotated[
     str | None,
     typer.Option("--horizon", metavar="KIND", help="Of a .dss master: snapshot (default), daily, yearly or duty."),
 ]
-StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="Of a .dss master: number of steps.")]
-StepHoursOption = Annotated[float | None, typer.Option("--step-h", help="Of a .dss master: length of a step, h.")]
-FirstOption = Annotated[int, typer.Option("--first", min=0, help="Of a .dss master: first step of the shapes.")]
+StepsOption = Annotated[
+    int | None, typer.Option("--steps", metavar="N", min=1, help="Of a .dss master: number of steps.")
+]
+StepHoursOption = Annotated[
+    float | None, typer.Option("--step-h", metavar="H", help="Of a .dss master: length of a step, h.")
+]
+FirstOption = Annotated[
+    int, typer.Option("--first", metavar="K", min=0, help="Of a .dss master: first step of the shapes.")
+]
 RootOption = Annotated[
     str | None, typer.Option("--root", metavar="DIR", help="Of a .dss master: folder that its files may come from.")
 ]

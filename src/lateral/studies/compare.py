@@ -256,40 +256,53 @@ def comparison_figure(table: pd.DataFrame, title: str) -> go.Figure:
     fig = go.Figure(grid).update_layout(fig.layout.to_plotly_json() | {"annotations": grid.layout.annotations})
     fig.update_layout({k: v for k, v in grid.layout.to_plotly_json().items() if k.startswith(("xaxis", "yaxis"))})
     style.style_axes(fig)
-    bars = (
-        ("cost", "as modelled", style.BLUE, 1, 1),
-        ("cost_replay", "in OpenDSS", style.ORANGE, 1, 1),
-        ("losses_kwh", "as modelled", style.BLUE, 1, 2),
-        ("losses_replay_kwh", "in OpenDSS", style.ORANGE, 1, 2),
-        ("max_dv_pu", "voltage error", style.GREEN, 2, 1),
-        ("n_violations", "violations", style.RED, 2, 2),
+    # points, not bars, where the axis does not begin at zero
+    points = (
+        ("cost", "as modelled", style.BLUE, "circle", 1),
+        ("cost_replay", "in OpenDSS", style.ORANGE, "diamond-open", 1),
+        ("losses_kwh", "as modelled", style.BLUE, "circle", 2),
+        ("losses_replay_kwh", "in OpenDSS", style.ORANGE, "diamond-open", 2),
     )
-    for column, name, colour, row, col in bars:
+    for column, name, colour, symbol, col in points:
+        replayed_values = column.endswith(("_replay", "_replay_kwh"))
+        fig.add_trace(
+            go.Scatter(
+                x=x,
+                y=shown[column],
+                name=name,
+                mode="markers+text" if replayed_values else "markers",
+                marker={"color": colour, "symbol": symbol, "size": 13, "line": {"width": 2.5, "color": colour}},
+                text=[f"{v:,.1f}" for v in shown[column].fillna(0.0)],
+                textposition="bottom center",
+                showlegend=col == 1,
+                cliponaxis=False,
+                hovertemplate=f"%{{x}}, {name}: %{{y:,.6g}}<extra></extra>",
+            ),
+            row=1,
+            col=col,
+        )
+    for column, colour, col in (("max_dv_pu", style.GREEN, 1), ("n_violations", style.RED, 2)):
         values = shown[column].astype(float)
         fig.add_trace(
             go.Bar(
                 x=x,
                 y=values,
-                name=name,
                 marker={"color": colour, "line": {"width": 0}},
-                showlegend=(row, col) == (1, 1),
-                text=[f"{v:.3g}" if row == 2 else f"{v:,.1f}" for v in values.fillna(0.0)],
+                showlegend=False,
+                text=["" if not np.isfinite(v) else f"{v:.3g}" for v in values],
                 textposition="outside",
                 cliponaxis=False,
-                hovertemplate=f"%{{x}}, {name}: %{{y:,.6g}}<extra></extra>",
+                hovertemplate="%{x}: %{y:,.6g}<extra></extra>",
             ),
-            row=row,
+            row=2,
             col=col,
         )
+    fig.update_yaxes(rangemode="tozero", row=2, col=2)
+    if not (shown["n_violations"] > 0).any():
+        fig.update_yaxes(range=[0, 1], row=2, col=2)
     if (shown["max_dv_pu"] > 0).any():  # from 1e-9 of an exact model to 1e-2 of a linear one
         fig.update_yaxes(type="log", exponentformat="power", row=2, col=1)
-    for col, columns in ((1, ["cost", "cost_replay"]), (2, ["losses_kwh", "losses_replay_kwh"])):
-        every = shown[columns].to_numpy(dtype=float)
-        every = every[np.isfinite(every)]
-        if every.size and every.min() > 0:  # the differences are what matters; the axis says where it begins
-            room = 0.15 * (every.max() - every.min()) or 0.01 * every.max()
-            fig.update_yaxes(range=[max(0.0, every.min() - 3 * room), every.max() + room], row=1, col=col)
-    fig.update_layout(barmode="group", legend={"x": 1, "xanchor": "right", "y": 1.06}, margin={"t": 96})
+    fig.update_layout(legend={"x": 1, "xanchor": "right", "y": 1.06}, margin={"t": 96})
     return fig
 
 
