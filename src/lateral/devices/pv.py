@@ -174,14 +174,16 @@ class PV(ShuntDevice):
         s = column(group, "s_max_kva")
         box = np.array([d.limit == "box" for d in group]).reshape(-1, 1)
         curtailable = np.array([d.curtailable for d in group]).reshape(-1, 1)
-        fixed = np.where(curtailable, 0.0, np.minimum(offered, s))
+        fixed = np.where(curtailable, 0.0, np.minimum(offered, cls._most(group)))
         p = np.where(box, np.minimum(column(group, "p_rated_kw"), s), fixed)
         return np.asarray(np.sqrt(np.maximum(s**2 - p**2, 0.0)))
 
     @classmethod
     def derived_data(cls, group: Sequence[Self], name: str, values: FloatArray) -> Mapping[str, FloatArray]:
-        """The reactive limit follows what the sun offers."""
-        return {"pv.q_max_kvar": cls._q_max(group, values)} if name == "pv.p_available_kw" else {}
+        """What the sun offers is clipped as in `declare`, and the reactive limit follows it."""
+        if name != "pv.p_available_kw":
+            return {}
+        return {"pv.p_available_kw": np.minimum(values, cls._most(group)), "pv.q_max_kvar": cls._q_max(group, values)}
 
     @classmethod
     def with_data(

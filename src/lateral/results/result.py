@@ -299,7 +299,7 @@ class Result:
         for _, excess in self._current_rows("branch.current"):
             sizes.append(float(np.abs(z.reshape(-1, 1) * excess).max(initial=0.0)))
         behind = {s.name: s for s in self.case.sources}
-        for block, excess in self._current_rows("source.current"):
+        for block, excess in self._current_rows("feed.current"):
             source = behind[block.elements[0].rsplit(".", 1)[0]]
             z_base = self.case.base.z_ohm(self.case.feeder.bus[source.bus].v_base_kv)
             size = float(np.hypot(source.r_ohm[0, 0], source.x_ohm[0, 0])) / z_base
