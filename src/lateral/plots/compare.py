@@ -46,9 +46,7 @@ def replay_errors(result: Result) -> go.Figure:
     both = np.isfinite(theirs)
     error = np.where(both, ours - theirs, np.nan)
     titles = ("modelled against replayed", "difference of all voltages", "difference over time")
-    fig = make_subplots(
-        rows=1, cols=3, subplot_titles=titles, horizontal_spacing=0.09, figure=style.figure(height=380, legend=False)
-    )
+    fig = make_subplots(rows=1, cols=3, subplot_titles=titles, horizontal_spacing=0.09, figure=style.figure(height=400))
     style.style_axes(fig)
     x, y = theirs[both], ours[both]
     at = _choice(np.abs(y - x))
@@ -110,15 +108,14 @@ def replay_errors(result: Result) -> go.Figure:
             col=3,
         )
     fig.update_layout(
-        showlegend=True,
-        margin={"t": 60, "b": 60},
-        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": -0.2, "yanchor": "top"},
+        margin={"t": 60, "b": 84},
+        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": -0.26, "yanchor": "top"},
     )
     fig.update_xaxes(title=style.titled("replayed, pu"), col=1)
     fig.update_yaxes(title=style.titled("modelled, pu"), col=1)
     fig.update_xaxes(title=style.titled("modelled less replayed, pu"), exponentformat="power", nticks=6, col=2)
     fig.update_yaxes(title=style.titled("voltages (nodes × steps)"), col=2)
-    fig.update_xaxes(title=style.titled("time"), nticks=6, col=3)
+    fig.update_xaxes(nticks=6, col=3)
     fig.update_yaxes(title=style.titled("difference, pu"), exponentformat="power", rangemode="tozero", col=3)
     return fig
 
@@ -219,7 +216,7 @@ def baseline_vs_optimum(result: Result) -> go.Figure:
             col=1,
         )
     style.limit_lines(fig, *view.baseline.limits, row=1)
-    fig.update_layout(margin={"t": 60}, legend={"y": 1.06, "x": 1, "xanchor": "right"})
+    fig.update_layout(margin={"t": 80}, legend={"y": 1.05, "x": 1, "xanchor": "right"})
     for annotation in fig.layout.annotations[:2]:
         annotation.update(x=0, xanchor="left", font={"size": 14})
     fig.update_yaxes(title=style.titled("voltage, pu"), tickformat=".3f", row=1)

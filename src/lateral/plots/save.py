@@ -13,6 +13,8 @@ from lateral.errors import OptionError
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+#: Nothing that leads to a server: a report is a private document.
+CONFIG = {"displaylogo": False, "responsive": True, "showSendToCloud": False, "plotlyServerURL": ""}
 #: What a figure can be written as.
 SUFFIXES = (".html", ".png", ".svg")
 
@@ -29,7 +31,7 @@ def save(figure: go.Figure, path: Path | str) -> Path:
         message = f"a figure cannot be written as {suffix or 'a file without suffix'}; known: {', '.join(SUFFIXES)}"
         raise OptionError(message)
     if suffix == ".html":
-        text = figure.to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False, "responsive": True})
+        text = figure.to_html(include_plotlyjs=True, full_html=True, config=CONFIG)
         return write_whole(target, text.encode())
     if importlib.util.find_spec("kaleido") is None:
         message = f"writing {suffix} needs kaleido: pip install 'lateral[png]', or write .html"

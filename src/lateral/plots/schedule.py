@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -94,8 +95,8 @@ def dispatch_stack(result: Result) -> go.Figure:
                     hovertemplate="%{customdata:.1f} kW",
                 )
             )
-    for k, source in enumerate(result.case.sources):
-        price = result.case.series(source.price_import)
+    prices = [result.case.series(source.price_import) for source in result.case.sources]
+    for k, (source, price) in enumerate(zip(result.case.sources, prices, strict=True)):
         label = "import price" if len(result.case.sources) == 1 else f"price at {shown(source.name)}"
         fig.add_trace(
             go.Scatter(
@@ -116,14 +117,21 @@ def dispatch_stack(result: Result) -> go.Figure:
             "overlaying": "y",
             "side": "right",
             "showgrid": False,
-            "rangemode": "tozero",
+            "tickmode": "auto",
+            "range": _price_range(prices),
             "zeroline": False,
         },
         margin={"r": 70},
     )
     fig.update_xaxes(title=style.titled(view.time_title))
-    fig.update_yaxes(title=style.titled("gives  ↑   power, kW   ↓  takes"), selector={"overlaying": None})
+    fig.update_yaxes(title=style.titled("power, kW (above zero given, below taken)"), selector={"overlaying": None})
     return fig
+
+
+def _price_range(prices: Sequence[FloatArray]) -> list[float]:
+    low = min((float(p.min()) for p in prices), default=0.0)
+    high = max((float(p.max()) for p in prices), default=0.0)
+    return [min(1.1 * low, 0.0), 1.1 * high if high > 0.0 else 0.1]
 
 
 def soc(result: Result) -> go.Figure:
@@ -219,15 +227,22 @@ def bus_prices(view: View) -> tuple[list[str], FloatArray, str]:
     return [view.names[k] for k in kept[order].tolist()], mean[order], unit
 
 
-def dlmp(result: Result) -> go.Figure:
+def dlmp(result: Result, *, relative: bool = False) -> go.Figure:
     """Marginal price of active power, bus by time: what one more kWh drawn there costs.
 
     With many buses some of them, evenly along the distance from the source; the first and the last are among them.
+
+    Args:
+        result: the result.
+        relative: take off the price at the source in the same step, so that what losses and limits add is left.
     """
     import plotly.graph_objects as go
 
     view = View(result)
     names, price, unit = bus_prices(view)
+    if relative:
+        top = [k for k, name in enumerate(names) if name in {s.bus for s in result.case.sources}]
+        price = price - price[top].mean(axis=0)
     if len(names) > PRICE_ROWS:
         at = np.unique(np.linspace(0, len(names) - 1, PRICE_ROWS).round().astype(int))
         names, price = [names[k] for k in at], price[at]
@@ -243,11 +258,7 @@ def dlmp(result: Result) -> go.Figure:
             zmax=float(max(high, low + 1e-9)),
             colorscale=style.PRICE_SCALE,
             hovertemplate=f"bus %{{y}}<br>%{{x}}<br><b>%{{z:.5f}} {unit}</b><extra></extra>",
-            colorbar={
-                "title": {"text": f"price, {unit}", "side": "right"},
-                "thickness": 14,
-                "outlinewidth": 0,
-            },
+            colorbar=style.colour_bar(f"above the source, {unit}" if relative else f"price, {unit}"),
         )
     )
     name_rows(fig, names)

@@ -53,12 +53,20 @@ def figure(title: str = "", *, height: int = 420, legend: bool = True) -> go.Fig
         font={"family": FONT, "size": 13, "color": INK},
         paper_bgcolor=PAPER,
         plot_bgcolor=PAPER,
-        margin={"l": 70, "r": 24, "t": 56 if title else 16, "b": 56},
+        margin={"l": 70, "r": 24, "t": 84 if title else 52, "b": 56},
         showlegend=legend,
-        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom", "font": {"size": 12}},
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "xanchor": "left",
+            "y": 1.01,
+            "yanchor": "bottom",
+            "font": {"size": 12},
+            "traceorder": "normal",
+        },
         hoverlabel={"font": {"family": FONT, "size": 12}, "align": "left"},
         hovermode="closest",
-        modebar={"orientation": "v", "remove": ["lasso2d", "select2d", "autoScale2d"]},
+        modebar={"remove": ["lasso2d", "select2d", "autoScale2d"]},
     )
     fig.update_xaxes(**_AXIS)
     fig.update_yaxes(**_AXIS)
@@ -87,6 +95,15 @@ def style_axes(fig: go.Figure) -> None:
 def titled(text: str) -> dict[str, Any]:
     """An axis title."""
     return {"text": text, "standoff": 10, "font": {"size": 13, "color": MUTED}}
+
+
+def colour_bar(text: str) -> dict[str, Any]:
+    """A colour bar with its title beside it."""
+    return {
+        "title": {"text": text, "side": "right", "font": {"size": 13, "color": MUTED}},
+        "thickness": 14,
+        "outlinewidth": 0,
+    }
 
 
 def say_instead(fig: go.Figure, text: str) -> go.Figure:

@@ -77,13 +77,8 @@ def map_figure(view: View, *, step: int | None = None, slider: bool = True) -> g
                 "colorscale": style.VOLTAGE_SCALE,
                 "cmin": low,
                 "cmax": high,
-                "colorbar": {
-                    "title": {"text": "voltage, pu", "side": "right"},
-                    "thickness": 14,
-                    "len": 0.8,
-                    "outlinewidth": 0,
-                    "tickformat": ".3f" if high - low < 0.08 else ".2f",
-                },
+                "colorbar": style.colour_bar("voltage, pu")
+                | {"len": 0.8, "tickformat": ".3f" if high - low < 0.08 else ".2f"},
                 "line": {"width": 0.6 if len(bus) < 1000 else 0, "color": "#ffffff"},
             },
         )
@@ -113,7 +108,7 @@ def map_figure(view: View, *, step: int | None = None, slider: bool = True) -> g
     fig.update_yaxes(visible=False)
     if not at.drawn:
         fig.update_yaxes(scaleanchor="x", scaleratio=1)
-    fig.update_layout(margin={"l": 12, "r": 12, "t": 40, "b": 12}, dragmode="pan")
+    fig.update_layout(margin={"l": 12, "r": 12, "t": 52, "b": 12}, dragmode="pan")
     if slider and v.shape[1] > 1:
         _add_slider(fig, view, v, np.where(outside[ever], ring, 0.0), chosen)
     return fig
@@ -237,7 +232,7 @@ def _add_slider(fig: go.Figure, view: View, v: FloatArray, rings: FloatArray, ch
                 "steps": entries,
             }
         ],
-        margin={"l": 12, "r": 12, "t": 40, "b": 70},
+        margin={"l": 12, "r": 12, "t": 52, "b": 70},
     )
 
 
@@ -340,7 +335,7 @@ def heatmap_figure(view: View, *, filled: bool = True) -> go.Figure:
             zmax=high,
             colorscale=style.VOLTAGE_SCALE,
             hovertemplate="bus %{y}<br>%{x}<br><b>%{z:.4f} pu</b><extra></extra>",
-            colorbar={"title": {"text": "voltage, pu", "side": "right"}, "thickness": 14, "outlinewidth": 0},
+            colorbar=style.colour_bar("voltage, pu"),
             meta="heatmap",
         )
     )
@@ -359,8 +354,10 @@ def name_rows(fig: go.Figure, names: list[str]) -> None:
     """Names of some rows of a heat map as ticks: as many as can be read."""
     at = np.unique(np.linspace(0, len(names) - 1, min(len(names), 24)).round().astype(int)).tolist()
     ticks = [short(names[k]) for k in at]
+    # by name: a number would be taken for the category of that name
+    values = [shown(names[k]) for k in at]
     fig.update_yaxes(
-        type="category", autorange="reversed", tickmode="array", tickvals=at, ticktext=ticks, showgrid=False
+        type="category", autorange="reversed", tickmode="array", tickvals=values, ticktext=ticks, showgrid=False
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,10 @@ CONFLICT_ROWS = 200
 _GOOD = (Status.OPTIMAL,)
 _USABLE = (Status.INACCURATE, Status.LIMIT_REACHED, Status.DEGRADED)
 ABSENT = "–"
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+Row = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Table:
     """A table: headings, rows of text, which columns hold numbers, and a sentence about what was left out."""
 
     head: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: list[Row]
     numbers: tuple[int, ...] = ()
     note: str = ""
 
@@ -73,7 +78,10 @@ def small(value: float | None) -> str:
         return ABSENT
     if value == 0.0:
         return "0"
-    return f"{value:.2e}" if abs(value) < 1e-3 else f"{value:.3g}"
+    if abs(value) >= 1e-3:
+        return f"{value:.3g}"
+    digits, _, power = f"{value:.2e}".partition("e")
+    return f"{digits}×10{str(int(power)).translate(_RAISED)}"
 
 
 def tone_of(status: Status) -> str:
@@ -157,7 +165,7 @@ def comparison(found: list[Column], n_steps: int) -> Table:
     def outside(c: Column) -> str:
         return ABSENT if c.volts is None else f"{int(c.volts.outside.sum()):,}"
 
-    rows = [
+    rows: list[Row] = [
         ("energy cost, $", *of(lambda c: number(c.cost, 2))),
         ("net energy from the grid, kWh", *of(lambda c: number(c.energy_kwh))),
         ("losses, kWh", *of(lambda c: number(c.losses_kwh))),
@@ -199,6 +207,8 @@ def cards(result: Result, found: list[Column]) -> list[Card]:
     if shown.volts is not None:
         n = int(shown.volts.outside.sum())
         text = "in OpenDSS" if shown is run else "by the model"
+        if n:
+            text += f", {small(-float(np.nanmin(shown.volts.margin_pu)))} pu at most"
         if base is not None and base.volts is not None:
             text += f"; {int(base.volts.outside.sum()):,} without control"
         out.append(Card("voltages outside limits", f"{n:,}", text, "bad" if n else "good"))
@@ -218,7 +228,7 @@ def _against(value: float, before: float | None, unit: str, digits: int = 1) -> 
     if before is None or not np.isfinite(before):
         return ""
     change = value - before
-    share = f" ({100 * change / abs(before):+.1f} %)" if abs(before) > 1e-9 else ""
+    share = f" ({100 * change / abs(before):+.1f}\u00a0%)".replace("-", "\u2212") if abs(before) > 1e-9 else ""
     amount = f"${number(before, digits)}" if unit == "$" else f"{number(before, digits)} {unit}"
     return f"{amount} without control{share}"
 
@@ -230,7 +240,8 @@ def facts(result: Result) -> list[tuple[str, str]]:
     feeder = result.case.feeder
     horizon = result.case.horizon
     first, last = horizon.times[0], horizon.times[-1]
-    span = f"{horizon.n_steps} step{'s' * (horizon.n_steps > 1)} from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} ({horizon.zone})"
+    span = f"{horizon.n_steps} step{'s' * (horizon.n_steps > 1)} from {first:%Y-%m-%d %H:%M}"
+    span += f" to {last:%Y-%m-%d %H:%M} ({horizon.zone})"
     steps = sorted(set(np.round(60 * horizon.step_h, 6).tolist()))
     span += f", {' and '.join(f'{m:g}' for m in steps[:3])} min each"
     devices: dict[str, int] = {}
@@ -270,13 +281,11 @@ def replay_facts(run: Replay) -> list[tuple[str, str]]:
     if e is not None:
         where = f" at bus {e.worst_node[0]}, conductor {e.worst_node[1]}" if e.worst_node else ""
         when = f", {e.worst_time:%Y-%m-%d %H:%M}" if e.worst_time is not None else ""
+        power = f"{small(e.dp_source_kw)} kW, {small(e.dq_source_kvar)} kvar"
         out += [
             ("largest voltage difference", f"{small(e.max_dv_pu)} pu{where}{when}"),
             ("mean voltage difference", f"{small(e.mean_dv_pu)} pu over {e.n_nodes:,} nodes and {e.n_steps} steps"),
-            (
-                "largest difference of the power from the grid",
-                f"{small(e.dp_source_kw)} kW, {small(e.dq_source_kvar)} kvar",
-            ),
+            ("largest difference of the power from the grid", power),
             ("largest difference of the losses", f"{small(e.dloss_kw)} kW"),
         ]
     out.append(("wall time", f"{number(run.seconds, 2)} s"))
@@ -286,17 +295,10 @@ def replay_facts(run: Replay) -> list[tuple[str, str]]:
 def violations(frame: pd.DataFrame, which: str) -> Table:
     """The worst voltage violations of the baseline or the optimum."""
     own = frame[frame["which"] == which]
-    rows = [
-        (
-            str(r.bus),
-            str(r.conductor),
-            f"{r.time:%Y-%m-%d %H:%M}",
-            f"{r.v_pu:.4f}",
-            f"{r.limit_pu:g}",
-            f"{r.beyond_pu:.4f}",
-        )
-        for r in own.head(TABLE_ROWS).itertuples()
-    ]
+    rows: list[Row] = []
+    for r in _records(own):
+        volts = (f"{r['v_pu']:.5f}", f"{r['limit_pu']:g}", f"{r['beyond_pu']:.5f}")
+        rows.append((str(r["bus"]), str(r["conductor"]), f"{r['time']:%Y-%m-%d %H:%M}", *volts))
     note = f"The worst {TABLE_ROWS} of {len(own):,}." if len(own) > TABLE_ROWS else ""
     head = ("bus", "conductor", "time", "voltage, pu", "limit, pu", "beyond, pu")
     return Table(head, rows, (1, 3, 4, 5), note)
@@ -304,24 +306,22 @@ def violations(frame: pd.DataFrame, which: str) -> Table:
 
 def loading_table(frame: pd.DataFrame) -> Table:
     """The largest loadings."""
-    rows = [
-        (
-            str(r.element),
-            f"{r.time:%Y-%m-%d %H:%M}",
-            f"{r.value:,.1f} {r.unit}",
-            f"{r.limit:,.1f} {r.unit}",
-            f"{100 * r.share:.1f} %",
-        )
-        for r in frame.head(TABLE_ROWS).itertuples()
-    ]
+    rows: list[Row] = []
+    for r in _records(frame):
+        sizes = (f"{r['value']:,.1f} {r['unit']}", f"{r['limit']:,.1f} {r['unit']}", f"{100 * r['share']:.1f} %")
+        rows.append((str(r["element"]), f"{r['time']:%Y-%m-%d %H:%M}", *sizes))
     note = f"The largest {TABLE_ROWS} of {len(frame):,} with a rating." if len(frame) > TABLE_ROWS else ""
     return Table(("element and conductor", "time", "largest", "rating", "share"), rows, (2, 3, 4), note)
+
+
+def _records(frame: pd.DataFrame) -> list[dict[Hashable, Any]]:
+    return frame.head(TABLE_ROWS).to_dict("records")
 
 
 def conflicts(result: Result) -> Table:
     """The limits that stand in the way of a feasible schedule."""
     times = result.case.horizon.times
-    rows = []
+    rows: list[Row] = []
     for c in result.conflicts[:CONFLICT_ROWS]:
         when = f"{times[c.step]:%Y-%m-%d %H:%M}" if c.step < len(times) else ABSENT
         component, _, quantity = c.block.partition(".")
@@ -344,11 +344,15 @@ def import_part(report: ImportReport) -> ImportPart:
     """The import report as tables."""
     from lateral.io.opendss.report import OUTCOMES
 
-    counts = [(cls, *(f"{row[o]:,}" if row[o] else "" for o in OUTCOMES)) for cls, row in report.counts.items()]
+    counts: list[Row] = [
+        (cls, *(f"{row[o]:,}" if row[o] else "" for o in OUTCOMES)) for cls, row in report.counts.items()
+    ]
     counts.append(("all", *(f"{report.summary[o]:,}" for o in OUTCOMES)))
     other = [e for e in report.entries if e.outcome != "mapped"]
     other.sort(key=lambda e: (OUTCOMES.index(e.outcome), e.code))
-    deviations = [(e.element, e.outcome, e.code, e.reason, f"{e.file}:{e.line}" if e.file else "") for e in other]
+    deviations: list[Row] = [
+        (e.element, e.outcome, e.code, e.reason, f"{e.file}:{e.line}" if e.file else "") for e in other
+    ]
     mapped = [e for e in report.entries if e.outcome == "mapped"]
     lines = []
     for e in mapped:

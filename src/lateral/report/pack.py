@@ -1,4 +1,4 @@
-"""The numbers of the report's figures, packed: every voltage is stored once, in 16 bits, and shared by three figures."""
+"""The numbers of the report's figures, packed: every voltage is stored once, in 16 bits, for three figures."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@
     show(false);
   }
 
-  const options = { displaylogo: false, responsive: true, scrollZoom: false, modeBarButtonsToRemove: ["sendDataToCloud"] };
+  const options = { displaylogo: false, responsive: true, scrollZoom: false, showSendToCloud: false, plotlyServerURL: "" };
   function draw(name) {
     if (drawn.has(name)) return;
     const div = plots[name], fig = all.figures[name];

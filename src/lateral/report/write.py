@@ -67,6 +67,7 @@ def render(result: Result, *, import_report: ImportReport | None = None, title: 
         figures["dispatch"] = dispatch_stack(result)
         figures["reactive"] = reactive(result)
         figures["dlmp"] = dlmp(result)
+        figures["dlmp_relative"] = dlmp(result, relative=True)
         if result.has("battery.energy"):
             figures["soc"] = soc(result)
         if len(result.loading):
