@@ -111,7 +111,7 @@ def test_infeasible_is_3_and_says_why(capfd: pytest.CaptureFixture[str], tmp_pat
     assert summary["cost"] is None
     assert "source" in str(summary["status_text"])
     wrote = {p.name for p in (tmp_path / "out").iterdir()}
-    assert wrote == {"summary.json", folder.MARK}
+    assert wrote == {"summary.json", "report.html", folder.MARK}
 
 
 def test_every_status_has_an_exit_code() -> None:

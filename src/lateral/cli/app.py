@@ -373,11 +373,14 @@ def report(
     json: JsonOption = False,
 ) -> int:
     """Solve a case and write its report, one offline page."""
-    from lateral.cli.folder import fresh_file
     from lateral.cli.loading import load
     from lateral.cli.running import solved
+    from lateral.errors import OptionError
     from lateral.report import write_report
 
+    if Path(out).is_dir():
+        message = f"{out} is a folder, not a file; nothing was written"
+        raise OptionError(message)
     with working(f"reading {case} ..."):
         loaded = load(case)
     options = merged(
@@ -389,14 +392,12 @@ def report(
         replay=replay,
     )
     result = solved(loaded, options)
-    if result.has_values:
-        with working(f"writing {out} ..."), fresh_file(Path(out)) as page:
-            write_report(result, page, import_report=loaded.report)
-    wrote = out if result.has_values else None
+    with working(f"writing {out} ..."):
+        write_report(result, Path(out), import_report=loaded.report)
     if json:
-        print_json({"status": result.status.word, "status_text": result.status_text, "out": wrote})
+        print_json({"status": result.status.word, "status_text": result.status_text, "out": out})
     else:
-        note(f"{result.status_text}. {f'Wrote {out}' if wrote else 'Nothing was written'}")
+        note(f"{result.status_text}. Wrote {out}")
     return OF_STATUS[result.status.word]
 
 

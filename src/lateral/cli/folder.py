@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -75,23 +74,4 @@ def fresh_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
 
 
-@contextmanager
-def fresh_file(target: Path) -> Iterator[Path]:
-    """A new file beside the target, which takes its place when the block ends well and disappears when it does not.
-
-    Raises:
-        OptionError: the target is a folder.
-    """
-    if target.is_dir():
-        message = f"{target} is a folder, not a file; nothing was written"
-        raise OptionError(message)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{target.suffix}")
-    try:
-        yield fresh
-        os.replace(fresh, target)  # noqa: PTH105 - one call, atomic
-    finally:
-        fresh.unlink(missing_ok=True)
-
-
-__all__ = ["MARK", "check_target", "fresh_file", "fresh_folder"]
+__all__ = ["MARK", "check_target", "fresh_folder"]

@@ -15,6 +15,7 @@ from lateral.devices import Battery
 from lateral.io.opendss import ImportReport
 from lateral.io.opendss.write import write_opendss
 from lateral.opf import dispatch_of
+from lateral.report import write_report
 from lateral.results.store import save
 
 if TYPE_CHECKING:
@@ -39,24 +40,19 @@ def write_result(
         solved/master.dss     the feeder with the set-points as load shapes, for OpenDSS
         import_report.json    what became of every object, when the case is a .dss master
 
-    A result without values (infeasible, failed) writes only what there is.
+    A result without values (infeasible, failed) has no schedule; the report says why.
     """
     with fresh_folder(target) as folder:
         (folder / "summary.json").write_text(to_json(summary) + "\n", encoding="utf-8")
         if report is not None:
             (folder / "import_report.json").write_text(report.to_json(), encoding="utf-8")
+        write_report(result, folder / "report.html", import_report=report)
         if not result.has_values:
             return
         schedule(result).to_csv(folder / "schedule.csv", index=False)
         save(result, folder / "result.nc")
         _write_tables(result, folder / "tables")
         write_opendss(result.case, folder / "solved", dispatch=dispatch_of(result))
-        try:
-            from lateral.report import write_report
-        except ImportError:
-            note("no report page: this installation has none")
-        else:
-            write_report(result, folder / "report.html", import_report=report)
 
 
 def schedule(result: Result) -> pd.DataFrame:
