@@ -180,7 +180,12 @@ def solve(
         seconds = {name: spent.get(name, 0.0) + result.seconds[name] for name in result.seconds}
         note = f"round {k}: made again at the power flow of the schedule before"
         result = dataclasses.replace(result, seconds=seconds, choices=(*result.choices, note))
-    return replayed(result) if with_replay and result.has_values else result
+    if not (with_replay and result.has_values):
+        return result
+    try:
+        return replayed(result)
+    except UnsupportedError as error:  # a device that OpenDSS has no word for must not cost the schedule
+        return dataclasses.replace(result, choices=(*result.choices, f"not replayed: {error}"))
 
 
 def replayed(result: Result) -> Result:

@@ -253,7 +253,7 @@ def replay(case: Case, dispatch: Dispatch | None = None, *, predicted: Predictio
 
     Args:
         case: the case.
-        dispatch: set-points of PV and batteries; absent: `Dispatch.baseline`.
+        dispatch: set-points of PV, batteries and devices of the user's own; absent: `Dispatch.baseline`.
         predicted: what a model says, to be compared.
 
     Raises:

@@ -35,9 +35,10 @@ import numpy as np
 
 from lateral.case import Case
 from lateral.devices import PV, Battery, Capacitor, Load, Regulator, Source
+from lateral.devices.base import ShuntDevice
 from lateral.devices.load import MODELS
 from lateral.errors import CaseError, Fault, UnsupportedError
-from lateral.io.dispatch import Dispatch
+from lateral.io.dispatch import Dispatch, is_dispatched
 from lateral.network.feeder import Line, Shunt, Switch, Transformer, Winding
 from lateral.network.schema import ComplexArray, Element, FloatArray
 
@@ -111,7 +112,8 @@ def write_opendss(case: Case, folder: Path, *, dispatch: Dispatch | None = None,
     Args:
         case: the case.
         folder: where to; made when absent.
-        dispatch: set-points of PV and batteries, written as load shapes; absent: `Dispatch.baseline`.
+        dispatch: set-points of PV, batteries and devices of the user's own, written as load shapes; absent:
+            `Dispatch.baseline`.
         der: "load": PV and batteries as constant-power loads of negative power, which replays exactly; "native": as
             PVSystem and Storage objects.
 
@@ -161,7 +163,7 @@ def render_opendss(case: Case, *, dispatch: Dispatch | None = None, der: Der = "
 
     Args:
         case: the case.
-        dispatch: set-points of PV and batteries; absent: `Dispatch.baseline`.
+        dispatch: set-points of PV, batteries and devices of the user's own; absent: `Dispatch.baseline`.
         der: see `write_opendss`.
         stamp: put the hash of the case into the header.
 
@@ -275,7 +277,9 @@ class _Writer:
     def render(self) -> Rendered:
         case, feeder = self.case, self.case.feeder
         known = (Source, Load, Capacitor, PV, Battery, Regulator)
-        strangers = [d for d in case.devices if type(d) not in known]
+        others = [d for d in case.devices if type(d) not in known]
+        own = [d for d in others if isinstance(d, ShuntDevice) and is_dispatched(d)]
+        strangers = [d for d in others if d not in own]
         if strangers:
             raise UnsupportedError(
                 Fault(
@@ -308,6 +312,7 @@ class _Writer:
             *((e, partial(self.capacitor, e)) for e in case.capacitors),
             *((e, partial(self.pv, e)) for e in case.pvs),
             *((e, partial(self.battery, e)) for e in case.batteries),
+            *((e, partial(self.other, e)) for e in own),
             *((e, partial(self.regulator, e)) for e in case.regulators),
         ]
         for element, write in jobs:
@@ -587,14 +592,15 @@ class _Writer:
 
     # -- devices between conductors of one bus
 
-    def port_kv(self, d: Load | Capacitor | PV | Battery) -> float:
+    def port_kv(self, d: ShuntDevice) -> float:
         """Rated voltage across one port, kV."""
-        if d.v_rated_kv is not None:
-            return d.v_rated_kv
+        own: float | None = getattr(d, "v_rated_kv", None)
+        if own is not None:
+            return own
         delta = d.connection != "wye"
         return self.case.feeder.bus[d.bus].v_base_kv * (math.sqrt(3.0) if delta else 1.0)
 
-    def connected(self, d: Load | Capacitor | PV | Battery) -> str:
+    def connected(self, d: ShuntDevice) -> str:
         """``phases= bus1= conn= kv=`` of a load-like object."""
         ports = d.ports
         n = len(ports)
@@ -653,7 +659,11 @@ class _Writer:
                     f"kvar={num(q / n)} kv={num(kv)}"
                 )
 
-    def set_points(self, d: PV | Battery, kind: str) -> str:
+    def other(self, d: ShuntDevice) -> None:
+        """A device of the user's own: a load of negative power at its set-points."""
+        self.out["devices.dss"].append(self.set_points(d, d.kind))
+
+    def set_points(self, d: ShuntDevice, kind: str) -> str:
         p = self.dispatch.p(d.label) * self.share
         q = self.dispatch.q(d.label) * self.share
         name = self.name(d.label, "Load", f"{kind}_{d.name}")
@@ -739,8 +749,9 @@ def _balanced(angles: tuple[float, ...]) -> bool:
     return all(abs((angles[0] - 120.0 * k - a + 180.0) % 360.0 - 180.0) < 1e-9 for k, a in enumerate(angles))
 
 
-def _window(d: PV | Battery) -> str:
-    return f"vminpu={num(d.v_min_pu)} vmaxpu={num(d.v_max_pu)}"
+def _window(d: ShuntDevice) -> str:
+    low, high = getattr(d, "v_min_pu", 0.1), getattr(d, "v_max_pu", 2.0)
+    return f"vminpu={num(low)} vmaxpu={num(high)}"
 
 
 def _bad(element: Element, found: str) -> Fault:
