@@ -64,7 +64,7 @@ def test_help_loads_no_solver() -> None:
 
 def test_functions_are_not_shadowed_by_modules_of_the_same_name() -> None:
     script = (
-        "import lateral.opf, lateral.replay, lateral.studies.compare, lateral.io, lateral.checks, lateral.model; "
+        "import lateral.opf, lateral.replay, lateral.studies.comparison, lateral.io, lateral.checks, lateral.model; "
         "import lateral; wrong = [n for n in lateral.__all__ if not callable(getattr(lateral, n))]; "
         "assert not wrong, wrong"
     )

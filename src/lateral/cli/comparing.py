@@ -12,8 +12,8 @@ from lateral.cli.folder import fresh_folder
 from lateral.cli.screen import number, table, to_json
 from lateral.errors import OptionError, did_you_mean
 from lateral.plots.save import save
-from lateral.studies.compare import COLUMNS, comparison_figure
-from lateral.studies.sweep import AXES
+from lateral.studies.comparison import COLUMNS, comparison_figure
+from lateral.studies.sweeps import AXES
 
 #: Columns of the screen's table: name, heading, digits.
 _SHOWN = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lateral.studies.compare import Comparison, compare, comparison_figure, plain_rows
-from lateral.studies.sweep import AXES, sweep, varied
+from lateral.studies.comparison import Comparison, compare, comparison_figure, plain_rows
+from lateral.studies.sweeps import AXES, sweep, varied
 
 __all__ = ["AXES", "Comparison", "compare", "comparison_figure", "plain_rows", "sweep", "varied"]

@@ -14,7 +14,7 @@ from lateral.errors import OptionError, did_you_mean
 from lateral.formulations import Formulation
 from lateral.io import read
 from lateral.io.study import DerRule, add_ders, resample, set_loads, window
-from lateral.studies.compare import compare
+from lateral.studies.comparison import compare
 
 
 def _ders(case: Case, *, pv_share: float | None = None, battery_share: float | None = None) -> Case:

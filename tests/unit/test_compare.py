@@ -1,0 +1,150 @@
+"""Formulations side by side, and sweeps."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import lateral
+from lateral.cli import run
+from lateral.cli.comparing import parse_sweep
+from lateral.errors import EngineError, OptionError
+from lateral.studies import AXES, compare, plain_rows, sweep, varied
+from lateral.studies.comparison import COLUMNS, NO_CONTROL
+
+
+@pytest.fixture(scope="module")
+def published() -> lateral.Case:
+    return lateral.read("ieee123-t5")
+
+
+@pytest.fixture(scope="module")
+def comparison(published: lateral.Case):
+    return compare(published)
+
+
+def row(table: pd.DataFrame, name: str) -> pd.Series:
+    (found,) = (r for _, r in table.iterrows() if r["formulation"] == name)
+    return found
+
+
+def test_published_costs(comparison) -> None:
+    cost = comparison.table.set_index("formulation")["cost"]
+    assert cost["nonlinear"] == pytest.approx(576.312, abs=1e-3)
+    assert cost["soc"] == pytest.approx(cost["nonlinear"], rel=1e-6)
+    assert cost["lindistflow"] == pytest.approx(567.026, abs=1e-3)
+
+
+def test_exact_models_are_replayed_as_modelled(comparison) -> None:
+    for name in ("nonlinear", "soc"):
+        r = row(comparison.table, name)
+        assert r["max_dv_pu"] <= 1e-5
+        assert r["cost_replay"] == pytest.approx(r["cost"], rel=1e-6)
+        assert r["losses_replay_kwh"] == pytest.approx(r["losses_kwh"], rel=1e-6)
+    linear = row(comparison.table, "lindistflow")
+    assert linear["cost_replay"] > linear["cost"] + 1.0, "LinDistFlow does not pay for losses; OpenDSS does"
+
+
+def test_control_is_worth_something(comparison) -> None:
+    assert comparison.table.iloc[0]["formulation"] == NO_CONTROL
+    assert comparison.table.iloc[0]["cost_replay"] > row(comparison.table, "nonlinear")["cost_replay"]
+
+
+def test_reactive_use_is_that_of_the_set_points(comparison) -> None:
+    result = comparison.results["soc"]
+    hours = result.case.horizon.hours
+    names = [n for n in ("pv.q_injected", "battery.q_injected") if result.has(n)]
+    expected = sum(float(np.abs(result.value(n)).sum(axis=0) @ hours) for n in names)
+    assert row(comparison.table, "soc")["reactive_kvarh"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_formulation_that_declines_is_listed_with_its_reason() -> None:
+    found = compare(lateral.read("ieee13"), ["soc", "lindist3flow", "lindist3flow:nominal"])
+    r = row(found.table, "soc")
+    assert r["status"] == "declined"
+    assert "FOR-001" in r["reason"]
+    assert math.isnan(r["cost"])
+    assert set(found.results) == {"lindist3flow", "lindist3flow:nominal"}
+    assert row(found.table, "lindist3flow")["max_dv_pu"] < row(found.table, "lindist3flow:nominal")["max_dv_pu"]
+
+
+def test_plain_data_is_json(comparison) -> None:
+    data = comparison.to_dict()
+    assert json.loads(json.dumps(data, allow_nan=False)) == data
+    assert [r["formulation"] for r in data["rows"]] == list(comparison.table["formulation"])
+    assert set(data["rows"][0]) == set(COLUMNS)
+
+
+def test_figure(comparison) -> None:
+    figure = comparison.figure()
+    assert len(figure.data) == 6
+    assert list(figure.data[0].x) == list(comparison.table["formulation"])
+
+
+def test_a_replay_that_fails_is_said(published: lateral.Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> None:
+        message = "the engine is gone"
+        raise EngineError(message)
+
+    monkeypatch.setattr("lateral.studies.comparison.replayed", broken)
+    r = row(compare(published, ["soc"]).table, "soc")
+    assert r["status"] == "optimal"
+    assert "the engine is gone" in r["reason"]
+    assert math.isnan(r["cost_replay"])
+
+
+@pytest.mark.parametrize("names", [[], ["lindistfow"], ["lindist3flow:nowhere"]])
+def test_names_that_do_not_exist(names: list[str], published: lateral.Case) -> None:
+    with pytest.raises(OptionError):
+        compare(published, names)
+
+
+def test_sweep_over_feeders_penetrations_and_horizons(published: lateral.Case) -> None:
+    table = sweep([published, "ads10"], ["lindistflow"], over={"steps": [1, 2], "pv_share": [0.0, 0.5]})
+    assert len(table) == 2 * 2 * 2 * 2
+    assert list(table.columns[:3]) == ["case", "steps", "pv_share"]
+    found = table[(table["formulation"] == "lindistflow") & (table["case"] == "ads10") & (table["steps"] == 2)]
+    more_sun = found.set_index("pv_share")["cost_replay"]
+    assert more_sun[0.5] <= more_sun[0.0]
+    assert json.dumps(plain_rows(table), allow_nan=False)
+
+
+def test_axes(published: lateral.Case) -> None:
+    assert varied(published, {"steps": 3}).horizon.n_steps == 3
+    halves = varied(published, {"resample": 10})
+    assert (halves.horizon.n_steps, halves.horizon.hours.sum()) == (10, published.horizon.hours.sum())
+    double = varied(published, {"load_scale": 2.0})
+    assert sum(d.p_kw for d in double.loads) == pytest.approx(2 * sum(d.p_kw for d in published.loads))
+    assert varied(published, {"pv_share": 0.0}).pvs == ()
+    load_buses = {d.bus for d in published.loads if d.p_kw > 0}
+    full = varied(published, {"pv_share": 1.0, "battery_share": 0.0})
+    assert {d.bus for d in full.pvs} == load_buses
+    assert full.batteries == ()
+    assert varied(published, {}) is published
+    for wrong in ({"step": 3}, {"steps": 2.5}, {"steps": 0}, {"pv_share": 1.5}, {"steps": 99}):
+        with pytest.raises(OptionError):
+            varied(published, wrong)
+
+
+def test_sweep_words() -> None:
+    assert parse_sweep(["pv_share=0.1, 0.2", "case=ads10,ieee13"]) == ({"pv_share": [0.1, 0.2]}, ["ads10", "ieee13"])
+    assert set(AXES) == {"steps", "resample", "load_scale", "pv_share", "battery_share"}
+    for wrong in ("pv_share", "pv_share=", "pv_share=much", "shares=1"):
+        with pytest.raises(OptionError):
+            parse_sweep([wrong])
+
+
+def test_command(capfd: pytest.CaptureFixture[str], tmp_path) -> None:
+    out = tmp_path / "out"
+    code = run(["compare", "ieee123-t5", "--formulation", "soc", "--sweep", "steps=1,2", "--out", str(out), "--json"])
+    assert code == 0
+    data = json.loads(capfd.readouterr().out)
+    assert [r["steps"] for r in data["rows"]] == [1, 1, 2, 2]
+    assert {p.name for p in out.iterdir() if not p.name.startswith(".")} == {
+        f"comparison.{suffix}" for suffix in ("json", "csv", "parquet", "html")
+    }
+    assert len(pd.read_csv(out / "comparison.csv")) == 4
