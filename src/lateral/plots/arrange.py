@@ -93,7 +93,7 @@ def _fill(feeder: Feeder, tree: Tree, x: FloatArray, y: FloatArray, known: BoolA
 
 
 def tidy_tree(names: Sequence[str], tree: Tree) -> tuple[FloatArray, FloatArray]:
-    """A compact drawing: depth to the right, the longest path straight, laterals packed above and below it.
+    """A compact drawing: depth to the right, the longest path straight, laterals packed above or below it.
 
     Each subtree has an outline (its highest and lowest line at every depth), and is put as near to its parent's line
     as the outlines allow (after Reingold and Tilford, 1981). The outline of the longest child becomes that of its
@@ -123,25 +123,25 @@ def tidy_tree(names: Sequence[str], tree: Tree) -> tuple[FloatArray, FloatArray]
         first = below[0]
         height[k] = height[first] + 1
         up_line, low_line = top.pop(first), low.pop(first)
-        for number, child in enumerate(below[1:]):
-            offset[child] = _attach(up_line, low_line, top.pop(child), low.pop(child), above=number % 2 == 0)
+        for child in below[1:]:
+            offset[child] = _attach(up_line, low_line, top.pop(child), low.pop(child))
         up_line.append(0.0)
         low_line.append(0.0)
         top[k], low[k] = up_line, low_line
     return _positions(order, parent, offset, top, low, len(names))
 
 
-def _attach(up: list[float], low: list[float], child_up: list[float], child_low: list[float], *, above: bool) -> float:
-    """Put a child beside its siblings and widen their outline; returns the child's offset."""
+def _attach(up: list[float], low: list[float], child_up: list[float], child_low: list[float]) -> float:
+    """Put a child beside its siblings, where it is nearer, and widen their outline; returns the child's offset."""
     n = len(child_up)
     inner_up, inner_low = up[len(up) - n :], low[len(low) - n :]
-    if above:
-        shift = 1.0 + max(a - b for a, b in zip(inner_up, child_low, strict=True))
-        up[len(up) - n :] = [value + shift for value in child_up]
-    else:
-        shift = -1.0 - max(a - b for a, b in zip(child_up, inner_low, strict=True))
-        low[len(low) - n :] = [value + shift for value in child_low]
-    return shift
+    above = 1.0 + max(a - b for a, b in zip(inner_up, child_low, strict=True))
+    below = 1.0 + max(a - b for a, b in zip(child_up, inner_low, strict=True))
+    if above <= below:
+        up[len(up) - n :] = [value + above for value in child_up]
+        return above
+    low[len(low) - n :] = [value - below for value in child_low]
+    return -below
 
 
 def _positions(

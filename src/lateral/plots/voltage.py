@@ -137,13 +137,15 @@ def marker_size(n: int) -> float:
 
 
 def colour_range(volts: Voltages) -> tuple[float, float]:
-    """Voltages at the ends of the colour scale, pu: the limits, or what there is when it is much less than that."""
+    """Voltages at the ends of the colour scale, pu, around 1: the limits, or where there are none what there is."""
     low, high = volts.limits
     v = volts.v_pu[np.isfinite(volts.v_pu) & (volts.v_pu > 0.3)]
     least, most = (float(v.min()), float(v.max())) if len(v) else (0.95, 1.05)
     low = low if np.isfinite(low) else min(least, 0.95)
     high = high if np.isfinite(high) else max(most, 1.05)
-    return low, high
+    # grey is 1 pu
+    reach = max(1.0 - low, high - 1.0)
+    return 1.0 - reach, 1.0 + reach
 
 
 def _outside_by_bus(volts: Voltages, bus: IntArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -187,7 +189,7 @@ def _add_devices(fig: go.Figure, view: View, draw: Any) -> None:
         bus = getattr(device, "bus", None) or winding.get(getattr(device, "transformer", ""))
         if device.kind != "load" and bus in view.index:
             found.setdefault(device.kind, {}).setdefault(view.index[bus], []).append(shown(device.name))
-    shrink = 1.0 if len(view.names) < 1500 else 0.75
+    shrink = 1.0 if len(view.names) < 1500 else 0.6
     known = [*(kind for kind in SYMBOLS if kind in found), *sorted(found.keys() - SYMBOLS.keys())]
     for kind in known:
         by_bus = found[kind]

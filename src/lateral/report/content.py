@@ -190,19 +190,21 @@ def cards(result: Result, found: list[Column]) -> list[Card]:
     run = by.get("schedule, in OpenDSS")
     if own is None:
         return []
-    out = [Card("energy cost", f"${number(own.cost, 2)}", _against(own.cost, base and base.cost, "$", 2))]
+    out = [Card("energy cost", f"${number(own.cost, 2)}", _against(own.cost, base.cost if base else None, "$", 2))]
     out.append(
         Card(
             "net energy from the grid",
-            f"{number(own.energy_kwh)} kWh",
-            _against(own.energy_kwh, base and base.energy_kwh, "kWh"),
+            _amount(own.energy_kwh, "kWh"),
+            _against(own.energy_kwh, base.energy_kwh if base else None, "kWh"),
         )
     )
     out.append(
-        Card("losses", f"{number(own.losses_kwh)} kWh", _against(own.losses_kwh, base and base.losses_kwh, "kWh"))
+        Card(
+            "losses", _amount(own.losses_kwh, "kWh"), _against(own.losses_kwh, base.losses_kwh if base else None, "kWh")
+        )
     )
     peak, before = float(np.max(own.power_kw)), float(np.max(base.power_kw)) if base else None
-    out.append(Card("highest power from the grid", f"{number(peak)} kW", _against(peak, before, "kW")))
+    out.append(Card("highest power from the grid", _amount(peak, "kW"), _against(peak, before, "kW")))
     shown = run if run is not None and run.volts is not None else own
     if shown.volts is not None:
         n = int(shown.volts.outside.sum())
@@ -224,12 +226,17 @@ def cards(result: Result, found: list[Column]) -> list[Card]:
     return out
 
 
+def _amount(value: float, unit: str) -> str:
+    """A size with its unit; a large one without decimals."""
+    return f"{number(value, 0 if abs(value) >= 1e4 else 1)} {unit}"
+
+
 def _against(value: float, before: float | None, unit: str, digits: int = 1) -> str:
     if before is None or not np.isfinite(before):
         return ""
     change = value - before
     share = f" ({100 * change / abs(before):+.1f}\u00a0%)".replace("-", "\u2212") if abs(before) > 1e-9 else ""
-    amount = f"${number(before, digits)}" if unit == "$" else f"{number(before, digits)} {unit}"
+    amount = f"${number(before, digits)}" if unit == "$" else _amount(before, unit)
     return f"{amount} without control{share}"
 
 

@@ -126,13 +126,15 @@
     read();
     if (waiting) return;
     waiting = true;
-    requestAnimationFrame(() => {
+    // drawn once for all the events that are waiting
+    setTimeout(() => {
       waiting = false;
-      if (drawn.has("map")) colourMap();
-      if (drawn.has("profile")) drawProfile(newSet);
-      if (newSet && drawn.has("heatmap")) Plotly.restyle(plots.heatmap, { z: [heat()] }, [0]);
+      const wasNew = newSet;
       newSet = false;
-    });
+      if (drawn.has("map")) colourMap();
+      if (drawn.has("profile")) drawProfile(wasNew);
+      if (wasNew && drawn.has("heatmap")) Plotly.restyle(plots.heatmap, { z: [heat()] }, [0]);
+    }, 0);
   }
 
   function goTo(t) {
