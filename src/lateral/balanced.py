@@ -7,16 +7,17 @@ the one conductor to ground, rated voltages line to ground.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from lateral.baseline import power_flow, rated_kv
 from lateral.case import Case
 from lateral.devices import Regulator, Source
 from lateral.devices.base import Device, ShuntDevice
+from lateral.network.powerflow import NodalNetwork, PortLoads, TheveninSource, solve_power_flow
 from lateral.network.reduce import Reduction, balanced_feeder
-from lateral.network.schema import Element
+from lateral.network.schema import ComplexArray, Element
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,8 +53,7 @@ def reduce_case(case: Case) -> BalancedCase:
     Raises:
         CaseError: the network is singular.
     """
-    unloaded = power_flow(case.with_(devices=case.sources))
-    reduction = balanced_feeder(case.feeder, unloaded.v_pu[:, 0])
+    reduction = balanced_feeder(case.feeder, _unloaded(case))
     notes = list(reduction.notes)
     kept = {label.partition(".")[2] for label in reduction.members if label.startswith("transformer.")}
     devices: list[Element] = []
@@ -92,6 +92,25 @@ def reduce_case(case: Case) -> BalancedCase:
         notes=text,
     )
     return BalancedCase(balanced, reduction, tuple(notes))
+
+
+def _unloaded(case: Case) -> ComplexArray:
+    """Voltages without any load, pu, shape (n,)."""
+    network = NodalNetwork.of(case.feeder)
+    sources = [
+        TheveninSource(
+            name=s.name,
+            nodes=network.index.rows(s.bus, s.conductors),
+            e_volt=(1000.0 * case.feeder.bus[s.bus].v_base_kv * np.exp(1j * np.deg2rad(s.angle_deg))[:, None]).astype(
+                complex
+            ),
+            z_ohm=(s.r_ohm + 1j * s.x_ohm).astype(complex),
+        )
+        for s in case.sources
+    ]
+    none, nothing = np.zeros(0, dtype=np.int64), np.zeros((0, 1))
+    loads = PortLoads.constant_power(none, none, nothing, nothing, np.zeros(0))
+    return solve_power_flow(network, loads, sources, n_steps=1).v_pu[:, 0]
 
 
 def _by_bus(sources: Sequence[Source]) -> list[list[Source]]:
@@ -152,7 +171,8 @@ def _shunt_device(device: ShuntDevice, case: Case, reduction: Reduction) -> Shun
     changes: dict[str, object] = {"terminals": (1, 0), "connection": "wye"}
     if hasattr(device, "v_rated_kv"):
         base = case.feeder.bus[device.bus].v_base_kv
-        kv = rated_kv(device, base) / span
+        across = device.v_rated_kv or (base if device.connection == "wye" else base * math.sqrt(3.0))
+        kv = across / span
         changes["v_rated_kv"] = None if abs(kv - base) <= 1e-12 * base else kv
     return dataclasses.replace(device, **changes)  # type: ignore[arg-type]
 
