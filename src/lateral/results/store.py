@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 from lateral.errors import OptionError, did_you_mean
@@ -26,9 +25,7 @@ def save(result: Result, path: str | Path) -> Path:
             target.suffix, SUFFIXES
         )
         raise OptionError(message)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)
-    os.close(handle)
-    draft = Path(name)
+    draft = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
     try:
         match target.suffix:
             case ".nc":
