@@ -22,8 +22,9 @@ out), which is what the squared-voltage variables can express; `RadialNetwork.gr
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
 
@@ -130,6 +131,7 @@ def radial_network(
     series, shunts = _series_and_shunts(feeder)
     series = _without_floating(series, shunts, grounded - frozenset(used))
     groups = _grouped(series, grounded)
+    v_base = dict(zip(index.nodes, index.v_base_kv.tolist(), strict=True))
     by_node: dict[Node, list[int]] = {}
     for g, group in enumerate(groups):
         for node in group.nodes:
@@ -163,7 +165,7 @@ def radial_network(
         at = [known[node] for node in sending]
         for node in fresh:
             learn(node)
-        _add_branch(out, group, sending, at, fresh, known, index, base)
+        _add_branch(out, group, sending, at, fresh, known, v_base, base)
         for node in fresh:
             queue.extend(by_node[node])
 
@@ -184,11 +186,11 @@ def radial_network(
             )
         else:
             dead.extend(group.names)
-    shunt_i, shunt_j, shunt_y = _shunt_triplets(shunts, known, index, base)
+    shunt_i, shunt_j, shunt_y = _shunt_triplets(shunts, known, v_base, base)
     s_max = np.array(out.s_max) / base.s_kva
     return RadialNetwork(
         nodes=tuple(order),
-        v_base_kv=np.array([index.v_base_kv[index.position[node]] for node in order]),
+        v_base_kv=np.array([v_base[node] for node in order]),
         roots=np.array([known[r] for r in root_list], dtype=np.int64),
         legs=tuple(out.legs),
         branch=np.array(out.branch, dtype=np.int64),
@@ -235,34 +237,43 @@ def _add_branch(
     at: list[int],
     fresh: list[Node],
     known: dict[Node, int],
-    index: NodeIndex,
+    v_base: Mapping[Node, float],
     base: Base,
 ) -> None:
     """Append the legs of one branch."""
-    a, z = _ideal_and_series(group, sending, fresh)
-    v_p = [index.v_base_kv[index.position[n]] for n in sending]
-    v_s = [index.v_base_kv[index.position[n]] for n in fresh]
-    number = len(out.names)
+    ideal, series = _ideal_and_series(group, sending, fresh)
+    # plain numbers: reading them one by one out of arrays takes ten times as long
+    a, z = ideal.tolist(), series.tolist()
+    v_p, v_s = [v_base[n] for n in sending], [v_base[n] for n in fresh]
+    number, first = len(out.names), len(out.legs)
     name = "+".join(group.names)
-    first = len(out.legs)
     out.names.append(name)
     out.s_max.append(group.s_max)
+    one_bus = len({bus for bus, _ in fresh}) == 1
     for k, node in enumerate(fresh):
-        out.legs.append(f"{name}.{node[1]}" if len({n[0] for n in fresh}) == 1 else f"{name}.{node[0]}.{node[1]}")
+        out.legs.append(f"{name}.{node[1]}" if one_bus else f"{name}.{node[0]}.{node[1]}")
         out.branch.append(number)
         out.to_node.append(known[node])
         out.i_max.append(group.i_max.get(node, np.inf) / base.i_a(v_s[k]))
-        for m in range(len(sending)):
-            if a[k, m] != 0.0:
+        for m, value in enumerate(a[k]):
+            if value != 0.0:
                 out.a_leg.append(first + k)
                 out.a_node.append(at[m])
-                out.a_val.append(a[k, m] * v_p[m] / v_s[k])
-        for m in range(len(fresh)):
-            if z[k, m] != 0.0:
+                out.a_val.append(value * v_p[m] / v_s[k])
+        for m, value in enumerate(z[k]):
+            if value != 0.0:
                 out.z_row.append(first + k)
                 out.z_col.append(first + m)
                 # I_m in pu of leg m, voltage in pu of leg k
-                out.z_val.append(z[k, m] * base.s_kva / (1000.0 * v_s[k] * v_s[m]))
+                out.z_val.append(value * base.s_kva / (1000.0 * v_s[k] * v_s[m]))
+
+
+@cache
+def _identity(n: int) -> ComplexArray:
+    """The ideal part of a line of n conductors; not to be written to."""
+    out = np.eye(n, dtype=complex)
+    out.setflags(write=False)
+    return out
 
 
 def _ideal_and_series(group: _Group, sending: list[Node], fresh: list[Node]) -> tuple[ComplexArray, ComplexArray]:
@@ -273,6 +284,8 @@ def _ideal_and_series(group: _Group, sending: list[Node], fresh: list[Node]) -> 
         ends_from = [(element.bus_from, c) for c in element.conductors_from]
         ends_to = [(element.bus_to, c) for c in element.conductors_to]
         near, far = (ends_from, ends_to) if sending[0][0] == element.bus_from else (ends_to, ends_from)
+        if far == fresh and near == sending:
+            return _identity(len(fresh)), z
         if len(far) == len(fresh) and len(near) == len(sending):
             rows = [far.index(n) for n in fresh]
             a = np.zeros((len(fresh), len(sending)), dtype=complex)
@@ -295,17 +308,17 @@ def _series_and_shunts(feeder: Feeder) -> tuple[list[Primitive], list[Primitive]
     """Series parts (no charging, no-load or antifloat terms) and what is left of each element, as shunts."""
     series: list[Primitive] = []
     shunts: list[Primitive] = []
-    bare = {id(p.element): p for p in primitives(feeder, antifloat=False, no_load=False)}
-    full = primitives(feeder) if feeder.transformers else tuple(bare.values())
-    for whole in full:
-        element = whole.element
+    # with antifloat and no-load terms; only transformers have them
+    alone = replace(feeder, lines=(), switches=(), shunts=())
+    full = {id(p.element): p.y for p in primitives(alone)} if feeder.transformers else {}
+    for part in primitives(feeder, antifloat=False, no_load=False):
+        element = part.element
         if isinstance(element, Shunt):
-            shunts.append(whole)
+            shunts.append(part)
             continue
-        part = bare[id(element)]
         series.append(part)
         if isinstance(element, Transformer):
-            shunts.append(Primitive(element, whole.nodes, whole.y - part.y))
+            shunts.append(Primitive(element, part.nodes, full[id(element)] - part.y))
         elif element.b_us is not None and np.any(element.b_us):
             half = 0.5e-6j * element.b_us
             for bus, conductors in (
@@ -374,23 +387,20 @@ def _group(members: list[Primitive], nodes: tuple[Node, ...]) -> _Group:
 
 
 def _shunt_triplets(
-    shunts: list[Primitive], known: dict[Node, int], index: NodeIndex, base: Base
+    shunts: list[Primitive], known: dict[Node, int], v_base: Mapping[Node, float], base: Base
 ) -> tuple[IntArray, IntArray, ComplexArray]:
     rows: list[int] = []
     cols: list[int] = []
     vals: list[complex] = []
     for part in shunts:
-        at = [
-            (k, known[node], index.v_base_kv[index.position[node]])
-            for k, node in enumerate(part.nodes)
-            if node in known
-        ]
+        at = [(k, known[node], v_base[node]) for k, node in enumerate(part.nodes) if node in known]
+        y = part.y.tolist()
         for k, i, v_i in at:
             for m, j, v_j in at:
-                if part.y[k, m] != 0.0:
+                if y[k][m] != 0.0:
                     rows.append(i)
                     cols.append(j)
-                    vals.append(part.y[k, m] * v_i * v_j * 1000.0 / base.s_kva)
+                    vals.append(y[k][m] * v_i * v_j * 1000.0 / base.s_kva)
     return np.array(rows, dtype=np.int64), np.array(cols, dtype=np.int64), np.array(vals, dtype=complex)
 
 
