@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lateral.cli.loading import Loaded
 from lateral.cli.options import SolveOptions
-from lateral.cli.screen import number, working
+from lateral.cli.screen import note, number, working
 
 if TYPE_CHECKING:
     from lateral.results.result import Result
@@ -15,9 +15,16 @@ if TYPE_CHECKING:
 
 def solved(loaded: Loaded, options: SolveOptions) -> Result:
     """Build, solve and replay, with the reading time in ``seconds``."""
+    import numpy as np
+
     from lateral.opf import build, replayed
     from lateral.solvers import Options
 
+    if "cost" in options.objective and not any(np.any(loaded.case.series(s.price_import)) for s in loaded.case.sources):
+        note(
+            "every price is zero, so that any schedule costs the same; give a [tariff] in a study file, "
+            "or another objective such as --objective loss"
+        )
     with working("building ..."):
         model = build(
             loaded.case,
