@@ -178,7 +178,7 @@ class Model:
             self._last = None
         relaxation = None
         if solver == "auto" and self._last is None and self._wants_relaxation:
-            relaxation = _Relaxation.solve(self.program)
+            relaxation = _Relaxation.solve(self.program, options)
         start = self._last if relaxation is None or relaxation.solution is None else relaxation.solution
         if relaxation is not None and relaxation.infeasible:
             solution, status = relaxation.proof, Status.INFEASIBLE
@@ -248,10 +248,11 @@ class _Relaxation:
     proof: Solution
 
     @classmethod
-    def solve(cls, program: Program) -> _Relaxation:
-        """Solve the relaxation with the solver that `auto` means for it."""
+    def solve(cls, program: Program, options: Options | None) -> _Relaxation:
+        """Solve the relaxation with the solver that `auto` means for it, under the same plain options."""
         cones = program.relaxed()
-        found = solvers.get(solvers.choose(cones)[0], None).solve(cones)
+        plain = options if type(options) is Options else None
+        found = solvers.get(solvers.choose(cones)[0], plain).solve(cones)
         residuals = recompute(cones, found)
         status = earned_status(cones, found, residuals)
         if status is Status.OPTIMAL:
