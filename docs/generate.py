@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,13 @@ def solver_table(_: str) -> str:
     return table(("name", "takes", "what it is"), rows)
 
 
+def layers(_: str) -> str:
+    """The layers of the import contract, top to bottom."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    (contract,) = project["tool"]["importlinter"]["contracts"]
+    return "```\n" + "\n".join(contract["layers"]) + "\n```"
+
+
 GENERATORS: dict[str, Callable[[str], str]] = {
     "schema": schema,
     "equations": equations,
@@ -189,6 +197,7 @@ GENERATORS: dict[str, Callable[[str], str]] = {
     "faults": faults,
     "import-codes": import_codes,
     "cases": cases,
+    "layers": layers,
     "solvers": solver_table,
 }
 

@@ -11,7 +11,8 @@ from types import ModuleType
 
 import pytest
 
-from lateral import devices, formulations, objectives
+from lateral import devices, formulations, objectives, solvers
+from lateral.cli.failures import OF_STATUS
 from lateral.network.schema import fields_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +60,15 @@ def test_every_formulation_has_a_page(name: str) -> None:
     for row in ("exact when", "neglects", "refuses", "class", "default solver"):
         assert f"| {row} |" in text
     assert "**Source.**" in text
+
+
+def test_every_status_and_solver_is_described() -> None:
+    text = (DOCS / "solvers.md").read_text()
+    for status in solvers.Status:
+        code = int(OF_STATUS[status.word])
+        assert re.search(rf"^\| `{status.word}` \|.*\| {code} \|$", text, flags=re.MULTILINE)
+    for name in solvers.SOLVERS:
+        assert f"| `{name}` |" in text
 
 
 def test_every_objective_is_described(generate: ModuleType) -> None:
