@@ -255,16 +255,17 @@ def distance_figure(view: View, *, step: int | None = None, band: bool = True) -
 
     volts, chosen = view.voltages, view.step_of(step)
     far, unit = view.distance
-    draw = go.Scattergl if len(volts.bus) > VECTOR_POINTS else go.Scatter
+    # lines without marks are one path of vector graphics, which redraws faster than lines on the graphics card
+    mode = "lines+markers" if len(volts.bus) <= VECTOR_POINTS else "lines"
     fig = style.figure(height=460)
     x_node = far[volts.bus]
     if band and volts.v_pu.shape[1] > 1:
         low, high = _extremes(volts.v_pu)
         pairs = np.arange(len(volts.bus)).repeat(2).reshape(-1, 2)
         ends = np.stack([low, high, np.full(len(low), np.nan)], axis=1).reshape(-1)
-        line = {"color": "#cfd6dd", "width": 3 if len(low) < 1000 else 1.5}
+        line = {"color": "#cfd6dd", "width": 3 if len(low) < 1000 else 1.5, "simplify": False}
         fig.add_trace(
-            draw(
+            go.Scatter(
                 x=segments(x_node, pairs),
                 y=style.light(ends),
                 mode="lines",
@@ -284,11 +285,11 @@ def distance_figure(view: View, *, step: int | None = None, band: bool = True) -
         place = {int(k): i for i, k in enumerate(own)}
         hover = [texts[place[int(b)]] for b in pairs[:, 1]]
         fig.add_trace(
-            draw(
+            go.Scatter(
                 x=segments(x_node, pairs),
                 y=segments(volts.v_pu[:, chosen], pairs),
-                mode="lines+markers",
-                line={"color": colour, "width": 1.4},
+                mode=mode,
+                line={"color": colour, "width": 1.4, "simplify": False},
                 marker={"size": 4 if len(own) < 1000 else 2.5, "color": colour},
                 name=label,
                 meta=f"conductor {conductor}",

@@ -52,6 +52,7 @@
 
   function trace(div, meta) { return div.data.findIndex((d) => d.meta === meta); }
 
+  let ringsShown = true;
   function colourMap() {
     const div = plots.map, n = starts.length - 1, colours = new Array(n), ringX = [], ringY = [];
     for (let b = 0; b < n; b++) {
@@ -60,10 +61,12 @@
         if (outside(node, step)) { ringX.push(atX[b]); ringY.push(atY[b]); break; }
       }
     }
-    if (!ringX.length) { ringX.push(null); ringY.push(null); }
+    const some = ringX.length > 0;
+    if (!some) { ringX.push(null); ringY.push(null); }
     const buses = trace(div, "buses"), rings = trace(div, "outside");
     Plotly.restyle(div, { "marker.color": [colours] }, [buses]);
-    Plotly.restyle(div, { x: [ringX], y: [ringY], "marker.size": V.ring }, [rings]);
+    if (some || ringsShown) Plotly.restyle(div, { x: [ringX], y: [ringY], "marker.size": V.ring }, [rings]);
+    ringsShown = some;
   }
 
   function drawProfile(withBand) {
@@ -120,7 +123,8 @@
       range + (count ? ", " + count + " node" + (count > 1 ? "s" : "") + " outside limits" : ", all inside limits");
   }
 
-  let waiting = false, newSet = false;
+  // the map follows the slider; the profile of a large feeder waits until it rests
+  let waiting = false, newSet = false, bandDue = false, later = 0;
   function show(changedSet) {
     newSet = newSet || changedSet;
     read();
@@ -132,8 +136,13 @@
       const wasNew = newSet;
       newSet = false;
       if (drawn.has("map")) colourMap();
-      if (drawn.has("profile")) drawProfile(wasNew);
       if (wasNew && drawn.has("heatmap")) Plotly.restyle(plots.heatmap, { z: [heat()] }, [0]);
+      bandDue = bandDue || wasNew;
+      clearTimeout(later);
+      later = setTimeout(() => {
+        if (drawn.has("profile")) drawProfile(bandDue);
+        bandDue = false;
+      }, V.nodes > 2500 ? 200 : 0);
     }, 0);
   }
 
