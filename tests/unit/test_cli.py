@@ -286,6 +286,8 @@ def test_study_options_are_defaults_that_flags_override(tmp_path: Path, capfd: p
     code, data = as_json(capfd, "solve", study)
     assert code == 2
     assert "'formulation'" in data["faults"][0]["action"]
+    code, listed = as_json(capfd, "check", study)
+    assert (code, listed) == (2, data["faults"])
 
 
 def test_options_of_a_study() -> None:
