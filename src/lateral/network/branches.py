@@ -280,7 +280,7 @@ def _ideal_and_series(group: _Group, sending: list[Node], fresh: list[Node]) -> 
     """A (fresh, sending) and Z (fresh, fresh) of a group, in volts and ohms."""
     if len(group.parts) == 1 and isinstance(group.parts[0].element, Line | Switch):
         element = group.parts[0].element
-        z = element.r_ohm + 1j * element.x_ohm
+        z: ComplexArray = (element.r_ohm + 1j * element.x_ohm).astype(np.complex128)
         ends_from = [(element.bus_from, c) for c in element.conductors_from]
         ends_to = [(element.bus_to, c) for c in element.conductors_to]
         near, far = (ends_from, ends_to) if sending[0][0] == element.bus_from else (ends_to, ends_from)
@@ -318,7 +318,7 @@ def _series_and_shunts(feeder: Feeder) -> tuple[list[Primitive], list[Primitive]
             continue
         series.append(part)
         if isinstance(element, Transformer):
-            shunts.append(Primitive(element, part.nodes, full[id(element)] - part.y))
+            shunts.append(Primitive(element, part.nodes, (full[id(element)] - part.y).astype(np.complex128)))
         elif element.b_us is not None and np.any(element.b_us):
             half = 0.5e-6j * element.b_us
             for bus, conductors in (

@@ -189,9 +189,12 @@ class Affine:
         t_count = self.n_steps
         weight = np.asarray(weight, dtype=float)
         over_time = weight.ndim == 2
+        source = np.asarray(source)
+        if len(source) == self.n and not over_time and np.array_equal(source, np.arange(self.n)):
+            return self._moved(m, np.asarray(out), weight)
         order = np.argsort(source, kind="stable")
         out_s, weight_s = np.asarray(out)[order], weight[order]
-        first = np.searchsorted(np.asarray(source)[order], np.arange(self.n + 1))
+        first = np.searchsorted(source[order], np.arange(self.n + 1))
         count = np.diff(first)
 
         def spread(cells: IntArray) -> tuple[IntArray, IntArray, FloatArray]:
@@ -209,6 +212,15 @@ class Affine:
             k, cell, f = spread(nonzero)
             np.add.at(const, cell, self.const[nonzero[k]] * f)
         return Affine(m, t_count, row, self.col[own], self.par[own], self.val[own] * factor, const)
+
+    def _moved(self, m: int, out: IntArray, weight: FloatArray) -> Affine:
+        """`map_terms` where every element has one place to go: no term is copied or looked up."""
+        element, step = np.divmod(self.row, self.n_steps)
+        const = np.zeros((m, self.n_steps))
+        if np.any(self.const):
+            np.add.at(const, out, self.const.reshape(self.shape) * weight.reshape(-1, 1))
+        row = out[element] * self.n_steps + step
+        return Affine(m, self.n_steps, row, self.col, self.par, self.val * weight[element], const.reshape(-1))
 
     def take(self, elements: IntArray) -> Affine:
         """The elements named, in that order (may repeat): shape (len(elements), T)."""

@@ -392,33 +392,21 @@ class ProgramBuilder:
     def _objective(self, theta: FloatArray, maps: dict[str, DataMap]) -> tuple[FloatArray, float, sp.csc_array]:
         """Linear costs, constant and 1/2 x'Qx of the squares."""
         linear = list(self._linear)
-        rows: list[IntArray] = []
-        cols: list[IntArray] = []
-        pars: list[IntArray] = []
-        vals: list[FloatArray] = []
         for expr, weight in self._squares:
-            # sum_c w_c (sum_k v_k x_k + const_c)^2: pairs of terms within a cell
-            var = expr.col >= 0
-            order = np.argsort(expr.row[var], kind="stable")
-            row, col, val = expr.row[var][order], expr.col[var][order], expr.val[var][order]
-            first = np.searchsorted(row, np.arange(len(expr.const) + 1))
-            count = np.diff(first)
-            reps = count[row]
-            left = np.repeat(np.arange(len(row)), reps)
-            right = _pair_partner(first, row, reps)
-            pair = 2.0 * val[left] * val[right]
-            cross = Affine(
-                expr.n, expr.n_steps, row, col, np.full(len(row), -1), 2.0 * val * expr.const[row], expr.const**2
-            )
-            linear.append(cross.times_parameter(weight).sum())
-            for sel_row, sel_par, sel_val in _weight_terms(weight):
-                # weight of each cell: constant and parameter terms
-                hit = sel_row[row[left]]
-                keep = hit >= 0
-                rows.append(col[left][keep])
-                cols.append(col[right][keep])
-                pars.append(sel_par[hit[keep]])
-                vals.append(pair[keep] * sel_val[hit[keep]])
+            if np.any(expr.const):
+                # sum_c w_c (sum_k v_k x_k + const_c)^2: the parts with a constant
+                var = expr.col >= 0
+                row, col = expr.row[var], expr.col[var]
+                cross = Affine(
+                    expr.n,
+                    expr.n_steps,
+                    row,
+                    col,
+                    np.full(len(row), -1),
+                    2.0 * expr.val[var] * expr.const[row],
+                    expr.const**2,
+                )
+                linear.append(cross.times_parameter(weight).sum())
         total = stack(linear) if linear else Affine.zeros(1, 1)
         var = total.col >= 0
         c = np.bincount(
@@ -440,18 +428,9 @@ class ProgramBuilder:
             )
             maps["c0"] = DataMap(np.array([c0]), m0)
             c0 = float(maps["c0"].at(theta)[0])
-        if not rows:
+        if not self._squares:
             return c, c0, sp.csc_array((self._n, self._n))
-        q = _coefficients(
-            "q",
-            np.concatenate(rows),
-            np.concatenate(cols),
-            np.concatenate(pars),
-            np.concatenate(vals),
-            (self._n, self._n),
-            theta,
-            maps,
-        )
+        q = _coefficients("q", *_quadratic(self._squares, self._n), (self._n, self._n), theta, maps)
         # symmetric, so that CSR and CSC share their arrays
         return c, c0, sp.csc_array((q.data, q.indices, q.indptr), shape=q.shape)
 
@@ -461,10 +440,43 @@ def _flat(parts: list[Affine]) -> Affine:
     return stack([Affine(p.n * p.n_steps, 1, p.row, p.col, p.par, p.val, p.const) for p in parts])
 
 
-def _pair_partner(first: IntArray, row: IntArray, reps: IntArray) -> IntArray:
-    total = int(reps.sum())
-    ends = np.cumsum(reps)
-    return np.arange(total) - np.repeat(ends - reps, reps) + np.repeat(first[row], reps)
+def _quadratic(squares: list[tuple[Affine, Affine]], n: int) -> tuple[IntArray, IntArray, IntArray, FloatArray]:
+    """Entries of Q in ``1/2 x'Qx = sum_c w_c (sum_k v_k x_k)^2`` as (row, column, parameter or -1, value).
+
+    With E of one row per cell and weight term, Q = E' E: the right-hand E has a column of its own for each pair of a
+    variable and the parameter that its weight follows. Both carry the root of the weight, so that Q is symmetric to the
+    last digit. Entries that cancel to zero are left out.
+    """
+    rows: list[IntArray] = []
+    cols: list[IntArray] = []
+    pars: list[IntArray] = []
+    vals: list[FloatArray] = []
+    signs: list[FloatArray] = []
+    cells = 0
+    for expr, weight in squares:
+        var = expr.col >= 0
+        for index, par, value in _weight_terms(weight):
+            term = index[expr.row[var]]
+            keep = term >= 0
+            size = value[term[keep]]
+            rows.append(expr.row[var][keep] + cells)
+            cols.append(expr.col[var][keep])
+            pars.append(par[term[keep]])
+            vals.append(expr.val[var][keep] * np.sqrt(2.0 * np.abs(size)))
+            signs.append(np.sign(size))
+            cells += len(expr.const)
+    if not rows:
+        none = np.zeros(0, dtype=np.int64)
+        return none, none, none, np.zeros(0)
+    row, col, par = np.concatenate(rows), np.concatenate(cols), np.concatenate(pars)
+    val = np.concatenate(vals)
+    stride = int(par.max(initial=-1)) + 2
+    pairs, place = np.unique(col * stride + par + 1, return_inverse=True)
+    left = sp.csr_array((val, (col, row)), shape=(n, cells))
+    right = sp.csr_array((val * np.concatenate(signs), (row, place)), shape=(cells, len(pairs)))
+    product = sp.coo_array(left @ right)
+    at, pair = (np.asarray(axis, dtype=np.int64) for axis in product.coords)
+    return at, pairs[pair] // stride, pairs[pair] % stride - 1, product.data
 
 
 def _weight_terms(weight: Affine) -> list[tuple[IntArray, IntArray, FloatArray]]:
