@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.metadata
 import json
 import platform
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     runner = commands.add_parser("run", help="measure")
     runner.add_argument("--size", choices=SIZES, default="small", help="largest models to run")
     runner.add_argument("--only", default="", help="run the models whose name contains this, of any size")
+    runner.add_argument("--repeats", type=int, help="runs of each model; absent: what the model says")
     runner.add_argument("--json", type=Path, help="write the measurements here")
     runner.add_argument("--markdown", type=Path, help="write the tables here")
     runner.add_argument("--no-rivals", action="store_true", help="lateral alone")
@@ -38,7 +40,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
         return
     models = [m for m in all_models().values() if given.only in m.name] if given.only else up_to(given.size)
-    rows = run([_runnable(m, rivals=not given.no_rivals) for m in models if m.available()], _say)
+    chosen = [_runnable(m, rivals=not given.no_rivals) for m in models if m.available()]
+    if given.repeats:
+        chosen = [dataclasses.replace(m, repeats=given.repeats) for m in chosen]
+    rows = run(chosen, _say)
     report = {"environment": environment(), "rows": rows}
     if given.json:
         given.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -56,8 +61,6 @@ def environment() -> dict[str, Any]:
 
 def _runnable(model: BenchModel, *, rivals: bool) -> BenchModel:
     """The model with only the rivals that are wanted and installed."""
-    import dataclasses
-
     known = all_rivals()
     kept = tuple(r for r in model.rivals if rivals and all(find_spec(p) for p in known[r].needs))
     return dataclasses.replace(model, rivals=kept)
