@@ -130,9 +130,15 @@ def check(
     """List every fault of a case; nothing is solved."""
     from lateral.checks import check as check_case
     from lateral.cli.loading import load
+    from lateral.errors import CaseError
 
     with working(f"reading {case} ..."):
-        faults = check_case(load(case).case, radial=radial)
+        loaded = load(case)
+        faults = check_case(loaded.case, radial=radial)
+    try:
+        merged(loaded.options)
+    except CaseError as error:  # the options of a study are part of it
+        faults = (*faults, *error.faults)
     if json:
         print_json(as_data(faults))
     elif faults:
