@@ -186,10 +186,11 @@ def test_replay_errors_are_the_replays(result: Result) -> None:
 def test_loading_is_shown_in_percent(small: Result) -> None:
     line = small.case.feeder.lines[0]
     lines = (dataclasses.replace(line, i_max_a=500.0), *small.case.feeder.lines[1:])
+    limits = np.where(np.arange(small.network.n_legs) == 0, 0.5, np.inf)
     rated = dataclasses.replace(
         small,
         case=small.case.with_(feeder=dataclasses.replace(small.case.feeder, lines=lines)),
-        network=dataclasses.replace(small.network, i_max_pu=np.where(np.arange(small.network.n_legs) == 0, 0.5, np.inf)),
+        network=dataclasses.replace(small.network, i_max_pu=limits),
     )
     bars = plots.loading(rated).to_plotly_json()["data"][0]
     assert numbers(bars["x"]) == pytest.approx(100 * rated.loading["share"].to_numpy(), rel=1e-5)

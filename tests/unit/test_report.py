@@ -1,0 +1,304 @@
+"""The report is one file that loads nothing, escapes what it shows, and exists for every kind of result."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lateral
+from lateral.io.opendss import ImportEntry, ImportReport
+from lateral.io.opendss.report import ImportNote
+from lateral.plots.data import View
+from lateral.report import write_report
+from lateral.report.content import number, small
+from lateral.report.pack import data_block, packed, quantised
+from lateral.report.write import render
+from lateral.results.result import Result
+from lateral.solvers import Status
+
+EVIL = "<script>alert(1)</script>"
+MARKUP_MB = 0.4  # everything but the plotting library and the data
+
+
+class Page(HTMLParser):
+    """Elements of the report, with the text of scripts by id."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self.ids: set[str] = set()
+        self.words: list[str] = []
+        self._script: dict[str, str | None] | None = None
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        found = dict(attrs)
+        self.tags.append((tag, found))
+        if found.get("id"):
+            self.ids.add(str(found["id"]))
+        self._script = found if tag == "script" else None
+
+    def handle_endtag(self, tag: str) -> None:
+        self._script = None
+
+    def handle_data(self, data: str) -> None:
+        if self._script is None:
+            self.words.append(data)
+        else:
+            self.scripts.append((self._script, data))
+
+    @property
+    def data(self) -> dict[str, Any]:
+        return json.loads("".join(text for attrs, text in self.scripts if attrs.get("id") == "data"))
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+
+@pytest.fixture(scope="module")
+def small_case() -> Result:
+    return lateral.solve(lateral.read("ads10"))
+
+
+@pytest.fixture(scope="module")
+def page(small_case: Result) -> Page:
+    return Page(render(small_case))
+
+
+def impossible() -> Result:
+    case = lateral.read("ads10")
+    buses = tuple(
+        b if b.name == case.sources[0].bus else dataclasses.replace(b, v_min_pu=1.049, v_max_pu=1.0495)
+        for b in case.feeder.buses
+    )
+    return lateral.solve(case.with_(feeder=dataclasses.replace(case.feeder, buses=buses)), "soc")
+
+
+def import_report() -> ImportReport:
+    return ImportReport(
+        master="m.dss",
+        circuit="c",
+        operating_point="snapshot",
+        taps={},
+        capacitor_steps={},
+        converged=True,
+        entries=(
+            ImportEntry("line.a", "mapped", "IMP-001", became=("line.a",)),
+            ImportEntry("monitor.m", "ignored", "IMP-032", "does not act", file="m.dss", line=3),
+            ImportEntry(f"load.{EVIL}", "approximated", "IMP-018", EVIL),
+        ),
+        notes=(ImportNote("IMP-052", "no point"),),
+        skipped=(ImportNote("skipped", "show voltages", "m.dss:9"),),
+        reference=None,
+        max_primitive_error=0.0,
+        engine_version="x",
+        seconds={},
+    )
+
+
+def test_one_file_and_nothing_else(small_case: Result, tmp_path: Path) -> None:
+    path = write_report(small_case, tmp_path / "new" / "report.html")
+    assert path == tmp_path / "new" / "report.html"
+    assert [p.name for p in path.parent.iterdir()] == ["report.html"]
+    assert path.stat().st_mode & 0o044
+    before = path.read_bytes()
+    write_report(small_case, path)
+    assert len(path.read_bytes()) == len(before)
+
+
+def test_nothing_is_loaded_from_elsewhere(page: Page) -> None:
+    for tag, attrs in page.tags:
+        assert tag not in ("link", "iframe", "img", "object", "embed", "base"), tag
+        assert "src" not in attrs
+        assert (attrs.get("href") or "#").startswith("#")
+        assert not any(name.startswith("on") for name in attrs)
+    policy = next(a["content"] for t, a in page.tags if t == "meta" and a.get("http-equiv"))
+    assert "default-src 'none'" in policy
+    assert "http" not in policy
+    own = [text for attrs, text in page.scripts if "plotly.js v" not in text[:300]]
+    assert not any(re.search(r"https?://", text) for text in own)
+
+
+def test_sections_and_numbers(page: Page, small_case: Result) -> None:
+    assert {"summary", "voltages", "schedule", "prices", "control", "limits", "replay", "run", "step"} <= page.ids
+    assert "conflicts" not in page.ids
+    text = page.text
+    assert number(small_case.cost, 2) in text
+    assert number(small_case.baseline_cost, 2) in text
+    assert small_case.case.hash in text
+    assert small_case.case.horizon.zone in text
+    assert set(page.data["figures"]) >= {"map", "profile", "heatmap", "dispatch", "soc", "dlmp", "replay", "compare"}
+    drawn = {a["data-figure"] for _, a in page.tags if "data-figure" in a}
+    assert drawn == set(page.data["figures"])
+
+
+def test_shared_voltages_are_the_results(page: Page, small_case: Result) -> None:
+    v = page.data["voltages"]
+    view = View(small_case)
+    assert [s["label"] for s in v["sets"]] == ["schedule", "without control"]
+    for one, volts in zip(v["sets"], (view.optimum, view.baseline), strict=True):
+        levels = np.frombuffer(base64.b64decode(one["values"]), dtype="<u2").reshape(v["nodes"], v["steps"])
+        assert np.abs(v["low"] + v["resolution"] * levels - volts.v_pu).max() < 2e-6
+    starts = np.frombuffer(base64.b64decode(v["starts"]), dtype="<i4")
+    assert starts[-1] == v["nodes"]
+    assert len(v["stamps"]) == small_case.case.horizon.n_steps
+
+
+def test_unknown_voltages_stay_unknown() -> None:
+    levels = quantised(np.array([[0.9, np.nan, 1.1]]), 0.9, 0.2 / 65534)
+    assert levels.tolist() == [[0, 65535, 65534]]
+    assert np.frombuffer(base64.b64decode(packed(levels, "u2")), dtype="<u2").tolist() == [0, 65535, 65534]
+
+
+def test_names_are_escaped_everywhere(small_case: Result) -> None:
+    case = small_case.case
+    old = case.feeder.buses[-1].name
+
+    def renamed(element: Any) -> Any:
+        changes = {
+            f.name: EVIL
+            for f in dataclasses.fields(element)
+            if f.name in ("name", "bus", "bus_from", "bus_to") and getattr(element, f.name) == old
+        }
+        return dataclasses.replace(element, **changes) if changes else element
+
+    feeder = dataclasses.replace(
+        case.feeder,
+        buses=tuple(renamed(b) for b in case.feeder.buses),
+        lines=tuple(renamed(e) for e in case.feeder.lines),
+    )
+    battery = dataclasses.replace(case.batteries[0], name="<img src=x onerror=alert(2)>")
+    devices = tuple(battery if d is case.batteries[0] else renamed(d) for d in case.devices)
+    evil = case.with_(feeder=feeder, devices=devices, name=EVIL, notes="</style>" + EVIL)
+    text = render(lateral.solve(evil, check=False, with_replay=False), import_report=import_report(), title=EVIL)
+    assert EVIL not in text
+    assert "onerror=alert(2)>" not in text
+    page = Page(text)
+    assert len(page.scripts) == 3 or {a.get("type") for a, _ in page.scripts} <= {None, "application/json"}
+    assert not any(t == "img" for t, _ in page.tags)
+    assert EVIL in page.text  # as words
+    # in plotly's labels, which know a little HTML, the name is escaped once more
+    heat = page.data["figures"]["heatmap"]["data"][0]
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in heat["y"]
+    for figure in page.data["figures"].values():
+        assert EVIL not in json.dumps(figure)
+        assert "<img" not in json.dumps(figure)
+
+
+def test_data_cannot_end_its_element() -> None:
+    block = data_block({}, {"name": "</script><!-- & \u2028"})
+    assert "<" not in block
+    assert "\u2028" not in block
+    assert json.loads(block)["voltages"]["name"] == "</script><!-- & \u2028"
+
+
+def test_infeasible_says_why_and_shows_the_day_without_control() -> None:
+    result = impossible()
+    assert result.status is Status.INFEASIBLE
+    page = Page(render(result))
+    assert "conflicts" in page.ids
+    assert "infeasible" in page.text
+    for conflict in result.conflicts[:3]:
+        assert f"{conflict.value:.5g}" in page.text
+    assert set(page.data["figures"]) == {"map", "profile", "heatmap", "compare"}
+    assert [s["label"] for s in page.data["voltages"]["sets"]] == ["without control"]
+    assert "schedule" not in page.ids
+
+
+def test_one_step_and_no_devices() -> None:
+    result = lateral.solve(lateral.read("case33bw"))
+    page = Page(render(result))
+    assert "step" not in page.ids  # nothing to slide
+    assert "stamp" in page.ids
+    assert "soc" not in page.data["figures"]
+    assert page.data["voltages"]["steps"] == 1
+
+
+def test_without_replay_and_with_a_day_that_does_not_converge(small_case: Result) -> None:
+    page = Page(render(dataclasses.replace(small_case, replay=None)))
+    assert "replay" not in page.ids
+    heavy = tuple(dataclasses.replace(d, p_kw=1e6) if d.kind == "load" else d for d in small_case.case.devices)
+    lost = dataclasses.replace(small_case, case=small_case.case.with_(devices=heavy), replay=None, _cache={})
+    assert not lost.baseline.all_converged
+    page = Page(render(lost))
+    assert "does not converge" in page.text
+    assert page.data["voltages"]["sets"][0]["label"] == "schedule"
+
+
+def test_import_report_lists_what_deviates(small_case: Result) -> None:
+    page = Page(render(small_case, import_report=import_report()))
+    assert "import" in page.ids
+    for words in ("monitor.m", "m.dss:3", "IMP-032", "line.a", "show voltages", "no point"):
+        assert words in page.text
+
+
+def test_size_grows_with_the_voltages_only(small_case: Result) -> None:
+    import plotly.offline
+
+    library = len(plotly.offline.get_plotlyjs().encode())
+    assert len(render(small_case).encode()) - library < MARKUP_MB * 1e6
+    big = lateral.solve(lateral.read("tree-1000x24"), "lindistflow", with_replay=False)
+    size = len(render(big).encode()) - library
+    cells = big.network.n_nodes * big.case.horizon.n_steps
+    assert size < MARKUP_MB * 1e6 + 2 * 8 / 3 * cells + 400 * 24 * 4 * 8 / 3 + 400 * len(big.case.feeder.buses)
+
+
+def test_numbers() -> None:
+    assert number(1234567.891, 2) == "1,234,567.89"
+    assert number(-0.0001) == "0.0"
+    assert number(float("nan")) == "–"
+    assert number(None) == "–"
+    assert small(0.0) == "0"
+    assert small(1.68e-4) == "1.68×10⁻⁴"
+    assert small(0.00196) == "0.00196"
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+def test_a_browser_draws_it_and_the_slider_moves_it(small_case: Result, tmp_path: Path) -> None:
+    path = write_report(small_case, tmp_path / "r.html")
+    probe = """<script>
+    const problems = [];
+    window.addEventListener("error", (e) => problems.push(e.message));
+    setTimeout(() => {
+      const map = document.querySelector("[data-figure=map]");
+      const colours = () => Array.from(map.data.find((d) => d.meta === "buses").marker.color);
+      const before = colours(), slider = document.getElementById("step");
+      slider.value = slider.value === "3" ? "20" : "3";
+      slider.dispatchEvent(new Event("input"));
+      setTimeout(() => {
+        const after = colours(), out = document.createElement("pre");
+        out.id = "outcome";
+        out.textContent = JSON.stringify({ problems, moved: before.some((v, k) => v !== after[k]),
+          drawn: document.querySelectorAll(".plot .main-svg").length > 0 });
+        document.body.appendChild(out);
+      }, 2000);
+    }, 4000);
+    </script></body>"""
+    path.write_text(path.read_text().replace("</body>", probe))
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    flags += (
+        f" --disable-component-update --disable-sync --user-data-dir={tmp_path / 'user'} --virtual-time-budget=20000"
+    )
+    command = [str(CHROMIUM), *flags.split(), "--window-size=1300,2400", "--dump-dom", path.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+    found = re.search(r'<pre id="outcome">(.*?)</pre>', done.stdout)
+    if not done.stdout.strip():
+        pytest.skip("the browser does not run here")
+    assert found is not None
+    assert json.loads(found.group(1)) == {"problems": [], "moved": True, "drawn": True}
