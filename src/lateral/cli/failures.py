@@ -92,7 +92,8 @@ def _judge(error: BaseException) -> tuple[Exit, str, tuple[Fault, ...]]:
         return Exit.BAD_INPUT, str(error), ()
     if isinstance(error, LateralError):
         return Exit.ERROR, str(error), ()
-    if isinstance(error, OSError) and error.filename is not None:
+    if isinstance(error, OSError) and error.filename is not None and not isinstance(error, FileNotFoundError):
+        # no permission, no space, ...; a user's file that is not there was a fault before this
         return Exit.BAD_INPUT, f"{error.filename}: {error.strerror}", ()
     text = (
         f"a bug of lateral: {type(error).__name__}: {error}. Please report it, with the output of the same command "
