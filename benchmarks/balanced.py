@@ -73,7 +73,7 @@ class Balanced:
 
     @classmethod
     def of(cls, case: Case) -> Balanced:
-        """The numbers of a case of one source, constant-power loads, fixed PV and disc limits; current limits left out."""
+        """The numbers of a case of one source, constant-power loads, fixed PV, disc limits; no current limits."""
         (source,) = case.sources
         net = radial_network(case.feeder, [(source.bus, 1)], case.base)
         k, t = net.n_legs, case.horizon.n_steps

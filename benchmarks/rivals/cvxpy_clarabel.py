@@ -1,7 +1,8 @@
 """The SOC problem in vectorised cvxpy, solved by Clarabel.
 
 Matrix variables over (branch, step), one vectorised cone per kind, variables and rows scaled by branch and Clarabel's
-tolerances as in lateral. The canonicalisation backend is the fastest of cvxpy's at 1000 buses (COO; SCIPY and CPP take longer or the same).
+tolerances as in lateral. The canonicalisation backend is the fastest of cvxpy's at 1000 buses: COO (CPP takes as long,
+SCIPY longer).
 """
 
 from __future__ import annotations

@@ -280,18 +280,18 @@ def _ideal_and_series(group: _Group, sending: list[Node], fresh: list[Node]) -> 
     """A (fresh, sending) and Z (fresh, fresh) of a group, in volts and ohms."""
     if len(group.parts) == 1 and isinstance(group.parts[0].element, Line | Switch):
         element = group.parts[0].element
-        z: ComplexArray = (element.r_ohm + 1j * element.x_ohm).astype(np.complex128)
+        own: ComplexArray = (element.r_ohm + 1j * element.x_ohm).astype(np.complex128)
         ends_from = [(element.bus_from, c) for c in element.conductors_from]
         ends_to = [(element.bus_to, c) for c in element.conductors_to]
         near, far = (ends_from, ends_to) if sending[0][0] == element.bus_from else (ends_to, ends_from)
         if far == fresh and near == sending:
-            return _identity(len(fresh)), z
+            return _identity(len(fresh)), own
         if len(far) == len(fresh) and len(near) == len(sending):
             rows = [far.index(n) for n in fresh]
             a = np.zeros((len(fresh), len(sending)), dtype=complex)
             for k, r in enumerate(rows):
                 a[k, sending.index(near[r])] = 1.0
-            return a, z[np.ix_(rows, rows)]
+            return a, own[np.ix_(rows, rows)]
     y = np.zeros((len(group.nodes),) * 2, dtype=complex)
     place = {node: k for k, node in enumerate(group.nodes)}
     for part in group.parts:
@@ -300,7 +300,7 @@ def _ideal_and_series(group: _Group, sending: list[Node], fresh: list[Node]) -> 
         y[np.ix_(rows, rows)] += part.y[np.ix_(keep, keep)]
     s = [place[n] for n in fresh]
     p = [place[n] for n in sending]
-    z = np.linalg.pinv(y[np.ix_(s, s)], rcond=1e-12)
+    z: ComplexArray = np.linalg.pinv(y[np.ix_(s, s)], rcond=1e-12).astype(np.complex128)
     return -z @ y[np.ix_(s, p)], z
 
 
@@ -320,7 +320,7 @@ def _series_and_shunts(feeder: Feeder) -> tuple[list[Primitive], list[Primitive]
         if isinstance(element, Transformer):
             shunts.append(Primitive(element, part.nodes, (full[id(element)] - part.y).astype(np.complex128)))
         elif element.b_us is not None and np.any(element.b_us):
-            half = 0.5e-6j * element.b_us
+            half: ComplexArray = (0.5e-6j * element.b_us).astype(np.complex128)
             for bus, conductors in (
                 (element.bus_from, element.conductors_from),
                 (element.bus_to, element.conductors_to),
