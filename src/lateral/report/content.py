@@ -13,6 +13,7 @@ from lateral.plots.data import View, Voltages
 from lateral.replay import Replay
 from lateral.results.result import Result
 from lateral.solvers.base import Status
+from lateral.solvers.elastic import Conflict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,6 +57,7 @@ class ImportPart:
     """The import report: counts by class, everything that is not mapped as it is, and the rest as text."""
 
     operating_point: str
+    verified: str
     counts: Table
     deviations: Table
     mapped: str
@@ -84,9 +86,11 @@ def small(value: float | None) -> str:
     return f"{digits}×10{str(int(power)).translate(_RAISED)}"
 
 
-def tone_of(status: Status) -> str:
-    """Colour of the status."""
-    return "good" if status in _GOOD else "fair" if status in _USABLE else "bad"
+def tone_of(result: Result) -> str:
+    """Colour of the status: a schedule with a warning is not a good one."""
+    if result.status in _GOOD:
+        return "fair" if result.warnings else "good"
+    return "fair" if result.status in _USABLE else "bad"
 
 
 def replay_of(result: Result) -> Replay | None:
@@ -326,25 +330,25 @@ def _records(frame: pd.DataFrame) -> list[dict[Hashable, Any]]:
 
 
 def conflicts(result: Result) -> Table:
-    """The limits that stand in the way of a feasible schedule."""
-    times = result.case.horizon.times
+    """The limits that stand in the way of a feasible schedule: one row per element and quantity, worst first."""
+    times, p = result.case.horizon.times, result.program
+    blocks = (*p.variables, *p.equalities, *p.inequalities, *p.product_blocks)
+    timed = {b.name for b in blocks if b.n_steps == len(times)}
+    groups: dict[tuple[str, str], list[Conflict]] = {}
+    for c in result.conflicts:
+        groups.setdefault((c.block, c.element), []).append(c)
     rows: list[Row] = []
-    for c in result.conflicts[:CONFLICT_ROWS]:
-        when = f"{times[c.step]:%Y-%m-%d %H:%M}" if c.step < len(times) else ABSENT
+    for members in list(groups.values())[:CONFLICT_ROWS]:
+        c = max(members, key=lambda one: one.weight)
+        when = f"{times[c.step]:%Y-%m-%d %H:%M}" if c.block in timed and c.step < len(times) else "at the end"
         component, _, quantity = c.block.partition(".")
-        rows.append(
-            (
-                f"{component} {c.element}",
-                quantity.removesuffix("_sq"),
-                when,
-                f"{c.value:.5g} {c.unit}",
-                f"{c.limit:.5g} {c.unit}",
-                f"{c.amount:.3g} {c.unit}",
-            )
-        )
-    more = len(result.conflicts) - CONFLICT_ROWS
-    note = f"The first {CONFLICT_ROWS} of {len(result.conflicts):,}." if more > 0 else ""
-    return Table(("element", "quantity", "time", "would have to be", "limit", "beyond"), rows, (3, 4, 5), note)
+        quantity = quantity.removesuffix("_sq")
+        sizes = (f"{c.value:.5g} {c.unit}", f"{c.limit:.5g} {c.unit}", f"{c.amount:.3g} {c.unit}")
+        name = {"vmag": "voltage"}.get(quantity, quantity.replace("_", " "))
+        rows.append((f"{component} {c.element}", name, when, *sizes, f"{len(members):,}"))
+    note = f"The first {CONFLICT_ROWS} of {len(groups):,}." if len(groups) > CONFLICT_ROWS else ""
+    head = ("element", "quantity", "worst step", "would have to be", "limit", "beyond", "steps")
+    return Table(head, rows, (3, 4, 5, 6), note)
 
 
 def import_part(report: ImportReport) -> ImportPart:
@@ -367,6 +371,7 @@ def import_part(report: ImportReport) -> ImportPart:
         lines.append(f"{e.element}" + (f"  →  {became}" if became else "") + (f"   {e.reason}" if e.reason else ""))
     return ImportPart(
         operating_point=report.operating_point,
+        verified=f"{small(report.max_dv_pu)} pu" if report.max_dv_pu is not None else "",
         counts=Table(("class", *OUTCOMES), counts, (1, 2, 3)),
         deviations=Table(("object", "outcome", "code", "reason", "where"), deviations),
         mapped="\n".join(lines),
