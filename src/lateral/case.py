@@ -103,6 +103,12 @@ class Case:
         """A copy with some attributes replaced."""
         return dataclasses.replace(self, **changes)
 
+    def to_balanced(self) -> Case:
+        """The balanced (positive-sequence) equivalent, one conductor per bus; see `lateral.balanced`."""
+        from lateral.balanced import to_balanced
+
+        return to_balanced(self)
+
     @cached_property
     def hash(self) -> str:
         """Hash of everything that decides the result (16 hex digits)."""

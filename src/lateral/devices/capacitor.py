@@ -58,5 +58,6 @@ class Capacitor(ShuntDevice):
             sub = type(ports)(ports.a[own], ports.b[own])
             base = ctx.net.base_kv(sub.a)
             rated = np.array([d.v_rated_kv or np.nan for d in group])[where.owner][own]
-            rated = np.where(np.isnan(rated), base * np.where(sub.b >= 0, np.sqrt(3.0), 1.0), rated)
+            across = np.array([1.0 if d.connection == "wye" else np.sqrt(3.0) for d in group])[where.owner][own]
+            rated = np.where(np.isnan(rated), base * across, rated)
             ctx.net.shunt(sub, np.zeros(len(own)), q_port[own] * (base / rated) ** 2)

@@ -120,8 +120,8 @@ class Load(ShuntDevice):
         p_port, q_port = where.spread(p), where.spread(q)
         base = ctx.net.base_kv(ports.a)
         rated = np.array([d.v_rated_kv or np.nan for d in group])[owner]
-        delta = (ports.b >= 0).astype(float)
-        rated = np.where(np.isnan(rated), base * np.sqrt(1.0 + 2.0 * delta), rated)
+        across = np.array([1.0 if d.connection == "wye" else np.sqrt(3.0) for d in group])[owner]
+        rated = np.where(np.isnan(rated), base * across, rated)
         ratio = (base / rated).reshape(-1, 1)
 
         u = ctx.net.reference_v(ports) * ratio
