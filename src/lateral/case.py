@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from lateral.devices import Battery, Capacitor, Load, PV, Regulator, Source
+from lateral.devices import PV, Battery, Capacitor, Load, Regulator, Source
 from lateral.network.feeder import Feeder
 from lateral.network.horizon import Horizon
 from lateral.network.schema import Element, FloatArray, Series

@@ -209,7 +209,7 @@ def _matrix_values(part: Part, f: Field, rows: list[tuple[int, FloatArray]]) -> 
     if f.name != "r_ohm":
         return
     diagonal = np.diagonal(stack, axis1=1, axis2=2)
-    negative = diagonal.min(axis=1) < 0.0
+    negative = diagonal.min(axis=1) < -1e-12  # what is left of a sum that cancels is no negative resistance
     for i in np.flatnonzero(negative).tolist():
         found = f"{diagonal[i].min():.6g} on the diagonal"
         yield part.fault("NET-012", owner[i], f, found, "at least 0 ohm", "Correct the sign.")
