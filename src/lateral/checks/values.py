@@ -214,7 +214,7 @@ def _matrix_values(part: Part, f: Field, rows: list[tuple[int, FloatArray]]) -> 
         found = f"{diagonal[i].min():.6g} on the diagonal"
         yield part.fault("NET-012", owner[i], f, found, "at least 0 ohm", "Correct the sign.")
     lowest = np.linalg.eigvalsh((stack + stack.transpose(0, 2, 1)) / 2)[:, 0]
-    for i in np.flatnonzero(~negative & ~lopsided & (lowest < -0.01 * largest)).tolist():
+    for i in np.flatnonzero(~negative & ~lopsided & (lowest < -0.01 * largest - 1e-12)).tolist():
         found = f"a matrix with the eigenvalue {lowest[i]:.6g}"
         allowed = "a positive semidefinite matrix"
         action = "Off-diagonal values must not outweigh the diagonal; check their order and sign."
