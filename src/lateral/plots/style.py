@@ -26,7 +26,6 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BROWN = (
 CYCLE = (BLUE, ORANGE, GREEN, PURPLE, SKY, BROWN, RED, "#44546a")
 #: Conductors 1, 2, 3, and others.
 CONDUCTORS = {1: BLUE, 2: "#d55e00", 3: GREEN}
-CONDUCTOR_NAMES = {1: "conductor 1 (A)", 2: "conductor 2 (B)", 3: "conductor 3 (C)"}
 #: Low voltages brown, high ones blue, the middle grey that shows on white.
 VOLTAGE_SCALE = [
     [0.0, "#7f2704"],

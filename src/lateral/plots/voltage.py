@@ -278,7 +278,7 @@ def distance_figure(view: View, *, step: int | None = None, band: bool = True) -
     for conductor in sorted(set(volts.conductor.tolist())):
         own = np.flatnonzero(volts.conductor == conductor)
         pairs = distance_pairs(view, own)
-        label = style.CONDUCTOR_NAMES.get(conductor, f"conductor {conductor}") if several else "voltage"
+        label = f"conductor {conductor}" if several else "voltage"
         colour = style.CONDUCTORS.get(conductor, style.MUTED) if several else style.BLUE
         names = [f"{shown(view.names[b])}" + (f".{conductor}" if several else "") for b in volts.bus[own].tolist()]
         texts = np.array(names, dtype=object)

@@ -269,7 +269,7 @@ def facts(result: Result) -> list[tuple[str, str]]:
         ("largest violation of a bound", f"{small(r['max_bound'])} pu"),
         ("duality gap", f"{small(r['duality_gap'])} of the objective"),
     ]
-    if r["max_relaxation_gap"] is not None:
+    if result.has_values and result.relaxation_gap is not None:
         share = r["relaxation_gap_share"] or 0.0
         out.append(
             (
@@ -277,6 +277,7 @@ def facts(result: Result) -> list[tuple[str, str]]:
                 f"{small(r['max_relaxation_gap'])} pu; {small(abs(100 * share))} % of all losses",
             )
         )
+    if r["max_simultaneous_kw"] is not None:
         out.append(("charge and discharge at once", f"{small(r['max_simultaneous_kw'])} kW at most"))
     if result.choices:
         out.append(("choices", "; ".join(result.choices)))
