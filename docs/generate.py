@@ -110,9 +110,9 @@ def formulation(name: str) -> str:
 
 
 def formulation_table(_: str) -> str:
-    """All formulations."""
+    """All formulations, for the README."""
     rows = [
-        (f"[`{f.name}`](formulations/{f.name}.md)", f.title, "one conductor per bus" if f.balanced_only else "any")
+        (f"[`{f.name}`](docs/formulations/{f.name}.md)", f.title, "one conductor per bus" if f.balanced_only else "any")
         for f in formulations.BUILT_IN.values()
     ]
     return table(("name", "what it is", "conductors"), rows)
