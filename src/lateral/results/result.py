@@ -191,7 +191,7 @@ class Result:
         for block in self.program.equalities:
             if block.name == name:
                 cells = self.solution.eq_dual[block.cells].reshape(len(block.elements), block.n_steps)
-                hours = self.case.horizon.hours if block.n_steps == self.case.horizon.n_steps else 1.0
+                hours = self.case.horizon.hours if block.unit in ("kW", "kvar") else 1.0
                 return np.asarray(cells / block.to_unit / hours)
         message = f"there are no rows {name!r}. {did_you_mean(name, [b.name for b in self.program.equalities])}"
         raise OptionError(message)

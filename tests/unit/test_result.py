@@ -1,0 +1,90 @@
+"""Result: dual dimensions, phantom losses that are said, tables with units."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from lateral.case import Case
+from lateral.devices import Battery, Load, Source
+from lateral.network.feeder import Bus, Feeder, Line
+from lateral.network.horizon import Horizon
+from lateral.opf import build
+
+
+@pytest.fixture
+def case() -> Case:
+    """Price 0.1 for half an hour, then 0.4 for two hours; a lossless 10 kWh battery that is half full."""
+    line = Line(
+        name="l", bus_from="a", bus_to="b", conductors_from=(1,), conductors_to=(1,), r_ohm=[[1e-3]], x_ohm=[[1e-3]]
+    )
+    battery = Battery(
+        name="s",
+        bus="b",
+        p_charge_max_kw=4.0,
+        p_discharge_max_kw=50.0,
+        s_max_kva=60.0,
+        energy_kwh=10.0,
+        eta_charge=1.0,
+        eta_discharge=1.0,
+    )
+    return Case(
+        name="two",
+        feeder=Feeder(buses=tuple(Bus(name=n, conductors=(1,), v_base_kv=2.4) for n in "ab"), lines=(line,)),
+        devices=(Source(name="grid", bus="a", price_import="price"), Load(name="x", bus="b", p_kw=20.0), battery),
+        horizon=dataclasses.replace(Horizon.regular(2), step_h=np.array([0.5, 2.0])),
+        profiles={"price": np.array([0.1, 0.4])},
+    )
+
+
+def test_prices_are_per_kwh_whatever_the_step(case: Case) -> None:
+    """A kWh drawn costs the price of its step; one more kWh stored saves 0.4 (it charges at its limit)."""
+    r = build(case, "lindistflow", loss_term=False).solve()
+    np.testing.assert_allclose(r.dual("bus.p_balance")[1], [0.1, 0.4], atol=1e-6)
+    np.testing.assert_allclose(np.abs(r.dual("battery.storage")[0]), [0.4, 0.4], atol=1e-5)
+    # 2 kWh stored at 0.1 and given back at 0.4
+    assert r.cost == pytest.approx(0.1 * 12 + 0.4 * 38, abs=1e-6)
+    assert r.energy_import_kwh == pytest.approx(50.0, abs=1e-5)
+
+
+def test_export_earns_its_own_price(case: Case) -> None:
+    """30 kW of fixed generation: 20 at night is bought at 0.1, 10 over the load is sold at half of the price."""
+    devices = [
+        dataclasses.replace(d, price_export="sell") if isinstance(d, Source) else dataclasses.replace(d, profile="net")
+        for d in case.devices
+        if not isinstance(d, Battery)
+    ]
+    profiles = {**case.profiles, "sell": 0.5 * case.profiles["price"], "net": np.array([1.0, -0.5])}
+    r = build(case.with_(devices=tuple(devices), profiles=profiles), "lindistflow", loss_term=False).solve()
+    assert r.cost == pytest.approx(0.1 * 20 * 0.5 - 0.2 * 10 * 2.0, abs=1e-6)
+
+
+def test_phantom_drop_behind_a_source_is_counted_and_said(case: Case) -> None:
+    """Impedance loads draw less at less voltage; in a cone the source's current grows for nothing: the gap says so."""
+    devices = [
+        dataclasses.replace(d, x_ohm=[[0.2]])
+        if isinstance(d, Source)
+        else dataclasses.replace(d, model="constant_impedance")
+        for d in case.devices
+        if not isinstance(d, Battery)
+    ]
+    odd = case.with_(devices=tuple(devices))
+    r = build(odd, "soc").solve()
+    exact = build(odd, "nonlinear").solve()
+    assert r.ok
+    assert r.objective < 0.99 * exact.objective
+    assert r.max_relaxation_gap > 1e-2
+    assert "not tight" in r.status_text
+    assert exact.max_relaxation_gap < 1e-6
+
+
+def test_tables_carry_units(case: Case) -> None:
+    r = build(case, "soc").solve()
+    assert r.dataset["battery.energy"].attrs["units"] == "kWh"
+    table = r.to_pandas()
+    assert set(table.columns) == {"component", "quantity", "element", "time", "value", "unit"}
+    rows = table[(table.component == "battery") & (table.quantity == "energy")]
+    np.testing.assert_allclose(rows.value, r.value("battery.energy")[0])
+    assert (rows.unit == "kWh").all()
