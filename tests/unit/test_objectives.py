@@ -1,0 +1,115 @@
+"""Objectives, each with an optimum that can be checked by hand, and their sums."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from lateral import objectives
+from lateral.case import Case
+from lateral.devices import PV, Battery, Load, Source
+from lateral.errors import OptionError
+from lateral.network.feeder import Bus, Feeder, Line
+from lateral.network.horizon import Horizon
+from lateral.opf import build
+
+
+@pytest.fixture
+def case() -> Case:
+    """Load 10 and 30 kW for an hour each, price 0.1 and 0.2; PV of 8 kW that may be cut; a lossless 20 kWh battery."""
+    line = Line(
+        name="l", bus_from="a", bus_to="b", conductors_from=(1,), conductors_to=(1,), r_ohm=[[0.1]], x_ohm=[[0.1]]
+    )
+    battery = Battery(
+        name="s",
+        bus="b",
+        p_charge_max_kw=20.0,
+        p_discharge_max_kw=20.0,
+        s_max_kva=30.0,
+        energy_kwh=20.0,
+        eta_charge=1.0,
+        eta_discharge=1.0,
+        q_control="none",
+    )
+    return Case(
+        name="two",
+        feeder=Feeder(buses=tuple(Bus(name=n, conductors=(1,), v_base_kv=2.4) for n in "ab"), lines=(line,)),
+        devices=(
+            Source(name="grid", bus="a", price_import="price"),
+            Load(name="x", bus="b", p_kw=10.0, profile="day"),
+            PV(name="p", bus="b", p_rated_kw=8.0, s_max_kva=9.0, q_control="none", curtailable=True),
+            battery,
+        ),
+        horizon=Horizon.regular(2),
+        profiles={"price": np.array([0.1, 0.2]), "day": np.array([1.0, 3.0])},
+    )
+
+
+def run(case: Case, objective: object) -> object:
+    r = build(case, "lindistflow", objective, loss_term=False).solve()  # type: ignore[arg-type]
+    assert r.ok, r.status_text
+    return r
+
+
+def test_cost(case: Case) -> None:
+    """Net load 2 and 22; the battery may shift 10 kWh: 12 at 0.1 and 12 at 0.2 = 3.6 $."""
+    r = run(case, "cost")
+    assert r.cost == pytest.approx(3.6, abs=1e-5)
+
+
+def test_peak(case: Case) -> None:
+    """24 kWh in two hours: at best 12 kW."""
+    r = run(case, "peak")
+    assert r.objective == pytest.approx(12.0, abs=1e-4)
+    assert r.p_source_kw.max() == pytest.approx(12.0, abs=1e-3)
+
+
+def test_loss(case: Case) -> None:
+    """Losses r P^2 are least when P is flat, 12 kW: 2 h of 0.1 ohm (12 / 2.4)^2 A^2 / 1000 = 0.005 kWh."""
+    r = run(case, "loss")
+    np.testing.assert_allclose(r.p_source_kw, [12, 12], atol=0.05)
+    assert r.objective == pytest.approx(0.005, rel=1e-3)
+
+
+def test_curtailment(case: Case) -> None:
+    """Without room for export: load 10 and 30 cut to 1 kW each leave 7 kW to cut in an hour, none of it needed."""
+    assert run(case, "curtailment").objective == pytest.approx(0.0, abs=1e-5)
+    small = [
+        dataclasses.replace(d, p_kw=1.0, profile="")
+        if isinstance(d, Load)
+        else dataclasses.replace(d, p_export_max_kw=0.0)
+        if isinstance(d, Source)
+        else d
+        for d in case.devices
+        if not isinstance(d, Battery)
+    ]
+    r = run(case.with_(devices=tuple(small)), "curtailment")
+    assert r.objective == pytest.approx(14.0, abs=1e-4)
+
+
+def test_voltage_deviation(case: Case) -> None:
+    """v_b = 1 - 2 r P is nearest to 1 at 12 kW in both hours (least squares of a fixed sum), all sun taken.
+
+    The optimum is 1e-7 h, far below what a gap is measured against: 0.5 kW is how flat it is.
+    """
+    r = run(case, "vdev")
+    np.testing.assert_allclose(r.p_source_kw, [12, 12], atol=0.5)
+    per_hour = (2 * 0.1 / 5.76 * 0.012) ** 2 / 2  # the mean of two nodes, one of them at 1
+    assert r.objective == pytest.approx(2 * per_hour, rel=5e-3)
+
+
+def test_sum_and_weights(case: Case) -> None:
+    """0.3 $/kW on the peak outweighs nothing: both want 12 and 12, so 3.6 + 0.3 * 12."""
+    r = run(case, "cost+0.3*peak")
+    assert r.objective == pytest.approx(3.6 + 3.6, abs=1e-4)
+    total = objectives.get("cost") + 0.3 * objectives.get("peak")
+    assert run(case, total).objective == pytest.approx(r.objective, abs=1e-6)
+    assert run(case, 2 * objectives.get("cost")).objective == pytest.approx(7.2, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["coost", "cost+pek", "x*cost", ""])
+def test_names_that_do_not_exist(name: str) -> None:
+    with pytest.raises(OptionError):
+        objectives.get(name)
