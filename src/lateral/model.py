@@ -13,7 +13,7 @@ from lateral import solvers
 from lateral.case import Case
 from lateral.devices.base import Device
 from lateral.errors import OptionError, did_you_mean
-from lateral.formulations import Formulation
+from lateral.formulations import Formulation, OperatingPoint
 from lateral.network.branches import RadialNetwork
 from lateral.network.schema import FloatArray
 from lateral.objectives import Objective
@@ -42,7 +42,8 @@ class Model:
         network: the branches.
         choices: what ``auto`` picked and why.
         seconds: wall time of the phases so far.
-        rebuild: builds the problem anew for a case; used when new data reach limits that could not bind before.
+        rebuild: builds the problem anew for a case, at another operating point when one is given; used when new data
+            reach limits that could not bind before.
     """
 
     case: Case
@@ -52,7 +53,7 @@ class Model:
     network: RadialNetwork
     choices: tuple[str, ...]
     seconds: dict[str, float]
-    rebuild: Callable[[Case], Model] | None = field(default=None, repr=False)
+    rebuild: Callable[[Case, OperatingPoint | None], Model] | None = field(default=None, repr=False)
     _session: tuple[str, Options | None, Session] | None = field(default=None, repr=False)
     _last: Solution | None = field(default=None, repr=False)
     _updated: bool = field(default=False, repr=False)
@@ -223,7 +224,7 @@ class Model:
             conflicts=conflicts,
         )
         if self.rebuild is not None and self._updated and result.ok and _overloaded(result):
-            fresh = self.rebuild(self.case)
+            fresh = self.rebuild(self.case, None)
             self.program, self.network, self._session, self._last = fresh.program, fresh.network, None, None
             self.choices = (*self.choices, "built again: the new data reach limits that could not bind before")
             self._updated = False

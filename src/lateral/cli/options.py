@@ -36,6 +36,12 @@ PointOption = Annotated[
     str | None,
     typer.Option("--point", metavar="baseline|nominal", help="Operating point of lindist3flow."),
 ]
+RoundsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--rounds", metavar="N", min=1, help="Rounds of lindist3flow, each made at the power flow of the one before."
+    ),
+]
 LimitsOption = Annotated[
     str | None, typer.Option("--limits", metavar="all|voltage|none", help="Which limits of the feeder hold.")
 ]
@@ -71,6 +77,7 @@ KEYS: Mapping[str, type | tuple[type, ...]] = {
     "loss_term": (bool, str),
     "point": str,
     "limits": str,
+    "rounds": int,
     "replay": bool,
     "tolerance": (float, int),
     "max_iterations": int,
@@ -89,6 +96,7 @@ class SolveOptions:
     loss_term: bool = True
     point: str = "baseline"
     limits: str = "all"
+    rounds: int | None = None
     replay: bool = True
     tolerance: float | None = None
     max_iterations: int | None = None

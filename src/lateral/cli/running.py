@@ -17,7 +17,7 @@ def solved(loaded: Loaded, options: SolveOptions) -> Result:
     """Build, solve and replay, with the reading time in ``seconds``."""
     import numpy as np
 
-    from lateral.opf import build, replayed
+    from lateral.opf import auto_rounds, build, refined, replayed
     from lateral.solvers import Options
 
     if "cost" in options.objective and not any(np.any(loaded.case.series(s.price_import)) for s in loaded.case.sources):
@@ -40,6 +40,15 @@ def solved(loaded: Loaded, options: SolveOptions) -> Result:
     )
     with working(f"solving {model.program.n:,} variables ..."):
         result = model.solve(options.solver, None if given == Options() else given)
+    rounds = options.rounds or (auto_rounds(model) if options.formulation == "auto" else 1)
+    result = refined(
+        model,
+        result,
+        rounds=rounds,
+        solver=options.solver,
+        options=None if given == Options() else given,
+        progress=lambda k: note(f"round {k} of {rounds}"),
+    )
     if options.replay and result.has_values:
         with working(f"replaying {loaded.case.horizon.n_steps} steps in OpenDSS ..."):
             result = replayed(result)
