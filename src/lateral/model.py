@@ -24,6 +24,8 @@ from lateral.results.result import Result
 from lateral.solvers import Options, Session, Solution, Status
 from lateral.solvers.elastic import explain
 
+#: Tolerance of a second try where Clarabel's first answer did not pass the residual test.
+RETRY_TOLERANCE = 1e-11
 #: Exact programs up to this many variables are solved from their convex relaxation, which also bounds the optimum.
 RELAX_UP_TO = 400_000
 
@@ -187,6 +189,13 @@ class Model:
         else:
             solution = self._session[2].solve(self.program, start)
             status = earned_status(self.program, solution, recompute(self.program, solution))
+        if status is Status.INACCURATE and name == "clarabel" and options is None:
+            again = solvers.get(name, Options(tolerance=RETRY_TOLERANCE)).solve(self.program, None)
+            if earned_status(self.program, again, recompute(self.program, again)) is Status.OPTIMAL:
+                choices.append(
+                    f"solved again at tolerance {RETRY_TOLERANCE:g}: the first answer was not accurate enough"
+                )
+                solution, status = again, Status.OPTIMAL
         if status in (Status.INACCURATE, Status.ERROR) and solver == "auto" and name != "ipopt":
             again = solvers.get("ipopt", None).solve(self.program, None)
             if earned_status(self.program, again, recompute(self.program, again)) is Status.OPTIMAL:

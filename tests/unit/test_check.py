@@ -440,7 +440,10 @@ BAD: dict[str, tuple[Callable[[Case], Case], str, str, str]] = {
         "source.grid",
     ),
     "selling above the price of buying": (
-        put("source.grid", price_import=0.1, price_export=0.2), "DEV-011", "source.grid", "0.2"
+        put("source.grid", price_import=0.1, price_export=0.2),
+        "DEV-011",
+        "source.grid",
+        "0.2",
     ),
     # profiles
     "unknown profile": (put("load.mill", profile="dy"), "PRO-001", "load.mill", "'day'"),

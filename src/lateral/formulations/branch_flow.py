@@ -255,9 +255,9 @@ class BranchFlowModel(NetworkModel):
             q_row = q_row + self.p.map_terms(*leave, -im)
         node_scale = np.full(net.n_nodes, total)
         node_scale[net.to_node] = self.leg_scale
-        node_scale = node_scale.reshape(-1, 1)
-        builder.equal("bus", "p_balance", self._names, p_row, unit="kW", to_unit=kw, scale=node_scale)
-        builder.equal("bus", "q_balance", self._names, q_row, unit="kvar", to_unit=kw, scale=node_scale)
+        row_scale = node_scale.reshape(-1, 1)
+        builder.equal("bus", "p_balance", self._names, p_row, unit="kW", to_unit=kw, scale=row_scale)
+        builder.equal("bus", "q_balance", self._names, q_row, unit="kvar", to_unit=kw, scale=row_scale)
 
         self._limits(w, w_0, reach)
         self._losses(w_0, self._loss_weights)

@@ -44,7 +44,7 @@ class Branch(Element):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Line(Branch):
-    """A line, cable, series reactor or fuse: series impedance and charging, as a pi section of totals (not per length)."""
+    """A line, cable, series reactor or fuse: a pi section of totals (not per length)."""
 
     kind: ClassVar[str] = "line"
     table: ClassVar[str] = "lines"

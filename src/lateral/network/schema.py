@@ -7,6 +7,7 @@ Every field of an element is declared with `spec`, which stores unit, bounds and
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field
 from typing import Any, ClassVar
@@ -150,7 +151,7 @@ def ports_of(terminals: Terminals, connection: str) -> tuple[tuple[int, int], ..
     if connection == "wye":
         return tuple((t, terminals[-1]) for t in terminals[:-1])
     if connection == "delta-open" or len(terminals) == 2:
-        return tuple(zip(terminals[:-1], terminals[1:], strict=True))
+        return tuple(itertools.pairwise(terminals))
     return tuple((t, terminals[(k + 1) % len(terminals)]) for k, t in enumerate(terminals))
 
 

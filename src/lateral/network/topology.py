@@ -218,11 +218,11 @@ class _Graph:
             if k >= n_buses:
                 continue
             reached.append(self.names[k])
-            up = int(parent[k])
-            if up >= n_buses:  # the centre of a star: the parent is the bus on its far side
-                up = int(parent[up])
-            if up >= 0:
-                parents[self.names[k]] = self.names[up]
+            above = int(parent[k])
+            if above >= n_buses:  # the centre of a star: the parent is the bus on its far side
+                above = int(parent[above])
+            if above >= 0:
+                parents[self.names[k]] = self.names[above]
                 via[self.names[k]] = self.groups[int(self.group_of[edge_up[k]])]
         return Tree(tuple(reached), parents, via), parent, edge_up
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from lateral.errors import OptionError, did_you_mean
 from lateral.objectives.base import Objective
 from lateral.objectives.curtailment import Curtailment
@@ -30,6 +32,9 @@ def get(name: str) -> Objective:
         except ValueError:
             message = f"the weight {weight!r} of objective {word!r} is not a number"
             raise OptionError(message) from None
+        if not (math.isfinite(factor) and factor >= 0.0):
+            message = f"the weight {weight!r} of objective {word!r} must be a finite number of at least 0"
+            raise OptionError(message)
         parts.append(BUILT_IN[word] * factor if star else BUILT_IN[word])
     total = parts[0]
     for part in parts[1:]:

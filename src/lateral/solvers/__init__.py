@@ -92,7 +92,7 @@ def choose(program: Program) -> tuple[str, str]:
         case ProblemClass.LP:
             return "highs", "a linear program: HiGHS, which restarts from its basis when data changes"
         case ProblemClass.QP:
-            return "clarabel", "a convex quadratic program: Clarabel (the quadratic method of HiGHS is slow)"
+            return "clarabel", "a convex quadratic program: Clarabel"
         case ProblemClass.SOCP:
             return "clarabel", "a second-order cone program: Clarabel, which takes cones as they are"
         case ProblemClass.NLP:

@@ -46,10 +46,10 @@ class HighsOptions(Options):
 
 @final
 class HighsSolver(Solver):
-    """HiGHS, in process."""
+    """HiGHS, in process, for linear programs; its quadratic method was seen not to return, so it is not offered."""
 
     name: ClassVar[str] = "highs"
-    accepts: ClassVar[frozenset[ProblemClass]] = frozenset({ProblemClass.LP, ProblemClass.QP})
+    accepts: ClassVar[frozenset[ProblemClass]] = frozenset({ProblemClass.LP})
 
     def __init__(self, options: HighsOptions | None = None) -> None:
         super().__init__(options or HighsOptions())
@@ -80,26 +80,23 @@ class _HighsSession(Session):
             for name in ("primal_feasibility_tolerance", "dual_feasibility_tolerance", "ipm_optimality_tolerance"):
                 h.setOptionValue(name, max(o.tolerance, 1e-10))
         if o.max_iterations is not None:
-            for name in ("simplex_iteration_limit", "ipm_iteration_limit", "qp_iteration_limit"):
+            for name in ("simplex_iteration_limit", "ipm_iteration_limit"):
                 h.setOptionValue(name, o.max_iterations)
-        # its quadratic solver adds 1e-7 to the diagonal by default, which shows in the optimality conditions
-        h.setOptionValue("qp_regularization_value", 0.0)
-        if program.problem_class is ProblemClass.LP:
-            method = o.method or ("ipm" if program.n > _IPM_FROM else "simplex")
-            h.setOptionValue("solver", method)
-            # a restart from a basis computes a steepest-edge weight per row first (2.3 s at 75 000 rows, against .05 s
-            # in all with Devex weights and without its own scaling, the program being scaled); a cold solve is as fast
-            h.setOptionValue("simplex_dual_edge_weight_strategy", 1)
-            h.setOptionValue("simplex_scale_strategy", 0)
-            # a vertex is not needed; crossover took 4 times the solve itself
-            h.setOptionValue("run_crossover", "off")
+        method = o.method or ("ipm" if program.n > _IPM_FROM else "simplex")
+        h.setOptionValue("solver", method)
+        # a restart from a basis computes a steepest-edge weight per row first (2.3 s at 75 000 rows, against .05 s
+        # in all with Devex weights and without its own scaling, the program being scaled); a cold solve is as fast
+        h.setOptionValue("simplex_dual_edge_weight_strategy", 1)
+        h.setOptionValue("simplex_scale_strategy", 0)
+        # a vertex is not needed; crossover took 4 times the solve itself
+        h.setOptionValue("run_crossover", "off")
 
     def solve(self, program: Program, warm: Solution | None = None) -> Solution:
         """Solve; an updated program starts from the basis that the session holds."""
         check_pattern(program, self._pattern)
         start = time.perf_counter()
         s = program.scaled()
-        held = (program.a.data, program.g.data, program.q.data)
+        held = (program.a.data, program.g.data)
         same = len(self._held) == len(held) and all(
             new is old or np.array_equal(new, old) for new, old in zip(held, self._held, strict=True)
         )
@@ -133,13 +130,12 @@ class _HighsSession(Session):
         n, m = len(s.c), len(s.b) + len(s.l)
         lower, upper = self._rows(s)
         rows = sp.csr_array(sp.vstack([s.a, s.g])) if m else sp.csr_array((0, n))
-        q = sp.csc_array(sp.tril(s.q))
         lib = self._lib
         self._highs.passModel(
             n,
             m,
             rows.nnz,
-            q.nnz,
+            0,
             int(lib.MatrixFormat.kRowwise),
             int(lib.HessianFormat.kTriangular),
             int(lib.ObjSense.kMinimize),
@@ -152,9 +148,9 @@ class _HighsSession(Session):
             rows.indptr.astype(np.int32),
             rows.indices.astype(np.int32),
             rows.data,
-            q.indptr.astype(np.int32),
-            q.indices.astype(np.int32),
-            q.data,
+            np.zeros(n + 1, dtype=np.int32),
+            np.zeros(0, dtype=np.int32),
+            np.zeros(0),
             np.zeros(n, dtype=np.int32),
         )
 
@@ -174,7 +170,7 @@ class _HighsSession(Session):
             kind.kUnknown: Status.INACCURATE,
         }.get(model_status, Status.ERROR)
         info = h.getInfo()
-        counts = (info.simplex_iteration_count, info.ipm_iteration_count, info.qp_iteration_count)
+        counts = (info.simplex_iteration_count, info.ipm_iteration_count)
         iterations = sum(max(0, int(count)) for count in counts)
         message = h.modelStatusToString(model_status)
         solution = h.getSolution()
