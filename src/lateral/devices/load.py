@@ -90,6 +90,21 @@ class Load(ShuntDevice):
         return ((1.0, 0.0),), ((1.0, 0.0),)
 
     @property
+    def shares_outside(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+        """Shares of constant impedance, current, power in P and Q outside of the band, as OpenDSS has them."""
+        z, i, p = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
+        match self.model:
+            case "constant_impedance":
+                return z, z
+            case "constant_current":
+                return i, i
+            case "constant_power_fixed_q" | "constant_power_fixed_q_impedance":
+                return p, z
+            case "zip":
+                return self.zip_p, self.zip_q
+        return p, p
+
+    @property
     def q_follows_profile(self) -> bool:
         """False for the models whose reactive power stays at its rated value."""
         return self.model not in ("constant_power_fixed_q", "constant_power_fixed_q_impedance")
@@ -103,7 +118,7 @@ class Load(ShuntDevice):
             p = p_kw(t) sum_k a_k (|V| / V_rated)^e_k,    q likewise
 
         Where the formulation's operating point lies outside ``v_min_pu ... v_max_pu`` the load is the impedance that
-        OpenDSS makes of it there.
+        OpenDSS makes of it there; the cut-off of a zip load is taken at the operating point too.
         """
         builder, names = ctx.builder, [d.name for d in group]
         p_kw = np.array([d.p_kw * ctx.multiplier(d.profile) for d in group])
@@ -126,10 +141,10 @@ class Load(ShuntDevice):
 
         u = ctx.net.reference_v(ports) * ratio
         v_min, v_max, v_low = (column(group, name)[owner] for name in ("v_min_pu", "v_max_pu", "v_low_pu"))
-        inside = ((u > v_min) & (u <= v_max)).astype(float)
-        flat = np.array([d.model in ("constant_power_fixed_q", "constant_power_fixed_q_impedance") for d in group])[
-            owner
-        ].reshape(-1, 1)
+        inside = ((u > v_min) & (u <= v_max) & (u > v_low)).astype(float)
+        flat = np.array([not d.q_follows_profile for d in group], dtype=bool)[owner].reshape(-1, 1)
+        cut = np.array([d.zip_v_cut_pu if d.model == "zip" else 0.0 for d in group])[owner].reshape(-1, 1)
+        alive = np.where(cut > 0.0, 0.5 * (1.0 + np.tanh(500.0 * (u - cut))), 1.0)
 
         # (port, exponent) -> coefficient, for P and for Q
         weights: dict[float, tuple[FloatArray, FloatArray]] = {}
@@ -139,21 +154,22 @@ class Load(ShuntDevice):
                 for a, e in terms[device][side]:
                     if a:
                         weights.setdefault(e, (np.zeros(len(owner)), np.zeros(len(owner))))[side][k] += a
+        drawing = inside * alive
         over_time: dict[float, tuple[FloatArray, FloatArray]] = {
-            e: (a.reshape(-1, 1) * inside, b.reshape(-1, 1) * inside) for e, (a, b) in weights.items()
+            e: (a.reshape(-1, 1) * drawing, b.reshape(-1, 1) * drawing) for e, (a, b) in weights.items()
         }
         if not np.all(inside):
             # outside of its band a load is the impedance that it is there, see `_impedance_outside`
-            as_impedance = []
-            for side in (0, 1):
-                total = np.zeros_like(u)
-                for e, pair in weights.items():
-                    quadratic_q = np.array([d.model == "constant_power_quadratic_q" for d in group])[owner]
-                    kind = np.where(quadratic_q & (side == 1), 0.0, e).reshape(-1, 1)
-                    total += pair[side].reshape(-1, 1) * _impedance_outside(kind, u, v_low, v_min, v_max, flat)
-                as_impedance.append(total * (1.0 - inside))
+            as_z = [
+                _impedance_outside(
+                    np.array([d.shares_outside[side] for d in group])[owner], u, v_low, v_min, v_max, flat
+                )
+                * (1.0 - inside)
+                * alive
+                for side in (0, 1)
+            ]
             a, b = over_time.get(2.0, (np.zeros_like(inside), np.zeros_like(inside)))
-            over_time[2.0] = (a + as_impedance[0], b + as_impedance[1])
+            over_time[2.0] = (a + as_z[0], b + as_z[1])
         for e, (a, b) in sorted(over_time.items()):
             used = np.flatnonzero(np.any(a != 0, axis=1) | np.any(b != 0, axis=1))
             if not len(used):
@@ -193,22 +209,22 @@ class Load(ShuntDevice):
 
 
 def _impedance_outside(
-    exponent: FloatArray, u: FloatArray, v_low: FloatArray, v_min: FloatArray, v_max: FloatArray, flat: BoolArray
+    shares: FloatArray, u: FloatArray, v_low: FloatArray, v_min: FloatArray, v_max: FloatArray, flat: BoolArray
 ) -> FloatArray:
     """What multiplies |V|^2 outside of the band, at port voltages u, as in OpenDSS (see `PortLoads` of the power flow).
 
     Impedance shares stay 1. Power shares follow ``(v_low + (1/v_min - v_low) (u - v_low) / (v_min - v_low)) / u`` below
-    v_min and ``1 / v_max^2`` above v_max; current shares ``(v_low + (1 - v_low) (u - v_low) / (v_min - v_low)) / u``
-    and ``1 / v_max``; under v_low everything is 1.
+    v_min (``1 / v_min^2`` where flat) and ``1 / v_max^2`` above v_max; current shares
+    ``(v_low + (1 - v_low) (u - v_low) / (v_min - v_low)) / u`` and ``1 / v_max``; under v_low everything is 1.
     """
+    z, i, p = (shares[:, k].reshape(-1, 1) for k in range(3))
     with np.errstate(divide="ignore", invalid="ignore"):
         width = v_min - v_low
         power = np.where(flat, v_min**-2.0, (v_low + (1.0 / v_min - v_low) * (u - v_low) / width) / u)
         current = (v_low + (1.0 - v_low) * (u - v_low) / width) / u
-        is_z, is_i = exponent == 2.0, exponent == 1.0
-        below = np.where(is_z, 1.0, np.where(is_i, current, power))
-        above = np.where(is_z, 1.0, np.where(is_i, 1.0 / v_max, v_max**-2.0))
-        return np.asarray(np.where(u <= v_low, 1.0, np.where(u <= v_min, below, np.where(u > v_max, above, 0.0))))
+        below = z + i * current + p * power
+        above = z + i / v_max + p / v_max**2
+        return np.asarray(np.where(u <= v_low, 1.0, np.where(u <= v_min, below, above)))
 
 
 __all__ = ["MODELS", "Load"]
