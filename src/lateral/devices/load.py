@@ -144,7 +144,7 @@ class Load(ShuntDevice):
         inside = ((u > v_min) & (u <= v_max) & (u > v_low)).astype(float)
         flat = np.array([not d.q_follows_profile for d in group], dtype=bool)[owner].reshape(-1, 1)
         cut = np.array([d.zip_v_cut_pu if d.model == "zip" else 0.0 for d in group])[owner].reshape(-1, 1)
-        alive = np.where(cut > 0.0, 0.5 * (1.0 + np.tanh(500.0 * (u - cut))), 1.0)
+        alive = np.where((cut > 0.0) & (u > v_low), 0.5 * (1.0 + np.tanh(500.0 * (u - cut))), 1.0)
 
         # (port, exponent) -> coefficient, for P and for Q
         weights: dict[float, tuple[FloatArray, FloatArray]] = {}
