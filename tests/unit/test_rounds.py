@@ -1,0 +1,109 @@
+"""Rounds: a formulation made at an operating point, made again at the power flow of its own schedule."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+
+import numpy as np
+import pytest
+
+import lateral
+from lateral.case import Case
+from lateral.io import builtin
+from lateral.network.horizon import Horizon
+from lateral.opf import AUTO_ROUNDS, auto_rounds, build, refined
+from lateral.results.result import Result
+
+
+@cache
+def ieee13() -> Case:
+    """The built-in feeder at every fourth hour."""
+    case = lateral.read("ieee13") if hasattr(lateral, "read") else builtin.load("ieee13")
+    keep = np.arange(0, case.horizon.n_steps, max(case.horizon.n_steps // 6, 1))[:6]
+    horizon = Horizon(
+        start=case.horizon.start, step_h=np.full(len(keep), 4.0), weight=np.ones(len(keep)), zone=case.horizon.zone
+    )
+    return case.with_(horizon=horizon, profiles={k: v[keep] for k, v in case.profiles.items()})
+
+
+@cache
+def solved(rounds: int | None, formulation: str = "auto") -> Result:
+    r = lateral.solve(ieee13(), formulation, rounds=rounds)
+    assert r.ok, r.status_text
+    return r
+
+
+def replayed_cost(r: Result) -> float:
+    """What the source's power in the replay costs, $."""
+    case = r.case
+    price = sum(case.series(s.price_import) for s in case.sources)
+    assert r.replay is not None
+    return float((price * r.replay.p_source_kw) @ case.horizon.hours)  # type: ignore[attr-defined]
+
+
+def test_three_rounds_are_exact_at_the_schedule() -> None:
+    """Voltages of the replay to 1e-4 pu, and the modelled cost is the replayed cost to 1e-5."""
+    one, three = solved(1), solved(3)
+    assert one.replay is not None
+    assert three.replay is not None
+    assert three.replay.summary()["max_dv_pu"] < 1e-4
+    assert three.replay.summary()["max_dv_pu"] < one.replay.summary()["max_dv_pu"]
+    assert three.cost == pytest.approx(replayed_cost(three), rel=1e-5)
+
+
+def test_rounds_are_told() -> None:
+    notes = [c for c in solved(3).choices if c.startswith("round ")]
+    assert [n.split(":")[0] for n in notes] == ["round 2", "round 3"]
+    assert not [c for c in solved(1).choices if c.startswith("round ")]
+    assert solved(3).seconds["total"] == pytest.approx(
+        sum(v for k, v in solved(3).seconds.items() if k != "total"), rel=1e-9
+    )
+
+
+def test_auto_takes_three_rounds_of_its_own_choice_only() -> None:
+    """``auto`` solves three rounds; a formulation asked for by name is solved once."""
+    auto = solved(None)
+    assert [c for c in auto.choices if c.startswith("round 3")]
+    assert auto.cost == pytest.approx(solved(3).cost, rel=1e-9)
+    named = solved(None, "lindist3flow")
+    assert not [c for c in named.choices if c.startswith("round ")]
+    assert named.cost == pytest.approx(solved(1).cost, rel=1e-6)
+
+
+def test_auto_rounds() -> None:
+    model = build(ieee13(), "lindist3flow")
+    assert auto_rounds(model) == AUTO_ROUNDS
+    balanced = build(lateral.read("ieee123-t5"), "soc")
+    assert auto_rounds(balanced) == 1
+
+
+def test_rounds_of_a_balanced_formulation_change_nothing() -> None:
+    model = build(lateral.read("ieee123-t5"), "soc")
+    r = model.solve()
+    assert refined(model, r, rounds=5) is r
+
+
+def test_no_rounds_after_a_failure() -> None:
+    """An infeasible first round is returned as it is, with its reasons."""
+    sources = {s.label for s in ieee13().sources}
+    tight = tuple(dataclasses.replace(d, p_import_max_kw=1.0) if d.label in sources else d for d in ieee13().devices)
+    model = build(ieee13().with_(devices=tight), "lindist3flow")
+    r = model.solve()
+    assert not r.ok
+    assert r.conflicts
+    assert refined(model, r, rounds=3) is r
+
+
+def test_progress_and_new_data_stay() -> None:
+    """Rounds tell of themselves, and keep data that were updated."""
+    model = build(ieee13(), "lindist3flow").update(prices=np.linspace(0.1, 0.3, ieee13().horizon.n_steps))
+    seen: list[int] = []
+    r = refined(model, model.solve(), rounds=3, progress=seen.append)
+    assert seen == [2, 3]
+    assert r.ok
+    source = r.case.sources[0]
+    np.testing.assert_allclose(r.case.series(source.price_import), np.linspace(0.1, 0.3, 6))
+    assert r.cost == pytest.approx(
+        float((r.case.series(source.price_import) * r.p_source_kw) @ r.case.horizon.hours), rel=1e-9
+    )
