@@ -1,7 +1,10 @@
-"""Formulations: one file each holds only what differs within its family. Users add theirs with `register`."""
+"""Formulations: one file each holds only what differs within its family. A user's own is passed as an
+instance, or found by name in an installed package (`lateral.plugins`).
+"""
 
 from __future__ import annotations
 
+from lateral import plugins
 from lateral.errors import OptionError, did_you_mean
 from lateral.formulations.base import Formulation, OperatingPoint
 from lateral.formulations.lindist3flow import LinDist3Flow
@@ -18,10 +21,14 @@ def get(name: str) -> Formulation:
     Raises:
         OptionError: there is none; the message says which there are.
     """
-    if name not in BUILT_IN:
-        message = f"there is no formulation {name!r}. {did_you_mean(name, list(BUILT_IN))}"
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    found = plugins.find("lateral.formulations", name)
+    if not isinstance(found, Formulation):
+        known = (*BUILT_IN, *plugins.names("lateral.formulations"))
+        message = f"there is no formulation {name!r}. {did_you_mean(name, known)}"
         raise OptionError(message)
-    return BUILT_IN[name]
+    return found
 
 
 __all__ = ["BUILT_IN", "SOC", "Formulation", "LinDist3Flow", "LinDistFlow", "Nonlinear", "OperatingPoint", "get"]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from lateral import plugins
 from lateral.case import Case
 from lateral.errors import CaseError, Fault, did_you_mean
 from lateral.io import builtin
@@ -20,12 +21,14 @@ def read(source: str | os.PathLike[str], *, device_types: Sequence[type[Element]
     Args:
         source: name of a built-in case, a case folder (or its ``case.toml``), a study file (``.toml``), or an OpenDSS
             master (``.dss``).
-        device_types: device classes of the user that a case folder may hold.
+        device_types: device classes of the user that a case folder may hold, beside those of installed packages
+            (`lateral.plugins`).
 
     Raises:
         CaseError: it is none of these, or it has faults.
     """
     path = Path(source)
+    device_types = (*device_types, *(c for c in plugins.classes("lateral.devices") if c not in device_types))
     if isinstance(source, str) and builtin.has(source):
         return builtin.load(source)
     if path.name == "case.toml" or (path / "case.toml").is_file():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from lateral import plugins
 from lateral.errors import OptionError, did_you_mean
 from lateral.objectives.base import Objective
 from lateral.objectives.curtailment import Curtailment
@@ -24,8 +25,10 @@ def get(name: str) -> Objective:
     parts = []
     for text in name.split("+"):
         weight, star, word = text.strip().rpartition("*")
-        if word not in BUILT_IN:
-            message = f"there is no objective {word!r}. {did_you_mean(word, list(BUILT_IN))}"
+        part = BUILT_IN.get(word) or plugins.find("lateral.objectives", word)
+        if not isinstance(part, Objective):
+            known = (*BUILT_IN, *plugins.names("lateral.objectives"))
+            message = f"there is no objective {word!r}. {did_you_mean(word, known)}"
             raise OptionError(message)
         try:
             factor = float(weight) if star else 1.0
@@ -35,7 +38,7 @@ def get(name: str) -> Objective:
         if not (math.isfinite(factor) and factor >= 0.0):
             message = f"the weight {weight!r} of objective {word!r} must be a finite number of at least 0"
             raise OptionError(message)
-        parts.append(BUILT_IN[word] * factor if star else BUILT_IN[word])
+        parts.append(part * factor if star else part)
     total = parts[0]
     for part in parts[1:]:
         total = total + part
