@@ -92,7 +92,7 @@ def rows(r: Result) -> list[str]:
 
 
 def squared_current(p: float, r: float, x: float) -> float:
-    """l of a line that feeds p (pu, no q) from a voltage of 1: v from v^2 + (2 r p - 1) v + |z|^2 p^2 = 0, l = p^2/v."""
+    """l = p^2 / v of a line that feeds p (pu, no q) from 1 pu: v^2 + (2 r p - 1) v + |z|^2 p^2 = 0."""
     b = 2 * r * p - 1
     return p**2 / ((-b + np.sqrt(b**2 - 4 * (r**2 + x**2) * p**2)) / 2)
 
@@ -153,7 +153,7 @@ def test_balanced_feeder_of_three() -> None:
 
 
 def test_three_phase_transformer_is_limited_in_total() -> None:
-    """Three phases of 150 kVA in all: the battery is missing 50 kW of 200 whatever phase the load is on (LinDistFlow)."""
+    """Three phases of 150 kVA in all: 50 kW of 200 are missing."""
     c = case(transformer(150.0))
     c = c.with_(feeder=dataclasses.replace(c.feeder, n_phases=3, balanced=True))
     r = run(c, "lindistflow")
