@@ -311,14 +311,15 @@ class BranchFlowModel(NetworkModel):
             names = [net.legs[k] for k in legs]
             self._limit_current(legs, names, net.i_max_pu[legs] ** 2, w.take(legs))
         per_branch = np.bincount(net.branch, weights=reach, minlength=len(net.branch_names))
-        limited = np.flatnonzero(np.isfinite(net.s_max_pu) & (per_branch >= LIMIT_MARGIN * net.s_max_pu))
+        # the limit is of all phases; a balanced feeder carries its share per conductor
+        s_max = net.s_max_pu / self.base.multiplicity
+        limited = np.flatnonzero(np.isfinite(s_max) & (per_branch >= LIMIT_MARGIN * s_max))
         if len(limited):
             place = np.full(len(net.branch_names), -1)
             place[limited] = np.arange(len(limited))
             own = np.flatnonzero(place[net.branch] >= 0)
             total = (len(limited), place[net.branch[own]], own, np.ones(len(own)))
-            # the limit is of all phases; a balanced feeder carries its share per conductor
-            s_sq = (net.s_max_pu[limited] / self.base.multiplicity) ** 2
+            s_sq = s_max[limited] ** 2
             self.builder.product(
                 "branch",
                 "s_limit",
