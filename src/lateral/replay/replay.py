@@ -408,6 +408,8 @@ def _take() -> Any:
     engine = dss.DSS.NewContext()
     engine.AllowForms = False
     engine.AllowEditor = False
+    engine.AllowChangeDir = False
+    engine.AllowDOScmd = False
     return engine
 
 

@@ -48,6 +48,9 @@ MARK = "! OpenDSS files written by lateral"
 #: Reactance that stands for none, ohm; smaller source impedances are raised to it.
 TINY_OHM = 1e-7
 
+#: Conductors of one terminal; the engine writes past the end of its list of nodes when there are too many.
+MAX_NODES = 40
+
 #: Files that a folder of ours holds, in the order in which the master file reads them.
 PARTS = (
     "loadshapes.dss",
@@ -413,7 +416,10 @@ class _Writer:
     # -- pieces
 
     def nodes(self, bus: str, conductors: Sequence[int]) -> str:
-        return ".".join([self.bus[bus], *(str(c) for c in conductors)])
+        if len(conductors) > MAX_NODES:
+            message = f"{len(conductors)} conductors at bus {bus!r}; the engine has room for {MAX_NODES}"
+            raise ValueError(message)
+        return ".".join([self.bus[bus], *(str(int(c)) for c in conductors)])
 
     def name(self, label: str, cls: str, wanted: str) -> str:
         name = self.namer.take(cls.lower(), wanted)
@@ -525,6 +531,10 @@ class _Writer:
     def transformer(self, t: Transformer) -> None:
         name = self.name(t.label, "Transformer", t.name)
         w = t.windings
+        for winding in w:  # the one word of a case that is written as it is
+            if winding.connection not in ("wye", "delta"):
+                message = f"the connection {winding.connection!r} of a winding"
+                raise ValueError(message)
         nodes = []
         extra = []
         for k, winding in enumerate(w):
@@ -535,12 +545,12 @@ class _Writer:
                 wdg += f" rneut={num(winding.r_neutral_ohm)} xneut={num(winding.x_neutral_ohm)}"
             if (t.name, k + 1) in self.limits:
                 low, high, steps = self.limits[t.name, k + 1]
-                wdg += f" mintap={num(low)} maxtap={num(high)} numtaps={steps}"
+                wdg += f" mintap={num(low)} maxtap={num(high)} numtaps={int(steps)}"
             else:
                 wdg += f" mintap={num(min(0.9, winding.tap))} maxtap={num(max(1.1, winding.tap))}"
             extra.append(f"~ wdg={k + 1}{wdg} tap={num(winding.tap)}")
         text = (
-            f"New Transformer.{name} phases={t.n_phases} windings={len(w)} buses=[{' '.join(nodes)}] "
+            f"New Transformer.{name} phases={int(t.n_phases)} windings={len(w)} buses=[{' '.join(nodes)}] "
             f"conns=[{' '.join(x.connection for x in w)}] kVs={_array(x.v_rated_kv for x in w)} "
             f"kVAs={_array(x.s_rated_kva for x in w)} %Rs={_array(x.r_percent for x in w)} "
         )
@@ -719,7 +729,7 @@ class _Writer:
         transformer = self.element[f"transformer.{r.transformer}"].partition(".")[2]
         name = self.name(r.label, "RegControl", r.name)
         self.out["devices.dss"].append(
-            f"New RegControl.{name} transformer={transformer} winding={r.winding} vreg={num(r.v_set)} "
+            f"New RegControl.{name} transformer={transformer} winding={int(r.winding)} vreg={num(r.v_set)} "
             f"band={num(r.band)} ptratio={num(r.pt_ratio)} ctprim={num(r.ct_primary_a)} R={num(r.ldc_r)} "
             f"X={num(r.ldc_x)}"
         )
@@ -759,11 +769,12 @@ def _bad(element: Element, found: str) -> Fault:
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.split())
+    """The text on one line, for a comment."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _csv(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\n') else text
+    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\r\n') else text
 
 
 __all__ = ["Names", "Rendered", "render_opendss", "write_opendss"]

@@ -1,0 +1,184 @@
+"""Untrusted input must not become a command, leave its folder or exhaust the caller: probes are canaries only."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from lateral.case import Case
+from lateral.errors import CaseError
+from lateral.io import builtin
+from lateral.io.opendss.scan import scan
+from lateral.io.opendss.write import render_opendss, write_opendss
+from lateral.replay import replay
+
+SETTINGS = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+#: Pieces of names that mean something to OpenDSS.
+PIECES = (
+    "\n", "\r", "\r\n", "\0", "\t", "\x0b", "\x1b", "\x85", "\u2028", "\u00a0", "\u212a", "!", "//", "/*", "*/", "~",
+    '"', "'", "(", ")", "[", "]", "{", "}", "=", ",", ".", "@", "@result", "|", "%", "^", "*", "\\", "/", "..", " ",
+    "usermodel=canary.so", "fileedit canary", "set editor=canary", "redirect canary.dss", "export voltages canary.csv",
+    "clear", "new circuit.x", "like=a", "enabled=no", "a", "Z", "1", "-", "_", "é", "\U0001f600",
+)  # fmt: skip
+names = st.lists(st.sampled_from(PIECES), min_size=1, max_size=6).map("".join) | st.text(
+    st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20
+)
+VERBS = {"clear", "set", "new", "edit", "open", "setkvbase", "makebuslist", "buscoords"}
+FORBIDDEN = re.compile(r"\s(usermodel|userdata|shaftmodel|shaftdata|dynadll|dynadata|like|csvfile|sngfile|dblfile)=")
+
+
+def renamed(case: Case, new: list[str]) -> Case:
+    """The case with other names: of itself, its buses, loads, lines, transformers and profiles."""
+    feeder = case.feeder
+    bus = {b.name: f"{new[0]}{k}" for k, b in enumerate(feeder.buses)}
+    profile = {name: f"{new[1]}{k}" for k, name in enumerate(case.profiles)}
+    other = {t.name: f"{new[2]}{k}" for k, t in enumerate(feeder.transformers)}
+
+    def moved(element):  # type: ignore[no-untyped-def]
+        change = {}
+        for field in dataclasses.fields(element):
+            value = getattr(element, field.name)
+            if field.name in ("bus", "bus_from", "bus_to"):
+                change[field.name] = bus[value]
+            elif field.name == "windings":
+                change[field.name] = tuple(moved(w) for w in value)
+            elif field.name in ("profile", "profile_q", "price_import", "price_export") and value in profile:
+                change[field.name] = profile[value]
+            elif field.name == "transformer":
+                change[field.name] = other[value]
+        return dataclasses.replace(element, **change)
+
+    def named(elements, text):  # type: ignore[no-untyped-def]
+        return tuple(dataclasses.replace(moved(e), name=f"{text}{k}") for k, e in enumerate(elements))
+
+    fresh = dataclasses.replace(
+        feeder,
+        buses=tuple(dataclasses.replace(b, name=bus[b.name]) for b in feeder.buses),
+        lines=named(feeder.lines, new[2]),
+        switches=named(feeder.switches, new[2]),
+        transformers=named(feeder.transformers, new[2]),
+        shunts=named(feeder.shunts, new[2]),
+    )
+    return case.with_(
+        name=new[3],
+        feeder=fresh,
+        devices=named(case.devices, new[2]),
+        profiles={profile[k]: v for k, v in case.profiles.items()},
+        areas={},
+    )
+
+
+def small() -> Case:
+    """A case with transformers, regulators, capacitors, loads, PV and batteries, with one profile of two steps."""
+    case = builtin.load("ieee13")
+    horizon = type(case.horizon).regular(2)
+    series = ("profile", "profile_q", "price_import", "price_export")
+    devices = tuple(
+        dataclasses.replace(d, **{f: "p" for f in series if hasattr(d, f) and getattr(d, f) in case.profiles})
+        for d in case.devices
+    )
+    return case.with_(horizon=horizon, devices=devices, profiles={"p": np.array([0.5, 1.0])})
+
+
+PLAIN = small()
+
+
+def skeleton(text: str) -> list[tuple[str, ...]]:
+    """Verb and property names of every statement, without names and values."""
+    out = []
+    for line in text.split("\n"):
+        if line and not line.startswith("!"):
+            words = line.split(" ")
+            out.append((words[0].lower(), re.split(r"[.=]", words[1])[0].lower() if len(words) > 1 else "",
+                        *re.findall(r"(?<= )([^ =\[\]]+)=", line)))  # fmt: skip
+    return out
+
+
+def tree(folder: Path) -> set[str]:
+    return {str(p.relative_to(folder)) for p in folder.rglob("*")}
+
+
+# --- names that are commands
+
+
+@SETTINGS
+@given(st.lists(names, min_size=4, max_size=4))
+@example(["x\nfileedit canary", 'a" usermodel=canary.so', "b\r\nset editor=canary", "c\0\n/*"])
+@example(["!", "'", "(((", "\u2028redirect canary.dss"])
+@example(["@result", "~", "*/", "//"])
+def test_names_never_become_statements(new: list[str]) -> None:
+    plain, odd = render_opendss(PLAIN), render_opendss(renamed(PLAIN, new))
+    for name in plain.files:
+        if name.endswith(".dss"):
+            assert skeleton(odd.files[name]) == skeleton(plain.files[name])
+    with tempfile.TemporaryDirectory() as folder:
+        at = Path(folder)
+        master = write_opendss(renamed(PLAIN, new), at / "out")
+        scanned = scan(master)
+        assert tree(at) == {"out", *(f"out/{name}" for name in odd.files)}
+    before = [(s.verb, s.cls) for s in _scanned(PLAIN).statements]
+    assert [(s.verb, s.cls) for s in scanned.statements] == before
+    assert not scanned.skipped
+    assert {s.verb for s in scanned.statements} <= VERBS
+    assert not any(FORBIDDEN.search(s.text) for s in scanned.statements)
+
+
+def _scanned(case: Case):  # type: ignore[no-untyped-def]
+    with tempfile.TemporaryDirectory() as folder:
+        return scan(write_opendss(case, Path(folder) / "out"))
+
+
+@settings(SETTINGS, max_examples=15)
+@given(st.lists(names, min_size=4, max_size=4))
+@example(["x\nfileedit canary", 'a" usermodel=canary.so', "b\r\nset editor=canary", "c\0\n/*"])
+def test_replay_of_any_names_is_the_same_and_touches_no_file(new: list[str]) -> None:
+    expected = replay(PLAIN).v
+    here = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            run = replay(renamed(PLAIN, new))
+            assert Path.cwd() == Path(folder).resolve()
+            assert tree(Path(folder)) == set()
+        finally:
+            os.chdir(here)
+    assert run.all_converged
+    np.testing.assert_allclose(np.nan_to_num(run.v), np.nan_to_num(expected), atol=1e-9)
+
+
+@pytest.mark.parametrize("word", ["wye]\nset casename=canary\n! [", "wye] usermodel=canary [", "", "Wye"])
+def test_a_connection_of_a_winding_is_a_known_word(word: str) -> None:
+    first, *rest = PLAIN.feeder.transformers
+    winding = dataclasses.replace(first.windings[0], connection=word)
+    odd = dataclasses.replace(first, windings=(winding, *first.windings[1:]))
+    case = PLAIN.with_(feeder=dataclasses.replace(PLAIN.feeder, transformers=(odd, *rest)))
+    with pytest.raises(CaseError, match="IO-066"):
+        render_opendss(case)
+    with pytest.raises(CaseError, match="IO-066"):
+        replay(case)
+
+
+def test_too_many_conductors_never_reach_the_engine() -> None:
+    first = PLAIN.loads[0]
+    others = tuple(d for d in PLAIN.devices if d is not first)
+    odd = dataclasses.replace(first, terminals=(1,) * 400)
+    with pytest.raises(CaseError, match="room for"):
+        replay(PLAIN.with_(devices=(odd, *others)))
+
+
+@pytest.mark.parametrize("field", ["winding", "n_steps"])
+def test_whole_numbers_are_written_as_numbers(field: str) -> None:
+    first = PLAIN.regulators[0]
+    others = tuple(d for d in PLAIN.devices if d is not first)
+    odd = dataclasses.replace(first, **{field: "2\nset casename=canary"})
+    with pytest.raises((CaseError, ValueError)):
+        render_opendss(PLAIN.with_(devices=(odd, *others)))
