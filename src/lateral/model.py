@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -91,14 +92,9 @@ class Model:
         if loads_q is not None:
             values["load.q_kvar"] = self._rows("load.q_kvar", loads_q)
         if prices is not None:
-            shape = self._slot("source.price_import").shape
-            values["source.price_import"] = np.broadcast_to(np.asarray(prices, dtype=float), shape)
+            values["source.price_import"] = self._rows("source.price_import", prices)
         if initial is not None:
-            as_rows = (
-                {k: np.array([v], dtype=float) for k, v in initial.items()}
-                if isinstance(initial, Mapping)
-                else np.asarray(initial, dtype=float).reshape(-1, 1)
-            )
+            as_rows = initial if isinstance(initial, Mapping) else np.reshape(initial, (-1, 1))
             values["battery.energy_initial_kwh"] = self._rows("battery.energy_initial_kwh", as_rows)
         if pv is not None:
             values["pv.p_available_kw"] = self._rows("pv.p_available_kw", pv)
@@ -145,21 +141,17 @@ class Model:
         slot = self.program.slots[name]
         return self.program.theta[slot.cells].reshape(len(slot.elements), slot.n_steps)
 
-    def _rows(self, name: str, given: Mapping[str, FloatArray] | FloatArray) -> FloatArray:
+    def _rows(self, name: str, given: Mapping[str, FloatArray] | FloatArray | float) -> FloatArray:
         """Present values of a slot with the rows given replaced."""
         present = self._slot(name).copy()
         if not isinstance(given, Mapping):
-            try:
-                return np.broadcast_to(np.asarray(given, dtype=float), present.shape)
-            except ValueError as error:
-                message = f"data for {name!r} has shape {np.shape(given)}; it must broadcast to {present.shape}"
-                raise OptionError(message) from error
+            return _fitted(repr(name), given, present.shape)
         place = {e: k for k, e in enumerate(self.program.slots[name].elements)}
         for element, row in given.items():
             if element not in place:
                 message = f"there is no {name.split('.')[0]} {element!r}. {did_you_mean(element, list(place))}"
                 raise OptionError(message)
-            present[place[element]] = row
+            present[place[element]] = _fitted(f"{element!r} of {name!r}", row, present.shape[1:])
         return present
 
     def solve(self, solver: str = "auto", options: Options | None = None, *, explain_infeasible: bool = True) -> Result:
@@ -269,6 +261,20 @@ class _Relaxation:
             value = cones.objective(found.x)
             return cls(found, value - residuals.duality_gap * abs(value), infeasible=False, proof=found)
         return cls(None, None, infeasible=status is Status.INFEASIBLE, proof=found)
+
+
+def _fitted(what: str, given: FloatArray | float, shape: tuple[int, ...]) -> FloatArray:
+    """Numbers that were handed in, broadcast to a shape."""
+    try:
+        numbers = np.asarray(given, dtype=float)
+    except (TypeError, ValueError) as error:
+        message = f"data for {what} must be numbers, not {reprlib.repr(given)}"
+        raise OptionError(message) from error
+    try:
+        return np.broadcast_to(numbers, shape)
+    except ValueError as error:
+        message = f"data for {what} has shape {numbers.shape}; it must broadcast to {shape}"
+        raise OptionError(message) from error
 
 
 def _overloaded(result: Result) -> bool:

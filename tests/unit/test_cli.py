@@ -229,6 +229,9 @@ def test_a_folder_that_we_did_not_write_is_left_alone(capfd: pytest.CaptureFixtu
     code, _ = as_json(capfd, "solve", "ads10", "--out", tmp_path / "file")
     assert code == 2
     assert (tmp_path / "file").read_text() == "x"
+    code, data = as_json(capfd, "solve", "ads10", "--out", tmp_path / "file" / "below")
+    assert code == 2
+    assert "cannot be made" in str(data["status_text"])
 
 
 def test_interrupt_while_writing_leaves_nothing_half_written(tmp_path: Path) -> None:

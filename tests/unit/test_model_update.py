@@ -97,6 +97,9 @@ def test_voltage_and_export_price_reach_the_case(case: Case) -> None:
         ({"initial": {"t": 1.0}}, "no battery 't'"),
         ({"pv": {"q": np.zeros(3)}}, "no pv 'q'"),
         ({"prices": np.nan}, "not finite"),
+        ({"prices": [0.1, 0.2]}, r"price_import.*\(2,\).*\(1, 3\)"),
+        ({"prices": "cheap"}, "must be numbers, not 'cheap'"),
+        ({"loads": {"x": [1.0, 2.0]}}, r"'x' of 'load.p_kw'.*\(2,\).*\(3,\)"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_changes_nothing(case: Case, given: dict[str, object], match: str) -> None:

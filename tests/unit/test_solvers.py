@@ -286,6 +286,13 @@ def test_refusals() -> None:
         get("highs").start(feeder(ProblemClass.LP, 0)).solve(feeder(ProblemClass.LP, 0, n=5))
 
 
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_options_are_finite_and_positive(value: float) -> None:
+    for name in ("tolerance", "time_limit_s"):
+        with pytest.raises(OptionError, match=f"{name} must be a finite number above 0"):
+            IpoptOptions(**{name: value})  # type: ignore[arg-type]
+
+
 def test_auto() -> None:
     chosen = {kind: choose(feeder(kind, 0))[0] for kind in CLASSES}
     assert chosen == {

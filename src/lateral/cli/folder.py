@@ -47,15 +47,19 @@ def fresh_folder(target: Path) -> Iterator[Path]:
     """A new folder beside the target, which takes its place when the block ends well and disappears when it does not.
 
     Raises:
-        OptionError: see `check_target`.
+        OptionError: see `check_target`; or no folder can be made there.
     """
     check_target(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
     token = secrets.token_hex(4)
     fresh = target.parent / f".{target.name}.{token}.new"
     old = target.parent / f".{target.name}.{token}.old"
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         fresh.mkdir()
+    except OSError as error:
+        message = f"{target} cannot be made ({error.strerror}); give another folder. Nothing was written"
+        raise OptionError(message) from error
+    try:
         yield fresh
         wrote = sorted(entry.name for entry in fresh.iterdir())
         (fresh / MARK).write_text(json.dumps({"wrote": wrote}), encoding="utf-8")

@@ -11,6 +11,7 @@ the gradient, so the equation holds exactly and all dual error shows up in the s
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from abc import ABC, abstractmethod
@@ -22,7 +23,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lateral.errors import Fault, UnsupportedError
+from lateral.errors import Fault, OptionError, UnsupportedError
 from lateral.network.schema import FloatArray
 from lateral.program import ProblemClass, Program
 
@@ -91,12 +92,22 @@ class Options:
         max_iterations: iteration limit.
         time_limit_s: wall time limit, s.
         verbose: let the solver print its log.
+
+    Raises:
+        OptionError: a number that is not finite and above zero.
     """
 
     tolerance: float | None = None
     max_iterations: int | None = None
     time_limit_s: float | None = None
     verbose: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("tolerance", "max_iterations", "time_limit_s"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                message = f"the solver's {name} must be a finite number above 0, not {value!r}"
+                raise OptionError(message)
 
 
 class Session(ABC):
