@@ -25,11 +25,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
 from lateral.errors import Fault
-from lateral.formulations.base import OperatingPoint
+from lateral.formulations.base import Formulation, OperatingPoint
 from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
@@ -463,21 +464,45 @@ def leg_current(net: RadialNetwork, drawn: ComplexArray) -> ComplexArray:
     return current
 
 
-def one_conductor_only(feeder: Feeder, network: RadialNetwork, name: str) -> tuple[Fault, ...]:
-    """Faults of a feeder that is not balanced, for formulations on one conductor per bus."""
-    faults = list(network.faults)
-    several = [b for b in feeder.buses if len(b.conductors) > 1]
-    if several:
-        faults.append(
-            Fault(
-                "FOR-001 not-balanced",
-                several[0].label,
-                f"{len(several)} buses with more than one conductor",
-                f"one conductor per bus in formulation {name!r}",
-                "Use a three-phase formulation such as 'lindist3flow', or a balanced copy (case.to_balanced()).",
+class BranchFlowFormulation(Formulation):
+    """What the formulations of the family share; a leaf names itself and its model."""
+
+    #: the model that devices meet
+    model: ClassVar[type[BranchFlowModel]]
+
+    def declines(self, feeder: Feeder, network: RadialNetwork) -> tuple[Fault, ...]:
+        """Loops; and more than one conductor per bus, for a balanced formulation."""
+        faults = list(network.faults)
+        several = [b for b in feeder.buses if len(b.conductors) > 1]
+        if several and self.balanced_only:
+            faults.append(
+                Fault(
+                    "FOR-001 not-balanced",
+                    several[0].label,
+                    f"{len(several)} buses with more than one conductor",
+                    f"one conductor per bus in formulation {self.name!r}",
+                    "Use a three-phase formulation such as 'lindist3flow', or a balanced copy (case.to_balanced()).",
+                )
             )
-        )
-    return tuple(faults)
+        return tuple(faults)
+
+    def network(
+        self,
+        builder: ProgramBuilder,
+        feeder: Feeder,
+        network: RadialNetwork,
+        base: Base,
+        point: OperatingPoint | None,
+    ) -> NetworkModel:
+        """See `Formulation.network`.
+
+        Raises:
+            ValueError: the formulation is made at an operating point, and none is given.
+        """
+        if point is None and self.point != "none":
+            message = f"{self.name} is made at an operating point"
+            raise ValueError(message)
+        return self.model(builder, feeder, network, base, point)
 
 
-__all__ = ["BranchFlowModel", "leg_current", "one_conductor_only", "quadratic_loss_terms"]
+__all__ = ["BranchFlowFormulation", "BranchFlowModel", "leg_current", "quadratic_loss_terms"]

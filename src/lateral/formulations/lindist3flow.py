@@ -16,15 +16,13 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from lateral.errors import Fault
-from lateral.formulations.base import Formulation, OperatingPoint
-from lateral.formulations.branch_flow import leg_current
+from lateral.formulations.base import OperatingPoint
+from lateral.formulations.branch_flow import BranchFlowFormulation, BranchFlowModel, leg_current
 from lateral.formulations.linear_legs import LinearLegs
 from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder
 from lateral.network.schema import ComplexArray, FloatArray
 from lateral.program import ProgramBuilder
-from lateral.program.ports import NetworkModel
 from lateral.units import Base
 
 
@@ -36,9 +34,12 @@ class _Model(LinearLegs):
         feeder: Feeder,
         network: RadialNetwork,
         base: Base,
-        point: OperatingPoint,
+        point: OperatingPoint | None,
     ) -> None:
         super().__init__(builder, feeder, network, base, point)
+        if point is None:
+            message = "the model is made at an operating point"
+            raise ValueError(message)
         place = {node: k for k, node in enumerate(point.nodes)}
         kept = [place[node] for node in network.nodes]
         v = self._ports_v
@@ -71,32 +72,11 @@ class _Model(LinearLegs):
 
 
 @final
-class LinDist3Flow(Formulation):
+class LinDist3Flow(BranchFlowFormulation):
     """Any phases, radial, linear, at the operating point of the baseline."""
 
     name: ClassVar[str] = "lindist3flow"
     title: ClassVar[str] = "linear branch flow at a solved point (any phases, radial)"
     balanced_only: ClassVar[bool] = False
     point: ClassVar[str] = "loaded"
-
-    def declines(self, feeder: Feeder, network: RadialNetwork) -> tuple[Fault, ...]:
-        """Loops."""
-        return network.faults
-
-    def network(
-        self,
-        builder: ProgramBuilder,
-        feeder: Feeder,
-        network: RadialNetwork,
-        base: Base,
-        point: OperatingPoint | None,
-    ) -> NetworkModel:
-        """See `Formulation.network`.
-
-        Raises:
-            ValueError: no operating point is given.
-        """
-        if point is None:
-            message = "lindist3flow is made at an operating point"
-            raise ValueError(message)
-        return _Model(builder, feeder, network, base, point)
+    model: ClassVar[type[BranchFlowModel]] = _Model

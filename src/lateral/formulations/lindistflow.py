@@ -13,16 +13,9 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from lateral.errors import Fault
-from lateral.formulations.base import Formulation, OperatingPoint
-from lateral.formulations.branch_flow import one_conductor_only
+from lateral.formulations.branch_flow import BranchFlowFormulation, BranchFlowModel
 from lateral.formulations.linear_legs import LinearLegs
-from lateral.network.branches import RadialNetwork
-from lateral.network.feeder import Feeder
 from lateral.network.schema import ComplexArray, FloatArray
-from lateral.program import ProgramBuilder
-from lateral.program.ports import NetworkModel
-from lateral.units import Base
 
 
 @final
@@ -36,25 +29,11 @@ class _Model(LinearLegs):
 
 
 @final
-class LinDistFlow(Formulation):
+class LinDistFlow(BranchFlowFormulation):
     """Balanced, radial, linear, without losses."""
 
     name: ClassVar[str] = "lindistflow"
     title: ClassVar[str] = "linear branch flow without losses (balanced, radial)"
     balanced_only: ClassVar[bool] = True
     point: ClassVar[str] = "none"
-
-    def declines(self, feeder: Feeder, network: RadialNetwork) -> tuple[Fault, ...]:
-        """Loops, and more than one conductor per bus."""
-        return one_conductor_only(feeder, network, self.name)
-
-    def network(
-        self,
-        builder: ProgramBuilder,
-        feeder: Feeder,
-        network: RadialNetwork,
-        base: Base,
-        point: OperatingPoint | None,
-    ) -> NetworkModel:
-        """See `Formulation.network`."""
-        return _Model(builder, feeder, network, base, point)
+    model: ClassVar[type[BranchFlowModel]] = _Model

@@ -12,16 +12,11 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from lateral.errors import Fault
-from lateral.formulations.base import Formulation, OperatingPoint
-from lateral.formulations.branch_flow import one_conductor_only
+from lateral.formulations.branch_flow import BranchFlowFormulation, BranchFlowModel
 from lateral.formulations.conic_legs import ConicLegs
-from lateral.network.branches import RadialNetwork
-from lateral.network.feeder import Feeder
 from lateral.network.schema import FloatArray
-from lateral.program import Affine, ProgramBuilder
-from lateral.program.ports import NetworkModel, Ports
-from lateral.units import Base
+from lateral.program import Affine
+from lateral.program.ports import Ports
 
 
 @final
@@ -40,7 +35,7 @@ class _Model(ConicLegs):
         own = Ports(ports.a[linear], ports.b[linear])
         self._n_vmag += 1
         names = [self._names[i] for i in own.a]
-        component = "bus" if self._n_vmag == 1 else f"bus{self._n_vmag}"
+        component = "port" if self._n_vmag == 1 else f"port{self._n_vmag}"
         y = self.builder.variable(component, "vmag", names, unit="pu", lower=0.0, start=1.0, limit=False)
         ones = Affine.constant(np.ones(y.shape))
         self.builder.product(component, "vmag", names, [y], self.v.take(own.a), ones, equality=True)
@@ -52,25 +47,11 @@ class _Model(ConicLegs):
 
 
 @final
-class Nonlinear(Formulation):
+class Nonlinear(BranchFlowFormulation):
     """Exact branch flow (balanced, radial)."""
 
     name: ClassVar[str] = "nonlinear"
     title: ClassVar[str] = "exact branch flow (balanced, radial)"
     balanced_only: ClassVar[bool] = True
     point: ClassVar[str] = "none"
-
-    def declines(self, feeder: Feeder, network: RadialNetwork) -> tuple[Fault, ...]:
-        """Loops, and more than one conductor per bus."""
-        return one_conductor_only(feeder, network, self.name)
-
-    def network(
-        self,
-        builder: ProgramBuilder,
-        feeder: Feeder,
-        network: RadialNetwork,
-        base: Base,
-        point: OperatingPoint | None,
-    ) -> NetworkModel:
-        """See `Formulation.network`."""
-        return _Model(builder, feeder, network, base, point)
+    model: ClassVar[type[BranchFlowModel]] = _Model

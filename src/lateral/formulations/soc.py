@@ -11,15 +11,8 @@ from __future__ import annotations
 
 from typing import ClassVar, final
 
-from lateral.errors import Fault
-from lateral.formulations.base import Formulation, OperatingPoint
-from lateral.formulations.branch_flow import one_conductor_only
+from lateral.formulations.branch_flow import BranchFlowFormulation, BranchFlowModel
 from lateral.formulations.conic_legs import ConicLegs
-from lateral.network.branches import RadialNetwork
-from lateral.network.feeder import Feeder
-from lateral.program import ProgramBuilder
-from lateral.program.ports import NetworkModel
-from lateral.units import Base
 
 
 @final
@@ -30,25 +23,11 @@ class _Model(ConicLegs):
 
 
 @final
-class SOC(Formulation):
+class SOC(BranchFlowFormulation):
     """Second-order cone relaxation of the branch flow (balanced, radial)."""
 
     name: ClassVar[str] = "soc"
     title: ClassVar[str] = "second-order cone relaxation of the branch flow (balanced, radial)"
     balanced_only: ClassVar[bool] = True
     point: ClassVar[str] = "none"
-
-    def declines(self, feeder: Feeder, network: RadialNetwork) -> tuple[Fault, ...]:
-        """Loops, and more than one conductor per bus."""
-        return one_conductor_only(feeder, network, self.name)
-
-    def network(
-        self,
-        builder: ProgramBuilder,
-        feeder: Feeder,
-        network: RadialNetwork,
-        base: Base,
-        point: OperatingPoint | None,
-    ) -> NetworkModel:
-        """See `Formulation.network`."""
-        return _Model(builder, feeder, network, base, point)
+    model: ClassVar[type[BranchFlowModel]] = _Model

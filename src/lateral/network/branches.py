@@ -130,7 +130,8 @@ def radial_network(
     grounded = frozenset(neutrals)
     series, shunts = _series_and_shunts(feeder)
     series = _without_floating(series, shunts, grounded - frozenset(used))
-    groups = _grouped(series, grounded)
+    root_list = [r for r in dict.fromkeys(roots) if r not in grounded]
+    groups = _grouped(series, grounded, _depths(series, {bus for bus, _ in root_list}))
     v_base = dict(zip(index.nodes, index.v_base_kv.tolist(), strict=True))
     by_node: dict[Node, list[int]] = {}
     for g, group in enumerate(groups):
@@ -139,7 +140,6 @@ def radial_network(
 
     known: dict[Node, int] = {}
     order: list[Node] = []
-    root_list = [r for r in dict.fromkeys(roots) if r not in grounded]
 
     def learn(node: Node) -> None:
         known[node] = len(order)
@@ -349,8 +349,26 @@ def _without_floating(series: list[Primitive], shunts: list[Primitive], neutrals
     return out
 
 
-def _grouped(series: list[Primitive], grounded: frozenset[Node]) -> list[_Group]:
-    """Elements that join the same buses and share nodes on more than one of them become one group."""
+def _depths(series: list[Primitive], roots: set[str]) -> dict[str, int]:
+    """How many elements each bus is away from the sources."""
+    near: dict[str, set[str]] = {}
+    for part in series:
+        buses = {bus for bus, _ in part.nodes}
+        for bus in buses:
+            near.setdefault(bus, set()).update(buses)
+    depth = dict.fromkeys(roots, 0)
+    queue = deque(roots)
+    while queue:
+        bus = queue.popleft()
+        for other in near.get(bus, ()):
+            if other not in depth:
+                depth[other] = depth[bus] + 1
+                queue.append(other)
+    return depth
+
+
+def _grouped(series: list[Primitive], grounded: frozenset[Node], depth: Mapping[str, int]) -> list[_Group]:
+    """Elements that join the same buses and share nodes on the receiving one, or on several, become one group."""
     by_buses: dict[frozenset[str], list[Primitive]] = {}
     for part in series:
         by_buses.setdefault(frozenset(node[0] for node in part.nodes), []).append(part)
@@ -359,12 +377,14 @@ def _grouped(series: list[Primitive], grounded: frozenset[Node]) -> list[_Group]
         while parts:
             members = [parts.pop(0)]
             nodes = dict.fromkeys(members[0].nodes)
+            ends = {depth.get(bus, 0) for bus, _ in nodes}
+            receiving = max(ends) if len(ends) > 1 else -1
             grew = bool(parts)
             while grew:
                 grew = False
                 for other in list(parts):
                     shared = {node[0] for node in other.nodes if node in nodes and node not in grounded}
-                    if len(shared) > 1:
+                    if len(shared) > 1 or any(depth.get(bus, 0) == receiving for bus in shared):
                         members.append(other)
                         parts.remove(other)
                         nodes.update(dict.fromkeys(other.nodes))
