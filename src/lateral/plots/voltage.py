@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,28 +40,28 @@ def feeder_map(result: Result, *, step: int | None = None, slider: bool = True) 
         step: the step to show first; None: the one with the voltage nearest to, or furthest beyond, a limit.
         slider: a slider over the steps.
     """
-    return map_figure(View(result), step=step, slider=slider)
-
-
-def map_figure(view: View, *, step: int | None = None, slider: bool = True) -> go.Figure:
-    """`feeder_map` of a view; traces say in ``meta`` what they are, for the report."""
     import plotly.graph_objects as go
 
+    view = View(result)
     volts, at = view.voltages, view.places
     bus, v, _ = volts.worst
     chosen = view.step_of(step)
     draw = go.Scattergl if len(view.names) > VECTOR_POINTS else go.Scatter
     fig = style.figure(height=620)
     for state, dash in (("closed", "solid"), ("open", "dot")):
-        x, y = _branches(view, closed=state == "closed")
-        if len(x):
+        pairs = branch_pairs(view, closed=state == "closed")
+        if len(pairs):
+            x, y = segments(at.x, pairs), segments(at.y, pairs)
             line = {"color": "#aab4bf" if state == "closed" else style.MUTED, "width": 1.3, "dash": dash}
             label = "branch" if state == "closed" else "open switch"
             fig.add_trace(
                 draw(x=x, y=y, mode="lines", line=line, name=label, hoverinfo="skip", showlegend=state == "open")
             )
     low, high = colour_range(volts)
-    about = _about(view)
+    about = [
+        "<br>".join(map(shown, (f"bus {name}", *lines)))
+        for name, lines in zip(view.names, about_buses(view), strict=True)
+    ]
     fig.add_trace(
         draw(
             x=style.light(at.x[bus]),
@@ -114,16 +115,15 @@ def map_figure(view: View, *, step: int | None = None, slider: bool = True) -> g
     return fig
 
 
-def _branches(view: View, *, closed: bool) -> tuple[FloatArray, FloatArray]:
-    """Every line, switch and transformer as a segment; segments are parted by NaN."""
-    feeder, index, at = view.result.case.feeder, view.index, view.places
+def branch_pairs(view: View, *, closed: bool) -> IntArray:
+    """Positions of the two buses of every line, switch and transformer, (n, 2), each pair once."""
+    feeder, index = view.result.case.feeder, view.index
     ends: list[tuple[str, str]] = [(s.bus_from, s.bus_to) for s in feeder.switches if s.closed == closed]
     if closed:
         ends += [(e.bus_from, e.bus_to) for e in feeder.lines]
         ends += [(t.windings[0].bus, w.bus) for t in feeder.transformers for w in t.windings[1:]]
     pairs = dict.fromkeys((index[a], index[b]) for a, b in ends if a != b)
-    table = np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
-    return segments(at.x, table), segments(at.y, table)
+    return np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
 
 
 def segments(values: FloatArray, pairs: IntArray) -> FloatArray:
@@ -155,8 +155,8 @@ def _outside_by_bus(volts: Voltages, bus: IntArray) -> np.ndarray[Any, np.dtype[
     return out[bus]
 
 
-def _about(view: View) -> list[str]:
-    """A hover text for every bus: its name and what is connected there."""
+def about_buses(view: View) -> list[list[str]]:
+    """For every bus a few lines of text about what is connected there; names are as they are, not escaped."""
     case = view.result.case
     load: dict[str, float] = {}
     other: dict[str, list[str]] = {}
@@ -167,46 +167,61 @@ def _about(view: View) -> list[str]:
         if device.kind == "load":
             load[place] = load.get(place, 0.0) + getattr(device, "p_kw", 0.0)
         else:
-            other.setdefault(place, []).append(f"{device.kind} {shown(device.name)}")
+            other.setdefault(place, []).append(f"{device.kind} {device.name}")
     out = []
     for bus in case.feeder.buses:
-        lines = [f"bus {shown(bus.name)}"]
-        if bus.name in load:
-            lines.append(f"load {load[bus.name]:.4g} kW rated")
+        lines = [f"load {load[bus.name]:.4g} kW rated"] if bus.name in load else []
         found = other.get(bus.name, [])
         lines += found[:6]
         if len(found) > 6:
             lines.append(f"and {len(found) - 6} more")
-        out.append("<br>".join(lines))
+        out.append(lines)
+    return out
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Where the devices of a kind are, and how they are drawn; ``symbol`` is a name that plotly knows."""
+
+    label: str
+    symbol: str
+    colour: str
+    size: float
+    buses: IntArray
+
+
+def device_marks(view: View) -> list[Mark]:
+    """The kinds of devices on the map, without loads; labels are as they are, not escaped."""
+    case = view.result.case
+    winding = {t.name: t.windings[-1].bus for t in case.feeder.transformers}
+    found: dict[str, dict[int, None]] = {}
+    for device in case.devices:
+        bus = getattr(device, "bus", None) or winding.get(getattr(device, "transformer", ""))
+        if device.kind != "load" and bus in view.index:
+            found.setdefault(device.kind, {})[view.index[bus]] = None
+    shrink = 1.0 if len(view.names) < 1500 else 0.6
+    out = []
+    for kind in [*(kind for kind in SYMBOLS if kind in found), *sorted(found.keys() - SYMBOLS.keys())]:
+        symbol, colour, size, label = SYMBOLS.get(kind, ("hexagon-open", style.BROWN, 13, kind))
+        out.append(Mark(label, symbol, colour, size * shrink, np.array(list(found[kind]), dtype=np.int64)))
     return out
 
 
 def _add_devices(fig: go.Figure, view: View, draw: Any) -> None:
-    case, at = view.result.case, view.places
-    winding = {t.name: t.windings[-1].bus for t in case.feeder.transformers}
-    found: dict[str, dict[int, list[str]]] = {}
-    for device in case.devices:
-        bus = getattr(device, "bus", None) or winding.get(getattr(device, "transformer", ""))
-        if device.kind != "load" and bus in view.index:
-            found.setdefault(device.kind, {}).setdefault(view.index[bus], []).append(shown(device.name))
-    shrink = 1.0 if len(view.names) < 1500 else 0.6
-    known = [*(kind for kind in SYMBOLS if kind in found), *sorted(found.keys() - SYMBOLS.keys())]
-    for kind in known:
-        by_bus = found[kind]
-        symbol, colour, size, label = SYMBOLS.get(kind, ("hexagon-open", style.BROWN, 13, shown(kind)))
-        where = np.array(list(by_bus), dtype=np.int64)
+    at = view.places
+    for mark in device_marks(view):
         fig.add_trace(
             draw(
-                x=style.light(at.x[where]),
-                y=style.light(at.y[where]),
+                x=style.light(at.x[mark.buses]),
+                y=style.light(at.y[mark.buses]),
                 mode="markers",
-                name=label,
+                name=shown(mark.label),
                 hoverinfo="skip",
                 marker={
-                    "symbol": symbol,
-                    "size": size * shrink,
-                    "color": colour,
-                    "line": {"width": 1.6, "color": colour},
+                    "symbol": mark.symbol,
+                    "size": mark.size,
+                    "color": mark.colour,
+                    "line": {"width": 1.6, "color": mark.colour},
                 },
             )
         )
@@ -246,13 +261,9 @@ def voltage_distance(result: Result, *, step: int | None = None, band: bool = Tr
         step: the step; None: the one with the voltage nearest to, or furthest beyond, a limit.
         band: grey bars from the lowest to the highest voltage of each node over the horizon.
     """
-    return distance_figure(View(result), step=step, band=band)
-
-
-def distance_figure(view: View, *, step: int | None = None, band: bool = True) -> go.Figure:
-    """`voltage_distance` of a view; traces say in ``meta`` which nodes they join, for the report."""
     import plotly.graph_objects as go
 
+    view = View(result)
     volts, chosen = view.voltages, view.step_of(step)
     far, unit = view.distance
     # lines without marks are one path of vector graphics, which redraws faster than lines on the graphics card
@@ -292,16 +303,19 @@ def distance_figure(view: View, *, step: int | None = None, band: bool = True) -
                 line={"color": colour, "width": 1.4, "simplify": False},
                 marker={"size": 4 if len(own) < 1000 else 2.5, "color": colour},
                 name=label,
-                meta=f"conductor {conductor}",
                 text=np.repeat(np.array(hover, dtype=object), 3).tolist(),
                 hovertemplate=f"bus %{{text}}<br>%{{x:.3~f}} {unit}<br><b>%{{y:.4f}} pu</b><extra></extra>",
             )
         )
     style.limit_lines(fig, *volts.limits)
-    title = "distance from the source, km" if unit == "km" else "distance from the source, number of branches"
-    fig.update_xaxes(title=style.titled(title), rangemode="tozero")
+    fig.update_xaxes(title=style.titled(distance_title(unit)), rangemode="tozero")
     fig.update_yaxes(title=style.titled("voltage, pu"), tickformat=".3f")
     return fig
+
+
+def distance_title(unit: str) -> str:
+    """Title of an axis of distances."""
+    return "distance from the source, km" if unit == "km" else "distance from the source, number of branches"
 
 
 def distance_pairs(view: View, own: IntArray) -> IntArray:
@@ -316,13 +330,9 @@ def _extremes(v: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 def voltage_heatmap(result: Result) -> go.Figure:
     """Bus by time: the voltage of each bus's conductor nearest to a limit; buses in order of distance."""
-    return heatmap_figure(View(result))
-
-
-def heatmap_figure(view: View, *, filled: bool = True) -> go.Figure:
-    """`voltage_heatmap` of a view; ``filled=False`` leaves the values to the report."""
     import plotly.graph_objects as go
 
+    view = View(result)
     volts = view.voltages
     bus, v, _ = volts.worst
     order = heatmap_order(view, bus)
@@ -333,13 +343,12 @@ def heatmap_figure(view: View, *, filled: bool = True) -> go.Figure:
         go.Heatmap(
             x=view.edges,
             y=names,
-            z=style.light(v[order]) if filled else None,
+            z=style.light(v[order]),
             zmin=low,
             zmax=high,
             colorscale=style.VOLTAGE_SCALE,
             hovertemplate="bus %{y}<br>%{x}<br><b>%{z:.4f} pu</b><extra></extra>",
             colorbar=style.colour_bar("voltage, pu"),
-            meta="heatmap",
         )
     )
     name_rows(fig, [view.names[k] for k in bus[order].tolist()])

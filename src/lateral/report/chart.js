@@ -28,7 +28,7 @@ const CORNERS = {
   "diamond": [[0, -1.2], [1.2, 0], [0, 1.2], [-1.2, 0]],
   "hexagon": [...Array(6).keys()].map((k) => [Math.sin((k * Math.PI) / 3), -Math.cos((k * Math.PI) / 3)]),
 };
-function symbol(ctx, name, x, y, size, colour) {
+function symbol(ctx, name, x, y, size, colour, width = 1.6) {
   const kind = name.replace("-open", ""), r = size / 2, corners = CORNERS[kind];
   ctx.beginPath();
   if (corners) {
@@ -37,7 +37,7 @@ function symbol(ctx, name, x, y, size, colour) {
   } else {
     ctx.arc(x, y, r, 0, 2 * Math.PI);
   }
-  ctx.lineWidth = 1.6;
+  ctx.lineWidth = width;
   ctx.strokeStyle = ctx.fillStyle = colour;
   if (kind === name) ctx.fill(); else ctx.stroke();
 }

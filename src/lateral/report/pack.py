@@ -5,13 +5,23 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from html import unescape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lateral.network.schema import FloatArray
+from lateral.plots import style
 from lateral.plots.data import View, Voltages
-from lateral.plots.voltage import distance_pairs, heatmap_order, marker_size
+from lateral.plots.voltage import (
+    about_buses,
+    branch_pairs,
+    colour_range,
+    device_marks,
+    distance_title,
+    heatmap_order,
+    marker_size,
+)
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -47,17 +57,19 @@ def voltage_sets(view: View, baseline: Voltages | None) -> list[tuple[str, Volta
 
 
 def voltage_data(view: View, sets: list[tuple[str, Voltages]], step: int) -> dict[str, Any]:
-    """What the script needs to draw the map, the profile and the heat map at any step."""
+    """What the script needs to draw the map, the profile and the heat map at any step.
+
+    Names and other texts are as they are: the script draws them as text, never as markup.
+    """
     first = sets[0][1]
     values = np.concatenate([v.v_pu[np.isfinite(v.v_pu)] for _, v in sets])
     low, high = float(values.min()), float(values.max())
     resolution = max((high - low) / (ABSENT - 1), 1e-7)
     bus, _, _ = first.worst
     starts = np.searchsorted(first.bus, bus)
-    lines = {}
-    for conductor in sorted(set(first.conductor.tolist())):
-        own = np.flatnonzero(first.conductor == conductor)
-        lines[f"conductor {conductor}"] = packed(distance_pairs(view, own).reshape(-1), "i4")
+    hours = np.concatenate([[0.0], np.cumsum(view.result.case.horizon.step_h)])
+    far, unit = view.distance
+    about = about_buses(view)
     # the limits of JSON: infinity is not a number there
     return {
         "nodes": len(first.bus),
@@ -66,16 +78,53 @@ def voltage_data(view: View, sets: list[tuple[str, Voltages]], step: int) -> dic
         "resolution": resolution,
         "sets": [{"label": label, "values": packed(quantised(v.v_pu, low, resolution), "u2")} for label, v in sets],
         "starts": packed(np.r_[starts, len(first.bus)], "i4"),
+        "conductor": packed(first.conductor, "i4"),
+        "upstream": packed(view.upstream, "i4"),
         "lowest": packed(np.where(np.isfinite(first.low_pu), first.low_pu, -1.0), "f4"),
         "highest": packed(np.where(np.isfinite(first.high_pu), first.high_pu, 99.0), "f4"),
-        "x": packed(view.places.x[bus], "f4"),
-        "y": packed(view.places.y[bus], "f4"),
+        "distance": packed(far[first.bus], "f4"),
+        "unit": unit,
+        "distanceTitle": distance_title(unit),
+        "conductors": _conductors(first),
+        "limits": [v if np.isfinite(v) else None for v in first.limits],
+        # buses that have a node, and the rows of the heat map by their number among them
+        "bus": packed(bus, "i4"),
         "order": packed(heatmap_order(view, bus), "i4"),
-        "lines": lines,
-        "ring": marker_size(len(bus)) + 6.0,
+        "names": [view.names[k] for k in bus.tolist()],
+        "about": {str(b): about[k] for b, k in enumerate(bus.tolist()) if about[k]},
+        # all buses, also those without a voltage
+        "x": packed(_centred(view.places.x), "f4"),
+        "y": packed(_centred(view.places.y), "f4"),
+        "drawn": view.places.drawn,
+        "closed": packed(branch_pairs(view, closed=True), "i4"),
+        "open": packed(branch_pairs(view, closed=False), "i4"),
+        "devices": [
+            {"label": m.label, "symbol": m.symbol, "colour": m.colour, "size": m.size, "at": packed(m.buses, "i4")}
+            for m in device_marks(view)
+        ],
+        "size": marker_size(len(bus)),
+        "range": list(colour_range(first)),
+        "scale": style.VOLTAGE_SCALE,
+        "hours": hours.tolist(),
+        "begin": view.edges[0],
+        # a title of plotly, which is escaped; the script draws text
+        "timeTitle": unescape(view.time_title),
         "stamps": view.stamps,
         "step": step,
     }
+
+
+def _centred(values: FloatArray) -> FloatArray:
+    """Coordinates around zero: as 32-bit numbers, large ones would lose their metres."""
+    return values - (float(np.nanmin(values)) + float(np.nanmax(values))) / 2.0 if len(values) else values
+
+
+def _conductors(volts: Voltages) -> list[dict[str, Any]]:
+    """Conductors with their names and colours."""
+    found = sorted(set(volts.conductor.tolist()))
+    if len(found) == 1:
+        return [{"number": found[0], "label": "voltage", "colour": style.BLUE}]
+    return [{"number": c, "label": f"conductor {c}", "colour": style.CONDUCTORS.get(c, style.MUTED)} for c in found]
 
 
 def data_block(figures: Mapping[str, go.Figure], voltages: Mapping[str, Any] | None) -> str:

@@ -155,6 +155,7 @@ class FeederMap extends Chart {
       ctx.lineWidth = v.buses > 1500 && this.zoom < 2 ? 1 : 1.3;
       this.segments(ctx, v.closed, "#aab4bf");
       if (!this.hidden.has("open")) this.dashed(ctx, () => this.segments(ctx, v.open, MUTED));
+      this.marks(ctx, true);
     });
     const n = v.buses;
     this.xs = new Float32Array(n);
@@ -207,16 +208,22 @@ class FeederMap extends Chart {
     }
   }
 
-  drawTop(ctx) {
-    const v = this.volts;
-    if (!v) return;
-    const grown = v.buses < 1500 ? 1 : Math.min(1.6, this.zoom ** 0.2);
-    this.clipped(ctx, () => {
-      for (const d of v.devices) {
-        if (this.hidden.has(d.label)) continue;
-        for (const bus of d.where) symbol(ctx, d.symbol, this.px(v.x[bus]), this.py(v.y[bus]), d.size * grown, d.colour);
+  // devices of a kind with very many are drawn under the voltages, thinner, others over them
+  marks(ctx, many) {
+    const v = this.volts, grown = v.buses < 1500 ? 1 : Math.min(1.6, (many ? 0.75 : 1) * this.zoom ** 0.2);
+    const { x, y, w, h } = this.box, width = many && this.zoom < 3 ? 0.9 : 1.6;
+    for (const d of v.devices) {
+      if (this.hidden.has(d.label) || d.where.length > 200 !== many) continue;
+      for (const bus of d.where) {
+        const px = this.px(v.x[bus]), py = this.py(v.y[bus]);
+        if (px < x - 9 || px > x + w + 9 || py < y - 9 || py > y + h + 9) continue;
+        symbol(ctx, d.symbol, px, py, d.size * grown, d.colour, width);
       }
-    });
+    }
+  }
+
+  drawTop(ctx) {
+    if (this.volts) this.clipped(ctx, () => this.marks(ctx, false));
   }
 
   hit(x, y) {
@@ -352,13 +359,14 @@ class Profile extends Chart {
 // buses by time; a row of pixels that stands for several buses shows the one furthest from the middle of the scale
 class HeatMap extends Chart {
   constructor(div, volts, at) {
-    super(div, { x0: 0, x1: volts.hours[volts.steps], y0: 0, y1: volts.buses }, { down: true });
+    const longest = volts.names.reduce((n, name) => Math.max(n, name.length), 0);
+    super(div, { x0: 0, x1: volts.hours[volts.steps], y0: 0, y1: volts.buses }, { down: true, longest });
     this.volts = volts;
     this.at = at;
     this.moved();
   }
 
-  margins() { return { l: Math.min(150, 40 + this.width * 0.1), r: 84, t: 8, b: 46 }; }
+  margins() { return { l: Math.min(40 + 7.5 * Math.min(18, this.options.longest), 40 + this.width * 0.12), r: 84, t: 8, b: 46 }; }
 
   picture() {
     const v = this.volts, set = v.set, T = v.steps, w = this.view;

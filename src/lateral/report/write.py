@@ -12,7 +12,6 @@ from lateral.plots.compare import baseline_vs_optimum, loading, replay_errors
 from lateral.plots.data import View, Voltages
 from lateral.plots.save import write_whole
 from lateral.plots.schedule import dispatch_stack, dlmp, reactive, soc
-from lateral.plots.voltage import distance_figure, heatmap_figure, map_figure
 from lateral.report import content
 from lateral.report.pack import data_block, voltage_data, voltage_sets
 from lateral.results.result import Result, versions
@@ -21,6 +20,10 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from lateral.io.opendss.report import ImportReport
+
+
+#: Parts of the script, in the order in which they need each other.
+SCRIPTS = ("chart.js", "voltages.js", "report.js")
 
 
 def write_report(
@@ -56,9 +59,6 @@ def render(result: Result, *, import_report: ImportReport | None = None, title: 
     step = 0
     if sets:
         step = view.step_of(None)
-        figures["map"] = map_figure(view, step=step, slider=False)
-        figures["profile"] = distance_figure(view, step=step)
-        figures["heatmap"] = heatmap_figure(view, filled=False)
         voltages = voltage_data(view, sets, step)
     if baseline is not None:
         figures["compare"] = baseline_vs_optimum(result)
@@ -90,6 +90,7 @@ def render(result: Result, *, import_report: ImportReport | None = None, title: 
         conflicts=content.conflicts(result) if result.conflicts else None,
         figures={name: int(fig.layout.height) for name, fig in figures.items()},
         sets=[label for label, _ in sets],
+        heat_height=min(760, max(320, 60 + 3 * len(sets[0][1].worst[0]))) if sets else 0,
         map_note=_map_note(view),
         n_steps=result.case.horizon.n_steps,
         step=step,
@@ -101,7 +102,7 @@ def render(result: Result, *, import_report: ImportReport | None = None, title: 
         versions=versions(),
         written=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         style=_asset("report.css"),
-        script=_asset("report.js"),
+        script="\n".join(map(_asset, SCRIPTS)),
         plotly=plotly.offline.get_plotlyjs(),
         data=data_block(figures, voltages),
     )
