@@ -9,6 +9,7 @@ import typer
 
 from lateral.cli.failures import OF_STATUS, Exit, as_data
 from lateral.cli.options import (
+    BalancedOption,
     CaseArgument,
     FirstOption,
     FormulationOption,
@@ -70,6 +71,7 @@ def solve(
     point: PointOption = None,
     rounds: RoundsOption = None,
     limits: LimitsOption = None,
+    balanced: BalancedOption = False,
     replay: ReplayOption = None,
     tolerance: ToleranceOption = None,
     max_iterations: IterationsOption = None,
@@ -91,6 +93,7 @@ def solve(
         check_target(Path(out))  # before the work, not after it
     with working(f"reading {case} ..."):
         loaded = load(case, horizon=horizon, steps=steps, step_h=step_h, first=first, root=root)
+        loaded = loaded.to_balanced() if balanced else loaded
     options = merged(
         loaded.options,
         formulation=formulation,
@@ -327,6 +330,7 @@ def compare(
     solver: SolverOption = None,
     loss_term: LossTermOption = None,
     limits: LimitsOption = None,
+    balanced: BalancedOption = False,
     out: OutOption = None,
     json: JsonOption = False,
 ) -> int:
@@ -340,8 +344,8 @@ def compare(
         check_target(Path(out))
     axes, more = comparing.parse_sweep(sweep or [])
     with working(f"reading {case} ..."):
-        loaded = load(case)
-        others = [load(name).case for name in more if name != case]
+        read = [load(name) for name in (case, *(name for name in more if name != case))]
+        loaded, *others = [one.to_balanced() if balanced else one for one in read]
     options = merged(
         loaded.options, objective=objective, terminal=terminal, solver=solver, loss_term=loss_term, limits=limits
     )
@@ -349,7 +353,9 @@ def compare(
     title = loaded.case.name
     if axes or others:
         with working("comparing ..."):
-            frame = studies.sweep([loaded.case, *others], formulation, over=axes, progress=note, **passed)
+            frame = studies.sweep(
+                [one.case for one in (loaded, *others)], formulation, over=axes, progress=note, **passed
+            )
         data = {"case": title, "objective_name": options.objective, "rows": studies.plain_rows(frame)}
     else:
         with working(f"comparing formulations on {title} ..."):

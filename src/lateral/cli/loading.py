@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -30,6 +30,12 @@ class Loaded:
     options: Mapping[str, Any] = field(default_factory=dict)
     report: ImportReport | None = None
     seconds: float = 0.0
+
+    def to_balanced(self) -> Loaded:
+        """The same with the balanced equivalent of the case, which balanced formulations take."""
+        begin = time.perf_counter()
+        case = self.case.to_balanced()
+        return replace(self, case=case, seconds=self.seconds + time.perf_counter() - begin)
 
 
 def load(

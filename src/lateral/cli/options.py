@@ -45,6 +45,9 @@ RoundsOption = Annotated[
 LimitsOption = Annotated[
     str | None, typer.Option("--limits", metavar="all|voltage|none", help="Which limits of the feeder hold.")
 ]
+BalancedOption = Annotated[
+    bool, typer.Option("--balanced", help="Take the balanced (positive-sequence) equivalent of a three-phase feeder.")
+]
 ReplayOption = Annotated[bool | None, typer.Option("--replay/--no-replay", help="Replay every step in OpenDSS.")]
 ToleranceOption = Annotated[float | None, typer.Option("--tolerance", metavar="X", help="Tolerance of the solver.")]
 IterationsOption = Annotated[int | None, typer.Option("--max-iterations", metavar="N", min=1, help="Iteration limit.")]
