@@ -178,6 +178,28 @@ def test_limits_that_cannot_bind_are_left_out(wire: Element) -> None:
     assert r.loading.iloc[0]["share"] < 1.0
 
 
+def test_losses_count_when_a_limit_is_left_out() -> None:
+    """600 kW over 1 ohm lose 80 kW: r = 0.1736 pu, v^2 - 0.7917 v + 0.0108 = 0, l = 0.36 / 0.7777.
+
+    A transformer of 670 kVA before the line is too small for 680 kW, though the load alone would be far below it.
+    """
+    lossy = dataclasses.replace(line(), bus_from="b", bus_to="c", r_ohm=[[1.0]], x_ohm=[[0.0]])
+    stiff = dataclasses.replace(transformer(670.0), x_percent=(1e-3,))
+    stiff = dataclasses.replace(stiff, windings=tuple(dataclasses.replace(w, r_percent=0.0) for w in stiff.windings))
+    c = case(stiff, lossy)
+    c = c.with_(
+        feeder=dataclasses.replace(
+            c.feeder, buses=(*c.feeder.buses, Bus(name="c", conductors=(1,), v_base_kv=2.4, v_min_pu=0.8, v_max_pu=1.2))
+        ),
+        devices=(c.sources[0], Load(name="x", bus="c", p_kw=600.0)),
+    )
+    r = build(c, "lindist3flow", loss_term=False).solve()
+    assert rows(r) == ["branch.s_limit"]
+    assert r.status is Status.INFEASIBLE
+    (conflict,) = r.conflicts
+    assert conflict.value == pytest.approx(600 + 1000 * squared_current(0.6, 1 / 5.76, 0.0) / 5.76, abs=0.5)
+
+
 @pytest.mark.parametrize("limits", ["voltage", "none"])
 def test_limits_that_are_not_asked_for(limits: str) -> None:
     model = build(case(line(80.0), load_kw=200.0), "lindistflow", terminal="priced", loss_term=False, limits=limits)

@@ -293,6 +293,7 @@ class BranchFlowModel(NetworkModel):
         net = self.net
         down = np.column_stack([typical, largest])
         down[net.roots] = 0.0
+        down[net.to_node, 1] += self._known_losses()
         for k, entries in _reversed_ideal(net):
             for node, share in entries:
                 # all of the largest flow may come from any one sending node
@@ -302,6 +303,10 @@ class BranchFlowModel(NetworkModel):
         positive = scale[scale > 0]
         floor = 0.05 * float(np.median(positive)) if len(positive) else 1e-3
         return np.maximum(scale, floor), leg[:, 1]
+
+    def _known_losses(self) -> FloatArray:
+        """Losses that the balance has as numbers, ``|L_P| + |L_Q|`` at their largest, shape (K,)."""
+        return np.zeros(self.net.n_legs)
 
     def _limits(self, w: Affine, w_0: ComplexArray, reach: FloatArray) -> None:
         """Line and transformer limits that the flow could come near to; the rest cannot bind."""

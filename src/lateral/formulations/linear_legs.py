@@ -28,6 +28,10 @@ class LinearLegs(BranchFlowModel):
         p, q, d = (Affine.constant(np.broadcast_to(c, shape)) for c in self._constants())
         return p, q, d
 
+    def _known_losses(self) -> FloatArray:
+        p, q, _ = self._constants()
+        return np.asarray((np.abs(p) + np.abs(q)).max(axis=1))
+
     def _source_drop_sq(
         self,
         elements: Sequence[str],
