@@ -9,15 +9,20 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lateral.case import Case
-from lateral.errors import CaseError
-from lateral.io import builtin
-from lateral.io.opendss.scan import scan
+from lateral.errors import CaseError, HostileFileError
+from lateral.io import builtin, tables
+from lateral.io.opendss.scan import Limits, scan
 from lateral.io.opendss.write import render_opendss, write_opendss
+from lateral.io.study import confined
+from lateral.io.tables import read_folder, write_folder
+from lateral.network.horizon import Horizon
 from lateral.replay import replay
 
 SETTINGS = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -182,3 +187,125 @@ def test_whole_numbers_are_written_as_numbers(field: str) -> None:
     odd = dataclasses.replace(first, **{field: "2\nset casename=canary"})
     with pytest.raises((CaseError, ValueError)):
         render_opendss(PLAIN.with_(devices=(odd, *others)))
+
+
+# --- what the engine does not look at, and what the scan would pay for
+
+HEAD = "clear\nnew circuit.c basekv=12.47 bus1=source\nnew line.l1 bus1=source bus2=b length=1 units=km\n"
+
+
+def refused(folder: Path, text: str, limits: Limits | None = None) -> list[str]:
+    (folder / "master.dss").write_text(HEAD + text, encoding="utf-8")
+    with pytest.raises(CaseError) as caught:
+        scan(folder / "master.dss", limits=limits)
+    return [fault.code.split()[0] for fault in caught.value.faults]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "new load.d bus1=b" + ".1" * 100 + " kv=1 kw=1",
+        "new load.d b" + ".1" * 100,
+        'new load.d bus1="b.1' + " 1" * 100 + '"',
+        "edit line.l1 bus2=(b.1" + ",1" * 100 + ")",
+        "~ bus2=b" + ".1" * 100,
+        "line.l1.bus2=b" + ".1" * 100,
+        "batchedit line..* bus2=b" + ".1" * 100,
+        "new transformer.t buses=[b" + ".1" * 100 + " c]",
+        "new transformer.t buses=['b.1" + " 1" * 100 + "' c]",
+        "new regcontrol.r bus=b" + ".1" * 100,
+        "setkvbase bus=b" + ".1" * 100 + " kvln=1",
+        "var @b=b" + ".1" * 100 + "\nnew load.d bus1=@b",
+        "new line.l2 phases=20000 bus1=b bus2=c",
+        "new line.l2 phases=(100 100 *) bus1=b bus2=c",
+        "new linecode.c nphases=5000",
+        "new linegeometry.g nconds=100000",
+        "new transformer.t windings=100000",
+        "new loadshape.s npts=2000000000",
+        "new loadshape.s 2e9",
+    ],
+)
+def test_what_the_engine_has_no_room_for_is_refused(text: str, tmp_path: Path) -> None:
+    assert refused(tmp_path, text + "\n") == ["SEC-008"]
+
+
+def test_usual_sizes_are_kept(tmp_path: Path) -> None:
+    shape = " ".join(["0.5"] * 8760)
+    (tmp_path / "master.dss").write_text(
+        HEAD + f"new loadshape.s npts=8760 interval=1 mult=[{shape}]\nnew linecode.c nphases=3.0\n"
+        "new transformer.t phases=3 windings=3 buses=(b.1.2.3.0, 'c.1.2.3.4' \"d.1.2.3\")\n"
+        "new line.l2 phases=(3) bus1=b.1.2.3 bus2=e.1.2.3\n",
+        encoding="utf-8",
+    )
+    assert len(scan(tmp_path / "master.dss").statements) == 7
+
+
+def test_variables_that_double_stop_early(tmp_path: Path) -> None:
+    text = "var @v0=aaaaaaaa\n" + "".join(f'var @v{k}="@v{k - 1} @v{k - 1}"\n' for k in range(1, 60))
+    assert refused(tmp_path, text) == ["SEC-008"]
+
+
+def test_statements_left_out_and_variables_are_counted(tmp_path: Path) -> None:
+    limits = Limits(statements=100)
+    assert refused(tmp_path, "?\n" * 200, limits) == ["SEC-008"]
+    assert refused(tmp_path, "set " + "casename=x " * 200, limits) == ["SEC-008"]
+    assert refused(tmp_path, "".join(f"var @v{k}=1\n" for k in range(200)), limits) == ["SEC-008"]
+
+
+# --- tables, studies
+
+
+def folder_of(tmp_path: Path) -> Path:
+    return write_folder(PLAIN, tmp_path / "case")
+
+
+def test_a_pipe_or_folder_in_place_of_a_table_is_refused(tmp_path: Path) -> None:
+    case = folder_of(tmp_path)
+    (case / "shunts.csv").unlink(missing_ok=True)
+    os.mkfifo(case / "shunts.csv")
+    with pytest.raises(CaseError, match="no regular file"):
+        read_folder(case)
+    (case / "shunts.csv").unlink()
+    pq.write_table(pa.table({"name": ["canary"]}), tmp_path / "outside.parquet")
+    (case / "shunts.parquet").mkdir()
+    (case / "shunts.parquet" / "a.parquet").symlink_to(tmp_path / "outside.parquet")
+    with pytest.raises(CaseError, match="no regular file"):
+        read_folder(case)
+
+
+def test_parquet_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "MAX_TEXT", 10_000_000)
+    monkeypatch.setattr(tables, "MAX_CELLS", 100_000)
+    case = folder_of(tmp_path)
+    bombs = {
+        "characters": {"name": ["x" * 100_000] * 1000},
+        "cells": {"p_kw": np.zeros(200_000)},
+        "lists of text": {"name": [["x" * 100_000] * 1000]},
+    }
+    for found, columns in bombs.items():
+        pq.write_table(pa.table(columns), case / "shunts.parquet", compression="zstd")
+        assert (case / "shunts.parquet").stat().st_size < 50_000
+        with pytest.raises(CaseError, match=found):
+            read_folder(case)
+
+
+def test_parquet_folders_still_read_back(tmp_path: Path) -> None:
+    assert read_folder(write_folder(PLAIN, tmp_path / "case", tables="parquet")).hash == PLAIN.hash
+
+
+@pytest.mark.parametrize("path", ["a\0b", "x" * 5000, "../outside", "/etc/hostname", "loop"])
+def test_study_paths_stay_beside_the_study(path: str, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(HostileFileError):
+        confined(tmp_path, path)
+
+
+@pytest.mark.parametrize("zone", ["dateutil//tmp/canary", "dateutil/../../canary", "/etc/localtime", "../canary"])
+def test_a_time_zone_is_no_path(zone: str, tmp_path: Path) -> None:
+    with pytest.raises(Exception, match=r"no IANA name|ZoneInfo"):
+        _ = Horizon.regular(2, zone=zone)
+    case = folder_of(tmp_path)
+    text = (case / "case.toml").read_text(encoding="utf-8")
+    (case / "case.toml").write_text(re.sub(r'zone = ".*"', f'zone = "{zone}"', text), encoding="utf-8")
+    with pytest.raises(CaseError, match="TAB-008"):
+        read_folder(case)

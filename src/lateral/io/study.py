@@ -232,8 +232,13 @@ def confined(folder: Path, relative: str) -> Path:
     Raises:
         HostileFileError: it lies outside.
     """
-    path = (folder / relative).resolve()
-    if not path.is_relative_to(folder.resolve()):
+    try:
+        path = (folder / relative).resolve()
+        inside = path.is_relative_to(folder.resolve())
+        path.is_file()  # raises for a name that no file can have
+    except (OSError, RuntimeError, ValueError):  # NUL, a loop of links, a name without end
+        inside = False
+    if not inside:
         found, action = f"the path {relative!r}, outside the study's folder", "Move the file there."
         raise HostileFileError([Fault("STU-004 outside", "study", found, "a file beside the study", action)])
     return path

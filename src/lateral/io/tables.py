@@ -35,6 +35,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tomli_w
 from pydantic import Field
@@ -52,6 +53,10 @@ E = TypeVar("E", bound=Element)
 
 FORMAT = 1
 SUFFIXES = (".csv", ".parquet")
+#: what one table may cost: bytes of its file, cells, and characters of text (Parquet packs a repetition into nothing)
+MAX_BYTES = 2**30
+MAX_CELLS = 100_000_000
+MAX_TEXT = 2**30
 _WIRES: tuple[type[Element], ...] = (Bus, Line, Switch, Transformer, Shunt)
 _NONE = "none"
 
@@ -314,6 +319,7 @@ class _Reader:
     def table(self, path: Path) -> _Rows | None:
         """The text of a table; None (and a fault) when it cannot be read at all."""
         try:
+            _check_file(path)
             rows = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
         except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException, ValueError) as error:
             text = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -387,6 +393,16 @@ class _Reader:
         return None if bad else out
 
 
+def _check_file(path: Path) -> None:
+    """Refuse what is no file (a pipe would never end, a folder would be read with all that it links to)."""
+    if not path.is_file():
+        message = "no regular file" if path.exists() else "no such file"
+        raise ValueError(message)
+    if path.stat().st_size > MAX_BYTES:
+        message = f"a file of more than {MAX_BYTES:,} bytes"
+        raise ValueError(message)
+
+
 def _read_csv(path: Path) -> _Rows:
     with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.reader(stream, strict=True)
@@ -404,13 +420,45 @@ def _read_csv(path: Path) -> _Rows:
 
 
 def _read_parquet(path: Path) -> _Rows:
-    table = pq.read_table(path)
+    table = _bounded_parquet(path)
     columns = [
         ["" if v is None else _show_float(v) if isinstance(v, float) else _cell(v) for v in column.to_pylist()]
         for column in table.columns
     ]
     rows = [list(row) for row in zip(*columns, strict=True)] if columns else []
     return _Rows(path.name, [str(n) for n in table.column_names], rows, list(range(1, len(rows) + 1)))
+
+
+def _bounded_parquet(path: Path) -> pa.Table:
+    """The table, once it is clear that it unpacks to something that fits; text stays packed until then."""
+    with pq.ParquetFile(path) as file:
+        leaves = [file.schema.column(k) for k in range(len(file.schema))]
+        groups = [file.metadata.row_group(g) for g in range(file.metadata.num_row_groups)]
+    cells, text = 0, 0
+    for k, leaf in enumerate(leaves):
+        count = sum(g.column(k).num_values for g in groups)
+        cells += count
+        if leaf.physical_type == "FIXED_LEN_BYTE_ARRAY":
+            text += count * leaf.length
+        elif leaf.physical_type == "BYTE_ARRAY" and leaf.max_repetition_level:
+            message = f"the column {leaf.path!r} holds lists of text"
+            raise ValueError(message)
+    if cells > MAX_CELLS:
+        message = f"{cells:,} cells; at most {MAX_CELLS:,}"
+        raise ValueError(message)
+    packed = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+    if text <= MAX_TEXT:
+        with pq.ParquetFile(path, read_dictionary=packed) as file:
+            table = file.read()
+        for column in table.columns:
+            for chunk in column.chunks:
+                if isinstance(chunk, pa.DictionaryArray):
+                    lengths = pc.take(pc.binary_length(chunk.dictionary), chunk.indices)
+                    text += pc.sum(pc.cast(lengths, pa.int64())).as_py() or 0
+    if text > MAX_TEXT:
+        message = f"more than {MAX_TEXT:,} characters of text"
+        raise ValueError(message)
+    return table
 
 
 def _cell(value: Any) -> str:

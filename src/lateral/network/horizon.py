@@ -12,6 +12,13 @@ import pandas as pd
 from lateral.network.schema import FloatArray
 
 
+def _check_zone(zone: str) -> None:
+    """Refuse what pandas does not look up but opens as a file: a case folder names the zone."""
+    if zone.lower().startswith("dateutil/"):
+        message = f"the zone {zone!r} is no IANA name"
+        raise ValueError(message)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Horizon:
     """The steps of a schedule.
@@ -37,6 +44,7 @@ class Horizon:
             array = np.array(getattr(self, name), dtype=float, ndmin=1)
             array.setflags(write=False)
             object.__setattr__(self, name, array)
+        _check_zone(self.zone)
 
     @classmethod
     def regular(
@@ -44,6 +52,7 @@ class Horizon:
     ) -> Horizon:
         """Equal steps of ``step_h`` hours from ``start`` (local time of ``zone`` when it carries no offset)."""
         stamp = pd.Timestamp(start)
+        _check_zone(zone)
         stamp = stamp.tz_localize(zone) if stamp.tzinfo is None else stamp.tz_convert(zone)
         return cls(start=stamp.to_pydatetime(), step_h=np.full(n_steps, step_h), weight=np.ones(n_steps), zone=zone)
 

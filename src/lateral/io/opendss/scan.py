@@ -63,7 +63,11 @@ class Limits:
         file_bytes: size of one file, bytes.
         total_bytes: size of all files together, bytes.
         depth: levels of ``Redirect`` and ``Compile``.
-        statements: number of statements kept.
+        statements: number of statements kept; likewise of those left out, and of variables.
+        expanded: characters that ``@variables`` put in, all together.
+        size: phases, conductors, windings, ... of one object (the engine makes matrices of that order).
+        points: points of one shape.
+        nodes: parts of one bus name with its nodes (the engine writes past the end of its list of nodes).
         faults: number of faults after which the scan stops.
     """
 
@@ -72,6 +76,10 @@ class Limits:
     total_bytes: int = 512 * 2**20
     depth: int = 30
     statements: int = 2_000_000
+    expanded: int = 64 * 2**20
+    size: int = 200
+    points: int = 40_000_000
+    nodes: int = 40
     faults: int = 500
 
 
@@ -217,6 +225,10 @@ _DROPPED_PROPERTIES = {
     "debugtrace": "writes a trace file",
     "memorymapping": "maps a file instead of reading it; the values are the same",
 }
+# Properties by which the engine allocates.
+_SIZES = frozenset({"phases", "nphases", "nconds", "windings", "seasons", "numsteps", "numharm", "nvariables"})
+_BUSES = frozenset({"bus", "bus1", "bus2", "buses", "bush", "busnh", "busx", "busnx", "monbus", "vbus"})
+_PART = re.compile(r"""[^\s.,|"'()\[\]{}]+""")
 _SHAPE_CLASSES = frozenset({"loadshape", "tshape", "priceshape"})
 
 _FORBIDDEN_OPTIONS = {
@@ -337,7 +349,7 @@ def quote(text: str) -> str:
 
 
 def _near(name: str, known: Sequence[str]) -> str:
-    return did_you_mean(name[:64], known)  # bounds the comparison on absurd input
+    return did_you_mean(name[:64], known[:1000])  # bounds the comparison on absurd input
 
 
 def _short(text: str) -> str:
@@ -377,6 +389,7 @@ class _Scanner:
         self.line = 0
         self.reads = 0
         self.bytes = 0
+        self.expanded = 0
 
     # faults and notes
 
@@ -388,17 +401,17 @@ class _Scanner:
 
     def skip(self, text: str, reason: str) -> None:
         self.skipped.append(Skipped(_short(text), reason, self.file, self.line))
+        self.bound(len(self.skipped), self.limits.statements, "statements that are left out")
 
     def emit(self, verb: str, text: str, cls: str = "", name: str = "") -> None:
         self.statements.append(Statement(text, verb, cls, name, self.file, self.line))
-        if len(self.statements) > self.limits.statements:
-            self.fault(
-                "SEC-008 limit",
-                "model",
-                f"more than {self.limits.statements} statements",
-                f"{self.limits.statements}",
-                "Split the model or raise the limit.",
-            )
+        self.bound(len(self.statements), self.limits.statements, "statements")
+
+    def bound(self, count: int, limit: int, what: str) -> None:
+        """Stop when something that adds up over the tree is too much."""
+        if count > limit:
+            found, action = f"more than {limit} {what}", "Split the model or raise the limit."
+            self.fault("SEC-008 limit", "model", found, f"{limit}", action)
             raise _Stop
 
     # paths
@@ -741,6 +754,8 @@ class _Scanner:
                     _near(found[0], list(self.variables)),
                 )
                 return "0"
+            self.expanded += len(known)
+            self.bound(self.expanded, self.limits.expanded, "characters put in by variables")
             return known
 
         return _VARIABLE.sub(replace, value) if "@" in value else value
@@ -749,6 +764,7 @@ class _Scanner:
         for name, value, _ in tokenise(line)[1:]:
             if name.startswith("@"):
                 self.variables[name.lower()] = self._expand(value)
+                self.bound(len(self.variables), self.limits.statements, "variables")
             else:
                 self.skip(line, "'var' without a value is output")
                 return
@@ -958,7 +974,7 @@ class _Scanner:
     def _arguments(self, params: list[_Param], element: str, line: str) -> str | None:
         texts = []
         for name, value, kind in params:
-            text = self._value(value, kind, element, line)
+            text = self._value(value, kind, element, line) if self._fits("bus", value, element) else None
             if text is None:
                 return None
             texts.append(f"{quote(name)}={text}" if name else text)
@@ -1003,6 +1019,8 @@ class _Scanner:
                 if staged is not None:
                     texts.append(f" {full}={staged}")
                 continue
+            if not self._fits(full, value, f"{element} {full}"):
+                continue
             if full == "like":
                 self._like(cls, value)
             if kind == _BARE and "@" not in value:
@@ -1017,6 +1035,26 @@ class _Scanner:
         """After ``like=`` the engine's active object is the one copied from; follow it."""
         if f"{cls}.{value.lower()}" in self.objects:
             self._activate(cls, value.lower())
+
+    def _fits(self, full: str, value: str, element: str) -> bool:
+        """Whether the engine has room for what the value asks for: it allocates, or copies, without looking."""
+        if full in _BUSES:
+            # Inside quotes blanks part nodes just as points do; in a list of plain names each stands by itself.
+            plain = full == "buses" and not any(quoted in value for quoted in _OPEN if quoted)
+            count = max((len(_PART.findall(v)) for v in (re.split(r"[\s,|]+", value) if plain else [value])), default=0)
+            limit, what = self.limits.nodes, "nodes of one bus"
+        elif full in _SIZES or full == "npts":
+            limit, what = self.limits.points if full == "npts" else self.limits.size, "a plain number"
+            number = re.fullmatch(r"\s*([+-]?\d{1,12})(?:\.0*)?\s*", value)
+            count = int(number[1]) if number else limit + 1
+        else:
+            return True
+        if count <= limit:
+            return True
+        self.fault(
+            "SEC-008 limit", element, value, f"{what}, at most {limit}", "Correct the value, or raise the limit."
+        )
+        return False
 
     def _action(self, cls: str, value: str, element: str) -> bool:
         if cls in _SHAPE_CLASSES and not value.lower().startswith("n"):
