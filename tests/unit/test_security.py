@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lateral.case import Case
+from lateral.cli import run
 from lateral.errors import CaseError, HostileFileError
 from lateral.io import builtin, tables
 from lateral.io.opendss.scan import Limits, scan
@@ -309,3 +310,22 @@ def test_a_time_zone_is_no_path(zone: str, tmp_path: Path) -> None:
     (case / "case.toml").write_text(re.sub(r'zone = ".*"', f'zone = "{zone}"', text), encoding="utf-8")
     with pytest.raises(CaseError, match="TAB-008"):
         read_folder(case)
+
+
+# --- the screen
+
+
+@pytest.mark.parametrize("command", ["check", "solve"])
+def test_names_do_not_command_the_terminal(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = PLAIN.loads[0]
+    odd = dataclasses.replace(first, name="x\x1b]0;canary\x07\x9b1m[bold]y[/bold]", bus="nowhere\x1b[2J")
+    case = PLAIN.with_(devices=tuple(odd if d is first else d for d in PLAIN.devices))
+    folder = write_folder(case, tmp_path / "case")
+    monkeypatch.chdir(tmp_path)
+    assert run([command, str(folder)]) == 2
+    said = capsys.readouterr()
+    assert not set("\x1b\x07\x9b") & set(said.out + said.err)
+    assert "canary" in said.out + said.err
+    assert "[bold]" in said.out + said.err

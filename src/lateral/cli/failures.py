@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from lateral.cli.screen import print_json
+from lateral.cli.screen import print_json, printable
 from lateral.errors import CaseError, Fault, HostileFileError, LateralError, OptionError, UnsupportedError
 
 #: How many faults are listed on a screen; ``--json`` lists all.
@@ -119,7 +119,7 @@ def _show(text: str, faults: Sequence[Fault]) -> None:
     lines += [f"  {fault}" for fault in faults[:FAULTS_SHOWN]]
     if len(faults) > FAULTS_SHOWN:
         lines.append(f"  ... and {len(faults) - FAULTS_SHOWN} more; --json lists all")
-    sys.stderr.write("\n".join(lines) + "\n")
+    sys.stderr.write(printable("\n".join(lines)) + "\n")
 
 
 def as_data(faults: Sequence[Fault]) -> list[dict[str, Any]]:

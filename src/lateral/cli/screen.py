@@ -47,9 +47,14 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, width=width, soft_wrap=False)
 
 
+def printable(text: str) -> str:
+    """The text without characters that a terminal takes as commands: names come from files of others."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def note(text: str) -> None:
     """A line on standard error."""
-    sys.stderr.write(f"lateral: {text}\n")
+    sys.stderr.write(f"lateral: {printable(text)}\n")
 
 
 @contextmanager
@@ -83,27 +88,29 @@ def _stdout_to_stderr() -> Iterator[None]:
 def pairs(rows: Sequence[tuple[str, str]], title: str) -> None:
     """A two-column table on standard output."""
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, show_header=False, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table = Table(title=Text(printable(title)), show_header=False, title_justify="left", box=None, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, value)
+        table.add_row(Text(printable(name)), Text(printable(value)))
     console().print(table)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
     """A table on standard output; numbers are right-aligned."""
     from rich.table import Table
+    from rich.text import Text
 
-    out = Table(title=title or None, title_justify="left")
+    out = Table(title=Text(printable(title)) if title else None, title_justify="left")
     for k, name in enumerate(header):
         numeric = bool(rows) and all(_numeric(row[k]) for row in rows)
         prose = any(" " in row[k] for row in rows)
         justify: Literal["left", "right"] = "right" if numeric else "left"
         out.add_column(name, justify=justify, overflow="fold", no_wrap=not prose)
     for row in rows:
-        out.add_row(*row)
+        out.add_row(*(Text(printable(cell)) for cell in row))
     console().print(out)
 
 
@@ -120,4 +127,4 @@ def number(value: Any, unit: str = "", digits: int = 3) -> str:
     return f"{text} {unit}".strip()
 
 
-__all__ = ["console", "note", "number", "pairs", "plain", "print_json", "table", "to_json", "working"]
+__all__ = ["console", "note", "number", "pairs", "plain", "print_json", "printable", "table", "to_json", "working"]
