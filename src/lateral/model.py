@@ -45,8 +45,9 @@ class Model:
         network: the branches.
         choices: what ``auto`` picked and why.
         seconds: wall time of the phases so far.
-        rebuild: builds the problem anew for a case, at another operating point when one is given; used when new data
-            reach limits that could not bind before.
+        rebuild: builds the problem anew for a case, at another operating point when one is given, with or without
+            leaving out branch limits.
+        screened: whether branch limits that no flow could reach were left out.
     """
 
     case: Case
@@ -56,10 +57,10 @@ class Model:
     network: RadialNetwork
     choices: tuple[str, ...]
     seconds: dict[str, float]
-    rebuild: Callable[[Case, OperatingPoint | None], Model] | None = field(default=None, repr=False)
+    rebuild: Callable[[Case, OperatingPoint | None, bool], Model] | None = field(default=None, repr=False)
+    screened: bool = False
     _session: tuple[str, Options | None, Session] | None = field(default=None, repr=False)
     _last: Solution | None = field(default=None, repr=False)
-    _updated: bool = field(default=False, repr=False)
     _q_per_p: FloatArray | None = field(default=None, repr=False)
 
     def update(
@@ -94,7 +95,7 @@ class Model:
         if prices is not None:
             values["source.price_import"] = self._rows("source.price_import", prices)
         if initial is not None:
-            as_rows = initial if isinstance(initial, Mapping) else np.reshape(initial, (-1, 1))
+            as_rows = initial if isinstance(initial, Mapping) else np.asarray(initial, dtype=float).reshape(-1, 1)
             values["battery.energy_initial_kwh"] = self._rows("battery.energy_initial_kwh", as_rows)
         if pv is not None:
             values["pv.p_available_kw"] = self._rows("pv.p_available_kw", pv)
@@ -117,7 +118,6 @@ class Model:
             for name, new in values.items():
                 full.update(cls.derived_data(group, name, np.asarray(new, dtype=float)))
         self.program = self.program.update(full)
-        self._updated = True
         self.case = _with_data(self.case, full)
         return self
 
@@ -141,7 +141,9 @@ class Model:
         slot = self.program.slots[name]
         return self.program.theta[slot.cells].reshape(len(slot.elements), slot.n_steps)
 
-    def _rows(self, name: str, given: Mapping[str, FloatArray] | FloatArray | float) -> FloatArray:
+    def _rows(
+        self, name: str, given: Mapping[str, FloatArray] | Mapping[str, float] | FloatArray | float
+    ) -> FloatArray:
         """Present values of a slot with the rows given replaced."""
         present = self._slot(name).copy()
         if not isinstance(given, Mapping):
@@ -224,11 +226,11 @@ class Model:
             choices=tuple(choices),
             conflicts=conflicts,
         )
-        if self.rebuild is not None and self._updated and result.ok and _overloaded(result):
-            fresh = self.rebuild(self.case, None)
+        if self.rebuild is not None and self.screened and result.ok and _overloaded(result):
+            fresh = self.rebuild(self.case, None, False)
             self.program, self.network, self._session, self._last = fresh.program, fresh.network, None, None
-            self.choices = (*self.choices, "built again: the new data reach limits that could not bind before")
-            self._updated = False
+            self.choices = (*self.choices, "built again with every branch limit: one that was left out is exceeded")
+            self.screened = False
             return self.solve(solver, options, explain_infeasible=explain_infeasible)
         return result
 

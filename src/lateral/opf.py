@@ -43,6 +43,7 @@ def build(
     loss_term: bool = True,
     point: str | OperatingPoint = "baseline",
     limits: str = "all",
+    screen_limits: bool = True,
     check: bool = True,
 ) -> Model:
     """Build the problem of a case once; `Model.solve` and `Model.update` are the five-minute loop.
@@ -56,6 +57,8 @@ def build(
         point: operating point of ``lindist3flow``: ``baseline`` (the day without control, step by step) or ``nominal``
             (the unloaded feeder: nominal angles, no losses); or one that `operating_point` made, of the same wires.
         limits: ``all`` the feeder has, ``voltage`` only, or ``none``.
+        screen_limits: leave out branch limits that no flow of the present data comes near to; a result that exceeds
+            one all the same is built again with every limit.
         check: look for faults first.
 
     Raises:
@@ -96,7 +99,7 @@ def build(
     if faults:
         raise UnsupportedError(faults)
 
-    builder = ProgramBuilder(case.horizon.n_steps)
+    builder = ProgramBuilder(case.horizon.n_steps, screen_limits=screen_limits)
     model = chosen.network(builder, case.feeder, network, case.base, operating)
     ctx = DeviceContext(
         builder, model, case.horizon, case.base, case.profiles, terminal=terminal, alpha=case.alpha_usd_per_kwh
@@ -111,13 +114,19 @@ def build(
     program = builder.freeze()
     seconds = {"build": time.perf_counter() - begin}
 
-    def rebuild(changed: Case, at: OperatingPoint | None) -> Model:
-        where = point if at is None else at
+    def rebuild(changed: Case, at: OperatingPoint | None, screen: bool) -> Model:
         return build(
-            changed, chosen, goal, terminal=terminal, loss_term=loss_term, point=where, limits="all", check=False
+            changed,
+            chosen,
+            goal,
+            terminal=terminal,
+            loss_term=loss_term,
+            point=point if at is None else at,
+            screen_limits=screen,
+            check=False,
         )
 
-    return Model(case, chosen, goal, program, network, tuple(choices), seconds, rebuild)
+    return Model(case, chosen, goal, program, network, tuple(choices), seconds, rebuild, screened=screen_limits)
 
 
 def solve(
@@ -213,7 +222,7 @@ def refined(
         begin = time.perf_counter()
         where, _ = operating_point(result.case, loaded=True, dispatch=_by_kind(result))
         spent = {**result.seconds, "build": result.seconds["build"] + time.perf_counter() - begin}
-        again = rebuild(result.case, where).solve(solver, options)
+        again = rebuild(result.case, where, model.screened).solve(solver, options)
         seconds = {name: spent.get(name, 0.0) + again.seconds[name] for name in again.seconds if name != "total"}
         note = f"round {k}: made again at the power flow of the schedule before"
         choices = (*result.choices, note, *(c for c in again.choices if c not in result.choices))

@@ -72,9 +72,19 @@ class Source(Device):
             builder.output("source", "q_total", [source.name], total_q, unit="kvar", to_unit=kva)
             high = ctx.series(source.p_import_max_kw) / kva
             low = -ctx.series(source.p_export_max_kw) / kva
-            if np.any(np.isfinite(high)) or np.any(np.isfinite(low)):
+            stated = np.abs(np.concatenate([low, high]))
+            stated = stated[np.isfinite(stated)]
+            if stated.size:
                 builder.between(
-                    "source", "p_limit", [source.name], low[None], total, high[None], unit="kW", to_unit=kva
+                    "source",
+                    "p_limit",
+                    [source.name],
+                    low[None],
+                    total,
+                    high[None],
+                    unit="kW",
+                    to_unit=kva,
+                    scale=float(stated.max()) or 1.0,
                 )
             hours = ctx.horizon.hours * kva
             own_price = price.take(np.array([k]))

@@ -311,6 +311,8 @@ class BranchFlowModel(NetworkModel):
     def _limits(self, w: Affine, w_0: ComplexArray, reach: FloatArray) -> None:
         """Line and transformer limits that the flow could come near to; the rest cannot bind."""
         net = self.net
+        if not self.builder.screen_limits:
+            reach = np.full(net.n_legs, np.inf)
         size = np.abs(w_0).min(axis=1) * 0.9
         legs = np.flatnonzero(np.isfinite(net.i_max_pu) & (reach >= LIMIT_MARGIN * net.i_max_pu * size))
         if len(legs):

@@ -128,6 +128,16 @@ def _choice(error: FloatArray) -> IntArray:
     return np.asarray(np.unique(np.concatenate([largest, even])))
 
 
+def why_no_loading(result: Result) -> str:
+    """Why there is no loading to show: no ratings, or a problem that left them out."""
+    feeder = result.case.feeder
+    limits = [line.i_max_a for line in feeder.lines] + [switch.i_max_a for switch in feeder.switches]
+    limits += [transformer.s_max_kva for transformer in feeder.transformers]
+    if np.isfinite(limits).any():
+        return "The ratings of this case were not part of the problem."
+    return "No line, switch or transformer of this case has a rating."
+
+
 def loading(result: Result, *, top: int = 20) -> go.Figure:
     """The branches that come nearest to their rating, each at its worst step, in percent of the rating."""
     import plotly.graph_objects as go
@@ -135,7 +145,7 @@ def loading(result: Result, *, top: int = 20) -> go.Figure:
     need = result.loading.head(top)
     fig = style.figure(height=max(240, 90 + 22 * len(need)), legend=False)
     if not len(need):
-        return style.say_instead(fig, "No line, switch or transformer of this case has a rating.")
+        return style.say_instead(fig, why_no_loading(result))
     share = 100.0 * need["share"].to_numpy(dtype=float)
     times = [f"{t:%d %b %H:%M}" for t in need["time"]]
     text = [
@@ -158,7 +168,7 @@ def loading(result: Result, *, top: int = 20) -> go.Figure:
     fig.update_yaxes(
         tickmode="array",
         tickvals=list(range(len(need))),
-        ticktext=[short(str(e)) for e in need["element"]],
+        ticktext=[short(str(e), 34) for e in need["element"]],
         autorange="reversed",
         showgrid=False,
     )

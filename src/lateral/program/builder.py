@@ -47,8 +47,10 @@ class ProgramBuilder:
     ``to_unit`` say how to show a value.
     """
 
-    def __init__(self, n_steps: int) -> None:
+    def __init__(self, n_steps: int, *, screen_limits: bool = True) -> None:
         self.n_steps = n_steps
+        #: whether a formulation may leave out limits that it shows cannot bind
+        self.screen_limits = screen_limits
         self._variables: list[Block] = []
         self._bounds: list[tuple[Block, Affine, Affine]] = []
         self._scale: list[FloatArray] = []
@@ -354,10 +356,11 @@ class ProgramBuilder:
         products = ProductRows(p_a, p_a0, a_row, p_u, p_u0, p_v, p_v0, equality)
 
         c, c0, q = self._objective(theta, maps)
-        size = max(float(np.max(np.abs(c), initial=0.0)), 1e-300)
         col_scale = np.concatenate(self._scale) if self._scale else np.zeros(0)
-        typical = float(np.max(np.abs(c * col_scale), initial=0.0)) or float(
-            np.max(np.abs(q.diagonal() * col_scale**2), initial=0.0)
+        # of both parts: a small linear term (alpha) beside a large quadratic one (losses) must not set the scale
+        typical = max(
+            float(np.max(np.abs(c * col_scale), initial=0.0)),
+            float(np.max(np.abs(q.diagonal() * col_scale**2), initial=0.0)),
         )
         return Program(
             c=c,
@@ -375,7 +378,7 @@ class ProgramBuilder:
             eq_scale=np.concatenate(self._equal.scale) if self._equal.scale else np.zeros(0),
             ineq_scale=np.concatenate(self._between.scale) if self._between.scale else np.zeros(0),
             product_scale=np.concatenate([p[5] for p in self._products]) if self._products else np.zeros(0),
-            objective_scale=1.0 / typical if typical > 0 and size > 0 else 1.0,
+            objective_scale=1.0 / typical if typical > 0 else 1.0,
             variables=tuple(self._variables),
             equalities=tuple(self._equal.blocks),
             inequalities=tuple(self._between.blocks),
