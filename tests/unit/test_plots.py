@@ -194,7 +194,13 @@ def test_loading_is_shown_in_percent(small: Result) -> None:
     )
     bars = plots.loading(rated).to_plotly_json()["data"][0]
     assert numbers(bars["x"]) == pytest.approx(100 * rated.loading["share"].to_numpy(), rel=1e-5)
-    assert "no" in plots.loading(small).layout.annotations[0].text.lower() or len(small.loading)
+    unlimited = np.full(small.network.n_legs, np.inf)
+    bare = dataclasses.replace(
+        small.network, i_max_pu=unlimited, s_max_pu=np.full(len(small.network.branch_names), np.inf)
+    )
+    left_out = plots.loading(dataclasses.replace(rated, network=bare)).layout.annotations[0].text
+    assert left_out == "The ratings of this case were not part of the problem."
+    assert "has a rating" in plots.loading(dataclasses.replace(small, network=bare)).layout.annotations[0].text
 
 
 def test_before_and_after(result: Result) -> None:
@@ -235,6 +241,15 @@ def test_save(small: Result, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> 
     assert [p.name for p in path.parent.iterdir()] == ["soc.html"]
     with pytest.raises(OptionError, match=r"\.html, \.png, \.svg"):
         save(figure, tmp_path / "soc.jpeg")
+
+    def fail(*_: Any, **__: Any) -> bytes:
+        raise RuntimeError(("no browser", "at all"))
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: object())
+    monkeypatch.setattr(type(figure), "to_image", fail)
+    with pytest.raises(OptionError, match=r"BROWSER_PATH.*no browser at all"):
+        save(figure, tmp_path / "soc.png")
+    monkeypatch.undo()
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n == "kaleido" else find(n, *a))
     with pytest.raises(OptionError, match=r"lateral\[png\]"):

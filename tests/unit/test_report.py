@@ -300,7 +300,8 @@ def test_a_browser_draws_it_and_the_slider_moves_it(small_case: Result, tmp_path
     document.addEventListener("securitypolicyviolation", (e) => problems.push(e.violatedDirective));
     const wait = (ms) => new Promise((done) => setTimeout(done, ms));
     const chart = (name) => document.querySelector(`[data-chart=${name}]`);
-    const picture = () => ["map", "profile", "heatmap"].map((name) => chart(name).querySelector(".frame canvas").toDataURL());
+    const canvasOf = (name) => chart(name).querySelector(".frame canvas");
+    const picture = () => ["map", "profile", "heatmap"].map((name) => canvasOf(name).toDataURL());
     // a browser without a screen hardly ever draws a frame
     window.requestAnimationFrame = (act) => setTimeout(act, 16);
     window.cancelAnimationFrame = clearTimeout;
@@ -311,7 +312,7 @@ def test_a_browser_draws_it_and_the_slider_moves_it(small_case: Result, tmp_path
       slider.value = slider.value === "3" ? "20" : "3";
       slider.dispatchEvent(new Event("input"));
       await wait(1000);
-      const after = picture(), canvas = chart("map").querySelector(".frame canvas"), box = canvas.getBoundingClientRect();
+      const after = picture(), canvas = canvasOf("map"), box = canvas.getBoundingClientRect();
       for (let x = 0; x < box.width && !chart("map").querySelector(".tip b"); x += 8) {
         for (let y = 0; y < box.height; y += 8) {
           canvas.dispatchEvent(new PointerEvent("pointermove", { clientX: box.left + x, clientY: box.top + y }));

@@ -27,10 +27,10 @@ def shown(name: str) -> str:
     return escape(name, quote=False)
 
 
-def short(name: str) -> str:
-    """A name as an axis label: long ones lose their middle."""
-    if len(name) > LABEL_LENGTH:
-        half = LABEL_LENGTH // 2
+def short(name: str, length: int = LABEL_LENGTH) -> str:
+    """A name as an axis label: one that is longer than ``length`` loses its middle."""
+    if len(name) > length:
+        half = length // 2
         name = f"{name[:half]}…{name[1 - half :]}"
     return shown(name)
 

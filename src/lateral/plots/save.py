@@ -22,6 +22,9 @@ SUFFIXES = (".html", ".png", ".svg")
 def save(figure: go.Figure, path: Path | str) -> Path:
     """Write a figure to a file, by its suffix: ``.html`` (one file, works offline), ``.png`` or ``.svg``.
 
+    Pictures are drawn by kaleido (``pip install 'lateral[png]'``) in a Chrome or Chromium that is installed. It is
+    found on the path under its usual names; one elsewhere is named by the environment variable ``BROWSER_PATH``.
+
     Raises:
         OptionError: another suffix, or a picture without the package that draws it; the message says what to install.
     """
@@ -38,8 +41,13 @@ def save(figure: go.Figure, path: Path | str) -> Path:
         raise OptionError(message)
     try:
         picture = figure.to_image(format=suffix[1:], scale=2)
-    except (ValueError, RuntimeError) as error:
-        message = f"the picture could not be drawn ({error}); kaleido needs Chrome or Chromium, or write .html"
+    except (ValueError, RuntimeError, OSError) as error:
+        # kaleido says several sentences, some of them in a tuple
+        parts = [str(p) for a in error.args for p in (a if isinstance(a, tuple) else (a,))]
+        message = (
+            "the picture could not be drawn: kaleido needs Chrome or Chromium, on the path or named by the environment "
+            f"variable BROWSER_PATH; or write .html. It says: {' '.join(' '.join(parts).split())[:300]}"
+        )
         raise OptionError(message) from error
     return write_whole(target, picture)
 

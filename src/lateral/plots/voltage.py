@@ -364,7 +364,8 @@ def heatmap_order(view: View, bus: IntArray) -> IntArray:
 
 def name_rows(fig: go.Figure, names: list[str]) -> None:
     """Names of some rows of a heat map as ticks: as many as can be read."""
-    at = np.unique(np.linspace(0, len(names) - 1, min(len(names), 24)).round().astype(int)).tolist()
+    room = max(4, int((fig.layout.height - 110) / 17))
+    at = np.unique(np.linspace(0, len(names) - 1, min(len(names), room, 24)).round().astype(int)).tolist()
     ticks = [short(names[k]) for k in at]
     # by name: a number would be taken for the category of that name
     values = [shown(names[k]) for k in at]

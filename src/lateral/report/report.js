@@ -62,11 +62,21 @@ const near = new IntersectionObserver((entries) => {
 }, { rootMargin: "300px" });
 for (const block of blocks) near.observe(block);
 
-// paper has no window: everything is drawn before it is printed
-window.addEventListener("beforeprint", () => {
-  blocks.forEach(draw);
+// paper has no window: everything is drawn, as wide as a page, before it is printed
+const root = document.documentElement;
+function fit(options) {
   for (const chart of Object.values(charts)) { chart.resize(); chart.paint(); }
+  for (const div of drawn) if (div.dataset.figure) window.Plotly.relayout(div, options(div));
+}
+window.addEventListener("beforeprint", () => {
+  root.classList.add("paper");
+  blocks.forEach(draw);
+  fit((div) => ({ width: div.clientWidth, height: div.clientHeight }));
   for (const item of document.querySelectorAll("details")) item.open = false;
+});
+window.addEventListener("afterprint", () => {
+  root.classList.remove("paper");
+  fit(() => ({ width: null, height: null, autosize: true }));
 });
 
 if (volts) {
@@ -89,4 +99,4 @@ if (volts) {
     });
   }
 }
-document.documentElement.dataset.ready = "yes";
+root.dataset.ready = "yes";

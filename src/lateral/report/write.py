@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lateral.errors import LateralError
-from lateral.plots.compare import baseline_vs_optimum, loading, replay_errors
+from lateral.plots.compare import baseline_vs_optimum, loading, replay_errors, why_no_loading
 from lateral.plots.data import View, Voltages
 from lateral.plots.save import write_whole
 from lateral.plots.schedule import dispatch_stack, dlmp, reactive, soc
@@ -97,6 +97,7 @@ def render(result: Result, *, import_report: ImportReport | None = None, title: 
         before=content.violations(result.violations, "baseline") if result.has_values and not trouble else None,
         after=content.violations(result.violations, "optimum") if result.has_values and not trouble else None,
         loadings=content.loading_table(result.loading) if "loading" in figures else None,
+        no_loading=why_no_loading(result),
         replay=content.replay_facts(run) if run is not None else None,
         imported=content.import_part(import_report) if import_report is not None else None,
         versions=versions(),
