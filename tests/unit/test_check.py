@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -777,9 +776,5 @@ def test_number_of_loops_does_not_depend_on_the_root() -> None:
     assert {len(topology.loops(meshed, [f"b{k}"])) for k in range(6)} == {3}
 
 
-def test_large_case_is_quick() -> None:
-    case = builtin.load("tree-5000x24")
-    check(case)
-    start = time.process_time()
-    check(case, radial=True)
-    assert time.process_time() - start < 1.0  # 0.15 s measured; slack for a slow machine
+def test_large_case_has_no_fault() -> None:
+    assert check(builtin.load("tree-5000x24"), radial=True) == ()
