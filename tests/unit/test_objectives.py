@@ -11,6 +11,7 @@ from lateral import objectives
 from lateral.case import Case
 from lateral.devices import PV, Battery, Load, Source
 from lateral.errors import OptionError
+from lateral.io import read
 from lateral.network.feeder import Bus, Feeder, Line
 from lateral.network.horizon import Horizon
 from lateral.opf import build
@@ -107,6 +108,15 @@ def test_sum_and_weights(case: Case) -> None:
     total = objectives.get("cost") + 0.3 * objectives.get("peak")
     assert run(case, total).objective == pytest.approx(r.objective, abs=1e-6)
     assert run(case, 2 * objectives.get("cost")).objective == pytest.approx(7.2, abs=1e-4)
+
+
+def test_losses_alone_of_a_three_phase_day() -> None:
+    """All costs are quadratic there, and alpha is next to nothing: not at the iteration limit, and under `cost`'s."""
+    day = read("ieee13")
+    least, cheapest = (build(day, "lindist3flow", objective).solve() for objective in ("loss", "cost"))
+    assert least.ok
+    assert least.solution.solver == "clarabel"
+    assert least.losses_kwh < 0.9 * cheapest.losses_kwh
 
 
 @pytest.mark.parametrize("name", ["coost", "cost+pek", "x*cost", ""])
