@@ -11,7 +11,7 @@ function goTo(step) {
   show();
 }
 
-// the charts that are near the window are drawn at the next frame, once for all the events until then
+// the charts in the window are drawn at the next frame, once for all the events until then
 const far = new Set();
 function show() {
   document.getElementById("stamp").textContent = volts.stamps[at.step];
@@ -47,20 +47,24 @@ function draw(div) {
   library().newPlot(div, figure.data, figure.layout, options);
 }
 
+// what comes near the window is drawn; a chart that is out of the window again follows the slider when it comes back
 const blocks = [...document.querySelectorAll(".plot, .chart")];
-const near = new IntersectionObserver((entries) => {
-  for (const { target, isIntersecting } of entries) {
-    const name = target.dataset.chart;
-    if (isIntersecting) {
-      draw(target);
-      if (!name) near.unobserve(target);
-      else if (far.delete(name)) charts[name].redraw();
-    } else if (name) {
-      far.add(name);
-    }
-  }
-}, { rootMargin: "300px" });
-for (const block of blocks) near.observe(block);
+function watch(rootMargin, chosen, act) {
+  const observer = new IntersectionObserver((entries) => {
+    for (const entry of entries) act(entry.target, entry.isIntersecting, observer);
+  }, { rootMargin });
+  for (const block of chosen) observer.observe(block);
+}
+watch("300px", blocks, (block, inside, observer) => {
+  if (!inside) return;
+  draw(block);
+  observer.unobserve(block);
+});
+watch("0px", blocks.filter((block) => block.dataset.chart), (block, inside) => {
+  const name = block.dataset.chart;
+  if (!inside) far.add(name);
+  else if (far.delete(name) && charts[name]) charts[name].redraw();
+});
 
 // paper has no window: everything is drawn, as wide as a page, before it is printed
 const root = document.documentElement;

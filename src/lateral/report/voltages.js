@@ -202,7 +202,18 @@ class FeederMap extends Chart {
       const x = Math.round(this.xs[b] * dpr) - half, y = Math.round(this.ys[b] * dpr) - half;
       if (x > -cell && y > -cell && x < width && y < height) ctx.drawImage(this.atlas, k * cell, 0, cell, cell, x, y, cell, cell);
     };
-    for (const b of sorted) stamp(b, shade[b]);
+    // of buses on one spot only the last would be seen, and the others are not drawn
+    const across = (width >> 1) + 1, taken = new Uint8Array(across * ((height >> 1) + 1)), seen = [];
+    for (let k = sorted.length - 1; k >= 0; k--) {
+      const b = sorted[k], x = this.xs[b] * dpr, y = this.ys[b] * dpr;
+      if (n > 1500 && x >= 0 && y >= 0 && x < width && y < height) {
+        const spot = (y >> 1) * across + (x >> 1);
+        if (taken[spot]) continue;
+        taken[spot] = 1;
+      }
+      seen.push(b);
+    }
+    for (let k = seen.length - 1; k >= 0; k--) stamp(seen[k], shade[seen[k]]);
     if (set.count[t] && !this.hidden.has("outside")) {
       for (let b = 0; b < n; b++) if (set.outside[b * v.steps + t]) stamp(b, SHADES);
     }
