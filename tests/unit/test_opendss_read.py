@@ -380,6 +380,20 @@ def test_pv(tmp_path: Path) -> None:
     }
 
 
+def test_a_day_that_begins_in_the_dark_keeps_the_operating_point(tmp_path: Path) -> None:
+    """The files' operating point is in full sun, whatever the first step of the shape is."""
+    body = """
+new loadshape.sun npts=4 interval=6 mult=(0 0.5 1 0)
+new pvsystem.kvar bus1=b.1 phases=1 kv=7.2 kva=100 pmpp=80 kvar=30 daily=sun
+set controlmode=off"""
+    case, report = read(make(tmp_path, body), horizon="daily")
+    (pv,) = case.pvs
+    assert (pv.q_control, pv.power_factor) == ("power_factor", pytest.approx(80 / np.hypot(80, 30)))
+    np.testing.assert_allclose(case.series(pv.profile), [0, 0.5, 1, 0])
+    assert report.reference is not None
+    assert report.reference.dispatch["pv.kvar"] == pytest.approx((80, 30))
+
+
 def test_free_inverters(tmp_path: Path) -> None:
     case, _ = read(make(tmp_path, PV), inverter_q="free")
     assert {p.q_control for p in case.pvs} == {"free"}

@@ -26,12 +26,14 @@ def map_pv(build: Build, shapes: Shapes, inverter_q: InverterQ) -> None:
     for name, properties, element in build.live("pvsystem"):
         source = f"pvsystem.{name}"
         pmpp, kva, band = number(properties, "pmpp"), number(properties, "kva"), _band(properties)
-        panel, curves = _panel(build, properties, shapes)
+        shape = shapes.name_of(properties)
+        panel, curves = _panel(build, properties, shapes.sample(shape) if shape else np.ones(shapes.horizon.n_steps))
+        point = float(_panel(build, properties, np.ones(1))[0][0])  # the files' own operating point is a snapshot
         offered = np.minimum(panel, kva)
-        q_control, filed = _power_factor(properties, float(panel[0]))
+        q_control, filed = _power_factor(properties, point)
         factor = filed
-        power = _inverter(properties, float(panel[0]))
-        if len(panel) == 1 and q_control == "power_factor" and inverter_q == "as_filed" and power[0] > 0.0:
+        power = _inverter(properties, point)
+        if shapes.kind == "snapshot" and q_control == "power_factor" and inverter_q == "as_filed" and power[0] > 0.0:
             # at its limit the engine may leave the power factor; here what it does at the operating point is held
             offered = np.array([power[0]])
             factor = power[0] / float(np.hypot(*power)) * (-1.0 if power[1] < 0.0 else 1.0)
@@ -57,7 +59,7 @@ def map_pv(build: Build, shapes: Shapes, inverter_q: InverterQ) -> None:
         )
         build.devices.append(pv)
         build.mapped(source, pv)
-        ours = min(float(offered[0]), kva * abs(filed))
+        ours = min(float(offered[0]) if shapes.kind == "snapshot" else point, kva * abs(filed))
         if abs(power[0] - ours) > 1e-9 * max(kva, 1.0) or abs(factor - filed) > 1e-9:
             said = f"at its limit the engine gives {power[0]:.5g} kW and {power[1]:.5g} kvar, not its power factor"
             build.record(source, "approximated", "IMP-058", said)
@@ -70,11 +72,10 @@ def map_pv(build: Build, shapes: Shapes, inverter_q: InverterQ) -> None:
             build.record(source, "approximated", "IMP-014", "it has open conductors; taken as closed")
 
 
-def _panel(build: Build, properties: Properties, shapes: Shapes) -> tuple[FloatArray, str]:
+def _panel(build: Build, properties: Properties, shape: FloatArray) -> tuple[FloatArray, str]:
     """AC power that the sun allows per step, kW, shape (T,), before the inverter's limit, and the curves used."""
     pmpp, kva = number(properties, "pmpp"), number(properties, "kva")
-    name = shapes.name_of(properties)
-    sun = number(properties, "irradiance", 1.0) * (shapes.sample(name) if name else np.ones(shapes.horizon.n_steps))
+    sun = number(properties, "irradiance", 1.0) * shape
     used = []
     panel = pmpp * sun
     curve = text(properties, "p-tcurve").removeprefix("xycurve.")
