@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import xarray as xr
 
 from lateral.case import Case
 from lateral.devices import Battery, Load, Source
+from lateral.errors import OptionError
 from lateral.network.feeder import Bus, Feeder, Line
 from lateral.network.horizon import Horizon
 from lateral.opf import build
@@ -88,3 +92,14 @@ def test_tables_carry_units(case: Case) -> None:
     rows = table[(table.component == "battery") & (table.quantity == "energy")]
     np.testing.assert_allclose(rows.value, r.value("battery.energy")[0])
     assert (rows.unit == "kWh").all()
+
+
+def test_saved_and_read_again(case: Case, tmp_path: Path) -> None:
+    r = build(case, "lindistflow").solve()
+    for suffix in (".nc", ".parquet", ".csv"):
+        assert r.save(tmp_path / f"day{suffix}").stat().st_size > 0
+    with xr.open_dataset(tmp_path / "day.nc", engine="h5netcdf") as back:
+        np.testing.assert_array_equal(back["battery.energy"].values, r.dataset["battery.energy"].values)
+    assert len(pd.read_parquet(tmp_path / "day.parquet")) == len(r.to_pandas())
+    with pytest.raises(OptionError, match=r"not '\.xlsx'"):
+        r.save(tmp_path / "day.xlsx")

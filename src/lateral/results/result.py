@@ -10,6 +10,7 @@ import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -389,6 +390,16 @@ class Result:
             "lateral": importlib.metadata.version("lateral"),
         }
         return out
+
+    def save(self, path: str | Path) -> Path:
+        """Write it, by the suffix of the path: ``.nc`` (the dataset), ``.parquet`` or ``.csv`` (the long table).
+
+        Raises:
+            OptionError: another suffix.
+        """
+        from lateral.results.store import save
+
+        return save(self, path)
 
     def to_pandas(self) -> pd.DataFrame:
         """Long table: component, quantity, element, time, value, unit."""
