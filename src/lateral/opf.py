@@ -107,6 +107,7 @@ def build(
     for cls, group in groups(case):
         cls.declare(group, ctx)
     goal.declare(ctx, 1.0)
+    builder.objective_floor = sum(abs(weight) * part.floor for weight, part in goal.terms)
     if model.neglects_losses and loss_term and not goal.contains_losses:
         price = builder.data("system.loss_price", ["all"], goal.loss_price(ctx)[None], unit="objective/kWh")
         model.add_loss_cost(price * per_step(ctx, case.horizon.hours * case.base.total_kva).const.reshape(1, -1))

@@ -22,6 +22,8 @@ class Objective(ABC):
     title: ClassVar[str]
     #: unit of its value
     unit: ClassVar[str]
+    #: value in that unit below which a relative difference means nothing
+    floor: ClassVar[float] = 0.0
 
     @abstractmethod
     def declare(self, ctx: DeviceContext, weight: float) -> None:

@@ -15,6 +15,7 @@ class Curtailment(Objective):
     name: ClassVar[str] = "curtailment"
     title: ClassVar[str] = "energy curtailed"
     unit: ClassVar[str] = "kWh"
+    floor: ClassVar[float] = 1.0
 
     def declare(self, ctx: DeviceContext, weight: float) -> None:
         """The sum of every output named ``curtailed``."""

@@ -18,6 +18,7 @@ class EnergyCost(Objective):
     name: ClassVar[str] = "cost"
     title: ClassVar[str] = "energy cost at the source (import and export prices)"
     unit: ClassVar[str] = "$"
+    floor: ClassVar[float] = 1e-2
 
     def declare(self, ctx: DeviceContext, weight: float) -> None:
         """The sum of every output named ``energy_cost``."""

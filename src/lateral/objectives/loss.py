@@ -18,6 +18,7 @@ class Loss(Objective):
     name: ClassVar[str] = "loss"
     title: ClassVar[str] = "energy lost in the wires"
     unit: ClassVar[str] = "kWh"
+    floor: ClassVar[float] = 1.0
 
     def declare(self, ctx: DeviceContext, weight: float) -> None:
         """Losses as the formulation knows them."""

@@ -7,6 +7,7 @@ from typing import ClassVar, final
 import numpy as np
 
 from lateral.devices.base import DeviceContext
+from lateral.network.schema import FloatArray
 from lateral.objectives.base import Objective
 from lateral.program import Affine
 
@@ -18,6 +19,7 @@ class Peak(Objective):
     name: ClassVar[str] = "peak"
     title: ClassVar[str] = "peak demand at the source"
     unit: ClassVar[str] = "kW"
+    floor: ClassVar[float] = 1.0
 
     def declare(self, ctx: DeviceContext, weight: float) -> None:
         """One variable above every step's import."""
@@ -37,3 +39,7 @@ class Peak(Objective):
             "system", "peak", ["all"], 0.0, spread - total, np.inf, unit="kW", to_unit=ctx.base.total_kva, limit=False
         )
         ctx.builder.minimise(peak * (weight * ctx.base.total_kva))
+
+    def loss_price(self, ctx: DeviceContext) -> FloatArray:
+        """A hundredth of a kW per kWh lost: enough to choose among the many schedules of one peak."""
+        return np.full(ctx.n_steps, 1e-2)

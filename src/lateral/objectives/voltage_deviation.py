@@ -22,6 +22,7 @@ class VoltageDeviation(Objective):
     name: ClassVar[str] = "vdev"
     title: ClassVar[str] = "voltage deviation from nominal"
     unit: ClassVar[str] = "h"
+    floor: ClassVar[float] = 1e-3
 
     def declare(self, ctx: DeviceContext, weight: float) -> None:
         """A convex quadratic of the squared magnitudes."""

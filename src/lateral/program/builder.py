@@ -68,6 +68,8 @@ class ProgramBuilder:
         self._outputs: list[Output] = []
         self._affine: dict[str, Affine] = {}
         self.tree: TreeHint | None = None
+        #: size of objective below which a relative gap means nothing, in the objective's unit
+        self.objective_floor = 0.0
         self.notes: dict[str, str] = {}
 
     # -- data -----------------------------------------------------------------------------------------------------
@@ -388,6 +390,7 @@ class ProgramBuilder:
             theta=theta,
             maps=maps,
             start_point=np.concatenate(self._start) if self._start else np.zeros(0),
+            objective_floor=self.objective_floor,
             tree=self.tree,
             notes=dict(self.notes),
         )

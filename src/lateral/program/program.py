@@ -178,7 +178,11 @@ class TreeHint:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Program:
-    """See the module's text. Made by `lateral.program.builder.ProgramBuilder`; frozen."""
+    """See the module's text. Made by `lateral.program.builder.ProgramBuilder`; frozen.
+
+    ``objective_floor`` is the size of objective, in its own unit, below which a relative gap means nothing: gaps are
+    compared with it where the objective is smaller.
+    """
 
     c: FloatArray
     c0: float
@@ -205,6 +209,7 @@ class Program:
     theta: FloatArray
     maps: Mapping[str, DataMap]
     start_point: FloatArray
+    objective_floor: float = 0.0
     tree: TreeHint | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
 

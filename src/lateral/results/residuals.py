@@ -36,7 +36,8 @@ class Residuals:
     Attributes:
         max_primal: largest violation of a row, pu (product rows: of ``sum a^2 - u v``).
         max_bound: largest violation of a bound of a variable, pu.
-        duality_gap: upper bound of the distance to the optimum, as a share of the objective.
+        duality_gap: upper bound of the distance to the optimum, as a share of the objective (of the objective's floor,
+            where it is smaller).
         max_dual: largest reduced cost that no bound explains, in solver scale.
         complementarity: largest product of a multiplier and its slack, in solver scale.
     """
@@ -85,7 +86,7 @@ def recompute(program: Program, solution: Solution) -> Residuals:
     scale = program.objective_scale
     terms = (np.abs(y * equal), z_slack, z_lost, w_slack, w_lost, mu_slack, mu_lost)
     gap = sum(float(np.sum(term)) for term in terms)
-    objective = max(abs(program.objective(x)), _SMALL_OBJECTIVE / scale)
+    objective = max(abs(program.objective(x)), program.objective_floor, _SMALL_OBJECTIVE / scale)
     return Residuals(
         max_primal=max_primal,
         max_bound=max_bound,
