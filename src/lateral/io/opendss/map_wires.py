@@ -7,17 +7,32 @@ whatever they were made of (line codes, sequence values, geometry and wire data,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from lateral.io.opendss.engine import ElementData
 from lateral.io.opendss.map_build import SQRT3, Build, Properties, number, numbers, reduce_to_nodes, text
+from lateral.io.opendss.scan import Statement
 from lateral.network.feeder import Line, Shunt, Switch, Transformer, Winding
 from lateral.network.schema import ComplexArray, FloatArray
 
 #: Normal and emergency rating that the engine gives to a line whose file says none, A.
 DEFAULT_RATING_A = (400.0, 600.0)
+#: Classes that a line takes its ratings from, by the property that names them; `like` names one of the own class.
+_WIRE_DATA = ("wiredata", "cndata", "tsdata")
+_RATED_BY = {"linecode": ("linecode",), "geometry": ("linegeometry",)} | dict.fromkeys(
+    ("wire", "wires", "cncable", "cncables", "tscable", "tscables"), _WIRE_DATA
+)
+_RATED_CLASSES = frozenset({"line", "linecode", "linegeometry", *_WIRE_DATA})
+_RATING = re.compile(r"\s(?:norm|emerg)amps=", re.IGNORECASE)
+_REFERENCE = re.compile(
+    rf"""\s({"|".join(_RATED_BY)}|like)=("[^"]*"|'[^']*'|\([^)]*\)|\[[^\]]*\]|\{{[^}}]*\}}|\S+)""", re.IGNORECASE
+)
+_QUOTES = "\"'()[]{}"
+#: Patterns of names that are matched; any other stands for the whole class (an expression of a file may take forever).
+_EASY_PATTERN = re.compile(r"\^?[\w.-]*(?:\.\*)?[\w.-]*\$?")
 _GROUNDED = "an end on ground is a conductor of its own, grounded through 1e-6 ohm"
 #: km per unit of length; ``none`` is taken as it is.
 _KM = {
@@ -43,14 +58,18 @@ def map_lines(build: Build) -> None:
         z, b = _series_and_charging(build, members)
         for k, (name, properties, element) in enumerate(members):
             done[name] = (properties, element, z[k], b[k])
+    unrated = {name for name, (properties, *_) in done.items() if _has_default_rating(properties)}
+    if unrated:
+        unrated -= _rated_lines(build.model.scanned.statements)
     for properties in build.model.objects("line"):  # the order of the files
         name = str(properties["name"]).lower()
         if name in done:
-            _line(build, name, *done[name])
-    unrated = sum(_has_default_rating(properties) for properties, *_ in done.values())
+            rating = number(properties, "normamps")
+            _line(build, name, *done[name], i_max=rating if rating > 0 and name not in unrated else float("inf"))
     if unrated:
         normal, emergency = DEFAULT_RATING_A
-        said = f"{unrated} lines carry the engine's default ratings ({normal:g} and {emergency:g} A): no limit is taken"
+        many = "1 line carries" if len(unrated) == 1 else f"{len(unrated)} lines carry"
+        said = f"{many} the engine's default ratings ({normal:g} and {emergency:g} A): no limit is taken"
         build.note("IMP-064", said)
 
 
@@ -87,25 +106,56 @@ def _series_and_charging(
 
 
 def _has_default_rating(properties: Properties) -> bool:
-    """Whether a line carries the ratings that the engine gives to lines whose file says none."""
+    """Whether a line carries the values that the engine gives to lines whose file says none."""
     return (number(properties, "normamps"), number(properties, "emergamps")) == DEFAULT_RATING_A
 
 
-def _line_rating(properties: Properties) -> float:
-    """Normal rating of a line, A; inf when there is none, or only the engine's default, which is no feeder data."""
-    rating = number(properties, "normamps")
-    return rating if rating > 0 and not _has_default_rating(properties) else float("inf")
+def _rated_lines(statements: Iterable[Statement]) -> set[str]:
+    """Names of the lines that the files rate: their own statements do, or those of what they are made of."""
+    names: dict[str, list[str]] = {}
+    rated: set[tuple[str, str]] = set()
+    users: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for statement in statements:
+        cls = statement.cls
+        if cls not in _RATED_CLASSES:
+            continue
+        if statement.verb == "new":
+            names.setdefault(cls, []).append(statement.name)
+        said = _RATING.search(statement.text) is not None
+        references = _REFERENCE.findall(statement.text)
+        if not said and not references:
+            continue
+        meant = [statement.name]
+        if statement.verb == "batchedit":
+            meant = names.get(cls, [])
+            if _EASY_PATTERN.fullmatch(statement.name):
+                pattern = re.compile(statement.name)
+                meant = [name for name in meant if pattern.search(name)]
+        if said:
+            rated.update((cls, name) for name in meant)
+        for key, value in references:
+            whole = value.strip(_QUOTES).lower()
+            made_of = {whole, *re.split(r"[\s,|]+", whole)} if key.lower().endswith("s") else {whole}
+            for source in _RATED_BY.get(key.lower(), (cls,)):
+                for part in made_of:
+                    users.setdefault((source, part), []).extend((cls, name) for name in meant)
+    found = list(rated)
+    while found:
+        for user in users.get(found.pop(), ()):
+            if user not in rated:
+                rated.add(user)
+                found.append(user)
+    return {name for cls, name in rated if cls == "line"}
 
 
 def _line(
-    build: Build, name: str, properties: Properties, element: ElementData, z: ComplexArray, b: FloatArray
+    build: Build, name: str, properties: Properties, element: ElementData, z: ComplexArray, b: FloatArray, i_max: float
 ) -> None:
     source = f"line.{name}"
     a_nodes, b_nodes = element.nodes[0], element.nodes[1]
     opened = {c - 1 for terminal in element.open_conductors for c in terminal}
     is_switch = bool(properties.get("switch"))
     keep = [k for k in range(element.conductors) if a_nodes[k] > 0 or b_nodes[k] > 0]
-    i_max = _line_rating(properties)
     if len(keep) < element.conductors:  # grounded at both ends: it carries current, so reduce, do not cut
         z = np.asarray(np.linalg.inv(np.linalg.inv(z)[np.ix_(keep, keep)]), dtype=np.complex128)
         b = b[np.ix_(keep, keep)]
