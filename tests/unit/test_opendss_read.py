@@ -10,6 +10,7 @@ import pytest
 
 from lateral.baseline import power_flow
 from lateral.case import Case
+from lateral.devices.load import is_idling
 from lateral.errors import CaseError, HostileFileError, OptionError
 from lateral.io.opendss import ImportReport, read
 from lateral.io.opendss.engine import read_engine
@@ -394,6 +395,34 @@ set controlmode=off"""
     assert report.reference.dispatch["pv.kvar"] == pytest.approx((80, 30))
 
 
+def test_stated_ratings_that_equal_the_default(tmp_path: Path) -> None:
+    body = """
+new linecode.said nphases=3 units=km r1=0.3 x1=0.4 normamps=400
+new wiredata.w gmrac=0.03 gmrunits=ft rac=0.3 runits=mi radius=0.03 radunits=ft normamps=400 emergamps=600
+new linegeometry.g nconds=3 nphases=3
+~ cond=1 wire=w x=-1 h=9 units=m
+~ cond=2 wire=w x=0 h=9 units=m
+~ cond=3 wire=w x=1 h=9 units=m
+new linespacing.s nconds=3 nphases=3 units=m x=[-1 0 1] h=[9 9 9]
+new line.plain bus1=b bus2=c linecode=lc length=1 units=km
+new line.own bus1=b bus2=d linecode=lc length=1 units=km normamps=400
+new line.code bus1=b bus2=e linecode=SAID length=1 units=km
+new line.geometry bus1=b bus2=f geometry=g length=1 units=km
+new line.spacing bus1=b bus2=g spacing=s wires=[w w w] length=1 units=km
+new line.alike like=own bus1=b bus2=h
+new line.later bus1=b bus2=i linecode=lc length=1 units=km
+line.later.emerg=600
+new line.batch_1 bus1=b bus2=j linecode=lc length=1 units=km
+batchedit line.batch_.* normamps=400"""
+    case, report = read_checked(tmp_path, body)
+    limits = {line.name: line.i_max_a for line in case.feeder.lines}
+    assert limits.pop("main") == 250
+    assert limits.pop("plain") == float("inf")
+    assert set(limits) == {"own", "code", "geometry", "spacing", "alike", "later", "batch_1"}
+    assert set(limits.values()) == {400}
+    assert [n.text.split(" the ")[0] for n in report.notes if n.code == "IMP-064"] == ["1 line carries"]
+
+
 def test_free_inverters(tmp_path: Path) -> None:
     case, _ = read(make(tmp_path, PV), inverter_q="free")
     assert {p.q_control for p in case.pvs} == {"free"}
@@ -415,6 +444,7 @@ new storage.ring bus1=b.3.1 phases=1 conn=delta kv=12.47 kwrated=100 kwhrated=30
     assert by_name["out"].s_max_kva == 120
     assert report.entry["storage.idle"].code == "IMP-012"
     assert [d.name for d in case.loads] == ["storage_idle_idling"]
+    assert is_idling(case.loads[0])
     assert report.reference is not None
     assert report.reference.dispatch["battery.in"] == pytest.approx((-60, 0))
     assert report.reference.dispatch["battery.out"][0] == pytest.approx(60)

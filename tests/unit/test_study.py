@@ -12,6 +12,7 @@ import pytest
 from lateral.baseline import power_flow
 from lateral.case import Case
 from lateral.checks import check
+from lateral.devices.load import Load, idling_name, is_idling
 from lateral.errors import CaseError, HostileFileError, OptionError
 from lateral.io import builtin, overlay, read, tables
 from lateral.io.rule import DerRule, add_ders, evenly_spaced
@@ -61,6 +62,19 @@ def test_the_rule_again_takes_other_names_and_says_a_missing_profile() -> None:
     with pytest.raises(CaseError, match="STU-011"):
         add_ders(builtin.load("case33bw"))
     assert add_ders(builtin.load("case33bw"), DerRule(pv_profile="")).pvs
+
+
+def test_idling_losses_of_a_storage_are_no_customer() -> None:
+    case = builtin.load("case33bw")
+    idling = Load(name=idling_name("b1"), bus=case.feeder.buses[0].name, p_kw=1.0)
+    assert is_idling(idling)
+    more = case.with_(devices=(idling, *case.devices))
+    rule = DerRule(pv_profile="")
+    assert [d.label for d in add_ders(more, rule).devices[1:]] == [d.label for d in add_ders(case, rule).devices]
+    found = {d.name: d.p_kw for d in overlay.set_loads(more, scale=2.0).loads}
+    assert found == {d.name: d.p_kw if is_idling(d) else 2 * d.p_kw for d in more.loads}
+    named = overlay.set_loads(more, scale=2.0, only=[idling.name]).loads
+    assert [d.p_kw for d in named] == [2.0, *(d.p_kw for d in case.loads)]
 
 
 def test_window() -> None:

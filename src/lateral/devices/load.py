@@ -28,6 +28,20 @@ MODELS = (
 )
 
 
+#: What the name of a load of idling losses begins and ends with.
+_IDLING = ("storage_", "_idling")
+
+
+def idling_name(storage: str) -> str:
+    """Name of the load that stands for the idling losses of a storage."""
+    return f"{_IDLING[0]}{storage}{_IDLING[1]}"
+
+
+def is_idling(load: Load) -> bool:
+    """Whether a load is the idling losses of a storage: always on, and no customer's."""
+    return load.name.startswith(_IDLING[0]) and load.name.endswith(_IDLING[1])
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Load(ShuntDevice):
     """A load. Power is the total over its phases; negative power is generation that cannot be controlled."""
@@ -227,4 +241,4 @@ def _impedance_outside(
         return np.asarray(np.where(u <= v_low, 1.0, np.where(u <= v_min, below, above)))
 
 
-__all__ = ["MODELS", "Load"]
+__all__ = ["MODELS", "Load", "idling_name", "is_idling"]

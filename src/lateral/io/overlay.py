@@ -13,6 +13,7 @@ import numpy as np
 
 from lateral.case import Case
 from lateral.devices import Load, Source
+from lateral.devices.load import is_idling
 from lateral.errors import CaseError, Fault, OptionError, did_you_mean
 from lateral.network.horizon import Horizon
 from lateral.network.schema import Element, FloatArray
@@ -149,7 +150,7 @@ def set_limits(
 
 
 def set_loads(case: Case, *, profile: str | None = None, scale: float = 1.0, only: Sequence[str] | None = None) -> Case:
-    """The case with another profile or size of its loads (all of them, or those named)."""
+    """The case with another profile or size of its loads (those named, or all but the idling losses of storages)."""
     if profile:
         _known_profile(case, profile, "loads")
     names = {d.name for d in case.loads}
@@ -160,7 +161,7 @@ def set_loads(case: Case, *, profile: str | None = None, scale: float = 1.0, onl
     ]
     if faults:
         raise CaseError(faults)
-    chosen = names if only is None else set(only)
+    chosen = {d.name for d in case.loads if not is_idling(d)} if only is None else set(only)
 
     def change(d: Element) -> Element:
         if not isinstance(d, Load) or d.name not in chosen:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from lateral.case import Case
 from lateral.devices import PV, Battery, Load
+from lateral.devices.load import is_idling
 from lateral.errors import CaseError, Fault, did_you_mean
 from lateral.io._toml import Strict
 from lateral.network.schema import Element
@@ -50,8 +51,8 @@ def evenly_spaced(n: int, share: float) -> tuple[int, ...]:
 def add_ders(case: Case, rule: DerRule | None = None) -> Case:
     """The case with PV and batteries added by a rule.
 
-    The load buses are those with a load of positive power, in the order of the loads. At a chosen bus every load gets
-    a DER of its own on the same terminals and connection, named after it.
+    The load buses are those with a load of positive power, in the order of the loads; idling losses of a storage are
+    no load here. At a chosen bus every load gets a DER of its own on the same terminals and connection, named after it.
 
     Args:
         case: the case.
@@ -63,7 +64,7 @@ def add_ders(case: Case, rule: DerRule | None = None) -> Case:
     rule = rule or DerRule()
     at: dict[str, list[Load]] = {}
     for load in case.loads:
-        if load.p_kw > 0:
+        if load.p_kw > 0 and not is_idling(load):
             at.setdefault(load.bus, []).append(load)
     groups = list(at.values())
     pv_loads = [load for k in evenly_spaced(len(groups), rule.pv_share) for load in groups[k]]

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from lateral.devices import PV, Battery, Load
+from lateral.devices.load import idling_name
 from lateral.io.opendss.engine import ElementData
 from lateral.io.opendss.map_build import Build, Properties, across_kv, number, text
 from lateral.io.opendss.map_devices import terminals_of
@@ -176,7 +177,7 @@ def _idling(build: Build, source: str, properties: Properties, element: ElementD
         return
     terminals, connection = terminals_of(properties, element)
     load = Load(
-        name=f"{source.replace('.', '_')}_idling",
+        name=idling_name(source.partition(".")[2]),
         bus=element.buses[0],
         terminals=terminals,
         connection=connection,
