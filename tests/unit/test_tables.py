@@ -165,6 +165,27 @@ def test_any_case_round_trips(tmp_path_factory: pytest.TempPathFactory, case: Ca
     assert dict(again.areas) == dict(case.areas)
 
 
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+@pytest.mark.parametrize("quotes", range(1, 7))
+def test_names_of_quotes_only_round_trip(tmp_path: Path, quotes: int, form: Literal["csv", "parquet"]) -> None:
+    name = '"' * quotes
+    winding = Winding(bus=name, terminals=(1, 0), v_rated_kv=1.0, s_rated_kva=5.0)
+    transformer = Transformer(name=name, windings=(winding, winding), x_percent=(1.0,), n_phases=1)
+    load = Load(name=name, bus=name, p_kw=1.0, profile=name)
+    case = Case(
+        name="quotes",
+        feeder=Feeder(buses=(Bus(name=name, conductors=(1,), v_base_kv=1.0),), transformers=(transformer,)),
+        devices=(load, replace(load, name="b", profile="")),
+        horizon=Horizon.regular(1),
+        profiles={name: np.array([1.0])},
+        areas={name: name},
+    )
+    again = tables.read_folder(tables.write_folder(case, tmp_path / "x", tables=form))
+    assert again.hash == case.hash
+    assert [d.profile for d in again.loads] == [name, ""]
+    assert dict(again.areas) == dict(case.areas)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeatPump(ShuntDevice):
     """A user's own device."""

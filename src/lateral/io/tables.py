@@ -126,8 +126,14 @@ def _bool(text: str) -> bool:
     return words[text.lower()]
 
 
+def _even_quotes(text: str) -> bool:
+    return len(text) % 2 == 0 and not text.strip('"')
+
+
+# An empty cell is the default, so the empty text is written as a pair of quotes; a text that is itself nothing but
+# pairs of quotes gets one pair more.
 def _text(text: str) -> str:
-    return "" if text == '""' else text
+    return text[2:] if _even_quotes(text) else text
 
 
 def _series(text: str) -> float | str:
@@ -193,7 +199,7 @@ def _show_matrix(value: Any) -> str:
 
 
 def _show_text(value: str) -> str:
-    return value if value else '""'
+    return f'{value}""' if _even_quotes(value) else value
 
 
 def _show_words(value: Iterable[str]) -> str:
@@ -914,7 +920,7 @@ def _sheets(case: Case) -> dict[str, _Table]:
         header, rows = _sheet(_columns(Winding), [w for _, w in pairs])
         sheets["windings"] = (
             ["transformer", *header],
-            [[name, *row] for (name, _), row in zip(pairs, rows, strict=True)],
+            [[_show_text(name), *row] for (name, _), row in zip(pairs, rows, strict=True)],
         )
     if case.areas:
         strangers = sorted(set(case.areas) - {b.name for b in feeder.buses})
