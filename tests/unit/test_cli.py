@@ -16,6 +16,7 @@ import pytest
 import lateral
 from lateral.cli import failures, folder, run
 from lateral.cli.options import KEYS, merged
+from lateral.cli.running import summary_rows
 from lateral.cli.screen import plain, to_json
 from lateral.errors import CaseError, EngineError, OptionError
 from lateral.solvers import Status
@@ -46,6 +47,23 @@ def as_json(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int,
 
 def shell(*arguments: str, script: str = "import lateral.cli; lateral.cli.main()") -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(("n", "text"), [(0, "0 voltage violations;"), (1, "1 voltage violation;")])
+def test_one_violation_is_no_plural(n: int, text: str) -> None:
+    replay = dict.fromkeys(("max_dv_pu", "dloss_kw", "dp_source_kw", "dq_source_kvar", "cost"), 0.0)
+    words = dict.fromkeys(("status_text", "formulation", "problem_class", "solver"), "x")
+    numbers = {
+        "n_variables": 1,
+        "n_buses": 2,
+        "n_steps": 1,
+        "cost": None,
+        "residuals": {},
+        "choices": (),
+        "seconds": {},
+    }
+    rows = summary_rows({**words, **numbers, "replay": {**replay, "n_violations": n, "converged": True}})
+    assert any(text in value for _, value in rows)
 
 
 def test_solve_prints_one_json_object_and_nothing_else() -> None:

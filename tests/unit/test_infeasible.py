@@ -113,7 +113,7 @@ def test_export_limit() -> None:
     r = refused(case(sun, source={"p_export_max_kw": 20.0}), "lindistflow")
     assert {(c.block, c.step) for c in r.conflicts} == {("source.p_limit", 0), ("source.p_limit", 2)}
     assert [c.amount for c in r.conflicts] == pytest.approx([30.0, 30.0], abs=1e-3)
-    assert "at 1 other step" in r.reasons[0]
+    assert r.reasons[0].endswith("and at 1 other step")
 
 
 @pytest.mark.parametrize("formulation", FORMULATIONS)

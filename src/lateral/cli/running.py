@@ -38,7 +38,7 @@ def solved(loaded: Loaded, options: SolveOptions) -> Result:
     given = Options(
         tolerance=options.tolerance, max_iterations=options.max_iterations, time_limit_s=options.time_limit_s
     )
-    with working(f"solving {model.program.n:,} variables ..."):
+    with working(f"solving {_count(model.program.n, 'variable')} ..."):
         result = model.solve(options.solver, None if given == Options() else given)
     rounds = options.rounds or (auto_rounds(model) if options.formulation == "auto" else 1)
     result = refined(
@@ -50,11 +50,15 @@ def solved(loaded: Loaded, options: SolveOptions) -> Result:
         progress=lambda k: note(f"round {k} of {rounds}"),
     )
     if options.replay and result.has_values:
-        with working(f"replaying {loaded.case.horizon.n_steps} steps in OpenDSS ..."):
+        with working(f"replaying {_count(loaded.case.horizon.n_steps, 'step')} in OpenDSS ..."):
             result = replayed(result)
     phases = {k: v for k, v in result.seconds.items() if k != "total"}
     seconds = {"read": loaded.seconds, **phases}
     return dataclasses.replace(result, seconds={**seconds, "total": sum(seconds.values())})
+
+
+def _count(n: int, thing: str) -> str:
+    return f"{n:,} {thing}" if n == 1 else f"{n:,} {thing}s"
 
 
 def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
@@ -63,7 +67,7 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("status", s["status_text"]),
         ("model", f"{s['formulation']} ({s['problem_class']}), {s['solver']}, {s['n_variables']:,} variables"),
-        ("feeder", f"{s['n_buses']} buses, {s['n_steps']} steps"),
+        ("feeder", f"{s['n_buses']} buses, {_count(s['n_steps'], 'step')}"),
     ]
     if s["cost"] is not None:
         rows += [
@@ -83,11 +87,11 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
                 "OpenDSS replay",
                 f"voltage {number(p['max_dv_pu'], digits=6)} pu at most, losses {number(p['dloss_kw'])} kW, "
                 f"source {number(p['dp_source_kw'])} kW, {number(p['dq_source_kvar'])} kvar off; "
-                f"{p['n_violations']} voltage violations; cost {number(p['cost'], '$')}",
+                f"{_count(p['n_violations'], 'voltage violation')}; cost {number(p['cost'], '$')}",
             )
         )
         if not p["converged"]:
-            rows.append(("", f"{p['n_not_converged']} steps did not converge in OpenDSS"))
+            rows.append(("", f"{_count(p['n_not_converged'], 'step')} did not converge in OpenDSS"))
     rows += [("chosen", text) for text in s["choices"]]
     rows.append(("seconds", ", ".join(f"{k} {v:.2f}" for k, v in s["seconds"].items())))
     return rows

@@ -137,7 +137,8 @@ class Result:
             worst = max(members, key=lambda c: c.weight)
             when = f"at {times[worst.step]:%H:%M}" if worst.block not in self._untimed else "at the end"
             text = worst.sentence.replace(f"at step {worst.step}", when)
-            out.append(text if len(members) == 1 else f"{text} and at {len(members) - 1} other steps")
+            others = len(members) - 1
+            out.append(f"{text} and at {others} other step{'' if others == 1 else 's'}" if others else text)
         return tuple(out)
 
     @cached_property
