@@ -52,8 +52,8 @@ def shell(*arguments: str, script: str = "import lateral.cli; lateral.cli.main()
 @pytest.mark.parametrize(("n", "text"), [(0, "0 voltage violations;"), (1, "1 voltage violation;")])
 def test_one_violation_is_no_plural(n: int, text: str) -> None:
     replay = dict.fromkeys(("max_dv_pu", "dloss_kw", "dp_source_kw", "dq_source_kvar", "cost"), 0.0)
-    words = dict.fromkeys(("status_text", "formulation", "problem_class", "solver"), "x")
-    numbers = {
+    words: dict[str, object] = dict.fromkeys(("status_text", "formulation", "problem_class", "solver"), "x")
+    numbers: dict[str, object] = {
         "n_variables": 1,
         "n_buses": 2,
         "n_steps": 1,
