@@ -20,7 +20,7 @@ from lateral.network.schema import FloatArray
 from lateral.objectives import Objective
 from lateral.objectives.energy_cost import EnergyCost, loss_price_of
 from lateral.program import ProblemClass, Program
-from lateral.results.residuals import earned_status, recompute
+from lateral.results.residuals import Residuals, earned_status, recompute
 from lateral.results.result import Result
 from lateral.solvers import Options, Session, Solution, Status
 from lateral.solvers.elastic import explain
@@ -185,26 +185,28 @@ class Model:
         start = self._last if relaxation is None or relaxation.solution is None else relaxation.solution
         if relaxation is not None and relaxation.infeasible:
             solution, status = relaxation.proof, Status.INFEASIBLE
+            residuals = recompute(self.program, solution)
             choices.append("infeasible by proof: the convex relaxation of the exact model is infeasible")
         else:
             solution = self._session[2].solve(self.program, start)
-            status = earned_status(self.program, solution, recompute(self.program, solution))
+            status, residuals = _judged(self.program, solution)
         if status is Status.INACCURATE and name == "clarabel" and options is None:
             again = solvers.get(name, Options(tolerance=RETRY_TOLERANCE)).solve(self.program, None)
-            if earned_status(self.program, again, recompute(self.program, again)) is Status.OPTIMAL:
+            word, found = _judged(self.program, again)
+            if word is Status.OPTIMAL:
                 choices.append(
                     f"solved again at tolerance {RETRY_TOLERANCE:g}: the first answer was not accurate enough"
                 )
-                solution, status = again, Status.OPTIMAL
+                solution, status, residuals = again, word, found
         if status in (Status.INACCURATE, Status.ERROR) and solver == "auto" and name != "ipopt":
             again = solvers.get("ipopt", None).solve(self.program, None)
-            if earned_status(self.program, again, recompute(self.program, again)) is Status.OPTIMAL:
+            word, found = _judged(self.program, again)
+            if word is Status.OPTIMAL:
                 choices.append(f"fallback to ipopt: {name} ended {status.word}")
-                solution, status = again, Status.OPTIMAL
-        residuals = recompute(self.program, solution)
+                solution, status, residuals = again, word, found
         if relaxation is not None and relaxation.bound is not None and status is Status.OPTIMAL:
-            found = self.program.objective(solution.x)
-            gap = (found - relaxation.bound) / max(abs(found), 1e-9)
+            value = self.program.objective(solution.x)
+            gap = (value - relaxation.bound) / max(abs(value), 1e-9)
             choices.append(
                 f"the convex relaxation proves that no schedule is better by more than {max(gap, 0.0):.1e} relative"
             )
@@ -285,8 +287,17 @@ def _fitted(what: str, given: FloatArray | float, shape: tuple[int, ...]) -> Flo
         raise OptionError(message) from error
 
 
+def _judged(program: Program, solution: Solution) -> tuple[Status, Residuals]:
+    """The earned status of a solution, and the residuals that it rests on."""
+    residuals = recompute(program, solution)
+    return earned_status(program, solution, residuals), residuals
+
+
 def _overloaded(result: Result) -> bool:
     """Whether a branch is loaded beyond its limit, which can only be one whose limit was left out of the problem."""
+    net = result.network
+    if not (np.isfinite(net.i_max_pu).any() or np.isfinite(net.s_max_pu).any()):
+        return False
     return bool((result.loading["share"] > 1.0 + 1e-4).any())
 
 

@@ -241,9 +241,15 @@ def _add_branch(
     base: Base,
 ) -> None:
     """Append the legs of one branch."""
-    ideal, series = _ideal_and_series(group, sending, fresh)
     # plain numbers: reading them one by one out of arrays takes ten times as long
-    a, z = ideal.tolist(), series.tolist()
+    a: list[list[complex]]
+    z: list[list[complex]]
+    element = group.parts[0].element
+    if len(group.parts) == 1 and isinstance(element, Line | Switch) and element.r_ohm.size == 1:
+        a, z = [[1.0]], [[complex(element.r_ohm.item(), element.x_ohm.item())]]
+    else:
+        ideal, series = _ideal_and_series(group, sending, fresh)
+        a, z = ideal.tolist(), series.tolist()
     v_p, v_s = [v_base[n] for n in sending], [v_base[n] for n in fresh]
     number, first = len(out.names), len(out.legs)
     name = "+".join(group.names)
