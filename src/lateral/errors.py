@@ -10,8 +10,6 @@
     +- SolveError                   the solve ended without a usable solution (Result.status says how)
     +- EngineError                  the OpenDSS engine failed, timed out or did not converge
 
-    LateralWarning                  base of the package's warnings
-
 A `Fault` is data: a code, the element, the value found, what is allowed, what to do. It prints itself.
 """
 
@@ -20,10 +18,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-
-
-class LateralWarning(UserWarning):
-    """Base of the package's warnings."""
 
 
 class LateralError(Exception):

@@ -20,7 +20,7 @@ from lateral.network.schema import FloatArray
 from lateral.objectives import Objective
 from lateral.objectives.energy_cost import EnergyCost, loss_price_of
 from lateral.program import ProblemClass, Program
-from lateral.results.residuals import Residuals, earned_status, recompute
+from lateral.results.residuals import Residuals, earned_status, objective_size, recompute
 from lateral.results.result import Result
 from lateral.solvers import Options, Session, Solution, Status
 from lateral.solvers.elastic import explain
@@ -206,7 +206,7 @@ class Model:
                 solution, status, residuals = again, word, found
         if relaxation is not None and relaxation.bound is not None and status is Status.OPTIMAL:
             value = self.program.objective(solution.x)
-            gap = (value - relaxation.bound) / max(abs(value), 1e-9)
+            gap = (value - relaxation.bound) / objective_size(self.program, solution.x)
             choices.append(
                 f"the convex relaxation proves that no schedule is better by more than {max(gap, 0.0):.1e} relative"
             )
@@ -269,7 +269,8 @@ class _Relaxation:
         status = earned_status(cones, found, residuals)
         if status is Status.OPTIMAL:
             value = cones.objective(found.x)
-            return cls(found, value - residuals.duality_gap * abs(value), infeasible=False, proof=found)
+            gap = residuals.duality_gap * objective_size(cones, found.x)
+            return cls(found, value - gap, infeasible=False, proof=found)
         return cls(None, None, infeasible=status is Status.INFEASIBLE, proof=found)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+import lateral
 from lateral import formulations
 from lateral.baseline import power_flow
 from lateral.case import Case
@@ -439,3 +440,13 @@ def test_shared_feeders_at_their_own_point(name: str) -> None:
     if not path.is_file():
         pytest.skip(f"{name} is not here")
     assert_ac(read(path), 1e-6)
+
+
+def test_tree_hint_names_the_storage_chains() -> None:
+    """Every block of stored energy is a chain in time, by its name."""
+    tree = lateral.build(lateral.read("ieee123-t5"), "soc").program.tree
+    assert tree is not None
+    assert tree.chains == ("battery.energy",)
+    bare = lateral.build(lateral.read("case33bw"), "soc").program.tree
+    assert bare is not None
+    assert bare.chains == ()

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import lateral
 from lateral import solvers
 from lateral.case import Case
 from lateral.cli import run as cli
@@ -213,3 +214,11 @@ def test_exit_code_and_reasons_of_the_command_line(tmp_path: Path, capfd: pytest
     assert "source grid p_limit" in data["conflicts"][0]
     assert "170 kW at 01:00" in data["conflicts"][0]
     assert data["conflicts"][0] in data["status_text"]
+
+
+def test_bound_of_the_relaxation_is_below_the_optimum_however_small() -> None:
+    """Nothing to curtail: the objective is zero, and the bound is the gap of the floor below it, not of zero."""
+    result = lateral.build(lateral.read("ads10"), "nonlinear", "curtailment").solve()
+    assert result.ok
+    (said,) = (c for c in result.choices if "no schedule is better" in c)
+    assert float(said.split("more than ")[1].split()[0]) <= 1e-6

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -70,7 +70,6 @@ class ProgramBuilder:
         self.tree: TreeHint | None = None
         #: size of objective below which a relative gap means nothing, in the objective's unit
         self.objective_floor = 0.0
-        self.notes: dict[str, str] = {}
 
     # -- data -----------------------------------------------------------------------------------------------------
 
@@ -391,9 +390,14 @@ class ProgramBuilder:
             maps=maps,
             start_point=np.concatenate(self._start) if self._start else np.zeros(0),
             objective_floor=self.objective_floor,
-            tree=self.tree,
-            notes=dict(self.notes),
+            tree=self._tree(),
         )
+
+    def _tree(self) -> TreeHint | None:
+        """The tree with the storage chains: every block of stored energy."""
+        if self.tree is None:
+            return None
+        return replace(self.tree, chains=tuple(b.name for b in self._variables if b.quantity == "energy"))
 
     def _objective(self, theta: FloatArray, maps: dict[str, DataMap]) -> tuple[FloatArray, float, sp.csc_array]:
         """Linear costs, constant and 1/2 x'Qx of the squares."""

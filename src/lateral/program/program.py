@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -211,7 +211,6 @@ class Program:
     start_point: FloatArray
     objective_floor: float = 0.0
     tree: TreeHint | None = None
-    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def n(self) -> int:

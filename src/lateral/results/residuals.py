@@ -86,7 +86,7 @@ def recompute(program: Program, solution: Solution) -> Residuals:
     scale = program.objective_scale
     terms = (np.abs(y * equal), z_slack, z_lost, w_slack, w_lost, mu_slack, mu_lost)
     gap = sum(float(np.sum(term)) for term in terms)
-    objective = max(abs(program.objective(x)), program.objective_floor, _SMALL_OBJECTIVE / scale)
+    objective = objective_size(program, x)
     return Residuals(
         max_primal=max_primal,
         max_bound=max_bound,
@@ -94,6 +94,11 @@ def recompute(program: Program, solution: Solution) -> Residuals:
         max_dual=scale * max(_largest(z_lost / size * program.col_scale), _largest(w_lost), _largest(mu_lost)),
         complementarity=scale * max(_largest(z_slack), _largest(w_slack), _largest(mu_slack)),
     )
+
+
+def objective_size(program: Program, x: FloatArray) -> float:
+    """What a relative gap is relative to: the objective, or its floor where it is smaller."""
+    return max(abs(program.objective(x)), program.objective_floor, _SMALL_OBJECTIVE / program.objective_scale)
 
 
 def earned_status(program: Program, solution: Solution, residuals: Residuals) -> Status:
