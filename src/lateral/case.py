@@ -59,13 +59,13 @@ class Case:
 
     @cached_property
     def sources(self) -> tuple[Source, ...]:
-        """The upstream grids."""
-        return self.of(Source)
+        """The upstream grids; of an area also its border towards them."""
+        return tuple(d for d in self.devices if isinstance(d, Source))
 
     @cached_property
     def loads(self) -> tuple[Load, ...]:
-        """The loads."""
-        return self.of(Load)
+        """The loads; of an area also what the areas below it draw."""
+        return tuple(d for d in self.devices if isinstance(d, Load))
 
     @cached_property
     def capacitors(self) -> tuple[Capacitor, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lateral.devices.base import TERMINAL_RULES, Device, DeviceContext, ShuntDevice
 from lateral.devices.battery import Battery
+from lateral.devices.border import BorderHead, BorderTail
 from lateral.devices.capacitor import Capacitor
 from lateral.devices.load import Load
 from lateral.devices.pv import PV
@@ -11,13 +12,15 @@ from lateral.devices.regulator import Regulator
 from lateral.devices.source import Source
 
 #: the device classes that come with lateral; a user's own class joins a case simply by being in its ``devices``
-BUILT_IN: tuple[type, ...] = (Source, Load, Capacitor, PV, Battery, Regulator)
+BUILT_IN: tuple[type, ...] = (Source, Load, Capacitor, PV, Battery, Regulator, BorderHead, BorderTail)
 
 __all__ = [
     "BUILT_IN",
     "PV",
     "TERMINAL_RULES",
     "Battery",
+    "BorderHead",
+    "BorderTail",
     "Capacitor",
     "Device",
     "DeviceContext",

@@ -27,10 +27,10 @@ class EnergyCost(Objective):
 
     def loss_price(self, ctx: DeviceContext) -> FloatArray:
         """The highest import price of the step; a hundredth of its mean where it is not positive."""
-        price = ctx.builder.find("source.price_import")
-        if price is None:
+        prices = list(ctx.builder.find_all("price_import").values())
+        if not prices:
             return np.full(ctx.n_steps, 1e-3)
-        return loss_price_of(ctx.builder.present(price))
+        return loss_price_of(np.vstack([ctx.builder.present(price) for price in prices]))
 
 
 def loss_price_of(price: FloatArray) -> FloatArray:

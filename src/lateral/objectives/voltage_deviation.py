@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, final
 
+import numpy as np
+
 from lateral.devices.base import DeviceContext
 from lateral.objectives.base import Objective
 
@@ -27,5 +29,8 @@ class VoltageDeviation(Objective):
     def declare(self, ctx: DeviceContext, weight: float) -> None:
         """A convex quadratic of the squared magnitudes."""
         names, v = ctx.net.node_vmag_sq()
-        per_cell = ctx.horizon.hours * (weight / len(names))
-        ctx.builder.minimise_squares(v * self.v_ref_pu**-2 - 1.0, per_cell.reshape(1, -1))
+        own = np.array([k for k, name in enumerate(names) if name not in ctx.builder.copied], dtype=np.int64)
+        if not len(own):
+            return
+        per_cell = ctx.horizon.hours * (weight / len(own))
+        ctx.builder.minimise_squares(v.take(own) * self.v_ref_pu**-2 - 1.0, per_cell.reshape(1, -1))

@@ -68,6 +68,8 @@ class ProgramBuilder:
         self._outputs: list[Output] = []
         self._affine: dict[str, Affine] = {}
         self.tree: TreeHint | None = None
+        #: nodes whose voltage another area counts, by name; see `lateral.devices.border`
+        self.copied: set[str] = set()
         #: size of objective below which a relative gap means nothing, in the objective's unit
         self.objective_floor = 0.0
 

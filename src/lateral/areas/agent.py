@@ -1,0 +1,209 @@
+"""AreaAgent: one area and its solver. It takes what its neighbours say of the borders and says what it found there."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from lateral.case import Case
+from lateral.devices import BorderHead, BorderTail
+from lateral.devices.border import border_rows
+from lateral.formulations import Formulation, OperatingPoint
+from lateral.network.schema import FloatArray
+from lateral.objectives import Objective, VoltageDeviation
+from lateral.objectives import get as objective_named
+from lateral.opf import build
+from lateral.results.result import Result
+from lateral.solvers import Options
+
+#: Values at one border by quantity, each of shape (conductors, T).
+Values = Mapping[str, FloatArray]
+
+#: What a head and a tail are told, and what they say, by coupling.
+HEAD_IN = {"tariff": ("v",), "prices": ("v", "price_p", "price_q"), "consensus": ()}
+TAIL_IN = {"tariff": ("p", "q"), "prices": ("p", "q", "price_v"), "consensus": ()}
+_CONSENSUS = tuple(f"{kind}_{x}" for x in ("v", "p", "q") for kind in ("lin", "w"))
+_SLOT = {"v": "v_pu_sq", "p": "p_kw", "q": "q_kvar"}
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What an area says after a solve.
+
+    Attributes:
+        area: its name.
+        status: earned status, as a word.
+        text: the status as a sentence.
+        borders: values at each border: of a head ``p, q, price_v``, of a tail ``v, price_p, price_q``; in consensus
+            ``v, p, q`` of both.
+        objective: the area's own objective, without what borders cost.
+        cost: energy cost at the source, $; of the root only.
+        seconds: wall time of the solve.
+        iterations: iterations of the solver.
+    """
+
+    area: str
+    status: str
+    text: str
+    borders: Mapping[str, Values]
+    objective: float
+    cost: float
+    seconds: float
+    iterations: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What an area solves, apart from its case; plain data, so that it can be sent."""
+
+    formulation: str = "auto"
+    objective: str = "cost"
+    coupling: str = "prices"
+    solver: str = "auto"
+    terminal: str = "equal"
+    loss_term: bool = True
+    limits: str = "all"
+    tolerance: float | None = None
+    share: float = 1.0
+
+
+class AreaAgent:
+    """An area with its built problem and its solver, solved again and again with new border values."""
+
+    def __init__(self, name: str, case: Case, task: Task, *, point: OperatingPoint | None = None) -> None:
+        self.name, self.task = name, task
+        self.case = with_coupling(case, task.coupling)
+        self.heads = self.case.of(BorderHead)
+        self.tails = self.case.of(BorderTail)
+        self.model = build(
+            self.case,
+            task.formulation,
+            own_objective(task.objective, task.share),
+            terminal=task.terminal,
+            loss_term=task.loss_term,
+            limits=task.limits,
+            point="baseline" if point is None else point,
+        )
+        self._rows = {
+            kind: {row: k for k, row in enumerate(border_rows(group))}
+            for kind, group in (("border_head", self.heads), ("border_tail", self.tails))
+        }
+        self._options = None if task.tolerance is None else Options(tolerance=task.tolerance)
+        self.result: Result | None = None
+
+    def solve(self, inputs: Mapping[str, Values]) -> Answer:
+        """Solve with what the neighbours said last.
+
+        Args:
+            inputs: by border, the quantities of `HEAD_IN` and `TAIL_IN`, or ``lin_x`` and ``w_x`` in consensus.
+        """
+        begin = time.perf_counter()
+        self.model.program = self.model.program.update(self._data(inputs))
+        result = self.model.solve(self.task.solver, self._options, explain_infeasible=False)
+        self.result = result
+        borders: dict[str, Values] = {}
+        if result.has_values:
+            for group in (self.heads, self.tails):
+                for device in group:
+                    borders[device.name] = self._said(device, result)
+        return Answer(
+            self.name,
+            result.status.word,
+            result.status_text,
+            borders,
+            self._own_objective(result) if result.has_values else np.nan,
+            result.cost if result.has_values else np.nan,
+            time.perf_counter() - begin,
+            result.solution.iterations,
+        )
+
+    def _data(self, inputs: Mapping[str, Values]) -> dict[str, FloatArray]:
+        values: dict[str, FloatArray] = {}
+        program = self.model.program
+        for kind, group in (("border_head", self.heads), ("border_tail", self.tails)):
+            for device in group:
+                for quantity, new in inputs.get(device.name, {}).items():
+                    name = f"{kind}.{_SLOT.get(quantity, quantity)}"
+                    if name not in values:
+                        slot = program.slots[name]
+                        values[name] = program.theta[slot.cells].reshape(len(slot.elements), slot.n_steps).copy()
+                    rows = [self._rows[kind][f"{device.name}.{c}"] for c in device.crossing]
+                    values[name][rows] = new
+        return values
+
+    def _said(self, device: BorderHead | BorderTail, result: Result) -> Values:
+        elements = [f"{device.name}.{c}" for c in device.crossing]
+        if isinstance(device, BorderHead):
+            p, q = _rows_of(result, "feed.p", elements), _rows_of(result, "feed.q", elements)
+            if self.task.coupling == "consensus":
+                return {"v": _rows_of(result, "border_head.vmag_sq", elements), "p": p, "q": q}
+            said = {"p": p, "q": q}
+            if self.task.coupling == "prices":
+                said["price_v"] = _duals_of(result, "feed.voltage", elements)
+            return said
+        nodes = [f"{device.bus}.{c}" for c in device.crossing]
+        v = _rows_of(result, "bus.vmag_sq", nodes)
+        if self.task.coupling == "consensus":
+            p, q = _rows_of(result, "border_tail.p", elements), _rows_of(result, "border_tail.q", elements)
+            return {"v": v, "p": p, "q": q}
+        if self.task.coupling == "prices":
+            prices = {f"price_{x}": _duals_of(result, f"bus.{x}_balance", nodes) for x in ("p", "q")}
+            return {"v": v, **prices}
+        return {"v": v}
+
+    def _own_objective(self, result: Result) -> float:
+        """The objective with nothing paid at the borders."""
+        program = result.program
+        paid = [
+            name
+            for name in program.slots
+            if name.split(".")[0] in ("border_head", "border_tail")
+            and name.split(".")[1].startswith(("price_", "lin_", "w_"))
+        ]
+        zero = program.update({name: np.zeros((1, 1)) for name in paid}) if paid else program
+        return zero.objective(result.solution.x)
+
+
+def with_coupling(case: Case, coupling: str) -> Case:
+    """The case with all of its borders coupled one way."""
+    return case.with_(
+        devices=tuple(
+            dataclasses.replace(d, coupling=coupling) if isinstance(d, BorderHead | BorderTail) else d
+            for d in case.devices
+        )
+    )
+
+
+def own_objective(objective: str | Objective, share: float) -> Objective:
+    """An objective as an area's part of it: a mean over nodes counts with the area's share of the nodes."""
+    goal = objective_named(objective) if isinstance(objective, str) else objective
+    parts = [part * (weight * (share if isinstance(part, VoltageDeviation) else 1.0)) for weight, part in goal.terms]
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
+def _rows_of(result: Result, name: str, elements: list[str]) -> FloatArray:
+    """Rows of a variable by element, shape (n, T)."""
+    place = {e: k for k, e in enumerate(result.elements(name))}
+    return result.value(name)[[place[e] for e in elements]]
+
+
+def _duals_of(result: Result, name: str, elements: list[str]) -> FloatArray:
+    """Duals of equalities by element, objective per kWh (or per pu^2), shape (n, T)."""
+    out: dict[str, FloatArray] = {}
+    hours = result.case.horizon.hours
+    for block in result.program.equalities:
+        if block.name == name:
+            cells = result.solution.eq_dual[block.cells].reshape(len(block.elements), block.n_steps)
+            per = hours if block.unit in ("kW", "kvar") else 1.0
+            out.update(zip(block.elements, cells / block.to_unit / per, strict=True))
+    return np.array([out[e] for e in elements])
+
+
+__all__ = ["Answer", "AreaAgent", "Formulation", "Task", "Values", "own_objective", "with_coupling"]
