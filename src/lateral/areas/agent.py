@@ -103,6 +103,8 @@ class AreaAgent:
         """
         begin = time.perf_counter()
         self.model.program = self.model.program.update(self._data(inputs))
+        if self.result is None:  # what borders cost may be all that an area pays, and is zero when it is built
+            self.model.program = self.model.program.rescaled()
         result = self.model.solve(self.task.solver, self._options, explain_infeasible=False)
         self.result = result
         borders: dict[str, Values] = {}

@@ -18,6 +18,7 @@ from lateral.program.program import (
     Program,
     Slot,
     TreeHint,
+    objective_scale,
 )
 
 Number = float | FloatArray
@@ -360,11 +361,6 @@ class ProgramBuilder:
 
         c, c0, q = self._objective(theta, maps)
         col_scale = np.concatenate(self._scale) if self._scale else np.zeros(0)
-        # of both parts: a small linear term (alpha) beside a large quadratic one (losses) must not set the scale
-        typical = max(
-            float(np.max(np.abs(c * col_scale), initial=0.0)),
-            float(np.max(np.abs(q.diagonal() * col_scale**2), initial=0.0)),
-        )
         return Program(
             c=c,
             c0=c0,
@@ -381,7 +377,7 @@ class ProgramBuilder:
             eq_scale=np.concatenate(self._equal.scale) if self._equal.scale else np.zeros(0),
             ineq_scale=np.concatenate(self._between.scale) if self._between.scale else np.zeros(0),
             product_scale=np.concatenate([p[5] for p in self._products]) if self._products else np.zeros(0),
-            objective_scale=1.0 / typical if typical > 0 else 1.0,
+            objective_scale=objective_scale(c, q, col_scale),
             variables=tuple(self._variables),
             equalities=tuple(self._equal.blocks),
             inequalities=tuple(self._between.blocks),

@@ -273,6 +273,10 @@ class Program:
         changes["products"] = products
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
+    def rescaled(self) -> Program:
+        """The program with its objective scaled by its present data: when they differ much from those of the build."""
+        return dataclasses.replace(self, objective_scale=objective_scale(self.c, self.q, self.col_scale))
+
     def relaxed(self) -> Program:
         """The program with every exact product row as a cone: a convex relaxation, same variables and rows."""
         cones = np.zeros_like(self.products.equality)
@@ -332,6 +336,18 @@ class ScaledProgram:
     ub: FloatArray
     products: ProductRows
     x0: FloatArray
+
+
+def objective_scale(c: FloatArray, q: sp.csc_array, col_scale: FloatArray) -> float:
+    """What an objective is multiplied by for solvers, so that its largest coefficient is about one.
+
+    Of both parts: a small linear term (alpha) beside a large quadratic one (losses) must not set the scale.
+    """
+    typical = max(
+        float(np.max(np.abs(c * col_scale), initial=0.0)),
+        float(np.max(np.abs(q.diagonal() * col_scale**2), initial=0.0)),
+    )
+    return 1.0 / typical if typical > 0 else 1.0
 
 
 def _product_part(products: ProductRows, name: str, new: FloatArray) -> dict[str, Any]:
