@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
+from lateral.areas.message import Values
 from lateral.case import Case
 from lateral.devices import BorderHead, BorderTail
 from lateral.devices.border import border_rows
-from lateral.formulations import Formulation, OperatingPoint
+from lateral.formulations import OperatingPoint
+from lateral.model import Model
 from lateral.network.schema import FloatArray
 from lateral.objectives import Objective, VoltageDeviation
 from lateral.objectives import get as objective_named
 from lateral.opf import build
+from lateral.program import Block
 from lateral.results.result import Result
 from lateral.solvers import Options
-
-#: Values at one border by quantity, each of shape (conductors, T).
-Values = Mapping[str, FloatArray]
 
 #: What a head and a tail are told, and what they say, by coupling.
 HEAD_IN = {"tariff": ("v",), "prices": ("v", "price_p", "price_q"), "consensus": ()}
 TAIL_IN = {"tariff": ("p", "q"), "prices": ("p", "q", "price_v"), "consensus": ()}
-_CONSENSUS = tuple(f"{kind}_{x}" for x in ("v", "p", "q") for kind in ("lin", "w"))
 _SLOT = {"v": "v_pu_sq", "p": "p_kw", "q": "q_kvar"}
 
 
@@ -74,26 +75,33 @@ class Task:
 class AreaAgent:
     """An area with its built problem and its solver, solved again and again with new border values."""
 
-    def __init__(self, name: str, case: Case, task: Task, *, point: OperatingPoint | None = None) -> None:
+    def __init__(self, name: str, case: Case, task: Task) -> None:
         self.name, self.task = name, task
         self.case = with_coupling(case, task.coupling)
         self.heads = self.case.of(BorderHead)
         self.tails = self.case.of(BorderTail)
-        self.model = build(
-            self.case,
-            task.formulation,
-            own_objective(task.objective, task.share),
-            terminal=task.terminal,
-            loss_term=task.loss_term,
-            limits=task.limits,
-            point="baseline" if point is None else point,
-        )
+        #: the operating point that the model is made at, where its formulation wants one
+        self.point: OperatingPoint | None = None
         self._rows = {
             kind: {row: k for k, row in enumerate(border_rows(group))}
             for kind, group in (("border_head", self.heads), ("border_tail", self.tails))
         }
         self._options = None if task.tolerance is None else Options(tolerance=task.tolerance)
         self.result: Result | None = None
+
+    @cached_property
+    def model(self) -> Model:
+        """The built problem; built on first use."""
+        task = self.task
+        return build(
+            self.case,
+            task.formulation,
+            own_objective(task.objective, task.share),
+            terminal=task.terminal,
+            loss_term=task.loss_term,
+            limits=task.limits,
+            point="baseline" if self.point is None else self.point,
+        )
 
     def solve(self, inputs: Mapping[str, Values]) -> Answer:
         """Solve with what the neighbours said last.
@@ -122,6 +130,19 @@ class AreaAgent:
             time.perf_counter() - begin,
             result.solution.iterations,
         )
+
+    def collect(self) -> dict[str, Any]:
+        """Every variable and every dual of the last solve, per unit, by block: for whoever owns the whole feeder."""
+        result = self.result
+        if result is None or not result.has_values:
+            return {"variables": {}, "equalities": {}, "inequalities": {}, "products": {}}
+        program, solution = result.program, result.solution
+        return {
+            "variables": _by_block(program.variables, solution.x),
+            "equalities": _by_block(program.equalities, solution.eq_dual),
+            "inequalities": _by_block(program.inequalities, solution.ineq_dual),
+            "products": _by_block(program.product_blocks, solution.product_dual),
+        }
 
     def _data(self, inputs: Mapping[str, Values]) -> dict[str, FloatArray]:
         values: dict[str, FloatArray] = {}
@@ -170,6 +191,15 @@ class AreaAgent:
         return zero.objective(result.solution.x)
 
 
+def _by_block(blocks: Iterable[Block], vector: FloatArray) -> dict[str, Any]:
+    """A vector as ``{block: [{"elements": names, "values": (n, T)}, ...]}``."""
+    out: dict[str, Any] = {}
+    for block in blocks:
+        values = vector[block.cells].reshape(len(block.elements), block.n_steps)
+        out.setdefault(block.name, []).append({"elements": list(block.elements), "values": values})
+    return out
+
+
 def with_coupling(case: Case, coupling: str) -> Case:
     """The case with all of its borders coupled one way."""
     return case.with_(
@@ -208,4 +238,4 @@ def _duals_of(result: Result, name: str, elements: list[str]) -> FloatArray:
     return np.array([out[e] for e in elements])
 
 
-__all__ = ["Answer", "AreaAgent", "Formulation", "Task", "Values", "own_objective", "with_coupling"]
+__all__ = ["Answer", "AreaAgent", "Task", "own_objective", "with_coupling"]

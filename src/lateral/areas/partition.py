@@ -54,7 +54,7 @@ class Area:
         case: its case; borders are `BorderHead` and `BorderTail` devices.
         head: the border towards the source, None for the root.
         tails: the borders away from it.
-        n_nodes: nodes that are its own: all but the far ends of... the conductors fed by its head.
+        n_nodes: nodes at its own buses; those at the far ends of its tails belong to the areas below.
     """
 
     name: str
@@ -228,17 +228,19 @@ def _assemble(
         known = [b for b in buses if b in depth]
         return area_of[min(known, key=depth.__getitem__)] if known else order[0]
 
-    own: dict[str, dict[str, list[Element]]] = {name: {"lines": [], "switches": [], "transformers": []} for name in order}
+    lines: dict[str, list[Line]] = {name: [] for name in order}
+    switches: dict[str, list[Switch]] = {name: [] for name in order}
+    transformers: dict[str, list[Transformer]] = {name: [] for name in order}
     of_transformer: dict[str, str] = {}
     for line in feeder.lines:
-        own[owner((line.bus_from, line.bus_to))]["lines"].append(line)
+        lines[owner((line.bus_from, line.bus_to))].append(line)
     for switch in feeder.switches:
         ends = {area_of.get(switch.bus_from, order[0]), area_of.get(switch.bus_to, order[0])}
         if switch.closed or len(ends) == 1:  # an open switch between areas is nobody's
-            own[owner((switch.bus_from, switch.bus_to))]["switches"].append(switch)
+            switches[owner((switch.bus_from, switch.bus_to))].append(switch)
     for t in feeder.transformers:
         of_transformer[t.name] = owner(w.bus for w in t.windings)
-        own[of_transformer[t.name]]["transformers"].append(t)
+        transformers[of_transformer[t.name]].append(t)
     devices: dict[str, list[Element]] = {name: [] for name in order}
     for d in case.devices:
         if isinstance(d, Device):
@@ -265,9 +267,7 @@ def _assemble(
         for b in tails[name]:
             p, q = below[b.name]
             edge.append(
-                BorderTail(
-                    name=b.name, bus=b.bus, terminals=(*b.conductors, 0), p_kw=float(p), q_kvar=float(q)
-                )
+                BorderTail(name=b.name, bus=b.bus, terminals=(*b.conductors, 0), p_kw=float(p), q_kvar=float(q))
             )
         kept = (*(edge[:1] if name in head else ()), *devices[name], *(edge[1:] if name in head else edge))
         area_case = Case(
@@ -275,9 +275,9 @@ def _assemble(
             feeder=dataclasses.replace(
                 feeder,
                 buses=buses,
-                lines=tuple(own[name]["lines"]),
-                switches=tuple(own[name]["switches"]),
-                transformers=tuple(own[name]["transformers"]),
+                lines=tuple(lines[name]),
+                switches=tuple(switches[name]),
+                transformers=tuple(transformers[name]),
                 shunts=tuple(s for s in feeder.shunts if area_of.get(s.bus, order[0]) == name),
             ),
             devices=tuple(kept),
@@ -305,7 +305,7 @@ def _tariff(case: Case) -> float | str:
 
 
 def _head(border: Border, source: Source, case: Case, price: float | str) -> BorderHead:
-    angle = {c: a for c, a in zip(source.conductors, np.resize(source.angle_deg, len(source.conductors)), strict=True)}
+    angle = dict(zip(source.conductors, np.resize(source.angle_deg, len(source.conductors)), strict=True))
     return BorderHead(
         name=border.name,
         bus=border.bus,
@@ -318,7 +318,9 @@ def _head(border: Border, source: Source, case: Case, price: float | str) -> Bor
     )
 
 
-def _downstream(case: Case, area_of: Mapping[str, str], borders: Mapping[str, Border]) -> dict[str, tuple[float, float]]:
+def _downstream(
+    case: Case, area_of: Mapping[str, str], borders: Mapping[str, Border]
+) -> dict[str, tuple[float, float]]:
     """Largest load beyond each border, kW and kvar: what its tail draws until the first message."""
     own: dict[str, FloatArray] = {}
     zero = np.zeros((2, case.horizon.n_steps))
@@ -330,7 +332,7 @@ def _downstream(case: Case, area_of: Mapping[str, str], borders: Mapping[str, Bo
     for b in reversed(list(borders.values())):
         total[b.child] = total.get(b.child, zero) + own.get(b.child, zero)
         total[b.parent] = total.get(b.parent, zero) + total[b.child]
-    return {name: tuple(total[b.child].max(axis=1).tolist()) for name, b in borders.items()}  # type: ignore[misc]
+    return {name: (float(total[b.child][0].max()), float(total[b.child][1].max())) for name, b in borders.items()}
 
 
 def _used(devices: Sequence[Element], profiles: Mapping[str, FloatArray]) -> dict[str, FloatArray]:

@@ -44,7 +44,7 @@ def border_rows(group: Sequence[BorderHead] | Sequence[BorderTail]) -> list[str]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BorderHead(Source):
-    """The border towards the source, as the lower area sees it: a stiff voltage, and what the power through it costs."""
+    """The border towards the source, as the lower area sees it: a stiff voltage, and what power through it costs."""
 
     kind: ClassVar[str] = "border_head"
     table: ClassVar[str] = "border_heads"
@@ -78,9 +78,7 @@ class BorderHead(Source):
         v = builder.data("border_head.v_pu_sq", rows, given, unit="pu^2")
         free = np.array([d.coupling == "consensus" for d in group])[owner]
         if np.any(free):
-            own = builder.variable(
-                "border_head", "vmag_sq", rows, unit="pu^2", lower=0.0, start=given, limit=False
-            )
+            own = builder.variable("border_head", "vmag_sq", rows, unit="pu^2", lower=0.0, start=given, limit=False)
             e_sq = own
             held = np.flatnonzero(~free)
             if len(held):

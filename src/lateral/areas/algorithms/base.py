@@ -1,0 +1,175 @@
+"""What every distributed algorithm shares: a frozen state, and ``init / step / terminate`` over it.
+
+One round of any of them: waves of areas are solved with what their neighbours said last; what they say goes to the
+neighbours, if it arrives; after the last wave the algorithm makes, from what was said, what will be used in the next
+round. The driver (`lateral.areas.driver`) loops, an executor solves, a transport carries: an algorithm is pure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from lateral.areas.agent import HEAD_IN, TAIL_IN, Answer
+from lateral.areas.message import Message, Values
+from lateral.areas.plan import Plan, Wave
+from lateral.network.schema import FloatArray
+
+#: Values by border.
+Borders = Mapping[str, Values]
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """All that an algorithm remembers between steps; a run can be saved, and resumed, with nothing else.
+
+    Values are keyed by border, then by quantity; a quantity has one sender and one receiver.
+
+    Attributes:
+        round: rounds finished.
+        wave: waves finished in the present round.
+        held: what each receiver uses next.
+        start: ``held`` at the beginning of the present round.
+        said: what each sender said last, arrived or not.
+        before: ``said`` at the beginning of the present round.
+        history: what receivers had at the end of earlier rounds, the newest last.
+        points: Anderson's points, each (used, what came of it), scaled, the newest last.
+        local: what single areas remember, by ``area/border/quantity``.
+        heard: round of the last message to arrive, by ``receiver/border``.
+        residual: largest scaled difference between what was used and what came of it; inf before the first round.
+        residuals: the same by border.
+        price_scale: what prices are divided by in residuals.
+        numbers: other numbers an algorithm remembers (penalties, ...).
+    """
+
+    round: int
+    wave: int
+    held: Borders
+    start: Borders
+    said: Borders
+    before: Borders
+    history: tuple[Borders, ...] = ()
+    points: tuple[tuple[FloatArray, FloatArray], ...] = ()
+    local: Mapping[str, FloatArray] = field(default_factory=dict)
+    heard: Mapping[str, int] = field(default_factory=dict)
+    residual: float = float("inf")
+    residuals: Mapping[str, float] = field(default_factory=dict)
+    price_scale: float = 0.0
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+class Algorithm(ABC):
+    """Base of every algorithm. Leaves are frozen dataclasses: their fields are their options."""
+
+    #: the name that users give
+    name: ClassVar[str]
+    #: one sentence for tables
+    title: ClassVar[str]
+    #: how the border devices are coupled, see `lateral.devices.border`
+    coupling: ClassVar[str]
+
+    @abstractmethod
+    def waves(self, plan: Plan) -> tuple[Wave, ...]:
+        """Who is solved when, in one round."""
+
+    def init(self, plan: Plan) -> State:
+        """The state before the first round."""
+        first = self.first(plan)
+        return State(0, 0, first, first, first, first)
+
+    @abstractmethod
+    def first(self, plan: Plan) -> Borders:
+        """What receivers use in the first round."""
+
+    def inputs(self, plan: Plan, state: State, area: str) -> dict[str, Values]:
+        """What an area is told before a solve, by border: what it holds."""
+        out: dict[str, Values] = {}
+        if area in plan.head:
+            border = plan.head[area].name
+            out[border] = {x: state.held[border][x] for x in HEAD_IN[self.coupling]}
+        for b in plan.tails[area]:
+            out[b.name] = {x: state.held[b.name][x] for x in TAIL_IN[self.coupling]}
+        return out
+
+    def step(
+        self, plan: Plan, state: State, wave: Wave, answers: Mapping[str, Answer], delivered: Sequence[Message]
+    ) -> State:
+        """The state after a wave: what was said, what arrived; after the last wave, what is used in the next round."""
+        said = {border: dict(values) for border, values in state.said.items()}
+        for answer in answers.values():
+            for border, values in answer.borders.items():
+                if speaks(plan, wave, answer.area, border):
+                    said[border].update(self.labelled(plan, border, answer.area, values))
+        held = {border: dict(values) for border, values in state.held.items()}
+        heard = dict(state.heard)
+        for m in delivered:
+            key = f"{m.receiver}/{m.border}"
+            if m.round >= heard.get(key, 0):  # an older message than the last one is dropped
+                held[m.border].update(self.labelled(plan, m.border, m.sender, m.values))
+                heard[key] = m.round
+        state = dataclasses.replace(state, said=said, held=held, heard=heard, wave=state.wave + 1)
+        if state.wave < len(self.waves(plan)):
+            return state
+        closed = self.close(plan, self.measured(plan, state))
+        return dataclasses.replace(closed, round=state.round + 1, wave=0, start=closed.held, before=closed.said)
+
+    def labelled(self, plan: Plan, border: str, sender: str, values: Values) -> Values:
+        """Values as they are keyed in the state; of two areas that say the same quantity, the key names which."""
+        return values
+
+    def measured(self, plan: Plan, state: State) -> State:
+        """The state with its residuals: what was said against what was used."""
+        scale = state.price_scale or self._price_scale(state)
+        residuals = {
+            name: max(
+                (self.distance(plan, name, said, state.start[name], scale)),
+                0.0,
+            )
+            for name, said in state.said.items()
+        }
+        return dataclasses.replace(
+            state, residuals=residuals, residual=max(residuals.values(), default=0.0), price_scale=scale
+        )
+
+    def distance(self, plan: Plan, border: str, a: Values, b: Values, price_scale: float) -> float:
+        """Largest difference of two sets of values, each quantity in its own scale (`scale_of`)."""
+        sizes = [float(np.abs(a[x] - b[x]).max(initial=0.0)) / scale_of(plan, x, price_scale) for x in a if x in b]
+        return max(sizes, default=0.0)
+
+    def _price_scale(self, state: State) -> float:
+        prices = [np.abs(v[x]).max(initial=0.0) for v in state.said.values() for x in v if x.startswith("price_p")]
+        return float(max(prices, default=0.0)) or 1.0
+
+    @abstractmethod
+    def close(self, plan: Plan, state: State) -> State:
+        """The end of a round: what receivers use in the next one (``held``)."""
+
+    def terminate(self, plan: Plan, state: State, tolerance: float) -> bool:
+        """Whether the areas agree."""
+        return state.round > 0 and state.residual <= tolerance
+
+
+def speaks(plan: Plan, wave: Wave, area: str, border: str) -> bool:
+    """Whether an area speaks at a border in a wave."""
+    up = plan.borders[border].child == area
+    return wave.send == "both" or (wave.send == "up") == up
+
+
+def scale_of(plan: Plan, quantity: str, price_scale: float) -> float:
+    """What counts as 1: 1 pu^2, the power base, the price scale, and for the price of v both together."""
+    match quantity.split(".")[0]:
+        case "p" | "q":
+            return plan.s_kva
+        case "price_p" | "price_q":
+            return price_scale
+        case "price_v":
+            return price_scale * plan.s_kva
+    return 1.0
+
+
+__all__ = ["Algorithm", "Borders", "State", "scale_of", "speaks"]

@@ -1,0 +1,78 @@
+"""Join: the areas' schedules as one Result of the whole feeder.
+
+The program of the whole is built, and every variable and dual is taken from the area that has it, by block and element.
+So the residuals and the duality gap are those of the whole: where areas do not agree at a border, it shows as a
+violation; where prices do not, as a gap, which for a convex model bounds the distance to the optimum without solving
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lateral.model import Model, objective_name
+from lateral.network.schema import FloatArray
+from lateral.program import Block
+from lateral.results.residuals import earned_status, recompute
+from lateral.results.result import Result
+from lateral.solvers import Solution, Status
+from lateral.solvers.base import reduced_cost
+
+
+def joined(
+    whole: Model, parts: Sequence[Mapping[str, Any]], *, iterations: int, seconds: Mapping[str, float]
+) -> Result:
+    """The result of the whole from what the areas collected.
+
+    Args:
+        whole: the built problem of the whole feeder.
+        parts: `AreaAgent.collect` of every area; where two have the same element the later one counts, so give
+            parents before children.
+        iterations: rounds.
+        seconds: wall time by phase.
+    """
+    program = whole.program
+    x = _vector(program.variables, parts, "variables", program.start_point)
+    y = _vector(program.equalities, parts, "equalities", np.zeros(len(program.b)))
+    w = _vector(program.inequalities, parts, "inequalities", np.zeros(len(program.l)))
+    mu = _vector(program.product_blocks, parts, "products", np.zeros(program.products.n_rows))
+    solution = Solution(
+        x, y, w, mu, reduced_cost(program, x, y, w, mu), Status.OPTIMAL, "areas", iterations, 0.0, "joined from areas"
+    )
+    residuals = recompute(program, solution)
+    return Result(
+        case=whole.case,
+        formulation=whole.formulation.name,
+        objective_name=objective_name(whole.objective),
+        status=earned_status(program, solution, residuals),
+        program=program,
+        solution=solution,
+        residuals=residuals,
+        network=whole.network,
+        seconds={**seconds, "total": sum(v for k, v in seconds.items() if k != "total")},
+        choices=whole.choices,
+    )
+
+
+def _vector(blocks: Iterable[Block], parts: Sequence[Mapping[str, Any]], kind: str, missing: FloatArray) -> FloatArray:
+    """One vector of the whole; what no area has keeps its value in ``missing``."""
+    known: dict[tuple[str, str], FloatArray] = {}
+    for part in parts:
+        for name, rows in part[kind].items():
+            for row in rows:
+                values = np.asarray(row["values"], dtype=float)
+                known.update(zip([(name, e) for e in row["elements"]], values, strict=True))
+    out = np.array(missing, dtype=float)
+    for block in blocks:
+        for k, element in enumerate(block.elements):
+            found = known.get((block.name, element))
+            if found is not None and len(found) == block.n_steps:
+                at = block.start + k * block.n_steps
+                out[at : at + block.n_steps] = found
+    return out
+
+
+__all__ = ["joined"]

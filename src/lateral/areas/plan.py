@@ -1,0 +1,127 @@
+"""Plan: all that the coordinator of a run knows of the areas: names, borders, sizes; and no more.
+
+It is made from a `Partition`, or read from a federation file where every area has an owner of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from lateral.areas.partition import Border, Partition
+from lateral.network.schema import FloatArray
+from lateral.objectives import EnergyCost
+from lateral.objectives import get as objective_named
+
+#: Which way a wave's messages go: up towards the source, down away from it, or both.
+Direction = Literal["up", "down", "both"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """Areas that are solved side by side, and which way they speak afterwards."""
+
+    areas: tuple[str, ...]
+    send: Direction
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The tree of areas.
+
+    Attributes:
+        name: name of the case.
+        areas: names, the root first, every parent before its children.
+        borders: the borders by name.
+        n_steps: number of steps.
+        s_kva: power that counts as 1 in residuals, kVA.
+        v_start: squared voltage to start from, pu^2, shape (T,): that of the source.
+        price_start: price of active power to start from, objective per kWh, shape (T,).
+        n_nodes: own nodes of each area.
+    """
+
+    name: str
+    areas: tuple[str, ...]
+    borders: Mapping[str, Border]
+    n_steps: int
+    s_kva: float
+    v_start: FloatArray
+    price_start: FloatArray
+    n_nodes: Mapping[str, int]
+
+    @classmethod
+    def of(cls, partition: Partition, objective: str = "cost") -> Plan:
+        """The plan of a partition."""
+        case = partition.case
+        source = case.sources[0]
+        weight = sum(w for w, part in objective_named(objective).terms if isinstance(part, EnergyCost))
+        return cls(
+            name=case.name,
+            areas=tuple(partition.areas),
+            borders=dict(partition.borders),
+            n_steps=case.horizon.n_steps,
+            s_kva=case.base.total_kva,
+            v_start=case.series(source.v_pu) ** 2,
+            price_start=weight * case.series(source.price_import),
+            n_nodes={name: area.n_nodes for name, area in partition.areas.items()},
+        )
+
+    @cached_property
+    def head(self) -> Mapping[str, Border]:
+        """The border above each area but the root."""
+        return {b.child: b for b in self.borders.values()}
+
+    @cached_property
+    def tails(self) -> Mapping[str, tuple[Border, ...]]:
+        """The borders below each area."""
+        return {a: tuple(b for b in self.borders.values() if b.parent == a) for a in self.areas}
+
+    @cached_property
+    def height(self) -> Mapping[str, int]:
+        """Number of areas on the longest way down from each area."""
+        out: dict[str, int] = {}
+        for area in reversed(self.areas):
+            out[area] = max((out[b.child] + 1 for b in self.tails[area]), default=0)
+        return out
+
+    @cached_property
+    def depth(self) -> Mapping[str, int]:
+        """Number of borders between each area and the root."""
+        out: dict[str, int] = {}
+        for area in self.areas:
+            out[area] = out[self.head[area].parent] + 1 if area in self.head else 0
+        return out
+
+    def shape(self, border: str) -> tuple[int, int]:
+        """Conductors and steps of a border's arrays."""
+        return len(self.borders[border].conductors), self.n_steps
+
+    def all_at_once(self) -> tuple[Wave, ...]:
+        """Jacobi: every area from the same data."""
+        return (Wave(self.areas, "both"),)
+
+    def up_and_down(self) -> tuple[Wave, ...]:
+        """Gauss-Seidel: leaves to the root, then back down to the last areas that have others below.
+
+        An area of height h goes up when all below it have; one of depth d comes down when the one above it has.
+        """
+        root = self.areas[0]
+        waves = []
+        for h in range(self.height[root]):
+            waves.append(Wave(tuple(a for a in self.areas if self.height[a] == h and a != root), "up"))
+        waves.append(Wave((root,), "down"))
+        inner = [a for a in self.areas if self.tails[a] and a != root]
+        for d in range(1, max((self.depth[a] for a in inner), default=0) + 1):
+            waves.append(Wave(tuple(a for a in inner if self.depth[a] == d), "down"))
+        return tuple(w for w in waves if w.areas)
+
+    def ones(self, border: str) -> FloatArray:
+        """An array of ones of a border's shape."""
+        return np.ones(self.shape(border))
+
+
+__all__ = ["Direction", "Plan", "Wave"]

@@ -1,0 +1,139 @@
+"""What a coordinator asks of an area, and what it gets back: the same for every executor.
+
+Requests and replies are plain data (words, numbers, arrays). `handle` is all that runs on the area's side; `pack` and
+`unpack` make bytes of it, JSON, never pickle.
+
+=========== ========================================= ============================================================
+operation   request                                   reply
+=========== ========================================= ============================================================
+solve       ``borders``: values by border             `Answer`: values by border, status, seconds, objective
+power_flow  ``borders``: v_re, v_im; or p, q          the same, of the other side: for formulations made at a point
+collect                                               every variable and dual; only asked where one owner has it all
+=========== ========================================= ============================================================
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from lateral.areas.agent import Answer, AreaAgent, Task
+from lateral.areas.message import MAX_BYTES, Bounds, MessageError, Values, arrays
+from lateral.case import Case
+from lateral.errors import LateralError
+
+#: Operations that an area serves.
+OPERATIONS = ("solve", "power_flow", "collect")
+
+
+@dataclass(frozen=True, eq=False)
+class AreaSpec:
+    """What an area's process starts from.
+
+    Attributes:
+        name: its name.
+        case: its case.
+        task: what it solves.
+    """
+
+    name: str
+    case: Case
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An area that did not answer.
+
+    Attributes:
+        area: its name.
+        reason: a sentence.
+        gone: whether its process is gone, so that only a restart helps; False when it was only late.
+    """
+
+    area: str
+    reason: str
+    gone: bool = True
+
+
+def handle(agent: AreaAgent, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Do what was asked; an area's own error comes back as ``{"error": text}``, never as a traceback."""
+    try:
+        match operation:
+            case "solve":
+                answer = agent.solve(request.get("borders", {}))
+                return asdict(answer)
+            case "power_flow":
+                return {"borders": agent.power_flow(request.get("borders", {}))}  # type: ignore[attr-defined]
+            case "collect":
+                return agent.collect()
+    except LateralError as error:
+        return {"error": f"area {agent.name!r}: {error}"}
+    return {"error": f"area {agent.name!r} does not know the operation {operation!r}"}
+
+
+def answer_of(reply: Mapping[str, Any]) -> Answer:
+    """The answer in a reply to ``solve``; values are checked to be finite numbers of a sound size.
+
+    Raises:
+        MessageError: the reply holds something else.
+    """
+    try:
+        return Answer(
+            area=str(reply["area"]),
+            status=str(reply["status"]),
+            text=str(reply["text"]),
+            borders={str(b): _values(v) for b, v in reply["borders"].items()},
+            objective=float(reply["objective"]),
+            cost=float(reply["cost"]),
+            seconds=float(reply["seconds"]),
+            iterations=int(reply["iterations"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        message = f"not an answer: {error}"
+        raise MessageError(message) from error
+
+
+def _values(raw: Any) -> Values:
+    return arrays(raw, bounds=Bounds())
+
+
+def pack(data: Mapping[str, Any]) -> bytes:
+    """Plain data with arrays as JSON text; numbers keep every bit, NaN and infinity are words of their own."""
+    return json.dumps(data, default=_plain, separators=(",", ":")).encode()
+
+
+def unpack(data: bytes) -> dict[str, Any]:
+    """The plain data of some bytes; arrays stay nested lists.
+
+    Raises:
+        MessageError: no JSON object, or too large.
+    """
+    if len(data) > MAX_BYTES:
+        message = f"{len(data)} bytes; at most {MAX_BYTES} are read"
+        raise MessageError(message)
+    try:
+        out = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        message = "no JSON"
+        raise MessageError(message) from error
+    if not isinstance(out, dict):
+        message = "no JSON object"
+        raise MessageError(message)
+    return out
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    message = f"{type(value).__name__} cannot be sent"
+    raise TypeError(message)
+
+
+__all__ = ["OPERATIONS", "AreaSpec", "Failure", "answer_of", "handle", "pack", "unpack"]

@@ -1,0 +1,159 @@
+"""AreasRun: what a run over areas found, and what it took."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lateral.areas.message import Values
+from lateral.areas.plan import Plan
+from lateral.results.result import Result
+from lateral.solvers import Status
+
+
+@dataclass(frozen=True, eq=False)
+class Round:
+    """One round.
+
+    Attributes:
+        number: from 1.
+        residual: largest scaled difference at any border.
+        residuals: by border.
+        objective: sum of the areas' own objectives.
+        cost: energy cost at the source, $.
+        held: what receivers use next, by border: the trajectories.
+        seconds: time of each area's solves in this round.
+        critical: the critical path: what the round takes when every area has its own machine, s.
+        messages: sent in this round.
+        bytes: of them.
+        failures: areas that did not answer, with the reason.
+    """
+
+    number: int
+    residual: float
+    residuals: Mapping[str, float]
+    objective: float
+    cost: float
+    held: Mapping[str, Values]
+    seconds: Mapping[str, float]
+    critical: float
+    messages: int
+    bytes: int
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AreasRun:
+    """A finished run.
+
+    Attributes:
+        plan: the areas.
+        algorithm: name.
+        executor: name.
+        status: earned status of the whole.
+        status_text: as a sentence.
+        rounds: every round.
+        result: the joined result; None when the areas are not ours, or one never answered.
+        central: the central solve, when it was asked for.
+        degraded: areas that were gone at the end.
+        rejected: messages that were refused, with the reason.
+        seconds: wall time by phase: cut, start, rounds, join, central, replay, total.
+    """
+
+    plan: Plan
+    algorithm: str
+    executor: str
+    status: Status
+    status_text: str
+    rounds: tuple[Round, ...]
+    result: Result | None
+    central: Result | None
+    degraded: tuple[str, ...]
+    rejected: tuple[str, ...]
+    seconds: Mapping[str, float]
+    choices: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """True when the status is optimal."""
+        return self.status is Status.OPTIMAL
+
+    @property
+    def residual(self) -> float:
+        """Residual of the last round."""
+        return self.rounds[-1].residual if self.rounds else float("inf")
+
+    @property
+    def messages(self) -> int:
+        """Messages sent."""
+        return sum(r.messages for r in self.rounds)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of them."""
+        return sum(r.bytes for r in self.rounds)
+
+    @property
+    def seconds_parallel(self) -> float:
+        """What the solves take when every area has its own machine, s: the sum of the critical paths."""
+        return sum(r.critical for r in self.rounds)
+
+    @property
+    def cost_per_round(self) -> list[float]:
+        """Energy cost at the source after each round, $."""
+        return [r.cost for r in self.rounds]
+
+    @property
+    def gap_per_round(self) -> list[float] | None:
+        """(Sum of the areas' objectives - central) / central, after each round; None without a central solve."""
+        if self.central is None:
+            return None
+        best = self.central.objective
+        return [(r.objective - best) / max(abs(best), 1e-12) for r in self.rounds]
+
+    @property
+    def gap_to_central(self) -> float | None:
+        """The gap of the joined schedule (of the last round where there is none)."""
+        if self.central is None:
+            return None
+        best = self.central.objective
+        value = self.rounds[-1].objective if self.result is None else self.result.objective
+        return (value - best) / max(abs(best), 1e-12)
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers of a run as plain data (``lateral areas run --json``): those of ``solve``, and its own."""
+        own = {
+            "status": self.status.word,
+            "status_text": self.status_text,
+            "algorithm": self.algorithm,
+            "executor": self.executor,
+            "rounds": len(self.rounds),
+            "residual": self.residual,
+            "residual_per_round": [r.residual for r in self.rounds],
+            "residual_per_border": dict(self.rounds[-1].residuals) if self.rounds else {},
+            "cost_per_round": self.cost_per_round,
+            "objective_per_round": [r.objective for r in self.rounds],
+            "gap_to_central": self.gap_to_central,
+            "gap_per_round": self.gap_per_round,
+            "areas": {
+                name: {
+                    "n_nodes": self.plan.n_nodes.get(name),
+                    "above": self.plan.head[name].parent if name in self.plan.head else None,
+                    "seconds": round(sum(r.seconds.get(name, 0.0) for r in self.rounds), 6),
+                }
+                for name in self.plan.areas
+            },
+            "messages": self.messages,
+            "bytes": self.bytes,
+            "messages_rejected": len(self.rejected),
+            "seconds_parallel": round(self.seconds_parallel, 6),
+            "degraded": list(self.degraded),
+            "seconds": {k: round(float(v), 6) for k, v in self.seconds.items()},
+            "choices": list(self.choices),
+        }
+        base = {} if self.result is None else self.result.summary()
+        return {**base, **own}
+
+
+__all__ = ["AreasRun", "Round"]
