@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from lateral.case import Case
 from lateral.checks import CODES, check, require
-from lateral.devices import PV, Battery, Capacitor, Load, Regulator, Source
+from lateral.devices import PV, Battery, BorderHead, BorderTail, Capacitor, Load, Regulator, Source
 from lateral.devices.base import ShuntDevice
 from lateral.errors import CaseError, Fault
 from lateral.io import builtin
@@ -443,6 +443,24 @@ BAD: dict[str, tuple[Callable[[Case], Case], str, str, str]] = {
         "DEV-011",
         "source.grid",
         "0.2",
+    ),
+    "a head with an impedance": (
+        add(BorderHead(name="e", bus="low", v_pu=1.0, r_ohm=[[0.1]])),
+        "DEV-012",
+        "border_head.e",
+        "r_ohm",
+    ),
+    "a tail in delta": (
+        add(BorderTail(name="e", bus="end", terminals=(1, 2, 3), connection="delta", p_kw=1.0)),
+        "DEV-012",
+        "border_tail.e",
+        "delta",
+    ),
+    "a tail of constant impedance": (
+        add(BorderTail(name="e", bus="end", terminals=(1, 2, 3, 0), p_kw=1.0, model="constant_impedance")),
+        "DEV-012",
+        "border_tail.e",
+        "constant_impedance",
     ),
     # profiles
     "unknown profile": (put("load.mill", profile="dy"), "PRO-001", "load.mill", "'day'"),

@@ -15,7 +15,7 @@ from lateral.checks.view import (
     rated_range,
     show,
 )
-from lateral.devices import PV, Battery, Regulator, ShuntDevice, Source
+from lateral.devices import PV, Battery, BorderHead, BorderTail, Regulator, ShuntDevice, Source
 from lateral.errors import Fault, did_you_mean
 from lateral.network.feeder import Bus, Transformer
 
@@ -186,6 +186,32 @@ def _rated_voltages(view: View) -> Iterator[Fault]:
             yield fault("DEV-009", d.label, found, f"{low:.4g} to {high:.4g} kV (within a factor of 2)", action)
 
 
+def _borders(view: View) -> Iterator[Fault]:
+    """A border is a voltage, or a constant power from each conductor to ground; the rest of its class means nothing."""
+    for h in view.sound(BorderHead):
+        idle = [
+            name
+            for name, given in (
+                ("r_ohm", np.any(h.r_ohm)),
+                ("x_ohm", np.any(h.x_ohm)),
+                ("price_export", h.price_export is not None),
+                ("p_import_max_kw", h.p_import_max_kw != np.inf),
+                ("p_export_max_kw", h.p_export_max_kw != np.inf),
+            )
+            if given
+        ]
+        for name in idle:
+            found = f"{name} = {show(getattr(h, name))}"
+            yield fault("DEV-012", h.label, found, "none: a border is a voltage without impedance", "Leave it out.")
+    for t in view.sound(BorderTail):
+        if t.connection != "wye" or t.terminals[-1:] != (0,):
+            found = f"terminals = {show(t.terminals)}, {t.connection}"
+            yield fault("DEV-012", t.label, found, "conductors, then 0, in wye", "List what crosses, then ground.")
+        if t.model != "constant_power":
+            found = f"model = {t.model!r}"
+            yield fault("DEV-012", t.label, found, "'constant_power': what the lower area asks for", "Leave it out.")
+
+
 RULES: tuple[Rule, ...] = (
     _terminals,
     _box_limits,
@@ -194,6 +220,7 @@ RULES: tuple[Rule, ...] = (
     _sources,
     _grid_limits,
     _arbitrage,
+    _borders,
     _power_factor,
     _rated_voltages,
 )

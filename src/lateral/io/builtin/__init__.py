@@ -50,6 +50,8 @@ def _entries() -> dict[str, _Entry]:
         add(f"ieee123-t{n_steps}", text, 128, n_steps, partial(published.ieee123, n_steps))
     add("ads10", "small balanced feeder, one phase, 2 PV, 2 batteries, one day", 10, 24, published.ads10)
     add("case33bw", "Baran and Wu 33-bus feeder at rated load, 5 open ties", 33, 1, published.case33bw)
+    text = "Baran and Wu 33-bus feeder, 7 PV of 0.3 MW, four areas in a row; minimise loss"
+    add("case33bw-areas", text, 33, 1, published.case33bw_areas)
     add("ieee13", "IEEE 13, three-phase, 2 PV buses, 3 battery buses, one day by hours", 16, 24, three_phase.ieee13)
     add("ieee13-rated", "IEEE 13, three-phase, rated load, one step", 16, 1, partial(three_phase.rated, "ieee13"))
     text = "IEEE 123, three-phase, PV on 20 % and batteries on 30 % of the load buses, one day by quarters"

