@@ -107,14 +107,18 @@ def pack(data: Mapping[str, Any]) -> bytes:
     return json.dumps(data, default=_plain, separators=(",", ":")).encode()
 
 
-def unpack(data: bytes) -> dict[str, Any]:
+def unpack(data: bytes, *, limit: int = MAX_BYTES) -> dict[str, Any]:
     """The plain data of some bytes; arrays stay nested lists.
+
+    Args:
+        data: the bytes.
+        limit: how many are read at most.
 
     Raises:
         MessageError: no JSON object, or too large.
     """
-    if len(data) > MAX_BYTES:
-        message = f"{len(data)} bytes; at most {MAX_BYTES} are read"
+    if len(data) > limit:
+        message = f"{len(data)} bytes; at most {limit} are read"
         raise MessageError(message)
     try:
         out = json.loads(data)
