@@ -20,6 +20,8 @@ from lateral.areas.message import Message, Values
 from lateral.areas.plan import Plan, Wave
 from lateral.network.schema import FloatArray
 
+#: A place for values, where only the names of quantities matter.
+NOTHING = np.zeros((0, 0))
 #: Values by border.
 Borders = Mapping[str, Values]
 
@@ -45,6 +47,9 @@ class State:
         residuals: the same by border.
         price_scale: what prices are divided by in residuals.
         numbers: other numbers an algorithm remembers (penalties, ...).
+        used: what each receiver held when it was solved last.
+        missed: messages of the present round that did not arrive in their wave, or were never said.
+        missed_before: the same of the round before.
     """
 
     round: int
@@ -61,6 +66,9 @@ class State:
     residuals: Mapping[str, float] = field(default_factory=dict)
     price_scale: float = 0.0
     numbers: Mapping[str, float] = field(default_factory=dict)
+    used: Borders = field(default_factory=dict)
+    missed: int = 0
+    missed_before: int = 0
 
 
 class Algorithm(ABC):
@@ -105,31 +113,56 @@ class Algorithm(ABC):
             for border, values in answer.borders.items():
                 if speaks(plan, wave, answer.area, border):
                     said[border].update(self.labelled(plan, border, answer.area, values))
+        used = {border: dict(state.used.get(border, {})) for border in state.held}
+        for area in answers:
+            for border, other in neighbours(plan, area):
+                received = self.labelled(plan, border, other, dict.fromkeys(self.says(plan, border, other), NOTHING))
+                used[border].update({x: state.held[border][x] for x in received})
         held = {border: dict(values) for border, values in state.held.items()}
         heard = dict(state.heard)
         for m in delivered:
             key = f"{m.receiver}/{m.border}"
-            if m.round >= heard.get(key, 0):  # an older message than the last one is dropped
+            if m.round > heard.get(key, 0):  # a direction speaks once a round: what is not newer is old, or a repetition
                 held[m.border].update(self.labelled(plan, m.border, m.sender, m.values))
                 heard[key] = m.round
-        state = dataclasses.replace(state, said=said, held=held, heard=heard, wave=state.wave + 1)
+        in_time = {(m.sender, m.border) for m in delivered if (m.round, m.wave) == (state.round + 1, state.wave)}
+        due = {(a, b) for a in wave.areas for b, _ in neighbours(plan, a) if speaks(plan, wave, a, b)}
+        missed = state.missed + len(due - in_time)
+        state = dataclasses.replace(
+            state, said=said, held=held, heard=heard, used=used, missed=missed, wave=state.wave + 1
+        )
         if state.wave < len(self.waves(plan)):
             return state
         closed = self.close(plan, self.measured(plan, state))
-        return dataclasses.replace(closed, round=state.round + 1, wave=0, start=closed.held, before=closed.said)
+        return dataclasses.replace(
+            closed,
+            round=state.round + 1,
+            wave=0,
+            start=closed.held,
+            before=closed.said,
+            missed=0,
+            missed_before=missed,
+        )
+
+    def says(self, plan: Plan, border: str, area: str) -> tuple[str, ...]:
+        """The quantities that an area says at a border, before they are labelled."""
+        if self.coupling == "consensus":
+            return ("v", "p", "q")
+        return (TAIL_IN if plan.borders[border].child == area else HEAD_IN)[self.coupling]
 
     def labelled(self, plan: Plan, border: str, sender: str, values: Values) -> Values:
         """Values as they are keyed in the state; of two areas that say the same quantity, the key names which."""
         return values
 
     def measured(self, plan: Plan, state: State) -> State:
-        """The state with its residuals: what was said against what was used."""
+        """The state with its residuals: what was said against what was used, all through the round.
+
+        Used at the beginning of it (``start``) and in the last solve (``used``): where messages are late or lost these
+        may differ from each other, and an agreement on what is stale is none.
+        """
         scale = state.price_scale or self._price_scale(state)
         residuals = {
-            name: max(
-                (self.distance(plan, name, said, state.start[name], scale)),
-                0.0,
-            )
+            name: max(self.distance(plan, name, said, used.get(name, {}), scale) for used in (state.start, state.used))
             for name, said in state.said.items()
         }
         return dataclasses.replace(
@@ -160,6 +193,12 @@ def speaks(plan: Plan, wave: Wave, area: str, border: str) -> bool:
     return wave.send == "both" or (wave.send == "up") == up
 
 
+def neighbours(plan: Plan, area: str) -> list[tuple[str, str]]:
+    """The borders of an area, each with the area beyond it."""
+    above = [(plan.head[area].name, plan.head[area].parent)] if area in plan.head else []
+    return [*above, *((b.name, b.child) for b in plan.tails[area])]
+
+
 def scale_of(plan: Plan, quantity: str, price_scale: float) -> float:
     """What counts as 1: 1 pu^2, the power base, the price scale, and for the price of v both together."""
     match quantity.split(".")[0]:
@@ -172,4 +211,4 @@ def scale_of(plan: Plan, quantity: str, price_scale: float) -> float:
     return 1.0
 
 
-__all__ = ["Algorithm", "Borders", "State", "scale_of", "speaks"]
+__all__ = ["Algorithm", "Borders", "State", "neighbours", "scale_of", "speaks"]

@@ -57,12 +57,19 @@ class Enapp(Algorithm):
         return out
 
     def measured(self, plan: Plan, state: State) -> State:
-        """Residuals as published: the change of what is said, |dS| (complex) and |dv|."""
+        """Residuals as published: the change of what is said, |dS| (complex) and |dv|.
+
+        Where messages were missed, standing still is no agreement: then also what was said against what was used.
+        """
+        stale = state.missed + state.missed_before > 0
         residuals = {}
         for name, now in state.said.items():
             old = state.before[name]
             ds = np.hypot(now["p"] - old["p"], now["q"] - old["q"]) / plan.s_kva
             residuals[name] = max(float(ds.max()), float(np.abs(now["v"] - old["v"]).max()))
+            if stale:
+                apart = self.distance(plan, name, now, state.used.get(name, {}), 1.0)
+                residuals[name] = max(residuals[name], apart, self.distance(plan, name, now, state.held[name], 1.0))
         return dataclasses.replace(state, residuals=residuals, residual=max(residuals.values(), default=0.0))
 
     def close(self, plan: Plan, state: State) -> State:
