@@ -3,11 +3,15 @@
 A message carries a format number, the run, sender and receiver, the border, round and wave, and arrays of shape
 (conductors, steps): squared voltage in pu^2, power in kW and kvar, prices in the objective's unit per kWh, kvarh or
 pu^2. Nothing else of an area leaves it.
+
+A message ends with a checksum over all bytes before it, so that a digit that flipped on the way is found. The checksum
+is against accidents only: who may speak is a matter of the connection (keys, TLS).
 """
 
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +25,9 @@ from lateral.network.schema import FloatArray
 FORMAT = 1
 #: Values at one border by quantity, each of shape (conductors, T).
 Values = Mapping[str, FloatArray]
+#: How a checksum is written: the last entry of an object.
+_SEAL = b',"crc":"%08x"}'
+_SEAL_BYTES = len(_SEAL % 0)
 #: Largest message that is read, bytes.
 MAX_BYTES = 64 * 2**20
 
@@ -91,21 +98,36 @@ class Bounds:
 
 
 def encode(message: Message) -> bytes:
-    """A message as JSON text. Numbers keep every bit."""
-    return json.dumps(
-        {
-            "format": FORMAT,
-            "run": message.run,
-            "from": message.sender,
-            "to": message.receiver,
-            "border": message.border,
-            "round": message.round,
-            "wave": message.wave,
-            "values": plain(message.values),
-        },
-        separators=(",", ":"),
-        allow_nan=False,
-    ).encode()
+    """A message as JSON text with a checksum. Numbers keep every bit."""
+    body = {
+        "format": FORMAT,
+        "run": message.run,
+        "from": message.sender,
+        "to": message.receiver,
+        "border": message.border,
+        "round": message.round,
+        "wave": message.wave,
+        "values": plain(message.values),
+    }
+    return seal(json.dumps(body, separators=(",", ":"), allow_nan=False).encode())
+
+
+def seal(text: bytes) -> bytes:
+    """The text of a JSON object (not an empty one) with the CRC-32 of it as last entry, ``"crc"``."""
+    return text[:-1] + _SEAL % zlib.crc32(text)
+
+
+def unseal(data: bytes) -> bytes:
+    """The text that `seal` was given.
+
+    Raises:
+        MessageError: there is no checksum, or it does not fit.
+    """
+    text = data[:-_SEAL_BYTES] + b"}"
+    if len(data) <= _SEAL_BYTES or data != seal(text):
+        message = "damaged: the checksum is missing or does not fit"
+        raise MessageError(message)
+    return text
 
 
 def decode(data: bytes, *, shape: tuple[int, int] | None = None, bounds: Bounds | None = None) -> Message:
@@ -117,13 +139,13 @@ def decode(data: bytes, *, shape: tuple[int, int] | None = None, bounds: Bounds 
         bounds: what values may be; absent: finite.
 
     Raises:
-        MessageError: no message of this format, a shape that does not fit, or a value out of bounds.
+        MessageError: damaged, no message of this format, a shape that does not fit, or a value out of bounds.
     """
     if len(data) > MAX_BYTES:
         message = f"a message of {len(data)} bytes; at most {MAX_BYTES} are read"
         raise MessageError(message)
     try:
-        raw = json.loads(data)
+        raw = json.loads(unseal(data))
     except (ValueError, RecursionError) as error:
         message = "not a message: no JSON"
         raise MessageError(message) from error
@@ -170,7 +192,7 @@ def arrays(raw: Any, *, shape: tuple[int, int] | None = None, bounds: Bounds | N
     for name, rows in raw.items():
         try:
             array = np.array(rows, dtype=float)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
             message = f"{name!r} holds what is no number"
             raise MessageError(message) from error
         if array.ndim != 2 or (shape is not None and array.shape != shape):
@@ -187,4 +209,16 @@ def arrays(raw: Any, *, shape: tuple[int, int] | None = None, bounds: Bounds | N
     return out
 
 
-__all__ = ["FORMAT", "Bounds", "Message", "MessageError", "Values", "arrays", "decode", "encode", "plain"]
+__all__ = [
+    "FORMAT",
+    "Bounds",
+    "Message",
+    "MessageError",
+    "Values",
+    "arrays",
+    "decode",
+    "encode",
+    "plain",
+    "seal",
+    "unseal",
+]

@@ -93,7 +93,7 @@ def answer_of(reply: Mapping[str, Any]) -> Answer:
             seconds=float(reply["seconds"]),
             iterations=int(reply["iterations"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         message = f"not an answer: {error}"
         raise MessageError(message) from error
 

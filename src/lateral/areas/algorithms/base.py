@@ -122,7 +122,8 @@ class Algorithm(ABC):
         heard = dict(state.heard)
         for m in delivered:
             key = f"{m.receiver}/{m.border}"
-            if m.round > heard.get(key, 0):  # a direction speaks once a round: what is not newer is old, or a repetition
+            # each direction speaks once a round: what is not newer is old, or a repetition
+            if m.round > heard.get(key, 0):
                 held[m.border].update(self.labelled(plan, m.border, m.sender, m.values))
                 heard[key] = m.round
         in_time = {(m.sender, m.border) for m in delivered if (m.round, m.wave) == (state.round + 1, state.wave)}
