@@ -8,6 +8,7 @@ the power there.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,12 +17,18 @@ import numpy as np
 
 from lateral.baseline import load_power
 from lateral.case import Case
-from lateral.devices import BorderHead, BorderTail, Load, Regulator, Source
+from lateral.devices import BorderHead, BorderTail, Load, Regulator
 from lateral.devices.base import Device
-from lateral.errors import CaseError, Fault, OptionError, did_you_mean
-from lateral.network.feeder import Feeder, Line, Switch, Transformer
+from lateral.errors import CaseError, Fault, LateralError, OptionError, did_you_mean
+from lateral.network.feeder import Bus, Feeder, Line, Shunt, Switch, Transformer
 from lateral.network.schema import Element, FloatArray, fields_of
 from lateral.network.topology import Group, Tree, loops, spanning_tree
+from lateral.operating import operating_point
+
+#: Conductors up to this one are phases, or legs; above are neutrals.
+MAX_PHASE = 3
+#: Names of areas are names of folders.
+NAME = re.compile(r"[^\W_](?:[\w .()-]{0,62}[\w)])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,35 +117,44 @@ def cut(case: Case, branches: Iterable[str], *, names: Mapping[str, str] | None 
         root: name of the area of the source.
 
     Raises:
-        OptionError: a branch that does not exist, is open, or is named twice; a name that is taken.
-        CaseError: the feeder has a loop, or more than one source.
+        CaseError: the feeder has a loop, or more than one source; a branch that does not exist, is open, is named
+            twice or cannot be a border; a name that is taken or cannot be one. All of them at once.
     """
-    _require_tree(case)
-    roots = list(dict.fromkeys(s.bus for s in case.sources))
-    tree = spanning_tree(case.feeder, roots)
-    at: dict[str, str] = {}  # bus beyond each cut
+    faults = _tree_faults(case)
+    if faults:
+        raise CaseError(faults)
+    tree = spanning_tree(case.feeder, [s.bus for s in case.sources])
     below = {label: (bus, group) for bus, group in tree.via.items() for label in group.branches}
+    elements = branches_of(case.feeder)
     given = dict(names or {})
-    taken = {root}
+    faults = [*_name_faults([root])]
+    at: dict[str, str] = {}  # area beyond each bus where it is cut
+    owner: dict[str, str] = {root: "the source"}
     cuts: dict[str, tuple[str, Group]] = {}
     for k, label in enumerate(branches):
         if label not in below:
-            message = f"there is no closed branch {label!r} to cut. {did_you_mean(label, list(below))}"
-            raise OptionError(message)
+            faults.append(_no_branch(label, elements, list(below)))
+            continue
         bus, group = below[label]
-        if len(group.buses) > 2:
-            message = f"{label} joins more than two buses and cannot be a border; cut a branch beside it"
-            raise OptionError(message)
+        problem = border_problem(case.feeder, elements, group, bus)
         name = given.get(label, str(k + 2))
+        if problem:
+            action = "Cut a branch beside it."
+            faults.append(Fault("ARE-006 no border", label, problem, "what can be a border", action))
         if bus in at:
-            message = f"{label} is cut twice"
-            raise OptionError(message)
-        if name in taken:
-            message = f"two areas are called {name!r}"
-            raise OptionError(message)
-        taken.add(name)
+            action = "Name each cut once; units side by side are one cut."
+            faults.append(Fault("ARE-004 cut twice", label, f"a cut before bus {bus!r}, made already", "once", action))
+            continue
+        if name in owner:
+            found = f"the area {name!r}, which is that of {owner[name]} too"
+            faults.append(Fault("ARE-005 area name", label, found, "a name of its own", "Rename one of the two."))
+        faults += _name_faults([name])
+        owner.setdefault(name, label)
         at[bus] = name
         cuts[name] = (bus, group)
+    faults += [_no_branch(label, elements, list(below)) for label in given if label not in elements]
+    if faults:
+        raise CaseError(dict.fromkeys(faults))
     area_of: dict[str, str] = {}
     order = [root]
     for bus in tree.order:
@@ -156,35 +172,103 @@ def cut_by_buses(case: Case, area_of: Mapping[str, str] | None = None) -> Partit
         area_of: area of every bus; absent: ``case.areas``.
 
     Raises:
-        OptionError: a bus without an area, or an area that is not connected.
-        CaseError: the feeder has a loop, or more than one source.
+        OptionError: nothing says where to cut.
+        CaseError: a bus without an area, an area for a bus that does not exist, an area in two pieces, and what `cut`
+            finds. All of them at once.
     """
     mapping = dict(case.areas if area_of is None else area_of)
     if not mapping:
         message = "the case names no areas; say where to cut, or into how many areas"
         raise OptionError(message)
-    _require_tree(case)
+    faults = _tree_faults(case)
+    if faults:
+        raise CaseError(faults)
     tree = spanning_tree(case.feeder, [s.bus for s in case.sources])
+    known = case.feeder.bus
+    for bus in mapping.keys() - known.keys():
+        action = did_you_mean(bus, list(known))
+        faults.append(Fault("ARE-007 bus", f"bus.{bus}", "an area for a bus that does not exist", "a bus", action))
     missing = [bus for bus in tree.order if bus not in mapping]
     if missing:
-        message = f"{len(missing)} buses have no area, {missing[0]!r} for one"
-        raise OptionError(message)
+        found = f"no area, as {len(missing) - 1} others" if len(missing) > 1 else "no area"
+        faults.append(Fault("ARE-007 bus", f"bus.{missing[0]}", found, "an area for every bus", "Name its area."))
     seen: dict[str, str] = {}
     labels: dict[str, str] = {}
     for bus in tree.order:
-        area = mapping[bus]
-        if bus in tree.parent and mapping[tree.parent[bus]] == area:
+        area = mapping.get(bus)
+        if area is None or (bus in tree.parent and mapping.get(tree.parent[bus]) == area):
             continue
         if area in seen:
-            message = f"area {area!r} is in two pieces: it is entered at bus {seen[area]!r} and at bus {bus!r}"
-            raise OptionError(message)
+            if not missing:
+                found = f"pieces: it is entered at bus {seen[area]!r} and at bus {bus!r}"
+                action = "Give one of the pieces a name of its own."
+                faults.append(Fault("ARE-008 pieces", f"area.{area}", found, "one piece", action))
+            continue
         seen[area] = bus
         if bus in tree.parent:
             labels[tree.via[bus].branches[0]] = area
+    if faults:
+        raise CaseError(faults)
     return cut(case, labels, names=labels, root=mapping[tree.order[0]])
 
 
-def _require_tree(case: Case) -> None:
+def branches_of(feeder: Feeder) -> dict[str, Line | Switch | Transformer]:
+    """Every line, switch and transformer by label."""
+    return {e.label: e for e in (*feeder.lines, *feeder.switches, *feeder.transformers)}
+
+
+def border_problem(feeder: Feeder, elements: Mapping[str, Line | Switch | Transformer], group: Group, bus: str) -> str:
+    """Why a group of branches cannot be cut before a bus; empty when it can.
+
+    What crosses a border is a voltage to ground and a power for each conductor. So a neutral cannot cross (its voltage
+    is next to nothing, and divides nothing), nor what comes from a delta winding: its voltages to ground are decided on
+    the far side, by what is connected there.
+    """
+    if len(group.buses) > 2:
+        return f"a transformer between {len(group.buses)} buses"
+    if len(feeder.bus[bus].conductors) == 1:
+        return ""
+    for label in group.branches:
+        element = elements[label]
+        neutral = [c for c in _conductors(element, bus) if c > MAX_PHASE]
+        if neutral:
+            return f"conductor {neutral[0]} crosses, a neutral of its own"
+        if isinstance(element, Transformer):
+            far = [w for w in element.windings if w.bus == bus]
+            if any(w.connection == "delta" for w in far):
+                return "a delta winding on its far side"
+            if any(w.terminals[-1] != 0 for w in far):
+                return "a winding on its far side that is not grounded solidly"
+    return ""
+
+
+def _no_branch(label: str, elements: Mapping[str, Element], below: Sequence[str]) -> Fault:
+    """The fault of a label that cannot be cut because it carries nothing."""
+    element = elements.get(label)
+    if isinstance(element, Switch) and not element.closed:
+        return Fault("ARE-003 branch", label, "an open switch", "a closed branch", "Nothing crosses it; leave it out.")
+    if element is not None:
+        action = "Nothing crosses it; leave it out."
+        return Fault("ARE-003 branch", label, "a branch that no source reaches", "a branch that is fed", action)
+    action = did_you_mean(label, below)
+    return Fault("ARE-003 branch", label, "no such branch", "the label of a branch, as line.l1", action)
+
+
+def _name_faults(names: Iterable[str]) -> list[Fault]:
+    return [
+        Fault(
+            "ARE-005 area name",
+            f"area.{name}",
+            f"the name {name!r}",
+            "up to 64 letters, digits, blanks and . _ - ( ), a letter or digit first, no blank or dot last",
+            "Rename the area: it names a folder and messages.",
+        )
+        for name in names
+        if not NAME.fullmatch(name)
+    ]
+
+
+def _tree_faults(case: Case) -> list[Fault]:
     faults = [
         Fault(
             "ARE-001 loop",
@@ -197,22 +281,25 @@ def _require_tree(case: Case) -> None:
     ]
     buses = {s.bus for s in case.sources}
     if len(buses) != 1:
-        found = f"sources at {len(buses)} buses"
+        found = f"sources at {len(buses)} buses" if buses else "no source"
         faults.append(Fault("ARE-002 source", f"case.{case.name}", found, "one", "Keep one source, or one case each."))
-    if faults:
-        raise CaseError(faults)
+    elif not buses <= case.feeder.bus.keys():
+        (bus,) = buses
+        action = did_you_mean(bus, list(case.feeder.bus))
+        faults.append(Fault("ARE-002 source", f"case.{case.name}", f"a source at {bus!r}", "a bus", action))
+    return faults
 
 
 def _assemble(
     case: Case, tree: Tree, area_of: Mapping[str, str], cuts: Mapping[str, tuple[str, Group]], order: Sequence[str]
 ) -> Partition:
     feeder = case.feeder
-    elements = {e.label: e for e in (*feeder.lines, *feeder.switches, *feeder.transformers)}
+    elements = branches_of(feeder)
     borders: dict[str, Border] = {}
     for child, (bus, group) in cuts.items():
         conductors = sorted({c for label in group.branches for c in _conductors(elements[label], bus)})
         name = group.branches[0].split(".", 1)[1]
-        if name in borders:
+        while name in borders:
             name = f"{name}-{child}"
         parent = area_of[tree.parent[bus]]
         borders[name] = Border(name, parent, child, group.branches, bus, tuple(conductors))
@@ -250,43 +337,49 @@ def _assemble(
         else:
             devices[order[0]].append(d)
     below = _downstream(case, area_of, borders)
-    price = _tariff(case)
-    source = case.sources[0]
+    heads = _heads(case, borders.values())
+    position = {b.name: k for k, b in enumerate(feeder.buses)}
+    buses: dict[str, list[Bus]] = {name: [] for name in order}
+    for bus_ in feeder.buses:
+        buses[area_of.get(bus_.name, order[0])].append(bus_)
+    shunts: dict[str, list[Shunt]] = {name: [] for name in order}
+    for shunt in feeder.shunts:
+        shunts[area_of.get(shunt.bus, order[0])].append(shunt)
     areas: dict[str, Area] = {}
     for name in order:
-        mine = [b for b in feeder.buses if area_of.get(b.name, order[0]) == name]
-        far = {b.bus for b in tails[name]}
-        buses = tuple(b for b in feeder.buses if b.name in far or area_of.get(b.name, order[0]) == name)
-        edge: list[Element] = []
+        # of a bus beyond a tail only what crosses is known here
+        far = [dataclasses.replace(feeder.bus[b.bus], conductors=b.conductors) for b in tails[name]]
         profiles = dict(case.profiles)
+        edge: list[Element] = []
         if name in head:
-            b = head[name]
-            if isinstance(price, str):
-                profiles.setdefault(price, case.profiles[price])
-            edge.append(_head(b, source, case, price))
+            edge.append(heads[head[name].name])
+            profiles.update(_own_voltage(case, head[name]))
         for b in tails[name]:
             p, q = below[b.name]
-            edge.append(
+            devices[name].append(
                 BorderTail(name=b.name, bus=b.bus, terminals=(*b.conductors, 0), p_kw=float(p), q_kvar=float(q))
             )
-        kept = (*(edge[:1] if name in head else ()), *devices[name], *(edge[1:] if name in head else edge))
+        kept = (*edge, *devices[name])
+        wires = dataclasses.replace(
+            feeder,
+            buses=tuple(sorted((*buses[name], *far), key=lambda b: position[b.name])),
+            lines=tuple(lines[name]),
+            switches=tuple(switches[name]),
+            transformers=tuple(transformers[name]),
+            shunts=tuple(shunts[name]),
+        )
+        own = [e.label for e in (*wires.elements, *kept)]
         area_case = Case(
             name=f"{case.name}.{name}",
-            feeder=dataclasses.replace(
-                feeder,
-                buses=buses,
-                lines=tuple(lines[name]),
-                switches=tuple(switches[name]),
-                transformers=tuple(transformers[name]),
-                shunts=tuple(s for s in feeder.shunts if area_of.get(s.bus, order[0]) == name),
-            ),
-            devices=tuple(kept),
+            feeder=wires,
+            devices=kept,
             horizon=case.horizon,
             profiles=_used(kept, profiles),
             base=case.base,
             alpha_usd_per_kwh=case.alpha_usd_per_kwh,
+            where={label: case.where[label] for label in own if label in case.where},
         )
-        n_nodes = sum(len(b.conductors) for b in mine)
+        n_nodes = sum(len(b.conductors) for b in buses[name])
         areas[name] = Area(name, area_case, head.get(name), tuple(tails[name]), n_nodes)
     return Partition(case, areas, borders)
 
@@ -299,23 +392,56 @@ def _conductors(element: Element, bus: str) -> tuple[int, ...]:
     return ()
 
 
-def _tariff(case: Case) -> float | str:
-    """The import price, which every area is told: what the published algorithm lets a child minimise."""
-    return case.sources[0].price_import
+def _heads(case: Case, borders: Iterable[Border]) -> dict[str, BorderHead]:
+    """The head of each border: until a neighbour speaks, the source's voltage and tariff, at the unloaded angles.
+
+    Every area is told the import price: it is what the published algorithm lets a child minimise.
+    """
+    source = case.sources[0]
+    angle = _angles(case)
+    out = {}
+    for b in borders:
+        v = _own_voltage(case, b)
+        n = len(b.conductors)
+        out[b.name] = BorderHead(
+            name=b.name,
+            bus=b.bus,
+            conductors=b.conductors,
+            v_pu=next(iter(v), source.v_pu if isinstance(source.v_pu, str) else float(_clipped(case, b, source.v_pu))),
+            angle_deg=tuple(angle.get((b.bus, c), 0.0) for c in b.conductors),
+            r_ohm=np.zeros((n, n)),
+            x_ohm=np.zeros((n, n)),
+            price_import=source.price_import,
+        )
+    return out
 
 
-def _head(border: Border, source: Source, case: Case, price: float | str) -> BorderHead:
-    angle = dict(zip(source.conductors, np.resize(source.angle_deg, len(source.conductors)), strict=True))
-    return BorderHead(
-        name=border.name,
-        bus=border.bus,
-        conductors=border.conductors,
-        v_pu=source.v_pu if isinstance(source.v_pu, str) else float(source.v_pu),
-        angle_deg=tuple(float(angle.get(c, 0.0)) for c in border.conductors),
-        r_ohm=np.zeros((len(border.conductors),) * 2),
-        x_ohm=np.zeros((len(border.conductors),) * 2),
-        price_import=price,
-    )
+def _angles(case: Case) -> dict[tuple[str, int], float]:
+    """Voltage angle of every conductor of the unloaded feeder, deg; none where every bus has one conductor."""
+    if all(len(b.conductors) == 1 for b in case.feeder.buses):
+        return {}
+    try:
+        point, _ = operating_point(case, loaded=False)
+    except LateralError:  # a feeder with faults of its own; `check` names them
+        given = {(s.bus, c): float(a) for s in case.sources for c, a in zip(s.conductors, s.angle_deg, strict=False)}
+        return {(b.name, c): given.get((case.sources[0].bus, c), 0.0) for b in case.feeder.buses for c in b.conductors}
+    degrees = np.round(np.rad2deg(np.angle(point.v_pu[:, 0])), 9).tolist()
+    return dict(zip(point.nodes, degrees, strict=True))
+
+
+def _clipped(case: Case, border: Border, v: FloatArray | float) -> FloatArray:
+    """A voltage inside the limits of a border's bus: outside of them the area alone would be infeasible."""
+    bus = case.feeder.bus[border.bus]
+    return np.clip(np.asarray(v, dtype=float), bus.v_min_pu, bus.v_max_pu)
+
+
+def _own_voltage(case: Case, border: Border) -> dict[str, FloatArray]:
+    """A profile of the head's voltage, where the source's own leaves the limits of the border's bus; else none."""
+    v = case.sources[0].v_pu
+    if not isinstance(v, str) or v not in case.profiles:
+        return {}
+    clipped = _clipped(case, border, case.series(v))
+    return {} if np.array_equal(clipped, case.series(v)) else {f"v_pu of {border.name}": clipped}
 
 
 def _downstream(
@@ -346,4 +472,4 @@ def _used(devices: Sequence[Element], profiles: Mapping[str, FloatArray]) -> dic
     return {name: values for name, values in profiles.items() if name in names}
 
 
-__all__ = ["Area", "Border", "Feeder", "Partition", "cut", "cut_by_buses"]
+__all__ = ["Area", "Border", "Partition", "border_problem", "branches_of", "cut", "cut_by_buses"]

@@ -277,6 +277,6 @@ def case33bw_areas() -> Case:
         name="case33bw-areas",
         devices=(*case.devices, *sun),
         areas=areas,
-        notes="Baran and Wu 1989, 33 buses, 12.66 kV, rated load; PV of 0.4 MVA at 0.3 MW on seven buses and four areas "
+        notes="Baran and Wu 1989, 33 buses, 12.66 kV, rated load; PV of 0.4 MVA at 0.3 MW on seven buses, four areas "
         "in a row, cut at 2-3, 5-6 and 9-10: ours. Minimise loss. Price: ours.",
     )
