@@ -120,7 +120,7 @@ def cut(case: Case, branches: Iterable[str], *, names: Mapping[str, str] | None 
         CaseError: the feeder has a loop, or more than one source; a branch that does not exist, is open, is named
             twice or cannot be a border; a name that is taken or cannot be one. All of them at once.
     """
-    faults = _tree_faults(case)
+    faults = tree_faults(case)
     if faults:
         raise CaseError(faults)
     tree = spanning_tree(case.feeder, [s.bus for s in case.sources])
@@ -180,7 +180,7 @@ def cut_by_buses(case: Case, area_of: Mapping[str, str] | None = None) -> Partit
     if not mapping:
         message = "the case names no areas; say where to cut, or into how many areas"
         raise OptionError(message)
-    faults = _tree_faults(case)
+    faults = tree_faults(case)
     if faults:
         raise CaseError(faults)
     tree = spanning_tree(case.feeder, [s.bus for s in case.sources])
@@ -268,7 +268,8 @@ def _name_faults(names: Iterable[str]) -> list[Fault]:
     ]
 
 
-def _tree_faults(case: Case) -> list[Fault]:
+def tree_faults(case: Case) -> list[Fault]:
+    """Why a case cannot be cut at all: loops, or not one source."""
     faults = [
         Fault(
             "ARE-001 loop",
@@ -472,4 +473,4 @@ def _used(devices: Sequence[Element], profiles: Mapping[str, FloatArray]) -> dic
     return {name: values for name, values in profiles.items() if name in names}
 
 
-__all__ = ["Area", "Border", "Partition", "border_problem", "branches_of", "cut", "cut_by_buses"]
+__all__ = ["Area", "Border", "Partition", "border_problem", "branches_of", "cut", "cut_by_buses", "tree_faults"]
