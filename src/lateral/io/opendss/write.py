@@ -34,7 +34,7 @@ from typing import Literal
 import numpy as np
 
 from lateral.case import Case
-from lateral.devices import PV, Battery, Capacitor, Load, Regulator, Source
+from lateral.devices import PV, Battery, BorderHead, BorderTail, Capacitor, Load, Regulator, Source
 from lateral.devices.base import ShuntDevice
 from lateral.devices.load import MODELS
 from lateral.errors import CaseError, Fault, UnsupportedError
@@ -279,7 +279,7 @@ class _Writer:
 
     def render(self) -> Rendered:
         case, feeder = self.case, self.case.feeder
-        known = (Source, Load, Capacitor, PV, Battery, Regulator)
+        known = (Source, Load, Capacitor, PV, Battery, Regulator, BorderHead, BorderTail)
         others = [d for d in case.devices if type(d) not in known]
         own = [d for d in others if isinstance(d, ShuntDevice) and is_dispatched(d)]
         strangers = [d for d in others if d not in own]
