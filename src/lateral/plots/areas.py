@@ -1,0 +1,534 @@
+"""Areas: how areas came to agree, and where they are. Plain data in: nothing here knows how a run over areas is made.
+
+``run`` being what `lateral.solve_areas` gives::
+
+    plot_residuals([r.residuals for r in run.rounds], tolerance=1e-6)
+    plot_gap(run.gap_per_round)
+    plot_borders([r.held["15-117"] for r in run.rounds], (1,), step=3)
+    plot_areas(run.result.case, partition.bus_area)
+    plot_times([r.seconds for r in run.rounds], [r.critical for r in run.rounds])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lateral.case import Case
+from lateral.errors import OptionError
+from lateral.network.schema import FloatArray, IntArray
+from lateral.network.topology import Tree
+from lateral.plots import style
+from lateral.plots.arrange import places, tree_of
+from lateral.plots.data import short, shown
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+#: With more buses than this an area map shows branches only: a browser draws every bus as an element of its own.
+BUS_MARKS = 2500
+#: What crosses a border: quantity -> title of its panel. Squared voltages are shown as magnitudes.
+PANELS = {
+    "v": "voltage, pu",
+    "p": "P, kW",
+    "q": "Q, kvar",
+    "price_p": "price of P, per kWh",
+    "price_q": "price of Q, per kvarh",
+    "price_v": "price of voltage, per pu²",
+}
+#: Sides of a border where both say the same quantity: suffix -> (words, dash).
+SIDES = {"": ("", "solid"), "up": ("said below", "solid"), "down": ("said above", "dot")}
+_AXIS_ROUND = "round"
+
+
+def plot_residuals(residuals: Sequence[Mapping[str, float]], *, tolerance: float | None = None) -> go.Figure:
+    """How far areas are from agreeing at each border, round by round, on a logarithmic axis.
+
+    Args:
+        residuals: of each round, by border; as the algorithm scales them.
+        tolerance: where the areas agree, drawn as a line.
+    """
+    import plotly.graph_objects as go
+
+    fig = style.figure(height=400)
+    names = list(dict.fromkeys(name for one in residuals for name in one))
+    if not names:
+        return style.say_instead(fig, "One area has no borders.")
+    worst = sorted(names, key=lambda name: -_finite(residuals[-1].get(name, np.nan)))
+    coloured = dict(zip(worst, style.CYCLE, strict=False))
+    rounds = list(range(1, len(residuals) + 1))
+    for name in (*worst[len(style.CYCLE) :], *(n for n in names if n in coloured)):
+        fig.add_trace(
+            go.Scatter(
+                x=rounds,
+                y=_positive([one.get(name, np.nan) for one in residuals]),
+                mode="lines+markers" if name in coloured else "lines",
+                name=shown(name) if name in coloured else "other borders",
+                showlegend=name in coloured or name == worst[-1],
+                legendgroup=None if name in coloured else "other",
+                line={"color": coloured.get(name, "#c3cad1"), "width": 2 if name in coloured else 1},
+                marker={"size": 5},
+                hovertemplate=f"border {shown(name)}, round %{{x}}<br><b>%{{y:.2e}}</b><extra></extra>",
+            )
+        )
+    if tolerance is not None:
+        _level(fig, tolerance, f"tolerance {tolerance:g}")
+    _log_axes(fig, "residual")
+    return fig
+
+
+def plot_gap(gap: Sequence[float], *, bar: float | None = None) -> go.Figure:
+    """The gap of each round to the central optimum, its size on a logarithmic axis.
+
+    A value below the optimum (an open mark) is not a better schedule: areas that do not agree yet leave out what
+    agreeing will cost.
+
+    Args:
+        gap: (sum of the areas' objectives - central) / central, after each round.
+        bar: a gap to compare with, drawn as a line.
+    """
+    import plotly.graph_objects as go
+
+    fig = style.figure(height=400)
+    values = np.asarray(gap, dtype=float)
+    if not np.isfinite(values).any():
+        return style.say_instead(fig, "There is no central solve to compare with.")
+    rounds = list(range(1, len(values) + 1))
+    fig.add_trace(
+        go.Scatter(
+            x=rounds,
+            y=_positive(np.abs(values)),
+            mode="lines",
+            line={"color": style.BLUE, "width": 2},
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    )
+    for label, symbol, mine in (
+        ("above the central optimum", "circle", values >= 0),
+        ("below: areas do not agree yet, or within the solvers' accuracy", "circle-open", values < 0),
+    ):
+        if mine.any():
+            at = np.flatnonzero(mine)
+            fig.add_trace(
+                go.Scatter(
+                    x=[rounds[k] for k in at],
+                    y=_positive(np.abs(values[at])),
+                    mode="markers",
+                    name=label,
+                    customdata=values[at].tolist(),
+                    marker={
+                        "symbol": symbol,
+                        "size": 8,
+                        "color": style.BLUE,
+                        "line": {"width": 1.8, "color": style.BLUE},
+                    },
+                    hovertemplate="round %{x}<br><b>%{customdata:.2e}</b><extra></extra>",
+                )
+            )
+    if bar is not None:
+        _level(fig, bar, f"{bar:g}")
+    _log_axes(fig, "gap to central, relative")
+    return fig
+
+
+@dataclass(frozen=True, eq=False)
+class Track:
+    """One line of `plot_borders`: a quantity of one conductor, as one side said it.
+
+    Attributes:
+        quantity: key of `PANELS`.
+        side: key of `SIDES`.
+        conductor: number.
+        values: as drawn, shape (rounds, T); NaN where the border does not have it.
+    """
+
+    quantity: str
+    side: str
+    conductor: int
+    values: FloatArray
+
+
+def border_tracks(
+    rounds: Sequence[Mapping[str, FloatArray]],
+    conductors: Sequence[int],
+    *,
+    every: Sequence[int] | None = None,
+    keys: Sequence[str] | None = None,
+) -> list[Track]:
+    """The lines of `plot_borders`, of all steps.
+
+    Args:
+        rounds: values of one border after each round, by quantity, each of shape (conductors, T). Where both sides say
+            a quantity x, also ``x.up`` and ``x.down``; these are then shown, and their mean is not.
+        conductors: that cross.
+        every: conductors to give lines for; absent: those that cross.
+        keys: quantities to give lines for; absent: those of the last round.
+    """
+    wanted = list(rounds[-1] if keys is None and rounds else keys or ())
+    sided = {key.split(".")[0] for key in wanted if "." in key}
+    n_steps = max((np.shape(a)[-1] for one in rounds for a in one.values()), default=0)
+    out = []
+    for quantity in PANELS:
+        for key in wanted:
+            base, _, side = key.partition(".")
+            if base != quantity or (not side and base in sided) or side not in SIDES:
+                continue
+            for c in conductors if every is None else every:
+                values = np.full((len(rounds), n_steps), np.nan)
+                for r, one in enumerate(rounds):
+                    if key in one and c in conductors:
+                        values[r] = np.asarray(one[key], dtype=float)[list(conductors).index(c)]
+                if base == "v":
+                    values = np.sqrt(np.maximum(values, 0.0))
+                out.append(Track(quantity, side, c, values))
+    return out
+
+
+def plot_borders(
+    rounds: Sequence[Mapping[str, FloatArray]],
+    conductors: Sequence[int],
+    *,
+    step: int = 0,
+    every: Sequence[int] | None = None,
+    keys: Sequence[str] | None = None,
+) -> go.Figure:
+    """What crosses a border at one step, round by round: voltage, power, and prices where there are any.
+
+    Args:
+        rounds: see `border_tracks`.
+        conductors: that cross.
+        step: the step.
+        every: see `border_tracks`.
+        keys: see `border_tracks`.
+
+    Raises:
+        OptionError: there is no such step.
+    """
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    tracks = border_tracks(rounds, conductors, every=every, keys=keys)
+    found = [q for q in PANELS if any(t.quantity == q for t in tracks)]
+    if not found:
+        return style.say_instead(style.figure(height=280), "Nothing crossed a border.")
+    n_steps = tracks[0].values.shape[1]
+    if not -n_steps <= step < n_steps:
+        message = f"there is no step {step}; the horizon has {n_steps}, counted from 0"
+        raise OptionError(message)
+    n_rows = (len(found) + 2) // 3
+    fig = make_subplots(
+        rows=n_rows,
+        cols=3,
+        subplot_titles=[PANELS[q] for q in found],
+        horizontal_spacing=0.09,
+        vertical_spacing=0.2 if n_rows > 1 else None,
+        figure=style.figure(height=120 + 230 * n_rows),
+    )
+    style.style_axes(fig)
+    several = len({t.conductor for t in tracks}) > 1
+    named: set[str] = set()
+    for t in tracks:
+        place = found.index(t.quantity)
+        words = [f"conductor {t.conductor}" if several else "", SIDES[t.side][0]]
+        name = ", ".join(w for w in words if w)
+        fig.add_trace(
+            go.Scatter(
+                x=list(range(1, len(rounds) + 1)),
+                y=style.light(t.values[:, step]),
+                mode="lines+markers",
+                name=name,
+                legendgroup=name,
+                showlegend=bool(name) and name not in named,
+                line={
+                    "color": style.CONDUCTORS.get(t.conductor, style.MUTED) if several else style.BLUE,
+                    "width": 1.8,
+                    "dash": SIDES[t.side][1],
+                },
+                marker={"size": 4},
+                hovertemplate=f"{name + ', ' if name else ''}round %{{x}}<br><b>%{{y:.6~g}}</b><extra></extra>",
+            ),
+            row=place // 3 + 1,
+            col=place % 3 + 1,
+        )
+        named.add(name)
+    fig.update_layout(
+        margin={"t": 64, "b": 92 if len(named) > 1 else 56},
+        legend={"y": -0.16 if n_rows > 1 else -0.3, "yanchor": "top"},
+    )
+    for annotation in fig.layout.annotations:
+        annotation.update(font={"size": 13, "color": style.MUTED})
+    fig.update_xaxes(rangemode="tozero", nticks=7, tickformat="d")
+    fig.update_yaxes(exponentformat="power", nticks=6)
+    for place in range(len(found)):
+        if place + 3 >= len(found):
+            fig.update_xaxes(title=style.titled(_AXIS_ROUND), row=place // 3 + 1, col=place % 3 + 1)
+    for place in range(len(found), 3 * n_rows):
+        fig.update_xaxes(visible=False, row=place // 3 + 1, col=place % 3 + 1)
+        fig.update_yaxes(visible=False, row=place // 3 + 1, col=place % 3 + 1)
+    return fig
+
+
+def plot_areas(case: Case, area_of: Mapping[str, str], borders: Mapping[str, str] | None = None) -> go.Figure:
+    """The feeder, each area in its colour, and the borders between them.
+
+    Args:
+        case: the whole feeder.
+        area_of: area of each bus; of the two that know a border's bus, the one beyond it.
+        borders: name of each border by its bus; absent: the far buses of branches between areas.
+    """
+    import plotly.graph_objects as go
+
+    tree = tree_of(case)
+    at = places(case, tree)
+    index = {b.name: k for k, b in enumerate(case.feeder.buses)}
+    above = {area_of[b]: area_of[up] for b, up in tree.parent.items() if _differ(area_of, b, up)}
+    names = [a for a in dict.fromkeys(area_of.get(b, "") for b in tree.order) if a]
+    colour = area_colours(names, above)
+    fig = style.figure(height=620)
+    closed, crossing, idle = _branches(case, tree, area_of)
+    buses = {a: np.array([index[b] for b, owner in area_of.items() if owner == a and b in index]) for a in names}
+    for area in names:
+        _lines(fig, at.x, at.y, closed[area], area=area, colour=colour[area], width=2.2)
+    _lines(fig, at.x, at.y, crossing, area="", colour=style.INK, width=2.2)
+    _lines(fig, at.x, at.y, idle, area="open switch", colour=style.MUTED, width=1.3)
+    for area in names:
+        own = buses[area]
+        few = len(case.feeder.buses) <= BUS_MARKS
+        label = f"area {shown(area)}"
+        fig.add_trace(
+            go.Scatter(
+                x=style.light(at.x[own]) if few else [None],
+                y=style.light(at.y[own]) if few else [None],
+                mode="markers",
+                name=f"{label} ({len(own):,} buses)",
+                legendgroup=area,
+                meta="buses",
+                text=[f"{label}<br>bus {shown(case.feeder.buses[k].name)}" for k in own] if few else None,
+                hovertemplate="%{text}<extra></extra>" if few else None,
+                marker={
+                    "size": 7 if len(case.feeder.buses) < 600 else 5,
+                    "color": colour[area],
+                    "line": {"width": 0.5, "color": "#ffffff"},
+                },
+            )
+        )
+    ends = [b for b, up in tree.parent.items() if _differ(area_of, b, up)]
+    named = dict.fromkeys(ends, "") if borders is None else dict(borders)
+    marks = [b for b in named if b in index]
+    fig.add_trace(
+        go.Scatter(
+            x=style.light(at.x[[index[b] for b in marks]]),
+            y=style.light(at.y[[index[b] for b in marks]]),
+            mode="markers",
+            name="border",
+            meta="borders",
+            showlegend=bool(marks),
+            text=[_about_border(named[b], b, area_of, tree) for b in marks],
+            hovertemplate="%{text}<extra></extra>",
+            marker={"symbol": "diamond", "size": 13, "color": "#ffffff", "line": {"width": 2.4, "color": style.INK}},
+        )
+    )
+    sources = [index[s.bus] for s in case.sources if s.bus in index]
+    fig.add_trace(
+        go.Scatter(
+            x=style.light(at.x[sources]),
+            y=style.light(at.y[sources]),
+            mode="markers",
+            name="source",
+            hovertemplate="source<extra></extra>",
+            marker={"symbol": "star", "size": 15, "color": style.INK},
+        )
+    )
+    for area in names:
+        own = buses[area]
+        x, y = float(np.mean(at.x[own])), float(np.mean(at.y[own]))
+        near = own[int(np.argmin((at.x[own] - x) ** 2 + (at.y[own] - y) ** 2))]
+        fig.add_annotation(
+            x=float(at.x[near]),
+            y=float(at.y[near]),
+            text=f"<b>{short(area)}</b>",
+            showarrow=False,
+            yshift=14,
+            bgcolor="rgba(255,255,255,0.82)",
+            borderpad=2,
+            font={"size": 13, "color": colour[area]},
+        )
+    fig.update_xaxes(visible=False)
+    fig.update_yaxes(visible=False)
+    if not at.drawn:
+        fig.update_yaxes(scaleanchor="x", scaleratio=1)
+    fig.update_layout(margin={"l": 12, "r": 12, "t": 56, "b": 12}, dragmode="pan")
+    return fig
+
+
+def plot_times(
+    seconds: Sequence[Mapping[str, float]], critical: Sequence[float], *, colours: Mapping[str, str] | None = None
+) -> go.Figure:
+    """Time of each area in each round, stacked, and the critical path: what a round takes with a machine per area.
+
+    Args:
+        seconds: of each round, time of the solves by area, s.
+        critical: of each round, s.
+        colours: of the areas, as `area_colours` gives them; absent: in the order in which they are found.
+    """
+    import plotly.graph_objects as go
+
+    fig = style.figure(height=400)
+    names = list(dict.fromkeys(name for one in seconds for name in one))
+    total = {name: sum(one.get(name, 0.0) for one in seconds) for name in names}
+    slowest = sorted(names, key=lambda name: -total[name])[: len(style.CYCLE)]
+    if colours is None:
+        colours = area_colours(names, {})
+    else:
+        names = [name for name in colours if name in total]
+    rounds = list(range(1, len(seconds) + 1))
+    groups = {name: [name] for name in names if name in slowest}
+    if len(names) > len(groups):
+        groups["other areas"] = [name for name in names if name not in slowest]
+    for label, members in groups.items():
+        known = label in total
+        title = f"area {shown(label)}" if known else label
+        fig.add_trace(
+            go.Bar(
+                x=rounds,
+                y=style.light(np.array([sum(one.get(n, 0.0) for n in members) for one in seconds])),
+                name=title,
+                marker={"color": colours[label] if known else "#c3cad1", "line": {"width": 0}},
+                hovertemplate=f"{title}, round %{{x}}<br><b>%{{y:.3f}} s</b><extra></extra>",
+            )
+        )
+    fig.add_trace(
+        go.Scatter(
+            x=rounds,
+            y=style.light(np.asarray(critical, dtype=float)),
+            mode="lines+markers",
+            name="critical path",
+            line={"color": style.INK, "width": 2},
+            marker={"size": 6},
+            hovertemplate="critical path, round %{x}<br><b>%{y:.3f} s</b><extra></extra>",
+        )
+    )
+    fig.update_layout(barmode="stack", bargap=0.25)
+    fig.update_xaxes(title=style.titled(_AXIS_ROUND), tickformat="d", nticks=16)
+    fig.update_yaxes(title=style.titled("time of the solves, s"), rangemode="tozero")
+    return fig
+
+
+def area_colours(names: Sequence[str], above: Mapping[str, str]) -> dict[str, str]:
+    """A colour for each area, not that of the area above it.
+
+    Args:
+        names: the areas, parents before children.
+        above: the area above each, where there is one.
+    """
+    out: dict[str, str] = {}
+    for k, name in enumerate(names):
+        taken = out.get(above.get(name, ""), "")
+        choice = style.CYCLE[k % len(style.CYCLE)]
+        out[name] = choice if choice != taken else style.CYCLE[(k + 1) % len(style.CYCLE)]
+    return out
+
+
+def _differ(area_of: Mapping[str, str], a: str, b: str) -> bool:
+    """Whether two buses belong to two areas that are both known."""
+    return a in area_of and b in area_of and area_of[a] != area_of[b]
+
+
+def _about_border(name: str, bus: str, area_of: Mapping[str, str], tree: Tree) -> str:
+    below, above = area_of.get(bus, ""), area_of.get(tree.parent.get(bus, ""), "")
+    head = f"border {shown(name)}<br>" if name else ""
+    return f"{head}bus {shown(bus)}<br>{shown(above)} feeds {shown(below)}"
+
+
+def _branches(case: Case, tree: Tree, area_of: Mapping[str, str]) -> tuple[dict[str, IntArray], IntArray, IntArray]:
+    """Pairs of bus positions: of closed branches by area, of those that are cut, of open switches."""
+    index = {b.name: k for k, b in enumerate(case.feeder.buses)}
+    ends = [(s.bus_from, s.bus_to) for s in case.feeder.switches if s.closed]
+    ends += [(e.bus_from, e.bus_to) for e in case.feeder.lines]
+    ends += [(t.windings[0].bus, w.bus) for t in case.feeder.transformers for w in t.windings[1:]]
+    inside: dict[str, list[tuple[int, int]]] = {a: [] for a in area_of.values()}
+    crossing: list[tuple[int, int]] = []
+    for a, b in dict.fromkeys((a, b) for a, b in ends if a != b):
+        pair = (index[a], index[b])
+        if _differ(area_of, a, b):
+            crossing.append(pair)
+        elif a in area_of or b in area_of:
+            inside[area_of[a if a in area_of else b]].append(pair)
+    idle = [(index[s.bus_from], index[s.bus_to]) for s in case.feeder.switches if not s.closed]
+    return {a: _pairs(found) for a, found in inside.items()}, _pairs(crossing), _pairs(idle)
+
+
+def _pairs(found: Sequence[tuple[int, int]]) -> IntArray:
+    return np.array(found, dtype=np.int64).reshape(-1, 2)
+
+
+def _lines(
+    fig: go.Figure, x: FloatArray, y: FloatArray, pairs: IntArray, *, area: str, colour: str, width: float
+) -> None:
+    """Branches as one line with gaps; those of an area come and go with it in the legend."""
+    import plotly.graph_objects as go
+
+    if not len(pairs):
+        return
+    gap = np.full(len(pairs), np.nan)
+    alone = area == "open switch"
+    flat = [style.light(np.stack([v[pairs[:, 0]], v[pairs[:, 1]], gap], axis=1).reshape(-1)) for v in (x, y)]
+    fig.add_trace(
+        go.Scatter(
+            x=flat[0],
+            y=flat[1],
+            mode="lines",
+            line={"color": colour, "width": width, "dash": "dot" if alone else "solid"},
+            name=area or "cut branch",
+            legendgroup=area or "cut",
+            showlegend=alone or not area,
+            hoverinfo="skip",
+        )
+    )
+
+
+def _finite(value: float) -> float:
+    return value if np.isfinite(value) else np.inf
+
+
+def _positive(values: Sequence[float] | FloatArray) -> list[float | None]:
+    """Values for a logarithmic axis: what has no logarithm is a gap."""
+    return [float(v) if np.isfinite(v) and v > 0 else None for v in values]
+
+
+def _level(fig: go.Figure, value: float, text: str) -> None:
+    """A level on a logarithmic axis, with its value."""
+    fig.add_hline(y=value, line={"color": style.MUTED, "width": 1.2, "dash": "dash"})
+    fig.add_annotation(
+        text=text,
+        x=1,
+        xref="x domain",
+        xanchor="right",
+        y=float(np.log10(value)),  # plotly places annotations by the exponent, and shapes by the value
+        yanchor="bottom",
+        showarrow=False,
+        font={"size": 11, "color": style.MUTED},
+    )
+
+
+def _log_axes(fig: go.Figure, title: str) -> None:
+    fig.update_xaxes(title=style.titled(_AXIS_ROUND), tickformat="d", nticks=16)
+    fig.update_yaxes(title=style.titled(title), type="log", exponentformat="power", dtick=1)
+
+
+__all__ = [
+    "PANELS",
+    "SIDES",
+    "Track",
+    "area_colours",
+    "border_tracks",
+    "plot_areas",
+    "plot_borders",
+    "plot_gap",
+    "plot_residuals",
+    "plot_times",
+]
