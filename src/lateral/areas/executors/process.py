@@ -28,6 +28,8 @@ from lateral.areas.worker import ONE_THREAD, Frames, frame, task_data
 from lateral.errors import SolveError
 from lateral.io.tables import write_folder
 
+#: What is started; the socket is its standard input.
+COMMAND = (sys.executable, "-P", "-m", "lateral.areas.worker")
 _PIECE = 2**20
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
@@ -56,7 +58,7 @@ class _Worker:
         self.link, theirs = socket.socketpair()
         with theirs:
             self.process: subprocess.Popen[bytes] = subprocess.Popen(
-                [sys.executable, "-P", "-m", "lateral.areas.worker"],
+                COMMAND,
                 env={**environ, **ONE_THREAD},
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
