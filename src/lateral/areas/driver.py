@@ -1,38 +1,28 @@
-"""The driver: one loop for every algorithm, executor and transport."""
+"""The driver: one loop for every algorithm, executor and transport, and what it does when areas or messages fail.
+
+Who does not answer is *silent*: the others go on with what it said last. Silent for ``dead_s``, it is *dead*: its
+borders are frozen, and the others finish without it. Who answers that it cannot (infeasible, an error) is neither: it
+is asked again in the next round, with what its neighbours say then. See ``docs/areas/failures.md``.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from lateral.areas.agent import Answer
 from lateral.areas.algorithms import Algorithm, State
-from lateral.areas.algorithms.base import speaks
+from lateral.areas.algorithms.base import neighbours, speaks
 from lateral.areas.executors.base import Executor
-from lateral.areas.message import Message, MessageError
+from lateral.areas.message import Message, MessageError, Values
 from lateral.areas.plan import Plan, Wave
 from lateral.areas.protocol import Failure, answer_of
 from lateral.areas.run import Round
+from lateral.areas.silence import Patience, Watch
 from lateral.areas.transport import Transport
-
-
-@dataclass(frozen=True, kw_only=True)
-class Patience:
-    """How long a run waits for whom.
-
-    Attributes:
-        solve_s: seconds that an area has for one solve.
-        dead_s: seconds after which an area that does not answer is declared dead; the others then go on with what it
-            said last.
-        age_rounds: how many rounds old a neighbour's value may be; an area whose neighbours are all older waits.
-        restart: whether the run itself tries to bring a dead area back.
-    """
-
-    solve_s: float = 600.0
-    dead_s: float = 5.0
-    age_rounds: int = 50
-    restart: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,14 +32,16 @@ class Progress:
     Attributes:
         state: the algorithm's state.
         round: the round.
-        dead: areas declared dead so far.
-        finished: whether the areas agree.
+        dead: areas that are dead.
+        finished: whether there is nothing more to be had: the living areas agree, and none of them is only late.
+        told: what each area was told before its last answer, by border: whoever has the area can repeat that answer.
     """
 
     state: State
     round: Round
     dead: tuple[str, ...]
     finished: bool
+    told: Mapping[str, Mapping[str, Values]] = field(default_factory=dict)
 
 
 def iterate(
@@ -62,6 +54,7 @@ def iterate(
     state: State | None = None,
     patience: Patience | None = None,
     clock: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], None] = time.sleep,
 ) -> Iterator[Progress]:
     """Rounds without end; whoever asks stops at the one that is ``finished``, or when there were enough.
 
@@ -74,30 +67,37 @@ def iterate(
         state: to go on from; absent: from the beginning.
         patience: how long to wait for whom.
         clock: seconds, for declaring areas dead.
+        pause: waits some seconds, for an area that everybody else has finished without.
     """
     wait = patience or Patience()
     now = algorithm.init(plan) if state is None else state
-    watch = _Watch(wait, executor, clock)
+    watch = Watch(wait, executor, clock, pause)
     last: dict[str, Answer] = {}
+    told: dict[str, Mapping[str, Values]] = {}
+    stuck: set[str] = set()
     while True:
         seconds: dict[str, float] = {}
         spent: list[tuple[Wave, dict[str, float]]] = []
-        failures: dict[str, str] = {}
+        replies = Replies(plan, algorithm)
         sent, size = transport.messages, transport.bytes
         for number, wave in enumerate(algorithm.waves(plan)):
-            asked = {a: {"borders": algorithm.inputs(plan, now, a)} for a in wave.areas if watch.may_be_asked(a)}
-            answers = _answers(executor.map("solve", asked, timeout_s=wait.solve_s), failures)
-            watch.note(asked, answers, failures)
+            asked = {a: algorithm.inputs(plan, now, a) for a in wave.areas if watch.may_be_asked(a)}
+            answers = replies.take(watch.ask("solve", {a: {"borders": borders} for a, borders in asked.items()}))
             last.update(answers)
+            told.update({a: asked[a] for a in answers})
             spent.append((wave, {a: r.seconds for a, r in answers.items()}))
             for a, r in answers.items():
                 seconds[a] = seconds.get(a, 0.0) + r.seconds
             messages = said_in(plan, wave, answers, run=transport.run, round_=now.round + 1, number=number)
             now = algorithm.step(plan, now, wave, answers, transport.deliver(messages))
+        silent = watch.silent
+        counted = among_living(plan, now, silent)
+        stale = stale_borders(plan, now, silent, wait.age_rounds)
+        failures = {**watch.reasons(), **replies.problems}
         whole = all(a in last for a in plan.areas)
         done = Round(
             number=now.round,
-            residual=now.residual,
+            residual=counted.residual,
             residuals=now.residuals,
             objective=sum(r.objective for r in last.values()) if whole else float("nan"),
             cost=last[plan.areas[0]].cost if plan.areas[0] in last else float("nan"),
@@ -107,9 +107,43 @@ def iterate(
             messages=transport.messages - sent,
             bytes=transport.bytes - size,
             failures=failures,
+            statuses={a: r.status for a, r in last.items() if a not in silent} | replies.statuses,
+            frozen=tuple(n for n, b in plan.borders.items() if {b.parent, b.child} & silent),
+            stale=stale,
         )
-        finished = algorithm.terminate(plan, now, tolerance) and not (set(failures) - set(watch.dead))
-        yield Progress(now, done, tuple(watch.dead), finished)
+        agreed = algorithm.terminate(plan, counted, tolerance) and not stale
+        failing = set(replies.problems) - silent
+        waiting = agreed and bool(silent - set(watch.dead))
+        # an area that fails may find a way with what the others say next; where nothing moves any more it will not
+        finished = agreed and not waiting and (not failing or failing == stuck)
+        stuck = failing if agreed else set()
+        yield Progress(now, done, tuple(watch.dead), finished, dict(told))
+        if waiting:
+            watch.wait({a: {"borders": algorithm.inputs(plan, now, a)} for a in silent})
+
+
+def among_living(plan: Plan, state: State, silent: set[str]) -> State:
+    """The state as it is judged: a border with a silent side is frozen, and its residual does not count."""
+    if not silent:
+        return state
+    counted = {
+        name: r
+        for name, r in state.residuals.items()
+        if not {plan.borders[name].parent, plan.borders[name].child} & silent
+    }
+    return dataclasses.replace(state, residuals=counted, residual=max(counted.values(), default=0.0))
+
+
+def stale_borders(plan: Plan, state: State, silent: set[str], age_rounds: int) -> tuple[str, ...]:
+    """Borders between answering areas at which one side heard nothing for more than ``age_rounds`` rounds."""
+    out = []
+    for name, border in plan.borders.items():
+        sides = (border.parent, border.child)
+        if not silent.intersection(sides):
+            oldest = min(state.heard.get(f"{side}/{name}", 0) for side in sides)
+            if state.round - oldest > age_rounds:
+                out.append(name)
+    return tuple(out)
 
 
 def said_in(
@@ -146,57 +180,57 @@ def critical_path(plan: Plan, spent: list[tuple[Wave, dict[str, float]]]) -> flo
     return max(done.values(), default=0.0)
 
 
-def _answers(replies: Mapping[str, object], failures: dict[str, str]) -> dict[str, Answer]:
-    """The proper answers among replies; reasons of the others are added to ``failures``."""
-    out: dict[str, Answer] = {}
-    for area, reply in replies.items():
-        if isinstance(reply, Failure):
-            failures[area] = reply.reason
-        elif isinstance(reply, dict) and "error" in reply:
-            failures[area] = str(reply["error"])
-        elif isinstance(reply, dict):
+class Replies:
+    """The replies of one round: proper answers are handed on, of the others the reason is kept.
+
+    Attributes:
+        problems: areas that answered, but with no solution, with the reason.
+        statuses: status words of these.
+    """
+
+    def __init__(self, plan: Plan, algorithm: Algorithm) -> None:
+        self.plan, self.algorithm = plan, algorithm
+        self.problems: dict[str, str] = {}
+        self.statuses: dict[str, str] = {}
+
+    def take(self, replies: Mapping[str, Any]) -> dict[str, Answer]:
+        """The proper answers among replies."""
+        out: dict[str, Answer] = {}
+        for area, reply in replies.items():
+            if isinstance(reply, Failure):
+                continue
+            self.problems.pop(area, None)
+            self.statuses.pop(area, None)
+            if "error" in reply:
+                self._note(area, "error", str(reply["error"]))
+                continue
             try:
                 found = answer_of(reply)
+                if found.borders or found.status == "optimal":
+                    self._check(area, found)
+                    out[area] = found
             except MessageError as error:
-                failures[area] = f"area {area!r}: {error}"
+                self._note(area, "error", f"area {area!r}: {error}")
                 continue
-            if found.borders or found.status == "optimal":
-                out[area] = found
-                if found.status not in ("optimal", "inaccurate"):
-                    failures[area] = f"area {area!r}: {found.text}"
-            else:
-                failures[area] = f"area {area!r}: {found.text}"
-    return out
+            if found.status not in ("optimal", "inaccurate"):
+                self._note(area, found.status, f"area {area!r}: {found.text}")
+        return out
+
+    def _note(self, area: str, status: str, problem: str) -> None:
+        self.problems[area], self.statuses[area] = problem, status
+
+    def _check(self, area: str, answer: Answer) -> None:
+        """That an area speaks of its own borders, all of them, and in the right shapes."""
+        own = dict(neighbours(self.plan, area))
+        if answer.area != area or set(answer.borders) != set(own):
+            message = f"an answer of area {answer.area!r} at {', '.join(answer.borders) or 'no border'}"
+            raise MessageError(message)
+        for name, values in answer.borders.items():
+            wanted = self.algorithm.says(self.plan, name, area)
+            wrong = [x for x in wanted if x not in values or values[x].shape != self.plan.shape(name)]
+            if wrong or len(values) != len(wanted):
+                message = f"at border {name!r} it says {', '.join(values)}, not {', '.join(wanted)} of one shape"
+                raise MessageError(message)
 
 
-class _Watch:
-    """Who is late, who is dead, who came back. The one stateful helper of the loop."""
-
-    def __init__(self, patience: Patience, executor: Executor, clock: Callable[[], float]) -> None:
-        self.patience, self.executor, self.clock = patience, executor, clock
-        self.silent_since: dict[str, float] = {}
-        self.dead: dict[str, str] = {}
-
-    def may_be_asked(self, area: str) -> bool:
-        """False for a dead area that does not come back."""
-        return area not in self.dead or (self.patience.restart and self._back(area))
-
-    def _back(self, area: str) -> bool:
-        if self.executor.restart(area):
-            del self.dead[area]
-            self.silent_since.pop(area, None)
-            return True
-        return False
-
-    def note(self, asked: Mapping[str, object], answers: Mapping[str, Answer], failures: Mapping[str, str]) -> None:
-        """Who answered, and who did not."""
-        for area in asked:
-            if area in answers:
-                self.silent_since.pop(area, None)
-                continue
-            since = self.silent_since.setdefault(area, self.clock())
-            if self.clock() - since >= self.patience.dead_s:
-                self.dead[area] = failures.get(area, "")
-
-
-__all__ = ["Patience", "Progress", "critical_path", "iterate", "said_in"]
+__all__ = ["Patience", "Progress", "among_living", "critical_path", "iterate", "said_in", "stale_borders"]

@@ -18,7 +18,7 @@ class Round:
 
     Attributes:
         number: from 1.
-        residual: largest scaled difference at any border.
+        residual: largest scaled difference at any border whose sides both answer.
         residuals: by border.
         objective: sum of the areas' own objectives.
         cost: energy cost at the source, $.
@@ -27,7 +27,10 @@ class Round:
         critical: the critical path: what the round takes when every area has its own machine, s.
         messages: sent in this round.
         bytes: of them.
-        failures: areas that did not answer, with the reason.
+        failures: areas that did not answer, or answered that they cannot, with the reason.
+        statuses: status of each area's last solve, as a word; of those that answered.
+        frozen: borders with a side that does not answer; they do not count in ``residual``.
+        stale: borders at which something older than the limit of age is in use.
     """
 
     number: int
@@ -41,6 +44,9 @@ class Round:
     messages: int
     bytes: int
     failures: Mapping[str, str] = field(default_factory=dict)
+    statuses: Mapping[str, str] = field(default_factory=dict)
+    frozen: tuple[str, ...] = ()
+    stale: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
