@@ -68,7 +68,8 @@ class BorderHead(Source):
             v = v_given + v_up - v_down                               slack_price > 0, else v = v_given
             energy_cost_t = dt_t price_import_t p_total_t             coupling "tariff"
             cost_t = dt_t sum_c (price_p p + price_q q)               coupling "prices"
-            cost_t = sum_c sum_x (lin_x x + 1/2 w_x x^2), x = v,p,q   coupling "consensus", v free
+            cost_t = sum_c sum_x dt_x (lin_x x + 1/2 w_x x^2), x = v,p,q   coupling "consensus", v free;
+                                                              dt_p = dt_q = dt_t, dt_v = 1
         """
         builder, kva, hours = ctx.builder, ctx.base.total_kva, ctx.horizon.hours
         rows = border_rows(group)
@@ -172,7 +173,8 @@ class BorderTail(Load):
 
             p = p_given - p_less + p_more, q likewise                 slack_price > 0, else p = p_given
             cost_t = sum_c price_v v                                  coupling "prices"
-            cost_t = sum_c sum_x (lin_x x + 1/2 w_x x^2), x = v,p,q   coupling "consensus", p and q free
+            cost_t = sum_c sum_x dt_x (lin_x x + 1/2 w_x x^2), x = v,p,q   coupling "consensus", p and q free;
+                                                              dt_p = dt_q = dt_t, dt_v = 1
         """
         builder, kva = ctx.builder, ctx.base.total_kva
         rows = border_rows(group)
@@ -275,11 +277,13 @@ def _border_costs(
         names = [rows[k] for k in in_consensus]
         for x, unit in QUANTITIES.items():
             zeros, ones = np.zeros((len(names), ctx.n_steps)), np.ones((len(names), ctx.n_steps))
-            linear = builder.data(f"{kind}.lin_{x}", names, zeros, unit=f"objective/{unit}")
-            weight = builder.data(f"{kind}.w_{x}", names, ones, unit=f"objective/{unit}^2")
+            per = unit if x == "v" else f"{unit}h"
+            per_step = np.ones(ctx.n_steps) if x == "v" else hours
+            linear = builder.data(f"{kind}.lin_{x}", names, zeros, unit=f"objective/{per}")
+            weight = builder.data(f"{kind}.w_{x}", names, ones, unit=f"objective/{per}/{unit}")
             what = crossing[x].take(in_consensus) * to_unit[x]
-            builder.minimise(what.times_parameter(linear))
-            builder.minimise_squares(what, weight * 0.5)
+            builder.minimise((what * per_step).times_parameter(linear))
+            builder.minimise_squares(what, weight * (0.5 * per_step))
 
 
 def _where(mask: np.ndarray) -> IntArray:

@@ -1,0 +1,171 @@
+"""Consensus: what `admm` and `app` share. Both sides of a border have copies of its v, P and Q, and are made to agree.
+
+With x_own and x_other the two sides' copies of a quantity and y_own = -y_other their multipliers, each side adds to its
+objective, per conductor and step, ``lin x + 1/2 w x^2``; then y moves along x_own - x_other. The methods differ in lin,
+w and the step of y.
+
+Multipliers and penalties are in the units of prices: objective per kWh (kvarh, pu^2), and that per kW (kvar, pu^2).
+A penalty of 1 changes the price of P and Q by a tenth of what a kWh costs when the copies are apart by the power base;
+of v by that price times the power base when they are apart by 1 pu^2 (`UNIT`).
+
+A border where one of the two messages of a round is missing waits: neither side moves its multiplier, so that the two
+stay opposite, and a fixed point stays the optimum.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import abstractmethod
+from typing import ClassVar
+
+import numpy as np
+
+from lateral.areas.algorithms.base import Algorithm, Borders, State, scale_of
+from lateral.areas.message import Values
+from lateral.areas.plan import Plan, Wave
+from lateral.errors import OptionError
+from lateral.network.schema import FloatArray
+
+#: What both sides have copies of.
+COPIES = ("v", "p", "q")
+#: Penalty 1, as a share of the price scale over the power base (of v: times it).
+UNIT = {"v": 1.0, "p": 0.1, "q": 0.1}
+
+
+class Consensus(Algorithm):
+    """Base of the algorithms in which both sides of a border decide on v, P and Q.
+
+    Residuals are how far the copies are apart, and how far the penalty times their mean has moved, in prices.
+    In the state, ``x.up`` is what the child said of x and ``x.down`` what the parent said, ``x`` their mean;
+    ``local["child/border/x"]`` the multiplier of the child's copy, that of the parent's is the opposite;
+    ``numbers["border/x"]`` the penalty.
+    """
+
+    coupling: ClassVar[str] = "consensus"
+
+    #: penalty, dimensionless, see `UNIT`; a field of every leaf
+    penalty: float
+    #: the penalty of v, as a share of the others; a field of every leaf
+    ratio_v: float
+
+    def __post_init__(self) -> None:
+        positive(self.name, penalty=self.penalty, ratio_v=self.ratio_v)
+
+    @abstractmethod
+    def terms(self, own: FloatArray, other: FloatArray, y: FloatArray, penalty: float) -> tuple[FloatArray, float]:
+        """``lin`` and ``w`` of the next solve from both copies and the own multiplier."""
+
+    @abstractmethod
+    def moved(self, own: FloatArray, other: FloatArray, y: FloatArray, penalty: float) -> FloatArray:
+        """The multiplier of the next round."""
+
+    def waves(self, plan: Plan) -> tuple[Wave, ...]:
+        """All at once."""
+        return plan.all_at_once()
+
+    def first(self, plan: Plan) -> Borders:
+        """S = 0 and the voltage of the source, on both sides."""
+        out: dict[str, Values] = {}
+        for name in plan.borders:
+            one = plan.ones(name)
+            start = {"v": one * plan.v_start, "p": 0.0 * one, "q": 0.0 * one}
+            out[name] = {key: start[x] for x in COPIES for key in (x, f"{x}.up", f"{x}.down")}
+        return out
+
+    def init(self, plan: Plan) -> State:
+        """Both sides at the start, multipliers at the price of the source."""
+        state = super().init(plan)
+        size = price_size(plan)
+        local, numbers = {}, {}
+        for name, border in plan.borders.items():
+            for x in COPIES:
+                one = plan.ones(name)
+                local[f"{border.child}/{name}/{x}"] = one * plan.price_start if x == "p" else 0.0 * one
+                unit = scale_of(plan, f"price_{x}", size) / scale_of(plan, x, size)
+                numbers[f"{name}/{x}"] = self.penalty * UNIT[x] * unit * (self.ratio_v if x == "v" else 1.0)
+        return dataclasses.replace(state, local=local, numbers=numbers, price_scale=size)
+
+    def inputs(self, plan: Plan, state: State, area: str) -> dict[str, Values]:
+        """``lin_x`` and ``w_x`` of every border of an area."""
+        out: dict[str, Values] = {}
+        for name, border in plan.borders.items():
+            if area not in (border.child, border.parent):
+                continue
+            below = area == border.child
+            own, other, sign = ("up", "down", 1.0) if below else ("down", "up", -1.0)
+            said, heard, values = state.said[name], state.held[name], {}
+            for x in COPIES:
+                y = sign * state.local[f"{border.child}/{name}/{x}"]
+                lin, w = self.terms(said[f"{x}.{own}"], heard[f"{x}.{other}"], y, state.numbers[f"{name}/{x}"])
+                values[f"lin_{x}"], values[f"w_{x}"] = lin, np.full_like(lin, w)
+            out[name] = values
+        return out
+
+    def labelled(self, plan: Plan, border: str, sender: str, values: Values) -> Values:
+        """``x.up`` of a child, ``x.down`` of a parent."""
+        way = "up" if plan.borders[border].child == sender else "down"
+        return {f"{x}.{way}": value for x, value in values.items()}
+
+    def measured(self, plan: Plan, state: State) -> State:
+        """Nothing yet: residuals need the new means, see `close`."""
+        return state
+
+    def close(self, plan: Plan, state: State) -> State:
+        """Means and multipliers of the borders where both sides heard each other, and the residuals."""
+        held = {name: dict(values) for name, values in state.held.items()}
+        local, residuals = dict(state.local), dict(state.residuals)
+        numbers = dict(state.numbers)
+        for name, border in plan.borders.items():
+            heard = [state.heard.get(f"{area}/{name}", 0) for area in (border.parent, border.child)]
+            if heard != [state.round + 1] * 2:
+                residuals.setdefault(name, float("inf"))
+                continue
+            said, apart, drift, sizes = state.said[name], {}, {}, {}
+            for x in COPIES:
+                key, at = f"{border.child}/{name}/{x}", f"{name}/{x}"
+                up, down = said[f"{x}.up"], said[f"{x}.down"]
+                unit, price_unit = (scale_of(plan, what, state.price_scale) for what in (x, f"price_{x}"))
+                mean = 0.5 * (up + down)
+                local[key] = self.moved(up, down, state.local[key], state.numbers[at])
+                apart[x] = float(np.abs(up - down).max()) / unit
+                drift[x] = state.numbers[at] * float(np.abs(mean - held[name][x]).max()) / price_unit
+                sizes[x] = (float(np.abs(mean).max()) / unit, float(np.abs(local[key]).max()) / price_unit)
+                held[name][x] = mean
+            residuals[name] = max(*apart.values(), *drift.values())
+            for x in ("p", "q"):
+                (power, price), at = sizes[x], f"{name}/{x}"
+                numbers[at] *= self.balance_of(state, apart[x] / max(power, 1e-9), drift[x] / max(price, 1e-9))
+        residual = max(residuals.values(), default=0.0)
+        return dataclasses.replace(
+            state, held=held, local=local, residuals=residuals, residual=residual, numbers=numbers
+        )
+
+    def balance_of(self, state: State, primal: float, dual: float) -> float:
+        """What the penalty of P or Q at a border is multiplied by after a round: 1, unless an algorithm says otherwise.
+
+        Args:
+            state: the state at the end of the round, which is not yet counted.
+            primal: how far the copies are apart, as a share of the power.
+            dual: how far the penalty times the mean has moved, as a share of the multiplier.
+        """
+        return 1.0
+
+
+def positive(algorithm: str, **options: float) -> None:
+    """Check that options are finite and greater than zero.
+
+    Raises:
+        OptionError: all that are not.
+    """
+    wrong = [f"{name} = {value!r}" for name, value in options.items() if not (np.isfinite(value) and value > 0.0)]
+    if wrong:
+        message = f"{algorithm}: {', '.join(wrong)} must be finite and greater than zero"
+        raise OptionError(message)
+
+
+def price_size(plan: Plan) -> float:
+    """What counts as 1 among prices, objective per kWh: the mean of the source's; 1 where energy has no price."""
+    return float(np.abs(plan.price_start).mean()) or 1.0
+
+
+__all__ = ["COPIES", "UNIT", "Consensus", "positive", "price_size"]
