@@ -6,10 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from lateral.areas.message import Values
 from lateral.areas.plan import Plan
 from lateral.results.result import Result
 from lateral.solvers import Status
+
+#: The keys of `Result.summary`, which a run without a joined result has too.
+OF_SOLVE = (
+    *("case", "status", "status_text", "formulation", "problem_class", "solver", "objective_name", "objective", "cost"),
+    *("energy_import_kwh", "losses_kwh", "n_buses", "n_nodes", "n_steps", "n_variables", "iterations", "seconds"),
+    *("residuals", "replay", "choices", "conflicts", "case_hash", "versions"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +69,8 @@ class AreasRun:
         status: earned status of the whole.
         status_text: as a sentence.
         rounds: every round.
-        result: the joined result; None when the areas are not ours, or one never answered.
+        result: the joined result; None when the areas are not ours, or one has no schedule. Of an area that is gone it
+            holds the last answer.
         central: the central solve, when it was asked for.
         degraded: areas that were gone at the end.
         rejected: messages that were refused, with the reason.
@@ -112,41 +122,53 @@ class AreasRun:
 
     @property
     def gap_per_round(self) -> list[float] | None:
-        """(Sum of the areas' objectives - central) / central, after each round; None without a central solve."""
-        if self.central is None:
-            return None
-        best = self.central.objective
-        return [(r.objective - best) / max(abs(best), 1e-12) for r in self.rounds]
+        """(Sum of the areas' objectives - central) / central, after each round; None without a central solve.
+
+        Before the areas agree the sum is of what each believes, and may lie below the optimum. NaN until all answered.
+        """
+        return None if self.central is None else [self._gap(r.objective) for r in self.rounds]
 
     @property
     def gap_to_central(self) -> float | None:
         """The gap of the joined schedule (of the last round where there is none)."""
         if self.central is None:
             return None
-        best = self.central.objective
-        value = self.rounds[-1].objective if self.result is None else self.result.objective
+        if self.result is not None and self.result.has_values:
+            return self._gap(self.result.objective)
+        return self._gap(self.rounds[-1].objective)
+
+    def _gap(self, value: float) -> float:
+        best = float("nan") if self.central is None else self.central.objective
         return (value - best) / max(abs(best), 1e-12)
 
     def summary(self) -> dict[str, Any]:
-        """The numbers of a run as plain data (``lateral areas run --json``): those of ``solve``, and its own."""
+        """The numbers of a run as plain data (``lateral areas run --json``): those of ``solve``, and its own.
+
+        What is not known is None; so are those of ``solve`` where there is no joined result.
+        """
+        last = self.rounds[-1]
+        gaps = self.gap_per_round
         own = {
+            "case": self.plan.name,
             "status": self.status.word,
             "status_text": self.status_text,
             "algorithm": self.algorithm,
             "executor": self.executor,
             "rounds": len(self.rounds),
-            "residual": self.residual,
-            "residual_per_round": [r.residual for r in self.rounds],
-            "residual_per_border": dict(self.rounds[-1].residuals) if self.rounds else {},
-            "cost_per_round": self.cost_per_round,
-            "objective_per_round": [r.objective for r in self.rounds],
-            "gap_to_central": self.gap_to_central,
-            "gap_per_round": self.gap_per_round,
+            "residual": _number(self.residual),
+            "residual_per_round": [_number(r.residual) for r in self.rounds],
+            "residual_per_border": {name: _number(r) for name, r in last.residuals.items()},
+            "cost_per_round": [_number(r.cost) for r in self.rounds],
+            "objective_per_round": [_number(r.objective) for r in self.rounds],
+            "gap_to_central": _number(self.gap_to_central),
+            "gap_per_round": None if gaps is None else [_number(g) for g in gaps],
             "areas": {
                 name: {
                     "n_nodes": self.plan.n_nodes.get(name),
                     "above": self.plan.head[name].parent if name in self.plan.head else None,
                     "seconds": round(sum(r.seconds.get(name, 0.0) for r in self.rounds), 6),
+                    "status": last.statuses.get(name),
+                    "problem": last.failures.get(name),
                 }
                 for name in self.plan.areas
             },
@@ -158,8 +180,13 @@ class AreasRun:
             "seconds": {k: round(float(v), 6) for k, v in self.seconds.items()},
             "choices": list(self.choices),
         }
-        base = {} if self.result is None else self.result.summary()
-        return {**base, **own}
+        base = dict.fromkeys(OF_SOLVE) if self.result is None else self.result.summary()
+        return {**base, "n_steps": self.plan.n_steps, **own}
 
 
-__all__ = ["AreasRun", "Round"]
+def _number(value: float | None) -> float | None:
+    """A number as JSON has it."""
+    return None if value is None or not np.isfinite(value) else float(value)
+
+
+__all__ = ["OF_SOLVE", "AreasRun", "Round"]

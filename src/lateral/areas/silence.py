@@ -125,10 +125,10 @@ class Watch:
             self.dead[area] = self._why[area].reason
 
     def _later(self, area: str) -> None:
-        """The next attempt: after a pause that grows."""
-        step = self._step.get(area, FIRST_PAUSE_S)
+        """The next attempt: the first at once, others after a pause that grows."""
+        step = self._step.get(area, 0.0)
         self._due[area] = self.clock() + step
-        self._step[area] = min(2.0 * step, LONGEST_PAUSE_S)
+        self._step[area] = min(2.0 * step, LONGEST_PAUSE_S) or FIRST_PAUSE_S
 
 
 __all__ = ["FIRST_PAUSE_S", "LONGEST_PAUSE_S", "Patience", "Watch"]

@@ -5,22 +5,25 @@ from __future__ import annotations
 import dataclasses
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
-from lateral.areas.agent import Task
-from lateral.areas.algorithms import Algorithm, EnappPriced
+from lateral.areas.agent import AreaAgent, Task
+from lateral.areas.algorithms import Algorithm, EnappPriced, State
+from lateral.areas.checkpoint import Checkpoint, about
 from lateral.areas.driver import Patience, Progress, iterate
 from lateral.areas.executors import Executor, Serial
 from lateral.areas.join import joined
 from lateral.areas.partition import Partition
 from lateral.areas.plan import Plan
-from lateral.areas.protocol import AreaSpec, Failure
+from lateral.areas.protocol import AreaSpec, Failure, handle
 from lateral.areas.run import AreasRun, Round
 from lateral.areas.transport import Direct, Transport
+from lateral.areas.verdict import verdict
 from lateral.checks import require
+from lateral.errors import OptionError
 from lateral.opf import build, replayed
-from lateral.results.result import Result
-from lateral.solvers import Status
 
 
 def solve_areas(
@@ -41,6 +44,8 @@ def solve_areas(
     patience: Patience | None = None,
     transport: Callable[[Plan, str], Transport] | None = None,
     progress: Callable[[Round], None] | None = None,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
 ) -> AreasRun:
     """Solve a feeder that is cut into areas.
 
@@ -61,10 +66,14 @@ def solve_areas(
         patience: how long to wait for whom.
         transport: makes what carries messages; absent: nothing is lost.
         progress: called after each round.
+        checkpoint: folder that the run is written to after each round; absent: none. However the run ends (Ctrl-C, a
+            power cut), all but the round it was in is there.
+        resume: go on from the checkpoint, for one round at least.
 
     Raises:
-        CaseError: the case has faults.
+        CaseError: the case has faults; there is no checkpoint to go on from, or it is damaged, or of another run.
         UnsupportedError: the formulation declines it.
+        OptionError: resume without a checkpoint.
         SolveError: an area cannot be started.
     """
     require(partition.case, radial=True)
@@ -74,35 +83,35 @@ def solve_areas(
     whole = build(partition.case, formulation, objective, terminal=terminal, loss_term=loss_term, limits=limits)
     seconds = {"build": time.perf_counter() - begin}
     chosen = whole.formulation.name
-    specs = area_specs(
-        partition,
-        Task(
-            formulation=chosen,
-            objective=objective,
-            coupling=method.coupling,
-            solver=solver,
-            terminal=terminal,
-            loss_term=loss_term,
-            limits=limits,
-        ),
+    task = Task(
+        formulation=chosen,
+        objective=objective,
+        coupling=method.coupling,
+        solver=solver,
+        terminal=terminal,
+        loss_term=loss_term,
+        limits=limits,
     )
-    run = secrets.token_hex(8)
+    specs = area_specs(partition, task)
+    book, state, rounds = _opened(checkpoint, partition, plan, method, task, resume=resume)
+    run = secrets.token_hex(8) if book is None else book.run
     carrier = Direct(plan, run=run) if transport is None else transport(plan, run)
-    rounds: list[Round] = []
     last: Progress | None = None
     with executor or Serial() as where:
         begin = time.perf_counter()
         where.start(specs)
         seconds["start"] = time.perf_counter() - begin
         begin = time.perf_counter()
-        for last in iterate(plan, method, where, carrier, tolerance=tolerance, patience=patience):
+        for last in iterate(plan, method, where, carrier, tolerance=tolerance, state=state, patience=patience):
             rounds.append(last.round)
+            if book is not None:
+                book.save(last.state, last.round, finished=last.finished)
             if progress is not None:
                 progress(last.round)
             if last.finished or len(rounds) >= max_rounds:
                 break
         seconds["rounds"] = time.perf_counter() - begin
-        parts = _collected(where, plan) if where.owns_areas else None
+        parts, repeated = _collected(where, plan, specs, last) if where.owns_areas else (None, ())
         executor_name = where.name
     result = None
     if parts is not None:
@@ -121,7 +130,11 @@ def solve_areas(
         seconds["replay"] = time.perf_counter() - begin
     finished = last is not None and last.finished
     dead = last.dead if last is not None else ()
-    status, text = verdict(plan, rounds, result, finished=finished, dead=dead, tolerance=tolerance)
+    status, text = verdict(method, rounds, result, best, finished=finished, dead=dead, tolerance=tolerance)
+    choices = [
+        *whole.choices,
+        *(f"area {a!r} is gone: its last answer was repeated by the coordinator" for a in repeated),
+    ]
     seconds["total"] = sum(seconds.values())
     if result is not None:
         result = dataclasses.replace(result, status=status)
@@ -137,8 +150,23 @@ def solve_areas(
         degraded=dead,
         rejected=tuple(carrier.rejected),
         seconds=seconds,
-        choices=whole.choices,
+        choices=tuple(choices),
     )
+
+
+def _opened(
+    folder: str | Path | None, partition: Partition, plan: Plan, method: Algorithm, task: Task, *, resume: bool
+) -> tuple[Checkpoint | None, State | None, list[Round]]:
+    """The checkpoint of a run, where it is to have one; what is there to go on from."""
+    if folder is None:
+        if resume:
+            message = "resume needs the folder of a checkpoint"
+            raise OptionError(message)
+        return None, None, []
+    identity = about(plan, partition.case.hash, method, task)
+    if resume:
+        return Checkpoint.resume(folder, identity, plan)
+    return Checkpoint.begin(folder, identity, secrets.token_hex(8)), None, []
 
 
 def area_specs(partition: Partition, task: Task) -> dict[str, AreaSpec]:
@@ -150,54 +178,33 @@ def area_specs(partition: Partition, task: Task) -> dict[str, AreaSpec]:
     }
 
 
-def _collected(executor: Executor, plan: Plan) -> list[Mapping[str, object]] | None:
-    """What the areas found, parents before children; None when one does not answer."""
-    replies = executor.map("collect", {a: {} for a in plan.areas}, timeout_s=600.0)
-    parts: list[Mapping[str, object]] = []
+def _collected(
+    executor: Executor, plan: Plan, specs: Mapping[str, AreaSpec], last: Progress | None
+) -> tuple[list[Mapping[str, Any]] | None, tuple[str, ...]]:
+    """What the areas found, parents before children; and the areas whose last answer was repeated here.
+
+    An area that is gone cannot be asked; but what it is and what it was told before its last answer are known, and the
+    same problem has the same answer. None when an area never answered, or has no schedule.
+    """
+    dead = last.dead if last is not None else ()
+    asked: dict[str, Mapping[str, Any]] = {a: {} for a in plan.areas if a not in dead}
+    replies = executor.map("collect", asked, timeout_s=600.0)
+    parts: list[Mapping[str, Any]] = []
+    repeated = []
     for area in plan.areas:
-        reply = replies[area]
-        if isinstance(reply, Failure) or "error" in reply:
-            return None
+        reply = replies.get(area)
+        if reply is None or isinstance(reply, Failure):
+            told = last.told.get(area) if last is not None else None
+            if told is None:
+                return None, ()
+            repeated.append(area)
+            agent = AreaAgent(area, specs[area].case, specs[area].task)
+            handle(agent, "solve", {"borders": told})
+            reply = handle(agent, "collect", {})
+        if not reply.get("variables"):
+            return None, ()
         parts.append(reply)
-    return parts
+    return parts, tuple(repeated)
 
 
-def verdict(
-    plan: Plan,
-    rounds: Sequence[Round],
-    result: Result | None,
-    *,
-    finished: bool,
-    dead: Sequence[str],
-    tolerance: float,
-) -> tuple[Status, str]:
-    """The status of a run, and the sentence."""
-    residual = rounds[-1].residual if rounds else float("inf")
-    if dead:
-        names = ", ".join(repr(a) for a in dead)
-        return (
-            Status.DEGRADED,
-            f"degraded: area {names} did not take part to the end; the others hold what it said last",
-        )
-    failing = dict(rounds[-1].failures) if rounds else {}
-    if failing:
-        return Status.INFEASIBLE if any("infeasible" in t for t in failing.values()) else Status.ERROR, "; ".join(
-            failing.values()
-        )
-    if not finished:
-        return (
-            Status.LIMIT_REACHED,
-            f"limit reached: after {len(rounds)} rounds the areas differ by {residual:.1e} (tolerance {tolerance:g})",
-        )
-    if result is None:
-        return Status.OPTIMAL, f"the areas agree within {residual:.1e}; the whole was not seen, and so not certified"
-    if result.ok:
-        return Status.OPTIMAL, result.status_text
-    return (
-        Status.INACCURATE,
-        f"inaccurate: the areas agree within {residual:.1e}, but the joined schedule is not certified optimal "
-        f"(largest mismatch {result.residuals.max_primal:.1e} pu, optimality gap {result.residuals.duality_gap:.1e})",
-    )
-
-
-__all__ = ["area_specs", "solve_areas", "verdict"]
+__all__ = ["area_specs", "solve_areas"]

@@ -1,0 +1,85 @@
+"""Verdict: the status of a run over areas, and the sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lateral.areas.algorithms import Algorithm
+from lateral.areas.run import Round
+from lateral.results.result import Result
+from lateral.solvers import Status
+
+#: Status words of an area that has no feasible schedule.
+INFEASIBLE = (Status.INFEASIBLE.word, Status.LOCALLY_INFEASIBLE.word)
+
+
+def verdict(
+    algorithm: Algorithm,
+    rounds: Sequence[Round],
+    result: Result | None,
+    central: Result | None,
+    *,
+    finished: bool,
+    dead: Sequence[str],
+    tolerance: float,
+) -> tuple[Status, str]:
+    """The status of a run, and the sentence.
+
+    Args:
+        algorithm: the algorithm.
+        rounds: every round.
+        result: the joined result, where there is one.
+        central: the central solve, where there is one.
+        finished: whether the run came to its end, and not only to the last round that it was given.
+        dead: areas that are dead.
+        tolerance: residual at which the areas agree.
+    """
+    last = rounds[-1]
+    apart = f"after {len(rounds)} rounds the areas differ by {last.residual:.1e} (tolerance {tolerance:g})"
+    if dead:
+        ends = f"the others agree within {last.residual:.1e}" if finished else apart
+        return Status.DEGRADED, f"degraded: {_absent(dead, last.failures)}; what it said last is held, and {ends}"
+    failing = {a: text for a, text in last.failures.items() if a in last.statuses}
+    if failing:
+        words = {last.statuses[a] for a in failing}
+        status = Status.ERROR
+        if words.intersection(INFEASIBLE):
+            status = Status.INFEASIBLE
+        elif words == {Status.LIMIT_REACHED.word}:
+            status = Status.LIMIT_REACHED
+        return status, f"{status.word.replace('_', ' ')}: " + "; ".join(failing.values())
+    if not finished:
+        why = [apart]
+        why += [f"nothing newer than the limit of age is known across border {b!r}" for b in last.stale]
+        why += list(last.failures.values())
+        return Status.LIMIT_REACHED, "limit reached: " + "; ".join(why)
+    agree = f"the areas agree within {last.residual:.1e}"
+    if result is None:
+        return Status.OPTIMAL, f"{agree}; the whole was not seen, and so not certified"
+    if result.ok:
+        return Status.OPTIMAL, result.status_text
+    return Status.INACCURATE, f"inaccurate: {agree}, but {_short_of(algorithm, result, central)}"
+
+
+def _absent(dead: Sequence[str], reasons: Mapping[str, str]) -> str:
+    names = ", ".join(repr(a) for a in dead)
+    why = "; ".join(reasons[a] for a in dead if reasons.get(a))
+    return f"area{'s' * (len(dead) > 1)} {names} did not take part to the end{f' ({why})' if why else ''}"
+
+
+def _short_of(algorithm: Algorithm, result: Result, central: Result | None) -> str:
+    """What the joined schedule lacks."""
+    r = result.residuals
+    if algorithm.coupling != "tariff":
+        return (
+            f"the joined schedule is not certified optimal (largest mismatch {r.max_primal:.1e} pu, "
+            f"optimality gap {r.duality_gap:.1e}); a smaller tolerance brings it closer"
+        )
+    blind = f"{algorithm.name} does not see upstream losses, use enapp-priced"
+    if central is None:
+        return f"the joined schedule is not certified optimal; {blind}"
+    above = 100.0 * (result.objective - central.objective) / max(abs(central.objective), 1e-12)
+    return f"the joined schedule is {above:.3g} % above the central optimum; {blind}"
+
+
+__all__ = ["verdict"]
