@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lateral.cli import areas
 from lateral.cli.failures import OF_STATUS, Exit, as_data
 from lateral.cli.options import (
     BalancedOption,
@@ -42,6 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(areas.app, name="areas")
 
 
 def _version(value: bool) -> None:

@@ -15,16 +15,10 @@ if TYPE_CHECKING:
 
 def solved(loaded: Loaded, options: SolveOptions) -> Result:
     """Build, solve and replay, with the reading time in ``seconds``."""
-    import numpy as np
-
     from lateral.opf import auto_rounds, build, refined, replayed
     from lateral.solvers import Options
 
-    if "cost" in options.objective and not any(np.any(loaded.case.series(s.price_import)) for s in loaded.case.sources):
-        note(
-            "every price is zero, so that any schedule costs the same; give a [tariff] in a study file, "
-            "or another objective such as --objective loss"
-        )
+    note_prices(loaded, options.objective)
     with working("building ..."):
         model = build(
             loaded.case,
@@ -55,6 +49,17 @@ def solved(loaded: Loaded, options: SolveOptions) -> Result:
     phases = {k: v for k, v in result.seconds.items() if k != "total"}
     seconds = {"read": loaded.seconds, **phases}
     return dataclasses.replace(result, seconds={**seconds, "total": sum(seconds.values())})
+
+
+def note_prices(loaded: Loaded, objective: str) -> None:
+    """Say when the cost is to be minimised and every price is zero."""
+    import numpy as np
+
+    if "cost" in objective and not any(np.any(loaded.case.series(s.price_import)) for s in loaded.case.sources):
+        note(
+            "every price is zero, so that any schedule costs the same; give a [tariff] in a study file, "
+            "or another objective such as --objective loss"
+        )
 
 
 def _count(n: int, thing: str) -> str:
@@ -97,4 +102,4 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-__all__ = ["solved", "summary_rows"]
+__all__ = ["note_prices", "solved", "summary_rows"]

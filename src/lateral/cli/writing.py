@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,13 @@ CSV_CELLS = 500_000
 
 
 def write_result(
-    result: Result, target: Path, summary: Mapping[str, Any], *, report: ImportReport | None = None
+    result: Result | None,
+    target: Path,
+    summary: Mapping[str, Any],
+    *,
+    report: ImportReport | None = None,
+    page: Callable[[Path], object] | None = None,
+    also: Callable[[Path], None] | None = None,
 ) -> None:
     """Write a solved case as a folder, whole or not at all.
 
@@ -41,13 +47,26 @@ def write_result(
         import_report.json    what became of every object, when the case is a .dss master
 
     A result without values (infeasible, failed) has no schedule; the report says why.
+
+    Args:
+        result: what was solved; None where nothing is known of the whole (areas that did not answer).
+        target: the folder.
+        summary: what ``--json`` prints.
+        report: what became of an OpenDSS master.
+        page: writes the report; absent: `lateral.write_report`.
+        also: writes more into the folder.
     """
     with fresh_folder(target) as folder:
         (folder / "summary.json").write_text(to_json(summary) + "\n", encoding="utf-8")
         if report is not None:
             (folder / "import_report.json").write_text(report.to_json(), encoding="utf-8")
-        write_report(result, folder / "report.html", import_report=report)
-        if not result.has_values:
+        if page is not None:
+            page(folder / "report.html")
+        elif result is not None:
+            write_report(result, folder / "report.html", import_report=report)
+        if also is not None:
+            also(folder)
+        if result is None or not result.has_values:
             return
         schedule(result).to_csv(folder / "schedule.csv", index=False)
         save(result, folder / "result.nc")

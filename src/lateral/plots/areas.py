@@ -41,7 +41,6 @@ PANELS = {
 }
 #: Sides of a border where both say the same quantity: suffix -> (words, dash).
 SIDES = {"": ("", "solid"), "up": ("said below", "solid"), "down": ("said above", "dot")}
-_AXIS_ROUND = "round"
 
 
 def plot_residuals(residuals: Sequence[Mapping[str, float]], *, tolerance: float | None = None) -> go.Figure:
@@ -76,7 +75,7 @@ def plot_residuals(residuals: Sequence[Mapping[str, float]], *, tolerance: float
         )
     if tolerance is not None:
         _level(fig, tolerance, f"tolerance {tolerance:g}")
-    _log_axes(fig, "residual")
+    _log_axes(fig, "residual", len(residuals))
     return fig
 
 
@@ -131,7 +130,7 @@ def plot_gap(gap: Sequence[float], *, bar: float | None = None) -> go.Figure:
             )
     if bar is not None:
         _level(fig, bar, f"{bar:g}")
-    _log_axes(fig, "gap to central, relative")
+    _log_axes(fig, "gap to central, relative", len(gap))
     return fig
 
 
@@ -195,6 +194,7 @@ def plot_borders(
     step: int = 0,
     every: Sequence[int] | None = None,
     keys: Sequence[str] | None = None,
+    numbers: Sequence[int] | None = None,
 ) -> go.Figure:
     """What crosses a border at one step, round by round: voltage, power, and prices where there are any.
 
@@ -204,6 +204,7 @@ def plot_borders(
         step: the step.
         every: see `border_tracks`.
         keys: see `border_tracks`.
+        numbers: of the rounds; absent: from 1 on.
 
     Raises:
         OptionError: there is no such step.
@@ -237,7 +238,7 @@ def plot_borders(
         name = ", ".join(w for w in words if w)
         fig.add_trace(
             go.Scatter(
-                x=list(range(1, len(rounds) + 1)),
+                x=list(numbers or range(1, len(rounds) + 1)),
                 y=style.light(t.values[:, step]),
                 mode="lines+markers",
                 name=name,
@@ -261,11 +262,12 @@ def plot_borders(
     )
     for annotation in fig.layout.annotations:
         annotation.update(font={"size": 13, "color": style.MUTED})
-    fig.update_xaxes(rangemode="tozero", nticks=7, tickformat="d")
     fig.update_yaxes(exponentformat="power", nticks=6)
+    last = numbers[-1] if numbers else len(rounds)
     for place in range(len(found)):
-        if place + 3 >= len(found):
-            fig.update_xaxes(title=style.titled(_AXIS_ROUND), row=place // 3 + 1, col=place % 3 + 1)
+        _round_axis(fig, last, most=8, row=place // 3 + 1, col=place % 3 + 1)
+        if place + 3 < len(found):
+            fig.update_xaxes(title=None, row=place // 3 + 1, col=place % 3 + 1)
     for place in range(len(found), 3 * n_rows):
         fig.update_xaxes(visible=False, row=place // 3 + 1, col=place % 3 + 1)
         fig.update_yaxes(visible=False, row=place // 3 + 1, col=place % 3 + 1)
@@ -344,7 +346,8 @@ def plot_areas(case: Case, area_of: Mapping[str, str], borders: Mapping[str, str
         )
     )
     for area in names:
-        own = buses[area]
+        clear = [k for k in buses[area].tolist() if case.feeder.buses[k].name not in named]
+        own = np.array(clear or buses[area], dtype=np.int64)
         x, y = float(np.mean(at.x[own])), float(np.mean(at.y[own]))
         near = own[int(np.argmin((at.x[own] - x) ** 2 + (at.y[own] - y) ** 2))]
         fig.add_annotation(
@@ -361,7 +364,9 @@ def plot_areas(case: Case, area_of: Mapping[str, str], borders: Mapping[str, str
     fig.update_yaxes(visible=False)
     if not at.drawn:
         fig.update_yaxes(scaleanchor="x", scaleratio=1)
-    fig.update_layout(margin={"l": 12, "r": 12, "t": 56, "b": 12}, dragmode="pan")
+    fig.update_layout(
+        margin={"l": 12, "r": 12, "t": 40, "b": 76}, dragmode="pan", legend={"y": -0.02, "yanchor": "top"}
+    )
     return fig
 
 
@@ -413,8 +418,9 @@ def plot_times(
         )
     )
     fig.update_layout(barmode="stack", bargap=0.25)
-    fig.update_xaxes(title=style.titled(_AXIS_ROUND), tickformat="d", nticks=16)
+    _round_axis(fig, len(seconds), most=24)
     fig.update_yaxes(title=style.titled("time of the solves, s"), rangemode="tozero")
+    _legend_below(fig)
     return fig
 
 
@@ -505,9 +511,9 @@ def _level(fig: go.Figure, value: float, text: str) -> None:
     fig.add_hline(y=value, line={"color": style.MUTED, "width": 1.2, "dash": "dash"})
     fig.add_annotation(
         text=text,
-        x=1,
+        x=0.01,
         xref="x domain",
-        xanchor="right",
+        xanchor="left",  # lines begin high above it
         y=float(np.log10(value)),  # plotly places annotations by the exponent, and shapes by the value
         yanchor="bottom",
         showarrow=False,
@@ -515,9 +521,26 @@ def _level(fig: go.Figure, value: float, text: str) -> None:
     )
 
 
-def _log_axes(fig: go.Figure, title: str) -> None:
-    fig.update_xaxes(title=style.titled(_AXIS_ROUND), tickformat="d", nticks=16)
-    fig.update_yaxes(title=style.titled(title), type="log", exponentformat="power", dtick=1)
+def _log_axes(fig: go.Figure, title: str, n_rounds: int) -> None:
+    _round_axis(fig, n_rounds)
+    found = np.array([y for t in fig.data for y in t.y if y is not None], dtype=float)
+    wide = found.size > 0 and found.max() > 100.0 * found.min()
+    fig.update_yaxes(title=style.titled(title), type="log", exponentformat="power", dtick=1 if wide else None)
+    _legend_below(fig)
+
+
+def _round_axis(fig: go.Figure, n_rounds: int, *, most: int = 12, **where: int) -> None:
+    """Ticks at whole rounds, ``most`` of them at most."""
+    size = next(s for k in range(9) for s in (10**k, 2 * 10**k, 5 * 10**k) if n_rounds <= most * s)
+    fig.update_xaxes(
+        title=style.titled("round"), tick0=1 if size == 1 else 0, dtick=size, range=[0.5, n_rounds + 0.5], **where
+    )
+
+
+def _legend_below(fig: go.Figure) -> None:
+    """The legend under the plot, where it may have several rows."""
+    area = fig.layout.height - 150
+    fig.update_layout(margin={"t": 40, "b": 110}, legend={"y": -62 / area, "yanchor": "top"})
 
 
 __all__ = [

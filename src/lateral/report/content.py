@@ -93,6 +93,17 @@ def tone_of(result: Result) -> str:
     return "fair" if result.status in _USABLE else "bad"
 
 
+def spoken(word: str) -> str:
+    """A status word as it is shown."""
+    return word.replace("_", " ")
+
+
+def after_word(word: str, text: str) -> str:
+    """A status sentence without the word that it begins with, which is shown before it."""
+    known = spoken(word)
+    return text.replace(f"{known}: ", "", 1).replace(f"{known} (", "(", 1)
+
+
 def replay_of(result: Result) -> Replay | None:
     """The replay in OpenDSS, when there is one."""
     return result.replay if isinstance(result.replay, Replay) else None
@@ -129,16 +140,7 @@ def columns(view: View, baseline: Voltages | None) -> list[Column]:
             )
         )
     if result.has_values:
-        out.append(
-            Column(
-                "schedule, by the model",
-                result.cost,
-                result.energy_import_kwh,
-                result.losses_kwh,
-                result.p_source_kw,
-                view.optimum,
-            )
-        )
+        out.append(column("schedule, by the model", view))
     run = replay_of(result)
     if run is not None and result.has_values:
         out.append(
@@ -152,6 +154,12 @@ def columns(view: View, baseline: Voltages | None) -> list[Column]:
             )
         )
     return out
+
+
+def column(label: str, view: View) -> Column:
+    """A schedule as its model sees it."""
+    r = view.result
+    return Column(label, r.cost, r.energy_import_kwh, r.losses_kwh, r.p_source_kw, view.optimum)
 
 
 def comparison(found: list[Column], n_steps: int) -> Table:
@@ -387,7 +395,9 @@ __all__ = [
     "Column",
     "ImportPart",
     "Table",
+    "after_word",
     "cards",
+    "column",
     "columns",
     "comparison",
     "conflicts",
@@ -398,6 +408,7 @@ __all__ = [
     "replay_facts",
     "replay_of",
     "small",
+    "spoken",
     "tone_of",
     "violations",
 ]

@@ -127,10 +127,12 @@ def _conductors(volts: Voltages) -> list[dict[str, Any]]:
     return [{"number": c, "label": f"conductor {c}", "colour": style.CONDUCTORS.get(c, style.MUTED)} for c in found]
 
 
-def data_block(figures: Mapping[str, go.Figure], voltages: Mapping[str, Any] | None) -> str:
+def data_block(
+    figures: Mapping[str, go.Figure], voltages: Mapping[str, Any] | None, areas: Mapping[str, Any] | None = None
+) -> str:
     """All figures and numbers as JSON that is safe inside an HTML script element."""
     parts = ",".join(f"{json.dumps(name)}:{fig.to_json(remove_uids=True)}" for name, fig in figures.items())
-    text = f'{{"figures":{{{parts}}},"voltages":{json.dumps(voltages)}}}'
+    text = f'{{"figures":{{{parts}}},"voltages":{json.dumps(voltages)},"areas":{json.dumps(areas)}}}'
     # "</script>" and "<!--" in a name would end the element; as escapes they are the same JSON
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")

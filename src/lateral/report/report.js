@@ -1,6 +1,7 @@
 // The page: controls, and what is drawn when.
 const all = JSON.parse(document.getElementById("data").textContent);
 const volts = all.voltages && new Voltages(all.voltages);
+const borders = all.areas && new Borders(all.areas);
 const charts = {}, drawn = new Set();
 const at = { step: volts ? volts.step : 0, goTo };
 
@@ -45,6 +46,10 @@ function draw(div) {
   const figure = all.figures[div.dataset.figure];
   delete figure.layout.height;
   library().newPlot(div, figure.data, figure.layout, options);
+  if (borders && div.dataset.figure === "areas_borders") {
+    borders.figure = div;
+    borders.redraw();
+  }
 }
 
 // what comes near the window is drawn; a chart that is out of the window again follows the slider when it comes back

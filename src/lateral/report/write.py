@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lateral.errors import LateralError
 from lateral.plots.compare import baseline_vs_optimum, loading, replay_errors, why_no_loading
@@ -19,11 +20,13 @@ from lateral.results.result import Result, versions
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+    from lateral.case import Case
     from lateral.io.opendss.report import ImportReport
+    from lateral.report.areas import AreasPart
 
 
 #: Parts of the script, in the order in which they need each other.
-SCRIPTS = ("chart.js", "voltages.js", "report.js")
+SCRIPTS = ("chart.js", "voltages.js", "borders.js", "report.js")
 
 
 def write_report(
@@ -46,15 +49,76 @@ def write_report(
     return write_whole(Path(path), render(result, import_report=import_report, title=title).encode())
 
 
-def render(result: Result, *, import_report: ImportReport | None = None, title: str = "") -> str:
-    """The report as HTML text; see `write_report`."""
+def render(
+    result: Result | None,
+    *,
+    import_report: ImportReport | None = None,
+    title: str = "",
+    areas: AreasPart | None = None,
+    case: Case | None = None,
+) -> str:
+    """The report as HTML text; see `write_report`.
+
+    Args:
+        result: what was solved; None only with areas, where nothing is known of the whole.
+        import_report: what became of an OpenDSS model.
+        title: heading; default: the name of the case.
+        areas: pages about the areas of a run.
+        case: the case, where there is no result.
+    """
     import jinja2
     import plotly.offline
 
+    known = case if result is None else result.case
+    figures: dict[str, go.Figure] = {} if areas is None else dict(areas.figures)
+    parts: dict[str, Any] = {**_NOTHING} if result is None else _of_result(result, figures, areas)
+    voltages = parts.pop("voltages")
+    status = text = tone = ""
+    if result is not None:
+        status, text, tone = result.status.word, result.status_text, content.tone_of(result)
+    if areas is not None:
+        status, text, tone = areas.run.status.word, areas.run.status_text, areas.tone
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=jinja2.FunctionLoader(_asset),
+    )
+    return environment.get_template("template.html").render(
+        parts,
+        title=title or (known.name if known is not None else "areas"),
+        case=known,
+        areas=areas,
+        status=content.spoken(status),
+        status_text=content.after_word(status, text),
+        tone=tone,
+        figures={name: int(fig.layout.height) for name, fig in figures.items()},
+        imported=content.import_part(import_report) if import_report is not None else None,
+        versions=versions(),
+        written=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        style=_asset("report.css"),
+        script="\n".join(map(_asset, SCRIPTS)),
+        plotly=plotly.offline.get_plotlyjs(),
+        data=data_block(figures, voltages, None if areas is None else areas.data),
+    )
+
+
+#: What the template shows of a result, where there is none.
+_NOTHING: Mapping[str, Any] = {
+    **dict.fromkeys(("voltages", "comparison", "conflicts", "before", "after", "loadings", "replay")),
+    **dict.fromkeys(("cards", "sets", "facts"), ()),
+    **dict.fromkeys(("trouble", "map_note", "no_loading"), ""),
+    **dict.fromkeys(("heat_height", "n_steps", "step"), 0),
+    "has_values": False,
+}
+
+
+def _of_result(result: Result, figures: dict[str, go.Figure], areas: AreasPart | None) -> dict[str, Any]:
+    """What the template shows of a result; its figures are added to the others."""
     view = View(result)
     baseline, trouble = _baseline(view)
     sets = voltage_sets(view, baseline)
-    figures: dict[str, go.Figure] = {}
     voltages = None
     step = 0
     if sets:
@@ -75,38 +139,29 @@ def render(result: Result, *, import_report: ImportReport | None = None, title: 
         if run is not None:
             figures["replay"] = replay_errors(result)
     found = content.columns(view, baseline)
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(_asset("template.html")).render(
-        title=title or result.case.name,
-        case=result.case,
-        result=result,
-        tone=content.tone_of(result),
-        cards=content.cards(result, found),
-        comparison=content.comparison(found, result.case.horizon.n_steps) if found else None,
-        facts=content.facts(result),
-        trouble=trouble,
-        conflicts=content.conflicts(result) if result.conflicts else None,
-        figures={name: int(fig.layout.height) for name, fig in figures.items()},
-        sets=[label for label, _ in sets],
-        heat_height=min(760, max(320, 60 + 3 * len(sets[0][1].worst[0]))) if sets else 0,
-        map_note=_map_note(view),
-        n_steps=result.case.horizon.n_steps,
-        step=step,
-        before=content.violations(result.violations, "baseline") if result.has_values and not trouble else None,
-        after=content.violations(result.violations, "optimum") if result.has_values and not trouble else None,
-        loadings=content.loading_table(result.loading) if "loading" in figures else None,
-        no_loading=why_no_loading(result),
-        replay=content.replay_facts(run) if run is not None else None,
-        imported=content.import_part(import_report) if import_report is not None else None,
-        versions=versions(),
-        written=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        style=_asset("report.css"),
-        script="\n".join(map(_asset, SCRIPTS)),
-        plotly=plotly.offline.get_plotlyjs(),
-        data=data_block(figures, voltages),
-    )
+    cards = content.cards(result, found)
+    if areas is not None and areas.run.central is not None and areas.run.central.has_values:
+        found.append(content.column("one central solve", View(areas.run.central)))
+    limits = result.has_values and not trouble
+    return {
+        "voltages": voltages,
+        "has_values": result.has_values,
+        "cards": cards,
+        "comparison": content.comparison(found, result.case.horizon.n_steps) if found else None,
+        "facts": content.facts(result),
+        "trouble": trouble,
+        "conflicts": content.conflicts(result) if result.conflicts else None,
+        "sets": [label for label, _ in sets],
+        "heat_height": min(760, max(320, 60 + 3 * len(sets[0][1].worst[0]))) if sets else 0,
+        "map_note": _map_note(view),
+        "n_steps": result.case.horizon.n_steps,
+        "step": step,
+        "before": content.violations(result.violations, "baseline") if limits else None,
+        "after": content.violations(result.violations, "optimum") if limits else None,
+        "loadings": content.loading_table(result.loading) if "loading" in figures else None,
+        "no_loading": why_no_loading(result),
+        "replay": content.replay_facts(run) if run is not None else None,
+    }
 
 
 def _baseline(view: View) -> tuple[Voltages | None, str]:
