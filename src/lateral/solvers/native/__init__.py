@@ -1,0 +1,63 @@
+"""native: a structured interior-point solver for multi-period programs on a tree.
+
+A radial feeder is a tree in space, a horizon a chain in time. General solvers find that out by ordering a sparse
+matrix; this one knows it. One step's linear system is eliminated from the leaves to the root in small dense pivots, all
+steps side by side; storage, which links the steps, is left to conjugate gradients with a preconditioner that is exact
+in time.
+
+    steps      what a program looks like in one step, and what links steps
+    order      from the leaves to the root
+    symbolic   where elimination fills in
+    kernels    the loops, compiled by Numba
+    kkt        the linear system of one Newton step
+    method     predictor, corrector, steps, stopping
+    session    from a program to a solution, again and again
+
+It takes programs whose formulation attaches a tree of one conductor per bus (`lindistflow`, `soc`, `nonlinear`), and
+says why it declines others. Its answer is judged like any other solver's, by recomputed residuals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from lateral.program import ProblemClass, Program
+from lateral.solvers.base import Options, Session, Solver
+
+#: Complementarity relative to the objective at which a point is a solution.
+DEFAULT_TOLERANCE = 1e-8
+
+
+@dataclass(frozen=True, slots=True)
+class NativeOptions(Options):
+    """Options of the structured solver.
+
+    Attributes:
+        tolerance: complementarity, relative to the objective.
+        max_iterations: Newton steps.
+        warm: start from an earlier solve of the same session.
+    """
+
+    tolerance: float | None = DEFAULT_TOLERANCE
+    max_iterations: int | None = 100
+    warm: bool = True
+
+
+@final
+class NativeSolver(Solver):
+    """The structured solver."""
+
+    name: ClassVar[str] = "native"
+    accepts: ClassVar[frozenset[ProblemClass]] = frozenset(ProblemClass)
+
+    def __init__(self, options: NativeOptions | None = None) -> None:
+        super().__init__(options or NativeOptions())
+
+    def _start(self, program: Program) -> Session:
+        from lateral.solvers.native.session import NativeSession
+
+        return NativeSession(program, self.options)
+
+
+__all__ = ["NativeOptions", "NativeSolver"]

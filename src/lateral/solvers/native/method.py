@@ -1,0 +1,436 @@
+"""The method: a primal-dual interior point with Mehrotra's predictor and corrector, and the exact Hessian.
+
+    minimise f(x)   subject to   r(x) = 0  (equalities, ranges with slack, products with slack),   bounds
+
+Each part stands by itself: `_start` (where to begin), `_residuals`, `_factored` (curvature), `_predict_and_correct`,
+`_direction` (one solve of the linear system), `_steps` (how far), `_is_small` (stopping). Numbers are in solver scale,
+but feasibility is judged in per unit.
+
+Mehrotra (1992); second-order corrections of the products are exact, as they are quadratic. No filter: a point that is
+not a solution in the end is handed on as what it is, and the caller's residuals decide (`lateral.results.residuals`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lateral.network.schema import FloatArray
+from lateral.solvers.native import kernels
+from lateral.solvers.native.kkt import Kkt, Point
+from lateral.solvers.native.order import Order
+from lateral.solvers.native.steps import StepProgram
+
+#: Feasibility, pu; stationarity, in solver scale.
+PRIMAL, DUAL = 1e-9, 1e-7
+#: Diagonal that holds a fixed variable.
+FIXED = 1e12
+#: Distance from bounds at the start, of max(1, |bound|) and of the range.
+PUSH = 0.05
+#: Complementarity, relative to the objective, of the iterate that later solves start from.
+WARM_GAP = 1e-3
+#: A run of this many steps shorter than this is no progress.
+SHORT_STEPS, SHORT = 8, 1e-3
+
+
+@dataclass(slots=True, eq=False)
+class Iterate:
+    """Primal and dual numbers, all (elements, T).
+
+    Attributes:
+        x: variables.
+        s: slacks of ranges (the value of the row) and of products (0 for exact ones).
+        y: multipliers of equalities, ranges and products, in the order of the rows.
+        eta: multipliers of the storage rows.
+        z_low, z_high: multipliers of the bounds of x.
+        w_low, w_high: multipliers of the bounds of s.
+    """
+
+    x: FloatArray
+    s: FloatArray
+    y: FloatArray
+    eta: FloatArray
+    z_low: FloatArray
+    z_high: FloatArray
+    w_low: FloatArray
+    w_high: FloatArray
+
+    def copy(self) -> Iterate:
+        """A copy of every array."""
+        return Iterate(*(getattr(self, name).copy() for name in self.__slots__))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        word: solved, stalled (no step makes progress), limit (iterations or time), broken (a number that is none).
+        iterations: Newton steps.
+        inner: iterations of the conjugate gradients.
+        log: one line per iteration.
+    """
+
+    word: str
+    iterations: int
+    inner: int
+    log: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Residuals:
+    """What is wrong at a point."""
+
+    dual_x: FloatArray
+    dual_s: FloatArray
+    rows: FloatArray
+    links: FloatArray
+    primal: float
+    dual: float
+
+
+class Method:
+    """One program's method; holds the factored matrix and the arrays of the present numbers."""
+
+    def __init__(self, steps: StepProgram, order: Order) -> None:
+        self.steps, self.order = steps, order
+        self.kkt = Kkt(steps, order)
+        self.load()
+
+    def load(self) -> None:
+        """The numbers of the steps, after `StepProgram.load`."""
+        s, d, t = self.steps, self.steps.data, self.steps.n_steps
+        self.kkt.load()
+        self.fixed = d["fixed"] > 0.0
+        self.low = np.where(self.fixed, -np.inf, d["low"])
+        self.high = np.where(self.fixed, np.inf, d["high"])
+        n_exact = s.products.n
+        self.s_low = np.vstack([d["g_low"], np.where(s.exact.reshape(-1, 1), -np.inf, 0.0) * np.ones((n_exact, t))])
+        self.s_high = np.vstack([d["g_high"], np.full((n_exact, t), np.inf)])
+        #: sign of the slack in its row: ``G x - s = 0``, ``h(x) + s = 0``; 0 for an exact product
+        sign = np.concatenate([-np.ones(s.ranges.n), np.where(s.exact, 0.0, 1.0)])
+        self.sign = np.repeat(sign.reshape(-1, 1), t, axis=1)
+        self.unscale = np.vstack([d["unscale_b"], d["unscale_g"], d["unscale_p"]])
+        counted = [np.isfinite(a).sum() for a in (self.low, self.high, self.s_low, self.s_high)]
+        self.n_bounds = int(sum(counted))
+
+    # -- values -------------------------------------------------------------------------------------------------------
+
+    def _affine(self, x: FloatArray, *, constant: bool) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """The affine parts of the products: squares, u, v."""
+        s, d, t = self.steps, self.steps.data, self.steps.n_steps
+        out = []
+        for e, n, c in (
+            (s.squares, s.products.n * s.width, "a0"),
+            (s.u, s.products.n, "u0"),
+            (s.v, s.products.n, "v0"),
+        ):
+            value = d[c].copy() if constant else np.zeros((n, t))
+            kernels.add_product(value, e.row, e.col, e.val, x, 0, t)
+            out.append(value)
+        return out[0], out[1], out[2]
+
+    def _product(self, a: FloatArray, u: FloatArray, v: FloatArray) -> FloatArray:
+        """``sum a^2 - u v``."""
+        s = self.steps
+        return np.asarray((a.reshape(s.products.n, s.width, s.n_steps) ** 2).sum(axis=1) - u * v)
+
+    def _quadratic(self, x: FloatArray) -> FloatArray:
+        s, t = self.steps, self.steps.n_steps
+        out = np.zeros_like(x)
+        kernels.add_product(out, s.q.row, s.q.col, s.q.val, x, 0, t)
+        return out
+
+    def objective(self, x: FloatArray) -> float:
+        """In solver scale."""
+        linear = np.vdot(self.steps.data["c"], x)
+        return float(linear + 0.5 * np.vdot(x, self._quadratic(x)) + self.steps.constant)
+
+    def _rows(self, x: FloatArray, s: FloatArray, h: FloatArray) -> FloatArray:
+        """Left minus right of every row of one step."""
+        p, t = self.steps, self.steps.n_steps
+        equal = -p.data["b"]
+        kernels.add_product(equal, p.a.row, p.a.col, p.a.val, x, 0, t)
+        ranges = np.zeros((p.ranges.n, t))
+        kernels.add_product(ranges, p.g.row, p.g.col, p.g.val, x, 0, t)
+        return np.vstack([equal, np.vstack([ranges, h]) + self.sign * s])
+
+    def _residuals(self, it: Iterate, a: FloatArray, u: FloatArray, v: FloatArray) -> Residuals:
+        p, k, t = self.steps, self.kkt, self.steps.n_steps
+        n_rows, n_ranges = k.n_rows, p.ranges.n
+        y_g, y_p = it.y[n_rows : n_rows + n_ranges], it.y[n_rows + n_ranges :]
+        dual = p.data["c"] + self._quadratic(it.x) - it.z_low + it.z_high
+        kernels.add_product(dual, p.a.col, p.a.row, p.a.val, it.y[:n_rows], 0, t)
+        kernels.add_product(dual, p.g.col, p.g.row, p.g.val, y_g, 0, t)
+        weight = (2.0 * a.reshape(p.products.n, p.width, t) * y_p[:, None]).reshape(-1, t)
+        kernels.add_product(dual, p.squares.col, p.squares.row, p.squares.val, weight, 0, t)
+        kernels.add_product(dual, p.u.col, p.u.row, p.u.val, -v * y_p, 0, t)
+        kernels.add_product(dual, p.v.col, p.v.row, p.v.val, -u * y_p, 0, t)
+        if k.n_links:
+            k.links_transposed(it.eta, dual)
+        dual[self.fixed] = 0.0
+        dual_s = np.where(self.sign != 0.0, self.sign * it.y[n_rows:] - it.w_low + it.w_high, 0.0)
+        rows = self._rows(it.x, it.s, self._product(a, u, v))
+        links = k.links(it.x) - p.data["link_b"] if k.n_links else np.zeros((0, t))
+        primal = max(_largest(rows * self.unscale), _largest(links * p.data["unscale_link"]))
+        return Residuals(dual, dual_s, rows, links, primal, max(_largest(dual), _largest(dual_s)))
+
+    # -- start --------------------------------------------------------------------------------------------------------
+
+    def _start(self) -> Iterate:
+        """Devices inside of their bounds, the network at its power flow, multipliers of equal products."""
+        p, t = self.steps, self.steps.n_steps
+        x = p.data["start"].copy()
+        x[self.fixed] = p.data["value"][self.fixed]
+        x = _inside(x, self.low, self.high)
+        self._power_flow(x)
+        x = _inside(x, self.low, self.high)
+        a, u, v = self._affine(x, constant=True)
+        h = self._product(a, u, v)
+        ranges = np.zeros((p.ranges.n, t))
+        kernels.add_product(ranges, p.g.row, p.g.col, p.g.val, x, 0, t)
+        slack = np.where(p.exact.reshape(-1, 1), 0.0, np.maximum(-h, 0.1 * np.maximum(np.abs(u * v), 1e-3)))
+        s = np.vstack([_inside(ranges, p.data["g_low"], p.data["g_high"]), slack])
+        mu = max(max(abs(self.objective(x)), p.floor) / max(self.n_bounds, 1), 1e-6)
+        zero = np.zeros((self.kkt.n_rows + len(s), t))
+        return Iterate(
+            x, s, zero, np.zeros((self.kkt.n_links, t)),
+            _multiplier(mu, x - self.low), _multiplier(mu, self.high - x),
+            _multiplier(mu, s - self.s_low), _multiplier(mu, self.s_high - s),
+        )  # fmt: skip
+
+    def _power_flow(self, x: FloatArray, *, limit: int = 8) -> None:
+        """Newton on the network's own rows with every device where it is, in place; gives up in silence."""
+        k, t = self.kkt, self.steps.n_steps
+        network = self.order.network
+        own, rows = network[: k.nv], network[k.nv :]
+        diagonal = np.where(own.reshape(-1, 1), 0.0, 1e10) * np.ones((k.nv, t))
+        slack = np.where(rows[k.n_rows :].reshape(-1, 1), 0.0, 1e10) * np.ones((len(rows) - k.n_rows, t))
+        before = x.copy()
+        for _ in range(limit):
+            a, u, v = self._affine(x, constant=True)
+            r = self._rows(x, np.zeros_like(self.sign), self._product(a, u, v))
+            r[~rows] = 0.0
+            worst = _largest(r)
+            if worst < 1e-8:
+                return
+            k.factor(Point(a, u, v, np.zeros_like(u), diagonal, slack))
+            full = np.zeros((k.n, t))
+            full[k.nv :] = -r
+            step = k.within(full)[: k.nv]
+            step[~own] = 0.0
+            if not np.all(np.isfinite(step)):
+                x[:] = before
+                return
+            x += step
+
+    # -- one iteration ------------------------------------------------------------------------------------------------
+
+    def _direction(
+        self, it: Iterate, r: Residuals, slack: FloatArray, centre_x: FloatArray, centre_s: FloatArray, rows: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, bool]:
+        """dx, ds, dy, d eta of one right-hand side.
+
+        With ``D_s = 1 / slack`` and the sign c of a slack in its row::
+
+            ds = (r_s - c dy) / D_s,      J dx - dy / D_s = -rows - c r_s / D_s
+        """
+        k = self.kkt
+        right = np.empty((k.n, self.steps.n_steps))
+        right[: k.nv] = -r.dual_x + centre_x
+        right[: k.nv][self.fixed] = 0.0
+        r_s = np.where(self.sign != 0.0, -r.dual_s + centre_s, 0.0)
+        right[k.nv :] = -rows
+        right[k.g_first :] -= self.sign * r_s * slack
+        solution, eta, positive = k.solve(right, -r.links)
+        dx, dy = solution[: k.nv], solution[k.nv :]
+        ds = (r_s - self.sign * dy[k.n_rows :]) * slack
+        return dx, ds, dy, eta, positive
+
+    def solve(
+        self,
+        *,
+        gap: float,
+        max_iterations: int,
+        start: Iterate | None = None,
+        give_up: Callable[[], bool] = lambda: False,
+        verbose: Callable[[str], None] | None = None,
+    ) -> tuple[Iterate, Outcome, Iterate | None]:
+        """Iterate until the residuals and the complementarity are small.
+
+        Returns:
+            the last iterate; how it ended; and the iterate on the way whose complementarity was about `WARM_GAP`, from
+            which a problem with slightly other numbers can start.
+
+        Args:
+            gap: complementarity, relative to the objective.
+            max_iterations: Newton steps.
+            start: where to begin; absent: the power flow.
+            give_up: asked before each iteration (time, interrupt).
+            verbose: takes a line per iteration.
+        """
+        k = self.kkt
+        k.iterations = 0
+        it = self._start() if start is None else start
+        log: list[str] = []
+        short = 0
+        count = max(self.n_bounds, 1)
+        diagonal_x, diagonal_s = np.empty_like(it.x), np.empty_like(it.s)
+        word, number = "limit", 0
+        extra = 0.0
+        middle: Iterate | None = None
+        for number in range(max_iterations + 1):
+            a, u, v = self._affine(it.x, constant=True)
+            r = self._residuals(it, a, u, v)
+            total = kernels.barrier(it.x, self.low, self.high, it.z_low, it.z_high, diagonal_x)
+            total += kernels.barrier(it.s, self.s_low, self.s_high, it.w_low, it.w_high, diagonal_s)
+            mu, value = total / count, self.objective(it.x)
+            worth = max(abs(value), self.steps.floor, 1e-6)
+            target = gap * worth / count
+            line = f"{number:3d}  f {value:.10e}  primal {r.primal:.1e}  dual {r.dual:.1e}  mu {mu:.1e}"
+            line += f"  inner {k.iterations}"
+            log.append(line)
+            if verbose is not None:
+                verbose(line)
+            if middle is None and mu * count <= WARM_GAP * worth:
+                middle = it.copy()
+            if not np.isfinite(value) or not np.isfinite(r.primal) or not np.isfinite(r.dual):
+                word = "broken"
+                break
+            if r.primal < PRIMAL and mu <= 1.01 * target and _is_small(r, it, gap * worth):
+                word = "solved"
+                break
+            if short >= SHORT_STEPS:
+                word = "stalled"
+                break
+            if number == max_iterations or give_up():
+                break
+            diagonal_x[self.fixed] = FIXED
+            with np.errstate(divide="ignore"):
+                slack = np.where(self.sign != 0.0, 1.0 / np.maximum(diagonal_s, 1e-14), 0.0)
+            point = Point(a, u, v, it.y[k.n_rows + self.steps.ranges.n :], diagonal_x, slack)
+            extra = self._factored(point, extra)
+            if not np.isfinite(extra):
+                word = "broken"
+                break
+            dx, ds, dy, eta, d_low, d_high, e_low, e_high = self._predict_and_correct(it, r, slack, mu, target)
+            if not (np.all(np.isfinite(dx)) and np.all(np.isfinite(dy))):
+                word = "broken"
+                break
+            tau = min(max(0.95, 1.0 - 10.0 * mu), 0.9995)
+            primal, dual = self._steps(it, dx, ds, d_low, d_high, e_low, e_high, tau)
+            it.x += primal * dx
+            it.s += primal * ds
+            it.y += dual * dy
+            it.eta += dual * eta
+            it.z_low += dual * d_low
+            it.z_high += dual * d_high
+            it.w_low += dual * e_low
+            it.w_high += dual * e_high
+            short = short + 1 if max(primal, dual) < SHORT else 0
+        return it, Outcome(word, number, k.iterations, tuple(log)), middle
+
+    def _factored(self, point: Point, extra: float) -> float:
+        """Factor with as much added to the diagonal as curvature asks for.
+
+        Returns:
+            what was added; inf when nothing helps.
+        """
+        k = self.kkt
+        trial = 0.0
+        for attempt in range(12):
+            fine = k.factor(point, extra=trial)
+            if fine and k.n_links:
+                fine = k.prepare_links()
+            if fine:
+                return trial
+            trial = max(1e-8, extra / 3.0) if attempt == 0 else 10.0 * trial
+        return float("inf")
+
+    def _predict_and_correct(
+        self, it: Iterate, r: Residuals, slack: FloatArray, mu: float, target: float
+    ) -> tuple[FloatArray, ...]:
+        """Mehrotra's two solves with one factorisation."""
+        zeros = [np.zeros_like(q) for q in (it.z_low, it.z_high, it.w_low, it.w_high)]
+        d_low, d_high, e_low, e_high = zeros
+        centre_x, centre_s = np.empty_like(it.x), np.empty_like(it.s)
+        self._centred(it, d_low, d_high, e_low, e_high, 0.0, centre_x, centre_s)
+        dx, ds, dy, eta, _ = self._direction(it, r, slack, centre_x, centre_s, r.rows)
+        self._dual_steps(it, dx, ds, 0.0, d_low, d_high, e_low, e_high)
+        primal, dual = self._steps(it, dx, ds, d_low, d_high, e_low, e_high, 1.0)
+        after = kernels.complementarity_after(
+            it.x, self.low, self.high, it.z_low, it.z_high, dx, d_low, d_high, primal, dual
+        ) + kernels.complementarity_after(
+            it.s, self.s_low, self.s_high, it.w_low, it.w_high, ds, e_low, e_high, primal, dual
+        )
+        affine = after / max(self.n_bounds, 1)
+        sigma = min(1.0, max((affine / mu) ** 3 if mu > 0 else 0.0, 1e-3, 0.2 * target / mu if mu > 0 else 0.0))
+        omega, cap = (1.0 - sigma) ** 2, 10.0 * mu
+        kernels.second_order(dx, d_low, d_high, omega, cap)
+        kernels.second_order(ds, e_low, e_high, omega, cap)
+        rows = r.rows.copy()
+        a, u, v = self._affine(dx, constant=False)
+        if len(u):
+            rows[len(rows) - len(u) :] += omega * primal**2 * self._product(a, u, v)
+        self._centred(it, d_low, d_high, e_low, e_high, sigma * mu, centre_x, centre_s)
+        dx, ds, dy, eta, _ = self._direction(it, r, slack, centre_x, centre_s, rows)
+        self._dual_steps(it, dx, ds, sigma * mu, d_low, d_high, e_low, e_high)
+        return dx, ds, dy, eta, d_low, d_high, e_low, e_high
+
+    def _centred(
+        self, it: Iterate, d_low: FloatArray, d_high: FloatArray, e_low: FloatArray, e_high: FloatArray, mu: float,
+        centre_x: FloatArray, centre_s: FloatArray,
+    ) -> None:  # fmt: skip
+        kernels.centre(it.x, self.low, self.high, it.z_low, it.z_high, d_low, d_high, mu, centre_x)
+        kernels.centre(it.s, self.s_low, self.s_high, it.w_low, it.w_high, e_low, e_high, mu, centre_s)
+
+    def _dual_steps(
+        self, it: Iterate, dx: FloatArray, ds: FloatArray, mu: float, d_low: FloatArray, d_high: FloatArray,
+        e_low: FloatArray, e_high: FloatArray,
+    ) -> None:  # fmt: skip
+        kernels.dual_step(it.x, self.low, self.high, it.z_low, it.z_high, dx, mu, d_low, d_high)
+        kernels.dual_step(it.s, self.s_low, self.s_high, it.w_low, it.w_high, ds, mu, e_low, e_high)
+
+    def _steps(
+        self, it: Iterate, dx: FloatArray, ds: FloatArray, d_low: FloatArray, d_high: FloatArray, e_low: FloatArray,
+        e_high: FloatArray, tau: float,
+    ) -> tuple[float, float]:  # fmt: skip
+        a, b = kernels.largest_steps(it.x, self.low, self.high, it.z_low, it.z_high, dx, d_low, d_high, tau)
+        c, d = kernels.largest_steps(it.s, self.s_low, self.s_high, it.w_low, it.w_high, ds, e_low, e_high, tau)
+        return min(a, c), min(b, d)
+
+
+def _is_small(r: Residuals, it: Iterate, worth: float) -> bool:
+    """Whether what is left of the gradient is small, and what it could be worth small against the objective's gap."""
+    if not r.dual < DUAL:
+        return False
+    at_stake = (
+        np.abs(r.dual_x * np.maximum(np.abs(it.x), 1.0)).sum() + np.abs(r.dual_s * np.maximum(np.abs(it.s), 1.0)).sum()
+    )
+    return bool(at_stake < 10.0 * worth)
+
+
+def _largest(values: FloatArray) -> float:
+    """Largest magnitude; NaN stays NaN."""
+    return float(np.max(np.abs(values), initial=0.0))
+
+
+def _inside(x: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
+    """Values pushed inside of their bounds."""
+    with np.errstate(invalid="ignore"):
+        room = PUSH * (high - low)
+        above = low + np.minimum(PUSH * np.maximum(1.0, np.abs(low)), room)
+        below = high - np.minimum(PUSH * np.maximum(1.0, np.abs(high)), room)
+        pushed = np.where(np.isfinite(low), np.maximum(x, above), x)
+        return np.where(np.isfinite(high), np.minimum(pushed, below), pushed)
+
+
+def _multiplier(mu: float, slack: FloatArray) -> FloatArray:
+    """``mu / slack``; zero where there is no bound."""
+    finite = np.isfinite(slack)
+    return np.where(finite, mu / np.where(finite, slack, 1.0), 0.0)
+
+
+__all__ = ["Iterate", "Method", "Outcome"]

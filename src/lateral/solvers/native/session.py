@@ -1,0 +1,140 @@
+"""From a program to a solution, again and again: analysed once; later solves start from an earlier iterate."""
+
+from __future__ import annotations
+
+import time
+from typing import final
+
+import numpy as np
+
+from lateral.errors import Fault, UnsupportedError
+from lateral.program import ProblemClass, Program
+from lateral.solvers.base import (
+    Options,
+    Session,
+    Solution,
+    Status,
+    check_pattern,
+    interrupts,
+    no_point,
+    pattern_of,
+    reduced_cost,
+    unscaled_solution,
+)
+from lateral.solvers.native.method import Iterate, Method
+from lateral.solvers.native.order import order_of
+from lateral.solvers.native.steps import Declined, StepProgram
+
+_WORDS = {
+    "solved": (Status.OPTIMAL, "solved"),
+    "limit": (Status.LIMIT_REACHED, "iterations or time ran out"),
+    "stalled": (Status.INACCURATE, "no step makes progress"),
+    "broken": (Status.ERROR, "the linear system could not be solved"),
+}
+
+
+@final
+class NativeSession(Session):
+    """One pattern of program."""
+
+    def __init__(self, program: Program, options: Options) -> None:
+        self._pattern = pattern_of(program)
+        self._options = options
+        self._middle: Iterate | None = None
+        try:
+            self._steps = StepProgram.of(program)
+            self._method = Method(self._steps, order_of(program, self._steps))
+        except Declined as why:
+            fault = Fault(
+                code="SOL-010 no-structure",
+                element="solver.native",
+                found=str(why),
+                allowed="rows within one step on a tree of one conductor per bus; storage rows apart",
+                action="Choose solver 'auto'.",
+            )
+            raise UnsupportedError([fault]) from why
+
+    def solve(self, program: Program, warm: Solution | None = None) -> Solution:
+        """See `Session.solve`. A warm start is the session's own: the iterate of the last solve on its way."""
+        check_pattern(program, self._pattern)
+        begin = time.perf_counter()
+        o = self._options
+        self._steps.load(program)
+        self._method.load()
+        limit = np.inf if o.time_limit_s is None else o.time_limit_s
+
+        def late() -> bool:
+            return time.perf_counter() - begin > limit
+
+        with interrupts() as note, np.errstate(all="ignore"):
+            starts = [None] if self._middle is None or not getattr(o, "warm", True) else [self._middle, None]
+            spent = 0
+            for start in starts:
+                iterate, outcome, middle = self._method.solve(
+                    gap=o.tolerance or 1e-8,
+                    max_iterations=o.max_iterations or 100,
+                    start=None if start is None else start.copy(),
+                    give_up=lambda: note.pressed or late(),
+                    verbose=print if o.verbose else None,
+                )
+                spent += outcome.iterations
+                if outcome.word == "solved":
+                    self._middle = middle
+                    break
+        status, message = _WORDS[outcome.word]
+        if outcome.word in ("stalled", "broken", "limit") and not late() and self._proved_infeasible(program):
+            return no_point(
+                program,
+                status=Status.INFEASIBLE,
+                solver="native",
+                iterations=spent,
+                seconds=time.perf_counter() - begin,
+                message="no step makes progress; Clarabel proves that the convex relaxation is infeasible",
+            )
+        if not np.all(np.isfinite(iterate.x)):
+            seconds = time.perf_counter() - begin
+            return no_point(
+                program, status=Status.ERROR, solver="native", iterations=spent, seconds=seconds, message=message
+            )
+        return self._solution(program, iterate, status, spent, time.perf_counter() - begin, message)
+
+    def _proved_infeasible(self, program: Program) -> bool:
+        """Whether a conic solver proves it: a relaxation without a point leaves the program none."""
+        from lateral.solvers.clarabel import ClarabelSolver
+
+        cones = program.relaxed() if program.problem_class is ProblemClass.NLP else program
+        return ClarabelSolver().solve(cones).status is Status.INFEASIBLE
+
+    def _solution(
+        self, program: Program, it: Iterate, status: Status, iterations: int, seconds: float, message: str
+    ) -> Solution:
+        """The numbers in program order and in the house's dual sign: the multipliers here have the other one."""
+        s, k = self._steps, self._method.kkt
+        x = s.variables.gather(it.x, program.n)
+        n_rows, n_ranges = k.n_rows, s.ranges.n
+        equal = np.zeros((s.equalities.n, s.n_steps))
+        equal[s.row_of >= 0] = it.y[:n_rows]
+        equal[s.link_of >= 0] = it.eta
+        y = -s.equalities.gather(equal, len(program.b))
+        w = -s.ranges.gather(it.y[n_rows : n_rows + n_ranges], len(program.l))
+        mu = -s.products.gather(it.y[n_rows + n_ranges :], program.products.n_rows)
+        found = unscaled_solution(
+            program, x=x, y=y, w=w, mu=mu, status=status, solver="native", iterations=iterations, seconds=seconds,
+            message=message,
+        )  # fmt: skip
+        y, w = found.eq_dual.copy(), found.ineq_dual.copy()
+        # a row of one variable takes what is left of that variable's gradient; of a range, where it is what holds
+        rows, cols, _ = s.alone
+        y[rows] = found.reduced_cost[cols] / program.a[rows].data if len(rows) else 0.0
+        rows, cols, _ = s.bounding
+        if len(rows):
+            coefficient = program.g[rows].data
+            sides = np.sort(np.stack([program.l[rows] / coefficient, program.u[rows] / coefficient]), axis=0)
+            z = found.reduced_cost[cols]
+            own = np.where(z > 0, sides[0] >= program.lb[cols], sides[1] <= program.ub[cols])
+            w[rows] = np.where(own, z / coefficient, 0.0)
+        z = reduced_cost(program, found.x, y, w, found.product_dual)
+        return Solution(found.x, y, w, found.product_dual, z, status, "native", iterations, seconds, message)
+
+
+__all__ = ["NativeSession"]

@@ -1,0 +1,324 @@
+"""A program as it repeats: the patterns of one step, the values of every step, and the rows that link steps.
+
+Variables and rows of a multi-period program come in blocks of (element, step). What one step holds is the same at every
+step; only storage rows reach back to the step before. `StepProgram` finds that structure in a `Program`, or declines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from lateral.network.schema import FloatArray, IntArray
+from lateral.program import Block, Program
+
+
+class Declined(Exception):
+    """The program does not repeat step by step; the text says where."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cells:
+    """Where the cells of some blocks are: element within a step, and step.
+
+    Attributes:
+        element: shape (cells,); -1 for blocks without a time axis.
+        step: shape (cells,).
+        n: number of elements of one step.
+    """
+
+    element: IntArray
+    step: IntArray
+    n: int
+
+    @classmethod
+    def of(cls, blocks: Sequence[Block], total: int, n_steps: int) -> Cells:
+        """The cells of blocks that have ``n_steps`` steps."""
+        element, step, n = np.full(total, -1), np.zeros(total, dtype=np.int64), 0
+        for block in blocks:
+            if block.n_steps == n_steps:
+                k = len(block.elements)
+                element[block.cells] = np.repeat(np.arange(n, n + k), n_steps)
+                step[block.cells] = np.tile(np.arange(n_steps), k)
+                n += k
+        return cls(element, step, n)
+
+    def spread(self, values: FloatArray, n_steps: int) -> FloatArray:
+        """A vector over cells as (n, T)."""
+        out = np.zeros((self.n, n_steps))
+        own = self.element >= 0
+        out[self.element[own], self.step[own]] = values[own]
+        return out
+
+    def gather(self, array: FloatArray, size: int) -> FloatArray:
+        """(n, T) as a vector over cells; zero where a cell has no time axis."""
+        out = np.zeros(size)
+        own = self.element >= 0
+        out[own] = array[self.element[own], self.step[own]]
+        return out
+
+
+@dataclass(slots=True, eq=False)
+class Entries:
+    """Coefficients of one step: (row, column, value), values (entries, T), or (entries, 1) when the same at every step.
+
+    Attributes:
+        place: entry of every nonzero of the program's matrix; -1 where it is none of these.
+        step: step of every nonzero.
+    """
+
+    row: IntArray
+    col: IntArray
+    val: FloatArray
+    place: IntArray
+    step: IntArray
+
+    def refill(self, data: FloatArray, n_steps: int) -> None:
+        """New values of the same pattern."""
+        own = self.place >= 0
+        full = np.zeros((len(self.row), n_steps))
+        full[self.place[own], self.step[own]] = data[own]
+        self.val = _shortest(full)
+
+
+def entries(matrix: sp.csr_array, rows: Cells, cols: Cells, n_steps: int, back: int, what: str) -> Entries:
+    """The entries of a matrix whose column is ``back`` steps before the row.
+
+    Raises:
+        Declined: an entry that reaches elsewhere than to the same step or the one before.
+    """
+    counts = np.diff(matrix.indptr)
+    r = np.repeat(np.arange(matrix.shape[0]), counts)
+    c = matrix.indices
+    row_el, col_el = rows.element[r], cols.element[c]
+    if np.any(col_el[row_el >= 0] < 0):
+        message = f"{what} with variables that have no time axis"
+        raise Declined(message)
+    lag = rows.step[r] - cols.step[c]
+    timed = row_el >= 0
+    if np.any(timed & (lag != 0) & (lag != 1)):
+        message = f"{what} that reach further than to the step before"
+        raise Declined(message)
+    own = timed & (lag == back)
+    key = row_el[own].astype(np.int64) * max(cols.n, 1) + col_el[own]
+    unique, inverse = np.unique(key, return_inverse=True)
+    place = np.full(len(r), -1)
+    place[own] = inverse
+    out = Entries(unique // max(cols.n, 1), unique % max(cols.n, 1), np.zeros((len(unique), 1)), place, rows.step[r])
+    out.refill(matrix.data, n_steps)
+    return out
+
+
+def _shortest(values: FloatArray) -> FloatArray:
+    """One column where every step is the same."""
+    if values.shape[1] > 1 and np.array_equal(values, np.broadcast_to(values[:, :1], values.shape)):
+        return np.ascontiguousarray(values[:, :1])
+    return np.ascontiguousarray(values)
+
+
+@dataclass(slots=True, eq=False)
+class StepProgram:
+    """A program by steps, in solver scale.
+
+    Rows of one step are, in this order: equalities, ranges (``l <= G x <= u``), products. Storage rows stand apart.
+
+    Attributes:
+        variables, equalities, ranges, products: where cells are.
+        n_steps: number of steps T.
+        alone: equalities of single variables without a time axis, which fix them: (row, column, coefficient).
+        bounding: the same of ranges, which bound them.
+        row_of: position of each equality of one step among the rows; -1 for storage rows.
+        link_of: position of each equality of one step among the storage rows; -1 for others.
+        a, g: coefficients of equalities and ranges, by the rows above.
+        now, before: coefficients of the storage rows at their own step and at the step before.
+        squares, u, v: coefficients of the products; row = product * width + which square.
+        width: squares per product.
+        q: coefficients of the quadratic objective.
+        exact: products that are equalities.
+        data: vectors and bounds, (elements, T) each.
+        constant: constant of the objective.
+        floor: size of objective below which a relative gap means nothing.
+    """
+
+    variables: Cells
+    equalities: Cells
+    ranges: Cells
+    products: Cells
+    n_steps: int
+    alone: tuple[IntArray, IntArray, FloatArray]
+    bounding: tuple[IntArray, IntArray, FloatArray]
+    row_of: IntArray
+    link_of: IntArray
+    a: Entries
+    g: Entries
+    now: Entries
+    before: Entries
+    squares: Entries
+    u: Entries
+    v: Entries
+    width: int
+    square_of: IntArray
+    q: Entries
+    exact: np.ndarray
+    data: dict[str, FloatArray]
+    constant: float = 0.0
+    floor: float = 0.0
+
+    @classmethod
+    def of(cls, program: Program) -> StepProgram:
+        """The steps of a program.
+
+        Raises:
+            Declined: it does not repeat.
+        """
+        s = program.scaled()
+        n_steps = max((b.n_steps for b in program.variables), default=1)
+        variables = Cells.of(program.variables, program.n, n_steps)
+        untimed = [b.name for b in program.variables if b.n_steps != n_steps]
+        if untimed:
+            message = f"the variables {untimed[0]!r} have no time axis"
+            raise Declined(message)
+        alone = _alone(program.equalities, s.a, n_steps)
+        bounding = _alone(program.inequalities, s.g, n_steps)
+        equalities = Cells.of(program.equalities, len(s.b), n_steps)
+        ranges = Cells.of(program.inequalities, len(s.l), n_steps)
+        p = s.products
+        products = Cells.of(program.product_blocks, p.n_rows, n_steps)
+        # storage rows: those that reach back, and blocks of that name where nothing carries (one step)
+        whole = entries(s.a, equalities, variables, n_steps, 0, "equalities")
+        back = entries(s.a, equalities, variables, n_steps, 1, "equalities")
+        linked = np.zeros(equalities.n, dtype=bool)
+        linked[back.row] = True
+        row_of, link_of = np.full(equalities.n, -1), np.full(equalities.n, -1)
+        row_of[~linked], link_of[linked] = np.arange(int((~linked).sum())), np.arange(int(linked.sum()))
+        kth, width = _which_square(p.a_row, p.n_rows)
+        rows_of_squares = Cells(
+            products.element[p.a_row] * width + kth if p.n_rows else np.zeros(0, dtype=np.int64),
+            products.step[p.a_row] if p.n_rows else np.zeros(0, dtype=np.int64),
+            products.n * width,
+        )
+        exact = np.zeros(products.n, dtype=bool)
+        exact[products.element] = p.equality
+        out = cls(
+            variables=variables,
+            equalities=equalities,
+            ranges=ranges,
+            products=products,
+            n_steps=n_steps,
+            alone=alone,
+            bounding=bounding,
+            row_of=row_of,
+            link_of=link_of,
+            a=_those(whole, row_of),
+            g=entries(s.g, ranges, variables, n_steps, 0, "ranges"),
+            now=_those(whole, link_of),
+            before=_those(back, link_of),
+            squares=entries(p.a, rows_of_squares, variables, n_steps, 0, "products"),
+            u=entries(p.u, products, variables, n_steps, 0, "products"),
+            v=entries(p.v, products, variables, n_steps, 0, "products"),
+            width=width,
+            square_of=rows_of_squares.element,
+            q=entries(sp.csr_array(s.q), variables, variables, n_steps, 0, "quadratic costs"),
+            exact=exact,
+            data={},
+        )
+        for name, e, count in (
+            ("ranges", out.g, s.g.nnz - len(bounding[0])),
+            ("products", out.squares, p.a.nnz),
+            ("products", out.u, p.u.nnz),
+            ("products", out.v, p.v.nnz),
+            ("quadratic costs", out.q, s.q.nnz),
+        ):
+            if int((e.place >= 0).sum()) < count:
+                message = f"{name} that reach back in time"
+                raise Declined(message)
+        out.load(program)
+        return out
+
+    def load(self, program: Program) -> None:
+        """The numbers of a program of this pattern."""
+        s, t = program.scaled(), self.n_steps
+        self.a.refill(s.a.data, t)
+        self.now.refill(s.a.data, t)
+        self.before.refill(s.a.data, t)
+        self.g.refill(s.g.data, t)
+        p = s.products
+        self.squares.refill(p.a.data, t)
+        self.u.refill(p.u.data, t)
+        self.v.refill(p.v.data, t)
+        self.q.refill(sp.csr_array(s.q).data, t)
+        low, high = self.variables.spread(s.lb, t), self.variables.spread(s.ub, t)
+        rows, cols, coefficients = self.bounding
+        if len(rows):
+            at = self.variables.element[cols], self.variables.step[cols]
+            sides = np.sort(np.stack([s.l[rows] / coefficients, s.u[rows] / coefficients]), axis=0)
+            low[at], high[at] = np.maximum(low[at], sides[0]), np.minimum(high[at], sides[1])
+        fixed = np.isfinite(low) & (high - low <= 1e-12 * np.maximum(1.0, np.abs(np.where(np.isfinite(low), low, 0.0))))
+        value = np.where(fixed, low, 0.0)
+        rows, cols, coefficients = self.alone
+        at = self.variables.element[cols], self.variables.step[cols]
+        fixed[at], value[at] = True, s.b[rows] / coefficients
+        b = self.equalities.spread(s.b, t)
+        a0 = np.zeros((self.products.n * self.width, t))
+        if len(p.a0):
+            a0[self.square_of, self.products.step[p.a_row]] = p.a0
+        self.constant, self.floor = s.c0, program.objective_floor * program.objective_scale
+        self.data = {
+            "c": self.variables.spread(s.c, t),
+            "low": low,
+            "high": high,
+            "fixed": fixed.astype(float),
+            "value": value,
+            "b": b[self.row_of >= 0],
+            "link_b": b[self.link_of >= 0],
+            "g_low": self.ranges.spread(s.l, t),
+            "g_high": self.ranges.spread(s.u, t),
+            "a0": a0,
+            "u0": self.products.spread(p.u0, t),
+            "v0": self.products.spread(p.v0, t),
+            "start": self.variables.spread(s.x0, t),
+            "unscale_b": 1.0 / self.equalities.spread(program.eq_scale, t)[self.row_of >= 0],
+            "unscale_link": 1.0 / self.equalities.spread(program.eq_scale, t)[self.link_of >= 0],
+            "unscale_g": 1.0 / np.maximum(self.ranges.spread(program.ineq_scale, t), 1e-300),
+            "unscale_p": 1.0 / np.maximum(self.products.spread(program.product_scale, t), 1e-300),
+        }
+
+
+def _alone(blocks: Sequence[Block], matrix: sp.csr_array, n_steps: int) -> tuple[IntArray, IntArray, FloatArray]:
+    """Rows without a time axis, each of one variable."""
+    untimed = [b for b in blocks if b.n_steps != n_steps]
+    if not untimed:
+        none = np.zeros(0, dtype=np.int64)
+        return none, none, np.zeros(0)
+    which = np.concatenate([np.arange(b.start, b.start + b.size) for b in untimed])
+    first, count = matrix.indptr[which], np.diff(matrix.indptr)[which]
+    if np.any(count != 1):
+        message = f"the rows {untimed[0].name!r} have no time axis, and more than one variable each"
+        raise Declined(message)
+    return which, matrix.indices[first].astype(np.int64), matrix.data[first]
+
+
+def _which_square(a_row: IntArray, n_rows: int) -> tuple[IntArray, int]:
+    """Number of each square within its row, and the largest count."""
+    if not n_rows:
+        return np.zeros(0, dtype=np.int64), 1
+    order = np.argsort(a_row, kind="stable")
+    sorted_rows = a_row[order]
+    first = np.searchsorted(sorted_rows, sorted_rows)
+    kth = np.empty(len(a_row), dtype=np.int64)
+    kth[order] = np.arange(len(a_row)) - first
+    return kth, int(kth.max(initial=0)) + 1
+
+
+def _those(whole: Entries, position: IntArray) -> Entries:
+    """The entries of the rows that have a position."""
+    keep = position[whole.row] >= 0
+    number = np.full(len(keep) + 1, -1)
+    number[:-1][keep] = np.arange(int(keep.sum()))
+    return Entries(position[whole.row[keep]], whole.col[keep], whole.val[keep], number[whole.place], whole.step)
+
+
+__all__ = ["Cells", "Declined", "Entries", "StepProgram", "entries"]

@@ -1,0 +1,312 @@
+"""Elimination of one step, without numbers: pivots in order, where they fill in, and the groups they come in.
+
+An *unknown* is a variable or a row of one step. Unknowns are eliminated one by one, or in pairs (a variable with the
+row that determines it, so that neither needs a diagonal). Pivots come in *groups* (a node of the tree with its branch;
+the devices at a node): a group is eliminated before the group that it hangs from, so that what it leaves behind is a
+small block on unknowns of that one group.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+
+from lateral.network.schema import IntArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Symbolic:
+    """Index arrays of the elimination; see the kernels for how they are used.
+
+    Attributes:
+        unknown: unknowns of each pivot, shape (pivots, 2).
+        size: 1 or 2 per pivot.
+        dpos, lptr: first diagonal entry and first entry of L of each pivot.
+        m, sptr, srow: later unknowns that each pivot reaches.
+        uptr, utgt: entries that each pivot updates, by pairs of what it reaches (lower triangle).
+        position: place of each unknown in the order.
+        n_entries: number of entries of the factor.
+        widest: most unknowns that a pivot reaches.
+    """
+
+    unknown: IntArray
+    size: IntArray
+    dpos: IntArray
+    lptr: IntArray
+    m: IntArray
+    sptr: IntArray
+    srow: IntArray
+    uptr: IntArray
+    utgt: IntArray
+    position: IntArray
+    pivot_of: IntArray
+    n_entries: int
+    widest: int
+
+    def entry(self, rows: IntArray, cols: IntArray) -> IntArray:
+        """Entry of each (unknown, unknown) of the pattern, in either order."""
+        swap = self.position[rows] < self.position[cols]
+        later, earlier = np.where(swap, cols, rows), np.where(swap, rows, cols)
+        out = _find(
+            later.astype(np.int64), earlier.astype(np.int64), self.pivot_of, self.unknown, self.size, self.dpos,
+            self.lptr, self.m, self.sptr, self.srow, self.position,
+        )  # fmt: skip
+        return np.asarray(out)
+
+
+def analyse(n: int, unknown: IntArray, size: IntArray, rows: IntArray, cols: IntArray) -> Symbolic:
+    """The elimination of a symmetric pattern.
+
+    Args:
+        n: number of unknowns.
+        unknown: unknowns of each pivot in order, shape (pivots, 2); the second is -1 for a single one.
+        size: 1 or 2 per pivot.
+        rows, cols: the pattern, either triangle.
+    """
+    pivot_of, position = np.full(n, -1), np.full(n, -1)
+    flat = unknown.reshape(-1)
+    flat = flat[flat >= 0]
+    position[flat] = np.arange(len(flat))
+    for k in (0, 1):
+        own = unknown[:, k] >= 0
+        pivot_of[unknown[own, k]] = np.flatnonzero(own)
+    a, b = pivot_of[rows], pivot_of[cols]
+    off = a != b
+    low = np.where(a < b, a, b)[off]
+    reach = np.where(a < b, cols, rows)[off]
+    order = np.argsort(low, kind="stable")
+    ptr = np.searchsorted(low[order], np.arange(len(size) + 1))
+    m, srow = _reach(len(size), ptr, reach[order].astype(np.int64), pivot_of, position)
+    sptr = np.concatenate([[0], np.cumsum(m)]).astype(np.int64)
+    diagonal = np.where(size == 1, 1, 3)
+    total = diagonal + m * size
+    start = np.concatenate([[0], np.cumsum(total)]).astype(np.int64)
+    dpos = start[:-1]
+    lptr = dpos + diagonal
+    uptr = np.concatenate([[0], np.cumsum(m * (m + 1) // 2)]).astype(np.int64)
+    i_of, j_of = _pairs(m, sptr, srow, uptr)
+    utgt = _find(i_of, j_of, pivot_of, unknown, size, dpos, lptr, m, sptr, srow, position)
+    return Symbolic(
+        unknown, size, dpos, lptr, m, sptr, srow, uptr, utgt, position, pivot_of, int(start[-1]),
+        int(m.max(initial=0)),
+    )  # fmt: skip
+
+
+@numba.njit(cache=True)
+def _reach(n, ptr, reach, pivot_of, position):  # type: ignore[no-untyped-def]
+    """Later unknowns of each pivot: its own, and those of the pivots whose first later unknown it holds."""
+    seen = np.full(len(pivot_of), -1)
+    head, next_ = np.full(n, -1), np.full(n, -1)
+    m = np.zeros(n, dtype=np.int64)
+    start = np.zeros(n + 1, dtype=np.int64)
+    rows = np.empty(max(16, 4 * len(reach) + 16), dtype=np.int64)
+    at = 0
+    for k in range(n):
+        start[k] = at
+        need = at + ptr[k + 1] - ptr[k]
+        c = head[k]
+        while c >= 0:
+            need += m[c]
+            c = next_[c]
+        if need > len(rows):
+            bigger = np.empty(2 * need, dtype=np.int64)
+            bigger[:at] = rows[:at]
+            rows = bigger
+        for e in range(ptr[k], ptr[k + 1]):
+            r = reach[e]
+            if seen[r] != k:
+                seen[r] = k
+                rows[at] = r
+                at += 1
+        c = head[k]
+        while c >= 0:
+            for e in range(start[c], start[c] + m[c]):
+                r = rows[e]
+                if pivot_of[r] != k and seen[r] != k:
+                    seen[r] = k
+                    rows[at] = r
+                    at += 1
+            c = next_[c]
+        m[k] = at - start[k]
+        part = rows[start[k] : at].copy()
+        part = part[np.argsort(position[part])]
+        rows[start[k] : at] = part
+        if m[k]:
+            parent = pivot_of[part[0]]
+            next_[k] = head[parent]
+            head[parent] = k
+    return m, rows[:at].copy()
+
+
+@numba.njit(cache=True)
+def _pairs(m, sptr, srow, uptr):  # type: ignore[no-untyped-def]
+    """(later, earlier) unknowns of every pair that a pivot updates."""
+    later, earlier = np.empty(uptr[-1], dtype=np.int64), np.empty(uptr[-1], dtype=np.int64)
+    u = 0
+    for k in range(len(m)):
+        for i in range(m[k]):
+            for j in range(i + 1):
+                later[u], earlier[u] = srow[sptr[k] + i], srow[sptr[k] + j]
+                u += 1
+    return later, earlier
+
+
+@numba.njit(cache=True)
+def _find(later, earlier, pivot_of, unknown, size, dpos, lptr, m, sptr, srow, position):  # type: ignore[no-untyped-def]
+    """Entry of each pair; -1 where the pattern has none."""
+    out = np.full(len(later), -1)
+    for e in range(len(later)):
+        i, j = later[e], earlier[e]
+        k = pivot_of[j]
+        second = 1 if size[k] == 2 and unknown[k, 1] == j else 0
+        if pivot_of[i] == k:
+            if i == j:
+                out[e] = dpos[k] + 2 * second
+            else:
+                out[e] = dpos[k] + 1
+            continue
+        low, high = sptr[k], sptr[k] + m[k]
+        while low < high:
+            middle = (low + high) // 2
+            if position[srow[middle]] < position[i]:
+                low = middle + 1
+            else:
+                high = middle
+        if low < sptr[k] + m[k] and srow[low] == i:
+            out[e] = lptr[k] + size[k] * (low - sptr[k]) + second
+    return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Groups:
+    """Groups of pivots that something passes through on its way from storage to storage, leaves first.
+
+    Attributes:
+        first, last: pivots of each group.
+        n_own: unknowns of each group.
+        local, plocal: unknowns within the group's own numbering: of ``Symbolic.srow``, and of each pivot.
+        n_in, eptr, entry, elocal: entries (unknowns where something arrives), flattened.
+        n_out, xptr, exit_, xentry: exits, flattened, and which entry of the parent each is.
+        parent: the group that the exits belong to; -1 for the last.
+        mptr: where each group's map begins; its length at the end.
+        zptr: where each group's block of the inverse begins.
+    """
+
+    first: IntArray
+    last: IntArray
+    n_own: IntArray
+    local: IntArray
+    plocal: IntArray
+    n_in: IntArray
+    eptr: IntArray
+    entry: IntArray
+    elocal: IntArray
+    n_out: IntArray
+    xptr: IntArray
+    exit_: IntArray
+    xentry: IntArray
+    parent: IntArray
+    mptr: IntArray
+    zptr: IntArray
+    widest: int
+
+
+def group(symbolic: Symbolic, group_of: IntArray, touched: IntArray) -> Groups:
+    """The groups that lie between storages.
+
+    Args:
+        symbolic: the elimination.
+        group_of: group of each pivot; pivots of one group are neighbours, groups ascend.
+        touched: unknowns that storage rows touch.
+
+    Raises:
+        ValueError: a group that leaves something to more than one other group.
+    """
+    sy = symbolic
+    n_groups = int(group_of.max(initial=-1)) + 1
+    bounds = np.searchsorted(group_of, np.arange(n_groups + 1))
+    exits: list[list[int]] = []
+    entries: list[set[int]] = [set() for _ in range(n_groups)]
+    for u in touched.tolist():
+        entries[group_of[sy.pivot_of[u]]].add(u)
+    parent = np.full(n_groups, -1)
+    for g in range(n_groups):
+        k0, k1 = int(bounds[g]), int(bounds[g + 1])
+        out: list[int] = []
+        if entries[g]:
+            reach = np.unique(sy.srow[sy.sptr[k0] : sy.sptr[k1]])
+            of = group_of[sy.pivot_of[reach]] if len(reach) else reach
+            out = sorted(reach[of != g].tolist(), key=lambda u: int(sy.position[u]))
+            owners = {int(group_of[sy.pivot_of[u]]) for u in out}
+            if len(owners) > 1:
+                message = "a group that leaves something to more than one other group"
+                raise ValueError(message)
+            if owners:
+                parent[g] = owners.pop()
+                entries[parent[g]].update(out)
+        exits.append(out)
+    active = [g for g in range(n_groups) if entries[g]]
+    number = np.full(n_groups + 1, -1)
+    number[active] = np.arange(len(active))
+    place: list[dict[int, int]] = []
+    local, plocal = np.full(len(sy.srow), -1), np.full((len(sy.size), 2), -1)
+    flat: dict[str, list[int]] = {name: [] for name in ("entry", "elocal", "exit", "xentry")}
+    sizes: dict[str, list[int]] = {name: [] for name in ("own", "in", "out")}
+    order_of: list[dict[int, int]] = [{} for _ in range(n_groups)]
+    for g in active:
+        k0, k1 = int(bounds[g]), int(bounds[g + 1])
+        own = sy.unknown[k0:k1].reshape(-1)
+        own = own[own >= 0]
+        numbers = {int(u): q for q, u in enumerate(own)}
+        numbers |= {u: len(own) + q for q, u in enumerate(exits[g])}
+        place.append(numbers)
+        arrive = sorted(entries[g], key=lambda u: int(sy.position[u]))
+        order_of[g] = {u: q for q, u in enumerate(arrive)}
+        for e in range(int(sy.sptr[k0]), int(sy.sptr[k1])):
+            local[e] = numbers[int(sy.srow[e])]
+        for k in range(k0, k1):
+            for q in range(int(sy.size[k])):
+                plocal[k, q] = numbers[int(sy.unknown[k, q])]
+        flat["entry"] += arrive
+        flat["elocal"] += [numbers[u] for u in arrive]
+        sizes["own"].append(len(own))
+        sizes["in"].append(len(arrive))
+        sizes["out"].append(len(exits[g]))
+    for g in active:
+        flat["exit"] += exits[g]
+        flat["xentry"] += [order_of[int(parent[g])][u] for u in exits[g]]
+
+    def whole(values: list[int]) -> IntArray:
+        return np.array(values, dtype=np.int64)
+
+    n_own, n_in, n_out = (whole(sizes[name]) for name in ("own", "in", "out"))
+    triangle = n_in * (n_in + 1) // 2
+
+    def offsets(counts: IntArray) -> IntArray:
+        return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+    chosen = whole(active)
+    return Groups(
+        first=bounds[chosen].astype(np.int64),
+        last=bounds[chosen + 1].astype(np.int64),
+        n_own=n_own,
+        local=local,
+        plocal=plocal,
+        n_in=n_in,
+        eptr=offsets(n_in),
+        entry=whole(flat["entry"]),
+        elocal=whole(flat["elocal"]),
+        n_out=n_out,
+        xptr=offsets(n_out),
+        exit_=whole(flat["exit"]),
+        xentry=whole(flat["xentry"]),
+        parent=number[parent[chosen]],
+        mptr=offsets(triangle + n_in * n_out),
+        zptr=offsets(triangle),
+        widest=int((n_own + n_out).max(initial=0)),
+    )
+
+
+__all__ = ["Groups", "Symbolic", "analyse", "group"]
