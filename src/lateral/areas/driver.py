@@ -117,7 +117,7 @@ def iterate(
         # an area that fails may find a way with what the others say next; where nothing moves any more it will not
         finished = agreed and not waiting and (not failing or failing == stuck)
         stuck = failing if agreed else set()
-        yield Progress(now, done, tuple(watch.dead), finished, dict(told))
+        yield Progress(now, done, tuple(a for a in plan.areas if a in watch.dead), finished, dict(told))
         if waiting:
             watch.wait({a: {"borders": algorithm.inputs(plan, now, a)} for a in silent})
 
