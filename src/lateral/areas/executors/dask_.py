@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import secrets
 import tempfile
 import time
@@ -23,6 +24,9 @@ from lateral.areas.message import MessageError
 from lateral.areas.protocol import AreaSpec, Failure, pack, unpack
 from lateral.areas.worker import MAX_FRAME, ONE_THREAD, Host, pack_spec, unpack_spec
 from lateral.errors import OptionError, SolveError
+
+#: How long a scheduler may take to see that a worker is lost, s.
+_NOTICED_S = 5.0
 
 
 class DaskArea:
@@ -186,7 +190,7 @@ class Dask(Executor):
             message = f"the Dask scheduler at {self.address} cannot be used: {error}"
             if self.address is None:
                 message = (
-                    f"Dask's workers do not start: {error}. "
+                    f"Dask's workers do not start: {str(error).rstrip('.')}. "
                     "A script that starts them must do its work under `if __name__ == '__main__':`."
                 )
             raise SolveError(message) from error
@@ -233,6 +237,8 @@ class Dask(Executor):
     def _another(self, seat: _Seat) -> str | None:
         """A worker for an area that lost its own; None when there is none in time."""
         deadline = time.monotonic() + self.start_timeout_s
+        # a scheduler may take a moment to see that a worker is lost; later one at that address is another one
+        avoid_until = time.monotonic() + _NOTICED_S if seat.lost else math.inf
         wanted = 1
         if self._cluster is not None:
             wanted = len(self._cluster.worker_spec)
@@ -240,8 +246,9 @@ class Dask(Executor):
                 with contextlib.suppress(Exception):  # it may hang for good; the nanny ends it all the same
                     self._client.restart_workers([seat.worker], timeout=self.start_timeout_s, raise_for_error=False)
         while True:
-            alive = [w for w in self._alive() if w != seat.worker or seat.lost]
-            late = time.monotonic() >= deadline
+            now = time.monotonic()
+            alive = [w for w in self._alive() if w != seat.worker or now >= avoid_until]
+            late = now >= deadline
             if alive and (late or len(alive) >= wanted):
                 load = dict.fromkeys(alive, 0)
                 for other, its in self._seats.items():
