@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from lateral.cli.loading import Loaded
 from lateral.cli.options import SolveOptions
-from lateral.cli.running import note_prices, summary_rows
+from lateral.cli.running import note_prices
 from lateral.cli.screen import note, number, working
 from lateral.errors import OptionError, did_you_mean
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import typer
 
     from lateral.areas.algorithms import Algorithm
     from lateral.areas.driver import Patience
     from lateral.areas.executors import Executor
-    from lateral.areas.partition import Partition
+    from lateral.areas.faults import Faults
     from lateral.areas.run import AreasRun, Round
 
 #: Options of a study's solve that a run over areas has no use for.
 UNUSED = ("point", "rounds", "tolerance", "max_iterations", "time_limit_s")
-#: A run with more rounds than this is shown with its first and last ones.
-ROUNDS_SHOWN = 40
+#: Rounds at most, where nothing else is said.
+MAX_ROUNDS = 100
+#: Options that areas with owners of their own take.
+OF_FEDERATION = (
+    *("case", "broker", "key_file", "encryption", "checkpoint", "resume", "dead_after", "solve_limit", "out", "json"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +45,10 @@ class Asked:
         tolerance: residual at which the areas agree.
         max_rounds: rounds at most.
         central: whether the whole is solved too.
-        loss: probability that a message is lost.
-        seed: of what is lost.
+        faults: what goes wrong with messages; None for nothing.
         patience: how long to wait for whom.
+        checkpoint: folder that the run is kept in; None for none.
+        resume: whether to go on with what is there.
     """
 
     algorithm: Algorithm
@@ -51,12 +57,22 @@ class Asked:
     tolerance: float
     max_rounds: int
     central: bool
-    loss: float
-    seed: int
+    faults: Faults | None
     patience: Patience
+    checkpoint: str | None
+    resume: bool
 
 
-def positive(flag: str, value: float) -> float:
+def tolerance(given: float | None) -> float:
+    """The tolerance of the residual.
+
+    Raises:
+        OptionError: it is not positive.
+    """
+    return 1e-6 if given is None else _positive("--tol", given)
+
+
+def _positive(flag: str, value: float) -> float:
     """A number that is positive and finite.
 
     Raises:
@@ -68,25 +84,61 @@ def positive(flag: str, value: float) -> float:
     return value
 
 
-def algorithm(known: Mapping[str, type[Algorithm]], name: str, more: Sequence[str], **flags: Any) -> Algorithm:
+def patience(**given: float | None) -> Patience:
+    """How long to wait for whom; what was not given is as `lateral.areas.silence.Patience` has it."""
+    from lateral.areas.silence import Patience
+
+    known: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+    return Patience(**known)
+
+
+def checkpoint(begin: str | None, resume: str | None) -> tuple[str | None, bool]:
+    """The folder of a checkpoint, and whether to go on from it.
+
+    Raises:
+        OptionError: two folders.
+    """
+    if begin is not None and resume is not None and Path(begin) != Path(resume):
+        message = "a resumed run stays in its folder; give --resume alone"
+        raise OptionError(message)
+    return (resume if resume is not None else begin), resume is not None
+
+
+def faults(loss: float, seed: int) -> Faults | None:
+    """What goes wrong with messages.
+
+    Raises:
+        OptionError: no probability.
+    """
+    from lateral.areas.faults import Faults
+
+    if not 0.0 <= loss < 1.0:
+        message = f"--loss is a probability from 0 to below 1, not {loss:g}"
+        raise OptionError(message)
+    return Faults(loss=loss, seed=seed) if loss else None
+
+
+def algorithm(name: str | None, more: Sequence[str] | None, **flags: Any) -> Algorithm:
     """An algorithm with its options.
 
     Args:
-        known: the algorithms by name.
-        name: the one that is wanted.
+        name: the one that is wanted; absent: `enapp-priced`.
         more: further options, ``NAME=VALUE``.
         **flags: options that have a flag of their own; None where it was not given.
 
     Raises:
         OptionError: no such algorithm, an option that it does not have, or a value that the option does not take.
     """
-    if name not in known:
-        message = f"there is no algorithm {name!r}. {did_you_mean(name, list(known))}"
+    from lateral.areas.algorithms import BUILT_IN, EnappPriced
+
+    name = EnappPriced.name if name is None else name
+    if name not in BUILT_IN:
+        message = f"there is no algorithm {name!r}. {did_you_mean(name, list(BUILT_IN))}"
         raise OptionError(message)
-    cls = known[name]
+    cls = BUILT_IN[name]
     types = {f.name: get_type_hints(cls)[f.name] for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     given: dict[str, tuple[str, Any]] = {k: (f"--{k}", v) for k, v in flags.items() if v is not None}
-    for word in more:
+    for word in more or ():
         key, equals, value = word.partition("=")
         key = key.strip().replace("-", "_")
         if not equals:
@@ -122,12 +174,19 @@ def _value(flag: str, value: Any, kind: Any) -> Any:
         message = f"{flag} takes {'a whole number' if kind is int else 'a number'}, not {value!r}"
         raise OptionError(message) from None
     if isinstance(found, float):
-        positive(flag, found)
+        _positive(flag, found)
     return found
 
 
-#: Flags of executors: what each is called there.
-_EXECUTOR_FLAGS = {"workers": "n_workers", "scheduler": "address", "tls": "ca_file", "broker": "broker"}
+#: Flags of executors: which have them, and what each is called there.
+_EXECUTOR_FLAGS = {
+    "workers": (("process", "dask"), "n_workers"),
+    "scheduler": (("dask",), "address"),
+    "tls": (("dask",), ""),
+    "broker": (("helics",), "broker"),
+    "key_file": (("helics",), "key_file"),
+    "encryption": (("helics",), "encryption_config"),
+}
 
 
 def executor(name: str, **flags: Any) -> Executor:
@@ -136,33 +195,24 @@ def executor(name: str, **flags: Any) -> Executor:
     Raises:
         OptionError: no such executor, an option that it does not have, or a package that it needs is missing.
     """
-    import inspect
+    from lateral.areas.executors import BUILT_IN, get
 
-    from lateral.areas.executors import BUILT_IN, executor_class, get
-
-    given = {k: v for k, v in flags.items() if v is not None}
-    has = inspect.signature(executor_class(name)).parameters
-    for flag in given:
-        if _EXECUTOR_FLAGS[flag] not in has:
-            fits = [n for n in BUILT_IN if _EXECUTOR_FLAGS[flag] in _parameters_of(n)]
-            message = f"the executor {name!r} has no --{flag}; it is for {' and '.join(fits)}"
+    if name not in BUILT_IN:
+        message = f"there is no executor {name!r}. {did_you_mean(name, list(BUILT_IN))}"
+        raise OptionError(message)
+    options: dict[str, Any] = {}
+    for flag, value in flags.items():
+        fits, parameter = _EXECUTOR_FLAGS[flag]
+        if value is None:
+            continue
+        if name not in fits:
+            message = f"the executor {name!r} has no --{flag.replace('_', '-')}; it is for {' and '.join(fits)}"
             raise OptionError(message)
-    options: dict[str, Any] = {_EXECUTOR_FLAGS[k]: v for k, v in given.items() if k != "tls"}
-    if "tls" in given:
-        folder = Path(given["tls"])
-        options |= {f"{what}_file": folder / f"{what}.pem" for what in ("ca", "cert", "key")}
+        if flag == "tls":
+            options |= {f"{what}_file": Path(value) / f"{what}.pem" for what in ("ca", "cert", "key")}
+        else:
+            options[parameter] = value
     return get(name, **options)
-
-
-def _parameters_of(name: str) -> Sequence[str]:
-    import inspect
-
-    from lateral.areas.executors import executor_class
-
-    try:
-        return list(inspect.signature(executor_class(name)).parameters)
-    except ImportError:
-        return ()
 
 
 def say_unused(study: Mapping[str, Any]) -> None:
@@ -174,16 +224,14 @@ def say_unused(study: Mapping[str, Any]) -> None:
 
 def agreed(loaded: Loaded, options: SolveOptions, asked: Asked) -> AreasRun:
     """Cut and solve, with a line for each round on standard error."""
-    from lateral.areas.faults import Faults
     from lateral.areas.files import partition_of
     from lateral.areas.solve import solve_areas
 
     note_prices(loaded, options.objective)
-    faults = Faults(loss=asked.loss, seed=asked.seed)
     with working("cutting ..."):
         partition = partition_of(loaded.case, asked.areas)
     n = len(partition.areas)
-    with working(f"solving {n} area{'s' * (n > 1)} in rounds ..."):
+    with working(f"solving {n} area{'s' * (n > 1)} in rounds ..."), _kept(asked.checkpoint):
         return solve_areas(
             partition,
             asked.algorithm,
@@ -199,9 +247,79 @@ def agreed(loaded: Loaded, options: SolveOptions, asked: Asked) -> AreasRun:
             central=asked.central,
             with_replay=options.replay,
             patience=asked.patience,
-            transport=faults if asked.loss else None,
+            transport=asked.faults,
             progress=_say_round,
+            checkpoint=asked.checkpoint,
+            resume=asked.resume,
         )
+
+
+def federation_file(case: str) -> Path | None:
+    """The federation file that CASE means, when it means one: ``federation.toml``, or a folder with one."""
+    path = Path(case)
+    if path.is_file() and path.name == "federation.toml":
+        return path
+    inside = path / "federation.toml"
+    return inside if inside.is_file() and not (path / "case.toml").exists() else None
+
+
+def refuse_fixed(ctx: typer.Context) -> None:
+    """Refuse options that the federation file decides, or that need the cases of the areas.
+
+    Raises:
+        OptionError: one was given.
+    """
+    given = [name for name in ctx.params if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"]
+    flags = [f"--{name.replace('_', '-')}" for name in given if name not in OF_FEDERATION]
+    if ctx.params.get("executor") == "helics":
+        flags = [flag for flag in flags if flag != "--executor"]
+    if flags:
+        message = f"{', '.join(flags)}: the federation file says how its areas are run; `lateral areas cut` writes it"
+        raise OptionError(message)
+
+
+def coordinated(
+    file: Path,
+    *,
+    broker: str | None,
+    key_file: str | None,
+    encryption: str | None,
+    patience: Patience,
+    checkpoint: str | None,
+    resume: bool,
+) -> tuple[AreasRun, float]:
+    """Coordinate areas that their owners serve; the run, and the tolerance that was agreed on."""
+    from lateral.areas.executors.helics_ import Owners
+    from lateral.areas.federation import read_federation, solve_federation
+
+    if broker is None:
+        message = "areas with owners of their own meet at a broker; name it with --broker ADDRESS"
+        raise OptionError(message)
+    with working(f"reading {file} ..."):
+        federation = read_federation(file)
+    owners = Owners(
+        broker,
+        federation=federation.identifier,
+        digests=federation.digests,
+        key_file=key_file,
+        encryption_config=encryption,
+    )
+    with working(f"coordinating {len(federation.plan.areas)} areas ..."), _kept(checkpoint):
+        run = solve_federation(
+            federation, owners, patience=patience, progress=_say_round, checkpoint=checkpoint, resume=resume
+        )
+    return run, federation.run.tolerance
+
+
+@contextmanager
+def _kept(checkpoint: str | None) -> Iterator[None]:
+    """Say, when a run is interrupted, where it can go on from."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if checkpoint is not None:
+            note(f"the rounds that ended are kept; go on with --resume {checkpoint}")
+        raise
 
 
 def _say_round(done: Round) -> None:
@@ -211,201 +329,18 @@ def _say_round(done: Round) -> None:
     note(text)
 
 
-def summary_of(run: AreasRun, loaded: Loaded) -> dict[str, Any]:
-    """What ``--json`` prints: the keys of ``solve``, null where nothing is known of the whole, and those of areas."""
-    nothing = dict.fromkeys(
-        (
-            *("formulation", "problem_class", "solver", "objective_name", "objective", "energy_import_kwh"),
-            *("losses_kwh", "n_buses", "n_nodes", "n_variables", "iterations", "residuals", "replay", "versions"),
-        )
-    )
-    known = {
-        "case": loaded.case.name,
-        "case_hash": loaded.case.hash,
-        "n_steps": loaded.case.horizon.n_steps,
-        "cost": run.rounds[-1].cost if run.rounds else None,
-    }
-    summary = {**nothing, **known, **run.summary()}
-    seconds = {"read": loaded.seconds, **{k: v for k, v in summary["seconds"].items() if k != "total"}}
-    summary["seconds"] = {**seconds, "total": sum(seconds.values())}
-    if loaded.report is not None:
-        summary["import"] = loaded.report.summary
-    return summary
-
-
-def gap_text(gap: float | None) -> str:
-    """A gap as a number, and where it is large enough to matter as a percentage too."""
-    if gap is None or gap != gap:
-        return "-"
-    return f"{gap:.2e}" + (f" ({100 * gap:.2f} %)" if abs(gap) >= 1e-4 else "")
-
-
-def rounds_table(run: AreasRun) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Heading and rows: round, residual, cost, gap, seconds of the slowest path."""
-    gaps = run.gap_per_round or [float("nan")] * len(run.rounds)
-    rows: list[tuple[str, ...]] = [
-        (
-            str(r.number),
-            f"{r.residual:.1e}",
-            number(r.cost, digits=4),
-            f"{gap:.1e}" if gap == gap else "-",
-            f"{r.critical:.3f}",
-        )
-        for r, gap in zip(run.rounds, gaps, strict=True)
-    ]
-    if len(rows) > ROUNDS_SHOWN:
-        half = ROUNDS_SHOWN // 2
-        rows = [*rows[:half], ("...", "", "", "", ""), *rows[-half:]]
-    return ("round", "residual", "cost $", "gap", "critical path s"), rows
-
-
-def screen_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The summary of a run over areas for the screen."""
-    s = summary
-    own = [
-        ("status", s["status_text"]),
-        ("areas", f"{len(s['areas'])}, {s['algorithm']}, executor {s['executor']}, {s['rounds']} rounds"),
-        ("residual", number(s["residual"], digits=1)),
-        ("gap to central", gap_text(s["gap_to_central"])),
-        ("messages", f"{s['messages']:,}, {s['bytes']:,} bytes; {s['messages_rejected']} refused"),
-        ("critical path", f"{s['seconds_parallel']:.2f} s with a machine per area"),
-    ]
-    if s["degraded"]:
-        own.append(("degraded", ", ".join(s["degraded"])))
-    if s["residuals"] is None:
-        own.append(("seconds", ", ".join(f"{k} {v:.2f}" for k, v in s["seconds"].items())))
-        return own
-    return [*own, *(row for row in summary_rows(dict(s)) if row[0] != "status")]
-
-
-def rounds_frame(run: AreasRun) -> pd.DataFrame:
-    """Every round as a table."""
-    import pandas as pd
-
-    gaps = run.gap_per_round or [float("nan")] * len(run.rounds)
-    return pd.DataFrame(
-        [
-            {
-                "round": r.number,
-                "residual": r.residual,
-                "objective": r.objective,
-                "cost": r.cost,
-                "gap": gap,
-                "seconds_critical": r.critical,
-                "messages": r.messages,
-                "bytes": r.bytes,
-                "failures": "; ".join(r.failures.values()),
-            }
-            for r, gap in zip(run.rounds, gaps, strict=True)
-        ]
-    )
-
-
-def borders_frame(run: AreasRun, times: Sequence[str]) -> pd.DataFrame:
-    """What crossed each border after each round: a row per round, border, quantity, conductor and step."""
-    import numpy as np
-    import pandas as pd
-
-    frames = []
-    for r in run.rounds:
-        for name, values in r.held.items():
-            conductors = run.plan.borders[name].conductors
-            for quantity, array in values.items():
-                frames.append(
-                    pd.DataFrame(
-                        {
-                            "round": r.number,
-                            "border": name,
-                            "quantity": quantity,
-                            "conductor": np.repeat(conductors, len(times)),
-                            "time": list(times) * len(conductors),
-                            "value": np.asarray(array).reshape(-1),
-                        }
-                    )
-                )
-    columns = ["round", "border", "quantity", "conductor", "time", "value"]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
-
-
-def write_run(run: AreasRun, loaded: Loaded, asked: Asked, target: Path, summary: Mapping[str, Any]) -> None:
-    """Write a run as a folder, whole or not at all: what ``lateral solve --out`` writes, and
-
-    ::
-
-        rounds.csv         residual, cost, gap, time, messages and bytes of each round
-        borders.parquet    what crossed each border after each round
-
-    The report has pages about the areas. Without a schedule of the whole (an area that never answered) it is there too.
-    """
-    from lateral.cli.writing import write_result
-    from lateral.report.areas import write_areas_report
-
-    times = [t.isoformat() for t in loaded.case.horizon.times]
-
-    def also(folder: Path) -> None:
-        rounds_frame(run).to_csv(folder / "rounds.csv", index=False)
-        borders_frame(run, times).to_parquet(folder / "borders.parquet", index=False)
-
-    def page(path: Path) -> object:
-        return write_areas_report(run, path, case=loaded.case, tolerance=asked.tolerance, import_report=loaded.report)
-
-    write_result(run.result, target, summary, report=loaded.report, page=page, also=also)
-
-
-def cut_table(partition: Partition) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Heading and rows: each area with its size and the border above it."""
-    rows: list[tuple[str, ...]] = []
-    for name, area in partition.areas.items():
-        head = area.head
-        rows.append(
-            (
-                name,
-                "-" if head is None else head.parent,
-                f"{area.n_nodes:,}",
-                str(len(area.case.batteries)),
-                "-" if head is None else head.name,
-                "-" if head is None else ".".join(map(str, head.conductors)),
-                "-" if head is None else ", ".join(head.branch),
-            )
-        )
-    return ("area", "above", "nodes", "batteries", "border", "conductors", "branch"), rows
-
-
-def cut_data(partition: Partition, out: str) -> dict[str, Any]:
-    """The same as plain data."""
-    return {
-        "status": "ok",
-        "out": out,
-        "case": partition.case.name,
-        "case_hash": partition.case.hash,
-        "depth": partition.max_depth,
-        "areas": {
-            name: {
-                "above": None if area.head is None else area.head.parent,
-                "n_nodes": area.n_nodes,
-                "n_batteries": len(area.case.batteries),
-                "border": None if area.head is None else area.head.name,
-                "branch": [] if area.head is None else list(area.head.branch),
-                "bus": None if area.head is None else area.head.bus,
-                "conductors": [] if area.head is None else list(area.head.conductors),
-            }
-            for name, area in partition.areas.items()
-        },
-    }
-
-
 __all__ = [
+    "MAX_ROUNDS",
     "Asked",
     "agreed",
     "algorithm",
-    "cut_data",
-    "cut_table",
+    "checkpoint",
+    "coordinated",
     "executor",
-    "gap_text",
-    "positive",
-    "rounds_table",
+    "faults",
+    "federation_file",
+    "patience",
+    "refuse_fixed",
     "say_unused",
-    "screen_rows",
-    "summary_of",
-    "write_run",
+    "tolerance",
 ]
