@@ -12,6 +12,7 @@ from lateral.solvers.clarabel import ClarabelOptions, ClarabelSolver
 from lateral.solvers.elastic import Conflict, ElasticProgram, elastic, explain
 from lateral.solvers.highs import HighsOptions, HighsSolver
 from lateral.solvers.ipopt import IpoptOptions, IpoptSolver
+from lateral.solvers.native import NativeOptions, NativeSolver
 
 __all__ = [
     "ClarabelOptions",
@@ -22,6 +23,8 @@ __all__ = [
     "HighsSolver",
     "IpoptOptions",
     "IpoptSolver",
+    "NativeOptions",
+    "NativeSolver",
     "Options",
     "SOLVERS",
     "Session",
@@ -102,3 +105,4 @@ def choose(program: Program) -> tuple[str, str]:
 register_solver(HighsSolver, HighsOptions)
 register_solver(ClarabelSolver, ClarabelOptions)
 register_solver(IpoptSolver, IpoptOptions)
+register_solver(NativeSolver, NativeOptions)

@@ -1,0 +1,266 @@
+"""The structured solver: its linear algebra against dense algebra, its answers against the other solvers."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import lateral
+from lateral.errors import UnsupportedError
+from lateral.model import Model
+from lateral.results.residuals import recompute
+from lateral.solvers import Options, Status
+from lateral.solvers.native import NativeOptions
+from lateral.solvers.native.kkt import Kkt, Point
+from lateral.solvers.native.order import order_of
+from lateral.solvers.native.steps import StepProgram
+
+BALANCED = ("nonlinear", "soc", "lindistflow")
+
+
+def model_of(name: str = "ads10", formulation: str = "nonlinear", objective: str = "cost") -> Model:
+    return lateral.build(lateral.read(name), formulation, objective)
+
+
+def kkt_of(model: Model, seed: int = 1) -> tuple[Kkt, Point]:
+    """The matrix at a made-up point, with diagonals as a barrier has them."""
+    steps = StepProgram.of(model.program)
+    order = order_of(model.program, steps)
+    kkt = Kkt(steps, order)
+    rng = np.random.default_rng(seed)
+    t, products = steps.n_steps, steps.products.n
+
+    def around(n: int) -> np.ndarray:
+        return rng.uniform(0.5, 1.5, (n, t))
+
+    slack = 0.1 * around(steps.ranges.n + products)
+    slack[steps.ranges.n :][steps.exact] = 0.0
+    point = Point(
+        around(products * steps.width),
+        around(products),
+        around(products),
+        0.1 * around(products),
+        around(kkt.nv),
+        slack,
+    )
+    return kkt, point
+
+
+def dense(kkt: Kkt, point: Point, step: int) -> np.ndarray:
+    """The matrix of one step, from the entries as assembled (the factor of a copy is undone: L D L' by pivots)."""
+    kkt.factor(point)
+    sy = kkt.symbolic
+    n = kkt.n
+    lower = np.eye(n)
+    middle = np.zeros((n, n))
+    for k in range(len(sy.size)):
+        own = sy.unknown[k][: sy.size[k]]
+        d = kkt.factors[sy.dpos[k] : sy.lptr[k], step]
+        block = np.array([[d[0]]]) if len(own) == 1 else np.array([[d[0], d[1]], [d[1], d[2]]])
+        middle[np.ix_(own, own)] = np.linalg.inv(block)
+        for i in range(sy.m[k]):
+            first = sy.lptr[k] + i * sy.size[k]
+            lower[sy.srow[sy.sptr[k] + i], own] = kkt.factors[first : first + sy.size[k], step]
+    return lower @ middle @ lower.T
+
+
+def assembled(kkt: Kkt, point: Point, step: int) -> np.ndarray:
+    """The same matrix written down from the definition, without any elimination."""
+    s, n, nv = kkt.steps, kkt.n, kkt.nv
+    out = np.zeros((n, n))
+
+    def column(values: np.ndarray) -> np.ndarray:
+        return values[:, step] if values.shape[1] > 1 else values[:, 0]
+
+    np.add.at(out, (s.a.row + nv, s.a.col), column(s.a.val))
+    np.add.at(out, (s.g.row + kkt.g_first, s.g.col), column(s.g.val))
+    own = s.squares.row // s.width
+    np.add.at(out, (own + kkt.p_first, s.squares.col), 2.0 * column(s.squares.val) * point.squares[s.squares.row, step])
+    np.add.at(out, (s.u.row + kkt.p_first, s.u.col), -column(s.u.val) * point.v[s.u.row, step])
+    np.add.at(out, (s.v.row + kkt.p_first, s.v.col), -column(s.v.val) * point.u[s.v.row, step])
+    out = out + out.T
+    hessian = np.zeros((nv, nv))
+    np.add.at(hessian, (s.q.row, s.q.col), column(s.q.val))
+    squares = np.zeros((s.products.n * s.width, nv))
+    u, v = np.zeros((s.products.n, nv)), np.zeros((s.products.n, nv))
+    np.add.at(squares, (s.squares.row, s.squares.col), column(s.squares.val))
+    np.add.at(u, (s.u.row, s.u.col), column(s.u.val))
+    np.add.at(v, (s.v.row, s.v.col), column(s.v.val))
+    mu = point.mu[:, step]
+    weight = np.repeat(mu, s.width)
+    hessian += 2.0 * squares.T @ (weight[:, None] * squares) - u.T @ (mu[:, None] * v) - v.T @ (mu[:, None] * u)
+    out[:nv, :nv] += hessian + np.diag(point.diagonal[:, step])
+    rows = np.arange(kkt.g_first, n)
+    out[rows, rows] -= point.slack[:, step]
+    return out
+
+
+@pytest.mark.parametrize("formulation", BALANCED)
+@pytest.mark.parametrize("name", ["ads10", "case33bw"])
+def test_elimination_is_exact(name: str, formulation: str) -> None:
+    """L D L' gives the matrix back, and a solve solves it: nothing is lost in the order from leaves to root."""
+    kkt, point = kkt_of(model_of(name, formulation))
+    matrix = assembled(kkt, point, 0)
+    regular = matrix + np.diag(np.where(np.arange(kkt.n) < kkt.nv, 1e-11, -1e-11))
+    again = dense(kkt, point, 0)
+    size = np.abs(regular).max()
+    assert np.abs(again - regular).max() <= 1e-10 * size
+    right = np.random.default_rng(2).normal(size=(kkt.n, kkt.n_steps))
+    found = kkt.within(right.copy())
+    assert np.abs(regular @ found[:, 0] - right[:, 0]).max() <= 1e-8 * size
+
+
+def test_inertia_is_counted() -> None:
+    """As many negative eigenvalues as rows: so says the factorisation, and so does dense algebra."""
+    kkt, point = kkt_of(model_of())
+    fine = kkt.factor(point)
+    negative = int((np.linalg.eigvalsh(assembled(kkt, point, 0)) < 0.0).sum())
+    assert fine == (negative == kkt.n - kkt.nv)
+
+
+def test_storage_rows_are_linked_and_their_transpose_is_one() -> None:
+    """<C x, y> = <x, C'y>, with the step before and the step after in their places."""
+    kkt, _ = kkt_of(model_of())
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(kkt.nv, kkt.n_steps)), rng.normal(size=(kkt.n_links, kkt.n_steps))
+    left = np.vdot(kkt.links(x), y)
+    right = np.vdot(x, kkt.links_transposed(y, np.zeros_like(x)))
+    assert left == pytest.approx(right, rel=1e-12)
+
+
+@pytest.mark.parametrize("formulation", BALANCED)
+def test_maps_through_the_tree_equal_full_solves(formulation: str) -> None:
+    """``S p`` by small maps per node is C K^-1 C' p by whole solves."""
+    kkt, point = kkt_of(model_of(formulation=formulation))
+    kkt.factor(point)
+    assert kkt.prepare_links()
+    p = np.random.default_rng(4).normal(size=(kkt.n_links, kkt.n_steps))
+    full = np.zeros((kkt.n, kkt.n_steps))
+    kkt.links_transposed(p, full)
+    expected = kkt.links(kkt.within(full))
+    assert np.abs(kkt._apply(p) - expected).max() <= 1e-9 * np.abs(expected).max()
+
+
+def test_the_whole_system_is_solved() -> None:
+    """Unknowns and storage multipliers satisfy both block rows."""
+    kkt, point = kkt_of(model_of())
+    kkt.factor(point)
+    kkt.prepare_links()
+    rng = np.random.default_rng(5)
+    right, links = rng.normal(size=(kkt.n, kkt.n_steps)), rng.normal(size=(kkt.n_links, kkt.n_steps))
+    x, eta, positive = kkt.solve(right, links)
+    assert positive
+    assert np.abs(kkt.links(x) - links).max() <= 1e-6
+    pull = np.zeros_like(right)
+    kkt.links_transposed(eta, pull)
+    for step in (0, kkt.n_steps - 1):
+        rest = assembled(kkt, point, step) @ x[:, step] + pull[:, step] - right[:, step]
+        assert np.abs(rest).max() <= 1e-8 * np.abs(right).max() * kkt.n
+
+
+@pytest.mark.parametrize("formulation", BALANCED)
+@pytest.mark.parametrize("name", ["ieee123-t5", "ads10", "case33bw", "tree-60x6"])
+def test_the_same_optimum_as_the_others(name: str, formulation: str) -> None:
+    """To 1e-7 relative of Ipopt (Clarabel for what is convex); certified by recomputed residuals."""
+    model = model_of(name, formulation)
+    found = model.solve("native")
+    assert found.status is Status.OPTIMAL, found.status_text
+    assert max(found.residuals.max_primal, found.residuals.max_bound) <= 1e-8
+    other = "ipopt" if formulation == "nonlinear" else "clarabel"
+    best = model_of(name, formulation).solve(other, Options(tolerance=1e-10))
+    assert found.objective == pytest.approx(best.objective, rel=1e-7 if other == "ipopt" else 1e-6)
+
+
+@pytest.mark.parametrize("objective", ["loss", "vdev", "curtailment", "cost+0.1*loss"])
+def test_objectives(objective: str) -> None:
+    found = model_of("ads10", "nonlinear", objective).solve("native")
+    best = model_of("ads10", "nonlinear", objective).solve("auto")
+    assert found.ok, found.status_text
+    assert found.objective == pytest.approx(best.objective, rel=2e-6, abs=1e-8)
+
+
+def test_duals_are_prices() -> None:
+    """The dual of a node's balance is the change of the optimum with a load there, by a finite difference."""
+    model = model_of("ieee123-t5")
+    found = model.solve("native")
+    place = list(found.elements("bus.vmag_sq")).index("100.1")
+    price = found.dual("bus.p_balance")[place]
+    load = {load.name: load for load in model.case.loads}["100"]
+    p = load.p_kw * model.case.multiplier(load.profile)
+    bump = np.zeros_like(p)
+    bump[2] = 0.5
+    q = {"100": load.q_kvar * model.case.multiplier(load.profile)}
+    up = model_of("ieee123-t5").update(loads={"100": p + bump}, loads_q=q)
+    down = model_of("ieee123-t5").update(loads={"100": p - bump}, loads_q=q)
+    tight = NativeOptions(tolerance=1e-10)
+    slope = up.solve("native", tight).objective - down.solve("native", tight).objective
+    assert slope == pytest.approx(price[2], rel=1e-4)
+
+
+def test_a_second_solve_is_warm() -> None:
+    """Fewer Newton steps from the iterate of the first solve, and the same optimum as a cold one."""
+    model = model_of("ieee123-t5")
+    cold = model.solve("native")
+    p = np.array([load.p_kw * model.case.multiplier(load.profile) for load in model.case.loads])
+    model.update(loads=1.02 * p)
+    warm = model.solve("native")
+    fresh = lateral.build(model.case, "nonlinear").solve("native")
+    assert warm.ok
+    assert warm.solution.iterations < 0.7 * cold.solution.iterations
+    assert warm.objective == pytest.approx(fresh.objective, rel=1e-7)
+
+
+@pytest.mark.parametrize("terminal", ["equal", "at-least", "free"])
+def test_terminal_rules(terminal: str) -> None:
+    case = lateral.read("ieee123-t5")
+    found = lateral.build(case, "nonlinear", terminal=terminal).solve("native")
+    best = lateral.build(case, "nonlinear", terminal=terminal).solve("auto")
+    assert found.ok
+    assert found.objective == pytest.approx(best.objective, rel=1e-7)
+
+
+def test_it_says_why_it_declines() -> None:
+    with pytest.raises(UnsupportedError, match=r"SOL-010.*no time axis"):
+        model_of("ads10", "nonlinear", "peak").solve("native")
+    with pytest.raises(UnsupportedError, match=r"SOL-010.*tree"):
+        model_of("ieee13", "lindist3flow").solve("native")
+
+
+@pytest.mark.parametrize("formulation", BALANCED)
+def test_infeasible_is_said_and_explained(formulation: str) -> None:
+    """Voltage limits that no schedule meets."""
+    case = lateral.read("ads10")
+    feeder = dataclasses.replace(
+        case.feeder, buses=tuple(dataclasses.replace(b, v_min_pu=1.02, v_max_pu=1.03) for b in case.feeder.buses)
+    )
+    source = dataclasses.replace(case.sources[0], v_pu=1.0)
+    devices = tuple(source if d is case.sources[0] else d for d in case.devices)
+    found = lateral.build(case.with_(feeder=feeder, devices=devices), formulation, check=False).solve("native")
+    assert found.status is Status.INFEASIBLE, found.status_text
+    assert found.reasons
+
+
+def test_a_limit_is_not_a_solution() -> None:
+    found = model_of("ieee123-t5").solve("native", Options(max_iterations=3))
+    assert found.status is Status.LIMIT_REACHED
+    assert found.solution.iterations == 3
+
+
+def test_numbers_do_not_depend_on_the_power_base() -> None:
+    case = lateral.read("ads10")
+    values = [
+        lateral.build(case.with_(base=dataclasses.replace(case.base, s_kva=s)), "nonlinear").solve("native").objective
+        for s in (100.0, 1000.0, 10000.0)
+    ]
+    assert values == pytest.approx([values[0]] * 3, rel=2e-7)
+
+
+def test_residuals_are_those_of_the_program() -> None:
+    """What the solver hands back passes the same test as anybody's."""
+    model = model_of("ieee123-t5", "soc")
+    found = model.solve("native")
+    again = recompute(model.program, found.solution)
+    assert again.duality_gap <= 1e-6
+    assert again.max_dual <= 1e-6
