@@ -28,6 +28,7 @@ from lateral.cli.options import (
     merged,
 )
 from lateral.cli.screen import note, pairs, print_json, table, working
+from lateral.cli.serving import serve
 
 app = typer.Typer(
     help="A feeder cut into areas, each with a solver of its own, that exchange border values only.",
@@ -317,5 +318,7 @@ def cut(
         note(f"wrote {out}: a folder for each owner, federation.toml for all of them")
     return Exit.OK
 
+
+app.command()(serve)
 
 __all__ = ["app"]
