@@ -52,17 +52,26 @@ def operating_point(
         notes.append(
             f"operating point: {len(flow.converged) - len(ok)} steps do not converge; the nearest step is used"
         )
+    return point_at(case, v, loaded=loaded), notes
+
+
+def point_at(case: Case, v_pu: ComplexArray, *, loaded: bool) -> OperatingPoint:
+    """The operating point of voltages of a solved power flow.
+
+    Args:
+        case: the case.
+        v_pu: voltage of every node in the order of `NodeIndex`, pu, shape (n, T).
+        loaded: False for the nominal point: the angles of the first step, magnitudes of one, no currents.
+    """
     index = NodeIndex.of(case.feeder)
-    y = nodal_matrix(case.feeder, index)
-    volt = v * (1000.0 * index.v_base_kv[:, None])
+    if not loaded:  # taps are in the ideal parts
+        size = np.abs(v_pu[:, :1])
+        v = np.where(size > NEUTRAL_PU, v_pu[:, :1] / np.maximum(size, 1e-9), v_pu[:, :1])
+        return OperatingPoint(index.nodes, v, np.zeros_like(v), loaded=False)
+    volt = v_pu * (1000.0 * index.v_base_kv[:, None])
     amp = np.array([case.base.i_a(kv) for kv in index.v_base_kv]).reshape(-1, 1)
-    current: ComplexArray = np.asarray(y @ volt) / amp
-    if not loaded:
-        # nominal: the angles of the unloaded feeder, magnitudes of one (taps are in the ideal parts)
-        size = np.abs(v[:, :1])
-        v = np.where(size > NEUTRAL_PU, v[:, :1] / np.maximum(size, 1e-9), v[:, :1])
-        current = np.zeros_like(v)
-    return OperatingPoint(index.nodes, v, current, loaded=loaded), notes
+    current: ComplexArray = np.asarray(nodal_matrix(case.feeder, index) @ volt) / amp
+    return OperatingPoint(index.nodes, v_pu, current, loaded=True)
 
 
 def fits(point: OperatingPoint, case: Case) -> OperatingPoint:
@@ -83,4 +92,4 @@ def unloaded(case: Case) -> Case:
     return case.with_(devices=tuple(case.sources))
 
 
-__all__ = ["NEUTRAL_PU", "fits", "operating_point", "unloaded"]
+__all__ = ["NEUTRAL_PU", "fits", "operating_point", "point_at", "unloaded"]

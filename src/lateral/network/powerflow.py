@@ -369,6 +369,7 @@ def solve_power_flow(
     mismatch_tolerance: float = 1e-6,
     max_iterations: int = 200,
     start: ComplexArray | None = None,
+    injected: ComplexArray | None = None,
 ) -> PowerFlow:
     """Solve all steps; see the module for equations and method.
 
@@ -384,6 +385,7 @@ def solve_power_flow(
             loads, at least 1 kVA).
         max_iterations: per step and attempt.
         start: voltages to start from, V, shape (n, T); absent: the solution with the constant-impedance parts only.
+        injected: currents put into the nodes beside all others, A, shape (n, T).
 
     Returns:
         voltages and what is recomputed from them. Look at ``converged``.
@@ -392,6 +394,8 @@ def solve_power_flow(
         CaseError: the nodal matrix is singular, or a source has a singular impedance matrix that is not zero.
     """
     problem = _Problem(network, loads, sources, n_steps)
+    if injected is not None:
+        problem.injected += injected
     every = np.arange(n_steps)
     lu = problem.factor(every, whole=False)
     if start is None:

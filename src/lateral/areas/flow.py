@@ -1,0 +1,138 @@
+"""AreaFlow: the power flow of one area between given borders, for formulations that are made at a solved power flow.
+
+The head is a stiff complex voltage for each conductor, the tail a current for each conductor: the power that the area
+below draws, over the voltage at which it drew it. A current does not depend on the voltage to ground, which in an
+ungrounded feeder is decided far away; a power would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+
+from lateral.areas.message import MessageError, Values
+from lateral.baseline import NodalProblem, nodal_problem
+from lateral.case import Case
+from lateral.devices import BorderHead, BorderTail
+from lateral.formulations import OperatingPoint
+from lateral.network.powerflow import PowerFlow, TheveninSource, solve_power_flow
+from lateral.network.schema import ComplexArray
+from lateral.operating import point_at, unloaded
+
+#: What a head is told and a tail says, and the other way round.
+FLOW_DOWN, FLOW_UP = ("v_re", "v_im"), ("p", "q", "v_re", "v_im")
+#: Tolerance of an area's own power flow, pu. Each solve goes on from the one before, so that sweeps refine it further;
+#: the voltage to ground behind a delta winding is not known to much more.
+TOLERANCE_PU = 1e-8
+
+
+class AreaFlow:
+    """The power flow of an area: without any control, or unloaded. It keeps its last voltages to start from.
+
+    Args:
+        case: the area's case.
+        loaded: False for the wires alone.
+    """
+
+    def __init__(self, case: Case, *, loaded: bool) -> None:
+        self.case, self.loaded = case, loaded
+        self._volt: ComplexArray | None = None
+        self._flow: PowerFlow | None = None
+
+    @cached_property
+    def _problem(self) -> NodalProblem:
+        case = self.case.with_(devices=tuple(d for d in self.case.devices if not isinstance(d, BorderTail)))
+        return nodal_problem(case if self.loaded else unloaded(case))
+
+    def solve(self, borders: Mapping[str, Values]) -> tuple[dict[str, Values], list[bool]]:
+        """Solve every step.
+
+        Args:
+            borders: by border, of the head ``v_re`` and ``v_im`` (pu), of tails ``p`` and ``q`` (kW, kvar) drawn at the
+                voltage ``v_re`` and ``v_im``; of a border that is not there: the start.
+
+        Returns:
+            the same of the other side (a head's power, with the voltage it was told; a tail's voltage), and which steps
+            converge.
+
+        Raises:
+            CaseError: the area's network is singular.
+        """
+        problem, case = self._problem, self.case
+        index, n_steps = problem.network.index, case.horizon.n_steps
+        heads = {d.name for d in case.of(BorderHead)}
+        sources = [s for s in problem.sources if s.name not in heads]
+        told: dict[str, ComplexArray] = {}
+        for head in case.of(BorderHead):
+            told[head.name] = self._told(head, borders.get(head.name, {}))
+            e = told[head.name] * (1000.0 * case.feeder.bus[head.bus].v_base_kv)
+            rows = index.rows(head.bus, head.crossing)
+            # a source for each conductor, so that the power of each is known
+            sources += [
+                TheveninSource(name=f"{head.name}.{c}", nodes=rows[[k]], e_volt=e[[k]], z_ohm=np.zeros((1, 1), complex))
+                for k, c in enumerate(head.crossing)
+            ]
+        drawn = np.zeros((len(index), n_steps), dtype=complex)
+        for tail in case.of(BorderTail):
+            values = borders.get(tail.name, {})
+            if set(values) >= set(FLOW_UP):
+                kva = (np.asarray(values["p"]) + 1j * np.asarray(values["q"])) / problem.network.multiplicity
+                kv = (np.asarray(values["v_re"]) + 1j * np.asarray(values["v_im"])) * case.feeder.bus[
+                    tail.bus
+                ].v_base_kv
+                live = np.abs(kv) > 0.0
+                rows = index.rows(tail.bus, tail.crossing)
+                drawn[rows] += np.where(live, np.conj(kva / np.where(live, kv, 1.0)), 0.0)
+        flow = solve_power_flow(
+            problem.network,
+            problem.loads,
+            sources,
+            n_steps=n_steps,
+            tolerance_pu=TOLERANCE_PU,
+            start=self._volt,
+            injected=-drawn,
+        )
+        self._flow = flow
+        finite = np.all(np.isfinite(flow.v), axis=0)
+        if np.all(finite & flow.converged):
+            self._volt = flow.v
+        said: dict[str, Values] = {}
+        at = len(sources) - sum(len(h.crossing) for h in case.of(BorderHead))
+        for head in case.of(BorderHead):
+            n = len(head.crossing)
+            kva = np.where(finite, flow.sources_kva[at : at + n], 0.0)
+            at += n
+            v = told[head.name]
+            said[head.name] = {"p": kva.real, "q": kva.imag, "v_re": v.real, "v_im": v.imag}
+        for tail in case.of(BorderTail):
+            v = np.where(finite, flow.v_pu[index.rows(tail.bus, tail.crossing)], 1.0)
+            said[tail.name] = {"v_re": v.real, "v_im": v.imag}
+        return said, [bool(x) for x in flow.converged & finite]
+
+    def point(self, steps: Sequence[int]) -> OperatingPoint:
+        """The operating point of the last solve.
+
+        Args:
+            steps: for each step the one whose voltages it takes: its own, or where that does not converge the nearest.
+
+        Raises:
+            MessageError: there is no such step, or nothing was solved yet.
+        """
+        n_steps = self.case.horizon.n_steps
+        places = [int(k) for k in steps]
+        if self._flow is None or len(places) != n_steps or not all(0 <= k < n_steps for k in places):
+            message = f"an operating point of {len(places)} steps, not {n_steps} solved ones"
+            raise MessageError(message)
+        return point_at(self.case, self._flow.v_pu[:, places], loaded=self.loaded)
+
+    def _told(self, head: BorderHead, values: Values) -> ComplexArray:
+        """Complex voltage of a head, pu, shape (conductors, T); until a neighbour speaks the unloaded one."""
+        if set(values) >= set(FLOW_DOWN):
+            return np.asarray(np.asarray(values["v_re"]) + 1j * np.asarray(values["v_im"]))
+        phasor = np.exp(1j * np.deg2rad(np.resize(head.angle_deg, len(head.crossing))))
+        return np.asarray(phasor[:, None] * self.case.series(head.v_pu)[None, :])
+
+
+__all__ = ["FLOW_DOWN", "FLOW_UP", "AreaFlow"]

@@ -1,0 +1,297 @@
+"""Operating point of areas: a power flow of the whole, solved by areas that each see only their own part.
+
+Formulations that are made at a solved power flow (`lindist3flow`) need one before anything can be built. The areas find
+it themselves, by sweeps: from the leaves up to the root each area solves its own power flow and says the power that it
+draws at its head, and from the root down it says the voltages at its tails (`lateral.areas.flow`)::
+
+    up      P, Q of each conductor, and the V at which they were drawn
+    down    V of each conductor, complex
+
+With S linear in V about the solution the error falls in each sweep by about the voltage drop over the areas above times
+how much the load follows the voltage (0.05 is much), until nothing differs by more than `TOLERANCE` between what a
+receiver used and what was said: then the pieces are the power flow of the whole. What areas say goes over the same
+transport as everything else, and counts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from lateral import formulations
+from lateral.areas.algorithms.base import neighbours, speaks
+from lateral.areas.executors.base import Executor
+from lateral.areas.flow import FLOW_DOWN, FLOW_UP
+from lateral.areas.message import Bounds, Message, MessageError, Values, arrays
+from lateral.areas.plan import Plan
+from lateral.areas.protocol import AreaSpec, Failure
+from lateral.areas.silence import Patience, Watch
+from lateral.areas.transport import Transport
+from lateral.errors import Fault, LateralError, SolveError, UnsupportedError
+
+#: Difference at which the areas' power flows are one, pu of voltage or of power.
+TOLERANCE = 1e-10
+#: Where rounding leaves more than that (the voltage to ground of an ungrounded feeder), it may stand still here.
+NOISE = 3e-8
+#: Sweeps without progress after which it stands still, and sweeps at most.
+STILL, SWEEPS = 8, 200
+
+
+@dataclass(frozen=True, eq=False)
+class Settled:
+    """What came of it.
+
+    Attributes:
+        requests: the last request of each area: whoever has the area comes to the same point with it.
+        sweeps: how often areas swept.
+        residual: largest difference left between what was said and what was used, pu.
+        messages: said in all.
+        bytes: of them.
+        seconds: wall time.
+        notes: steps that do not converge.
+    """
+
+    requests: Mapping[str, Mapping[str, Any]]
+    sweeps: int
+    residual: float
+    messages: int
+    bytes: int
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+
+def wants_point(formulation: str) -> bool:
+    """Whether a formulation is made at a solved power flow."""
+    return formulations.get(formulation).point != "none"
+
+
+def settle(
+    plan: Plan,
+    executor: Executor,
+    transport: Transport,
+    *,
+    patience: Patience | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], None] = time.sleep,
+) -> Settled:
+    """Let the areas find the power flow of the whole, and take it as their operating point.
+
+    Args:
+        plan: the areas.
+        executor: a started executor.
+        transport: carries what areas say.
+        patience: how long to wait for whom.
+        clock: seconds, for declaring areas dead.
+        pause: waits some seconds.
+
+    Raises:
+        UnsupportedError: an area's power flow converges at no step, or the areas do not come to rest.
+        SolveError: an area is gone, or could not do what was asked.
+    """
+    begin = clock()
+    sent, size = transport.messages, transport.bytes
+    talk = _Talk(plan, executor, transport, patience or Patience(), clock, pause)
+    best, since, residual = np.inf, 0, np.inf
+    sweeps = 0
+    while sweeps < SWEEPS:
+        sweeps += 1
+        talk.sweep()
+        residual = talk.residual()
+        best, since = (residual, 0) if residual < 0.5 * best else (best, since + 1)
+        if residual <= TOLERANCE or (since >= STILL and residual <= NOISE):
+            break
+    else:
+        fault = Fault(
+            "ARE-030 no operating point",
+            f"case.{plan.name}",
+            f"areas whose power flows still differ by {residual:.1e} pu at their borders after {SWEEPS} sweeps",
+            f"{TOLERANCE:g} pu",
+            "Cut elsewhere (nearer to the source, away from weak ends), lower the load, or take point='nominal'.",
+        )
+        raise UnsupportedError([fault])
+    steps, notes = talk.steps()
+    requests = {a: {"borders": talk.told(a), "steps": steps} for a in plan.areas}
+    talk.ask(requests)
+    return Settled(
+        requests, sweeps, residual, transport.messages - sent, transport.bytes - size, clock() - begin, notes
+    )
+
+
+class _Talk:
+    """What areas said and heard so far."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        executor: Executor,
+        transport: Transport,
+        patience: Patience,
+        clock: Callable[[], float],
+        pause: Callable[[float], None],
+    ) -> None:
+        self.plan, self.transport, self.pause = plan, transport, pause
+        self.watch = Watch(patience, executor, clock, pause)
+        self.number = 0
+        self.said: dict[tuple[str, str], Values] = {}  # (sender, border)
+        self.heard: dict[tuple[str, str], tuple[int, Values]] = {}  # (receiver, border), when it was said
+        self.used: dict[tuple[str, str], Values] = {}
+        self.good: dict[str, list[bool]] = {}
+
+    def sweep(self) -> None:
+        """Up and down once."""
+        for wave in self.plan.up_and_down():
+            requests = {a: {"borders": self.told(a)} for a in wave.areas}
+            self.number += 1
+            messages = []
+            for area, borders in self.ask(requests).items():
+                for name, values in borders.items():
+                    if speaks(self.plan, wave, area, name):
+                        border = self.plan.borders[name]
+                        to = border.parent if border.child == area else border.child
+                        self.said[area, name] = values
+                        messages.append(Message(self.transport.run, area, to, name, 0, self.number, values))
+            for m in self.transport.deliver(messages):
+                known = self.heard.get((m.receiver, m.border))
+                if m.round == 0 and (known is None or known[0] < m.wave):
+                    self.heard[m.receiver, m.border] = m.wave, m.values
+
+    def told(self, area: str) -> dict[str, Values]:
+        """What an area knows of its borders."""
+        return {
+            name: self.heard[area, name][1] for name, _ in neighbours(self.plan, area) if (area, name) in self.heard
+        }
+
+    def ask(self, requests: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Values]]:
+        """What areas answer, all of them: here nobody can do without another."""
+        out: dict[str, dict[str, Values]] = {}
+        while len(out) < len(requests):
+            left = {a: r for a, r in requests.items() if a not in out and self.watch.may_be_asked(a)}
+            for area, reply in self.watch.ask("power_flow", left).items():
+                if isinstance(reply, Failure):
+                    continue
+                out[area], self.good[area] = self._checked(area, reply)
+                for name, values in requests[area]["borders"].items():
+                    self.used[area, name] = values
+            if self.watch.dead:
+                area, why = next(iter(self.watch.dead.items()))
+                message = f"area {area!r} is gone while the areas look for their operating point: {why}"
+                raise SolveError(message)
+            if len(out) < len(requests) and not left:
+                self.pause(0.02)
+        return out
+
+    def _checked(self, area: str, reply: Mapping[str, Any]) -> tuple[dict[str, Values], list[bool]]:
+        """What an area says of its borders, and which steps converge.
+
+        Raises:
+            SolveError: it says something else.
+        """
+        if "error" in reply:
+            raise SolveError(str(reply["error"]))
+        try:
+            raw = dict(reply["borders"])
+            borders: dict[str, Values] = {}
+            for name, _ in neighbours(self.plan, area):
+                values = arrays(raw[name], shape=self.plan.shape(name), bounds=Bounds())
+                expected = FLOW_UP if self.plan.borders[name].child == area else FLOW_DOWN
+                if set(values) != set(expected):
+                    message = f"at border {name!r} it says {', '.join(values)}, not {', '.join(expected)}"
+                    raise MessageError(message)
+                borders[name] = values
+            good = [bool(x) for x in reply["settled"]]
+        except (KeyError, TypeError, ValueError, LateralError) as error:
+            message = f"area {area!r}: not an answer to a power flow: {error}"
+            raise SolveError(message) from None
+        if not any(good):
+            fault = Fault(
+                "FOR-010 no-operating-point",
+                f"area.{area}",
+                "a power flow without control that does not converge at any step",
+                "a power flow that converges",
+                "Lower the load, check impedances and taps, or take point='nominal'.",
+            )
+            raise UnsupportedError([fault])
+        return borders, good
+
+    def _live(self) -> np.ndarray:
+        """Steps at which every area converges, shape (T,)."""
+        return np.all([self.good[a] for a in self.plan.areas], axis=0)
+
+    def residual(self) -> float:
+        """Largest difference between what was said last and what its receiver used last, pu; of converging steps."""
+        live = self._live()
+        out = 0.0
+        for (sender, name), values in self.said.items():
+            border = self.plan.borders[name]
+            receiver = border.parent if border.child == sender else border.child
+            used = self.used.get((receiver, name))
+            if used is None:
+                return np.inf
+            for x, now in values.items():
+                size = self.plan.s_kva if x in ("p", "q") else 1.0
+                out = max(out, float(np.abs(now - used[x])[:, live].max(initial=0.0)) / size)
+        return out
+
+    def steps(self) -> tuple[list[int], tuple[str, ...]]:
+        """For each step the one whose voltages it takes: its own, or the nearest that converges in every area."""
+        live = self._live()
+        ok = np.flatnonzero(live)
+        if not len(ok):
+            fault = Fault(
+                "FOR-010 no-operating-point",
+                f"case.{self.plan.name}",
+                "no step at which the power flow of every area converges",
+                "a power flow that converges",
+                "Lower the load, check impedances and taps, or take point='nominal'.",
+            )
+            raise UnsupportedError([fault])
+        nearest = ok[np.abs(np.arange(len(live))[:, None] - ok[None]).argmin(axis=1)]
+        missing = len(live) - len(ok)
+        note = f"operating point: {missing} steps do not converge; the nearest step is used"
+        return [int(k) for k in nearest], (note,) if missing else ()
+
+
+@final
+class AtPoint(Executor):
+    """An executor whose areas come back to their operating point when they were started again: it is said anew."""
+
+    name = "at point"
+    title = "another executor, and the operating point that its areas agreed on"
+
+    def __init__(self, inner: Executor, settled: Settled) -> None:
+        self.inner, self.settled = inner, settled
+
+    def start(self, areas: Mapping[str, AreaSpec]) -> None:
+        """See `Executor.start`."""
+        self.inner.start(areas)
+
+    def map(
+        self, operation: str, requests: Mapping[str, Mapping[str, Any]], *, timeout_s: float
+    ) -> dict[str, dict[str, Any] | Failure]:
+        """See `Executor.map`; areas that say that they have no operating point are told, and asked again."""
+        replies = self.inner.map(operation, requests, timeout_s=timeout_s)
+        new = [a for a, r in replies.items() if not isinstance(r, Failure) and r.get("needs") == "power_flow"]
+        if new:
+            self.inner.map("power_flow", {a: self.settled.requests[a] for a in new}, timeout_s=timeout_s)
+            replies.update(self.inner.map(operation, {a: requests[a] for a in new}, timeout_s=timeout_s))
+        return replies
+
+    def restart(self, area: str) -> bool:
+        """See `Executor.restart`."""
+        return self.inner.restart(area)
+
+    def close(self) -> None:
+        """See `Executor.close`."""
+        self.inner.close()
+
+    @property
+    def owns_areas(self) -> bool:
+        """See `Executor.owns_areas`."""
+        return self.inner.owns_areas
+
+
+__all__ = ["NOISE", "TOLERANCE", "AtPoint", "Settled", "settle", "wants_point"]
