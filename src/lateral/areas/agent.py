@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from lateral.areas.flow import AreaFlow
 from lateral.areas.message import Values
 from lateral.case import Case
 from lateral.devices import BorderHead, BorderTail
 from lateral.devices.border import border_rows
+from lateral.errors import LateralError
 from lateral.formulations import OperatingPoint
 from lateral.model import Model
 from lateral.network.schema import FloatArray
 from lateral.objectives import Objective, VoltageDeviation
 from lateral.objectives import get as objective_named
-from lateral.opf import build
+from lateral.opf import build, choose_formulation
 from lateral.program import Block
 from lateral.results.result import Result
 from lateral.solvers import Options
@@ -70,6 +72,11 @@ class Task:
     limits: str = "all"
     tolerance: float | None = None
     share: float = 1.0
+    point: str = "baseline"
+
+
+class PointMissingError(LateralError):
+    """The area's formulation is made at a power flow that the areas find together, and it was not told."""
 
 
 class AreaAgent:
@@ -88,11 +95,15 @@ class AreaAgent:
         }
         self._options = None if task.tolerance is None else Options(tolerance=task.tolerance)
         self.result: Result | None = None
+        self._flow = AreaFlow(self.case, loaded=task.point == "baseline")
 
     @cached_property
     def model(self) -> Model:
         """The built problem; built on first use."""
         task = self.task
+        if self.point is None and choose_formulation(self.case, task.formulation)[0].point != "none":
+            message = "no operating point yet: the areas find it together, see lateral.areas.point"
+            raise PointMissingError(message)
         return build(
             self.case,
             task.formulation,
@@ -102,6 +113,23 @@ class AreaAgent:
             limits=task.limits,
             point="baseline" if self.point is None else self.point,
         )
+
+    def power_flow(self, borders: Mapping[str, Values], steps: Sequence[int] | None = None) -> dict[str, Any]:
+        """The area's own power flow between given borders, without control, or unloaded where the task says nominal.
+
+        Args:
+            borders: see `AreaFlow.solve`.
+            steps: given in the last request: the step whose voltages each step takes (its own, where all converge);
+                models are made at this point from then on.
+
+        Returns:
+            ``borders``, what the neighbours need, and ``settled``, which steps converge.
+        """
+        said, settled = self._flow.solve(borders)
+        if steps is not None:
+            self.point = self._flow.point(steps)
+            self.__dict__.pop("model", None)
+        return {"borders": said, "settled": settled}
 
     def solve(self, inputs: Mapping[str, Values]) -> Answer:
         """Solve with what the neighbours said last.
@@ -238,4 +266,4 @@ def _duals_of(result: Result, name: str, elements: list[str]) -> FloatArray:
     return np.array([out[e] for e in elements])
 
 
-__all__ = ["Answer", "AreaAgent", "Task", "own_objective", "with_coupling"]
+__all__ = ["Answer", "AreaAgent", "PointMissingError", "Task", "own_objective", "with_coupling"]

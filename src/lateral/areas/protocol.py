@@ -7,7 +7,8 @@ Requests and replies are plain data (words, numbers, arrays). `handle` is all th
 operation   request                                   reply
 =========== ========================================= ============================================================
 solve       ``borders``: values by border             `Answer`: values by border, status, seconds, objective
-power_flow  ``borders``: v_re, v_im; or p, q          the same, of the other side: for formulations made at a point
+power_flow  ``borders``: v_re, v_im; or p, q, and     the same, of the other side, and ``settled`` by step: for
+            v_re, v_im where drawn; last: ``steps``   formulations that are made at a power flow
 collect                                               every variable and dual; only asked where one owner has it all
 =========== ========================================= ============================================================
 """
@@ -21,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from lateral.areas.agent import Answer, AreaAgent, Task
+from lateral.areas.agent import Answer, AreaAgent, PointMissingError, Task
 from lateral.areas.message import MAX_BYTES, Bounds, MessageError, Values, arrays
 from lateral.case import Case
 from lateral.errors import LateralError
@@ -68,9 +69,11 @@ def handle(agent: AreaAgent, operation: str, request: Mapping[str, Any]) -> dict
                 answer = agent.solve(request.get("borders", {}))
                 return asdict(answer)
             case "power_flow":
-                return {"borders": agent.power_flow(request.get("borders", {}))}  # type: ignore[attr-defined]
+                return agent.power_flow(request.get("borders", {}), request.get("steps"))
             case "collect":
                 return agent.collect()
+    except PointMissingError as error:
+        return {"error": f"area {agent.name!r}: {error}", "needs": "power_flow"}
     except LateralError as error:
         return {"error": f"area {agent.name!r}: {error}"}
     return {"error": f"area {agent.name!r} does not know the operation {operation!r}"}

@@ -10,6 +10,7 @@ import numpy as np
 
 from lateral.areas.message import Values
 from lateral.areas.plan import Plan
+from lateral.areas.point import Settled
 from lateral.results.result import Result
 from lateral.solvers import Status
 
@@ -74,7 +75,8 @@ class AreasRun:
         central: the central solve, when it was asked for.
         degraded: areas that were gone at the end.
         rejected: messages that were refused, with the reason.
-        seconds: wall time by phase: cut, start, rounds, join, central, replay, total.
+        seconds: wall time by phase: build, start, point, rounds, join, central, replay, total.
+        settled: how the areas found their operating point, where the formulation wants one.
     """
 
     plan: Plan
@@ -89,6 +91,7 @@ class AreasRun:
     rejected: tuple[str, ...]
     seconds: Mapping[str, float]
     choices: tuple[str, ...] = ()
+    settled: Settled | None = None
 
     @property
     def ok(self) -> bool:
@@ -102,13 +105,13 @@ class AreasRun:
 
     @property
     def messages(self) -> int:
-        """Messages sent."""
-        return sum(r.messages for r in self.rounds)
+        """Messages sent, those about the operating point included."""
+        return sum(r.messages for r in self.rounds) + (self.settled.messages if self.settled else 0)
 
     @property
     def bytes(self) -> int:
         """Bytes of them."""
-        return sum(r.bytes for r in self.rounds)
+        return sum(r.bytes for r in self.rounds) + (self.settled.bytes if self.settled else 0)
 
     @property
     def seconds_parallel(self) -> float:

@@ -17,6 +17,7 @@ from lateral.areas.executors import Executor, Serial
 from lateral.areas.join import joined
 from lateral.areas.partition import Partition
 from lateral.areas.plan import Plan
+from lateral.areas.point import AtPoint, Settled, settle, wants_point
 from lateral.areas.protocol import AreaSpec, Failure, handle
 from lateral.areas.run import AreasRun, Round
 from lateral.areas.transport import Direct, Transport
@@ -24,6 +25,11 @@ from lateral.areas.verdict import verdict
 from lateral.checks import require
 from lateral.errors import OptionError
 from lateral.opf import build, replayed
+
+#: The tolerance at which a run is meant to be certified as a whole.
+DEFAULT_TOLERANCE = 1e-6
+#: Rounds that are added at most, after the areas agree, until the joined schedule is certified optimal.
+CLOSER = 20
 
 
 def solve_areas(
@@ -33,10 +39,11 @@ def solve_areas(
     formulation: str = "auto",
     objective: str = "cost",
     executor: Executor | None = None,
-    tolerance: float = 1e-6,
+    tolerance: float = DEFAULT_TOLERANCE,
     max_rounds: int = 100,
     terminal: str = "equal",
     loss_term: bool = True,
+    point: str = "baseline",
     limits: str = "all",
     solver: str = "auto",
     central: bool = True,
@@ -55,10 +62,12 @@ def solve_areas(
         formulation: a name, of every area.
         objective: a name, or a weighted sum.
         executor: where areas are solved; absent: in this process.
-        tolerance: residual at which the areas agree: P and Q on the power base, v in pu^2, prices relative.
+        tolerance: residual at which the areas agree: P and Q on the power base, v in pu^2, prices relative. At 1e-6 or
+            below up to 20 more rounds follow where the joined schedule is not certified optimal by then.
         max_rounds: rounds after which the run ends as a limit.
         terminal: see `lateral.build`.
         loss_term: see `lateral.build`.
+        point: see `lateral.build`; the areas find it together, see `lateral.areas.point`.
         limits: see `lateral.build`.
         solver: see `lateral.Model.solve`.
         central: solve the whole feeder too, and say how far the areas are from it.
@@ -80,7 +89,9 @@ def solve_areas(
     method = algorithm or EnappPriced()
     plan = Plan.of(partition, objective)
     begin = time.perf_counter()
-    whole = build(partition.case, formulation, objective, terminal=terminal, loss_term=loss_term, limits=limits)
+    whole = build(
+        partition.case, formulation, objective, terminal=terminal, loss_term=loss_term, point=point, limits=limits
+    )
     seconds = {"build": time.perf_counter() - begin}
     chosen = whole.formulation.name
     task = Task(
@@ -91,27 +102,43 @@ def solve_areas(
         terminal=terminal,
         loss_term=loss_term,
         limits=limits,
+        point=point,
     )
     specs = area_specs(partition, task)
     book, state, rounds = _opened(checkpoint, partition, plan, method, task, resume=resume)
     run = secrets.token_hex(8) if book is None else book.run
     carrier = Direct(plan, run=run) if transport is None else transport(plan, run)
     last: Progress | None = None
+    closest = 0
     with executor or Serial() as where:
+        # a status is earned: where the borders agree, but the whole is not certified yet, a few more rounds do it
+        earning = where.owns_areas and method.coupling != "tariff" and tolerance <= DEFAULT_TOLERANCE
         begin = time.perf_counter()
         where.start(specs)
         seconds["start"] = time.perf_counter() - begin
+        settled, at = None, where
+        if wants_point(chosen):
+            settled = settle(plan, where, carrier, patience=patience)
+            seconds["point"] = settled.seconds
+            at = AtPoint(where, settled)
         begin = time.perf_counter()
-        for last in iterate(plan, method, where, carrier, tolerance=tolerance, state=state, patience=patience):
+        for last in iterate(plan, method, at, carrier, tolerance=tolerance, state=state, patience=patience):
             rounds.append(last.round)
             if book is not None:
                 book.save(last.state, last.round, finished=last.finished)
             if progress is not None:
                 progress(last.round)
-            if last.finished or len(rounds) >= max_rounds:
+            if len(rounds) >= max_rounds:
                 break
+            if last.finished:
+                closest = closest or len(rounds) + CLOSER
+                if not earning or last.dead or last.round.failures or len(rounds) >= closest:
+                    break
+                found, _ = _collected(at, plan, specs, last, settled)
+                if found is None or joined(whole, found, iterations=len(rounds), seconds=seconds).ok:
+                    break
         seconds["rounds"] = time.perf_counter() - begin
-        parts, repeated = _collected(where, plan, specs, last) if where.owns_areas else (None, ())
+        parts, repeated = _collected(at, plan, specs, last, settled) if where.owns_areas else (None, ())
         executor_name = where.name
     result = None
     if parts is not None:
@@ -131,10 +158,8 @@ def solve_areas(
     finished = last is not None and last.finished
     dead = last.dead if last is not None else ()
     status, text = verdict(method, rounds, result, best, finished=finished, dead=dead, tolerance=tolerance)
-    choices = [
-        *whole.choices,
-        *(f"area {a!r} is gone: its last answer was repeated by the coordinator" for a in repeated),
-    ]
+    choices = [*whole.choices, *_of_point(settled, point, given=formulation)]
+    choices += [f"area {a!r} is gone: its last answer was repeated by the coordinator" for a in repeated]
     seconds["total"] = sum(seconds.values())
     if result is not None:
         result = dataclasses.replace(result, status=status)
@@ -151,7 +176,19 @@ def solve_areas(
         rejected=tuple(carrier.rejected),
         seconds=seconds,
         choices=tuple(choices),
+        settled=settled,
     )
+
+
+def _of_point(settled: Settled | None, point: str, *, given: str) -> list[str]:
+    """What a run did about the operating point, for its choices."""
+    if settled is None:
+        return []
+    once = "; made there once, without the further rounds of a central solve" if given == "auto" else ""
+    return [
+        f"operating point {point}: found by the areas in {settled.sweeps} sweeps ({settled.messages} messages, "
+        f"{settled.bytes} bytes) to {settled.residual:.0e} pu{once}"
+    ]
 
 
 def _opened(
@@ -179,7 +216,11 @@ def area_specs(partition: Partition, task: Task) -> dict[str, AreaSpec]:
 
 
 def _collected(
-    executor: Executor, plan: Plan, specs: Mapping[str, AreaSpec], last: Progress | None
+    executor: Executor,
+    plan: Plan,
+    specs: Mapping[str, AreaSpec],
+    last: Progress | None,
+    settled: Settled | None,
 ) -> tuple[list[Mapping[str, Any]] | None, tuple[str, ...]]:
     """What the areas found, parents before children; and the areas whose last answer was repeated here.
 
@@ -199,6 +240,8 @@ def _collected(
                 return None, ()
             repeated.append(area)
             agent = AreaAgent(area, specs[area].case, specs[area].task)
+            if settled is not None:
+                handle(agent, "power_flow", settled.requests[area])
             handle(agent, "solve", {"borders": told})
             reply = handle(agent, "collect", {})
         if not reply.get("variables"):
