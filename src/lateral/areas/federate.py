@@ -338,6 +338,8 @@ class Service:
             return {"error": f"area {self.agent.name!r} could not do what was asked; its owner's screen says why"}
         if "status" not in reply:
             return {"borders": reply["borders"]}
+        if reply["status"] != Status.OPTIMAL.word:
+            sys.stderr.write(f"lateral: area {self.agent.name!r}: {reply['text']}\n")
         words = {status.word: str(status.value) for status in Status}
         out = {key: reply[key] for key in ("area", "status", "borders", "seconds", "iterations")}
         out["text"] = words.get(str(reply["status"]), "")
