@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lateral.areas.elastic import ElasticTwin
 from lateral.areas.flow import AreaFlow
 from lateral.areas.message import Values
 from lateral.case import Case
@@ -23,14 +24,16 @@ from lateral.network.schema import FloatArray
 from lateral.objectives import Objective, VoltageDeviation
 from lateral.objectives import get as objective_named
 from lateral.opf import build, choose_formulation
-from lateral.program import Block
+from lateral.program import Block, Program
 from lateral.results.result import Result
-from lateral.solvers import Options
+from lateral.solvers import Options, Status
 
 #: What a head and a tail are told, and what they say, by coupling.
 HEAD_IN = {"tariff": ("v",), "prices": ("v", "price_p", "price_q"), "consensus": ()}
 TAIL_IN = {"tariff": ("p", "q"), "prices": ("p", "q", "price_v"), "consensus": ()}
 _SLOT = {"v": "v_pu_sq", "p": "p_kw", "q": "q_kvar"}
+#: Statuses without a point that could be used.
+NO_POINT = (Status.INFEASIBLE, Status.LOCALLY_INFEASIBLE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +50,8 @@ class Answer:
         cost: energy cost at the source, $; of the root only.
         seconds: wall time of the solve.
         iterations: iterations of the solver.
+        slack: how far the area left what it was given at its borders, pu^2 or on the power base, where that left it no
+            feasible schedule; its status is then not optimal. See `lateral.areas.elastic`.
     """
 
     area: str
@@ -57,6 +62,7 @@ class Answer:
     cost: float
     seconds: float
     iterations: int
+    slack: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,19 +101,26 @@ class AreaAgent:
         }
         self._options = None if task.tolerance is None else Options(tolerance=task.tolerance)
         self.result: Result | None = None
+        self._objective = own_objective(task.objective, task.share)
+        self._twin = ElasticTwin(self.case, self._objective)
+        self._explained: tuple[str, ...] = ()
+        self._scaled: list[Model] = []
         self._flow = AreaFlow(self.case, loaded=task.point == "baseline")
 
     @cached_property
     def model(self) -> Model:
         """The built problem; built on first use."""
+        return self._built(self.case)
+
+    def _built(self, case: Case) -> Model:
         task = self.task
-        if self.point is None and choose_formulation(self.case, task.formulation)[0].point != "none":
+        if self.point is None and choose_formulation(case, task.formulation)[0].point != "none":
             message = "no operating point yet: the areas find it together, see lateral.areas.point"
             raise PointMissingError(message)
         return build(
-            self.case,
+            case,
             task.formulation,
-            own_objective(task.objective, task.share),
+            self._objective,
             terminal=task.terminal,
             loss_term=task.loss_term,
             limits=task.limits,
@@ -138,26 +151,59 @@ class AreaAgent:
             inputs: by border, the quantities of `HEAD_IN` and `TAIL_IN`, or ``lin_x`` and ``w_x`` in consensus.
         """
         begin = time.perf_counter()
-        self.model.program = self.model.program.update(self._data(inputs))
-        if self.result is None:  # what borders cost may be all that an area pays, and is zero when it is built
-            self.model.program = self.model.program.rescaled()
-        result = self.model.solve(self.task.solver, self._options, explain_infeasible=False)
+        result = self._solved(inputs)
         self.result = result
         borders: dict[str, Values] = {}
         if result.has_values:
             for group in (self.heads, self.tails):
                 for device in group:
                     borders[device.name] = self._said(device, result)
+        status, text = self._verdict(result)
         return Answer(
             self.name,
-            result.status.word,
-            result.status_text,
+            status.word,
+            text,
             borders,
             self._own_objective(result) if result.has_values else np.nan,
             result.cost if result.has_values else np.nan,
             time.perf_counter() - begin,
             result.solution.iterations,
+            self._twin.slack if self._twin.in_use else 0.0,
         )
+
+    def _solved(self, inputs: Mapping[str, Values]) -> Result:
+        """The result at what the neighbours say; of the elastic twin, once the area itself had none."""
+        twin = self._twin
+        if not twin.in_use:
+            result = self._run(self.model, inputs)
+            if result.status not in NO_POINT or self.task.coupling == "consensus":
+                return result
+        model = twin.model(self._built, self.point)
+        result = self._run(model, twin.inputs(inputs))
+        twin.judge(result, inputs)
+        self._explained = twin.reasons(lambda: self._run(self.model, inputs, explain=True))
+        return result
+
+    def _run(self, model: Model, inputs: Mapping[str, Values], *, explain: bool = False) -> Result:
+        model.program = model.program.update(self._data(model.program, inputs))
+        if all(model is not other for other in self._scaled):
+            # what borders cost may be all that an area pays, and is zero when it is built
+            model.program = model.program.rescaled()
+            self._scaled = [*self._scaled[-1:], model]
+        return model.solve(self.task.solver, self._options, explain_infeasible=explain)
+
+    def _verdict(self, result: Result) -> tuple[Status, str]:
+        """The status of the area, and the sentence; where it leaves what it is given it is not optimal."""
+        twin = self._twin
+        if not twin.short:
+            return result.status, result.status_text
+        why = f": {'; '.join(self._explained[:5])}" if self._explained else ""
+        if twin.stuck:
+            found = f"the nearest is {twin.slack:.1e} pu away" if result.has_values else "and at nothing else"
+            text = f"infeasible: no schedule is feasible at what its neighbours say, {found}{why}"
+            return Status.INFEASIBLE, text
+        text = f"limit reached: what its neighbours say was not feasible yet, by {twin.slack:.1e} pu{why}"
+        return Status.LIMIT_REACHED, text
 
     def collect(self) -> dict[str, Any]:
         """Every variable and every dual of the last solve, per unit, by block: for whoever owns the whole feeder."""
@@ -172,9 +218,8 @@ class AreaAgent:
             "products": _by_block(program.product_blocks, solution.product_dual),
         }
 
-    def _data(self, inputs: Mapping[str, Values]) -> dict[str, FloatArray]:
+    def _data(self, program: Program, inputs: Mapping[str, Values]) -> dict[str, FloatArray]:
         values: dict[str, FloatArray] = {}
-        program = self.model.program
         for kind, group in (("border_head", self.heads), ("border_tail", self.tails)):
             for device in group:
                 for quantity, new in inputs.get(device.name, {}).items():
@@ -194,7 +239,10 @@ class AreaAgent:
                 return {"v": _rows_of(result, "border_head.vmag_sq", elements), "p": p, "q": q}
             said = {"p": p, "q": q}
             if self.task.coupling == "prices":
-                said["price_v"] = _duals_of(result, "feed.voltage", elements)
+                twin = self._twin
+                said["price_v"] = (
+                    twin.price(device.name, "v") if twin.in_use else _duals_of(result, "feed.voltage", elements)
+                )
             return said
         nodes = [f"{device.bus}.{c}" for c in device.crossing]
         v = _rows_of(result, "bus.vmag_sq", nodes)

@@ -95,6 +95,7 @@ def answer_of(reply: Mapping[str, Any]) -> Answer:
             cost=float(reply["cost"]),
             seconds=float(reply["seconds"]),
             iterations=int(reply["iterations"]),
+            slack=float(reply.get("slack", 0.0)),
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         message = f"not an answer: {error}"

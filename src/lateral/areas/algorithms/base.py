@@ -129,8 +129,16 @@ class Algorithm(ABC):
         in_time = {(m.sender, m.border) for m in delivered if (m.round, m.wave) == (state.round + 1, state.wave)}
         due = {(a, b) for a in wave.areas for b, _ in neighbours(plan, a) if speaks(plan, wave, a, b)}
         missed = state.missed + len(due - in_time)
+        short = state.numbers.get("short", 0.0) + sum(answer.slack > 0.0 for answer in answers.values())
         state = dataclasses.replace(
-            state, said=said, held=held, heard=heard, used=used, missed=missed, wave=state.wave + 1
+            state,
+            said=said,
+            held=held,
+            heard=heard,
+            used=used,
+            missed=missed,
+            wave=state.wave + 1,
+            numbers={**state.numbers, "short": short},
         )
         if state.wave < len(self.waves(plan)):
             return state
@@ -143,6 +151,7 @@ class Algorithm(ABC):
             before=closed.said,
             missed=0,
             missed_before=missed,
+            numbers={**closed.numbers, "short": 0.0},
         )
 
     def says(self, plan: Plan, border: str, area: str) -> tuple[str, ...]:

@@ -59,6 +59,7 @@ class EnappPriced(Algorithm):
     order: Literal["jacobi", "sweep"] = "sweep"
     mixing: float = 0.7
     depth: int = 3
+    proximal: float = 1.0
     name: ClassVar[str] = "enapp-priced"
     title: ClassVar[str] = "ENApp with three prices per border: its fixed point is the network optimum"
     coupling: ClassVar[str] = "prices"
@@ -83,6 +84,21 @@ class EnappPriced(Algorithm):
             }
         return out
 
+    def inputs(self, plan: Plan, state: State, area: str) -> dict[str, Values]:
+        """What is held; prices with the proximal term."""
+        out = {border: dict(values) for border, values in super().inputs(plan, state, area).items()}
+        if area in plan.head and self.proximal:
+            border = plan.head[area].name
+            for x in ("p", "q"):
+                w = self._w(plan, state, border, x)
+                said = state.said[border][x]
+                out[border][f"price_{x}"] = out[border][f"price_{x}"] - w * said
+                out[border][f"w_{x}"] = np.full_like(said, w)
+        return out
+
+    def _w(self, plan, state, border, x):
+        return self.proximal * state.price_scale / plan.s_kva
+
     @property
     def _mixed(self) -> tuple[str, ...]:
         """What is mixed: in sweeps what goes down; what goes up follows from it in the same round."""
@@ -90,13 +106,17 @@ class EnappPriced(Algorithm):
 
     def close(self, plan: Plan, state: State) -> State:
         """Mix what was used with what came of it, by Anderson's method where every message arrived."""
-        used, came = self._packed(plan, state, state.start), self._packed(plan, state, state.held)
-        whole = state.missed == 0
-        points = (*state.points, (used, came - used))[-(self.depth + 1) :] if self.depth and whole else state.points
+        used = self._packed(plan, state, state.start, state.before)
+        came = self._packed(plan, state, state.held, state.said)
+        short = state.numbers.get("short", 0.0) > 0.0  # an area's own prices move yet: its answers are no map
+        whole = state.missed == 0 and not short
+        points = () if short else state.points
+        if self.depth and whole:
+            points = (*points, (used, came - used))[-(self.depth + 1) :]
         best = min(state.numbers.get("best", np.inf), state.residual)
         if state.residual > SAFEGUARD * best:
             points, best = points[-1:], state.residual
-        mixing = self.mixing if whole else min(self.mixing, CAREFUL)
+        mixing = min(self.mixing, CAREFUL) if state.missed else self.mixing
         mixed = used + mixing * (came - used)
         if len(points) > 1 and whole:
             mixed = _anderson(points, self.mixing)
@@ -109,12 +129,14 @@ class EnappPriced(Algorithm):
             numbers={**state.numbers, "best": best},
         )
 
-    def _packed(self, plan: Plan, state: State, borders: Borders) -> FloatArray:
-        parts = [
-            (borders[b][x] / scale_of(plan, x, state.price_scale)).reshape(-1)
-            for b in plan.borders
-            for x in self._mixed
-        ]
+    def _packed(self, plan: Plan, state: State, borders: Borders, said: Borders) -> FloatArray:
+        parts = []
+        for b in plan.borders:
+            for x in self._mixed:
+                value = borders[b][x]
+                if x in ("price_p", "price_q"):
+                    value = value - self._w(plan, state, b, x[-1]) * said[b][x[-1]]
+                parts.append((value / scale_of(plan, x, state.price_scale)).reshape(-1))
         return np.concatenate(parts) if parts else np.zeros(0)
 
     def _unpacked(self, plan: Plan, state: State, vector: FloatArray) -> Borders:
@@ -125,6 +147,8 @@ class EnappPriced(Algorithm):
             for x in self._mixed:
                 cells = vector[at : at + shape[0] * shape[1]]
                 out[border][x] = cells.reshape(shape) * scale_of(plan, x, state.price_scale)
+                if x in ("price_p", "price_q"):
+                    out[border][x] = out[border][x] + self._w(plan, state, border, x[-1]) * state.said[border][x[-1]]
                 at += cells.size
         return out
 
