@@ -44,7 +44,8 @@ def verdict(
         words = {last.statuses[a] for a in failing}
         status = Status.ERROR
         if words.intersection(INFEASIBLE):
-            status = Status.INFEASIBLE
+            # areas that do not come to agree prove nothing: the whole may be known to have a schedule
+            status = Status.INFEASIBLE if central is None else Status.LIMIT_REACHED
         elif words == {Status.LIMIT_REACHED.word}:
             status = Status.LIMIT_REACHED
         return status, f"{status.word.replace('_', ' ')}: " + "; ".join(failing.values())
