@@ -264,3 +264,10 @@ def test_residuals_are_those_of_the_program() -> None:
     again = recompute(model.program, found.solution)
     assert again.duality_gap <= 1e-6
     assert again.max_dual <= 1e-6
+
+
+def test_threads_change_nothing() -> None:
+    """Every thread has steps of its own, so the numbers are the same to the last bit."""
+    one = model_of("ieee123-t5").solve("native", NativeOptions(threads=1))
+    two = model_of("ieee123-t5").solve("native", NativeOptions(threads=2))
+    assert np.array_equal(one.solution.x, two.solution.x)

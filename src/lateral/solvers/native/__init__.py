@@ -37,11 +37,13 @@ class NativeOptions(Options):
         tolerance: complementarity, relative to the objective.
         max_iterations: Newton steps.
         warm: start from an earlier solve of the same session.
+        threads: how many; each has some of the steps, and the numbers do not depend on it.
     """
 
     tolerance: float | None = DEFAULT_TOLERANCE
     max_iterations: int | None = 100
     warm: bool = True
+    threads: int = 1
 
 
 @final

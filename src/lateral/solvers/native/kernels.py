@@ -20,7 +20,7 @@ _compiled: Callable[[Any], Any] = numba.njit(
 
 
 @_compiled
-def factor(V, size, dpos, lptr, m, uptr, utgt, t0, t1, work):  # type: ignore[no-untyped-def]
+def factor(V, size, dpos, lptr, m, uptr, utgt, work, t0, t1):  # type: ignore[no-untyped-def]
     """Eliminate the pivots in order, in place; returns the number of negative eigenvalues of each step.
 
     A pivot k of one or two unknowns, with L = A_Sk D^-1 over the unknowns S that come later::
@@ -130,9 +130,9 @@ def condense(  # type: ignore[no-untyped-def]
     eptr,
     elocal,
     mptr,
+    work,
     t0,
     t1,
-    work,
 ):
     """The map of every group from its entries to itself and to its exits, given that nothing else is asked of it.
 
@@ -226,7 +226,7 @@ def through(M, W, X, gin, gout, eptr, mptr, entry, exit_, xptr, t0, t1):  # type
 
 
 @_compiled
-def inverse_blocks(M, Z, gin, gout, eptr, mptr, zptr, xptr, xentry, parent, t0, t1, work):  # type: ignore[no-untyped-def]
+def inverse_blocks(M, Z, gin, gout, eptr, mptr, zptr, xptr, xentry, parent, work, t0, t1):  # type: ignore[no-untyped-def]
     """The blocks of the inverse on the entries of each group, lower triangles: ``Z = S + G Z_o G'``, root to leaves."""
     for g in range(len(gin) - 1, -1, -1):
         n_in, n_out, m0, z0, x0 = gin[g], gout[g], mptr[g], zptr[g], xptr[g]

@@ -15,7 +15,11 @@ between storages through the network is left to the iterations.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -53,8 +57,12 @@ class Point:
 class Kkt:
     """The matrix of one program, factored again and again."""
 
-    def __init__(self, steps: StepProgram, order: Order) -> None:
+    def __init__(self, steps: StepProgram, order: Order, *, threads: int = 1) -> None:
         self.steps, self.n_steps = steps, steps.n_steps
+        # every thread has some of the steps: nothing within a step is shared
+        edges = np.linspace(0, self.n_steps, min(threads, self.n_steps) + 1).astype(int).tolist()
+        self._parts = list(itertools.pairwise(edges))
+        self._pool = ThreadPoolExecutor(len(self._parts)) if len(self._parts) > 1 else None
         s, nv = steps, steps.variables.n
         self.nv = nv
         self.n_rows = int((s.row_of >= 0).sum())
@@ -121,6 +129,13 @@ class Kkt:
         self._uv_terms = -s.u.val[first] * s.v.val[second] * (1.0 + twice)
         self._two_squares, self._minus_u, self._minus_v = 2.0 * s.squares.val, -s.u.val, -s.v.val
 
+    def _each(self, kernel: Callable[..., Any], *arrays: Any) -> list[Any]:
+        """A kernel on all steps, every thread on its own; what it returned by part."""
+        if self._pool is None:
+            return [kernel(*arrays, 0, self.n_steps)]
+        waiting = [self._pool.submit(kernel, *arrays, first, last) for first, last in self._parts]
+        return [part.result() for part in waiting]
+
     # -- the part within steps ----------------------------------------------------------------------------------------
 
     def factor(self, point: Point, *, extra: float = 0.0) -> bool:
@@ -148,13 +163,15 @@ class Kkt:
         v[d[self.nv : self.g_first]] -= REGULARISATION
         v[d[self.g_first :]] -= point.slack + REGULARISATION
         sy = self.symbolic
-        negative = kernels.factor(v, sy.size, sy.dpos, sy.lptr, sy.m, sy.uptr, sy.utgt, 0, t, self._work)
+        negative = np.concatenate(
+            self._each(kernels.factor, v, sy.size, sy.dpos, sy.lptr, sy.m, sy.uptr, sy.utgt, self._work)
+        )
         return bool(np.all(negative == self.n - self.nv)) and bool(np.isfinite(v[sy.dpos[-1]]).all())
 
     def within(self, r: FloatArray) -> FloatArray:
         """``K^-1 r`` in place, r of shape (unknowns, T)."""
         sy = self.symbolic
-        kernels.solve(self.factors, r, sy.size, sy.unknown, sy.dpos, sy.lptr, sy.m, sy.sptr, sy.srow, 0, self.n_steps)
+        self._each(kernels.solve, self.factors, r, sy.size, sy.unknown, sy.dpos, sy.lptr, sy.m, sy.sptr, sy.srow)
         return r
 
     # -- storage ------------------------------------------------------------------------------------------------------
@@ -188,13 +205,13 @@ class Kkt:
     def prepare_links(self) -> bool:
         """Maps and preconditioner of the storage rows; False when the preconditioner is not positive."""
         sy, gr, t = self.symbolic, self.groups, self.n_steps
-        kernels.condense(
-            self.factors, self._maps, sy.size, sy.dpos, sy.lptr, sy.m, sy.sptr, gr.local, gr.plocal, gr.first, gr.last,
-            gr.n_in, gr.n_out, gr.n_own, gr.eptr, gr.elocal, gr.mptr, 0, t, self._map_work,
+        self._each(
+            kernels.condense, self.factors, self._maps, sy.size, sy.dpos, sy.lptr, sy.m, sy.sptr, gr.local, gr.plocal,
+            gr.first, gr.last, gr.n_in, gr.n_out, gr.n_own, gr.eptr, gr.elocal, gr.mptr, self._map_work,
         )  # fmt: skip
-        kernels.inverse_blocks(
-            self._maps, self._blocks, gr.n_in, gr.n_out, gr.eptr, gr.mptr, gr.zptr, gr.xptr, gr.xentry, gr.parent,
-            0, t, self._map_work,
+        self._each(
+            kernels.inverse_blocks, self._maps, self._blocks, gr.n_in, gr.n_out, gr.eptr, gr.mptr, gr.zptr, gr.xptr,
+            gr.xentry, gr.parent, self._map_work,
         )  # fmt: skip
         diagonal, beside = np.zeros((self.n_links, t)), np.zeros((self.n_links, t))
         s = self.steps
@@ -243,7 +260,7 @@ class Kkt:
 
     def _apply(self, p: FloatArray) -> FloatArray:
         """``S p``."""
-        gr, t = self.groups, self.n_steps
+        gr = self.groups
         w = self._w
         w[:] = 0.0
         self.links_transposed(p, w)
@@ -251,9 +268,10 @@ class Kkt:
         self._up[gr.entry] = 0.0
         touched = gr.entry[gr.entry < self.nv]
         self._up[touched] = w[touched]
-        kernels.through(
-            self._maps, self._up, self._x, gr.n_in, gr.n_out, gr.eptr, gr.mptr, gr.entry, gr.exit_, gr.xptr, 0, t
-        )
+        self._each(
+            kernels.through, self._maps, self._up, self._x, gr.n_in, gr.n_out, gr.eptr, gr.mptr, gr.entry, gr.exit_,
+            gr.xptr,
+        )  # fmt: skip
         w[touched] = self._x[touched]
         w[self._loose] = loose
         return self.links(w)

@@ -94,9 +94,9 @@ class Residuals:
 class Method:
     """One program's method; holds the factored matrix and the arrays of the present numbers."""
 
-    def __init__(self, steps: StepProgram, order: Order) -> None:
+    def __init__(self, steps: StepProgram, order: Order, *, threads: int = 1) -> None:
         self.steps, self.order = steps, order
-        self.kkt = Kkt(steps, order)
+        self.kkt = Kkt(steps, order, threads=threads)
         self.load()
 
     def load(self) -> None:

@@ -43,7 +43,8 @@ class NativeSession(Session):
         self._middle: Iterate | None = None
         try:
             self._steps = StepProgram.of(program)
-            self._method = Method(self._steps, order_of(program, self._steps))
+            threads = getattr(options, "threads", 1)
+            self._method = Method(self._steps, order_of(program, self._steps), threads=threads)
         except Declined as why:
             fault = Fault(
                 code="SOL-010 no-structure",
