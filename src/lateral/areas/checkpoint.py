@@ -104,9 +104,9 @@ class Checkpoint:
         try:
             state = State(**_thawed(saved["state"]))
             rounds, size = _rounds(place, state.round)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            _fits(place, plan, state)
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise _damaged(place, STATE, str(error)) from error
-        _fits(place, plan, state)
         with contextlib.suppress(FileNotFoundError), (place / ROUNDS).open("r+b") as file:
             file.truncate(size)  # the line of a round whose state was never written
         return cls(place, about, known["run"]), state, rounds
@@ -175,6 +175,8 @@ def _rounds(place: Path, n: int) -> tuple[list[Round], int]:
         lines = (place / ROUNDS).read_bytes().split(b"\n")
     except OSError as error:
         raise _damaged(place, ROUNDS, f"it cannot be read: {error.strerror}") from error
+    if n < 1:
+        raise _damaged(place, STATE, f"a state after round {n}")
     out, size = [], 0
     for k in range(n):
         if k >= len(lines):
