@@ -136,12 +136,17 @@ def cli(_: str) -> str:
 
     from lateral.cli.app import app
 
-    group: Any = typer.main.get_command(app)
-    parts = []
+    return "\n\n".join(_commands("lateral", typer.main.get_command(app)))
+
+
+def _commands(path: str, group: Any) -> Iterator[str]:
+    """Every command of a group, and of the groups in it."""
     for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(f"{path} {name}", command)
+            continue
         rows = [_parameter(p) for p in command.params if p.name != "help"]
-        parts.append(f"### lateral {name}\n\n{inspect.cleandoc(command.help or '')}\n\n" + table(("", "what"), rows))
-    return "\n\n".join(parts)
+        yield f"### {path} {name}\n\n{inspect.cleandoc(command.help or '')}\n\n" + table(("", "what"), rows)
 
 
 def _parameter(p: Any) -> tuple[str, str]:

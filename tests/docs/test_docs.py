@@ -99,6 +99,7 @@ def test_commands_in_the_readme_exist() -> None:
     from lateral.cli.app import app
 
     known = {c.name or c.callback.__name__ for c in app.registered_commands if c.callback is not None}
+    known |= {group.name for group in app.registered_groups}
     used = set(re.findall(r"^lateral (\w+)", (ROOT / "README.md").read_text(), flags=re.MULTILINE))
     assert used
     assert used <= known
