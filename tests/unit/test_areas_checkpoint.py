@@ -285,7 +285,8 @@ from lateral.areas.solve import solve_areas
 print("ready", flush=True)
 partition = cut(lateral.read("case33bw-areas"), {cuts!r})
 solve_areas(partition, checkpoint=sys.argv[1], resume=sys.argv[2] == "resume", formulation="nonlinear",
-            objective="loss", with_replay=False, central=False, tolerance=0.0, max_rounds=10**6, progress=lambda done: time.sleep(0.03))
+            objective="loss", with_replay=False, central=False, tolerance=0.0, max_rounds=10**6,
+            progress=lambda done: time.sleep(0.03))
 """
 
 
