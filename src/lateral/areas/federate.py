@@ -36,6 +36,7 @@ from typing import Any
 import numpy as np
 
 from lateral.areas.agent import HEAD_IN, TAIL_IN, AreaAgent, Task
+from lateral.areas.flow import FLOW_DOWN, FLOW_UP
 from lateral.areas.message import Bounds, MessageError, arrays
 from lateral.areas.protocol import handle, pack, unpack
 from lateral.areas.worker import MAX_FRAME
@@ -46,6 +47,8 @@ from lateral.solvers import Status
 
 #: What every member of a federation asks of HELICS: a lost broker is noticed after about two seconds.
 TIMEOUTS = "--tick=500ms --timeout=2s"
+#: How often a member looks for the broker, about 4 s each time.
+_RETRIES = "--networkretries=2"
 #: Cores that can be asked for: ``tcpss`` is the one that HELICS can encrypt, where it was built with encryption.
 CORES = ("zmq", "tcpss")
 #: Seconds between two looks for a command, while there is much to do and while there is not.
@@ -165,7 +168,9 @@ class Member:
         self.name, self.connection, self.record = name, connection, record
         self._h = helics = load()
         info = helics.helicsCreateFederateInfo()
-        helics.helicsFederateInfoSetCoreName(info, f"{name}.core")
+        helics.helicsFederateInfoSetCoreName(info, f"{name}.{secrets.token_hex(6)}" if watched else f"{name}.core")
+        # a coordinator that ends may come again, for another run, under its name
+        helics.helicsFederateInfoSetFlagOption(info, helics.HELICS_FLAG_REENTRANT, watched)
         helics.helicsFederateInfoSetCoreTypeFromString(info, connection.core)
         helics.helicsFederateInfoSetIntegerProperty(
             info, helics.HELICS_PROPERTY_INT_LOG_LEVEL, helics.HELICS_LOG_LEVEL_NO_PRINT
@@ -174,7 +179,7 @@ class Member:
             helics.helicsFederateInfoSetBrokerKey(info, connection.key)
         start = (
             f"--federates=1 --broker_address=tcp://{connection.host} --brokerport={connection.port} {TIMEOUTS} "
-            f"--loglevel=no_print {'' if watched else '--slowresponding'} {connection.security}"
+            f"{_RETRIES} --loglevel=no_print {'' if watched else '--slowresponding'} {connection.security}"
         )
         helics.helicsFederateInfoSetCoreInitString(info, start)
         self._federate: Any = None
@@ -335,13 +340,14 @@ class Service:
         """A reply without words that could name what is in the area."""
         if "error" in reply:
             sys.stderr.write(f"lateral: {reply['error']}\n")
-            return {"error": f"area {self.agent.name!r} could not do what was asked; its owner's screen says why"}
+            said = {"error": f"area {self.agent.name!r} could not do what was asked; its owner's screen says why"}
+            return said | {"needs": reply["needs"]} if "needs" in reply else said
         if "status" not in reply:
-            return {"borders": reply["borders"]}
+            return {key: reply[key] for key in ("borders", "settled")}
         if reply["status"] != Status.OPTIMAL.word:
             sys.stderr.write(f"lateral: area {self.agent.name!r}: {reply['text']}\n")
         words = {status.word: str(status.value) for status in Status}
-        out = {key: reply[key] for key in ("area", "status", "borders", "seconds", "iterations")}
+        out = {key: reply[key] for key in ("area", "status", "borders", "seconds", "iterations", "slack")}
         out["text"] = words.get(str(reply["status"]), "")
         for key in ("objective", "cost"):
             out[key] = reply[key] if self.say_objective else float("nan")
@@ -359,10 +365,10 @@ def checked(agent: AreaAgent, operation: str, request: Mapping[str, Any]) -> dic
         message = "a request whose borders are no table"
         raise MessageError(message)
     coupling = agent.task.coupling
-    sides: dict[str, tuple[BorderHead | BorderTail, tuple[str, ...], tuple[str, str]]]
-    sides = {d.name: (d, HEAD_IN[coupling], ("v_re", "v_im")) for d in agent.heads}
+    sides: dict[str, tuple[BorderHead | BorderTail, tuple[str, ...], tuple[str, ...]]]
+    sides = {d.name: (d, HEAD_IN[coupling], FLOW_DOWN) for d in agent.heads}
     for tail in agent.tails:
-        sides[tail.name] = tail, TAIL_IN[coupling], ("p", "q")
+        sides[tail.name] = tail, TAIL_IN[coupling], FLOW_UP
     out: dict[str, Any] = {}
     for border, values in raw.items():
         if border not in sides:
@@ -377,7 +383,13 @@ def checked(agent: AreaAgent, operation: str, request: Mapping[str, Any]) -> dic
         priced = {x: v for x, v in values.items() if x in _CONSENSUS}
         plain = {x: v for x, v in values.items() if x not in _CONSENSUS}
         out[border] = {**arrays(plain, shape=shape, bounds=Bounds()), **_terms(priced, shape)}
-    return {**request, "borders": out}
+    steps, n_steps = request.get("steps"), agent.case.horizon.n_steps
+    if steps is not None and not (
+        isinstance(steps, list) and len(steps) == n_steps and all(type(k) is int and 0 <= k < n_steps for k in steps)
+    ):
+        message = f"the steps of an operating point are {n_steps} whole numbers below {n_steps}"
+        raise MessageError(message)
+    return {"borders": out, **({} if steps is None else {"steps": steps})}
 
 
 def _terms(raw: Mapping[str, Any], shape: tuple[int, int]) -> dict[str, Any]:

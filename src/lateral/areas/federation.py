@@ -66,6 +66,7 @@ from lateral.areas.federation_file import (
 )
 from lateral.areas.partition import Border, Partition
 from lateral.areas.plan import Plan
+from lateral.areas.point import AtPoint, settle, wants_point
 from lateral.areas.run import AreasRun, Round
 from lateral.areas.transport import Direct
 from lateral.areas.verdict import verdict
@@ -315,8 +316,13 @@ def solve_federation(
         begin = time.perf_counter()
         executor.start({})
         seconds["start"] = time.perf_counter() - begin
+        settled, at = None, executor
+        if wants_point(federation.run.formulation):
+            settled = settle(plan, executor, carrier, patience=patience)
+            seconds["point"] = settled.seconds
+            at = AtPoint(executor, settled)
         begin = time.perf_counter()
-        for last in iterate(plan, method, executor, carrier, tolerance=tolerance, state=state, patience=patience):
+        for last in iterate(plan, method, at, carrier, tolerance=tolerance, state=state, patience=patience):
             rounds.append(last.round)
             if book is not None:
                 book.save(last.state, last.round, finished=last.finished)
@@ -340,6 +346,8 @@ def solve_federation(
         degraded=dead,
         rejected=tuple(carrier.rejected),
         seconds=seconds,
+        choices=tuple(settled.choices) if settled is not None else (),
+        settled=settled,
     )
 
 

@@ -1,12 +1,18 @@
 """AreaFlow: the power flow of one area between given borders, for formulations that are made at a solved power flow.
 
 The head is a stiff complex voltage for each conductor, the tail a current for each conductor: the power that the area
-below draws, over the voltage at which it drew it. A current does not depend on the voltage to ground, which in an
-ungrounded feeder is decided far away; a power would.
+below draws, over the voltage at which it drew it::
+
+    I = conj(S / V_drawn) + y 11' (V - V_drawn) / n^2
+
+with y what the wires below take to ground, all n conductors as one. A current does not depend on the voltage to ground; a power would. The second term is zero where areas agree. It matters
+in an ungrounded feeder, whose voltage to ground only such small admittances decide, most of them perhaps below: without
+it the two sides of the border would push it to and fro.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
@@ -17,12 +23,13 @@ from lateral.baseline import NodalProblem, nodal_problem
 from lateral.case import Case
 from lateral.devices import BorderHead, BorderTail
 from lateral.formulations import OperatingPoint
-from lateral.network.powerflow import PowerFlow, TheveninSource, solve_power_flow
+from lateral.network.admittance import Triplets
+from lateral.network.powerflow import NodalNetwork, PortLoads, PowerFlow, TheveninSource, solve_power_flow
 from lateral.network.schema import ComplexArray
 from lateral.operating import point_at, unloaded
 
 #: What a head is told and a tail says, and the other way round.
-FLOW_DOWN, FLOW_UP = ("v_re", "v_im"), ("p", "q", "v_re", "v_im")
+FLOW_DOWN, FLOW_UP = ("v_re", "v_im"), ("p", "q", "v_re", "v_im", "y_re", "y_im")
 #: Tolerance of an area's own power flow, pu. Each solve goes on from the one before, so that sweeps refine it further;
 #: the voltage to ground behind a delta winding is not known to much more.
 TOLERANCE_PU = 1e-8
@@ -50,8 +57,9 @@ class AreaFlow:
         """Solve every step.
 
         Args:
-            borders: by border, of the head ``v_re`` and ``v_im`` (pu), of tails ``p`` and ``q`` (kW, kvar) drawn at the
-                voltage ``v_re`` and ``v_im``; of a border that is not there: the start.
+            borders: by border, of the head ``v_re`` and ``v_im`` (pu); of tails ``p`` and ``q`` (kW, kvar) drawn at the
+                voltage ``v_re`` and ``v_im``, and ``y_re`` and ``y_im`` (S, all conductors as one). A border that is
+                not there is at its start.
 
         Returns:
             the same of the other side (a head's power, with the voltage it was told; a tail's voltage), and which steps
@@ -75,18 +83,23 @@ class AreaFlow:
                 for k, c in enumerate(head.crossing)
             ]
         drawn = np.zeros((len(index), n_steps), dtype=complex)
+        blocks: list[Triplets] = []
         for tail in case.of(BorderTail):
             values = borders.get(tail.name, {})
             if set(values) >= set(FLOW_UP):
-                kva = (np.asarray(values["p"]) + 1j * np.asarray(values["q"])) / problem.network.multiplicity
-                kv = (np.asarray(values["v_re"]) + 1j * np.asarray(values["v_im"])) * case.feeder.bus[
-                    tail.bus
-                ].v_base_kv
+                given = {x: np.asarray(v) for x, v in values.items()}
+                kva = (given["p"] + 1j * given["q"]) / problem.network.multiplicity
+                kv = (given["v_re"] + 1j * given["v_im"]) * case.feeder.bus[tail.bus].v_base_kv
                 live = np.abs(kv) > 0.0
                 rows = index.rows(tail.bus, tail.crossing)
+                n = len(rows)
+                y = complex((given["y_re"] + 1j * given["y_im"]).mean()) / n**2
                 drawn[rows] += np.where(live, np.conj(kva / np.where(live, kv, 1.0)), 0.0)
+                drawn[rows] -= y * 1000.0 * kv.sum(axis=0)
+                blocks.append(Triplets.of_blocks(rows[None], np.full((1, n, n), y)))
+        network = _with(problem.network, blocks)
         flow = solve_power_flow(
-            problem.network,
+            network,
             problem.loads,
             sources,
             n_steps=n_steps,
@@ -105,7 +118,13 @@ class AreaFlow:
             kva = np.where(finite, flow.sources_kva[at : at + n], 0.0)
             at += n
             v = told[head.name]
-            said[head.name] = {"p": kva.real, "q": kva.imag, "v_re": v.real, "v_im": v.imag}
+            y = self._to_ground(network, head) * np.ones(v.shape)
+            parts = {"v": v, "y": y}
+            said[head.name] = {
+                **{"p": kva.real, "q": kva.imag},
+                **{f"{x}_re": a.real for x, a in parts.items()},
+                **{f"{x}_im": a.imag for x, a in parts.items()},
+            }
         for tail in case.of(BorderTail):
             v = np.where(finite, flow.v_pu[index.rows(tail.bus, tail.crossing)], 1.0)
             said[tail.name] = {"v_re": v.real, "v_im": v.imag}
@@ -127,12 +146,35 @@ class AreaFlow:
             raise MessageError(message)
         return point_at(self.case, self._flow.v_pu[:, places], loaded=self.loaded)
 
+    def _to_ground(self, network: NodalNetwork, head: BorderHead) -> complex:
+        """What the wires take to ground when all conductors of the head are at one voltage, S."""
+        kv = self.case.feeder.bus[head.bus].v_base_kv
+        rows = network.index.rows(head.bus, head.crossing)
+        n = len(rows)
+        e = np.full((n, 1), 1000.0 * kv, dtype=complex)
+        none = np.zeros(0)
+        at = none.astype(np.int64)
+        ports = PortLoads.constant_power(at, at, none.reshape(0, 1), none.reshape(0, 1), none)
+        source = TheveninSource(name=head.name, nodes=rows, e_volt=e, z_ohm=np.zeros((n, n), complex))
+        flow = solve_power_flow(network, ports, [source], n_steps=1)
+        kva = complex(flow.source_kva[0]) / network.multiplicity
+        return kva.conjugate() / (1000.0 * kv**2) if np.isfinite(kva) else 0.0
+
     def _told(self, head: BorderHead, values: Values) -> ComplexArray:
         """Complex voltage of a head, pu, shape (conductors, T); until a neighbour speaks the unloaded one."""
         if set(values) >= set(FLOW_DOWN):
             return np.asarray(np.asarray(values["v_re"]) + 1j * np.asarray(values["v_im"]))
         phasor = np.exp(1j * np.deg2rad(np.resize(head.angle_deg, len(head.crossing))))
         return np.asarray(phasor[:, None] * self.case.series(head.v_pu)[None, :])
+
+
+def _with(network: NodalNetwork, blocks: Sequence[Triplets]) -> NodalNetwork:
+    """A network with further shunts."""
+    if not blocks:
+        return network
+    extra = Triplets.join(list(blocks)).matrix(len(network.index))
+    own = network.y_shunt
+    return dataclasses.replace(network, y_shunt=extra if own is None else (own + extra).tocsc())
 
 
 __all__ = ["FLOW_DOWN", "FLOW_UP", "AreaFlow"]

@@ -28,6 +28,8 @@ Values = Mapping[str, FloatArray]
 #: How a checksum is written: the last entry of an object.
 _SEAL = b',"crc":"%08x"}'
 _SEAL_BYTES = len(_SEAL % 0)
+#: Largest admittance of the wires of an area to ground, S.
+Y_MAX = 1e9
 #: Largest message that is read, bytes.
 MAX_BYTES = 64 * 2**20
 
@@ -87,6 +89,8 @@ class Bounds:
                 return self.v_min_pu**2, self.v_max_pu**2
             case "v_re" | "v_im":
                 return -self.v_max_pu, self.v_max_pu
+            case "y_re" | "y_im":
+                return -Y_MAX, Y_MAX
             case "p" | "q":
                 return -self.power_max_kw, self.power_max_kw
             case "price_p" | "price_q":

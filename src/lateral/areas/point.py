@@ -4,7 +4,7 @@ Formulations that are made at a solved power flow (`lindist3flow`) need one befo
 it themselves, by sweeps: from the leaves up to the root each area solves its own power flow and says the power that it
 draws at its head, and from the root down it says the voltages at its tails (`lateral.areas.flow`)::
 
-    up      P, Q of each conductor, and the V at which they were drawn
+    up      P, Q of each conductor, the V at which they were drawn, and what the wires below take to ground
     down    V of each conductor, complex
 
 With S linear in V about the solution the error falls in each sweep by about the voltage drop over the areas above times
@@ -62,6 +62,15 @@ class Settled:
     bytes: int
     seconds: float
     notes: tuple[str, ...] = ()
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """What was done, in sentences."""
+        found = (
+            f"operating point: found by the areas in {self.sweeps} sweeps ({self.messages} messages, {self.bytes} "
+            f"bytes), to {self.residual:.0e} pu; the areas solve one round of the formulation, made there"
+        )
+        return (found, *self.notes)
 
 
 def wants_point(formulation: str) -> bool:
@@ -219,7 +228,8 @@ class _Talk:
 
     def _live(self) -> np.ndarray:
         """Steps at which every area converges, shape (T,)."""
-        return np.all([self.good[a] for a in self.plan.areas], axis=0)
+        live: np.ndarray = np.all([self.good[a] for a in self.plan.areas], axis=0)
+        return live
 
     def residual(self) -> float:
         """Largest difference between what was said last and what its receiver used last, pu; of converging steps."""
@@ -232,6 +242,8 @@ class _Talk:
             if used is None:
                 return np.inf
             for x, now in values.items():
+                if x in ("y_re", "y_im"):  # does not count where voltages agree
+                    continue
                 size = self.plan.s_kva if x in ("p", "q") else 1.0
                 out = max(out, float(np.abs(now - used[x])[:, live].max(initial=0.0)) / size)
         return out

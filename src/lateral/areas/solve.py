@@ -158,7 +158,7 @@ def solve_areas(
     finished = last is not None and last.finished
     dead = last.dead if last is not None else ()
     status, text = verdict(method, rounds, result, best, finished=finished, dead=dead, tolerance=tolerance)
-    choices = [*whole.choices, *_of_point(settled, point, given=formulation)]
+    choices = [*whole.choices, *(settled.choices if settled is not None else ())]
     choices += [f"area {a!r} is gone: its last answer was repeated by the coordinator" for a in repeated]
     seconds["total"] = sum(seconds.values())
     if result is not None:
@@ -178,17 +178,6 @@ def solve_areas(
         choices=tuple(choices),
         settled=settled,
     )
-
-
-def _of_point(settled: Settled | None, point: str, *, given: str) -> list[str]:
-    """What a run did about the operating point, for its choices."""
-    if settled is None:
-        return []
-    once = "; made there once, without the further rounds of a central solve" if given == "auto" else ""
-    return [
-        f"operating point {point}: found by the areas in {settled.sweeps} sweeps ({settled.messages} messages, "
-        f"{settled.bytes} bytes) to {settled.residual:.0e} pu{once}"
-    ]
 
 
 def _opened(
