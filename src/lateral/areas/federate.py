@@ -215,6 +215,8 @@ class Member:
         payload = pack(data)
         if self.record is not None:
             self.record("sent", payload)
+        if self._federate is None:
+            raise FederationLost(self._lost)
         try:
             self._h.helicsFederateSendCommand(self._federate, to, payload.decode("ascii"))
         except self._h.HelicsException as error:
@@ -226,6 +228,8 @@ class Member:
         Raises:
             FederationLost: there is no federation any more.
         """
+        if self._federate is None:
+            raise FederationLost(self._lost)
         try:
             text = self._h.helicsFederateGetCommand(self._federate)
             if not text:
