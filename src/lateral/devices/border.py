@@ -9,6 +9,7 @@ coupling   head (lower area)                    tail (upper area)
 ========== ==================================== ====================================================================
 tariff     v given; pays the tariff on P         P, Q given                      ENApp (Sadnan and Dubey 2021)
 prices     v given; pays lambda_P P + lambda_Q Q P, Q given; pays mu v           ENApp with the three border prices
+           (and w/2 P^2, w/2 Q^2 where asked)
 consensus  v, P, Q free; linear and quadratic terms on each, both sides          ADMM, auxiliary problem principle
 ========== ==================================== ====================================================================
 
@@ -67,7 +68,7 @@ class BorderHead(Source):
 
             v = v_given + v_up - v_down                               slack_price > 0, else v = v_given
             energy_cost_t = dt_t price_import_t p_total_t             coupling "tariff"
-            cost_t = dt_t sum_c (price_p p + price_q q)               coupling "prices"
+            cost_t = dt_t sum_c (price_p p + 1/2 w_p p^2 + q likewise) coupling "prices"
             cost_t = sum_c sum_x dt_x (lin_x x + 1/2 w_x x^2), x = v,p,q   coupling "consensus", v free;
                                                               dt_p = dt_q = dt_t, dt_v = 1
         """
@@ -272,6 +273,11 @@ def _border_costs(
             per_step = 1.0 if x == "v" else hours
             what = crossing[x].take(with_prices) * (to_unit[x] * per_step)
             builder.minimise(what.times_parameter(price))
+            if x != "v":
+                near = builder.data(
+                    f"{kind}.w_{x}", names, np.zeros((len(names), ctx.n_steps)), unit=f"{unit}/{QUANTITIES[x]}"
+                )
+                builder.minimise_squares(crossing[x].take(with_prices) * to_unit[x], near * (0.5 * hours))
     in_consensus = _where(coupling == "consensus")
     if len(in_consensus):
         names = [rows[k] for k in in_consensus]
