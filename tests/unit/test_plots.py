@@ -52,7 +52,7 @@ def numbers(value: Any) -> np.ndarray:
 def test_every_plot_of_every_kind_of_case(result: Result, small: Result, bare: Result) -> None:
     for one in (result, small, bare):
         for name in plots.__all__:
-            if name != "save":
+            if name != "save" and not name.startswith("plot_"):
                 assert getattr(plots, name)(one).to_json(), name
 
 

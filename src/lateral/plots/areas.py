@@ -307,7 +307,7 @@ def plot_areas(case: Case, area_of: Mapping[str, str], borders: Mapping[str, str
                 y=style.light(at.y[own]) if few else [None],
                 mode="markers",
                 name=f"{label} ({len(own):,} buses)",
-                legendgroup=area,
+                legendgroup=shown(area),
                 meta="buses",
                 text=[f"{label}<br>bus {shown(case.feeder.buses[k].name)}" for k in own] if few else None,
                 hovertemplate="%{text}<extra></extra>" if few else None,
@@ -490,7 +490,7 @@ def _lines(
             mode="lines",
             line={"color": colour, "width": width, "dash": "dot" if alone else "solid"},
             name=area or "cut branch",
-            legendgroup=area or "cut",
+            legendgroup=shown(area) or "cut",
             showlegend=alone or not area,
             hoverinfo="skip",
         )
