@@ -298,6 +298,20 @@ def test_an_area_that_stays_infeasible_ends_the_run_when_nothing_moves() -> None
     assert len(rounds) < 100
 
 
+def test_an_area_on_its_way_is_waited_for() -> None:
+    """Where nothing moves but an area says ``limit_reached``, it goes on: it may be looking for a way (elastic)."""
+    toy = Toy()
+
+    def alter(reply: dict[str, Any]) -> dict[str, Any]:
+        return {**reply, "status": "limit_reached", "text": "limit reached: not yet"}
+
+    toy.altered["3"] = alter
+    rounds = run(toy, max_rounds=60)
+    assert not rounds[-1].finished and rounds[-1].round.residual <= 1e-9
+    toy.altered.clear()
+    assert run(toy, state=rounds[-1].state)[-1].finished
+
+
 def _elsewhere(reply: dict[str, Any]) -> dict[str, Any]:
     return {**reply, "borders": {"b2": reply["borders"]["b3"]}}
 

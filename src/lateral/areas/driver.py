@@ -23,6 +23,7 @@ from lateral.areas.protocol import Failure, answer_of
 from lateral.areas.run import Round
 from lateral.areas.silence import Patience, Watch
 from lateral.areas.transport import Transport
+from lateral.solvers import Status
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,8 +115,10 @@ def iterate(
         agreed = algorithm.terminate(plan, counted, tolerance) and not stale
         failing = set(replies.problems) - silent
         waiting = agreed and bool(silent - set(watch.dead))
-        # an area that fails may find a way with what the others say next; where nothing moves any more it will not
-        finished = agreed and not waiting and (not failing or failing == stuck)
+        # an area that fails may find a way with what the others say next; where nothing moves any more it will not,
+        # unless it says itself that it is still on its way
+        on_its_way = any(replies.statuses[a] == Status.LIMIT_REACHED.word for a in failing)
+        finished = agreed and not waiting and (not failing or (failing == stuck and not on_its_way))
         stuck = failing if agreed else set()
         yield Progress(now, done, tuple(a for a in plan.areas if a in watch.dead), finished, dict(told))
         if waiting:
