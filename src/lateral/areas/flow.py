@@ -5,9 +5,10 @@ below draws, over the voltage at which it drew it::
 
     I = conj(S / V_drawn) + y 11' (V - V_drawn) / n^2
 
-with y what the wires below take to ground, all n conductors as one. A current does not depend on the voltage to ground; a power would. The second term is zero where areas agree. It matters
-in an ungrounded feeder, whose voltage to ground only such small admittances decide, most of them perhaps below: without
-it the two sides of the border would push it to and fro.
+with y what the wires below take to ground, all n conductors as one. A current does not depend on the voltage to ground;
+a power would. The second term is zero where areas agree. It matters in an ungrounded feeder, whose voltage to ground
+only such small admittances decide, most of them perhaps below: without it the two sides of the border would push it to
+and fro.
 """
 
 from __future__ import annotations
@@ -118,12 +119,14 @@ class AreaFlow:
             kva = np.where(finite, flow.sources_kva[at : at + n], 0.0)
             at += n
             v = told[head.name]
-            y = self._to_ground(network, head) * np.ones(v.shape)
-            parts = {"v": v, "y": y}
+            ground: ComplexArray = np.full(v.shape, self._to_ground(network, head))
             said[head.name] = {
-                **{"p": kva.real, "q": kva.imag},
-                **{f"{x}_re": a.real for x, a in parts.items()},
-                **{f"{x}_im": a.imag for x, a in parts.items()},
+                "p": kva.real,
+                "q": kva.imag,
+                "v_re": v.real,
+                "v_im": v.imag,
+                "y_re": ground.real,
+                "y_im": ground.imag,
             }
         for tail in case.of(BorderTail):
             v = np.where(finite, flow.v_pu[index.rows(tail.bus, tail.crossing)], 1.0)

@@ -23,7 +23,7 @@ from lateral.errors import CaseError, Fault, LateralError, OptionError, did_you_
 from lateral.network.feeder import Bus, Feeder, Line, Shunt, Switch, Transformer
 from lateral.network.schema import Element, FloatArray, fields_of
 from lateral.network.topology import Group, Tree, loops, spanning_tree
-from lateral.operating import operating_point
+from lateral.operating import NEUTRAL_PU, operating_point
 
 #: Conductors up to this one are phases, or legs; above are neutrals.
 MAX_PHASE = 3
@@ -338,7 +338,11 @@ def _assemble(
         else:
             devices[order[0]].append(d)
     below = _downstream(case, area_of, borders)
-    heads = _heads(case, borders.values())
+    unloaded = _unloaded(case)
+    dead = [_dead(b, unloaded) for b in borders.values()]
+    if any(dead):
+        raise CaseError([fault for fault in dead if fault])
+    heads = _heads(case, borders.values(), unloaded)
     position = {b.name: k for k, b in enumerate(feeder.buses)}
     buses: dict[str, list[Bus]] = {name: [] for name in order}
     for bus_ in feeder.buses:
@@ -380,7 +384,8 @@ def _assemble(
             alpha_usd_per_kwh=case.alpha_usd_per_kwh,
             where={label: case.where[label] for label in own if label in case.where},
         )
-        n_nodes = sum(len(b.conductors) for b in buses[name])
+        # as the mean over nodes counts them: without neutrals and what no source reaches
+        n_nodes = sum(abs(unloaded.get((b.name, c), 1.0)) >= NEUTRAL_PU for b in buses[name] for c in b.conductors)
         areas[name] = Area(name, area_case, head.get(name), tuple(tails[name]), n_nodes)
     return Partition(case, areas, borders)
 
@@ -393,13 +398,22 @@ def _conductors(element: Element, bus: str) -> tuple[int, ...]:
     return ()
 
 
-def _heads(case: Case, borders: Iterable[Border]) -> dict[str, BorderHead]:
+def _dead(border: Border, unloaded: Mapping[tuple[str, int], complex]) -> Fault | None:
+    """The fault of a border with a conductor that has no voltage: a neutral, or one that nothing feeds."""
+    for c in border.conductors:
+        if abs(unloaded.get((border.bus, c), 1.0)) < NEUTRAL_PU:
+            found = f"conductor {c} crosses at bus {border.bus!r}, which has no voltage there"
+            action = "Cut a branch nearer to the source, where every conductor that crosses is fed."
+            return Fault("ARE-006 no border", border.branch[0], found, "conductors with a voltage", action)
+    return None
+
+
+def _heads(case: Case, borders: Iterable[Border], unloaded: Mapping[tuple[str, int], complex]) -> dict[str, BorderHead]:
     """The head of each border: until a neighbour speaks, the source's voltage and tariff, at the unloaded angles.
 
     Every area is told the import price: it is what the published algorithm lets a child minimise.
     """
     source = case.sources[0]
-    angle = _angles(case)
     out = {}
     for b in borders:
         v = _own_voltage(case, b)
@@ -409,7 +423,7 @@ def _heads(case: Case, borders: Iterable[Border]) -> dict[str, BorderHead]:
             bus=b.bus,
             conductors=b.conductors,
             v_pu=next(iter(v), source.v_pu if isinstance(source.v_pu, str) else float(_clipped(case, b, source.v_pu))),
-            angle_deg=tuple(angle.get((b.bus, c), 0.0) for c in b.conductors),
+            angle_deg=tuple(_degrees(unloaded.get((b.bus, c), 1.0)) for c in b.conductors),
             r_ohm=np.zeros((n, n)),
             x_ohm=np.zeros((n, n)),
             price_import=source.price_import,
@@ -417,17 +431,24 @@ def _heads(case: Case, borders: Iterable[Border]) -> dict[str, BorderHead]:
     return out
 
 
-def _angles(case: Case) -> dict[tuple[str, int], float]:
-    """Voltage angle of every conductor of the unloaded feeder, deg; none where every bus has one conductor."""
+def _degrees(v: complex) -> float:
+    return float(np.round(np.rad2deg(np.angle(v)), 9))
+
+
+def _unloaded(case: Case) -> dict[tuple[str, int], complex]:
+    """Voltage of every conductor of the unloaded feeder, of size one or next to none; none are named where every bus
+    has one conductor, or where the feeder has faults of its own, which `check` names.
+    """
     if all(len(b.conductors) == 1 for b in case.feeder.buses):
         return {}
     try:
         point, _ = operating_point(case, loaded=False)
-    except LateralError:  # a feeder with faults of its own; `check` names them
-        given = {(s.bus, c): float(a) for s in case.sources for c, a in zip(s.conductors, s.angle_deg, strict=False)}
-        return {(b.name, c): given.get((case.sources[0].bus, c), 0.0) for b in case.feeder.buses for c in b.conductors}
-    degrees = np.round(np.rad2deg(np.angle(point.v_pu[:, 0])), 9).tolist()
-    return dict(zip(point.nodes, degrees, strict=True))
+    except LateralError:
+        source = case.sources[0]
+        phasor = np.exp(1j * np.deg2rad(np.asarray(source.angle_deg, dtype=float))).tolist()
+        given = dict(zip(source.conductors, phasor, strict=False))
+        return {(b.name, c): given.get(c, 1.0) for b in case.feeder.buses for c in b.conductors}
+    return dict(zip(point.nodes, point.v_pu[:, 0].tolist(), strict=True))
 
 
 def _clipped(case: Case, border: Border, v: FloatArray | float) -> FloatArray:
