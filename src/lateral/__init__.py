@@ -15,6 +15,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lateral.areas.cutting import cut
+    from lateral.areas.run import AreasRun
+    from lateral.areas.solve import solve_areas
     from lateral.case import Case
     from lateral.checks import check
     from lateral.devices import PV, Battery, Capacitor, Device, DeviceContext, Load, Regulator, ShuntDevice, Source
@@ -34,6 +37,9 @@ if TYPE_CHECKING:
     from lateral.studies import compare
 
 _WHERE = {
+    "cut": "lateral.areas.cutting",
+    "AreasRun": "lateral.areas.run",
+    "solve_areas": "lateral.areas.solve",
     "Case": "lateral.case",
     "check": "lateral.checks",
     **dict.fromkeys(
@@ -58,6 +64,7 @@ _WHERE = {
 
 __all__ = [
     "PV",
+    "AreasRun",
     "Battery",
     "Bus",
     "Capacitor",
@@ -87,8 +94,10 @@ __all__ = [
     "build",
     "check",
     "compare",
+    "cut",
     "read",
     "solve",
+    "solve_areas",
     "write_folder",
     "write_opendss",
     "write_report",

@@ -283,7 +283,7 @@ def test_a_run_that_saw_no_whole_has_a_page(run: AreasRun, tmp_path: Any) -> Non
     assert "voltages" not in found.ids
     assert not [tag for tag, _ in found.tags if tag == "img"]
     # separate owners: not even the case is known
-    bare = Page(write_areas_report(gone, tmp_path / "bare.html").read_text())
+    bare = Page(lateral.write_report(gone, tmp_path / "bare.html").read_text())
     assert "areas_map" not in bare.data["figures"]
     assert bare.data["areas"]["stamps"][0] == "step 1"
 
@@ -325,3 +325,15 @@ def test_names_are_text_and_never_markup(run: AreasRun) -> None:
     found = Page(render(run.result, title=EVIL, areas=areas_part(evil, run.result.case, None)))
     assert not [tag for tag, _ in found.tags if tag == "img"]
     assert any(EVIL in word for word in found.words)
+
+
+def test_cut_takes_a_number_a_file_branches_or_what_the_case_names(tmp_path: Any) -> None:
+    case = lateral.read("case33bw-areas")
+    file = tmp_path / "areas.toml"
+    file.write_text('[cuts]\nfar = "line.5-6"\n')
+    assert list(lateral.cut(case).areas) == ["1", "2", "3", "4"]
+    assert len(lateral.cut(case, 2).areas) == 2
+    assert list(lateral.cut(case, file).areas) == ["1", "far"]
+    assert [b.branch for b in lateral.cut(case, ["line.5-6", "line.2-3"]).borders.values()] == [
+        *(("line.2-3",), ("line.5-6",))
+    ]

@@ -12,6 +12,7 @@ import lateral
 
 #: Changing this list changes the interface: say so in the changelog.
 PUBLIC = (
+    *("AreasRun", "cut", "solve_areas"),
     *("PV", "Battery", "Bus", "Capacitor", "Case", "CaseError", "Device", "DeviceContext", "Dispatch", "Fault"),
     *("Feeder", "Formulation", "Horizon", "LateralError", "Line", "Load", "Model", "Objective", "Regulator"),
     *("Result", "Shunt", "ShuntDevice", "Source", "Status", "Switch", "Transformer", "Winding"),

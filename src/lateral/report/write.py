@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lateral.areas.run import AreasRun
 from lateral.errors import LateralError
 from lateral.plots.compare import baseline_vs_optimum, loading, replay_errors, why_no_loading
 from lateral.plots.data import View, Voltages
@@ -30,7 +31,7 @@ SCRIPTS = ("chart.js", "voltages.js", "borders.js", "report.js")
 
 
 def write_report(
-    result: Result, path: Path | str, *, import_report: ImportReport | None = None, title: str = ""
+    result: Result | AreasRun, path: Path | str, *, import_report: ImportReport | None = None, title: str = ""
 ) -> Path:
     """Write a result as one HTML file that needs nothing else: no server, no network, no token.
 
@@ -38,7 +39,7 @@ def write_report(
     says why, and shows the day without control.
 
     Args:
-        result: what was solved, in any status.
+        result: what was solved, in any status; of a run over areas the report has pages about the areas too.
         path: the file to write; it is written whole or not at all.
         import_report: what became of an OpenDSS model, from `lateral.io.opendss.read`.
         title: heading; default: the name of the case.
@@ -46,6 +47,10 @@ def write_report(
     Returns:
         The path.
     """
+    if isinstance(result, AreasRun):
+        from lateral.report.areas import write_areas_report  # it needs what stands below
+
+        return write_areas_report(result, path, import_report=import_report, title=title)
     return write_whole(Path(path), render(result, import_report=import_report, title=title).encode())
 
 
