@@ -95,6 +95,7 @@ def overhead(n_rounds: int, names: list[str]) -> list[dict[str, Any]]:
                         "order": order,
                         "waves": len(found[0]),
                         "median_ms": round(1e3 * statistics.median(beyond), 2),
+                        "min_ms": round(1e3 * min(beyond), 2),
                         "max_ms": round(1e3 * max(beyond), 2),
                         "start_s": round(start_s, 2),
                     }

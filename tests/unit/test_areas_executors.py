@@ -377,6 +377,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["no close", "interrupt", "kill"])
 def test_nothing_is_left_behind(how: str, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
@@ -527,6 +528,7 @@ def dask_pids(executor: Dask) -> dict[str, int]:
     return {area: found[seat.worker] for area, seat in executor._seats.items()}
 
 
+@pytest.mark.slow
 def test_dask_area_killed_in_mid_run(scheduler: str, serial_runs: dict[str, AreasRun]) -> None:
     """On somebody's cluster: the areas of the worker that died move to the other one."""
     make, how = CASES["case33bw-areas"]
@@ -550,6 +552,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"ca_file": cert, "cert_file": cert, "key_file": key}
 
 
+@pytest.mark.slow
 def test_dask_here_with_tls(
     certificate: dict[str, Path], at_voltage: dict[float, float], capfd: pytest.CaptureFixture[str]
 ) -> None:
