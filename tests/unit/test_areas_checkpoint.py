@@ -31,6 +31,7 @@ from lateral.areas.partition import Partition, cut
 from lateral.areas.run import OF_SOLVE, AreasRun, Round
 from lateral.areas.solve import solve_areas
 from lateral.areas.transport import Direct
+from lateral.areas.verdict import verdict
 from lateral.errors import OptionError
 from lateral.solvers import Status
 
@@ -409,3 +410,49 @@ def test_a_limit_is_no_solution(partition: Partition) -> None:
     run = solve_areas(partition, max_rounds=2, **HOW)
     assert run.status is Status.LIMIT_REACHED and "after 2 rounds" in run.status_text
     assert run.result is not None and run.result.status is Status.LIMIT_REACHED
+
+
+def rounds_of(**last: Any) -> list[Round]:
+    base = toy_rounds(n=2)
+    return [base[0].round, dataclasses.replace(base[1].round, **last)]
+
+
+@pytest.mark.parametrize(
+    ("last", "finished", "status", "text"),
+    [
+        (
+            {"failures": {"3": "area '3': infeasible: v_max at bus 7"}, "statuses": {"3": "infeasible"}},
+            True,
+            Status.INFEASIBLE,
+            "infeasible: area '3': v_max at bus 7",
+        ),
+        (
+            {"failures": {"3": "area '3': the solver broke"}, "statuses": {"3": "error"}},
+            True,
+            Status.ERROR,
+            "error: area '3': the solver broke",
+        ),
+        (
+            {"failures": {"3": "area '3': limit reached: 1e-3 away"}, "statuses": {"3": "limit_reached"}},
+            False,
+            Status.LIMIT_REACHED,
+            "limit reached: area '3': 1e-3 away",
+        ),
+        (
+            {"stale": ("b3",), "residual": 0.0},
+            False,
+            Status.LIMIT_REACHED,
+            "limit reached: after 2 rounds the areas differ by 0.0e+00 (tolerance 1e-06); "
+            "nothing newer than the limit of age is known across border 'b3'",
+        ),
+        (
+            {"failures": {"3": "area '3' is late"}, "statuses": {"1": "optimal"}, "residual": 0.0},
+            False,
+            Status.LIMIT_REACHED,
+            "limit reached: after 2 rounds the areas differ by 0.0e+00 (tolerance 1e-06); area '3' is late",
+        ),
+    ],
+)
+def test_the_sentence_names_the_reason(last: dict[str, Any], finished: bool, status: Status, text: str) -> None:
+    found = verdict(EnappPriced(), rounds_of(**last), None, None, finished=finished, dead=(), tolerance=1e-6)
+    assert found == (status, text)

@@ -48,7 +48,8 @@ def verdict(
             status = Status.INFEASIBLE if central is None else Status.LIMIT_REACHED
         elif words == {Status.LIMIT_REACHED.word}:
             status = Status.LIMIT_REACHED
-        return status, f"{status.word.replace('_', ' ')}: " + "; ".join(failing.values())
+        word = status.word.replace("_", " ")
+        return status, f"{word}: " + "; ".join(text.replace(f": {word}: ", ": ", 1) for text in failing.values())
     if not finished:
         why = [apart]
         why += [f"nothing newer than the limit of age is known across border {b!r}" for b in last.stale]
