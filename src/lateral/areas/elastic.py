@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
@@ -88,11 +87,15 @@ class ElasticTwin:
         self.in_use = True
         return self._model
 
+    @property
+    def _borders(self) -> tuple[BorderHead | BorderTail, ...]:
+        return (*self.case.of(BorderHead), *self.case.of(BorderTail))
+
     def inputs(self, said: Mapping[str, Values]) -> dict[str, dict[str, FloatArray]]:
         """What neighbours say as linear and quadratic terms."""
         self._base = max(self._base, self._largest_price(said))
         out: dict[str, dict[str, FloatArray]] = {}
-        for device in (*self.case.of(BorderHead), *self.case.of(BorderTail)):
+        for device in self._borders:
             values = said.get(device.name, {})
             left = _LEFT[device.kind]
             shape = (len(device.crossing), self.case.horizon.n_steps)
@@ -118,7 +121,7 @@ class ElasticTwin:
             return
         self.slack = 0.0
         kva = self.case.base.total_kva
-        for device in (*self.case.of(BorderHead), *self.case.of(BorderTail)):
+        for device in self._borders:
             for x in _LEFT[device.kind]:
                 now = _rows(result, device, x) - said[device.name][x]
                 size = 1.0 if x == "v" else kva
@@ -160,7 +163,7 @@ class ElasticTwin:
         return min(max([*seen, own]), 10.0 * own)
 
 
-def _rows(result: Result, device: Any, x: str) -> FloatArray:
+def _rows(result: Result, device: BorderHead | BorderTail, x: str) -> FloatArray:
     """A quantity at a border of the twin, shape (conductors, T)."""
     name = f"{device.kind}.vmag_sq" if x == "v" else f"{device.kind}.{x}"
     place = {e: k for k, e in enumerate(result.elements(name))}

@@ -214,7 +214,8 @@ def cut_by_buses(case: Case, area_of: Mapping[str, str] | None = None) -> Partit
 
 def branches_of(feeder: Feeder) -> dict[str, Line | Switch | Transformer]:
     """Every line, switch and transformer by label."""
-    return {e.label: e for e in (*feeder.lines, *feeder.switches, *feeder.transformers)}
+    every: tuple[Line | Switch | Transformer, ...] = (*feeder.lines, *feeder.switches, *feeder.transformers)
+    return {e.label: e for e in every}
 
 
 def border_problem(feeder: Feeder, elements: Mapping[str, Line | Switch | Transformer], group: Group, bus: str) -> str:
@@ -454,7 +455,7 @@ def _unloaded(case: Case) -> dict[tuple[str, int], complex]:
 def _clipped(case: Case, border: Border, v: FloatArray | float) -> FloatArray:
     """A voltage inside the limits of a border's bus: outside of them the area alone would be infeasible."""
     bus = case.feeder.bus[border.bus]
-    return np.clip(np.asarray(v, dtype=float), bus.v_min_pu, bus.v_max_pu)
+    return np.asarray(np.clip(v, bus.v_min_pu, bus.v_max_pu), dtype=float)
 
 
 def _own_voltage(case: Case, border: Border) -> dict[str, FloatArray]:
