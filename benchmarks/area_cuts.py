@@ -139,6 +139,19 @@ def _ieee8500(n: int) -> CutModel:
     )
 
 
+def _exact(n_buses: int, n: int) -> CutModel:
+    """The exact model at sizes where one interior-point solve of the whole is slow."""
+    return CutModel(
+        name=f"tree-{n_buses}x24/nonlinear/{n}",
+        size="large",
+        case=_read(f"tree-{n_buses}x24"),
+        areas=n,
+        formulation="nonlinear",
+        methods=("enapp-priced",),
+        replay=False,
+    )
+
+
 def _large(n: int) -> CutModel:
     return CutModel(
         name=f"tree-10000x24/lindistflow/{n}",
@@ -180,6 +193,8 @@ _MODELS = [
     *_divided("ieee123-t24", "lindistflow", "small", (2, 8)),
     _three_phase(24, 4, "medium"),
     *_divided("tree-1000x24", "lindistflow", "medium", (2, 4, 8)),
+    _exact(1000, 4),
+    _exact(2500, 8),
     *(_large(n) for n in (2, 4, 8)),
     _ieee8500(4),
 ]
