@@ -109,7 +109,7 @@ class Federation:
     def task(self, area: str = "") -> Task:
         """What an area solves, apart from its case; without a name, all but its share."""
         run = self.run
-        share = self.plan.n_nodes[area] / max(sum(self.plan.n_nodes.values()), 1) if area else 1.0
+        share = self.plan.share(area) if area else 1.0
         return Task(
             formulation=run.formulation,
             objective=run.objective,

@@ -119,6 +119,12 @@ class Plan:
             waves.append(Wave(tuple(a for a in inner if self.depth[a] == d), "down"))
         return tuple(w for w in waves if w.areas)
 
+    def share(self, area: str) -> float:
+        """The area's part of a mean over nodes: a border's voltages are the upper area's to decide, and count there."""
+        above = len(self.head[area].conductors) if area in self.head else 0
+        below = sum(len(b.conductors) for b in self.tails[area])
+        return (self.n_nodes[area] - above + below) / max(sum(self.n_nodes.values()), 1)
+
     def ones(self, border: str) -> FloatArray:
         """An array of ones of a border's shape."""
         return np.ones(self.shape(border))

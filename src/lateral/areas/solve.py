@@ -197,9 +197,9 @@ def _opened(
 
 def area_specs(partition: Partition, task: Task) -> dict[str, AreaSpec]:
     """What each area's process starts from."""
-    total = sum(a.n_nodes for a in partition.areas.values())
+    plan = Plan.of(partition)
     return {
-        name: AreaSpec(name, area.case, dataclasses.replace(task, share=area.n_nodes / total))
+        name: AreaSpec(name, area.case, dataclasses.replace(task, share=plan.share(name)))
         for name, area in partition.areas.items()
     }
 
