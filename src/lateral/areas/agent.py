@@ -199,7 +199,7 @@ class AreaAgent:
             return result.status, result.status_text
         why = f": {'; '.join(self._explained[:5])}" if self._explained else ""
         if twin.stuck:
-            found = f"the nearest is {twin.slack:.1e} pu away" if result.has_values else "and at nothing else"
+            found = f"the nearest is {twin.slack:.1e} pu away" if result.has_values else "nor at anything else"
             text = f"infeasible: no schedule is feasible at what its neighbours say, {found}{why}"
             return Status.INFEASIBLE, text
         text = f"limit reached: what its neighbours say was not feasible yet, by {twin.slack:.1e} pu{why}"
