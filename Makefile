@@ -1,6 +1,7 @@
 # Two commands are all that a fresh machine with Python needs: `make demo` and `make test`.
 #
 #   make demo    makes .venv, installs lateral, schedules the IEEE 123 feeder and writes out/ieee123/
+#   make areas   the same feeder (balanced) in four areas, a process for each, writes out/areas/
 #   make test    makes .venv, installs lateral with its tools, runs the tests
 #
 # Variables: PYTHON (python3), VENV (.venv), OUT (out/ieee123), JOBS (2).
@@ -13,12 +14,16 @@ JOBS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 INSTALL = $(VENV)/bin/python -m pip install --quiet
 
-.PHONY: demo test docs clean
+.PHONY: demo areas test docs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/lateral solve ieee123 --out $(OUT)
 	@echo "Open $(OUT)/report.html in a browser; $(OUT)/summary.json holds the numbers."
+
+areas: $(VENV)/.installed
+	$(VENV)/bin/lateral areas run ieee123-t24 --formulation nonlinear --executor process --out out/areas
+	@echo "Open out/areas/report.html in a browser; out/areas/rounds.csv holds the rounds."
 
 test: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m pytest -n $(JOBS)
