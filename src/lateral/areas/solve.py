@@ -87,6 +87,7 @@ def solve_areas(
     """
     require(partition.case, radial=True)
     method = algorithm or EnappPriced()
+    method.require(objective)
     plan = Plan.of(partition, objective)
     begin = time.perf_counter()
     whole = build(

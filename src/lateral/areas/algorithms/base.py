@@ -19,6 +19,8 @@ from lateral.areas.agent import HEAD_IN, TAIL_IN, Answer
 from lateral.areas.message import Message, Values
 from lateral.areas.plan import Plan, Wave
 from lateral.network.schema import FloatArray
+from lateral.objectives import Objective
+from lateral.objectives import get as objective_named
 
 #: A place for values, where only the names of quantities matter.
 NOTHING = np.zeros((0, 0))
@@ -80,6 +82,15 @@ class Algorithm(ABC):
     title: ClassVar[str]
     #: how the border devices are coupled, see `lateral.devices.border`
     coupling: ClassVar[str]
+
+    def require(self, objective: str | Objective) -> None:
+        """Refuse what the algorithm cannot do, before anything is solved.
+
+        Raises:
+            OptionError: an objective that does not exist, or that this algorithm would give a wrong answer for.
+        """
+        if isinstance(objective, str):
+            objective_named(objective)
 
     @abstractmethod
     def waves(self, plan: Plan) -> tuple[Wave, ...]:

@@ -23,6 +23,9 @@ import numpy as np
 from lateral.areas.algorithms.base import Algorithm, Borders, State
 from lateral.areas.message import Values
 from lateral.areas.plan import Plan, Wave
+from lateral.errors import OptionError
+from lateral.objectives import Objective, Peak
+from lateral.objectives import get as objective_named
 
 #: Weights of the last rounds, the newest first.
 WEIGHTS = {"v": (0.95, 0.05), "p": (0.70, 0.25, 0.05), "q": (0.70, 0.25, 0.05)}
@@ -43,6 +46,19 @@ class Enapp(Algorithm):
     name: ClassVar[str] = "enapp"
     title: ClassVar[str] = "equivalent network approximation: P, Q up, V down (not the network optimum)"
     coupling: ClassVar[str] = "tariff"
+
+    def require(self, objective: str | Objective) -> None:
+        """No peak: every child would lower a peak of its own, as if its head were the grid.
+
+        Raises:
+            OptionError: the objective has a peak in it.
+        """
+        goal = objective_named(objective) if isinstance(objective, str) else objective
+        if any(weight and isinstance(part, Peak) for weight, part in goal.terms):
+            message = (
+                "enapp has no peak of the whole: each area would lower one of its own; use enapp-priced, admm or app"
+            )
+            raise OptionError(message)
 
     def waves(self, plan: Plan) -> tuple[Wave, ...]:
         """All at once, or up and down."""
