@@ -90,6 +90,11 @@ class CutModel:
             message = f"{self.name!r}: there are no algorithms {sorted(unknown)}; there are {', '.join(METHODS)}"
             raise ValueError(message)
 
+    @property
+    def alone(self) -> tuple[str, ...]:
+        """What is run beside the algorithms; an area of `lindist3flow` has no model before the areas found its point."""
+        return ALONE if self.formulation != "lindist3flow" else ("central",)
+
     def cut(self) -> Partition:
         """The areas."""
         case = self.case()

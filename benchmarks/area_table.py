@@ -85,10 +85,10 @@ def _alone(rows: Sequence[Row]) -> str:
 
 
 def _replayed(row: Row) -> float | None:
-    """The cost of the joined schedule in OpenDSS against that of the central one."""
-    if "replay_cost" not in row or not row["central_replay_cost"]:
+    """Cost (losses, where these are the objective) of the joined schedule in OpenDSS against the central one's."""
+    if not row.get("central_replayed"):
         return None
-    return float((row["replay_cost"] - row["central_replay_cost"]) / abs(row["central_replay_cost"]))
+    return float((row["replayed"] - row["central_replayed"]) / abs(row["central_replayed"]))
 
 
 def _count(value: int | None) -> str:

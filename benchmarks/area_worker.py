@@ -77,7 +77,8 @@ def run_areas(model: CutModel, name: str) -> dict[str, Any]:
         with clock.phase("replay"):
             mine, theirs = replayed(run.result).replay, replayed(central).replay
         if mine is not None and theirs is not None and mine.all_converged and theirs.all_converged:
-            out["replay_cost"], out["central_replay_cost"] = mine.cost_usd, theirs.cost_usd
+            loss = model.objective == "loss"
+            out["replayed"], out["central_replayed"] = (r.losses_kwh if loss else r.cost_usd for r in (mine, theirs))
     return out | {"wall": clock.wall, "cpu": clock.cpu}
 
 

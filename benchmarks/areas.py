@@ -73,7 +73,7 @@ def chosen(only: str, size: str) -> list[CutModel]:
 
 def pairs(models: Iterable[CutModel], algorithm: str | None) -> list[tuple[CutModel, str]]:
     """What is run on what."""
-    return [(m, a) for m in models for a in ((algorithm,) if algorithm else (*m.methods, *ALONE))]
+    return [(m, a) for m in models for a in ((algorithm,) if algorithm else (*m.methods, *m.alone))]
 
 
 def measure(model: CutModel, name: str) -> Row:
