@@ -109,7 +109,7 @@ class ElasticTwin:
                     price = values.get(f"price_{x}", np.zeros(shape))
                     if x == "p" and device.name in self._tariff:
                         price = np.broadcast_to(self._weight * self._tariff[device.name], shape)
-                    terms[f"lin_{x}"], terms[f"w_{x}"] = price, np.zeros(shape)
+                    terms[f"lin_{x}"], terms[f"w_{x}"] = price, values.get(f"w_{x}", np.zeros(shape))
             out[device.name] = terms
         return out
 
