@@ -92,7 +92,7 @@ class CutModel:
 
     @property
     def alone(self) -> tuple[str, ...]:
-        """What is run beside the algorithms; an area of `lindist3flow` has no model before the areas found its point."""
+        """What is run beside the algorithms; an area of `lindist3flow` has no model before the areas found a point."""
         return ALONE if self.formulation != "lindist3flow" else ("central",)
 
     def cut(self) -> Partition:
