@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, final
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from lateral.areas.flow import AreaFlow
 from lateral.areas.message import Values
 from lateral.case import Case
 from lateral.devices import BorderHead, BorderTail
+from lateral.devices.base import DeviceContext
 from lateral.devices.border import border_rows
 from lateral.errors import LateralError
 from lateral.formulations import OperatingPoint
@@ -286,10 +287,39 @@ def with_coupling(case: Case, coupling: str) -> Case:
     )
 
 
+@final
+@dataclass(frozen=True)
+class ShareOfMean(Objective):
+    """An area's part of a mean over nodes; what a lost kWh is worth beside it stays that of the whole.
+
+    Attributes:
+        part: the objective.
+        share: the area's part of the nodes.
+    """
+
+    part: VoltageDeviation
+    share: float
+    name: ClassVar[str] = VoltageDeviation.name
+    title: ClassVar[str] = VoltageDeviation.title
+    unit: ClassVar[str] = VoltageDeviation.unit
+    floor: ClassVar[float] = VoltageDeviation.floor
+
+    def declare(self, ctx: DeviceContext, weight: float) -> None:
+        """The part, with the share of its weight."""
+        self.part.declare(ctx, weight * self.share)
+
+    def loss_price(self, ctx: DeviceContext) -> FloatArray:
+        """That of the whole."""
+        return self.part.loss_price(ctx)
+
+
 def own_objective(objective: str | Objective, share: float) -> Objective:
     """An objective as an area's part of it: a mean over nodes counts with the area's share of the nodes."""
     goal = objective_named(objective) if isinstance(objective, str) else objective
-    parts = [part * (weight * (share if isinstance(part, VoltageDeviation) else 1.0)) for weight, part in goal.terms]
+    parts = [
+        (ShareOfMean(part, share) if isinstance(part, VoltageDeviation) else part) * weight
+        for weight, part in goal.terms
+    ]
     total = parts[0]
     for part in parts[1:]:
         total = total + part
