@@ -236,7 +236,10 @@ class Model:
         )
         if self.rebuild is not None and self.screened and result.ok and _overloaded(result):
             fresh = self.rebuild(self.case, at=None, screen=False)
-            self.program, self.network, self._session, self._last = fresh.program, fresh.network, None, None
+            # data that only the program has, such as what neighbours said at a border, is kept
+            present = {name: self._slot(name) for name in self.program.slots if name in fresh.program.slots}
+            self.program, self.network = fresh.program.update(present), fresh.network
+            self._session, self._last = None, None
             self.choices = (*self.choices, "built again with every branch limit: one that was left out is exceeded")
             self.screened = False
             return self.solve(solver, options, explain_infeasible=explain_infeasible)
