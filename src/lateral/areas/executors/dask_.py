@@ -201,7 +201,9 @@ class Dask(Executor):
         d = _distributed()
         import dask
 
-        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="lateral-dask-"))
+        folder = self._stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="lateral-dask-", ignore_cleanup_errors=True)
+        )
         # no pages about the cluster, and ports that nobody else has
         pages: dict[str, list[str]] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
         with dask.config.set(pages):
