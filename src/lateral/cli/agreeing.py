@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lateral.areas.run import AreasRun, Round
 
 #: Options of a study's solve that a run over areas has no use for.
-UNUSED = ("point", "rounds", "tolerance", "max_iterations", "time_limit_s")
+UNUSED = ("rounds", "tolerance", "max_iterations", "time_limit_s")
 #: Rounds at most, where nothing else is said.
 MAX_ROUNDS = 100
 #: Options that areas with owners of their own take.
@@ -69,7 +69,9 @@ def tolerance(given: float | None) -> float:
     Raises:
         OptionError: it is not positive.
     """
-    return 1e-6 if given is None else _positive("--tol", given)
+    from lateral.areas.solve import DEFAULT_TOLERANCE
+
+    return DEFAULT_TOLERANCE if given is None else _positive("--tol", given)
 
 
 def _positive(flag: str, value: float) -> float:
@@ -215,9 +217,14 @@ def executor(name: str, **flags: Any) -> Executor:
     return get(name, **options)
 
 
-def say_unused(study: Mapping[str, Any]) -> None:
-    """Name the options of a study that areas do not use: they say nothing of borders."""
-    found = [key for key in UNUSED if key in study]
+def say_unused(study: Mapping[str, Any], *more: str) -> None:
+    """Name the options of a study that areas do not use.
+
+    Args:
+        study: its ``[solve]``.
+        *more: options that a command has no use for, beside `UNUSED`.
+    """
+    found = [key for key in (*more, *UNUSED) if key in study]
     if found:
         note(f"areas do not use {', '.join(found)} of the study's [solve]")
 
@@ -242,6 +249,7 @@ def agreed(loaded: Loaded, options: SolveOptions, asked: Asked) -> AreasRun:
             max_rounds=asked.max_rounds,
             terminal=options.terminal,
             loss_term=options.loss_term,
+            point=options.point,
             limits=options.limits,
             solver=options.solver,
             central=asked.central,

@@ -19,6 +19,7 @@ from lateral.cli.options import (
     LossTermOption,
     ObjectiveOption,
     OutOption,
+    PointOption,
     ReplayOption,
     RootOption,
     SolverOption,
@@ -141,6 +142,7 @@ def run(
     solver: SolverOption = None,
     terminal: TerminalOption = None,
     loss_term: LossTermOption = None,
+    point: PointOption = None,
     limits: LimitsOption = None,
     balanced: BalancedOption = False,
     central: CentralOption = None,
@@ -223,6 +225,7 @@ def run(
             solver=solver,
             terminal=terminal,
             loss_term=loss_term,
+            point=point,
             limits=limits,
             replay=replay,
         )
@@ -294,7 +297,7 @@ def cut(
         loss_term=loss_term,
         limits=limits,
     )
-    agreeing.say_unused(loaded.options)
+    agreeing.say_unused(loaded.options, "point", "replay")
     with working("cutting ..."):
         require(loaded.case, radial=True)
         partition = partition_of(loaded.case, areas)
