@@ -16,7 +16,7 @@ BrokerOption = Annotated[
     str, typer.Option("--broker", metavar="HOST:PORT", help="The HELICS broker, such as 127.0.0.1:23404.")
 ]
 KeyFileOption = Annotated[
-    str | None, typer.Option("--key", "--key-file", metavar="FILE", help="File with the broker's key (--brokerkey).")
+    str | None, typer.Option("--key-file", metavar="FILE", help="File with the broker's key (--brokerkey).")
 ]
 EncryptionOption = Annotated[
     str | None,

@@ -92,7 +92,8 @@ class _Coordinator(Executor):
         """See `Executor.map`; returns within ``timeout_s``, whoever is gone."""
         out: dict[str, dict[str, Any] | Failure] = {}
         wanted: dict[str, int] = {}
-        later: dict[str, dict[str, Any]] = {}
+        data: dict[str, dict[str, Any]] = {}
+        asked: dict[str, str] = {}
         end = time.monotonic() + timeout_s
         try:
             self._hear({}, out)
@@ -103,16 +104,16 @@ class _Coordinator(Executor):
                     continue
                 self._number += 1
                 wanted[area] = self._number
-                data = {"do": operation, "number": self._number, "with": request}
+                data[area] = {"do": operation, "number": self._number, "with": request}
                 seat.alive = time.monotonic()
-                if seat.busy:  # it is still at something older
-                    later[area] = data
-                else:
-                    self._ask(area, data)
             while wanted:
+                for area in wanted:
+                    seat = self._seats[area]
+                    # not while it is at something older; again, where another process has taken the area over
+                    if asked.get(area) != seat.member and not seat.busy and not seat.lost:
+                        asked[area], seat.busy = seat.member, wanted[area]
+                        self._link.send(seat.member, data[area])
                 came = self._hear(wanted, out)
-                for area in [a for a in later if not self._seats[a].busy]:
-                    self._ask(area, later.pop(area))
                 for area in list(wanted):
                     self._feel(area)
                     if self._seats[area].lost:
@@ -129,11 +130,6 @@ class _Coordinator(Executor):
                 if area not in out:
                     out[area] = Failure(area, f"area {area!r} cannot be reached: {error}")
         return {area: out[area] for area in requests}
-
-    def _ask(self, area: str, data: dict[str, Any]) -> None:
-        seat = self._seats[area]
-        seat.busy = data["number"]
-        self._link.send(seat.member, data)
 
     @property
     def _link(self) -> Member:
