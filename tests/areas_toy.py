@@ -111,7 +111,9 @@ class Toy(Executor):
         if area in self.plan.head:
             head = self.plan.head[area].name
             v, price = borders[head]["v"], borders[head].get("price_p", np.full(shape, 0.1))
-            p = LOAD[area] - ELASTICITY[area] * price + below
+            w = borders[head].get("w_p", 0.0)  # a proximal term adds w p to the price
+            p = (LOAD[area] - ELASTICITY[area] * price + below) / (1.0 + ELASTICITY[area] * w)
+            price = price + w * p
             said[head] = {"p": p, "q": 0.3 * p, "price_v": 2.0 * (v - 1.0)}
         else:
             v, price = np.ones(shape), np.full(shape, 0.1)
