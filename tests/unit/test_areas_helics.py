@@ -22,7 +22,7 @@ from lateral.areas.algorithms import EnappPriced
 from lateral.areas.driver import Patience
 from lateral.areas.executors import get
 from lateral.areas.executors.helics_ import COMMAND, Helics, Owners, _free_port, connection, start_broker
-from lateral.areas.federate import Connection, Member, Service, area_name, checked, read_key, serve
+from lateral.areas.federate import Connection, Member, Service, area_name, checked, read_key, require_encryption, serve
 from lateral.areas.federation import Federation, federation_of, solve_federation
 from lateral.areas.message import MessageError
 from lateral.areas.partition import Partition, cut, cut_by_buses
@@ -192,6 +192,22 @@ def test_keys_come_from_files(tmp_path: Path) -> None:
     for path in (file, tmp_path / "none"):
         with pytest.raises(OptionError, match="key file"):
             read_key(path)
+
+
+def test_what_cannot_be_encrypted_is_not_sent_in_the_clear() -> None:
+    """HELICS without encryption would join all the same; the wheel of PyPI is such a build."""
+    try:
+        require_encryption()
+    except OptionError:
+        for make in (
+            lambda: Helics(encryption_config="config.json"),
+            lambda: Owners("127.0.0.1:9", federation="f", digests={}, encryption_config="config.json"),
+            lambda: Member("m", Connection(broker="127.0.0.1:9", core="tcpss", encryption_config="config.json")),
+        ):
+            with pytest.raises(OptionError, match="no encryption"):
+                make()
+    else:
+        assert Helics(encryption_config="config.json")._encryption == "config.json"
 
 
 @pytest.fixture(scope="module")

@@ -79,6 +79,22 @@ def load() -> ModuleType:
     return found
 
 
+def require_encryption() -> None:
+    """See that HELICS was built with encryption: one that was not joins in the clear, and says so in a log only.
+
+    Raises:
+        OptionError: it was not, or its library cannot be looked at.
+    """
+    places = [Path(str(load().__file__)).parent, *map(Path, filter(None, [os.environ.get("PYHELICS_INSTALL")]))]
+    libraries = [f for p in places for f in p.rglob("*helics*") if {".so", ".dylib", ".dll"} & set(f.suffixes)]
+    if not libraries or any(b"encryption not enabled" in f.read_bytes() for f in libraries if f.is_file()):
+        message = (
+            "this build of HELICS has no encryption (the wheel of PyPI has none), and would join in the clear; use a "
+            "tunnel, or build HELICS with encryption and name its folder in PYHELICS_INSTALL"
+        )
+        raise OptionError(message)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Connection:
     """How a member reaches the broker.
@@ -160,6 +176,7 @@ class Member:
 
     Raises:
         SolveError: the broker is not there, or declines.
+        OptionError: encryption is asked for, and HELICS was built without.
     """
 
     def __init__(
@@ -167,6 +184,8 @@ class Member:
     ) -> None:
         self.name, self.connection, self.record = name, connection, record
         self._h = helics = load()
+        if connection.encryption_config:
+            require_encryption()
         info = helics.helicsCreateFederateInfo()
         helics.helicsFederateInfoSetCoreName(info, f"{name}.{secrets.token_hex(6)}" if watched else f"{name}.core")
         # a coordinator that ends may come again, for another run, under its name
@@ -195,8 +214,6 @@ class Member:
         at = f"the HELICS broker at {self.connection.broker}"
         if "key does not match" in said:
             return f"{at} declines: the key is not the broker's"
-        if "encryption not enabled" in said:
-            return "this build of HELICS has no encryption; the wheel of PyPI has none"
         if "nable to connect" in said or "register" in said:
             return f"{at} cannot be reached; check that it runs, and that address, core type and key are its own"
         return f"{at}: {said}"
@@ -528,5 +545,6 @@ __all__ = [
     "load",
     "main",
     "read_key",
+    "require_encryption",
     "serve",
 ]

@@ -37,6 +37,7 @@ from lateral.areas.federate import (
     coordinator_name,
     load,
     read_key,
+    require_encryption,
 )
 from lateral.areas.message import MAX_BYTES, MessageError
 from lateral.areas.protocol import AreaSpec, Failure, pack, unpack
@@ -291,6 +292,8 @@ class Helics(_Coordinator):
     ) -> None:
         super().__init__(record)
         load()
+        if encryption_config:
+            require_encryption()
         self.start_timeout_s = start_timeout_s
         self._given = connection(broker, key_file, encryption_config) if broker is not None else None
         self._own = "" if broker is not None else (read_key(key_file) or secrets.token_hex(16))
@@ -456,6 +459,8 @@ class Owners(_Coordinator):
     ) -> None:
         super().__init__(record)
         load()
+        if encryption_config:
+            require_encryption()
         self.start_timeout_s = start_timeout_s
         self._connection = connection(broker, key_file, encryption_config)
         self._federation = federation
