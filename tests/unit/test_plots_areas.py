@@ -22,7 +22,8 @@ from lateral.areas.solve import solve_areas
 from lateral.errors import OptionError
 from lateral.network.feeder import Bus, Feeder, Line
 from lateral.plots import style
-from lateral.plots.areas import PANELS, area_colours, border_tracks
+from lateral.plots.area_map import area_colours
+from lateral.plots.areas import PANELS, border_tracks
 from lateral.report import areas as report_areas
 from lateral.report.areas import area_of_buses, areas_part, write_areas_report
 from lateral.report.write import render

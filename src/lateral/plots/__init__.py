@@ -7,7 +7,8 @@ figure is made. Names of elements are untrusted text: they are escaped, since pl
 
 from __future__ import annotations
 
-from lateral.plots.areas import plot_areas, plot_borders, plot_gap, plot_residuals, plot_times
+from lateral.plots.area_map import plot_areas
+from lateral.plots.areas import plot_borders, plot_gap, plot_residuals, plot_times
 from lateral.plots.compare import baseline_vs_optimum, loading, replay_errors
 from lateral.plots.save import save
 from lateral.plots.schedule import dispatch_stack, dlmp, reactive, soc

@@ -12,10 +12,9 @@ import numpy as np
 from lateral.areas.run import AreasRun, Round
 from lateral.case import Case
 from lateral.network.schema import IntArray
+from lateral.plots.area_map import area_colours, plot_areas
 from lateral.plots.areas import (
-    area_colours,
     border_tracks,
-    plot_areas,
     plot_borders,
     plot_gap,
     plot_residuals,
