@@ -51,6 +51,8 @@ TIMEOUTS = "--tick=500ms --timeout=2s"
 _RETRIES = "--networkretries=2"
 #: Cores that can be asked for: ``tcpss`` is the one that HELICS can encrypt, where it was built with encryption.
 CORES = ("zmq", "tcpss")
+#: Seconds that a member waits for HELICS to let it go.
+LEAVE_S = 3.0
 #: Seconds between two looks for a command, while there is much to do and while there is not.
 _BUSY_S, _IDLE_S = 0.0003, 0.005
 #: What the coordinator may ask for on behalf of each quantity at a head and a tail, beside those of the coupling.
@@ -297,8 +299,14 @@ class Member:
         """Leave; safe to call twice."""
         federate, self._federate = self._federate, None
         if federate is not None:
-            with contextlib.suppress(self._h.HelicsException):
-                self._h.helicsFederateDestroy(federate)
+            # HELICS may wait for ever for a federation in which somebody died
+            leaving = threading.Thread(target=self._leave, args=(federate,), daemon=True)
+            leaving.start()
+            leaving.join(LEAVE_S)
+
+    def _leave(self, federate: Any) -> None:
+        with contextlib.suppress(self._h.HelicsException):
+            self._h.helicsFederateDestroy(federate)
 
 
 class Query:
