@@ -90,7 +90,9 @@ def test_optimum_of_two_quadratic_areas(algorithm: EnappPriced | Admm | App) -> 
 
 
 def test_app_at_its_usual_weights_is_admm_without_balancing() -> None:
-    assert toy(Admm(penalty=3.0, balance_rounds=0), 2.0, 25) == pytest.approx(toy(App(penalty=3.0), 2.0, 25), rel=1e-12)
+    assert toy(Admm(penalty=3.0, balance_rounds=0, depth=0), 2.0, 25) == pytest.approx(
+        toy(App(penalty=3.0), 2.0, 25), rel=1e-12
+    )
     assert toy(App(penalty=3.0, alpha=0.25), 2.0, 25) != pytest.approx(toy(App(penalty=3.0), 2.0, 25), rel=1e-3)
 
 
@@ -151,6 +153,7 @@ def test_registry_names_what_was_meant() -> None:
         lambda: Admm(penalty=0.0),
         lambda: Admm(ratio_v=-1.0),
         lambda: Admm(balance_rounds=-1),
+        lambda: Admm(depth=-1),
         lambda: App(alpha=float("nan")),
         lambda: App(gamma=0.0),
         lambda: EnappPriced(mixing=1.5),

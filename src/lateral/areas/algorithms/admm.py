@@ -16,15 +16,25 @@ settles where an area's problem is a degenerate linear program.
 relative (Wohlberg 2017): where one is more than ten times the other the penalty is doubled or halved. It ends after
 ``balance_rounds``: a penalty that changes for ever can cycle, one that stands still is covered by the proof. The
 penalty of v stays: where voltages are worth nothing, its relative residuals mean nothing.
+
+**Acceleration** (Anderson 1965) of z and y of all borders together, in rounds in which every message arrived and no
+penalty moved; it begins anew where the map's own residual doubles. It halves the rounds and more (168 to 26 to a gap of
+1e-4 on `case33bw-areas`, 52 to 24 on `ieee123-t5`), and has no proof: ``depth=0`` is the method of the books.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from lateral.areas.algorithms.base import State
-from lateral.areas.algorithms.consensus import Consensus
+import numpy as np
+
+from lateral.areas.algorithms.anderson import anderson
+from lateral.areas.algorithms.base import Borders, State, scale_of
+from lateral.areas.algorithms.consensus import COPIES, Consensus
+from lateral.areas.plan import Plan
 from lateral.errors import OptionError
 from lateral.network.schema import FloatArray
 
@@ -32,6 +42,10 @@ from lateral.network.schema import FloatArray
 IMBALANCE = 10.0
 #: By this factor.
 FACTOR = 2.0
+#: Acceleration begins anew where the map moves this many times as far as at best.
+SAFEGUARD = 2.0
+#: An accelerated step may be this many times as long as the plain one.
+LONGEST = 1e3
 
 
 @final
@@ -43,30 +57,86 @@ class Admm(Consensus):
         penalty: rho to begin with, dimensionless, around 1 (`lateral.areas.algorithms.consensus.UNIT`).
         ratio_v: the penalty of v, as a share of that.
         balance_rounds: rounds in which residuals are balanced; 0 for never.
+        depth: number of earlier rounds that the acceleration looks at; 0 for none.
 
     Raises:
-        OptionError: a penalty that is not positive and finite, or a negative number of rounds.
+        OptionError: a penalty that is not positive and finite, or a negative number.
     """
 
     penalty: float = 1.0
     ratio_v: float = 1.0
-    balance_rounds: int = 30
+    balance_rounds: int = 10
+    depth: int = 10
     name: ClassVar[str] = "admm"
     title: ClassVar[str] = "consensus on v, P and Q by alternating directions, with residual balancing"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.balance_rounds < 0:
-            message = f"admm: balance_rounds = {self.balance_rounds!r} must be at least 0"
-            raise OptionError(message)
+        for name in ("balance_rounds", "depth"):
+            if getattr(self, name) < 0:
+                message = f"admm: {name} = {getattr(self, name)!r} must be at least 0"
+                raise OptionError(message)
 
-    def terms(self, own: FloatArray, other: FloatArray, y: FloatArray, penalty: float) -> tuple[FloatArray, float]:
+    def terms(
+        self, own: FloatArray, other: FloatArray, mean: FloatArray, y: FloatArray, penalty: float
+    ) -> tuple[FloatArray, float]:
         """``y - rho z`` and ``rho``."""
-        return y - penalty * 0.5 * (own + other), penalty
+        return y - penalty * mean, penalty
 
     def moved(self, own: FloatArray, other: FloatArray, y: FloatArray, penalty: float) -> FloatArray:
         """``y + rho (x - z)``."""
         return y + penalty * 0.5 * (own - other)
+
+    def close(self, plan: Plan, state: State) -> State:
+        """Means and multipliers, accelerated where the round is a sample of the map."""
+        came = super().close(plan, state)
+        still = all(came.numbers[f"{b}/{x}"] == state.numbers[f"{b}/{x}"] for b in plan.borders for x in COPIES)
+        if not self.depth:
+            return came
+        if state.missed or not still:
+            numbers = {k: v for k, v in came.numbers.items() if k != "best"}
+            return dataclasses.replace(came, points=(), numbers=numbers)
+        begin = self._packed(plan, state, state.held, state.local)
+        step = self._packed(plan, state, came.held, came.local) - begin
+        size = float(np.linalg.norm(step))
+        best = came.numbers.get("best", np.inf)
+        points = (*state.points, (begin, step))[-(self.depth + 1) :]
+        if size > SAFEGUARD * best:
+            points, best = points[-1:], size
+        came = dataclasses.replace(came, points=points, numbers={**came.numbers, "best": min(best, size)})
+        if len(points) < 2:
+            return came
+        mixed = anderson(points, 1.0)
+        if not float(np.linalg.norm(mixed - begin)) <= LONGEST * size:
+            return came
+        return self._unpacked(plan, came, mixed)
+
+    def _weights(self, plan: Plan, state: State, border: str, x: str) -> tuple[float, float]:
+        """What z and y are multiplied by, so that both count in the norm in which the method contracts."""
+        root = float(np.sqrt(state.numbers[f"{border}/{x}"]))
+        size = float(np.sqrt(scale_of(plan, x, state.price_scale) * scale_of(plan, f"price_{x}", state.price_scale)))
+        return root / size, 1.0 / (root * size)
+
+    def _packed(self, plan: Plan, state: State, held: Borders, local: Mapping[str, FloatArray]) -> FloatArray:
+        parts = []
+        for name, border in plan.borders.items():
+            for x in COPIES:
+                z, y = self._weights(plan, state, name, x)
+                parts += [z * held[name][x].reshape(-1), y * local[f"{border.child}/{name}/{x}"].reshape(-1)]
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+    def _unpacked(self, plan: Plan, state: State, vector: FloatArray) -> State:
+        held, local = {name: dict(values) for name, values in state.held.items()}, dict(state.local)
+        at = 0
+        for name, border in plan.borders.items():
+            shape = plan.shape(name)
+            size = shape[0] * shape[1]
+            for x in COPIES:
+                z, y = self._weights(plan, state, name, x)
+                held[name][x] = vector[at : at + size].reshape(shape) / z
+                local[f"{border.child}/{name}/{x}"] = vector[at + size : at + 2 * size].reshape(shape) / y
+                at += 2 * size
+        return dataclasses.replace(state, held=held, local=local)
 
     def balance_of(self, state: State, primal: float, dual: float) -> float:
         """Doubled where the copies are far apart, halved where the prices move much."""

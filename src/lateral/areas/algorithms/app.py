@@ -48,7 +48,9 @@ class App(Consensus):
         super().__post_init__()
         positive(self.name, alpha=self.alpha, gamma=self.gamma)
 
-    def terms(self, own: FloatArray, other: FloatArray, y: FloatArray, penalty: float) -> tuple[FloatArray, float]:
+    def terms(
+        self, own: FloatArray, other: FloatArray, mean: FloatArray, y: FloatArray, penalty: float
+    ) -> tuple[FloatArray, float]:
         """``y + gamma (x_own - x_other) - beta x_own`` and ``beta``."""
         return y + penalty * (self.gamma * (own - other) - own), penalty
 

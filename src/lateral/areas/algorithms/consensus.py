@@ -52,8 +52,10 @@ class Consensus(Algorithm):
         positive(self.name, penalty=self.penalty, ratio_v=self.ratio_v)
 
     @abstractmethod
-    def terms(self, own: FloatArray, other: FloatArray, y: FloatArray, penalty: float) -> tuple[FloatArray, float]:
-        """``lin`` and ``w`` of the next solve from both copies and the own multiplier."""
+    def terms(
+        self, own: FloatArray, other: FloatArray, mean: FloatArray, y: FloatArray, penalty: float
+    ) -> tuple[FloatArray, float]:
+        """``lin`` and ``w`` of the next solve from both copies, what stands for their mean, and the own multiplier."""
 
     @abstractmethod
     def moved(self, own: FloatArray, other: FloatArray, y: FloatArray, penalty: float) -> FloatArray:
@@ -96,7 +98,8 @@ class Consensus(Algorithm):
             said, heard, values = state.said[name], state.held[name], {}
             for x in COPIES:
                 y = sign * state.local[f"{border.child}/{name}/{x}"]
-                lin, w = self.terms(said[f"{x}.{own}"], heard[f"{x}.{other}"], y, state.numbers[f"{name}/{x}"])
+                penalty = state.numbers[f"{name}/{x}"]
+                lin, w = self.terms(said[f"{x}.{own}"], heard[f"{x}.{other}"], heard[x], y, penalty)
                 values[f"lin_{x}"], values[f"w_{x}"] = lin, np.full_like(lin, w)
             out[name] = values
         return out

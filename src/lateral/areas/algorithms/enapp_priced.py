@@ -43,6 +43,7 @@ from typing import ClassVar, Literal, final
 
 import numpy as np
 
+from lateral.areas.algorithms.anderson import anderson
 from lateral.areas.algorithms.base import Algorithm, Borders, State, scale_of
 from lateral.areas.message import Values
 from lateral.areas.plan import Plan, Wave
@@ -156,7 +157,7 @@ class EnappPriced(Algorithm):
         mixing = min(self.mixing, CAREFUL) if state.missed else self.mixing
         mixed = used + mixing * (came - used)
         if len(points) > 1 and whole:
-            mixed = _anderson(points, self.mixing)
+            mixed = anderson(points, self.mixing)
             if not self._sane(plan, mixed):
                 points, mixed = points[-1:], used + 0.5 * mixing * (came - used)
         return dataclasses.replace(
@@ -212,15 +213,6 @@ class EnappPriced(Algorithm):
                 return False
             at += size * len(self._mixed)
         return bool(np.all(np.abs(vector) < 1e4))
-
-
-def _anderson(points: tuple[tuple[FloatArray, FloatArray], ...], mixing: float) -> FloatArray:
-    """``x + b f - (dX + b dF) gamma``, gamma = argmin |f - dF gamma| (type II; Walker and Ni 2011, eq. 2.2)."""
-    x, f = points[-1]
-    d_x = np.column_stack([x - a for a, _ in points[:-1]])
-    d_f = np.column_stack([f - b for _, b in points[:-1]])
-    gamma = np.linalg.lstsq(d_f, f, rcond=1e-10)[0]
-    return np.asarray(x + mixing * f - (d_x + mixing * d_f) @ gamma)
 
 
 __all__ = ["DOWN", "EnappPriced"]
