@@ -46,6 +46,10 @@ class Timed:
         begin = time.perf_counter()
         replies = self.executor.map(operation, requests, timeout_s=timeout_s)
         wall = time.perf_counter() - begin
+        failed = [r for r in replies.values() if not isinstance(r, dict) or "seconds" not in r]
+        if failed:
+            message = f"an area did not answer: {failed[0]}"
+            raise RuntimeError(message)
         self.waves.append((wall, [float(r["seconds"]) for r in replies.values() if isinstance(r, dict)]))
         return replies
 

@@ -32,6 +32,8 @@ from lateral.solvers import Options, Status
 #: What a head and a tail are told, and what they say, by coupling.
 HEAD_IN = {"tariff": ("v",), "prices": ("v", "price_p", "price_q"), "consensus": ()}
 TAIL_IN = {"tariff": ("p", "q"), "prices": ("p", "q", "price_v"), "consensus": ()}
+#: What a head may be told beside: the weights of a proximal term, see `lateral.areas.algorithms.enapp_priced`.
+HEAD_MAY = {"tariff": (), "prices": ("w_p", "w_q"), "consensus": ()}
 _SLOT = {"v": "v_pu_sq", "p": "p_kw", "q": "q_kvar"}
 #: Statuses without a point that could be used.
 NO_POINT = (Status.INFEASIBLE, Status.LOCALLY_INFEASIBLE)

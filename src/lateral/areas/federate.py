@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from lateral.areas.agent import HEAD_IN, TAIL_IN, AreaAgent, Task
+from lateral.areas.agent import HEAD_IN, HEAD_MAY, TAIL_IN, AreaAgent, Task
 from lateral.areas.flow import FLOW_DOWN, FLOW_UP
 from lateral.areas.message import Bounds, MessageError, arrays
 from lateral.areas.protocol import handle, pack, unpack
@@ -395,7 +395,7 @@ def checked(agent: AreaAgent, operation: str, request: Mapping[str, Any]) -> dic
         raise MessageError(message)
     coupling = agent.task.coupling
     sides: dict[str, tuple[BorderHead | BorderTail, tuple[str, ...], tuple[str, ...]]]
-    sides = {d.name: (d, HEAD_IN[coupling], FLOW_DOWN) for d in agent.heads}
+    sides = {d.name: (d, HEAD_IN[coupling] + HEAD_MAY[coupling], FLOW_DOWN) for d in agent.heads}
     for tail in agent.tails:
         sides[tail.name] = tail, TAIL_IN[coupling], FLOW_UP
     out: dict[str, Any] = {}
