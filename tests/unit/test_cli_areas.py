@@ -54,7 +54,7 @@ def test_one_json_object_with_the_keys_of_solve_and_of_areas() -> None:
     assert set(SOLVE_KEYS) <= set(summary)
     assert set(AREA_KEYS) <= set(summary)
     assert summary["status"] == "optimal"
-    assert summary["algorithm"] == "enapp-priced"
+    assert summary["algorithm"] == "auto"
     assert abs(summary["gap_to_central"]) <= 1e-5
     assert summary["rounds"] == len(summary["cost_per_round"]) == len(summary["gap_per_round"]) <= 30
     assert summary["residual"] <= 1e-6

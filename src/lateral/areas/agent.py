@@ -115,6 +115,13 @@ class AreaAgent:
         """The built problem; built on first use."""
         return self._built(self.case)
 
+    @cached_property
+    def _in_consensus(self) -> AreaAgent:
+        """The same area with its borders in consensus; built where a run goes over to it."""
+        other = AreaAgent(self.name, self.case, dataclasses.replace(self.task, coupling="consensus"))
+        other.point = self.point
+        return other
+
     def _built(self, case: Case) -> Model:
         task = self.task
         if self.point is None and choose_formulation(case, task.formulation)[0].point != "none":
@@ -144,7 +151,8 @@ class AreaAgent:
         said, settled = self._flow.solve(borders)
         if steps is not None:
             self.point = self._flow.point(steps)
-            self.__dict__.pop("model", None)
+            for built in ("model", "_in_consensus"):
+                self.__dict__.pop(built, None)
         return {"borders": said, "settled": settled}
 
     def solve(self, inputs: Mapping[str, Values]) -> Answer:
@@ -153,6 +161,10 @@ class AreaAgent:
         Args:
             inputs: by border, the quantities of `HEAD_IN` and `TAIL_IN`, or ``lin_x`` and ``w_x`` in consensus.
         """
+        if self.task.coupling == "prices" and any("lin_v" in values for values in inputs.values()):
+            answer = self._in_consensus.solve(inputs)
+            self.result = self._in_consensus.result
+            return answer
         begin = time.perf_counter()
         result = self._solved(inputs)
         self.result = result

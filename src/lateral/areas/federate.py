@@ -405,6 +405,8 @@ def checked(agent: AreaAgent, operation: str, request: Mapping[str, Any]) -> dic
             raise MessageError(message)
         device, told, flowing = sides[border]
         allowed = flowing if operation == "power_flow" else told or _CONSENSUS
+        if coupling == "prices" and operation == "solve" and "lin_v" in values:
+            allowed = _CONSENSUS  # the run has gone over to consensus, see `lateral.areas.algorithms.auto`
         if not isinstance(values, Mapping) or not set(values) <= set(allowed):
             message = f"border {border!r} is told {', '.join(sorted(map(str, values)))}; allowed: {', '.join(allowed)}"
             raise MessageError(message)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lateral.areas.agent import AreaAgent, Task
-from lateral.areas.algorithms import Algorithm, EnappPriced, State
+from lateral.areas.algorithms import Algorithm, Auto, State
 from lateral.areas.checkpoint import Checkpoint, about
 from lateral.areas.driver import Patience, Progress, iterate
 from lateral.areas.executors import Executor, Serial
@@ -40,7 +40,7 @@ def solve_areas(
     objective: str = "cost",
     executor: Executor | None = None,
     tolerance: float = DEFAULT_TOLERANCE,
-    max_rounds: int = 100,
+    max_rounds: int = 200,
     terminal: str = "equal",
     loss_term: bool = True,
     point: str = "baseline",
@@ -58,7 +58,7 @@ def solve_areas(
 
     Args:
         partition: the areas.
-        algorithm: see `lateral.areas.algorithms`; absent: `EnappPriced`.
+        algorithm: see `lateral.areas.algorithms`; absent: `Auto`.
         formulation: a name, of every area.
         objective: a name, or a weighted sum.
         executor: where areas are solved; absent: in this process.
@@ -86,7 +86,7 @@ def solve_areas(
         SolveError: an area cannot be started.
     """
     require(partition.case, radial=True)
-    method = algorithm or EnappPriced()
+    method = algorithm or Auto()
     method.require(objective)
     plan = Plan.of(partition, objective)
     begin = time.perf_counter()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: Options of a study's solve that a run over areas has no use for.
 UNUSED = ("rounds", "tolerance", "max_iterations", "time_limit_s")
 #: Rounds at most, where nothing else is said.
-MAX_ROUNDS = 100
+MAX_ROUNDS = 200
 #: Options that areas with owners of their own take.
 OF_FEDERATION = (
     *("case", "broker", "key_file", "encryption", "checkpoint", "resume", "dead_after", "solve_limit", "out", "json"),
@@ -124,16 +124,17 @@ def algorithm(name: str | None, more: Sequence[str] | None, **flags: Any) -> Alg
     """An algorithm with its options.
 
     Args:
-        name: the one that is wanted; absent: `enapp-priced`.
+        name: the one that is wanted; absent: `auto`, or `enapp-priced` where options are given.
         more: further options, ``NAME=VALUE``.
         **flags: options that have a flag of their own; None where it was not given.
 
     Raises:
         OptionError: no such algorithm, an option that it does not have, or a value that the option does not take.
     """
-    from lateral.areas.algorithms import BUILT_IN, EnappPriced
+    from lateral.areas.algorithms import BUILT_IN, Auto, EnappPriced
 
-    name = EnappPriced.name if name is None else name
+    if name is None:
+        name = EnappPriced.name if more or any(v is not None for v in flags.values()) else Auto.name
     if name not in BUILT_IN:
         message = f"there is no algorithm {name!r}. {did_you_mean(name, list(BUILT_IN))}"
         raise OptionError(message)

@@ -44,7 +44,7 @@ AreasOption = Annotated[
     ),
 ]
 AlgorithmOption = Annotated[
-    str | None, typer.Option("--algorithm", metavar="NAME", help="enapp-priced (default), enapp, admm or app.")
+    str | None, typer.Option("--algorithm", metavar="NAME", help="auto (default), enapp-priced, enapp, admm or app.")
 ]
 ExecutorOption = Annotated[
     str | None, typer.Option("--executor", metavar="NAME", help="serial (default), process, dask or helics.")
@@ -53,7 +53,7 @@ TolOption = Annotated[
     float | None, typer.Option("--tol", metavar="X", help="Residual at which the areas agree; absent: 1e-6.")
 ]
 MaxRoundsOption = Annotated[
-    int | None, typer.Option("--max-rounds", metavar="N", min=1, help="Rounds at most; absent: 100.")
+    int | None, typer.Option("--max-rounds", metavar="N", min=1, help="Rounds at most; absent: 200.")
 ]
 OrderOption = Annotated[
     str | None, typer.Option("--order", metavar="jacobi|sweep", help="All areas at once, or up to the root and down.")

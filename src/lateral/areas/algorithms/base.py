@@ -96,6 +96,10 @@ class Algorithm(ABC):
     def waves(self, plan: Plan) -> tuple[Wave, ...]:
         """Who is solved when, in one round."""
 
+    def waves_at(self, plan: Plan, state: State) -> tuple[Wave, ...]:
+        """The waves of the round that a state is in; the same in every round, unless an algorithm says otherwise."""
+        return self.waves(plan)
+
     def init(self, plan: Plan) -> State:
         """The state before the first round."""
         first = self.first(plan)
@@ -170,6 +174,10 @@ class Algorithm(ABC):
         if self.coupling == "consensus":
             return ("v", "p", "q")
         return (TAIL_IN if plan.borders[border].child == area else HEAD_IN)[self.coupling]
+
+    def may_say(self, plan: Plan, border: str, area: str) -> tuple[tuple[str, ...], ...]:
+        """The sets of quantities of which an answer holds one at a border."""
+        return (self.says(plan, border, area),)
 
     def labelled(self, plan: Plan, border: str, sender: str, values: Values) -> Values:
         """Values as they are keyed in the state; of two areas that say the same quantity, the key names which."""

@@ -1,0 +1,130 @@
+"""auto: `enapp-priced`, and `admm` from where it is, where it does not settle.
+
+Prices settle in a handful of rounds as long as what an area answers moves smoothly with what it is told. Where a
+voltage limit beyond a border binds they jump, and the areas circle around the optimum. Consensus does not mind: both
+sides have copies of v, P and Q, and a quadratic term between them. It begins where the prices ended::
+
+    z = what the receivers hold,     y = lambda_P, lambda_Q and -mu_V   (of the child's copies)
+
+at which, had the prices settled, nothing would move.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from lateral.areas.agent import Answer
+from lateral.areas.algorithms.admm import Admm
+from lateral.areas.algorithms.base import Algorithm, Borders, State
+from lateral.areas.algorithms.consensus import COPIES
+from lateral.areas.algorithms.enapp_priced import EnappPriced
+from lateral.areas.message import Message, Values
+from lateral.areas.plan import Plan, Wave
+from lateral.errors import OptionError
+
+#: What becomes the multiplier of a child's copy, and its sign.
+MULTIPLIER = {"v": ("price_v", -1.0), "p": ("price_p", 1.0), "q": ("price_q", 1.0)}
+
+
+@final
+@dataclass(frozen=True)
+class Auto(Algorithm):
+    """Prices first, consensus where they do not settle.
+
+    Attributes:
+        window: rounds after which the residual is looked at, again and again.
+        progress: share to which it must have come down since it was looked at last.
+        penalty: of `Admm`.
+
+    Raises:
+        OptionError: a window below 2, or a share that is not in (0, 1).
+    """
+
+    window: int = 15
+    progress: float = 0.2
+    penalty: float = 1.0
+    name: ClassVar[str] = "auto"
+    title: ClassVar[str] = "enapp-priced; where it does not settle, admm from where it is"
+    coupling: ClassVar[str] = "prices"
+
+    def __post_init__(self) -> None:
+        if self.window < 2 or not 0.0 < self.progress < 1.0:
+            message = f"auto: window = {self.window!r} must be 2 or more, progress = {self.progress!r} in (0, 1)"
+            raise OptionError(message)
+        Admm(penalty=self.penalty)
+
+    def at(self, state: State) -> Algorithm:
+        """The algorithm that a state belongs to."""
+        return Admm(penalty=self.penalty) if state.numbers.get("consensus") else EnappPriced()
+
+    def waves(self, plan: Plan) -> tuple[Wave, ...]:
+        """Those of the first part."""
+        return EnappPriced().waves(plan)
+
+    def waves_at(self, plan: Plan, state: State) -> tuple[Wave, ...]:
+        """See `Algorithm.waves_at`."""
+        return self.at(state).waves(plan)
+
+    def first(self, plan: Plan) -> Borders:
+        """As `EnappPriced`."""
+        return EnappPriced().first(plan)
+
+    def inputs(self, plan: Plan, state: State, area: str) -> dict[str, Values]:
+        """See `Algorithm.inputs`."""
+        return self.at(state).inputs(plan, state, area)
+
+    def may_say(self, plan: Plan, border: str, area: str) -> tuple[tuple[str, ...], ...]:
+        """What either says."""
+        return (EnappPriced().says(plan, border, area), Admm().says(plan, border, area))
+
+    def labelled(self, plan: Plan, border: str, sender: str, values: Values) -> Values:
+        """Never asked: `step` is the parts'."""
+        return EnappPriced().labelled(plan, border, sender, values)
+
+    def step(
+        self, plan: Plan, state: State, wave: Wave, answers: Mapping[str, Answer], delivered: Sequence[Message]
+    ) -> State:
+        """That of the part; between rounds, whether to go over to the other."""
+        new = self.at(state).step(plan, state, wave, answers, delivered)
+        if new.wave or new.numbers.get("consensus"):
+            return new
+        look, mark = new.numbers.get("window", float(self.window)), new.numbers.get("before", float("inf"))
+        if new.round < look:
+            return new
+        if new.residual > self.progress * mark:
+            return self.handed_over(plan, new)
+        numbers = {**new.numbers, "window": new.round + float(self.window), "before": new.residual}
+        return dataclasses.replace(new, numbers=numbers)
+
+    def handed_over(self, plan: Plan, state: State) -> State:
+        """The state of `Admm` that goes on from one of `EnappPriced`."""
+        begin = Admm(penalty=self.penalty).init(plan)
+        held, local = {}, dict(begin.local)
+        for name, border in plan.borders.items():
+            own = state.held[name]
+            held[name] = {key: own[x] for x in COPIES for key in (x, f"{x}.up", f"{x}.down")}
+            for x, (price, sign) in MULTIPLIER.items():
+                local[f"{border.child}/{name}/{x}"] = sign * own[price]
+        return dataclasses.replace(
+            begin,
+            round=state.round,
+            held=held,
+            start=held,
+            said=held,
+            before=held,
+            local=local,
+            heard=state.heard,
+            residual=state.residual,
+            residuals=state.residuals,
+            numbers={**begin.numbers, "consensus": 1.0, "since": float(state.round)},
+        )
+
+    def close(self, plan: Plan, state: State) -> State:
+        """That of the part."""
+        return self.at(state).close(plan, state)
+
+
+__all__ = ["Auto"]
