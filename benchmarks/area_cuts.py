@@ -10,7 +10,7 @@ import lateral
 from benchmarks.models.ieee8500 import MASTER, with_ders
 from benchmarks.models.three_phase import day
 from benchmarks.registry import SIZES
-from lateral.areas.algorithms import Admm, Algorithm, App, Enapp, EnappPriced
+from lateral.areas.algorithms import Admm, Algorithm, App, Auto, Enapp, EnappPriced
 from lateral.areas.divide import divide
 from lateral.areas.partition import Partition, cut_by_buses
 from lateral.case import Case
@@ -35,6 +35,7 @@ class Method:
 PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0)
 #: Every algorithm with the options that it has by itself, and under other penalties.
 METHODS: Mapping[str, Method] = {
+    "auto": Method(algorithm=Auto(), max_rounds=200),
     "enapp-priced": Method(algorithm=EnappPriced()),
     "enapp": Method(algorithm=Enapp()),
     "enapp-sweep": Method(algorithm=Enapp(order="sweep")),

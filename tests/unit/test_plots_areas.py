@@ -216,7 +216,7 @@ def test_page_has_every_part_and_loads_nothing(page: str, run: AreasRun) -> None
     assert shown == set(found.data["figures"])
     assert not [a for _, a in found.tags if a.get("src") or a.get("href", "#")[0] != "#"]
     words = " ".join(found.words)
-    for text in ("one central solve", "enapp-priced, executor serial", "line.15-117", "1 feeds 2", f"{run.messages}"):
+    for text in ("one central solve", "auto, executor serial", "line.15-117", "1 feeds 2", f"{run.messages}"):
         assert text in words
 
 
