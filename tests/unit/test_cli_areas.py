@@ -100,7 +100,7 @@ def test_published_costs(capfd: pytest.CaptureFixture[str]) -> None:
         (("run", *SMALL, "--tol", "-1"), "--tol takes a positive number"),
         (("run", *SMALL, "--tol", "nan"), "--tol takes a positive number"),
         (("run", *SMALL, "--max-rounds", "0"), "max-rounds"),
-        (("run", *SMALL, "--relax", "published"), "'enapp-priced' has no --relax"),
+        (("run", *SMALL, "--relax", "published"), "'auto' has no --relax"),
         (("run", *SMALL, "--algorithm", "enapp", "--mixing", "0.5"), "its options: --order, --relax"),
         (("run", *SMALL, "--order", "up"), "--order is jacobi or sweep"),
         (("run", *SMALL, "--mixing", "0"), "--mixing takes a positive number"),

@@ -160,6 +160,7 @@ def solve_areas(
     dead = last.dead if last is not None else ()
     status, text = verdict(method, rounds, result, best, finished=finished, dead=dead, tolerance=tolerance)
     choices = [*whole.choices, *(settled.choices if settled is not None else ())]
+    choices += method.notes(last.state) if last is not None else ()
     choices += [f"area {a!r} is gone: its last answer was repeated by the coordinator" for a in repeated]
     seconds["total"] = sum(seconds.values())
     if result is not None:

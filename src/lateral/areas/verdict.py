@@ -77,10 +77,15 @@ def _short_of(algorithm: Algorithm, result: Result, central: Result | None) -> s
             f"the joined schedule is not certified optimal (largest mismatch {r.max_primal:.1e} pu, "
             f"optimality gap {r.duality_gap:.1e}); a smaller tolerance brings it closer"
         )
-    blind = f"{algorithm.name} does not see upstream losses, use enapp-priced"
+    blind = f"{algorithm.name} does not see upstream losses, use auto or enapp-priced"
     if central is None:
         return f"the joined schedule is not certified optimal; {blind}"
     above = 100.0 * (result.objective - central.objective) / max(abs(central.objective), 1e-12)
+    if above < 0.0:  # no schedule is better than the optimum: what is missing is feasibility
+        return (
+            f"the joined schedule is {-above:.2g} % below the central optimum, as values still differ by up to "
+            f"{r.max_primal:.1e} pu at a border; a smaller tolerance brings them together. {blind}"
+        )
     return f"the joined schedule is {above:.3g} % above the central optimum; {blind}"
 
 

@@ -134,7 +134,9 @@ def algorithm(name: str | None, more: Sequence[str] | None, **flags: Any) -> Alg
     from lateral.areas.algorithms import BUILT_IN, Auto, EnappPriced
 
     if name is None:
-        name = EnappPriced.name if more or any(v is not None for v in flags.values()) else Auto.name
+        asked = {k for k, v in flags.items() if v is not None} | {w.partition("=")[0].strip() for w in more or ()}
+        has = {cls: {f.name for f in dataclasses.fields(cls)} for cls in (Auto, EnappPriced)}
+        name = EnappPriced.name if asked <= has[EnappPriced] and not asked <= has[Auto] else Auto.name
     if name not in BUILT_IN:
         message = f"there is no algorithm {name!r}. {did_you_mean(name, list(BUILT_IN))}"
         raise OptionError(message)

@@ -92,6 +92,8 @@ class Auto(Algorithm):
         if new.wave or new.numbers.get("consensus"):
             return new
         look, mark = new.numbers.get("window", float(self.window)), new.numbers.get("before", float("inf"))
+        if new.missed_before:  # slow because messages are lost, which consensus would not mend
+            return dataclasses.replace(new, numbers={**new.numbers, "window": look + 1.0})
         if new.round < look:
             return new
         if new.residual > self.progress * mark:
@@ -121,6 +123,13 @@ class Auto(Algorithm):
             residuals=state.residuals,
             numbers={**begin.numbers, "consensus": 1.0, "since": float(state.round)},
         )
+
+    def notes(self, state: State) -> tuple[str, ...]:
+        """When the run went over."""
+        since = state.numbers.get("since")
+        if since is None:
+            return ()
+        return (f"auto went over from enapp-priced to admm after round {since:.0f}: the residual did not come down",)
 
     def close(self, plan: Plan, state: State) -> State:
         """That of the part."""

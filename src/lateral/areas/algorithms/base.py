@@ -211,6 +211,10 @@ class Algorithm(ABC):
     def close(self, plan: Plan, state: State) -> State:
         """The end of a round: what receivers use in the next one (``held``)."""
 
+    def notes(self, state: State) -> tuple[str, ...]:
+        """What a reader must know of how the run went; nothing, unless an algorithm says otherwise."""
+        return ()
+
     def terminate(self, plan: Plan, state: State, tolerance: float) -> bool:
         """Whether the areas agree."""
         return state.round > 0 and state.residual <= tolerance
