@@ -21,6 +21,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -219,9 +220,10 @@ def _read(place: Path, name: str) -> dict[str, Any]:
 
 def _replace(target: Path, data: bytes) -> None:
     """The file appears whole or not at all."""
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # never through a link
+    draft = Path(name)
     try:
-        with draft.open("wb") as file:
+        with os.fdopen(handle, "wb") as file:
             file.write(data + b"\n")
             file.flush()
             os.fsync(file.fileno())

@@ -38,6 +38,7 @@ import numpy as np
 from lateral.areas.agent import HEAD_IN, HEAD_MAY, TAIL_IN, AreaAgent, Task
 from lateral.areas.flow import FLOW_DOWN, FLOW_UP
 from lateral.areas.message import Bounds, MessageError, arrays
+from lateral.areas.point import wants_point
 from lateral.areas.protocol import handle, pack, unpack
 from lateral.areas.worker import MAX_FRAME
 from lateral.devices import BorderHead, BorderTail
@@ -254,6 +255,8 @@ class Member:
             if not text:
                 return None
             source = str(self._h.helicsFederateGetCommandSource(self._federate))
+        except UnicodeDecodeError:  # from whoever it is: no text of ours
+            return "", b""
         except self._h.HelicsException as error:
             raise FederationLost(self._lost) from error
         data = text.encode()
@@ -357,6 +360,8 @@ class Service:
         name = self.agent.name
         if operation == "collect" and self.owned:
             return {"error": f"area {name!r} keeps its schedule: it belongs to an owner of its own"}
+        if operation == "power_flow" and self.owned and not wants_point(self.agent.task.formulation):
+            return {"error": f"area {name!r} has no use for a power flow: its formulation is made at no point"}
         try:
             reply = handle(self.agent, operation, checked(self.agent, operation, request))
         except MessageError as error:

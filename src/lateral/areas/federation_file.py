@@ -102,12 +102,17 @@ def tree_faults(raw: FederationFile, file: str) -> list[Fault]:
 def order_of(raw: FederationFile) -> tuple[str, ...]:
     """Areas below the first root, every parent before its children, else in the order of the file."""
     heads = {b.child: b.parent for b in raw.borders.values()}
-    out = [a for a in raw.areas if a not in heads][:1]
-    while True:
-        more = [a for a in raw.areas if a not in out and heads.get(a) in out]
-        if not more:
-            return tuple(out)
-        out += more
+    place = {a: k for k, a in enumerate(raw.areas)}
+    below: dict[str, list[str]] = {}
+    for child, parent in heads.items():
+        if child in place:
+            below.setdefault(parent, []).append(child)
+    level = [a for a in raw.areas if a not in heads][:1]
+    out: list[str] = []
+    while level:
+        out += level
+        level = sorted((c for a in level for c in below.pop(a, [])), key=place.__getitem__)
+    return tuple(out)
 
 
 def series_faults(raw: FederationFile, file: str) -> list[Fault]:

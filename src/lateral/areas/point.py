@@ -211,7 +211,10 @@ class _Talk:
                     message = f"at border {name!r} it says {', '.join(values)}, not {', '.join(expected)}"
                     raise MessageError(message)
                 borders[name] = values
-            good = [bool(x) for x in reply["settled"]]
+            good = list(reply["settled"])
+            if len(good) != self.plan.n_steps or not all(isinstance(x, bool | np.bool_) for x in good):
+                message = f"of {self.plan.n_steps} steps it does not say which converge"
+                raise MessageError(message)
         except (KeyError, TypeError, ValueError, LateralError) as error:
             message = f"area {area!r}: not an answer to a power flow: {error}"
             raise SolveError(message) from None

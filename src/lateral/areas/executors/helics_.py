@@ -51,6 +51,8 @@ COMMAND = (sys.executable, "-P", "-m", "lateral.areas.federate")
 LOST_S = 3.0
 _POLL_S = 0.0003
 _ASK_EVERY_S = 1.0
+#: Texts that are taken at most before somebody looks at the clock again.
+AT_ONCE = 1000
 
 
 @dataclasses.dataclass(eq=False)
@@ -147,7 +149,10 @@ class _Coordinator(Executor):
         """
         self._link.check()
         any_came = False
-        while (came := self._link.receive()) is not None:
+        for _ in range(AT_ONCE):  # a flood must not hold back what has a time limit
+            came = self._link.receive()
+            if came is None:
+                break
             any_came = True
             source, data = came
             area = next((a for a, seat in self._seats.items() if seat.member == source), None)
