@@ -22,6 +22,7 @@ from lateral.areas.algorithms import BUILT_IN, Enapp, EnappPriced
 from lateral.areas.driver import Patience
 from lateral.areas.executors import Serial
 from lateral.areas.federation import NAME, federation_of, read_federation, solve_federation, write_federation
+from lateral.areas.federation_file import order_of
 from lateral.areas.partition import Partition, cut, cut_by_buses
 from lateral.areas.plan import Plan
 from lateral.areas.protocol import AreaSpec
@@ -400,3 +401,13 @@ def test_an_owner_refuses_a_case_that_is_not_meant_and_leaves_on_ctrl_c(
         for process in (wrong, waits):
             process.kill()
             process.wait()
+
+
+def test_long_chains_of_areas_are_read_at_once() -> None:
+    """Parents first, in linear time: 20,000 areas in a row took hours with a search per area."""
+    from types import SimpleNamespace
+
+    names = [f"a{k}" for k in range(20_000)]
+    borders = {f"b{k}": SimpleNamespace(child=names[k], parent=names[k - 1]) for k in range(1, len(names))}
+    raw = SimpleNamespace(areas=dict.fromkeys(reversed(names)), borders=borders)
+    assert order_of(raw) == tuple(names)  # type: ignore[arg-type]
