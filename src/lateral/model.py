@@ -130,7 +130,8 @@ class Model:
     @property
     def _wants_relaxation(self) -> bool:
         """Whether an exact model is solved from its convex relaxation: where that is cheap."""
-        return self.program.problem_class is ProblemClass.NLP and self.program.n <= RELAX_UP_TO
+        convexifies = self.program.problem_class is ProblemClass.NLP and self.program.has_relaxation
+        return convexifies and self.program.n <= RELAX_UP_TO
 
     def _in_proportion(self, p_kw: FloatArray) -> FloatArray:
         """Reactive power at the ratio q / p last seen while p was not zero; q stays where p never was."""

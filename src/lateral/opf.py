@@ -20,6 +20,7 @@ from lateral.model import Model, groups
 from lateral.network.admittance import Node
 from lateral.network.branches import radial_network
 from lateral.network.schema import FloatArray
+from lateral.network.wires import wire_network
 from lateral.objectives import Objective
 from lateral.objectives.base import per_step
 from lateral.operating import NEUTRAL_PU, fits, operating_point
@@ -80,7 +81,7 @@ def build(
     chosen, choices = choose_formulation(case, formulation)
     goal = objectives.get(objective) if isinstance(objective, str) else objective
     if check:
-        require(case, radial=True)
+        require(case, radial=chosen.radial_only)
 
     operating = None
     neutrals: list[Node] = []
@@ -94,7 +95,10 @@ def build(
         neutrals = [node for node, v in zip(operating.nodes, size, strict=True) if v < NEUTRAL_PU]
     used = {(d.bus, c) for d in case.devices if isinstance(d, ShuntDevice) for c in d.terminals}
     roots = [(s.bus, c) for s in case.sources for c in s.conductors]
-    network = radial_network(case.feeder, roots, case.base, neutrals=neutrals, used=used)
+    if chosen.radial_only:
+        network = radial_network(case.feeder, roots, case.base, neutrals=neutrals, used=used)
+    else:
+        network = wire_network(case.feeder, roots, case.base, neutrals=neutrals)
     faults = chosen.declines(case.feeder, network)
     if faults:
         raise UnsupportedError(faults)

@@ -224,13 +224,16 @@ class AreaAgent:
         """Every variable and every dual of the last solve, per unit, by block: for whoever owns the whole feeder."""
         result = self.result
         if result is None or not result.has_values:
-            return {"variables": {}, "equalities": {}, "inequalities": {}, "products": {}}
+            kinds = ("variables", "equalities", "inequalities", "products", "quadratics", "curves")
+            return {kind: {} for kind in kinds}
         program, solution = result.program, result.solution
         return {
             "variables": _by_block(program.variables, solution.x),
             "equalities": _by_block(program.equalities, solution.eq_dual),
             "inequalities": _by_block(program.inequalities, solution.ineq_dual),
             "products": _by_block(program.product_blocks, solution.product_dual),
+            "quadratics": _by_block(program.quadratic_blocks, solution.quadratic_dual),
+            "curves": _by_block(program.curve_blocks, solution.curve_dual),
         }
 
     def _data(self, program: Program, inputs: Mapping[str, Values]) -> dict[str, FloatArray]:

@@ -39,9 +39,10 @@ def joined(
     y = _vector(program.equalities, parts, "equalities", np.zeros(len(program.b)))
     w = _vector(program.inequalities, parts, "inequalities", np.zeros(len(program.l)))
     mu = _vector(program.product_blocks, parts, "products", np.zeros(program.products.n_rows))
-    solution = Solution(
-        x, y, w, mu, reduced_cost(program, x, y, w, mu), Status.OPTIMAL, "areas", iterations, 0.0, "joined from areas"
-    )
+    nu = _vector(program.quadratic_blocks, parts, "quadratics", np.zeros(program.quadratics.n_rows))
+    kappa = _vector(program.curve_blocks, parts, "curves", np.zeros(program.curves.n_rows))
+    z = reduced_cost(program, x, y, w, mu, nu, kappa)
+    solution = Solution(x, y, w, mu, z, Status.OPTIMAL, "areas", iterations, 0.0, "joined from areas", nu, kappa)
     residuals = recompute(program, solution)
     return Result(
         case=whole.case,

@@ -189,14 +189,12 @@ class Load(ShuntDevice):
             if not len(used):
                 continue
             sub = type(ports)(ports.a[used], ports.b[used])
-            p_u, q_u = p_port.take(used) * a[used], q_port.take(used) * b[used]
-            if e != 0.0:
-                v_e = ctx.net.power_of_v(sub, np.full(len(used), e)) * ratio[used] ** e
-                p_u, q_u = (
-                    (v_e * a[used]).times_parameter(p_port.take(used)),
-                    (v_e * b[used]).times_parameter(q_port.take(used)),
-                )
-            ctx.net.inject(sub, -p_u, -q_u)
+            size = ratio[used] ** e
+            p_u, q_u = p_port.take(used) * (a[used] * size), q_port.take(used) * (b[used] * size)
+            if e == 0.0:
+                ctx.net.inject(sub, -p_u, -q_u)
+            else:
+                ctx.net.inject_at(sub, e, -p_u, -q_u)
 
     @classmethod
     def with_data(

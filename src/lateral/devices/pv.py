@@ -157,10 +157,8 @@ class PV(ShuntDevice):
             inside = (factor == 0.0).astype(float)
             ctx.net.inject(where.ports, p_port * inside, q_port * inside)
             sub = Ports(where.ports.a[outside], where.ports.b[outside])
-            square = ctx.net.power_of_v(sub, np.full(len(outside), 2.0)) * factor[outside]
-            ctx.net.inject(
-                sub, square.times_parameter(p_port.take(outside)), square.times_parameter(q_port.take(outside))
-            )
+            at = factor[outside]
+            ctx.net.inject_at(sub, 2.0, p_port.take(outside) * at, q_port.take(outside) * at)
 
     @classmethod
     def _most(cls, group: Sequence[Self]) -> FloatArray:

@@ -7,12 +7,14 @@ from __future__ import annotations
 from lateral import plugins
 from lateral.errors import OptionError, did_you_mean
 from lateral.formulations.base import Formulation, OperatingPoint
+from lateral.formulations.bus_injection import BusInjection
+from lateral.formulations.current_voltage import CurrentVoltage
 from lateral.formulations.lindist3flow import LinDist3Flow
 from lateral.formulations.lindistflow import LinDistFlow
 from lateral.formulations.nonlinear import Nonlinear
 from lateral.formulations.soc import SOC
 
-BUILT_IN: dict[str, Formulation] = {f.name: f for f in (LinDistFlow(), SOC(), Nonlinear(), LinDist3Flow())}
+BUILT_IN: dict[str, Formulation] = {f.name: f for f in (LinDistFlow(), SOC(), Nonlinear(), LinDist3Flow(), CurrentVoltage(), BusInjection())}
 
 
 def get(name: str) -> Formulation:
@@ -31,4 +33,4 @@ def get(name: str) -> Formulation:
     return found
 
 
-__all__ = ["BUILT_IN", "SOC", "Formulation", "LinDist3Flow", "LinDistFlow", "Nonlinear", "OperatingPoint", "get"]
+__all__ = ["BUILT_IN", "SOC", "BusInjection", "CurrentVoltage", "Formulation", "LinDist3Flow", "LinDistFlow", "Nonlinear", "OperatingPoint", "get"]

@@ -7,24 +7,31 @@ from lateral.program.builder import ProgramBuilder
 from lateral.program.program import (
     Block,
     DataMap,
+    Derived,
     Output,
     ProblemClass,
-    ProductRows,
     Program,
     ScaledProgram,
     Slot,
     TreeHint,
 )
+from lateral.program.rows import Bends, Curve, CurveRows, Power, ProductRows, QuadraticRows
 
 __all__ = [
     "Affine",
+    "Bends",
     "Block",
+    "Curve",
+    "CurveRows",
     "DataMap",
+    "Derived",
     "Output",
+    "Power",
     "ProblemClass",
     "ProductRows",
     "Program",
     "ProgramBuilder",
+    "QuadraticRows",
     "ScaledProgram",
     "Slot",
     "TreeHint",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,13 +13,14 @@ from lateral.program.affine import Affine, stack
 from lateral.program.program import (
     Block,
     DataMap,
+    Derived,
     Output,
-    ProductRows,
     Program,
     Slot,
     TreeHint,
     objective_scale,
 )
+from lateral.program.rows import Curve, CurveRows, ProductRows, QuadraticRows
 
 Number = float | FloatArray
 _NOTHING = np.zeros(0)
@@ -27,6 +28,19 @@ _NOTHING = np.zeros(0)
 
 def _cells(value: Number, n: int, n_steps: int) -> FloatArray:
     return np.broadcast_to(np.asarray(value, dtype=float), (n, n_steps)).reshape(-1)
+
+
+@dataclass(eq=False)
+class _Quadratics:
+    """Quadratic rows collected so far."""
+
+    blocks: list[Block] = field(default_factory=list)
+    pairs: list[list[tuple[Affine, Affine]]] = field(default_factory=list)
+    linear: list[Affine] = field(default_factory=list)
+    lower: list[Affine] = field(default_factory=list)
+    upper: list[Affine] = field(default_factory=list)
+    scale: list[FloatArray] = field(default_factory=list)
+    size: int = 0
 
 
 @dataclass(eq=False)
@@ -61,8 +75,12 @@ class ProgramBuilder:
         self._between = _Rows()
         self._products: list[tuple[Block, list[Affine], Affine, Affine, bool, FloatArray]] = []
         self._n_products = 0
+        self._quadratics = _Quadratics()
+        self._curves: list[tuple[Block, IntArray, IntArray, Curve, FloatArray]] = []
+        self._n_curves = 0
+        self._derived: list[Derived] = []
         self._linear: list[Affine] = []
-        self._squares: list[tuple[Affine, Affine]] = []
+        self._forms: list[tuple[Affine, Affine, Affine]] = []
         self._slots: dict[str, Slot] = {}
         self._theta: list[FloatArray] = []
         self._n_theta = 0
@@ -73,6 +91,8 @@ class ProgramBuilder:
         self.copied: set[str] = set()
         #: size of objective below which a relative gap means nothing, in the objective's unit
         self.objective_floor = 0.0
+        #: nodes whose limits are to be written although they seemed far from binding, by name
+        self.enforced: frozenset[str] = frozenset()
 
     # -- data -----------------------------------------------------------------------------------------------------
 
@@ -154,7 +174,7 @@ class ProgramBuilder:
         to_unit: Number = 1.0,
         scale: Number = 1.0,
         limit: bool = False,
-    ) -> None:
+    ) -> Block:
         """Rows ``left == right``; the dual is d(minimum) / d(right)."""
         expr = left - right
         block = Block(
@@ -164,6 +184,7 @@ class ProgramBuilder:
         self._equal.exprs.append(expr)
         self._equal.scale.append(1.0 / _cells(scale, expr.n, expr.n_steps))
         self._equal.size += block.size
+        return block
 
     def between(
         self,
@@ -214,6 +235,59 @@ class ProgramBuilder:
         self._products.append((block, list(squares), u, v, equality, 1.0 / _cells(scale, u.n, u.n_steps)))
         self._n_products += block.size
 
+    def quadratic(
+        self,
+        component: str,
+        quantity: str,
+        elements: Sequence[str],
+        pairs: Sequence[tuple[Affine, Affine]],
+        linear: Affine | None,
+        lower: Affine | Number,
+        upper: Affine | Number,
+        *,
+        unit: str = "",
+        to_unit: Number = 1.0,
+        scale: Number = 1.0,
+        limit: bool = False,
+    ) -> Block:
+        """Rows ``lower <= sum_k f_k g_k + linear <= upper``, pairs (f, g) of numbers and variables; nothing need be
+        convex. Sides are numbers or arrays of data; ``scale`` is the typical size of the middle.
+
+        Raises:
+            ValueError: a factor depends on data, so that its product is not linear in them.
+        """
+        if any(np.any(side.par >= 0) for pair in pairs for side in pair):
+            message = "a product cannot contain data; use a variable that is held equal to the data"
+            raise ValueError(message)
+        rows, (n, t_count) = self._quadratics, pairs[0][0].shape
+        middle = Affine.zeros(n, t_count) if linear is None else linear
+        low = lower if isinstance(lower, Affine) else Affine.constant(_cells(lower, n, t_count).reshape(n, t_count))
+        high = upper if isinstance(upper, Affine) else Affine.constant(_cells(upper, n, t_count).reshape(n, t_count))
+        block = Block(component, quantity, tuple(elements), t_count, rows.size, unit, _column(to_unit), limit)
+        rows.blocks.append(block)
+        rows.pairs.append(list(pairs))
+        rows.linear.append(middle)
+        rows.lower.append(low)
+        rows.upper.append(high)
+        rows.scale.append(1.0 / _cells(scale, n, t_count))
+        rows.size += block.size
+        return block
+
+    def curve(self, component: str, quantity: str, elements: Sequence[str], y: Affine, z: Affine, curve: Curve) -> None:
+        """Rows ``y = phi(z)`` between variables.
+
+        Raises:
+            ValueError: y or z is not one plain variable in every cell.
+        """
+        for side in (y, z):
+            plain = len(side.row) == side.n * side.n_steps and np.array_equal(side.row, np.arange(len(side.row)))
+            if not plain or np.any(side.val != 1.0) or np.any(side.const) or np.any(side.par >= 0):
+                message = "a curve is between variables"
+                raise ValueError(message)
+        block = Block(component, quantity, tuple(elements), y.n_steps, self._n_curves, "", np.ones(()), limit=False)
+        self._curves.append((block, y.col, z.col, curve, np.ones(block.size)))
+        self._n_curves += block.size
+
     # -- objective and outputs ------------------------------------------------------------------------------------
 
     def minimise(self, expr: Affine) -> None:
@@ -230,7 +304,48 @@ class ProgramBuilder:
             message = "a square cannot contain data; use numbers, or a variable that is held equal to the data"
             raise ValueError(message)
         w = weight if isinstance(weight, Affine) else Affine.constant(_cells(weight, *expr.shape).reshape(expr.shape))
-        self._squares.append((expr, w))
+        self._forms.append((expr, expr, w * 2.0))
+        self._linear_part(expr, expr, w)
+
+    def minimise_products(self, f: Affine, g: Affine, weight: Affine | Number) -> None:
+        """Add ``sum weight * f * g`` to the objective; the caller promises that the whole sum is convex.
+
+        Raises:
+            ValueError: ``f`` or ``g`` depends on data.
+        """
+        if np.any(f.par >= 0) or np.any(g.par >= 0):
+            message = "a product cannot contain data; use numbers, or a variable that is held equal to the data"
+            raise ValueError(message)
+        w = weight if isinstance(weight, Affine) else Affine.constant(_cells(weight, *f.shape).reshape(f.shape))
+        self._forms += [(f, g, w), (g, f, w)]
+        self._linear_part(f, g, w)
+
+    def _linear_part(self, f: Affine, g: Affine, weight: Affine) -> None:
+        """What ``weight f g`` has beside its quadratic part: ``weight (f_0 g + g_0 f - f_0 g_0)`` with constants 0."""
+        if not (np.any(f.const) or np.any(g.const)):
+            return
+        f0, g0 = f.const.reshape(f.shape), g.const.reshape(g.shape)
+        self._linear.append((f * g0 + g * f0 - f0 * g0).times_parameter(weight).sum())
+
+    def derive(
+        self,
+        component: str,
+        quantity: str,
+        elements: Sequence[str],
+        of: Callable[[FloatArray, FloatArray, FloatArray], FloatArray],
+        *,
+        unit: str,
+        to_unit: Number = 1.0,
+        dual: bool = False,
+    ) -> None:
+        """Name a quantity that follows from the solution by a function; see `Derived`."""
+        block = Block(component, quantity, tuple(elements), self.n_steps, 0, unit, _column(to_unit), limit=False)
+        self._derived.append(Derived(block, of, dual))
+
+    def at_start(self, expr: Affine) -> FloatArray:
+        """The value of an array at the start point and the present data, shape (n, T)."""
+        x = np.concatenate(self._start) if self._start else np.zeros(0)
+        return expr.value(x, np.concatenate(self._theta) if self._theta else np.zeros(0))
 
     def output(
         self, component: str, quantity: str, elements: Sequence[str], expr: Affine, *, unit: str, to_unit: Number = 1.0
@@ -359,6 +474,13 @@ class ProgramBuilder:
         )
         products = ProductRows(p_a, p_a0, a_row, p_u, p_u0, p_v, p_v0, equality)
 
+        quadratics, quadratic_scale = self._quadratic_rows(matrix, vector)
+        curves = CurveRows.none()
+        if self._curves:
+            ones = np.ones(self._n_curves)
+            shapes = tuple((c, (len(b.elements), b.n_steps)) for b, _, _, c, _ in self._curves)
+            y, z = (np.concatenate([part[k] for part in self._curves]) for k in (1, 2))
+            curves = CurveRows(y, z, shapes, ones, ones, ones)
         c, c0, q = self._objective(theta, maps)
         col_scale = np.concatenate(self._scale) if self._scale else np.zeros(0)
         return Program(
@@ -387,9 +509,37 @@ class ProgramBuilder:
             theta=theta,
             maps=maps,
             start_point=np.concatenate(self._start) if self._start else np.zeros(0),
+            quadratics=quadratics,
+            curves=curves,
+            quadratic_scale=quadratic_scale,
+            curve_scale=np.concatenate([c[4] for c in self._curves]) if self._curves else np.zeros(0),
+            quadratic_blocks=tuple(self._quadratics.blocks),
+            curve_blocks=tuple(c[0] for c in self._curves),
+            derived=tuple(self._derived),
             objective_floor=self.objective_floor,
             tree=self._tree(),
         )
+
+    def _quadratic_rows(
+        self,
+        matrix: Callable[[str, list[Affine]], sp.csr_array],
+        vector: Callable[[str, list[Affine]], FloatArray],
+    ) -> tuple[QuadraticRows, FloatArray]:
+        """The quadratic rows and their scale; constants and data of the linear part move to the sides."""
+        rows = self._quadratics
+        if not rows.size:
+            return QuadraticRows.none(self._n), np.zeros(0)
+        f, g = ([pair[k] for pairs in rows.pairs for pair in pairs] for k in (0, 1))
+        row = np.concatenate(
+            [np.arange(b.size) + b.start for b, pairs in zip(rows.blocks, rows.pairs, strict=True) for _ in pairs]
+        )
+        offset = [-e for e in (_data_part(m) for m in rows.linear)]
+        low = vector("ql", [x + o for x, o in zip(rows.lower, offset, strict=True)])
+        high = vector("qu", [x + o for x, o in zip(rows.upper, offset, strict=True)])
+        f_matrix, f0 = matrix("qf", f), vector("qf0", f)
+        g_matrix, g0 = matrix("qg", g), vector("qg0", g)
+        quadratics = QuadraticRows(f_matrix, f0, g_matrix, g0, row, matrix("qw", rows.linear), low, high)
+        return quadratics, np.concatenate(rows.scale)
 
     def _tree(self) -> TreeHint | None:
         """The tree with the storage chains: every block of stored energy."""
@@ -399,22 +549,7 @@ class ProgramBuilder:
 
     def _objective(self, theta: FloatArray, maps: dict[str, DataMap]) -> tuple[FloatArray, float, sp.csc_array]:
         """Linear costs, constant and 1/2 x'Qx of the squares."""
-        linear = list(self._linear)
-        for expr, weight in self._squares:
-            if np.any(expr.const):
-                # sum_c w_c (sum_k v_k x_k + const_c)^2: the parts with a constant
-                var = expr.col >= 0
-                row, col = expr.row[var], expr.col[var]
-                cross = Affine(
-                    expr.n,
-                    expr.n_steps,
-                    row,
-                    col,
-                    np.full(len(row), -1),
-                    2.0 * expr.val[var] * expr.const[row],
-                    expr.const**2,
-                )
-                linear.append(cross.times_parameter(weight).sum())
+        linear = self._linear
         total = stack(linear) if linear else Affine.zeros(1, 1)
         var = total.col >= 0
         c = np.bincount(
@@ -436,9 +571,9 @@ class ProgramBuilder:
             )
             maps["c0"] = DataMap(np.array([c0]), m0)
             c0 = float(maps["c0"].at(theta)[0])
-        if not self._squares:
+        if not self._forms:
             return c, c0, sp.csc_array((self._n, self._n))
-        q = _coefficients("q", *_quadratic(self._squares, self._n), (self._n, self._n), theta, maps)
+        q = _coefficients("q", *_quadratic(self._forms, self._n), (self._n, self._n), theta, maps)
         # symmetric, so that CSR and CSC share their arrays
         return c, c0, sp.csc_array((q.data, q.indices, q.indptr), shape=q.shape)
 
@@ -448,41 +583,40 @@ def _flat(parts: list[Affine]) -> Affine:
     return stack([Affine(p.n * p.n_steps, 1, p.row, p.col, p.par, p.val, p.const) for p in parts])
 
 
-def _quadratic(squares: list[tuple[Affine, Affine]], n: int) -> tuple[IntArray, IntArray, IntArray, FloatArray]:
-    """Entries of Q in ``1/2 x'Qx = sum_c w_c (sum_k v_k x_k)^2`` as (row, column, parameter or -1, value).
+def _quadratic(forms: list[tuple[Affine, Affine, Affine]], n: int) -> tuple[IntArray, IntArray, IntArray, FloatArray]:
+    """Entries of Q in ``x'Q x = sum_c w_c f_c(x) g_c(x)`` as (row, column, parameter or -1, value).
 
-    With E of one row per cell and weight term, Q = E' E: the right-hand E has a column of its own for each pair of a
-    variable and the parameter that its weight follows. Both carry the root of the weight, so that Q is symmetric to the
-    last digit. Entries that cancel to zero are left out.
+    With F and G of one row per cell and weight term, Q = F' G: G has a column of its own for each pair of a variable and
+    the parameter that its weight follows. Both carry the root of the weight, so that the Q of a square is symmetric to
+    the last digit. Entries that cancel to zero are left out.
     """
-    rows: list[IntArray] = []
-    cols: list[IntArray] = []
-    pars: list[IntArray] = []
-    vals: list[FloatArray] = []
-    signs: list[FloatArray] = []
+    left: list[tuple[IntArray, IntArray, FloatArray]] = []
+    right: list[tuple[IntArray, IntArray, IntArray, FloatArray]] = []
     cells = 0
-    for expr, weight in squares:
-        var = expr.col >= 0
+    for f, g, weight in forms:
         for index, par, value in _weight_terms(weight):
-            term = index[expr.row[var]]
-            keep = term >= 0
-            size = value[term[keep]]
-            rows.append(expr.row[var][keep] + cells)
-            cols.append(expr.col[var][keep])
-            pars.append(par[term[keep]])
-            vals.append(expr.val[var][keep] * np.sqrt(2.0 * np.abs(size)))
-            signs.append(np.sign(size))
-            cells += len(expr.const)
-    if not rows:
+            for expr, first in ((f, True), (g, False)):
+                var = expr.col >= 0
+                term = index[expr.row[var]]
+                keep = term >= 0
+                size = value[term[keep]]
+                row, col = expr.row[var][keep] + cells, expr.col[var][keep]
+                root = expr.val[var][keep] * np.sqrt(np.abs(size))
+                if first:
+                    left.append((row, col, root))
+                else:
+                    right.append((row, col, par[term[keep]], root * np.sign(size)))
+            cells += len(f.const)
+    if not left:
         none = np.zeros(0, dtype=np.int64)
         return none, none, none, np.zeros(0)
-    row, col, par = np.concatenate(rows), np.concatenate(cols), np.concatenate(pars)
-    val = np.concatenate(vals)
-    stride = int(par.max(initial=-1)) + 2
-    pairs, place = np.unique(col * stride + par + 1, return_inverse=True)
-    left = sp.csr_array((val, (col, row)), shape=(n, cells))
-    right = sp.csr_array((val * np.concatenate(signs), (row, place)), shape=(cells, len(pairs)))
-    product = sp.coo_array(left @ right)
+    f_row, f_col, f_val = (np.concatenate(part) for part in zip(*left, strict=True))
+    g_row, g_col, g_par, g_val = (np.concatenate(part) for part in zip(*right, strict=True))
+    stride = int(g_par.max(initial=-1)) + 2
+    pairs, place = np.unique(g_col * stride + g_par + 1, return_inverse=True)
+    by_cell = sp.csr_array((f_val, (f_col, f_row)), shape=(n, cells))
+    by_pair = sp.csr_array((g_val, (g_row, place)), shape=(cells, len(pairs)))
+    product = sp.coo_array(by_cell @ by_pair)
     at, pair = (np.asarray(axis, dtype=np.int64) for axis in product.coords)
     return at, pairs[pair] // stride, pairs[pair] % stride - 1, product.data
 

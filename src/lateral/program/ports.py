@@ -70,6 +70,11 @@ class NetworkModel(ABC):
         formulation's operating point, as are all others.
         """
 
+    def inject_at(self, ports: Ports, exponent: float, p: Affine, q: Affine) -> None:
+        """Inject ``p |V|^exponent`` and ``q |V|^exponent`` at ports; p and q are numbers or data, shape (ports, T)."""
+        v = self.power_of_v(ports, np.full(len(ports), exponent))
+        self.inject(ports, v.times_parameter(p), v.times_parameter(q))
+
     @abstractmethod
     def reference_v(self, ports: Ports) -> FloatArray:
         """|V| across each port at the formulation's operating point, shape (ports, T); nominal when it has none."""

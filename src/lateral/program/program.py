@@ -3,6 +3,8 @@
     minimise   c'x + 1/2 x'Qx + c0                                        Q positive semidefinite, sparse
     subject to A x = b,   l <= G x <= u,   lb <= x <= ub
                sum_k a_k(x)^2  {<=, =}  u(x) v(x)                         product rows: cone, or exact
+               d_l <= sum_k f_k(x) g_k(x) + w(x) <= d_u                   quadratic rows, not convex
+               y_i = phi_i(z_i)                                           curves: smooth functions of one variable
 
 Everything is per unit except the objective, which is in the objective's own unit ($ for energy cost). Solvers see the
 scaled program (`Program.scaled`), everybody else the unscaled one. One dual sign holds everywhere: the dual of a row is
@@ -12,7 +14,7 @@ d(minimum) / d(right-hand side), and a reduced cost is d(minimum) / d(the bound 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -23,6 +25,7 @@ import scipy.sparse as sp
 from lateral.errors import OptionError, did_you_mean
 from lateral.network.schema import FloatArray, IntArray
 from lateral.program.affine import Affine
+from lateral.program.rows import CurveRows, ProductRows, QuadraticRows, scale_matrix
 
 
 class ProblemClass(Enum):
@@ -80,42 +83,6 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ProductRows:
-    """Rows ``sum_k a_k(x)^2 {<=, =} u(x) v(x)`` with affine a, u, v.
-
-    Attributes:
-        a: coefficients of all a_k below each other, shape (K, n); ``a_row`` names the row of each.
-        u, v: coefficients, shape (m, n).
-        equality: True where the row is an equality, shape (m,).
-    """
-
-    a: sp.csr_array
-    a0: FloatArray
-    a_row: IntArray
-    u: sp.csr_array
-    u0: FloatArray
-    v: sp.csr_array
-    v0: FloatArray
-    equality: np.ndarray
-
-    @property
-    def n_rows(self) -> int:
-        """Number of rows m."""
-        return len(self.equality)
-
-    def value(self, x: FloatArray) -> FloatArray:
-        """``sum a^2 - u v`` per row, shape (m,); feasible at <= 0 or = 0."""
-        squares = np.bincount(self.a_row, weights=(self.a @ x + self.a0) ** 2, minlength=self.n_rows)
-        return np.asarray(squares - (self.u @ x + self.u0) * (self.v @ x + self.v0))
-
-    def gradient_times(self, x: FloatArray, mu: FloatArray) -> FloatArray:
-        """``sum_i mu_i grad h_i(x)``, shape (n,), with h the value above."""
-        a = self.a @ x + self.a0
-        u, v = self.u @ x + self.u0, self.v @ x + self.v0
-        return np.asarray(2.0 * (self.a.T @ (a * mu[self.a_row])) - self.u.T @ (mu * v) - self.v.T @ (mu * u))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Slot:
     """Named data of a program that `Program.update` can change."""
 
@@ -159,6 +126,21 @@ class Output:
         for square in self.squares:
             total = total + (square.value(x, theta) ** 2).sum(axis=0, keepdims=True)
         return total
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Derived:
+    """A labelled quantity that follows from a solution by a function: voltages of nodes that were eliminated, flows.
+
+    Attributes:
+        block: its labels.
+        of: from variables x, duals y of ``A x = b`` and nu of the quadratic rows to the numbers, per unit, shape (n, T).
+        dual: True for a derived dual (a price), d(minimum) / d(one more unit), which `Result.dual` reads.
+    """
+
+    block: Block
+    of: Callable[[FloatArray, FloatArray, FloatArray], FloatArray]
+    dual: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -209,6 +191,13 @@ class Program:
     theta: FloatArray
     maps: Mapping[str, DataMap]
     start_point: FloatArray
+    quadratics: QuadraticRows
+    curves: CurveRows
+    quadratic_scale: FloatArray
+    curve_scale: FloatArray
+    quadratic_blocks: tuple[Block, ...] = ()
+    curve_blocks: tuple[Block, ...] = ()
+    derived: tuple[Derived, ...] = ()
     objective_floor: float = 0.0
     tree: TreeHint | None = None
 
@@ -220,6 +209,8 @@ class Program:
     @property
     def problem_class(self) -> ProblemClass:
         """The class, read off the rows."""
+        if self.quadratics.n_rows or self.curves.n_rows:
+            return ProblemClass.NLP
         if self.products.n_rows:
             return ProblemClass.NLP if bool(np.any(self.products.equality)) else ProblemClass.SOCP
         return ProblemClass.QP if self.q.nnz else ProblemClass.LP
@@ -257,7 +248,7 @@ class Program:
 
     def _at(self, theta: FloatArray) -> Program:
         changes: dict[str, object] = {"theta": theta}
-        products = self.products
+        products, quadratics = self.products, self.quadratics
         for name, data_map in self.maps.items():
             new = data_map.at(theta)
             match name:
@@ -268,14 +259,27 @@ class Program:
                     changes[name] = type(old)((new, old.indices, old.indptr), shape=old.shape)
                 case "a0" | "u0" | "v0" | "pa" | "pu" | "pv":
                     products = dataclasses.replace(products, **_product_part(products, name, new))
+                case "qw":
+                    old = quadratics.w
+                    w = sp.csr_array((new, old.indices, old.indptr), shape=old.shape)
+                    quadratics = dataclasses.replace(quadratics, w=w)
+                case "ql":
+                    quadratics = dataclasses.replace(quadratics, l=new)
+                case "qu":
+                    quadratics = dataclasses.replace(quadratics, u=new)
                 case _:
                     changes[name] = new
-        changes["products"] = products
+        changes["products"], changes["quadratics"] = products, quadratics
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
     def rescaled(self) -> Program:
         """The program with its objective scaled by its present data: when they differ much from those of the build."""
         return dataclasses.replace(self, objective_scale=objective_scale(self.c, self.q, self.col_scale))
+
+    @property
+    def has_relaxation(self) -> bool:
+        """Whether `relaxed` is convex: product rows can become cones, quadratic rows and curves cannot."""
+        return not (self.quadratics.n_rows or self.curves.n_rows)
 
     def relaxed(self) -> Program:
         """The program with every exact product row as a cone: a convex relaxation, same variables and rows."""
@@ -285,29 +289,20 @@ class Program:
     def scaled(self) -> ScaledProgram:
         """The program that solvers see; x = col_scale * x_scaled."""
         d = self.col_scale
-        p = self.products
-        half = np.sqrt(self.product_scale)
         return ScaledProgram(
             c=self.c * d * self.objective_scale,
             c0=self.c0 * self.objective_scale,
             q=_scale_columns(self.q, d, self.objective_scale),
-            a=_scale(self.a, self.eq_scale, d),
+            a=scale_matrix(self.a, self.eq_scale, d),
             b=self.b * self.eq_scale,
-            g=_scale(self.g, self.ineq_scale, d),
+            g=scale_matrix(self.g, self.ineq_scale, d),
             l=self.l * self.ineq_scale,
             u=self.u * self.ineq_scale,
             lb=self.lb / d,
             ub=self.ub / d,
-            products=ProductRows(
-                _scale(p.a, half[p.a_row], d),
-                p.a0 * half[p.a_row],
-                p.a_row,
-                _scale(p.u, self.product_scale, d),
-                p.u0 * self.product_scale,
-                _scale(p.v, np.ones(p.n_rows), d),
-                p.v0,
-                p.equality,
-            ),
+            products=self.products.scaled(self.product_scale, d),
+            quadratics=self.quadratics.scaled(self.quadratic_scale, d),
+            curves=self.curves.scaled(self.curve_scale, d),
             x0=self.start_point / d,
         )
 
@@ -335,6 +330,8 @@ class ScaledProgram:
     lb: FloatArray
     ub: FloatArray
     products: ProductRows
+    quadratics: QuadraticRows
+    curves: CurveRows
     x0: FloatArray
 
 
@@ -363,10 +360,3 @@ def _scale_columns(q: sp.csc_array, d: FloatArray, factor: float) -> sp.csc_arra
     """``factor D Q D`` with the pattern of Q."""
     columns = np.repeat(d, np.diff(q.indptr))
     return sp.csc_array((q.data * columns * d[q.indices] * factor, q.indices, q.indptr), shape=q.shape)
-
-
-def _scale(matrix: sp.csr_array, rows: FloatArray, cols: FloatArray) -> sp.csr_array:
-    """Rows and columns of a CSR array multiplied, without products of sparse matrices."""
-    counts = np.diff(matrix.indptr)
-    data = matrix.data * np.repeat(rows, counts) * cols[matrix.indices]
-    return sp.csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape)

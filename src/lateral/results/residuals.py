@@ -7,7 +7,7 @@ for x on a cone -grad h_i(x) lies in that (self-dual) cone, so for every feasibl
 
 where side and bound are the ones that the sign of the multiplier names, and the last sum runs over multipliers whose
 side is infinite: a pure dual error, taken with the variable's typical size. The terms are added by absolute value, so
-error of one sign cannot hide error of the other. A non-convex model has no such bound; there the same number measures
+error of one sign cannot hide error of the other. Quadratic rows count as two-sided rows. A non-convex model has no such bound; there the same number measures
 how far the point is from a local optimum.
 """
 
@@ -58,7 +58,8 @@ def recompute(program: Program, solution: Solution) -> Residuals:
         solution.product_dual,
         solution.reduced_cost,
     )
-    if not all(np.all(np.isfinite(values)) for values in (x, y, w, mu, z)):
+    nu, kappa = solution.quadratic_dual, solution.curve_dual
+    if not all(np.all(np.isfinite(values)) for values in (x, y, w, mu, z, nu, kappa)):
         return Residuals(np.nan, np.nan, np.nan, np.nan, np.nan)
     p = program.products
     equal = program.a @ x - program.b
@@ -66,6 +67,9 @@ def recompute(program: Program, solution: Solution) -> Residuals:
     h = p.value(x) if p.n_rows else np.zeros(0)
     u, v = p.u @ x + p.u0, p.v @ x + p.v0
     cone = ~p.equality.astype(bool)
+    q = program.quadratics
+    bilinear = q.value(x) if q.n_rows else np.zeros(0)
+    curved = program.curves.value(x) if program.curves.n_rows else np.zeros(0)
     cone_side = np.maximum(np.where(cone, np.maximum(-u, -v), 0.0), 0.0)
     max_primal = max(
         _largest(np.abs(equal)),
@@ -73,6 +77,9 @@ def recompute(program: Program, solution: Solution) -> Residuals:
         _largest(middle - program.u),
         _largest(np.where(cone, h, np.abs(h))),
         _largest(cone_side),
+        _largest(q.l - bilinear),
+        _largest(bilinear - q.u),
+        _largest(np.abs(curved)),
     )
     max_bound = max(_largest(program.lb - x), _largest(x - program.ub))
 
@@ -83,16 +90,20 @@ def recompute(program: Program, solution: Solution) -> Residuals:
     wrong = cone & (mu > 0.0)
     mu_slack = 2.0 * np.abs(mu * h)
     mu_lost = np.where(wrong, mu * (np.abs(u * v) + 1.0 / np.maximum(program.product_scale, 1e-300)), 0.0)
+    nu_slack, nu_lost = _sides(
+        nu, bilinear, q.l, q.u, np.maximum(np.abs(bilinear), 1.0 / np.maximum(program.quadratic_scale, 1e-300))
+    )
     scale = program.objective_scale
-    terms = (np.abs(y * equal), z_slack, z_lost, w_slack, w_lost, mu_slack, mu_lost)
+    held = (np.abs(y * equal), np.abs(kappa * curved))
+    terms = (*held, z_slack, z_lost, w_slack, w_lost, mu_slack, mu_lost, nu_slack, nu_lost)
     gap = sum(float(np.sum(term)) for term in terms)
     objective = objective_size(program, x)
     return Residuals(
         max_primal=max_primal,
         max_bound=max_bound,
         duality_gap=gap / objective,
-        max_dual=scale * max(_largest(z_lost / size * program.col_scale), _largest(w_lost), _largest(mu_lost)),
-        complementarity=scale * max(_largest(z_slack), _largest(w_slack), _largest(mu_slack)),
+        max_dual=scale * max(_largest(z_lost / size * program.col_scale), *map(_largest, (w_lost, mu_lost, nu_lost))),
+        complementarity=scale * max(map(_largest, (z_slack, w_slack, mu_slack, nu_slack))),
     )
 
 

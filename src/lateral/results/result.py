@@ -23,7 +23,7 @@ from lateral.errors import OptionError, did_you_mean
 from lateral.network.branches import RadialNetwork
 from lateral.network.powerflow import PowerFlow
 from lateral.network.schema import FloatArray
-from lateral.program import Block, Program
+from lateral.program import Block, Derived, Program
 from lateral.results.residuals import Residuals
 from lateral.solvers.base import Solution, Status
 from lateral.solvers.elastic import Conflict
@@ -145,7 +145,7 @@ class Result:
     def _untimed(self) -> frozenset[str]:
         """Blocks that have no time axis."""
         p = self.program
-        blocks = (*p.variables, *p.equalities, *p.inequalities, *p.product_blocks)
+        blocks = (*p.variables, *p.equalities, *p.inequalities, *p.product_blocks, *p.quadratic_blocks)
         return frozenset(b.name for b in blocks if b.n_steps != self.case.horizon.n_steps)
 
     def value(self, name: str) -> FloatArray:
@@ -162,7 +162,14 @@ class Result:
                 if o.block.name == name
             ]
         if not parts:
+            parts = [
+                d.of(self.solution.x, self.solution.eq_dual, self.solution.quadratic_dual) * d.block.to_unit
+                for d in self._derived
+                if d.block.name == name
+            ]
+        if not parts:
             known = [b.name for b in self.program.variables] + [o.block.name for o in self.program.outputs]
+            known += [d.block.name for d in self._derived]
             message = f"the result has no {name!r}. {did_you_mean(name, known)}"
             raise OptionError(message)
         return np.vstack(parts)
@@ -173,14 +180,24 @@ class Result:
 
     def has(self, name: str) -> bool:
         """Whether there is a variable or output of that name."""
-        return any(b.name == name for b in self.program.variables) or any(
-            o.block.name == name for o in self.program.outputs
-        )
+        return any(b.name == name for b in self._labels)
+
+    @property
+    def _derived(self) -> list[Derived]:
+        """Derived quantities that are not duals."""
+        return [d for d in self.program.derived if not d.dual]
+
+    @property
+    def _labels(self) -> list[Block]:
+        """Variables, outputs and derived quantities."""
+        outputs = [o.block for o in self.program.outputs]
+        return [*self.program.variables, *outputs, *(d.block for d in self._derived)]
 
     def elements(self, name: str) -> tuple[str, ...]:
         """Element names of a variable or output."""
         own = [b.elements for b in self.program.variables if b.name == name]
         own = own or [o.block.elements for o in self.program.outputs if o.block.name == name]
+        own = own or [d.block.elements for d in self._derived if d.block.name == name]
         return tuple(e for part in own for e in part)
 
     def dual(self, name: str) -> FloatArray:
@@ -195,6 +212,10 @@ class Result:
                 cells = self.solution.eq_dual[block.cells].reshape(len(block.elements), block.n_steps)
                 hours = self.case.horizon.hours if block.unit in ("kW", "kvar") else 1.0
                 return np.asarray(cells / block.to_unit / hours)
+        for derived in self.program.derived:
+            if derived.dual and derived.block.name == name:
+                cells = derived.of(self.solution.x, self.solution.eq_dual, self.solution.quadratic_dual)
+                return np.asarray(cells / derived.block.to_unit / self.case.horizon.hours)
         message = f"there are no rows {name!r}. {did_you_mean(name, [b.name for b in self.program.equalities])}"
         raise OptionError(message)
 
@@ -357,6 +378,10 @@ class Result:
         for output in self.program.outputs:
             b = output.block
             add(b.name, b.component, b.elements, output.value(self.solution.x, self.program.theta) * b.to_unit, b.unit)
+        for derived in self._derived:
+            b = derived.block
+            if b.name not in data:
+                add(b.name, b.component, b.elements, self.value(b.name), b.unit)
         v = self.elements("bus.vmag_sq")
         add("bus.vmag", "bus", v, np.sqrt(np.maximum(self.value("bus.vmag_sq"), 0.0)), "pu")
         for name, label in (("bus.p_balance", "bus.p_price"), ("bus.q_balance", "bus.q_price")):

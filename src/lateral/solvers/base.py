@@ -2,9 +2,10 @@
 
 One dual sign holds: the dual of a row is d(minimum) / d(right-hand side), unscaled. So at a solution
 
-    grad f = A'y + G'w + sum_i mu_i grad h_i + z,        h_i = sum_k a_k^2 - u v
+    grad f = A'y + G'w + sum_i mu_i grad h_i + sum_i nu_i grad q_i + sum_i kappa_i grad (y_i - phi_i(z_i)) + z
+    h_i = sum_k a_k^2 - u v,        q_i = sum_k f_k g_k + w
 
-with y free, w >= 0 where the lower side holds and <= 0 where the upper side does, mu <= 0 for a cone row (free for an
+with y and kappa free, nu signed as w, w >= 0 where the lower side holds and <= 0 where the upper side does, mu <= 0 for a cone row (free for an
 exact one), z >= 0 at a lower bound and <= 0 at an upper bound. A solver hands back x, y, w and mu; z is what is left of
 the gradient, so the equation holds exactly and all dual error shows up in the sign of z.
 """
@@ -17,7 +18,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import ClassVar
 
@@ -54,6 +55,10 @@ class Status(Enum):
         return self.value
 
 
+def _none() -> FloatArray:
+    return np.zeros(0)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Solution:
     """The numbers a solver handed back, unscaled, in Program order.
@@ -64,6 +69,8 @@ class Solution:
         ineq_dual: duals w of ``l <= G x <= u``: positive where the lower side holds, negative where the upper does.
         product_dual: duals mu of ``sum a^2 - u v <= rhs``, at most zero for a cone row.
         reduced_cost: d(minimum) / d(the bound that holds the variable), shape (n,).
+        quadratic_dual: duals nu of the quadratic rows, signed as ``ineq_dual``.
+        curve_dual: duals kappa of the curves.
         status: what the solver claims; `lateral.results.residuals.earned_status` says what it is worth.
         solver: name of the solver.
         iterations: iterations used.
@@ -81,6 +88,8 @@ class Solution:
     iterations: int
     seconds: float
     message: str
+    quadratic_dual: FloatArray = field(default_factory=_none)
+    curve_dual: FloatArray = field(default_factory=_none)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,15 +216,28 @@ def check_pattern(program: Program, shape: tuple[int, ...]) -> None:
 
 def pattern_of(program: Program) -> tuple[int, ...]:
     """Sizes that an `update` never changes: variables, rows and nonzeros."""
-    p = program.products
-    return (program.n, len(program.b), len(program.l), p.n_rows, program.a.nnz, program.g.nnz, program.q.nnz, p.a.nnz)
+    p, q = program.products, program.quadratics
+    rows = (len(program.b), len(program.l), p.n_rows, q.n_rows, program.curves.n_rows)
+    return (program.n, *rows, program.a.nnz, program.g.nnz, program.q.nnz, p.a.nnz, q.f.nnz, q.g.nnz, q.w.nnz)
 
 
-def reduced_cost(program: Program, x: FloatArray, y: FloatArray, w: FloatArray, mu: FloatArray) -> FloatArray:
-    """``grad f - A'y - G'w - sum mu grad h``, shape (n,), unscaled."""
+def reduced_cost(
+    program: Program,
+    x: FloatArray,
+    y: FloatArray,
+    w: FloatArray,
+    mu: FloatArray,
+    nu: FloatArray | None = None,
+    kappa: FloatArray | None = None,
+) -> FloatArray:
+    """``grad f - A'y - G'w - sum mu grad h - sum nu grad q - sum kappa grad curve``, shape (n,), unscaled."""
     z = program.c + program.q @ x - program.a.T @ y - program.g.T @ w
     if program.products.n_rows:
         z = z - program.products.gradient_times(x, mu)
+    if nu is not None and program.quadratics.n_rows:
+        z = z - program.quadratics.gradient_times(x, nu)
+    if kappa is not None and program.curves.n_rows:
+        z = z - program.curves.gradient_times(x, kappa)
     return np.asarray(z)
 
 
@@ -231,13 +253,17 @@ def unscaled_solution(
     iterations: int,
     seconds: float,
     message: str,
+    nu: FloatArray | None = None,
+    kappa: FloatArray | None = None,
 ) -> Solution:
     """The Solution of numbers in solver scale, in this module's dual sign."""
     f = program.objective_scale
     x = x * program.col_scale
     y, w, mu = y * program.eq_scale / f, w * program.ineq_scale / f, mu * program.product_scale / f
-    z = reduced_cost(program, x, y, w, mu)
-    return Solution(x, y, w, mu, z, status, solver, iterations, seconds, message)
+    nu = np.zeros(program.quadratics.n_rows) if nu is None else nu * program.quadratic_scale / f
+    kappa = np.zeros(program.curves.n_rows) if kappa is None else kappa * program.curve_scale / f
+    z = reduced_cost(program, x, y, w, mu, nu, kappa)
+    return Solution(x, y, w, mu, z, status, solver, iterations, seconds, message, nu, kappa)
 
 
 def no_point(
@@ -250,4 +276,5 @@ def no_point(
 
     sizes = (program.n, len(program.b), len(program.l), program.products.n_rows, program.n)
     x, y, w, mu, z = (nan(size) for size in sizes)
-    return Solution(x, y, w, mu, z, status, solver, iterations, seconds, message)
+    nu, kappa = nan(program.quadratics.n_rows), nan(program.curves.n_rows)
+    return Solution(x, y, w, mu, z, status, solver, iterations, seconds, message, nu, kappa)

@@ -7,6 +7,7 @@ are the reason:
     minimise   sum_i w_i s_i
     subject to lb <= x + s_under - s_over <= ub,   l <= G x + s_under - s_over <= u
                A x + s_under - s_over = b,         sum_k a_k^2 <= (u + s_over) v
+               d_l <= sum_k f_k g_k + w + s_under - s_over <= d_u
 
 **Weights.** A slack is counted in the typical size (scale) of its variable or row, so 1 % of a battery's rating counts
 as much as 1 % of a branch's load. Voltages are tighter: 0.01 pu of magnitude counts as much as 10 % of a rating
@@ -22,7 +23,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from lateral.network.schema import FloatArray, IntArray
-from lateral.program import Block, ProductRows, Program
+from lateral.program import Block, ProductRows, Program, QuadraticRows
 from lateral.solvers.base import Solution, Solver, Status
 
 #: Weight of a squared voltage, per unit of its scale; see the module's text.
@@ -78,7 +79,7 @@ class _Slacks:
     """Slacks of one block on one side."""
 
     block: Block
-    kind: str  # variable, inequality, equality, product
+    kind: str  # variable, inequality, equality, product, quadratic
     sign: float  # +1 lifts the value (under the lower limit), -1 lowers it
     cells: IntArray  # index in the vector of variables or of rows of the kind
     start: int  # first slack in the elastic program
@@ -138,6 +139,8 @@ def _limit(program: Program, group: _Slacks, cell: int, x: FloatArray) -> float:
             return float((program.l if low else program.u)[cell])
         case "equality":
             return float(program.b[cell])
+        case "quadratic":
+            return float((program.quadratics.l if low else program.quadratics.u)[cell])
         case _:
             p, y = program.products, x[: program.n]
             row = slice(cell, cell + 1)
@@ -171,6 +174,14 @@ def elastic(program: Program) -> ElasticProgram:
         if block.limit:
             cells = np.arange(block.start, block.start + block.size)
             maker.add(block, "product", -1.0, cells, 1.0 / program.product_scale[cells])
+    q = program.quadratics
+    for block in program.quadratic_blocks:
+        if block.limit:
+            cells = np.arange(block.start, block.start + block.size)
+            lower, upper = cells[np.isfinite(q.l[cells])], cells[np.isfinite(q.u[cells])]
+            cap = 0.9 * q.l[lower] if block.unit == _SQUARED else np.full(len(lower), np.inf)
+            maker.add(block, "quadratic", 1.0, lower, 1.0 / program.quadratic_scale[lower], cap)
+            maker.add(block, "quadratic", -1.0, upper, 1.0 / program.quadratic_scale[upper])
     return maker.make()
 
 
@@ -246,6 +257,17 @@ class _Maker:
             old.v0,
             old.equality,
         )
+        bent = p.quadratics
+        quadratics = QuadraticRows(
+            wide(bent.f),
+            bent.f0,
+            wide(bent.g),
+            bent.g0,
+            bent.row,
+            wide(bent.w, self._columns("quadratic", bent.n_rows)),
+            bent.l,
+            bent.u,
+        )
         weight = np.concatenate([np.zeros(p.n), *self.weight])
         program = dataclasses.replace(
             p,
@@ -259,6 +281,8 @@ class _Maker:
             lb=np.concatenate([np.where(soft, -np.inf, p.lb), np.zeros(extra)]),
             ub=np.concatenate([np.where(soft, np.inf, p.ub), *self.cap]),
             products=products,
+            quadratics=quadratics,
+            derived=(),
             col_scale=np.concatenate([p.col_scale, *self.scale]),
             ineq_scale=np.concatenate([p.ineq_scale, 1.0 / p.col_scale[rows]]),
             objective_scale=1.0,

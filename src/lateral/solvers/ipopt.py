@@ -1,12 +1,13 @@
 """Ipopt out of the CasADi wheel, by its C interface: every class, and the exact (non-convex) model.
 
 Ipopt (Waechter and Biegler, 2006) asks for functions and derivatives at a point. A `Program` needs no automatic
-differentiation for that: rows ``A x``, ``G x`` and ``sum a^2 - u v`` have constant patterns, the Jacobian is linear in
-x, and the Hessian of the Lagrangian is linear in the multipliers:
+differentiation for that: rows ``A x``, ``G x``, ``sum a^2 - u v`` and ``sum f g + w`` have constant patterns, their
+Jacobian is linear in x, and the Hessian of the Lagrangian is linear in the multipliers:
 
-    H = sigma Q + sum_i lambda_i (2 sum_k a_k a_k' - u_i v_i' - v_i u_i')        (lower triangle)
+    H = sigma Q + sum_i lambda_i (2 sum_k a_k a_k' - u_i v_i' - v_i u_i')
+                + sum_i lambda_i sum_k (f_k g_k' + g_k f_k') - sum_i lambda_i phi_i''(z_i) e_z e_z'    (lower triangle)
 
-so it is one precomputed sparse matrix times the vector of multipliers. The CasADi package is only where the shared
+so it is one precomputed sparse matrix times the vector of multipliers (those of curves times their second derivative). The CasADi package is only where the shared
 library lies; none of its modelling is used.
 """
 
@@ -141,13 +142,15 @@ class _IpoptSession(Session):
                 seconds=seconds,
                 message=message,
             )
-        m, k = len(s.b), len(s.b) + len(s.l)
+        y, w, mu, nu, kappa = np.split(-lam, np.cumsum(_counts(s)[:-1]))
         return unscaled_solution(
             program,
             x=x,
-            y=-lam[:m],
-            w=-lam[m:k],
-            mu=-lam[k:],
+            y=y,
+            w=w,
+            mu=mu,
+            nu=nu,
+            kappa=kappa,
             status=status,
             solver="ipopt",
             iterations=iterations,
@@ -186,8 +189,9 @@ class _IpoptSession(Session):
         n, structure = len(s.c), self._structure
         assert structure is not None
         model = _Model(s, structure)
-        low = np.concatenate([s.b, s.l, np.where(s.products.equality, 0.0, -_INF)])
-        high = np.concatenate([s.b, s.u, np.zeros(s.products.n_rows)])
+        none = np.zeros(s.curves.n_rows)
+        low = np.concatenate([s.b, s.l, np.where(s.products.equality, 0.0, -_INF), s.quadratics.l, none])
+        high = np.concatenate([s.b, s.u, np.zeros(s.products.n_rows), s.quadratics.u, none])
         x_low, x_high = np.maximum(s.lb, -_INF), np.minimum(s.ub, _INF)
         low, high = np.maximum(low, -_INF), np.minimum(high, _INF)
         callbacks = model.callbacks()
@@ -219,6 +223,8 @@ class _IpoptSession(Session):
                         warm.eq_dual / program.eq_scale,
                         warm.ineq_dual / program.ineq_scale,
                         warm.product_dual / program.product_scale,
+                        warm.quadratic_dual / program.quadratic_scale,
+                        warm.curve_dual / program.curve_scale,
                     ]
                 )
                 z = warm.reduced_cost * program.col_scale * f
@@ -260,7 +266,7 @@ class _IpoptSession(Session):
             integers["max_iter"] = max_iterations
         if time_limit_s is not None:
             numbers["max_wall_time"] = time_limit_s
-        if not s.products.n_rows:
+        if not (s.products.n_rows or s.quadratics.n_rows or s.curves.n_rows):
             words |= {"jac_c_constant": "yes", "jac_d_constant": "yes", "hessian_constant": "yes"}
         if warm:
             # the adaptive rule finds the barrier parameter that fits the point: 5 iterations against 25 cold after a
@@ -287,25 +293,36 @@ class _Structure:
     """Patterns of Jacobian and Hessian, and the map from multipliers to Hessian values.
 
     Attributes:
-        jac_row, jac_col: Jacobian entries, in the order: A, G, a (all squares), u, v. Repeated places add up.
+        jac_row, jac_col: Jacobian entries, in the order: A, G, w, y of curves; a (all squares), u, v; f, g; z of curves.
+            Repeated places add up.
         hess_row, hess_col: lower triangle of the Hessian, each place once.
         hess_q: values of the objective's part, shape (nnz,).
         hess_map: values of the rows' part = hess_map @ lambda, shape (nnz, m).
     """
 
     def __init__(self, program: Program, s: ScaledProgram) -> None:
-        p = s.products
+        p, q, c = s.products, s.quadratics, s.curves
         self._source = _matrices(program)
         self._key = program.objective_scale
-        m, k = len(s.b), len(s.b) + len(s.l)
+        m, k, kq, kc, _ = np.cumsum(_counts(s))
         self.a_entry, self.u_entry, self.v_entry = _row_of(p.a), _row_of(p.u), _row_of(p.v)
-        self.jac_row = np.concatenate(
-            [_row_of(s.a), _row_of(s.g) + m, p.a_row[self.a_entry] + k, self.u_entry + k, self.v_entry + k]
-        ).astype(np.int32)
-        self.jac_col = np.concatenate([s.a.indices, s.g.indices, p.a.indices, p.u.indices, p.v.indices]).astype(
-            np.int32
-        )
-        self.n_linear = s.a.nnz + s.g.nnz
+        self.f_entry, self.g_entry = _row_of(q.f), _row_of(q.g)
+        curves = np.arange(c.n_rows) + kc
+        places = [
+            (_row_of(s.a), s.a.indices),
+            (_row_of(s.g) + m, s.g.indices),
+            (_row_of(q.w) + kq, q.w.indices),
+            (curves, c.y),
+            (p.a_row[self.a_entry] + k, p.a.indices),
+            (self.u_entry + k, p.u.indices),
+            (self.v_entry + k, p.v.indices),
+            (q.row[self.f_entry] + kq, q.f.indices),
+            (q.row[self.g_entry] + kq, q.g.indices),
+            (curves, c.z),
+        ]
+        self.jac_row = np.concatenate([row for row, _ in places]).astype(np.int32)
+        self.jac_col = np.concatenate([col for _, col in places]).astype(np.int32)
+        self.n_linear = s.a.nnz + s.g.nnz + q.w.nnz + c.n_rows
         self.hess_row, self.hess_col, self.hess_q, self.hess_map = _hessian(s)
         self.a_t, self.u_t, self.v_t = p.a.T, p.u.T, p.v.T
 
@@ -318,8 +335,8 @@ class _Structure:
 
 
 def _matrices(program: Program) -> tuple[FloatArray, ...]:
-    p = program.products
-    return program.q.data, p.a.data, p.u.data, p.v.data
+    p, q = program.products, program.quadratics
+    return program.q.data, p.a.data, p.u.data, p.v.data, q.f.data, q.g.data
 
 
 def _hessian(s: ScaledProgram) -> tuple[IntArray, IntArray, FloatArray, sp.csr_array]:
@@ -341,13 +358,23 @@ def _hessian(s: ScaledProgram) -> tuple[IntArray, IntArray, FloatArray, sp.csr_a
     value = -p.u.data[left] * p.v.data[right] * np.where(i == j, 2.0, 1.0)
     uv = (np.maximum(i, j), np.minimum(i, j), _row_of(p.u)[left], value)
 
-    row = np.concatenate([q_row, aa[0], uv[0]]).astype(np.int64)
-    col = np.concatenate([q_col, aa[1], uv[1]]).astype(np.int64)
+    # f g' + g f': the same with the other sign
+    b, c = s.quadratics, s.curves
+    left, right = _pairs(b.f.indptr, b.g.indptr)
+    i, j = b.f.indices[left], b.g.indices[right]
+    value = b.f.data[left] * b.g.data[right] * np.where(i == j, 2.0, 1.0)
+    fg = (np.maximum(i, j), np.minimum(i, j), b.row[_row_of(b.f)[left]] + p.n_rows, value)
+
+    zz = (c.z, c.z, np.arange(c.n_rows) + p.n_rows + b.n_rows, np.ones(c.n_rows))
+    parts = (aa, uv, fg, zz)
+    row = np.concatenate([q_row, *(part[0] for part in parts)]).astype(np.int64)
+    col = np.concatenate([q_col, *(part[1] for part in parts)]).astype(np.int64)
     keys, place = np.unique(row * n + col, return_inverse=True)
     of_q = q.nnz
     values_q = np.bincount(place[:of_q], weights=q.data, minlength=len(keys)).astype(float)
     rows_map = sp.csr_array(
-        (np.concatenate([aa[3], uv[3]]), (place[of_q:], np.concatenate([aa[2], uv[2]]))), shape=(len(keys), p.n_rows)
+        (np.concatenate([part[3] for part in parts]), (place[of_q:], np.concatenate([part[2] for part in parts]))),
+        shape=(len(keys), p.n_rows + b.n_rows + c.n_rows),
     )
     return (keys // n).astype(np.int32), (keys % n).astype(np.int32), values_q, rows_map
 
@@ -361,6 +388,11 @@ def _pairs(left_ptr: IntArray, right_ptr: IntArray) -> tuple[IntArray, IntArray]
     within = np.arange(total) - np.repeat(np.cumsum(reps) - reps, reps)
     right = np.repeat(np.repeat(right_ptr[:-1], n_left), reps) + within
     return left, right
+
+
+def _counts(s: ScaledProgram) -> tuple[int, int, int, int, int]:
+    """Numbers of rows: equalities, inequalities, products, quadratic rows, curves; this is their order for Ipopt."""
+    return len(s.b), len(s.l), s.products.n_rows, s.quadratics.n_rows, s.curves.n_rows
 
 
 def _row_of(matrix: sp.csr_array) -> IntArray:
@@ -382,12 +414,13 @@ class _Model:
         self.stopped: Exception | None = None
         self.interrupt = Interrupt()
         self._linear = sp.csr_array(sp.vstack([s.a, s.g]))
-        self._jac_linear = np.concatenate([s.a.data, s.g.data])
+        self._jac_linear = np.concatenate([s.a.data, s.g.data, s.quadratics.w.data, s.curves.y_slope])
 
     def callbacks(self) -> tuple[Any, ...]:
         """C functions, in the order of ``CreateIpoptProblem``, then the one called at each iteration."""
-        s, st, p = self._s, self._structure, self._s.products
-        n, k, m = len(s.c), self._linear.shape[0], p.n_rows
+        s, st, p, q, c = self._s, self._structure, self._s.products, self._s.quadratics, self._s.curves
+        n, k, m, mq, mc = len(s.c), self._linear.shape[0], p.n_rows, q.n_rows, c.n_rows
+        total = k + m + mq + mc
         n_jac, n_hess, n_lin = len(st.jac_row), len(st.hess_row), st.n_linear
         has_q = s.q.nnz > 0
         array = np.ctypeslib.as_array
@@ -402,12 +435,16 @@ class _Model:
             array(out, (n,))[:] = s.c + s.q @ point if has_q else s.c
 
         def g(_n: int, x: Any, _new: bool, _m: int, out: Any, _u: Any) -> None:  # noqa: FBT001
-            if k + m == 0:
+            if total == 0:
                 return
-            point, values = array(x, (n,)), array(out, (k + m,))
+            point, values = array(x, (n,)), array(out, (total,))
             values[:k] = self._linear @ point
             if m:
-                values[k:] = p.value(point)
+                values[k : k + m] = p.value(point)
+            if mq:
+                values[k + m : k + m + mq] = q.value(point)
+            if mc:
+                values[k + m + mq :] = c.value(point)
 
         def jac(_n: int, x: Any, _new: bool, _m: int, _nz: int, row: Any, col: Any, out: Any, _u: Any) -> None:  # noqa: FBT001
             if n_jac == 0:
@@ -418,18 +455,25 @@ class _Model:
                 return
             values = array(out, (n_jac,))
             values[:n_lin] = self._jac_linear
+            point = array(x, (n,))
+            of_f = n_lin + p.a.nnz + p.u.nnz + p.v.nnz
+            if mq:
+                of_g = of_f + q.f.nnz
+                values[of_f:of_g] = (q.g @ point + q.g0)[st.f_entry] * q.f.data
+                values[of_g : of_g + q.g.nnz] = (q.f @ point + q.f0)[st.g_entry] * q.g.data
+            if mc:
+                values[n_jac - mc :] = c.z_slope(point)
             if m:
-                point = array(x, (n,))
                 a, u, v = p.a @ point + p.a0, p.u @ point + p.u0, p.v @ point + p.v0
                 of_u = n_lin + p.a.nnz
                 of_v = of_u + p.u.nnz
                 values[n_lin:of_u] = 2.0 * a[st.a_entry] * p.a.data
                 values[of_u:of_v] = -v[st.u_entry] * p.u.data
-                values[of_v:] = -u[st.v_entry] * p.v.data
+                values[of_v:of_f] = -u[st.v_entry] * p.v.data
 
         def hess(
             _n: int,
-            _x: Any,
+            x: Any,
             _new: bool,  # noqa: FBT001
             sigma: float,
             _m: int,
@@ -449,8 +493,12 @@ class _Model:
                 return
             values = array(out, (n_hess,))
             values[:] = sigma * st.hess_q
-            if m:
-                values += st.hess_map @ array(lam, (k + m,))[k:]
+            if m or mq or mc:
+                weight = array(lam, (total,))[k:]
+                if mc:
+                    weight = weight.copy()
+                    weight[m + mq :] *= c.z_bend(array(x, (n,)))
+                values += st.hess_map @ weight
 
         def step(_mode: int, count: int, *_: Any) -> None:
             self.iterations = count

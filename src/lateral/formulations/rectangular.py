@@ -1,0 +1,642 @@
+"""The rectangular family: exact for any feeder. The network is linear, power is bilinear at the ports only.
+
+Voltages V and currents I in rectangular coordinates, per unit, with the nodal matrix Y of `lateral.network.admittance`
+(O'Neill et al. 2012, "The IV formulation and linear approximations of the AC optimal power flow problem"; Geth and
+Ergun 2021 for unbalanced feeders with any connection)::
+
+    Y V = sum over ports of M' I + I_source                  current balance at every node (linear)
+    U = M V                                                  voltage across a port: wye M = (1), delta M = (1, -1)
+    p = Re(U conj(I)) = U_r I_r + U_i I_i                    power at a port (bilinear)
+    q = Im(U conj(I)) = U_i I_r - U_r I_i
+    v_min^2 <= V_r^2 + V_i^2 <= v_max^2                      limits: phase to ground
+    E = V + Z I_source,   |E|^2 = e^2,   E_i cos a = E_r sin a           a source behind an impedance
+
+Constant impedances are part of Y (capacitors) or linear in U (loads); a power that follows ``|U|^e`` is exact, by the
+curve ``y = w^(e/2)`` of ``w = |U|^2``. Nodes at which nothing is connected are eliminated first, exactly
+(`lateral.network.kron`); their voltages are ``T V``, and a limit there is written where the operating point comes near
+to it, or once it was violated. Nothing of the steady state at one frequency is neglected. Non-convex: a solution is a
+local optimum, found from the solved power flow of the day without control.
+
+The leaves differ in the current of a port to ground: a variable (current-voltage), or what the nodal matrix says that
+it is, ``(Y V)_i`` (bus injection).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from scipy import sparse
+
+from lateral.errors import Fault
+from lateral.formulations.base import Formulation, OperatingPoint
+from lateral.network.admittance import NodeIndex, nodal_matrix_pu
+from lateral.network.branches import RadialNetwork
+from lateral.network.feeder import Feeder
+from lateral.network.kron import ReducedNetwork, reduce_nodal
+from lateral.network.schema import ComplexArray, FloatArray, IntArray
+from lateral.program import Affine, Block, Power, ProgramBuilder, stack
+from lateral.program.ports import NetworkModel, Ports
+from lateral.units import Base
+
+#: A voltage limit at an eliminated node is written from the start where the operating point is this near to it, pu.
+NEAR_PU = 0.01
+#: A conductor below this voltage at the operating point is a neutral: no limit holds there, pu.
+NEUTRAL_PU = 0.3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Complex:
+    """A complex affine array: real and imaginary part, each of shape (n, T)."""
+
+    re: Affine
+    im: Affine
+
+    def map(self, m: int, out: IntArray, source: IntArray, weight: ComplexArray) -> Complex:
+        """Element ``out_k`` gets ``weight_k`` (complex, or (K, T)) times element ``source_k``."""
+        if np.isrealobj(weight) or not np.any(weight.imag):
+            real = np.asarray(weight.real)
+            return Complex(self.re.map_terms(m, out, source, real), self.im.map_terms(m, out, source, real))
+        g, b = np.asarray(weight.real), np.asarray(weight.imag)
+        has = np.flatnonzero(g) if g.ndim == 1 else np.arange(len(g))
+        re = self.re.map_terms(m, out[has], source[has], g[has]) + self.im.map_terms(m, out, source, -b)
+        im = self.im.map_terms(m, out[has], source[has], g[has]) + self.re.map_terms(m, out, source, b)
+        return Complex(re, im)
+
+    def take(self, elements: IntArray) -> Complex:
+        """The elements named."""
+        return Complex(self.re.take(elements), self.im.take(elements))
+
+    def __add__(self, other: Complex) -> Complex:
+        return Complex(self.re + other.re, self.im + other.im)
+
+    def __sub__(self, other: Complex) -> Complex:
+        return Complex(self.re - other.re, self.im - other.im)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Feed:
+    """A source as it was declared."""
+
+    name: str
+    elements: tuple[str, ...]
+    nodes: IntArray
+    e_sq: Affine
+    angle: FloatArray
+    z: ComplexArray
+    p: Affine
+    q: Affine
+
+
+class RectangularModel(NetworkModel):
+    """Variables and rows that the family shares. Everything is written in `close`, when it is known which nodes are used."""
+
+    def __init__(
+        self,
+        builder: ProgramBuilder,
+        feeder: Feeder,
+        network: RadialNetwork,
+        base: Base,
+        point: OperatingPoint,
+    ) -> None:
+        self.builder = builder
+        self.net = network
+        self.base = base
+        self.n_steps = builder.n_steps
+        index = NodeIndex.of(feeder)
+        place = {node: k for k, node in enumerate(point.nodes)}
+        self._v0 = point.v_pu[[place[node] for node in network.nodes]]
+        own = np.array([index.position[node] for node in network.nodes], dtype=np.int64)
+        self._wires = nodal_matrix_pu(feeder, index, base).tocsr()[own][:, own].tocsc()
+        self._names = tuple(f"{bus}.{c}" for bus, c in network.nodes)
+        neutral = np.abs(self._v0).max(axis=1) < NEUTRAL_PU
+        low = np.array([feeder.bus[bus].v_min_pu for bus, _ in network.nodes])
+        high = np.array([feeder.bus[bus].v_max_pu for bus, _ in network.nodes])
+        self._v_low, self._v_high = np.where(neutral, 0.0, low), np.where(neutral, np.inf, high)
+        self._powers: list[tuple[Ports, Affine, Affine]] = []
+        self._linear: list[tuple[Ports, Affine, Affine]] = []
+        self._shunts: list[tuple[Ports, ComplexArray]] = []
+        self._squares: list[tuple[str, tuple[str, ...], Ports, Affine]] = []
+        self._feeds: list[_Feed] = []
+        self._loss_weights: list[Affine] = []
+        self._all_squares: Affine | None = None
+        self._n_read = 0
+
+    # -- ports ----------------------------------------------------------------------------------------------------
+
+    def node(self, bus: str, conductor: int) -> int:
+        """See `NetworkModel.node`; neutrals are nodes."""
+        return -1 if conductor == 0 else self.net.position[bus, conductor]
+
+    def base_kv(self, nodes: IntArray) -> FloatArray:
+        """See `NetworkModel.base_kv`."""
+        return self.net.v_base_kv[nodes]
+
+    def inject(self, ports: Ports, p: Affine, q: Affine) -> None:
+        """See `NetworkModel.inject`."""
+        self._powers.append((ports, p, q))
+
+    def inject_at(self, ports: Ports, exponent: float, p: Affine, q: Affine) -> None:
+        """See `NetworkModel.inject_at`; what follows ``|U|^2`` is a current linear in U: ``I = (p - jq) U``."""
+        if exponent == 2.0:
+            self._linear.append((ports, p, q))
+        else:
+            super().inject_at(ports, exponent, p, q)
+
+    def shunt(self, ports: Ports, g: FloatArray, b: FloatArray) -> None:
+        """See `NetworkModel.shunt`: part of the nodal matrix."""
+        self._shunts.append((ports, np.asarray(g + 1j * b, dtype=complex).reshape(-1)))
+
+    def power_of_v(self, ports: Ports, exponent: FloatArray) -> Affine:
+        """See `NetworkModel.power_of_v`; exact for every exponent."""
+        out = Affine.constant(np.ones((len(ports), self.n_steps)) * (exponent == 0.0).reshape(-1, 1))
+        asked = np.flatnonzero(exponent != 0.0)
+        if not len(asked):
+            return out
+        own = Ports(ports.a[asked], ports.b[asked])
+        self._n_read += 1
+        component = "port" if self._n_read == 1 else f"port{self._n_read}"
+        names = self._port_names(own)
+        start = self.reference_v(own)
+        start = np.broadcast_to(start, (len(own), self.n_steps))
+        w = self.builder.variable(
+            component, "vmag_sq", names, unit="pu^2", lower=1e-4, scale=start**2, start=start**2, limit=False
+        )
+        self._squares.append((component, names, own, w))
+        e = exponent[asked].reshape(-1, 1)
+        bent = np.flatnonzero(e[:, 0] != 2.0)
+        values = w
+        if len(bent):
+            y = self.builder.variable(
+                component,
+                "v_power",
+                [names[k] for k in bent],
+                unit="pu",
+                start=start[bent] ** e[bent],
+                scale=start[bent] ** e[bent],
+                limit=False,
+            )
+            self.builder.curve(component, "v_power", [names[k] for k in bent], y, w.take(bent), Power(0.5 * e[bent]))
+            flat = np.ones((len(own), 1))
+            flat[bent] = 0.0
+            values = w * flat + y.map_terms(len(own), bent, np.arange(len(bent)), np.ones(len(bent)))
+        return out + values.map_terms(len(ports), asked, np.arange(len(asked)), np.ones(len(asked)))
+
+    def reference_v(self, ports: Ports) -> FloatArray:
+        """See `NetworkModel.reference_v`."""
+        return np.abs(self._u0(ports))
+
+    def _u0(self, ports: Ports) -> ComplexArray:
+        padded = np.vstack([self._v0, np.zeros((1, self._v0.shape[1]))])
+        return padded[ports.a] - padded[ports.b]
+
+    def _port_names(self, ports: Ports) -> tuple[str, ...]:
+        nodes = self.net.nodes
+        return tuple(
+            self._names[a] if b < 0 else f"{self._names[a]}-{nodes[b][1]}"
+            for a, b in zip(ports.a.tolist(), ports.b.tolist(), strict=True)
+        )
+
+    def node_vmag_sq(self) -> tuple[Sequence[str], Affine]:
+        """See `NetworkModel.node_vmag_sq`: a variable for every node, tied to the voltages in `close`."""
+        if self._all_squares is None:
+            start = np.broadcast_to(np.abs(self._v0) ** 2, (len(self._names), self.n_steps))
+            self._all_squares = self.builder.variable(
+                "node", "vmag_sq", self._names, unit="pu^2", start=start, limit=False
+            )
+        return self._names, self._all_squares
+
+    def feed(
+        self, name: str, nodes: IntArray, e_sq: Affine, angle: FloatArray, z: ComplexArray
+    ) -> tuple[Affine, Affine]:
+        """See `NetworkModel.feed`."""
+        elements = tuple(f"{name}.{self.net.nodes[i][1]}" for i in nodes)
+        p = self.builder.variable("feed", "p", elements, unit="kW", to_unit=self.base.total_kva, limit=False)
+        q = self.builder.variable("feed", "q", elements, unit="kvar", to_unit=self.base.total_kva, limit=False)
+        self._feeds.append(_Feed(name, elements, nodes, e_sq, angle, z, p, q))
+        return p, q
+
+    def add_loss_cost(self, weight: Affine) -> None:
+        """See `NetworkModel.add_loss_cost`: ``weight_t V^H Re(Y) V``, convex."""
+        self._loss_weights.append(weight)
+
+    @property
+    def neglects_losses(self) -> bool:
+        """False: losses are what flows in and does not flow out."""
+        return False
+
+    # -- close ----------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Write voltages, currents, balances, powers and limits."""
+        ports, p, q = _summed(self._powers, self.n_steps)
+        self._reduced = self._reduce(ports)
+        kept = self._reduced.kept
+        self._v = self._voltages(kept)
+        total = self._scale_of_sources(p, q)
+        balance = self._v.map(len(kept), *_entries(self._reduced.s))
+        balance = self._with_linear(balance)
+        for feed in self._feeds:
+            balance = balance - self._source(feed, total)
+        self._ports(ports, p, q, balance, total)
+        self._read_squares()
+        self._voltage_limits()
+        self._losses()
+        self._derive()
+
+    def _reduce(self, ports: Ports) -> ReducedNetwork:
+        """The network over the nodes at which something is connected."""
+        y = self._wires
+        n = len(self._names)
+        for at, value in self._shunts:
+            m = _incidence(at, n)
+            y = y + m.T @ sparse.diags(value) @ m
+        self._nodal = y.tocsc()
+        groups = [ports, *(at for at, *_ in self._linear), *(at for *_, at, _ in self._squares)]
+        used = {int(k) for at in groups for k in (*at.a, *at.b) if k >= 0}
+        used |= {int(k) for feed in self._feeds for k in feed.nodes}
+        return reduce_nodal(self._nodal, self.net.nodes, used)
+
+    def _voltages(self, kept: IntArray) -> Complex:
+        names = [self._names[k] for k in kept]
+        start = np.broadcast_to(self._v0[kept], (len(kept), self.n_steps))
+        scale = np.maximum(np.abs(start), 0.05)
+
+        def part(quantity: str, values: FloatArray) -> Affine:
+            return self.builder.variable("bus", quantity, names, unit="pu", start=values, scale=scale, limit=False)
+
+        return Complex(part("v_re", start.real), part("v_im", start.imag))
+
+    def _node_voltage(self, nodes: IntArray) -> Complex:
+        """Voltages of any nodes, as arrays over the variables."""
+        rows = self._reduced.t[nodes]
+        return self._v.map(len(nodes), *_entries(rows))
+
+    def _across(self, ports: Ports) -> Complex:
+        """U = M V across ports of kept nodes."""
+        place = np.full(len(self._names), -1)
+        place[self._reduced.kept] = np.arange(len(self._reduced.kept))
+        k = np.arange(len(ports))
+        two = ports.b >= 0
+        out = np.concatenate([k, k[two]])
+        source = np.concatenate([place[ports.a], place[ports.b[two]]])
+        sign = np.concatenate([np.ones(len(k)), -np.ones(int(two.sum()))])
+        return self._v.map(len(ports), out, source, sign)
+
+    def _to_nodes(self, ports: Ports, current: Complex) -> Complex:
+        """M' I at the kept nodes."""
+        place = np.full(len(self._names), -1)
+        place[self._reduced.kept] = np.arange(len(self._reduced.kept))
+        k = np.arange(len(ports))
+        two = ports.b >= 0
+        out = np.concatenate([place[ports.a], place[ports.b[two]]])
+        source = np.concatenate([k, k[two]])
+        sign = np.concatenate([np.ones(len(k)), -np.ones(int(two.sum()))])
+        return current.map(len(self._reduced.kept), out, source, sign)
+
+    def _with_linear(self, balance: Complex) -> Complex:
+        """Constant impedances: ``I = (p - jq) U``, with p and q numbers or data."""
+        for ports, p, q in self._linear:
+            u = self._across(ports)
+            re = u.re.times_parameter(p) + u.im.times_parameter(q)
+            im = u.im.times_parameter(p) - u.re.times_parameter(q)
+            balance = balance - self._to_nodes(ports, Complex(re, im))
+        return balance
+
+    def _scale_of_sources(self, p: Affine, q: Affine) -> float:
+        """Typical power of a source's conductor, pu."""
+        builder = self.builder
+        size = builder.magnitude(p, variables=False) + builder.magnitude(q, variables=False)
+        for _, p_z, q_z in self._linear:
+            size = np.concatenate([size, builder.magnitude(p_z) + builder.magnitude(q_z)])
+        count = max(sum(len(feed.nodes) for feed in self._feeds), 1)
+        total = max(float(size.sum(axis=0).max(initial=0.0)) / count, 1e-4)
+        for name in ("feed.p", "feed.q"):
+            builder.rescale(name, total)
+        return total
+
+    def _source(self, feed: _Feed, total: float) -> Complex:
+        """Voltage behind the impedance, and the current that a source gives, at the kept nodes."""
+        builder, n = self.builder, len(feed.nodes)
+        ports = Ports(feed.nodes, np.full(n, -1))
+        v = self._across(ports)
+        size = np.sqrt(builder.present(feed.e_sq))
+        e0 = size * np.exp(1j * feed.angle.reshape(-1, 1))
+        stiff = not np.any(feed.z)
+        v0 = np.broadcast_to(self._v0[feed.nodes], e0.shape)
+        s0 = np.full(e0.shape, total + 0j)
+        i0 = np.conj(s0 / v0) if stiff else np.linalg.solve(feed.z, e0 - v0)
+
+        def variable(quantity: str, values: FloatArray, unit: str, scale: float) -> Affine:
+            return builder.variable(
+                "feed", quantity, feed.elements, unit=unit, start=values, scale=scale, limit=False
+            )
+
+        current = Complex(variable("i_re", i0.real, "pu", total), variable("i_im", i0.imag, "pu", total))
+        e = v
+        if not stiff:
+            e = Complex(variable("e_re", e0.real, "pu", 1.0), variable("e_im", e0.imag, "pu", 1.0))
+            row, col = np.divmod(np.arange(n * n), n)
+            drop = current.map(n, row, col, feed.z.reshape(-1))
+            for quantity, left in (("drop_re", e.re - v.re - drop.re), ("drop_im", e.im - v.im - drop.im)):
+                builder.equal("feed", quantity, feed.elements, left)
+        cos, sin = np.cos(feed.angle).reshape(-1, 1), np.sin(feed.angle).reshape(-1, 1)
+        builder.equal("feed", "angle", feed.elements, e.im * cos - e.re * sin)
+        builder.quadratic(
+            "feed", "voltage", feed.elements, [(e.re, e.re), (e.im, e.im)], None, feed.e_sq, feed.e_sq, unit="pu^2"
+        )
+        for quantity, pairs, power in (
+            ("p_power", [(v.re, current.re), (v.im, current.im)], feed.p),
+            ("q_power", [(v.im, current.re), (v.re, -current.im)], feed.q),
+        ):
+            builder.quadratic("feed", quantity, feed.elements, pairs, -power, 0.0, 0.0, unit="kW", scale=total)
+        return self._to_nodes(ports, current)
+
+    def _ports(self, ports: Ports, p: Affine, q: Affine, balance: Complex, total: float) -> None:
+        """Current balance of the nodes, and the power of every port."""
+        builder, kept = self.builder, self._reduced.kept
+        names = [self._names[k] for k in kept]
+        size = np.maximum(builder.magnitude(p).max(axis=1), builder.magnitude(q).max(axis=1)).reshape(-1, 1)
+        size = np.maximum(size, 1e-3 * total)
+        u0 = np.broadcast_to(self._u0(ports), p.shape)
+        i0 = np.conj((builder.at_start(p) + 1j * builder.at_start(q)) / u0)
+        own = self._own_currents(ports)
+        u = self._across(ports)
+        labels = self._port_names(ports)
+        if len(own):
+            some = Ports(ports.a[own], ports.b[own])
+
+            def variable(quantity: str, values: FloatArray) -> Affine:
+                return builder.variable(
+                    "port", quantity, [labels[k] for k in own], unit="pu", start=values, scale=size[own], limit=False
+                )
+
+            current = Complex(variable("i_re", i0[own].real), variable("i_im", i0[own].imag))
+            balance = balance - self._to_nodes(some, current)
+            self._powers_of([labels[k] for k in own], u.take(own), current, p.take(own), q.take(own), size[own])
+        rest = np.setdiff1d(np.arange(len(ports)), own)
+        place = np.full(len(self._names), -1)
+        place[kept] = np.arange(len(kept))
+        at = place[ports.a[rest]]
+        powers: list[Block] = []
+        if len(rest):
+            powers = self._powers_of(
+                [labels[k] for k in rest], u.take(rest), balance.take(at), p.take(rest), q.take(rest), size[rest]
+            )
+        free = np.setdiff1d(np.arange(len(kept)), at)
+        self._balanced, self._powered = free, at
+        scale = np.full((len(kept), 1), total)
+        named = [names[k] for k in free]
+        balances = [
+            builder.equal("bus", quantity, named, row.take(free), unit="pu", scale=scale[free])
+            for quantity, row in (("i_re", balance.re), ("i_im", balance.im))
+        ]
+        self._balance_rows = [*balances, *powers]
+
+    def _powers_of(
+        self, names: Sequence[str], u: Complex, i: Complex, p: Affine, q: Affine, size: FloatArray
+    ) -> list[Block]:
+        """``p = Re(U conj(I))`` and ``q = Im(U conj(I))``."""
+        return [
+            self.builder.quadratic("port", quantity, names, pairs, -power, 0.0, 0.0, unit="kW", scale=size)
+            for quantity, pairs, power in (
+                ("p", [(u.re, i.re), (u.im, i.im)], p),
+                ("q", [(u.im, i.re), (u.re, -i.im)], q),
+            )
+        ]
+
+    @abstractmethod
+    def _own_currents(self, ports: Ports) -> IntArray:
+        """The ports whose current is a variable; those of the others are what the nodal matrix says."""
+
+    def _read_squares(self) -> None:
+        """``w = |U|^2`` wherever a squared voltage was asked for."""
+        for component, names, ports, w in self._squares:
+            u = self._across(ports)
+            self.builder.quadratic(
+                component, "vmag_sq", names, [(u.re, u.re), (u.im, u.im)], -w, 0.0, 0.0, unit="pu^2"
+            )
+        if self._all_squares is not None:
+            v = self._node_voltage(np.arange(len(self._names)))
+            pairs = [(v.re, v.re), (v.im, v.im)]
+            self.builder.quadratic("node", "vmag_sq", self._names, pairs, -self._all_squares, 0.0, 0.0, unit="pu^2")
+
+    def _voltage_limits(self) -> None:
+        """Limits of kept nodes, and of eliminated ones where the operating point is near to them or asked for."""
+        low, high = self._v_low, self._v_high
+        limited = (low > 0.0) | np.isfinite(high)
+        limited[np.concatenate([feed.nodes for feed in self._feeds])] = False
+        size = np.abs(self._v0)
+        near = (size.min(axis=1) < low + NEAR_PU) | (size.max(axis=1) > high - NEAR_PU)
+        asked = np.array([name in self.builder.enforced for name in self._names])
+        written = limited & (near | asked)
+        written[self._reduced.kept] = limited[self._reduced.kept]
+        nodes = np.flatnonzero(written)
+        if not len(nodes):
+            return
+        v = self._node_voltage(nodes)
+        self.builder.quadratic(
+            "bus",
+            "vmag_sq",
+            [self._names[k] for k in nodes],
+            [(v.re, v.re), (v.im, v.im)],
+            None,
+            low[nodes].reshape(-1, 1) ** 2,
+            high[nodes].reshape(-1, 1) ** 2,
+            unit="pu^2",
+            limit=True,
+        )
+
+    def _losses(self) -> None:
+        """The cost of losses ``V_r' G V_r + V_i' G V_i`` with G = Re S over the kept nodes."""
+        if not self._loss_weights:
+            return
+        row, col, value = _entries(self._loss_matrix())
+        for weight in self._loss_weights:
+            for v in (self._v.re, self._v.im):
+                seen = v.map_terms(self._loss_matrix().shape[0], row, col, value)
+                self.builder.minimise_products(v, seen, weight.take(np.zeros(v.n, dtype=np.int64)))
+
+    def _loss_matrix(self) -> sparse.csr_matrix:
+        """Re of the wires' matrix over the kept nodes: constant admittances of devices take no part in losses."""
+        t = self._reduced.t
+        wires = t.conj().T @ self._wires @ t
+        return sparse.csr_matrix(wires.real)
+
+    def _derive(self) -> None:
+        """Name what follows from the voltages: magnitudes of all nodes, flows, losses and prices."""
+        builder, net, kw = self.builder, self.net, self.base.total_kva
+        cells_re, cells_im = self._v.re.col, self._v.im.col
+        shape = (len(self._reduced.kept), self.n_steps)
+        t, wires = self._reduced.t, self._wires
+        legs = _LegFlows.of(net)
+
+        def voltage(x: FloatArray) -> ComplexArray:
+            return np.asarray(t @ (x[cells_re] + 1j * x[cells_im]).reshape(shape))
+
+        def vmag_sq(x: FloatArray, _y: FloatArray, _nu: FloatArray) -> FloatArray:
+            return np.abs(voltage(x)) ** 2
+
+        def p_from(x: FloatArray, _y: FloatArray, _nu: FloatArray) -> FloatArray:
+            return np.asarray(legs.power(voltage(x)).real)
+
+        def q_from(x: FloatArray, _y: FloatArray, _nu: FloatArray) -> FloatArray:
+            return np.asarray(legs.power(voltage(x)).imag)
+
+        def losses(x: FloatArray, _y: FloatArray, _nu: FloatArray) -> FloatArray:
+            v = voltage(x)
+            return np.asarray((v.conj() * (wires @ v)).real.sum(axis=0, keepdims=True))
+
+        builder.derive("bus", "vmag_sq", self._names, vmag_sq, unit="pu^2")
+        builder.derive("branch", "p_from", net.legs, p_from, unit="kW", to_unit=kw)
+        builder.derive("branch", "q_from", net.legs, q_from, unit="kvar", to_unit=kw)
+        builder.derive("system", "losses", ["all"], losses, unit="kW", to_unit=kw)
+        self._derive_prices(voltage, shape)
+
+    def _derive_prices(self, voltage: Callable[[FloatArray], ComplexArray], shape: tuple[int, int]) -> None:
+        """Name what one more kW or kvar drawn at each node costs.
+
+        Drawing p + jq draws the current ``(p - jq) V / |V|^2``. With the complex dual Y of the current balance (the
+        value of one more unit drawn is -Y; at an eliminated node ``Y_e = conj(T) Y``)::
+
+            price of p = -Re(conj(V) Y) / |V|^2,   price of q = Im(conj(V) Y) / |V|^2
+
+        A node whose balance is written as power has ``Y = (nu_p - j nu_q) V`` of the duals of those rows.
+        """
+        builder, kw, t_conj = self.builder, self.base.total_kva, self._reduced.t.conj()
+        free, at = self._balanced, self._powered
+        rows = self._balance_rows
+
+        def prices(x: FloatArray, y: FloatArray, nu: FloatArray) -> ComplexArray:
+            v = voltage(x)
+            dual = np.zeros(shape, dtype=complex)
+            parts = [y[block.cells].reshape(len(free), -1) for block in rows[:2]]
+            dual[free] = parts[0] + 1j * parts[1]
+            if len(at):
+                parts = [nu[block.cells].reshape(len(at), -1) for block in rows[2:]]
+                dual[at] = (parts[0] - 1j * parts[1]) * v[self._reduced.kept[at]]
+            c = v.conj() * np.asarray(t_conj @ dual)
+            size = np.maximum(np.abs(v) ** 2, NEUTRAL_PU**2)
+            return np.asarray((-c.real + 1j * c.imag) / size)
+
+        def of_p(x: FloatArray, y: FloatArray, nu: FloatArray) -> FloatArray:
+            return np.asarray(prices(x, y, nu).real)
+
+        def of_q(x: FloatArray, y: FloatArray, nu: FloatArray) -> FloatArray:
+            return np.asarray(prices(x, y, nu).imag)
+
+        builder.derive("bus", "p_balance", self._names, of_p, unit="kW", to_unit=kw, dual=True)
+        builder.derive("bus", "q_balance", self._names, of_q, unit="kvar", to_unit=kw, dual=True)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _LegFlows:
+    """Power into the series impedance of every leg from node voltages: ``S = W conj(I)``, ``I = Z^+ (W - V_s)``."""
+
+    ideal: sparse.csr_matrix
+    pick: IntArray
+    admittance: sparse.csr_matrix
+
+    @classmethod
+    def of(cls, net: RadialNetwork) -> _LegFlows:
+        k, n = net.n_legs, net.n_nodes
+        ideal = sparse.csr_matrix((net.a_val, (net.a_leg, net.a_node)), shape=(k, n))
+        rows, cols, values = [], [], []
+        order = np.argsort(net.branch[net.z_row], kind="stable")
+        of_entry = net.branch[net.z_row][order]
+        count = np.bincount(net.branch, minlength=len(net.branch_names))
+        first = np.searchsorted(net.branch, np.arange(len(net.branch_names)))
+        for size in np.unique(count[count > 0]):
+            own = np.flatnonzero(count == size)
+            place = np.full(len(count), -1)
+            place[own] = np.arange(len(own))
+            e = order[place[of_entry] >= 0]
+            b = place[net.branch[net.z_row[e]]]
+            z = np.zeros((len(own), size, size), dtype=complex)
+            z[b, net.z_row[e] - first[own][b], net.z_col[e] - first[own][b]] = net.z_val[e]
+            y = np.linalg.pinv(z, rcond=1e-12)
+            i, j = np.divmod(np.arange(size * size), size)
+            rows.append((first[own][:, None] + i).ravel())
+            cols.append((first[own][:, None] + j).ravel())
+            values.append(y.reshape(len(own), -1).ravel())
+        admittance = sparse.csr_matrix(
+            (np.concatenate(values), (np.concatenate(rows), np.concatenate(cols))), shape=(k, k)
+        )
+        return cls(ideal, net.to_node, admittance)
+
+    def power(self, v: ComplexArray) -> ComplexArray:
+        """S of every leg, shape (K, T)."""
+        w = self.ideal @ v
+        power: ComplexArray = w * np.conj(self.admittance @ (w - v[self.pick]))
+        return power
+
+
+def _entries(matrix: sparse.spmatrix) -> tuple[IntArray, IntArray, ComplexArray]:
+    """(row, column, value) of a sparse matrix."""
+    coo = matrix.tocoo()
+    return coo.row.astype(np.int64), coo.col.astype(np.int64), coo.data
+
+
+def _incidence(ports: Ports, n: int) -> sparse.csr_matrix:
+    """M with U = M V, shape (ports, n)."""
+    k = np.arange(len(ports))
+    two = ports.b >= 0
+    signs = np.concatenate([np.ones(len(k)), -np.ones(int(two.sum()))])
+    return sparse.csr_matrix(
+        (signs, (np.concatenate([k, k[two]]), np.concatenate([ports.a, ports.b[two]]))), shape=(len(k), n)
+    )
+
+
+def _summed(parts: list[tuple[Ports, Affine, Affine]], n_steps: int) -> tuple[Ports, Affine, Affine]:
+    """Ports, each once, with everything that is injected there; (b, a) is the port (a, b)."""
+    if not parts:
+        none = np.zeros(0, dtype=np.int64)
+        return Ports(none, none), Affine.zeros(0, n_steps), Affine.zeros(0, n_steps)
+    a, b = (np.concatenate([getattr(ports, k) for ports, *_ in parts]) for k in ("a", "b"))
+    swap = (b > a) | (a < 0)
+    a, b = np.where(swap, b, a), np.where(swap, a, b)
+    stride = int(a.max()) + 2
+    pairs, place = np.unique(a * stride + b + 1, return_inverse=True)
+    out = Ports(pairs // stride, pairs % stride - 1)
+    each = np.arange(len(a))
+    p, q = (stack([part[k] for part in parts]) for k in (1, 2))
+    ones = np.ones(len(a))
+    return out, p.map_terms(len(out), place, each, ones), q.map_terms(len(out), place, each, ones)
+
+
+class RectangularFormulation(Formulation):
+    """What the formulations of the family share; a leaf names itself and its model."""
+
+    balanced_only: ClassVar[bool] = False
+    radial_only: ClassVar[bool] = False
+    point: ClassVar[str] = "loaded"
+    #: the model that devices meet
+    model: ClassVar[type[RectangularModel]]
+
+    def declines(self, feeder: Feeder, network: RadialNetwork) -> tuple[Fault, ...]:
+        """Nothing: any feeder, radial or meshed."""
+        return ()
+
+    def network(
+        self,
+        builder: ProgramBuilder,
+        feeder: Feeder,
+        network: RadialNetwork,
+        base: Base,
+        point: OperatingPoint | None,
+    ) -> NetworkModel:
+        """See `Formulation.network`.
+
+        Raises:
+            ValueError: no operating point is given.
+        """
+        if point is None:
+            message = f"{self.name} is made at an operating point"
+            raise ValueError(message)
+        return self.model(builder, feeder, network, base, point)
+
+
+__all__ = ["Complex", "RectangularFormulation", "RectangularModel"]

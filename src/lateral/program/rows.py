@@ -1,0 +1,293 @@
+"""The nonlinear rows of a `Program`: products, quadratic rows and curves. Their derivatives have constant patterns."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import scipy.sparse as sp
+
+from lateral.network.schema import FloatArray, IntArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProductRows:
+    """Rows ``sum_k a_k(x)^2 {<=, =} u(x) v(x)`` with affine a, u, v.
+
+    Attributes:
+        a: coefficients of all a_k below each other, shape (K, n); ``a_row`` names the row of each.
+        u, v: coefficients, shape (m, n).
+        equality: True where the row is an equality, shape (m,).
+    """
+
+    a: sp.csr_array
+    a0: FloatArray
+    a_row: IntArray
+    u: sp.csr_array
+    u0: FloatArray
+    v: sp.csr_array
+    v0: FloatArray
+    equality: np.ndarray
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows m."""
+        return len(self.equality)
+
+    def value(self, x: FloatArray) -> FloatArray:
+        """``sum a^2 - u v`` per row, shape (m,); feasible at <= 0 or = 0."""
+        squares = np.bincount(self.a_row, weights=(self.a @ x + self.a0) ** 2, minlength=self.n_rows)
+        return np.asarray(squares - (self.u @ x + self.u0) * (self.v @ x + self.v0))
+
+    def gradient_times(self, x: FloatArray, mu: FloatArray) -> FloatArray:
+        """``sum_i mu_i grad h_i(x)``, shape (n,), with h the value above."""
+        a = self.a @ x + self.a0
+        u, v = self.u @ x + self.u0, self.v @ x + self.v0
+        return np.asarray(2.0 * (self.a.T @ (a * mu[self.a_row])) - self.u.T @ (mu * v) - self.v.T @ (mu * u))
+
+    def scaled(self, rows: FloatArray, d: FloatArray) -> ProductRows:
+        """The rows times ``rows`` in variables x / d."""
+        half = np.sqrt(rows)
+        return ProductRows(
+            scale_matrix(self.a, half[self.a_row], d),
+            self.a0 * half[self.a_row],
+            self.a_row,
+            scale_matrix(self.u, rows, d),
+            self.u0 * rows,
+            scale_matrix(self.v, np.ones(self.n_rows), d),
+            self.v0,
+            self.equality,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QuadraticRows:
+    """Two-sided rows ``l <= sum_k f_k(x) g_k(x) + w(x) <= u`` with affine f, g and linear w; nothing need be convex.
+
+    This is ``d_l <= x'Hx + g'x <= d_u`` with H given by its factors: a power ``Re(U conj(I))`` is two pairs (f, g), a
+    squared magnitude two pairs with f = g.
+
+    Attributes:
+        f, g: coefficients of all f_k and g_k below each other, shape (K, n); ``row`` names the row of each pair.
+        w: coefficients of the linear part, shape (m, n).
+        l, u: sides, shape (m,); equal for an equality.
+    """
+
+    f: sp.csr_array
+    f0: FloatArray
+    g: sp.csr_array
+    g0: FloatArray
+    row: IntArray
+    w: sp.csr_array
+    l: FloatArray
+    u: FloatArray
+
+    @classmethod
+    def none(cls, n: int) -> QuadraticRows:
+        """No rows over n variables."""
+        empty, no = sp.csr_array((0, n)), np.zeros(0)
+        return cls(empty, no, empty, no, np.zeros(0, dtype=np.int64), empty, no, no)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows m."""
+        return len(self.l)
+
+    def value(self, x: FloatArray) -> FloatArray:
+        """``sum f g + w`` per row, shape (m,)."""
+        pairs = (self.f @ x + self.f0) * (self.g @ x + self.g0)
+        return np.asarray(np.bincount(self.row, weights=pairs, minlength=self.n_rows) + self.w @ x)
+
+    def gradient_times(self, x: FloatArray, nu: FloatArray) -> FloatArray:
+        """``sum_i nu_i grad h_i(x)``, shape (n,), with h the value above."""
+        by_pair = nu[self.row]
+        f, g = self.f @ x + self.f0, self.g @ x + self.g0
+        return np.asarray(self.f.T @ (by_pair * g) + self.g.T @ (by_pair * f) + self.w.T @ nu)
+
+    def scaled(self, rows: FloatArray, d: FloatArray) -> QuadraticRows:
+        """The rows times ``rows`` in variables x / d."""
+        by_pair = rows[self.row]
+        return QuadraticRows(
+            scale_matrix(self.f, by_pair, d),
+            self.f0 * by_pair,
+            scale_matrix(self.g, np.ones(len(by_pair)), d),
+            self.g0,
+            self.row,
+            scale_matrix(self.w, rows, d),
+            self.l * rows,
+            self.u * rows,
+        )
+
+
+class Curve(ABC):
+    """A smooth function of one variable out of the closed library, for (n, T) cells at once."""
+
+    @abstractmethod
+    def value(self, z: FloatArray) -> FloatArray:
+        """phi(z), shape (n, T)."""
+
+    @abstractmethod
+    def slope(self, z: FloatArray) -> FloatArray:
+        """phi'(z), shape (n, T)."""
+
+    @abstractmethod
+    def bend(self, z: FloatArray) -> FloatArray:
+        """phi''(z), shape (n, T)."""
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Power(Curve):
+    """``phi(z) = z^exponent`` for z > 0; below ``LEAST`` it goes on as a parabola, so that any z has a value.
+
+    Attributes:
+        exponent: shape (n, 1).
+    """
+
+    exponent: FloatArray
+
+    #: where the power ends: far below any voltage that a schedule can have
+    LEAST = 1e-4
+
+    def value(self, z: FloatArray) -> FloatArray:
+        """See `Curve.value`."""
+        e, at = self.exponent, np.maximum(z, self.LEAST)
+        step = z - at
+        return np.asarray(at**e + step * (e * at ** (e - 1.0) + 0.5 * step * e * (e - 1.0) * at ** (e - 2.0)))
+
+    def slope(self, z: FloatArray) -> FloatArray:
+        """See `Curve.slope`."""
+        e, at = self.exponent, np.maximum(z, self.LEAST)
+        return np.asarray(e * at ** (e - 1.0) + (z - at) * e * (e - 1.0) * at ** (e - 2.0))
+
+    def bend(self, z: FloatArray) -> FloatArray:
+        """See `Curve.bend`."""
+        e, at = self.exponent, np.maximum(z, self.LEAST)
+        return np.asarray(e * (e - 1.0) * at ** (e - 2.0))
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Bends(Curve):
+    """A piecewise linear curve with rounded corners (volt-var, volt-watt)::
+
+        phi(z) = y_0 + s_0 (z - z_1) + sum_k (s_k - s_(k-1)) h(z - z_k),   h(d) = (d + sqrt(d^2 + w^2)) / 2 - w/2 at far
+
+    ``h`` is a ramp that differs from ``max(d, 0)`` by at most w/2, at the corner itself. The curve passes its points to
+    within that times the change of slope.
+
+    Attributes:
+        points: where it bends, ascending, shape (n, K).
+        values: phi at the bends, shape (n, K); constant before the first and after the last.
+        width: rounding w, in units of z, shape (n, 1).
+    """
+
+    points: FloatArray
+    values: FloatArray
+    width: FloatArray
+
+    def _turns(self) -> FloatArray:
+        """Change of slope at each bend, shape (n, K)."""
+        slopes = np.diff(self.values, axis=1) / np.diff(self.points, axis=1)
+        flat = np.zeros((len(slopes), 1))
+        return np.asarray(np.diff(np.concatenate([flat, slopes, flat], axis=1), axis=1))
+
+    def value(self, z: FloatArray) -> FloatArray:
+        """See `Curve.value`."""
+        total = np.repeat(self.values[:, :1], z.shape[1], axis=1)
+        for k, turn in enumerate(self._turns().T):
+            d = z - self.points[:, k : k + 1]
+            total = total + turn[:, None] * 0.5 * (d + np.sqrt(d**2 + self.width**2))
+        return total
+
+    def slope(self, z: FloatArray) -> FloatArray:
+        """See `Curve.slope`."""
+        total = np.zeros_like(z)
+        for k, turn in enumerate(self._turns().T):
+            d = z - self.points[:, k : k + 1]
+            total = total + turn[:, None] * 0.5 * (1.0 + d / np.sqrt(d**2 + self.width**2))
+        return total
+
+    def bend(self, z: FloatArray) -> FloatArray:
+        """See `Curve.bend`."""
+        total = np.zeros_like(z)
+        for k, turn in enumerate(self._turns().T):
+            d = z - self.points[:, k : k + 1]
+            total = total + turn[:, None] * 0.5 * self.width**2 / (d**2 + self.width**2) ** 1.5
+        return total
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CurveRows:
+    """Rows ``y_i = phi_i(z_i)``: one variable as a smooth function of another.
+
+    Attributes:
+        y, z: variable of each row, shape (m,).
+        curves: functions with their shapes (n, T), in order of the rows; their cells add up to m.
+        row_scale, y_scale, z_scale: factors of the row and of the two variables, shape (m,); ones when unscaled.
+    """
+
+    y: IntArray
+    z: IntArray
+    curves: tuple[tuple[Curve, tuple[int, int]], ...]
+    row_scale: FloatArray
+    y_scale: FloatArray
+    z_scale: FloatArray
+
+    @classmethod
+    def none(cls) -> CurveRows:
+        """No rows."""
+        no = np.zeros(0)
+        return cls(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), (), no, no, no)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows m."""
+        return len(self.y)
+
+    def _each(self, x: FloatArray, what: str) -> FloatArray:
+        z = x[self.z] * self.z_scale
+        out = np.empty(len(z))
+        start = 0
+        for curve, shape in self.curves:
+            cells = slice(start, start + shape[0] * shape[1])
+            out[cells] = getattr(curve, what)(z[cells].reshape(shape)).reshape(-1)
+            start = cells.stop
+        return out
+
+    def value(self, x: FloatArray) -> FloatArray:
+        """``y - phi(z)`` per row, shape (m,); feasible at 0."""
+        return np.asarray(self.row_scale * (self.y_scale * x[self.y] - self._each(x, "value")))
+
+    @property
+    def y_slope(self) -> FloatArray:
+        """d row / d y, shape (m,)."""
+        return np.asarray(self.row_scale * self.y_scale)
+
+    def z_slope(self, x: FloatArray) -> FloatArray:
+        """d row / d z, shape (m,)."""
+        return np.asarray(-self.row_scale * self.z_scale * self._each(x, "slope"))
+
+    def z_bend(self, x: FloatArray) -> FloatArray:
+        """d^2 row / d z^2, shape (m,)."""
+        return np.asarray(-self.row_scale * self.z_scale**2 * self._each(x, "bend"))
+
+    def gradient_times(self, x: FloatArray, kappa: FloatArray) -> FloatArray:
+        """``sum_i kappa_i grad row_i(x)``, shape (n,)."""
+        out = np.bincount(self.y, weights=kappa * self.y_slope, minlength=len(x))
+        return np.asarray(out + np.bincount(self.z, weights=kappa * self.z_slope(x), minlength=len(x)))
+
+    def scaled(self, rows: FloatArray, d: FloatArray) -> CurveRows:
+        """The rows times ``rows`` in variables x / d."""
+        return CurveRows(
+            self.y, self.z, self.curves, self.row_scale * rows, self.y_scale * d[self.y], self.z_scale * d[self.z]
+        )
+
+
+def scale_matrix(matrix: sp.csr_array, rows: FloatArray, cols: FloatArray) -> sp.csr_array:
+    """Rows and columns of a CSR array multiplied, without products of sparse matrices."""
+    counts = np.diff(matrix.indptr)
+    data = matrix.data * np.repeat(rows, counts) * cols[matrix.indices]
+    return sp.csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape)
