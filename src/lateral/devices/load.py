@@ -11,9 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lateral.devices.base import DeviceContext, ShuntDevice, column
-from lateral.network.schema import FloatArray, spec
+from lateral.network.schema import FloatArray, IntArray, spec
+from lateral.program import Affine, Banded
+from lateral.program.ports import Ports
 
 BoolArray = NDArray[np.bool_]
+
+#: A load this near to an edge of its band gets the whole law where a formulation can write it, pu.
+NEAR_EDGE_PU = 0.03
+#: Over this much voltage the corners of a load's law are rounded, pu.
+ROUNDING_PU = 3e-4
 
 #: OpenDSS load model number -> the word used here.
 MODELS = (
@@ -131,8 +138,10 @@ class Load(ShuntDevice):
 
             p = p_kw(t) sum_k a_k (|V| / V_rated)^e_k,    q likewise
 
-        Where the formulation's operating point lies outside ``v_min_pu ... v_max_pu`` the load is the impedance that
-        OpenDSS makes of it there; the cut-off of a zip load is taken at the operating point too.
+        Outside of ``v_min_pu ... v_max_pu`` a load is what OpenDSS makes of it there. A formulation that writes curves
+        has this law as it is (its corners rounded over `ROUNDING_PU`) for every load within `NEAR_EDGE_PU` of an edge;
+        any other takes the side on which its operating point lies. The cut-off of a zip load is taken at the operating
+        point.
         """
         builder, names = ctx.builder, [d.name for d in group]
         p_kw = np.array([d.p_kw * ctx.multiplier(d.profile) for d in group])
@@ -154,6 +163,21 @@ class Load(ShuntDevice):
         ratio = (base / rated).reshape(-1, 1)
 
         u = ctx.net.reference_v(ports) * ratio
+        if ctx.net.writes_curves:
+            near = np.flatnonzero(_near_edge(group, owner, u))
+            if len(near):
+                _inject_banded(
+                    group,
+                    owner[near],
+                    Ports(ports.a[near], ports.b[near]),
+                    ratio[near],
+                    ctx,
+                    p_port.take(near),
+                    q_port.take(near),
+                )
+                rest = np.setdiff1d(np.arange(len(owner)), near)
+                ports, owner, ratio, u = Ports(ports.a[rest], ports.b[rest]), owner[rest], ratio[rest], u[rest]
+                p_port, q_port = p_port.take(rest), q_port.take(rest)
         v_min, v_max, v_low = (column(group, name)[owner] for name in ("v_min_pu", "v_max_pu", "v_low_pu"))
         inside = ((u > v_min) & (u <= v_max) & (u > v_low)).astype(float)
         flat = np.array([not d.q_follows_profile for d in group], dtype=bool)[owner].reshape(-1, 1)
@@ -188,7 +212,7 @@ class Load(ShuntDevice):
             used = np.flatnonzero(np.any(a != 0, axis=1) | np.any(b != 0, axis=1))
             if not len(used):
                 continue
-            sub = type(ports)(ports.a[used], ports.b[used])
+            sub = Ports(ports.a[used], ports.b[used])
             size = ratio[used] ** e
             p_u, q_u = p_port.take(used) * (a[used] * size), q_port.take(used) * (b[used] * size)
             if e == 0.0:
@@ -218,6 +242,66 @@ class Load(ShuntDevice):
                     changes[profile] = old
             out.append(dataclasses.replace(load, **changes))  # type: ignore[arg-type]
         return out
+
+
+def _near_edge(group: Sequence[Load], owner: IntArray, u: FloatArray) -> BoolArray:
+    """Ports whose voltage at the operating point is near an edge of the load's band, or beyond it, shape (ports,)."""
+    v_min, v_max = (column(group, name)[owner] for name in ("v_min_pu", "v_max_pu"))
+    # an impedance inside and outside has no edge
+    plain = np.array([d.model == "constant_impedance" for d in group], dtype=bool)[owner]
+    beyond = (u < v_min + NEAR_EDGE_PU) | (u > v_max - NEAR_EDGE_PU)
+    return np.asarray(np.any(beyond, axis=1) & ~plain)
+
+
+def _inject_banded(
+    group: Sequence[Load], owner: IntArray, ports: Ports, ratio: FloatArray, ctx: DeviceContext, p: Affine, q: Affine
+) -> None:
+    """Draw p and q by the whole law of a load, inside and outside of its band."""
+    laws = [[_law(d, side) for d in group] for side in (0, 1)]
+    v_min, v_max = (column(group, name)[owner] / ratio for name in ("v_min_pu", "v_max_pu"))
+    power = np.hstack([np.ones_like(ratio), ratio, ratio**2])
+
+    def curve(side: int, at: IntArray) -> Banded:
+        rows = [laws[side][k] for k in owner[at]]
+        inside, below, above = (np.array([row[k] for row in rows]) * power[at] for k in range(3))
+        exponent = np.array([[row[4]] for row in rows])
+        extra = np.array([[row[3]] for row in rows]) * ratio[at] ** exponent
+        width = np.full((len(at), 1), ROUNDING_PU)
+        return Banded(inside, below, above, extra, exponent, v_min[at], v_max[at], width)
+
+    same = np.array([a == b for a, b in zip(*laws, strict=True)], dtype=bool)[owner]
+    both, split = np.flatnonzero(same), np.flatnonzero(~same)
+    zero = Affine.zeros(len(split), ctx.n_steps)
+    for at, side, p_at, q_at in (
+        (both, 0, p.take(both), q.take(both)),
+        (split, 0, p.take(split), zero),
+        (split, 1, zero, q.take(split)),
+    ):
+        if len(at):
+            ctx.net.inject_curve(Ports(ports.a[at], ports.b[at]), curve(side, at), -p_at, -q_at)
+
+
+_Law = tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...], float, float]
+
+
+def _law(load: Load, side: int) -> _Law:
+    """Coefficients of 1, u, u^2 inside, below and above the band; coefficient and exponent of one more power inside."""
+    inside = [0.0, 0.0, 0.0]
+    extra, exponent = 0.0, 1.0
+    for a, e in load.terms[side]:
+        if e in (0.0, 1.0, 2.0):
+            inside[int(e)] += a
+        else:
+            extra, exponent = a, e
+    z, i, p = load.shares_outside[side]
+    low, least, most = load.v_low_pu, load.v_min_pu, load.v_max_pu
+    width = max(least - low, 1e-9)
+    s_p, s_i = (1.0 / max(least, 1e-9) - low) / width, (1.0 - low) / width
+    below = [0.0, (i * (1.0 - s_i) + p * (1.0 - s_p)) * low, z + i * s_i + p * s_p]
+    if not load.q_follows_profile:
+        below = [0.0, i * (1.0 - s_i) * low, z + i * s_i + p / max(least, 1e-9) ** 2]
+    above = [0.0, 0.0, z + i / most + p / most**2]
+    return tuple(inside), tuple(below), tuple(above), extra, exponent
 
 
 def _impedance_outside(

@@ -14,7 +14,9 @@ from lateral.formulations.lindistflow import LinDistFlow
 from lateral.formulations.nonlinear import Nonlinear
 from lateral.formulations.soc import SOC
 
-BUILT_IN: dict[str, Formulation] = {f.name: f for f in (LinDistFlow(), SOC(), Nonlinear(), LinDist3Flow(), CurrentVoltage(), BusInjection())}
+BUILT_IN: dict[str, Formulation] = {
+    f.name: f for f in (LinDistFlow(), SOC(), Nonlinear(), LinDist3Flow(), CurrentVoltage(), BusInjection())
+}
 
 
 def get(name: str) -> Formulation:
@@ -33,4 +35,15 @@ def get(name: str) -> Formulation:
     return found
 
 
-__all__ = ["BUILT_IN", "SOC", "BusInjection", "CurrentVoltage", "Formulation", "LinDist3Flow", "LinDistFlow", "Nonlinear", "OperatingPoint", "get"]
+__all__ = [
+    "BUILT_IN",
+    "SOC",
+    "BusInjection",
+    "CurrentVoltage",
+    "Formulation",
+    "LinDist3Flow",
+    "LinDistFlow",
+    "Nonlinear",
+    "OperatingPoint",
+    "get",
+]

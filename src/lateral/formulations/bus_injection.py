@@ -2,7 +2,8 @@
 
     p_i = Re(V_i conj((Y V)_i - other currents)),   q_i = Im(...)           at a node with a port to ground
 
-The current of a port to ground is what the nodal matrix says; delta ports keep a current of their own. Neglects nothing.
+The current of a port to ground is what the nodal matrix says; delta ports keep a current of their own. Neglects
+nothing.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -35,15 +35,17 @@ from lateral.errors import Fault
 from lateral.formulations.base import Formulation, OperatingPoint
 from lateral.network.admittance import NodeIndex, nodal_matrix_pu
 from lateral.network.branches import RadialNetwork
-from lateral.network.feeder import Feeder
+from lateral.network.feeder import Feeder, Line, Shunt, Switch
 from lateral.network.kron import ReducedNetwork, reduce_nodal
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
-from lateral.program import Affine, Block, Power, ProgramBuilder, stack
+from lateral.program import Affine, Block, Curve, Power, ProgramBuilder, stack
 from lateral.program.ports import NetworkModel, Ports
 from lateral.units import Base
 
 #: A voltage limit at an eliminated node is written from the start where the operating point is this near to it, pu.
 NEAR_PU = 0.01
+#: Admittance, pu, from which on a line between used buses is short: see `RectangularModel._short_legs`.
+STIFF = 1e5
 #: A conductor below this voltage at the operating point is a neutral: no limit holds there, pu.
 NEUTRAL_PU = 0.3
 
@@ -92,7 +94,7 @@ class _Feed:
 
 
 class RectangularModel(NetworkModel):
-    """Variables and rows that the family shares. Everything is written in `close`, when it is known which nodes are used."""
+    """Variables and rows that the family shares, written in `close`, when it is known which nodes are used."""
 
     def __init__(
         self,
@@ -109,8 +111,8 @@ class RectangularModel(NetworkModel):
         index = NodeIndex.of(feeder)
         place = {node: k for k, node in enumerate(point.nodes)}
         self._v0 = point.v_pu[[place[node] for node in network.nodes]]
-        own = np.array([index.position[node] for node in network.nodes], dtype=np.int64)
-        self._wires = nodal_matrix_pu(feeder, index, base).tocsr()[own][:, own].tocsc()
+        self._feeder, self._index = feeder, index
+        self._own = np.array([index.position[node] for node in network.nodes], dtype=np.int64)
         self._names = tuple(f"{bus}.{c}" for bus, c in network.nodes)
         neutral = np.abs(self._v0).max(axis=1) < NEUTRAL_PU
         low = np.array([feeder.bus[bus].v_min_pu for bus, _ in network.nodes])
@@ -124,6 +126,8 @@ class RectangularModel(NetworkModel):
         self._loss_weights: list[Affine] = []
         self._all_squares: Affine | None = None
         self._n_read = 0
+        self._short = np.zeros(0, dtype=np.int64)
+        self._short_current: Complex | None = None
 
     # -- ports ----------------------------------------------------------------------------------------------------
 
@@ -157,33 +161,46 @@ class RectangularModel(NetworkModel):
         if not len(asked):
             return out
         own = Ports(ports.a[asked], ports.b[asked])
+        e = exponent[asked].reshape(-1, 1)
+        component, names, w = self._squared(own)
+        bent = np.flatnonzero(e[:, 0] != 2.0)
+        flat = np.ones((len(own), 1))
+        flat[bent] = 0.0
+        values = w * flat
+        if len(bent):
+            y = self._curve(component, "v_power", [names[k] for k in bent], w.take(bent), Power(0.5 * e[bent]))
+            values = values + y.map_terms(len(own), bent, np.arange(len(bent)), np.ones(len(bent)))
+        return out + values.map_terms(len(ports), asked, np.arange(len(asked)), np.ones(len(asked)))
+
+    #: see `NetworkModel.writes_curves`
+    writes_curves = True
+
+    def inject_curve(self, ports: Ports, curve: Curve, p: Affine, q: Affine) -> None:
+        """See `NetworkModel.inject_curve`."""
+        component, names, w = self._squared(ports)
+        y = self._curve(component, "law", names, w, curve)
+        self.inject(ports, y.times_parameter(p), y.times_parameter(q))
+
+    def _squared(self, ports: Ports) -> tuple[str, tuple[str, ...], Affine]:
+        """New variables w = |U|^2 of ports, whose rows are written in `close`: component, names, w."""
         self._n_read += 1
         component = "port" if self._n_read == 1 else f"port{self._n_read}"
-        names = self._port_names(own)
-        start = self.reference_v(own)
-        start = np.broadcast_to(start, (len(own), self.n_steps))
+        names = self._port_names(ports)
+        start = np.array(np.broadcast_to(self.reference_v(ports), (len(ports), self.n_steps)) ** 2)
         w = self.builder.variable(
-            component, "vmag_sq", names, unit="pu^2", lower=1e-4, scale=start**2, start=start**2, limit=False
+            component, "vmag_sq", names, unit="pu^2", lower=1e-4, scale=start, start=start, limit=False
         )
-        self._squares.append((component, names, own, w))
-        e = exponent[asked].reshape(-1, 1)
-        bent = np.flatnonzero(e[:, 0] != 2.0)
-        values = w
-        if len(bent):
-            y = self.builder.variable(
-                component,
-                "v_power",
-                [names[k] for k in bent],
-                unit="pu",
-                start=start[bent] ** e[bent],
-                scale=start[bent] ** e[bent],
-                limit=False,
-            )
-            self.builder.curve(component, "v_power", [names[k] for k in bent], y, w.take(bent), Power(0.5 * e[bent]))
-            flat = np.ones((len(own), 1))
-            flat[bent] = 0.0
-            values = w * flat + y.map_terms(len(own), bent, np.arange(len(bent)), np.ones(len(bent)))
-        return out + values.map_terms(len(ports), asked, np.arange(len(asked)), np.ones(len(asked)))
+        self._squares.append((component, names, ports, w))
+        return component, names, w
+
+    def _curve(self, component: str, quantity: str, names: Sequence[str], w: Affine, curve: Curve) -> Affine:
+        """New variables ``y = phi(w)``."""
+        start = curve.value(self.builder.at_start(w))
+        y = self.builder.variable(
+            component, quantity, names, unit="pu", start=start, scale=np.maximum(np.abs(start), 0.1), limit=False
+        )
+        self.builder.curve(component, quantity, names, y, w, curve)
+        return y
 
     def reference_v(self, ports: Ports) -> FloatArray:
         """See `NetworkModel.reference_v`."""
@@ -239,6 +256,8 @@ class RectangularModel(NetworkModel):
         total = self._scale_of_sources(p, q)
         balance = self._v.map(len(kept), *_entries(self._reduced.s))
         balance = self._with_linear(balance)
+        if len(self._short):
+            balance = balance + self._short_currents(total)
         for feed in self._feeds:
             balance = balance - self._source(feed, total)
         self._ports(ports, p, q, balance, total)
@@ -249,16 +268,49 @@ class RectangularModel(NetworkModel):
 
     def _reduce(self, ports: Ports) -> ReducedNetwork:
         """The network over the nodes at which something is connected."""
-        y = self._wires
         n = len(self._names)
-        for at, value in self._shunts:
-            m = _incidence(at, n)
-            y = y + m.T @ sparse.diags(value) @ m
-        self._nodal = y.tocsc()
         groups = [ports, *(at for at, *_ in self._linear), *(at for *_, at, _ in self._squares)]
         used = {int(k) for at in groups for k in (*at.a, *at.b) if k >= 0}
         used |= {int(k) for feed in self._feeds for k in feed.nodes}
-        return reduce_nodal(self._nodal, self.net.nodes, used)
+        self._short = self._short_legs(used)
+        used |= set(self.net.to_node[self._short].tolist())
+        y = self._wires = self._matrix_without({self.net.branch_names[b] for b in self.net.branch[self._short]})
+        for at, value in self._shunts:
+            m = _incidence(at, n)
+            y = y + m.T @ sparse.diags(value) @ m
+        return reduce_nodal(y.tocsc(), self.net.nodes, used)
+
+    def _short_legs(self, used: set[int]) -> IntArray:
+        """Legs of lines and switches so short that their admittance would drown the balance in rounding.
+
+        They stay out of the nodal matrix; their currents are variables, and ``V_p - V_s = Z I`` a row.
+        """
+        net = self.net
+        z = np.full(net.n_legs, np.inf)
+        np.minimum.at(z, net.z_row[net.z_row == net.z_col], np.abs(net.z_val[net.z_row == net.z_col]))
+        plain = np.bincount(net.a_leg, minlength=net.n_legs) == 1
+        tail = np.full(net.n_legs, -1)
+        tail[net.a_leg] = net.a_node
+        bus = [node[0] for node in net.nodes]
+        buses = {bus[k] for k in used}
+        line = np.array([not name.startswith("transformer.") for name in net.branch_names])[net.branch]
+        short = plain & line & (z * STIFF < 1.0)
+        branches = {
+            int(net.branch[k]) for k in np.flatnonzero(short) if bus[net.to_node[k]] in buses and bus[tail[k]] in buses
+        }
+        return np.flatnonzero(np.isin(net.branch, list(branches)))
+
+    def _matrix_without(self, labels: set[str]) -> sparse.csc_matrix:
+        """The nodal matrix without the series part of some lines and switches; their charging stays."""
+        feeder = self._feeder
+        wires: tuple[Line | Switch, ...] = (*feeder.lines, *feeder.switches)
+        out = replace(
+            feeder,
+            lines=tuple(e for e in feeder.lines if e.label not in labels),
+            switches=tuple(e for e in feeder.switches if e.label not in labels),
+            shunts=(*feeder.shunts, *(s for e in wires if e.label in labels for s in _charging(e))),
+        )
+        return nodal_matrix_pu(out, self._index, self.base).tocsr()[self._own][:, self._own].tocsc()
 
     def _voltages(self, kept: IntArray) -> Complex:
         names = [self._names[k] for k in kept]
@@ -266,7 +318,9 @@ class RectangularModel(NetworkModel):
         scale = np.maximum(np.abs(start), 0.05)
 
         def part(quantity: str, values: FloatArray) -> Affine:
-            return self.builder.variable("bus", quantity, names, unit="pu", start=values, scale=scale, limit=False)
+            return self.builder.variable(
+                "bus", quantity, names, unit="pu", start=np.asarray(values), scale=scale, limit=False
+            )
 
         return Complex(part("v_re", start.real), part("v_im", start.imag))
 
@@ -306,6 +360,30 @@ class RectangularModel(NetworkModel):
             balance = balance - self._to_nodes(ports, Complex(re, im))
         return balance
 
+    def _short_currents(self, total: float) -> Complex:
+        """Currents of the short branches, leaving the sending nodes and entering the receiving ones."""
+        builder, net, own = self.builder, self.net, self._short
+        names = [net.legs[k] for k in own]
+        place = np.full(net.n_legs, -1)
+        place[own] = np.arange(len(own))
+
+        def variable(quantity: str) -> Affine:
+            return builder.variable("branch", quantity, names, unit="pu", scale=total, limit=False)
+
+        current = Complex(variable("i_re"), variable("i_im"))
+        self._short_current = current
+        tail = np.full(net.n_legs, -1)
+        tail[net.a_leg] = net.a_node
+        ground = np.full(len(own), -1)
+        ends = [Ports(nodes[own], ground) for nodes in (tail, net.to_node)]
+        e = np.flatnonzero(place[net.z_row] >= 0)
+        drop = current.map(len(own), place[net.z_row[e]], place[net.z_col[e]], net.z_val[e])
+        v_p, v_s = (self._across(at) for at in ends)
+        size = np.abs(self._v0[net.to_node[own]]).max(axis=1).reshape(-1, 1)
+        for quantity, row in (("drop_re", (v_p - v_s - drop).re), ("drop_im", (v_p - v_s - drop).im)):
+            builder.equal("branch", quantity, names, row, unit="pu", scale=np.maximum(size, 0.05))
+        return self._to_nodes(ends[0], current) - self._to_nodes(ends[1], current)
+
     def _scale_of_sources(self, p: Affine, q: Affine) -> float:
         """Typical power of a source's conductor, pu."""
         builder = self.builder
@@ -323,16 +401,17 @@ class RectangularModel(NetworkModel):
         builder, n = self.builder, len(feed.nodes)
         ports = Ports(feed.nodes, np.full(n, -1))
         v = self._across(ports)
-        size = np.sqrt(builder.present(feed.e_sq))
+        size = np.sqrt(builder.at_start(feed.e_sq))
+        size = np.where(size > 0.0, size, np.abs(self._v0[feed.nodes]))
         e0 = size * np.exp(1j * feed.angle.reshape(-1, 1))
         stiff = not np.any(feed.z)
         v0 = np.broadcast_to(self._v0[feed.nodes], e0.shape)
         s0 = np.full(e0.shape, total + 0j)
-        i0 = np.conj(s0 / v0) if stiff else np.linalg.solve(feed.z, e0 - v0)
+        i0 = np.asarray(np.conj(s0 / v0) if stiff else np.linalg.solve(feed.z, e0 - v0), dtype=complex)
 
         def variable(quantity: str, values: FloatArray, unit: str, scale: float) -> Affine:
             return builder.variable(
-                "feed", quantity, feed.elements, unit=unit, start=values, scale=scale, limit=False
+                "feed", quantity, feed.elements, unit=unit, start=np.asarray(values), scale=scale, limit=False
             )
 
         current = Complex(variable("i_re", i0.real, "pu", total), variable("i_im", i0.imag, "pu", total))
@@ -345,9 +424,9 @@ class RectangularModel(NetworkModel):
                 builder.equal("feed", quantity, feed.elements, left)
         cos, sin = np.cos(feed.angle).reshape(-1, 1), np.sin(feed.angle).reshape(-1, 1)
         builder.equal("feed", "angle", feed.elements, e.im * cos - e.re * sin)
-        builder.quadratic(
-            "feed", "voltage", feed.elements, [(e.re, e.re), (e.im, e.im)], None, feed.e_sq, feed.e_sq, unit="pu^2"
-        )
+        square = variable("e_sq", size**2, "pu^2", 1.0)
+        builder.equal("feed", "voltage", feed.elements, square, feed.e_sq)
+        builder.quadratic("feed", "e_sq", feed.elements, [(e.re, e.re), (e.im, e.im)], -square, 0.0, 0.0, unit="pu^2")
         for quantity, pairs, power in (
             ("p_power", [(v.re, current.re), (v.im, current.im)], feed.p),
             ("q_power", [(v.im, current.re), (v.re, -current.im)], feed.q),
@@ -359,11 +438,15 @@ class RectangularModel(NetworkModel):
         """Current balance of the nodes, and the power of every port."""
         builder, kept = self.builder, self._reduced.kept
         names = [self._names[k] for k in kept]
-        size = np.maximum(builder.magnitude(p).max(axis=1), builder.magnitude(q).max(axis=1)).reshape(-1, 1)
-        size = np.maximum(size, 1e-3 * total)
+        largest = np.maximum(builder.magnitude(p).max(axis=1), builder.magnitude(q).max(axis=1))
+        size = np.maximum(largest.reshape(-1, 1), 1e-3 * total)
         u0 = np.broadcast_to(self._u0(ports), p.shape)
         i0 = np.conj((builder.at_start(p) + 1j * builder.at_start(q)) / u0)
-        own = self._own_currents(ports)
+        # where a constant impedance follows the data the balance is no factor of a product: the port keeps its current
+        with_data = np.unique(
+            np.concatenate([np.zeros(0, dtype=np.int64), *(k for at, *_ in self._linear for k in (at.a, at.b))])
+        )
+        own = np.union1d(self._own_currents(ports), np.flatnonzero(np.isin(ports.a, with_data)))
         u = self._across(ports)
         labels = self._port_names(ports)
         if len(own):
@@ -416,9 +499,7 @@ class RectangularModel(NetworkModel):
         """``w = |U|^2`` wherever a squared voltage was asked for."""
         for component, names, ports, w in self._squares:
             u = self._across(ports)
-            self.builder.quadratic(
-                component, "vmag_sq", names, [(u.re, u.re), (u.im, u.im)], -w, 0.0, 0.0, unit="pu^2"
-            )
+            self.builder.quadratic(component, "vmag_sq", names, [(u.re, u.re), (u.im, u.im)], -w, 0.0, 0.0, unit="pu^2")
         if self._all_squares is not None:
             v = self._node_voltage(np.arange(len(self._names)))
             pairs = [(v.re, v.re), (v.im, v.im)]
@@ -454,11 +535,25 @@ class RectangularModel(NetworkModel):
         """The cost of losses ``V_r' G V_r + V_i' G V_i`` with G = Re S over the kept nodes."""
         if not self._loss_weights:
             return
-        row, col, value = _entries(self._loss_matrix())
+        loss = self._loss_matrix()
+        row, col, value = _entries(loss)
         for weight in self._loss_weights:
             for v in (self._v.re, self._v.im):
-                seen = v.map_terms(self._loss_matrix().shape[0], row, col, value)
+                seen = v.map_terms(loss.shape[0], row, col, np.asarray(value.real))
                 self.builder.minimise_products(v, seen, weight.take(np.zeros(v.n, dtype=np.int64)))
+            self._short_losses(weight)
+
+    def _short_losses(self, weight: Affine) -> None:
+        """``I^H Re(Z) I`` of the short branches."""
+        if self._short_current is None:
+            return
+        net = self.net
+        place = np.full(net.n_legs, -1)
+        place[self._short] = np.arange(len(self._short))
+        e = np.flatnonzero(place[net.z_row] >= 0)
+        for i in (self._short_current.re, self._short_current.im):
+            seen = i.map_terms(i.n, place[net.z_row[e]], place[net.z_col[e]], np.asarray(net.z_val[e].real))
+            self.builder.minimise_products(i, seen, weight.take(np.zeros(i.n, dtype=np.int64)))
 
     def _loss_matrix(self) -> sparse.csr_matrix:
         """Re of the wires' matrix over the kept nodes: constant admittances of devices take no part in losses."""
@@ -471,7 +566,8 @@ class RectangularModel(NetworkModel):
         builder, net, kw = self.builder, self.net, self.base.total_kva
         cells_re, cells_im = self._v.re.col, self._v.im.col
         shape = (len(self._reduced.kept), self.n_steps)
-        t, wires = self._reduced.t, self._wires
+        t = self._reduced.t
+        wires = nodal_matrix_pu(self._feeder, self._index, self.base).tocsr()[self._own][:, self._own]
         legs = _LegFlows.of(net)
 
         def voltage(x: FloatArray) -> ComplexArray:
@@ -574,6 +670,18 @@ class _LegFlows:
         return power
 
 
+def _charging(element: Line | Switch) -> list[Shunt]:
+    """Half of the susceptance at each end, as shunts."""
+    if element.b_us is None or not np.any(element.b_us):
+        return []
+    half, none = 0.5 * element.b_us, np.zeros_like(element.b_us)
+    ends = ((element.bus_from, element.conductors_from), (element.bus_to, element.conductors_to))
+    return [
+        Shunt(name=f"{element.name}:{k}", bus=bus, conductors=conductors, g_us=none, b_us=half)
+        for k, (bus, conductors) in enumerate(ends)
+    ]
+
+
 def _entries(matrix: sparse.spmatrix) -> tuple[IntArray, IntArray, ComplexArray]:
     """(row, column, value) of a sparse matrix."""
     coo = matrix.tocoo()
@@ -602,7 +710,7 @@ def _summed(parts: list[tuple[Ports, Affine, Affine]], n_steps: int) -> tuple[Po
     pairs, place = np.unique(a * stride + b + 1, return_inverse=True)
     out = Ports(pairs // stride, pairs % stride - 1)
     each = np.arange(len(a))
-    p, q = (stack([part[k] for part in parts]) for k in (1, 2))
+    p, q = stack([part[1] for part in parts]), stack([part[2] for part in parts])
     ones = np.ones(len(a))
     return out, p.map_terms(len(out), place, each, ones), q.map_terms(len(out), place, each, ones)
 

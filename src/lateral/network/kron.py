@@ -56,7 +56,7 @@ def reduce_nodal(y: sparse.csc_matrix, nodes: Sequence[Node], keep: Collection[i
         keep: positions at which something is connected; all nodes of their buses are kept.
     """
     n = len(nodes)
-    bus_of = {}
+    bus_of: dict[str, int] = {}
     bus = np.array([bus_of.setdefault(b, len(bus_of)) for b, _ in nodes], dtype=np.int64)
     out = _eliminated(y, bus, len(bus_of), {int(bus[k]) for k in keep})
     gone = np.flatnonzero(out[bus])

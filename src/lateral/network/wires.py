@@ -1,7 +1,7 @@
 """The feeder as a set of branches between nodes, radial or meshed: for formulations that work on the nodal matrix.
 
-The branches are those of `lateral.network.branches`, element by element (``W = A V_p``, ``V_s = W - Z I``), but nothing is
-walked: the first end of an element is its sending side. Neutral conductors are nodes like any other.
+The branches are those of `lateral.network.branches`, element by element (``W = A V_p``, ``V_s = W - Z I``), but nothing
+is walked: the first end of an element is its sending side. Neutral conductors are nodes like any other.
 """
 
 from __future__ import annotations
@@ -41,8 +41,13 @@ def wire_network(
     nodes = tuple(node for node, yes in zip(index.nodes, fed.tolist(), strict=True) if yes)
     position = {node: k for k, node in enumerate(nodes)}
     v_base = index.v_base_kv[fed]
-    legs, branch, names, dead = [], [], [], []
-    to_node, i_max, s_max = [], [], []
+    legs: list[str] = []
+    names: list[str] = []
+    dead: list[str] = []
+    branch: list[int] = []
+    to_node: list[int] = []
+    i_max: list[float] = []
+    s_max: list[float] = []
     a: list[tuple[int, int, complex]] = []
     z: list[tuple[int, int, complex]] = []
     for part in primitives(feeder, antifloat=False, no_load=False):
@@ -127,7 +132,7 @@ def _ideal_and_series(
         return unit, own
     place = {node: k for k, node in enumerate(part.nodes)}
     s, p = [place[n] for n in receiving], [place[n] for n in sending]
-    inverse: ComplexArray = np.linalg.pinv(part.y[np.ix_(s, s)], rcond=1e-12)
+    inverse: ComplexArray = np.linalg.pinv(part.y[np.ix_(s, s)], rcond=1e-12).astype(np.complex128)
     return (-inverse @ part.y[np.ix_(s, p)]).tolist(), inverse.tolist()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lateral.program.affine import Affine, stack
 from lateral.program.builder import ProgramBuilder
+from lateral.program.curves import Banded, Bends, Curve, Power
 from lateral.program.program import (
     Block,
     DataMap,
@@ -15,10 +16,11 @@ from lateral.program.program import (
     Slot,
     TreeHint,
 )
-from lateral.program.rows import Bends, Curve, CurveRows, Power, ProductRows, QuadraticRows
+from lateral.program.rows import CurveRows, ProductRows, QuadraticRows
 
 __all__ = [
     "Affine",
+    "Banded",
     "Bends",
     "Block",
     "Curve",

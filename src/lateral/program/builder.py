@@ -10,6 +10,7 @@ import scipy.sparse as sp
 
 from lateral.network.schema import FloatArray, IntArray
 from lateral.program.affine import Affine, stack
+from lateral.program.curves import Curve
 from lateral.program.program import (
     Block,
     DataMap,
@@ -20,7 +21,7 @@ from lateral.program.program import (
     TreeHint,
     objective_scale,
 )
-from lateral.program.rows import Curve, CurveRows, ProductRows, QuadraticRows
+from lateral.program.rows import CurveRows, ProductRows, QuadraticRows
 
 Number = float | FloatArray
 _NOTHING = np.zeros(0)
@@ -586,9 +587,9 @@ def _flat(parts: list[Affine]) -> Affine:
 def _quadratic(forms: list[tuple[Affine, Affine, Affine]], n: int) -> tuple[IntArray, IntArray, IntArray, FloatArray]:
     """Entries of Q in ``x'Q x = sum_c w_c f_c(x) g_c(x)`` as (row, column, parameter or -1, value).
 
-    With F and G of one row per cell and weight term, Q = F' G: G has a column of its own for each pair of a variable and
-    the parameter that its weight follows. Both carry the root of the weight, so that the Q of a square is symmetric to
-    the last digit. Entries that cancel to zero are left out.
+    With F and G of one row per cell and weight term, Q = F' G: G has a column of its own for each pair of a variable
+    and the parameter that its weight follows. Both carry the root of the weight, so that the Q of a square is symmetric
+    to the last digit. Entries that cancel to zero are left out.
     """
     left: list[tuple[IntArray, IntArray, FloatArray]] = []
     right: list[tuple[IntArray, IntArray, IntArray, FloatArray]] = []

@@ -19,6 +19,7 @@ import numpy as np
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
 from lateral.program.affine import Affine
 from lateral.program.builder import ProgramBuilder
+from lateral.program.curves import Curve
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,6 +75,18 @@ class NetworkModel(ABC):
         """Inject ``p |V|^exponent`` and ``q |V|^exponent`` at ports; p and q are numbers or data, shape (ports, T)."""
         v = self.power_of_v(ports, np.full(len(ports), exponent))
         self.inject(ports, v.times_parameter(p), v.times_parameter(q))
+
+    #: whether `inject_curve` can be called
+    writes_curves: bool = False
+
+    def inject_curve(self, ports: Ports, curve: Curve, p: Affine, q: Affine) -> None:
+        """Inject ``p phi(|V|^2)`` and ``q phi(|V|^2)`` at ports; p and q are numbers or data, shape (ports, T).
+
+        Only where ``writes_curves`` is true: formulations that are made at an operating point take a device's law
+        there instead.
+        """
+        message = "this formulation writes no curves"
+        raise TypeError(message)
 
     @abstractmethod
     def reference_v(self, ports: Ports) -> FloatArray:

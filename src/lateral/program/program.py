@@ -134,7 +134,7 @@ class Derived:
 
     Attributes:
         block: its labels.
-        of: from variables x, duals y of ``A x = b`` and nu of the quadratic rows to the numbers, per unit, shape (n, T).
+        of: from variables x, duals y of ``A x = b`` and nu of the quadratic rows to the numbers, per unit, (n, T).
         dual: True for a derived dual (a price), d(minimum) / d(one more unit), which `Result.dual` reads.
     """
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import final
 
 import numpy as np
 import scipy.sparse as sp
 
 from lateral.network.schema import FloatArray, IntArray
+from lateral.program.curves import Curve
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,104 +118,6 @@ class QuadraticRows:
             self.l * rows,
             self.u * rows,
         )
-
-
-class Curve(ABC):
-    """A smooth function of one variable out of the closed library, for (n, T) cells at once."""
-
-    @abstractmethod
-    def value(self, z: FloatArray) -> FloatArray:
-        """phi(z), shape (n, T)."""
-
-    @abstractmethod
-    def slope(self, z: FloatArray) -> FloatArray:
-        """phi'(z), shape (n, T)."""
-
-    @abstractmethod
-    def bend(self, z: FloatArray) -> FloatArray:
-        """phi''(z), shape (n, T)."""
-
-
-@final
-@dataclass(frozen=True, slots=True, eq=False)
-class Power(Curve):
-    """``phi(z) = z^exponent`` for z > 0; below ``LEAST`` it goes on as a parabola, so that any z has a value.
-
-    Attributes:
-        exponent: shape (n, 1).
-    """
-
-    exponent: FloatArray
-
-    #: where the power ends: far below any voltage that a schedule can have
-    LEAST = 1e-4
-
-    def value(self, z: FloatArray) -> FloatArray:
-        """See `Curve.value`."""
-        e, at = self.exponent, np.maximum(z, self.LEAST)
-        step = z - at
-        return np.asarray(at**e + step * (e * at ** (e - 1.0) + 0.5 * step * e * (e - 1.0) * at ** (e - 2.0)))
-
-    def slope(self, z: FloatArray) -> FloatArray:
-        """See `Curve.slope`."""
-        e, at = self.exponent, np.maximum(z, self.LEAST)
-        return np.asarray(e * at ** (e - 1.0) + (z - at) * e * (e - 1.0) * at ** (e - 2.0))
-
-    def bend(self, z: FloatArray) -> FloatArray:
-        """See `Curve.bend`."""
-        e, at = self.exponent, np.maximum(z, self.LEAST)
-        return np.asarray(e * (e - 1.0) * at ** (e - 2.0))
-
-
-@final
-@dataclass(frozen=True, slots=True, eq=False)
-class Bends(Curve):
-    """A piecewise linear curve with rounded corners (volt-var, volt-watt)::
-
-        phi(z) = y_0 + s_0 (z - z_1) + sum_k (s_k - s_(k-1)) h(z - z_k),   h(d) = (d + sqrt(d^2 + w^2)) / 2 - w/2 at far
-
-    ``h`` is a ramp that differs from ``max(d, 0)`` by at most w/2, at the corner itself. The curve passes its points to
-    within that times the change of slope.
-
-    Attributes:
-        points: where it bends, ascending, shape (n, K).
-        values: phi at the bends, shape (n, K); constant before the first and after the last.
-        width: rounding w, in units of z, shape (n, 1).
-    """
-
-    points: FloatArray
-    values: FloatArray
-    width: FloatArray
-
-    def _turns(self) -> FloatArray:
-        """Change of slope at each bend, shape (n, K)."""
-        slopes = np.diff(self.values, axis=1) / np.diff(self.points, axis=1)
-        flat = np.zeros((len(slopes), 1))
-        return np.asarray(np.diff(np.concatenate([flat, slopes, flat], axis=1), axis=1))
-
-    def value(self, z: FloatArray) -> FloatArray:
-        """See `Curve.value`."""
-        total = np.repeat(self.values[:, :1], z.shape[1], axis=1)
-        for k, turn in enumerate(self._turns().T):
-            d = z - self.points[:, k : k + 1]
-            total = total + turn[:, None] * 0.5 * (d + np.sqrt(d**2 + self.width**2))
-        return total
-
-    def slope(self, z: FloatArray) -> FloatArray:
-        """See `Curve.slope`."""
-        total = np.zeros_like(z)
-        for k, turn in enumerate(self._turns().T):
-            d = z - self.points[:, k : k + 1]
-            total = total + turn[:, None] * 0.5 * (1.0 + d / np.sqrt(d**2 + self.width**2))
-        return total
-
-    def bend(self, z: FloatArray) -> FloatArray:
-        """See `Curve.bend`."""
-        total = np.zeros_like(z)
-        for k, turn in enumerate(self._turns().T):
-            d = z - self.points[:, k : k + 1]
-            total = total + turn[:, None] * 0.5 * self.width**2 / (d**2 + self.width**2) ** 1.5
-        return total
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,8 +7,8 @@ for x on a cone -grad h_i(x) lies in that (self-dual) cone, so for every feasibl
 
 where side and bound are the ones that the sign of the multiplier names, and the last sum runs over multipliers whose
 side is infinite: a pure dual error, taken with the variable's typical size. The terms are added by absolute value, so
-error of one sign cannot hide error of the other. Quadratic rows count as two-sided rows. A non-convex model has no such bound; there the same number measures
-how far the point is from a local optimum.
+error of one sign cannot hide error of the other. Quadratic rows count as two-sided rows. A non-convex model has no such
+bound; there the same number measures how far the point is from a local optimum.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ One dual sign holds: the dual of a row is d(minimum) / d(right-hand side), unsca
     grad f = A'y + G'w + sum_i mu_i grad h_i + sum_i nu_i grad q_i + sum_i kappa_i grad (y_i - phi_i(z_i)) + z
     h_i = sum_k a_k^2 - u v,        q_i = sum_k f_k g_k + w
 
-with y and kappa free, nu signed as w, w >= 0 where the lower side holds and <= 0 where the upper side does, mu <= 0 for a cone row (free for an
-exact one), z >= 0 at a lower bound and <= 0 at an upper bound. A solver hands back x, y, w and mu; z is what is left of
-the gradient, so the equation holds exactly and all dual error shows up in the sign of z.
+with y and kappa free, w >= 0 where the lower side holds and <= 0 where the upper side does, nu likewise, mu <= 0 for a
+cone row (free for an exact one), z >= 0 at a lower bound and <= 0 at an upper bound. A solver hands back all but z; z
+is what is left of the gradient, so the equation holds exactly and all dual error shows up in the sign of z.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ Jacobian is linear in x, and the Hessian of the Lagrangian is linear in the mult
     H = sigma Q + sum_i lambda_i (2 sum_k a_k a_k' - u_i v_i' - v_i u_i')
                 + sum_i lambda_i sum_k (f_k g_k' + g_k f_k') - sum_i lambda_i phi_i''(z_i) e_z e_z'    (lower triangle)
 
-so it is one precomputed sparse matrix times the vector of multipliers (those of curves times their second derivative). The CasADi package is only where the shared
-library lies; none of its modelling is used.
+so it is one precomputed sparse matrix times the vector of multipliers (those of curves times their second
+derivative). The CasADi package is only where the shared library lies; none of its modelling is used.
 """
 
 from __future__ import annotations
@@ -293,8 +293,8 @@ class _Structure:
     """Patterns of Jacobian and Hessian, and the map from multipliers to Hessian values.
 
     Attributes:
-        jac_row, jac_col: Jacobian entries, in the order: A, G, w, y of curves; a (all squares), u, v; f, g; z of curves.
-            Repeated places add up.
+        jac_row, jac_col: Jacobian entries, in the order: A, G, w, y of curves; a (all squares), u, v; f, g; z of
+            curves. Repeated places add up.
         hess_row, hess_col: lower triangle of the Hessian, each place once.
         hess_q: values of the objective's part, shape (nnz,).
         hess_map: values of the rows' part = hess_map @ lambda, shape (nnz, m).
