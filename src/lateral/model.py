@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import reprlib
 import time
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,8 @@ from lateral.solvers.elastic import explain
 
 #: Tolerance of a second try where Clarabel's first answer did not pass the residual test.
 RETRY_TOLERANCE = 1e-11
+#: A voltage further than this beyond its limit is one whose limit was left out, pu.
+BEYOND_PU = 1e-6
 #: Exact programs up to this many variables are solved from their convex relaxation, which also bounds the optimum.
 RELAX_UP_TO = 400_000
 
@@ -34,8 +37,9 @@ RELAX_UP_TO = 400_000
 class Rebuild(Protocol):
     """Builds the problem of a model anew."""
 
-    def __call__(self, case: Case, *, at: OperatingPoint | None, screen: bool) -> Model:
-        """For a case, at another operating point when one is given, with or without leaving out branch limits."""
+    def __call__(self, case: Case, *, at: OperatingPoint | None, screen: bool, enforce: frozenset[str]) -> Model:
+        """For a case, at another operating point when one is given, with or without leaving out branch limits, and with
+        the limits of the nodes and branches named."""
 
 
 @dataclass(eq=False)
@@ -54,6 +58,7 @@ class Model:
         seconds: wall time of the phases so far.
         rebuild: builds the problem anew; see `Rebuild`.
         screened: whether branch limits that no flow could reach were left out.
+        enforced: nodes and branches whose limits are written although they seemed far from binding.
     """
 
     case: Case
@@ -65,6 +70,7 @@ class Model:
     seconds: dict[str, float]
     rebuild: Rebuild | None = field(default=None, repr=False)
     screened: bool = False
+    enforced: frozenset[str] = frozenset()
     _session: tuple[str, Options | None, Session] | None = field(default=None, repr=False)
     _last: Solution | None = field(default=None, repr=False)
     _q_per_p: FloatArray | None = field(default=None, repr=False)
@@ -235,8 +241,12 @@ class Model:
             choices=tuple(choices),
             conflicts=conflicts,
         )
-        if self.rebuild is not None and self.screened and result.ok and _overloaded(result):
-            fresh = self.rebuild(self.case, at=None, screen=False)
+        if self.rebuild is not None and result.ok and not self.formulation.radial_only:
+            beyond = _beyond(result) - self.enforced
+            if beyond:
+                return self._solve_with(beyond, result, solver, options, explain_infeasible=explain_infeasible)
+        elif self.rebuild is not None and self.screened and result.ok and _overloaded(result):
+            fresh = self.rebuild(self.case, at=None, screen=False, enforce=self.enforced)
             # data that only the program has, such as what neighbours said at a border, is kept
             present = {name: self._slot(name) for name in self.program.slots if name in fresh.program.slots}
             self.program, self.network = fresh.program.update(present), fresh.network
@@ -245,6 +255,48 @@ class Model:
             self.screened = False
             return self.solve(solver, options, explain_infeasible=explain_infeasible)
         return result
+
+    def start_from(self, result: Result) -> None:
+        """Let the next solve start at the variables of another result, by their labels."""
+        self.program = dataclasses.replace(self.program, start_point=carried(self.program, result))
+
+    def _solve_with(
+        self,
+        beyond: frozenset[str],
+        result: Result,
+        solver: str,
+        options: Options | None,
+        *,
+        explain_infeasible: bool,
+    ) -> Result:
+        """Build again with the limits that the schedule exceeds, and solve from it."""
+        assert self.rebuild is not None
+        self.enforced |= beyond
+        fresh = self.rebuild(self.case, at=None, screen=self.screened, enforce=self.enforced)
+        present = {name: self._slot(name) for name in self.program.slots if name in fresh.program.slots}
+        self.program, self.network = fresh.program.update(present), fresh.network
+        self.start_from(result)
+        self._session, self._last = None, None
+        some = ", ".join(sorted(beyond)[:3]) + (", ..." if len(beyond) > 3 else "")
+        self.choices = (*self.choices, f"solved again with {len(beyond)} limits that were exceeded ({some})")
+        return self.solve(solver, options, explain_infeasible=explain_infeasible)
+
+
+def carried(program: Program, result: Result) -> FloatArray:
+    """A start point with the values of another result wherever block, element and step agree."""
+    start = program.start_point.copy()
+    old = {b.name: b for b in result.program.variables}
+    for block in program.variables:
+        before = old.get(block.name)
+        if before is None or before.n_steps != block.n_steps:
+            continue
+        place = {e: k for k, e in enumerate(before.elements)}
+        both = [(k, place[e]) for k, e in enumerate(block.elements) if e in place]
+        if both:
+            to, source = (np.array(side) for side in zip(*both, strict=True))
+            values = result.solution.x[before.cells].reshape(-1, block.n_steps)
+            start[block.cells].reshape(-1, block.n_steps)[to] = values[source]
+    return start
 
 
 @dataclass(frozen=True, eq=False)
@@ -296,6 +348,22 @@ def _judged(program: Program, solution: Solution) -> tuple[Status, Residuals]:
     """The earned status of a solution, and the residuals that it rests on."""
     residuals = recompute(program, solution)
     return earned_status(program, solution, residuals), residuals
+
+
+def _beyond(result: Result) -> frozenset[str]:
+    """Nodes and branches beyond a limit that was left out of the problem."""
+    net, feeder = result.network, result.case.feeder
+    low = np.array([feeder.bus[bus].v_min_pu for bus, _ in net.nodes]).reshape(-1, 1)
+    high = np.array([feeder.bus[bus].v_max_pu for bus, _ in net.nodes]).reshape(-1, 1)
+    v = np.sqrt(np.maximum(result.value("bus.vmag_sq"), 0.0))
+    out = np.asarray(((v < low - BEYOND_PU) | (v > high + BEYOND_PU)).any(axis=1))
+    out[net.roots] = False
+    grounded = set(net.grounded)
+    names = {f"{bus}.{c}" for k, (bus, c) in enumerate(net.nodes) if out[k] and (bus, c) not in grounded}
+    if np.isfinite(net.i_max_pu).any() or np.isfinite(net.s_max_pu).any():
+        loading = result.loading
+        names |= set(loading.loc[loading["share"] > 1.0 + 1e-6, "element"])
+    return frozenset(names)
 
 
 def _overloaded(result: Result) -> bool:

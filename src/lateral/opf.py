@@ -31,6 +31,9 @@ from lateral.solvers import Options
 
 #: Rounds that ``auto`` solves of a formulation made at an operating point, and up to how many variables.
 AUTO_ROUNDS, AUTO_ROUNDS_UP_TO = 3, 200_000
+#: Voltage difference between an exact form and the power flow of its schedule that counts as none, and how often it is
+#: made again otherwise.
+SETTLED_PU, SETTLE_ROUNDS = 2e-6, 3
 #: Which limits of a feeder enter a problem.
 LIMITS = ("all", "voltage", "none")
 
@@ -46,6 +49,7 @@ def build(
     limits: str = "all",
     screen_limits: bool = True,
     check: bool = True,
+    enforce: frozenset[str] = frozenset(),
 ) -> Model:
     """Build the problem of a case once; `Model.solve` and `Model.update` are the five-minute loop.
 
@@ -61,6 +65,7 @@ def build(
         screen_limits: leave out branch limits that no flow of the present data comes near to; a result that exceeds
             one all the same is built again with every limit.
         check: look for faults first.
+        enforce: nodes and branches whose limits are to be written although nothing of the present data comes near.
 
     Raises:
         CaseError: the case has faults; all of them are named.
@@ -104,6 +109,7 @@ def build(
         raise UnsupportedError(faults)
 
     builder = ProgramBuilder(case.horizon.n_steps, screen_limits=screen_limits)
+    builder.enforced = enforce
     model = chosen.network(builder, case.feeder, network, case.base, operating)
     ctx = DeviceContext(
         builder, model, case.horizon, case.base, case.profiles, terminal=terminal, alpha=case.alpha_usd_per_kwh
@@ -119,7 +125,7 @@ def build(
     program = builder.freeze()
     seconds = {"build": time.perf_counter() - begin}
 
-    def rebuild(case: Case, *, at: OperatingPoint | None, screen: bool) -> Model:
+    def rebuild(case: Case, *, at: OperatingPoint | None, screen: bool, enforce: frozenset[str]) -> Model:
         return build(
             case,
             chosen,
@@ -129,9 +135,21 @@ def build(
             point=point if at is None else at,
             screen_limits=screen,
             check=False,
+            enforce=enforce,
         )
 
-    return Model(case, chosen, goal, program, network, tuple(choices), seconds, rebuild, screened=screen_limits)
+    return Model(
+        case,
+        chosen,
+        goal,
+        program,
+        network,
+        tuple(choices),
+        seconds,
+        rebuild,
+        screened=screen_limits,
+        enforced=enforce,
+    )
 
 
 def solve(
@@ -208,7 +226,7 @@ def refined(
 
     Each round is made at the power flow of the schedule before, so that the model is exact where the schedule is; on
     IEEE 13 and 123 three rounds bring the voltage error of the replay from 2e-3 to 1e-5 pu. There is no trust region
-    and no promise of convergence: the replay shows what the rounds brought.
+    and no promise of convergence: the replay shows what the rounds brought. An exact form is `settled`.
 
     Args:
         model: the model of the first round.
@@ -227,11 +245,47 @@ def refined(
         begin = time.perf_counter()
         where, _ = operating_point(result.case, loaded=True, dispatch=_by_kind(result))
         spent = {**result.seconds, "build": result.seconds["build"] + time.perf_counter() - begin}
-        again = rebuild(result.case, at=where, screen=model.screened).solve(solver, options)
+        again = rebuild(result.case, at=where, screen=model.screened, enforce=model.enforced).solve(solver, options)
         seconds = {name: spent.get(name, 0.0) + again.seconds[name] for name in again.seconds if name != "total"}
         note = f"round {k}: made again at the power flow of the schedule before"
         choices = (*result.choices, note, *(c for c in again.choices if c not in result.choices))
         result = dataclasses.replace(again, seconds={**seconds, "total": sum(seconds.values())}, choices=choices)
+    return settled(model, result, solver=solver, options=options)
+
+
+def settled(model: Model, result: Result, *, solver: str = "auto", options: Options | None = None) -> Result:
+    """The result of an exact form, made again where loads crossed an edge of their band on the way.
+
+    Away from an edge of its band a load takes the side on which the operating point lies. Whether that was right is
+    seen in the power flow of the schedule: where voltages differ by more than `SETTLED_PU`, the problem is made again
+    at that power flow and solved from the schedule, at most `SETTLE_ROUNDS` times; the result says so.
+
+    Args:
+        model: the model that was solved.
+        result: its result; returned as it is for formulations that are not exact at any point.
+        solver: see `solve`.
+        options: see `solve`.
+    """
+    rebuild = model.rebuild
+    for _ in range(SETTLE_ROUNDS):
+        if rebuild is None or model.formulation.radial_only or not result.ok:
+            break
+        begin = time.perf_counter()
+        where, _ = operating_point(result.case, loaded=True, dispatch=_by_kind(result))
+        place = {node: k for k, node in enumerate(where.nodes)}
+        flow = np.abs(where.v_pu[[place[node] for node in result.network.nodes]])
+        apart = float(np.abs(flow - np.sqrt(np.maximum(result.value("bus.vmag_sq"), 0.0))).max(initial=0.0))
+        if apart <= SETTLED_PU:
+            break
+        again = rebuild(result.case, at=where, screen=model.screened, enforce=model.enforced)
+        again.start_from(result)
+        model = again
+        spent = {**result.seconds, "build": result.seconds["build"] + time.perf_counter() - begin}
+        found = again.solve(solver, options)
+        seconds = {name: spent.get(name, 0.0) + found.seconds[name] for name in ("solve",)} | {"build": spent["build"]}
+        note = f"made again at the power flow of the schedule, which was {apart:.1e} pu away: loads left their band"
+        choices = (*result.choices, note, *(c for c in found.choices if c not in result.choices))
+        result = dataclasses.replace(found, seconds={**seconds, "total": sum(seconds.values())}, choices=choices)
     return result
 
 
@@ -318,7 +372,8 @@ def _limited(case: Case, limits: str) -> Case:
     replace = dataclasses.replace
     buses = feeder.buses
     if limits == "none":
-        buses = tuple(replace(b, v_min_pu=0.0, v_max_pu=np.inf) for b in buses)
+        free = {"v_min_pu": 0.0, "v_max_pu": np.inf, "vpp_min_pu": 0.0, "vpp_max_pu": np.inf, "unbalance_max": np.inf}
+        buses = tuple(replace(b, **free) for b in buses)
     return case.with_(
         feeder=replace(
             feeder,
@@ -340,5 +395,6 @@ __all__ = [
     "linear_power_flow",
     "prediction_of",
     "replayed",
+    "settled",
     "solve",
 ]

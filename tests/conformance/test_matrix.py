@@ -202,7 +202,7 @@ def test_combination(row: tuple[type, str, str, str]) -> None:
     cls, variant, formulation, solver = row
     model = model_of(cls, variant, formulation, solver)
     if SKIPS[row]:
-        with pytest.raises(UnsupportedError, match="SOL-0(01|10)"):
+        with pytest.raises(UnsupportedError, match=r"SOL-0(01|10)"):
             model.solve(solver)
         pytest.skip(SKIPS[row])
     # Clarabel stops on its own scaled residuals; where a squared current hardly costs anything (sun curtailed at noon)

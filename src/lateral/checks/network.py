@@ -164,6 +164,11 @@ def _voltage_limits(view: View) -> Iterator[Fault]:
         if bus.v_min_pu >= bus.v_max_pu:
             found = f"v_min_pu = {show(bus.v_min_pu)} and v_max_pu = {show(bus.v_max_pu)}"
             yield fault("NET-013", bus.label, found, "v_min_pu below v_max_pu", "Exchange or correct the two limits.")
+        if bus.vpp_min_pu >= bus.vpp_max_pu:
+            found = f"vpp_min_pu = {show(bus.vpp_min_pu)} and vpp_max_pu = {show(bus.vpp_max_pu)}"
+            yield fault(
+                "NET-013", bus.label, found, "vpp_min_pu below vpp_max_pu", "Exchange or correct the two limits."
+            )
 
 
 def _voltage_bases(view: View) -> Iterator[Fault]:

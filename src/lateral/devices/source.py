@@ -11,6 +11,7 @@ import numpy as np
 
 from lateral.devices.base import Device, DeviceContext
 from lateral.network.schema import FloatArray, Series, Terminals, spec
+from lateral.program import Affine
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,13 +39,33 @@ class Source(Device):
         "Most power that may be given back, all conductors; inf for none.", unit="kW", default=float("inf"), series=True
     )
 
+    q_import_max_kvar: Series = spec(
+        "Most reactive power that may be taken, all conductors; inf for none.",
+        unit="kvar",
+        default=float("inf"),
+        series=True,
+    )
+    q_export_max_kvar: Series = spec(
+        "Most reactive power that may be given back, all conductors; inf for none.",
+        unit="kvar",
+        default=float("inf"),
+        series=True,
+    )
+    s_max_kva: Series = spec(
+        "Most apparent power at the point of common coupling, all conductors; inf for none.",
+        unit="kVA",
+        default=float("inf"),
+        series=True,
+    )
+
     @classmethod
     def declare(cls, group: Sequence[Self], ctx: DeviceContext) -> None:
         """Feed the network and price what crosses.
 
         ::
 
-            p_total = sum of p over conductors;   -p_export_max <= p_total <= p_import_max
+            p_total = sum of p over conductors;   -p_export_max <= p_total <= p_import_max,   q likewise
+        p_total^2 + q_total^2 <= s_max^2
             energy_cost_t = dt_t price_t p_total_t                               one price
             energy_cost_t = dt_t (price_import_t buy_t - price_export_t sell_t)   two: p_total = buy - sell, both >= 0
 
@@ -70,22 +91,11 @@ class Source(Device):
             total, total_q = p.sum_elements(), q.sum_elements()
             builder.output("source", "p_total", [source.name], total, unit="kW", to_unit=kva)
             builder.output("source", "q_total", [source.name], total_q, unit="kvar", to_unit=kva)
-            high = ctx.series(source.p_import_max_kw) / kva
-            low = -ctx.series(source.p_export_max_kw) / kva
-            stated = np.abs(np.concatenate([low, high]))
-            stated = stated[np.isfinite(stated)]
-            if stated.size:
-                builder.between(
-                    "source",
-                    "p_limit",
-                    [source.name],
-                    low[None],
-                    total,
-                    high[None],
-                    unit="kW",
-                    to_unit=kva,
-                    scale=float(stated.max()) or 1.0,
-                )
+            cls._limit(source, "p", total, ctx.series(source.p_export_max_kw), ctx.series(source.p_import_max_kw), ctx)
+            cls._limit(
+                source, "q", total_q, ctx.series(source.q_export_max_kvar), ctx.series(source.q_import_max_kvar), ctx
+            )
+            cls._limit_apparent(source, total, total_q, ctx)
             hours = ctx.horizon.hours * kva
             own_price = price.take(np.array([k]))
             if source.price_export is None:
@@ -102,6 +112,48 @@ class Source(Device):
                 )
                 cost = (buy * hours).times_parameter(own_price) - (sell * hours).times_parameter(sell_price)
             builder.output("source", "energy_cost", [source.name], cost, unit="$")
+
+    @classmethod
+    def _limit(
+        cls, source: Self, what: str, total: Affine, export: FloatArray, bought: FloatArray, ctx: DeviceContext
+    ) -> None:
+        """``-export <= total <= bought``, kW or kvar, shape (T,)."""
+        low, high = -export / ctx.base.total_kva, bought / ctx.base.total_kva
+        stated = np.abs(np.concatenate([low, high]))
+        stated = stated[np.isfinite(stated)]
+        if stated.size:
+            ctx.builder.between(
+                "source",
+                f"{what}_limit",
+                [source.name],
+                low[None],
+                total,
+                high[None],
+                unit="kW" if what == "p" else "kvar",
+                to_unit=ctx.base.total_kva,
+                scale=float(stated.max()) or 1.0,
+            )
+
+    @classmethod
+    def _limit_apparent(cls, source: Self, p: Affine, q: Affine, ctx: DeviceContext) -> None:
+        """``p^2 + q^2 <= s_max^2`` at the steps that have a limit."""
+        s_max = ctx.series(source.s_max_kva) / ctx.base.total_kva
+        steps = np.flatnonzero(np.isfinite(s_max))
+        if not len(steps):
+            return
+        square = s_max[steps][None] ** 2
+        ctx.builder.product(
+            "source",
+            "s_limit",
+            [source.name],
+            [p.at_steps(steps), q.at_steps(steps)],
+            Affine.constant(square),
+            Affine.constant(np.ones_like(square)),
+            unit="kVA",
+            to_unit=ctx.base.total_kva,
+            scale=np.maximum(square, 1e-12),
+            limit=True,
+        )
 
     @classmethod
     def with_data(

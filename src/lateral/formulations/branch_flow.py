@@ -264,6 +264,11 @@ class BranchFlowModel(NetworkModel):
         self._losses(w_0, self._loss_weights)
         builder.tree = self._tree()
 
+    def add_unbalance_cost(self, weight: Affine) -> None:
+        """See `NetworkModel.add_unbalance_cost`; nothing where there is no three-phase bus."""
+        if any((bus, 2) in self.net.position and (bus, 3) in self.net.position for bus, c in self.net.nodes if c == 1):
+            super().add_unbalance_cost(weight)
+
     def _with_shunts(self, p_in: Affine, q_in: Affine) -> tuple[Affine, Affine]:
         """Charging, magnetising and other wire admittances: ``s_i = -V_i conj(sum_j y_ij V_j)`` at fixed angles."""
         net = self.net
@@ -491,7 +496,7 @@ class BranchFlowFormulation(Formulation):
                     "Use a three-phase formulation such as 'lindist3flow', or a balanced copy (case.to_balanced()).",
                 )
             )
-        return tuple(faults)
+        return (*faults, *_beyond_magnitudes(feeder, self.name))
 
     def network(
         self,
@@ -510,6 +515,25 @@ class BranchFlowFormulation(Formulation):
             message = f"{self.name} is made at an operating point"
             raise ValueError(message)
         return self.model(builder, feeder, network, base, point)
+
+
+def _beyond_magnitudes(feeder: Feeder, name: str) -> list[Fault]:
+    """Limits that need voltage angles, which squared magnitudes do not have; the first of each kind is named."""
+    rows = (
+        ("limits between phases", [b for b in feeder.buses if b.vpp_min_pu > 0.0 or np.isfinite(b.vpp_max_pu)]),
+        ("limits of unbalance", [b for b in feeder.buses if np.isfinite(b.unbalance_max)]),
+    )
+    return [
+        Fault(
+            "FOR-021 limit-needs-angles",
+            buses[0].label,
+            f"{what} at {len(buses)} buses, with formulation {name!r}",
+            "limits of the voltage to ground",
+            "Use formulation 'current-voltage', or take these limits out.",
+        )
+        for what, buses in rows
+        if buses
+    ]
 
 
 __all__ = ["BranchFlowFormulation", "BranchFlowModel", "leg_current", "quadratic_loss_terms"]

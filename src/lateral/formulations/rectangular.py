@@ -33,6 +33,8 @@ from scipy import sparse
 
 from lateral.errors import Fault
 from lateral.formulations.base import Formulation, OperatingPoint
+from lateral.formulations.phasors import Complex, LegFlows, entries, incidence
+from lateral.formulations.rectangular_limits import Limits
 from lateral.network.admittance import NodeIndex, nodal_matrix_pu
 from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder, Line, Shunt, Switch
@@ -42,41 +44,10 @@ from lateral.program import Affine, Block, Curve, Power, ProgramBuilder, stack
 from lateral.program.ports import NetworkModel, Ports
 from lateral.units import Base
 
-#: A voltage limit at an eliminated node is written from the start where the operating point is this near to it, pu.
-NEAR_PU = 0.01
 #: Admittance, pu, from which on a line between used buses is short: see `RectangularModel._short_legs`.
 STIFF = 1e5
 #: A conductor below this voltage at the operating point is a neutral: no limit holds there, pu.
 NEUTRAL_PU = 0.3
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Complex:
-    """A complex affine array: real and imaginary part, each of shape (n, T)."""
-
-    re: Affine
-    im: Affine
-
-    def map(self, m: int, out: IntArray, source: IntArray, weight: ComplexArray) -> Complex:
-        """Element ``out_k`` gets ``weight_k`` (complex, or (K, T)) times element ``source_k``."""
-        if np.isrealobj(weight) or not np.any(weight.imag):
-            real = np.asarray(weight.real)
-            return Complex(self.re.map_terms(m, out, source, real), self.im.map_terms(m, out, source, real))
-        g, b = np.asarray(weight.real), np.asarray(weight.imag)
-        has = np.flatnonzero(g) if g.ndim == 1 else np.arange(len(g))
-        re = self.re.map_terms(m, out[has], source[has], g[has]) + self.im.map_terms(m, out, source, -b)
-        im = self.im.map_terms(m, out[has], source[has], g[has]) + self.re.map_terms(m, out, source, b)
-        return Complex(re, im)
-
-    def take(self, elements: IntArray) -> Complex:
-        """The elements named."""
-        return Complex(self.re.take(elements), self.im.take(elements))
-
-    def __add__(self, other: Complex) -> Complex:
-        return Complex(self.re + other.re, self.im + other.im)
-
-    def __sub__(self, other: Complex) -> Complex:
-        return Complex(self.re - other.re, self.im - other.im)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,6 +96,7 @@ class RectangularModel(NetworkModel):
         self._feeds: list[_Feed] = []
         self._loss_weights: list[Affine] = []
         self._all_squares: Affine | None = None
+        self._unbalance_weights: list[Affine] = []
         self._n_read = 0
         self._short = np.zeros(0, dtype=np.int64)
         self._short_current: Complex | None = None
@@ -240,6 +212,10 @@ class RectangularModel(NetworkModel):
         """See `NetworkModel.add_loss_cost`: ``weight_t V^H Re(Y) V``, convex."""
         self._loss_weights.append(weight)
 
+    def add_unbalance_cost(self, weight: Affine) -> None:
+        """See `NetworkModel.add_unbalance_cost`: ``|V_2|^2``, convex."""
+        self._unbalance_weights.append(weight)
+
     @property
     def neglects_losses(self) -> bool:
         """False: losses are what flows in and does not flow out."""
@@ -254,7 +230,7 @@ class RectangularModel(NetworkModel):
         kept = self._reduced.kept
         self._v = self._voltages(kept)
         total = self._scale_of_sources(p, q)
-        balance = self._v.map(len(kept), *_entries(self._reduced.s))
+        balance = self._v.map(len(kept), *entries(self._reduced.s))
         balance = self._with_linear(balance)
         if len(self._short):
             balance = balance + self._short_currents(total)
@@ -262,7 +238,25 @@ class RectangularModel(NetworkModel):
             balance = balance - self._source(feed, total)
         self._ports(ports, p, q, balance, total)
         self._read_squares()
-        self._voltage_limits()
+        self._limits = Limits(
+            builder=self.builder,
+            feeder=self._feeder,
+            net=self.net,
+            base=self.base,
+            names=self._names,
+            v=self._v,
+            reduced=self._reduced,
+            v0=self._v0,
+            v_low=self._v_low,
+            v_high=self._v_high,
+            fed=np.concatenate([feed.nodes for feed in self._feeds]),
+            legs=LegFlows.of(self.net),
+            short=self._short,
+            short_current=self._short_current,
+        )
+        self._limits.write()
+        for weight in self._unbalance_weights:
+            self._limits.unbalance_cost(weight)
         self._losses()
         self._derive()
 
@@ -276,7 +270,7 @@ class RectangularModel(NetworkModel):
         used |= set(self.net.to_node[self._short].tolist())
         y = self._wires = self._matrix_without({self.net.branch_names[b] for b in self.net.branch[self._short]})
         for at, value in self._shunts:
-            m = _incidence(at, n)
+            m = incidence(at, n)
             y = y + m.T @ sparse.diags(value) @ m
         return reduce_nodal(y.tocsc(), self.net.nodes, used)
 
@@ -326,8 +320,7 @@ class RectangularModel(NetworkModel):
 
     def _node_voltage(self, nodes: IntArray) -> Complex:
         """Voltages of any nodes, as arrays over the variables."""
-        rows = self._reduced.t[nodes]
-        return self._v.map(len(nodes), *_entries(rows))
+        return self._v.map(len(nodes), *entries(self._reduced.t[nodes]))
 
     def _across(self, ports: Ports) -> Complex:
         """U = M V across ports of kept nodes."""
@@ -505,38 +498,12 @@ class RectangularModel(NetworkModel):
             pairs = [(v.re, v.re), (v.im, v.im)]
             self.builder.quadratic("node", "vmag_sq", self._names, pairs, -self._all_squares, 0.0, 0.0, unit="pu^2")
 
-    def _voltage_limits(self) -> None:
-        """Limits of kept nodes, and of eliminated ones where the operating point is near to them or asked for."""
-        low, high = self._v_low, self._v_high
-        limited = (low > 0.0) | np.isfinite(high)
-        limited[np.concatenate([feed.nodes for feed in self._feeds])] = False
-        size = np.abs(self._v0)
-        near = (size.min(axis=1) < low + NEAR_PU) | (size.max(axis=1) > high - NEAR_PU)
-        asked = np.array([name in self.builder.enforced for name in self._names])
-        written = limited & (near | asked)
-        written[self._reduced.kept] = limited[self._reduced.kept]
-        nodes = np.flatnonzero(written)
-        if not len(nodes):
-            return
-        v = self._node_voltage(nodes)
-        self.builder.quadratic(
-            "bus",
-            "vmag_sq",
-            [self._names[k] for k in nodes],
-            [(v.re, v.re), (v.im, v.im)],
-            None,
-            low[nodes].reshape(-1, 1) ** 2,
-            high[nodes].reshape(-1, 1) ** 2,
-            unit="pu^2",
-            limit=True,
-        )
-
     def _losses(self) -> None:
         """The cost of losses ``V_r' G V_r + V_i' G V_i`` with G = Re S over the kept nodes."""
         if not self._loss_weights:
             return
         loss = self._loss_matrix()
-        row, col, value = _entries(loss)
+        row, col, value = entries(loss)
         for weight in self._loss_weights:
             for v in (self._v.re, self._v.im):
                 seen = v.map_terms(loss.shape[0], row, col, np.asarray(value.real))
@@ -568,7 +535,7 @@ class RectangularModel(NetworkModel):
         shape = (len(self._reduced.kept), self.n_steps)
         t = self._reduced.t
         wires = nodal_matrix_pu(self._feeder, self._index, self.base).tocsr()[self._own][:, self._own]
-        legs = _LegFlows.of(net)
+        legs, three_phase = self._limits.legs, self._limits.three_phase
 
         def voltage(x: FloatArray) -> ComplexArray:
             return np.asarray(t @ (x[cells_re] + 1j * x[cells_im]).reshape(shape))
@@ -586,7 +553,16 @@ class RectangularModel(NetworkModel):
             v = voltage(x)
             return np.asarray((v.conj() * (wires @ v)).real.sum(axis=0, keepdims=True))
 
+        def unbalance(x: FloatArray, _y: FloatArray, _nu: FloatArray) -> FloatArray:
+            v = voltage(x)[phases].reshape(-1, 3, shape[1])
+            turn = np.exp(2j * np.pi / 3.0) ** np.arange(3)
+            plus, minus = (np.abs(np.einsum("bct,c->bt", v, w)) for w in (turn, turn.conj()))
+            return np.asarray(minus / np.maximum(plus, 1e-9))
+
         builder.derive("bus", "vmag_sq", self._names, vmag_sq, unit="pu^2")
+        if three_phase:
+            phases = np.array([net.position[bus, c] for bus in three_phase for c in (1, 2, 3)])
+            builder.derive("three_phase_bus", "unbalance", three_phase, unbalance, unit="pu")
         builder.derive("branch", "p_from", net.legs, p_from, unit="kW", to_unit=kw)
         builder.derive("branch", "q_from", net.legs, q_from, unit="kvar", to_unit=kw)
         builder.derive("system", "losses", ["all"], losses, unit="kW", to_unit=kw)
@@ -628,48 +604,6 @@ class RectangularModel(NetworkModel):
         builder.derive("bus", "q_balance", self._names, of_q, unit="kvar", to_unit=kw, dual=True)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _LegFlows:
-    """Power into the series impedance of every leg from node voltages: ``S = W conj(I)``, ``I = Z^+ (W - V_s)``."""
-
-    ideal: sparse.csr_matrix
-    pick: IntArray
-    admittance: sparse.csr_matrix
-
-    @classmethod
-    def of(cls, net: RadialNetwork) -> _LegFlows:
-        k, n = net.n_legs, net.n_nodes
-        ideal = sparse.csr_matrix((net.a_val, (net.a_leg, net.a_node)), shape=(k, n))
-        rows, cols, values = [], [], []
-        order = np.argsort(net.branch[net.z_row], kind="stable")
-        of_entry = net.branch[net.z_row][order]
-        count = np.bincount(net.branch, minlength=len(net.branch_names))
-        first = np.searchsorted(net.branch, np.arange(len(net.branch_names)))
-        for size in np.unique(count[count > 0]):
-            own = np.flatnonzero(count == size)
-            place = np.full(len(count), -1)
-            place[own] = np.arange(len(own))
-            e = order[place[of_entry] >= 0]
-            b = place[net.branch[net.z_row[e]]]
-            z = np.zeros((len(own), size, size), dtype=complex)
-            z[b, net.z_row[e] - first[own][b], net.z_col[e] - first[own][b]] = net.z_val[e]
-            y = np.linalg.pinv(z, rcond=1e-12)
-            i, j = np.divmod(np.arange(size * size), size)
-            rows.append((first[own][:, None] + i).ravel())
-            cols.append((first[own][:, None] + j).ravel())
-            values.append(y.reshape(len(own), -1).ravel())
-        admittance = sparse.csr_matrix(
-            (np.concatenate(values), (np.concatenate(rows), np.concatenate(cols))), shape=(k, k)
-        )
-        return cls(ideal, net.to_node, admittance)
-
-    def power(self, v: ComplexArray) -> ComplexArray:
-        """S of every leg, shape (K, T)."""
-        w = self.ideal @ v
-        power: ComplexArray = w * np.conj(self.admittance @ (w - v[self.pick]))
-        return power
-
-
 def _charging(element: Line | Switch) -> list[Shunt]:
     """Half of the susceptance at each end, as shunts."""
     if element.b_us is None or not np.any(element.b_us):
@@ -680,22 +614,6 @@ def _charging(element: Line | Switch) -> list[Shunt]:
         Shunt(name=f"{element.name}:{k}", bus=bus, conductors=conductors, g_us=none, b_us=half)
         for k, (bus, conductors) in enumerate(ends)
     ]
-
-
-def _entries(matrix: sparse.spmatrix) -> tuple[IntArray, IntArray, ComplexArray]:
-    """(row, column, value) of a sparse matrix."""
-    coo = matrix.tocoo()
-    return coo.row.astype(np.int64), coo.col.astype(np.int64), coo.data
-
-
-def _incidence(ports: Ports, n: int) -> sparse.csr_matrix:
-    """M with U = M V, shape (ports, n)."""
-    k = np.arange(len(ports))
-    two = ports.b >= 0
-    signs = np.concatenate([np.ones(len(k)), -np.ones(int(two.sum()))])
-    return sparse.csr_matrix(
-        (signs, (np.concatenate([k, k[two]]), np.concatenate([ports.a, ports.b[two]]))), shape=(len(k), n)
-    )
 
 
 def _summed(parts: list[tuple[Ports, Affine, Affine]], n_steps: int) -> tuple[Ports, Affine, Affine]:

@@ -34,6 +34,23 @@ class Bus(Element):
     v_max_pu: float = spec(
         "Highest voltage allowed, conductor to ground; inf for none.", unit="pu", default=1.05, above=0.0
     )
+    vpp_min_pu: float = spec(
+        "Lowest voltage allowed between two phases, on sqrt(3) times the base; 0 for none.",
+        unit="pu",
+        default=0.0,
+        minimum=0.0,
+    )
+    vpp_max_pu: float = spec(
+        "Highest voltage allowed between two phases, on sqrt(3) times the base; inf for none.",
+        unit="pu",
+        default=float("inf"),
+        above=0.0,
+    )
+    unbalance_max: float = spec(
+        "Largest negative-sequence voltage allowed, as a share of the positive-sequence one; inf for none.",
+        default=float("inf"),
+        above=0.0,
+    )
     x: float = spec("Horizontal coordinate of the map; NaN when unknown.", default=float("nan"))
     y: float = spec("Vertical coordinate of the map; NaN when unknown.", default=float("nan"))
 

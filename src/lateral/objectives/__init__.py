@@ -8,12 +8,16 @@ from lateral import plugins
 from lateral.errors import OptionError, did_you_mean
 from lateral.objectives.base import Objective
 from lateral.objectives.curtailment import Curtailment
+from lateral.objectives.demand import Demand
 from lateral.objectives.energy_cost import EnergyCost
 from lateral.objectives.loss import Loss
 from lateral.objectives.peak import Peak
+from lateral.objectives.unbalance import Unbalance
 from lateral.objectives.voltage_deviation import VoltageDeviation
 
-BUILT_IN: dict[str, Objective] = {o.name: o for o in (EnergyCost(), Loss(), VoltageDeviation(), Curtailment(), Peak())}
+BUILT_IN: dict[str, Objective] = {
+    o.name: o for o in (EnergyCost(), Loss(), VoltageDeviation(), Curtailment(), Peak(), Demand(), Unbalance())
+}
 
 
 def get(name: str) -> Objective:
@@ -45,4 +49,15 @@ def get(name: str) -> Objective:
     return total
 
 
-__all__ = ["BUILT_IN", "Curtailment", "EnergyCost", "Loss", "Objective", "Peak", "VoltageDeviation", "get"]
+__all__ = [
+    "BUILT_IN",
+    "Curtailment",
+    "Demand",
+    "EnergyCost",
+    "Loss",
+    "Objective",
+    "Peak",
+    "Unbalance",
+    "VoltageDeviation",
+    "get",
+]

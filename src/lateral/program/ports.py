@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lateral.errors import Fault, UnsupportedError
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
 from lateral.program.affine import Affine
 from lateral.program.builder import ProgramBuilder
@@ -114,6 +115,21 @@ class NetworkModel(ABC):
     def add_loss_cost(self, weight: Affine) -> None:
         """Add ``weight_t * losses_t`` to the objective, weight of shape (1, T) per unit of power: linear where the
         formulation knows losses, else the quadratic estimate from its flows."""
+
+    def add_unbalance_cost(self, weight: Affine) -> None:
+        """Add ``weight_t`` times the mean squared negative-sequence voltage of the three-phase buses, pu^2.
+
+        Raises:
+            UnsupportedError: the formulation knows no voltage angles.
+        """
+        fault = Fault(
+            "FOR-020 no-angles",
+            "objective.unbalance",
+            "a formulation without voltage angles",
+            "a formulation with complex voltages",
+            "Use formulation 'current-voltage'.",
+        )
+        raise UnsupportedError([fault])
 
     @property
     @abstractmethod

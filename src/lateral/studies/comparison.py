@@ -20,7 +20,7 @@ from lateral.errors import EngineError, OptionError, UnsupportedError
 from lateral.formulations import Formulation
 from lateral.io.dispatch import Dispatch
 from lateral.objectives import Objective
-from lateral.opf import build, replayed
+from lateral.opf import build, replayed, settled
 from lateral.plots import style
 from lateral.replay import Replay, replay
 from lateral.results.result import Result
@@ -137,7 +137,9 @@ def compare(
             model = build(
                 case, formulation, objective, terminal=terminal, loss_term=loss_term, limits=limits, point=point
             )
-            result = model.solve(solver, options, explain_infeasible=False)
+            result = settled(
+                model, model.solve(solver, options, explain_infeasible=False), solver=solver, options=options
+            )
         except UnsupportedError as error:
             rows.append({"formulation": label, "status": "declined", "reason": _reasons(error)})
             continue

@@ -1,0 +1,104 @@
+"""Complex arrays of the rectangular family: affine voltages and currents, ports as matrices, flows of legs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from lateral.network.branches import RadialNetwork
+from lateral.network.schema import ComplexArray, IntArray
+from lateral.program import Affine
+from lateral.program.ports import Ports
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Complex:
+    """A complex affine array: real and imaginary part, each of shape (n, T)."""
+
+    re: Affine
+    im: Affine
+
+    def map(self, m: int, out: IntArray, source: IntArray, weight: ComplexArray) -> Complex:
+        """Element ``out_k`` gets ``weight_k`` (complex, or (K, T)) times element ``source_k``."""
+        if np.isrealobj(weight) or not np.any(weight.imag):
+            real = np.asarray(weight.real)
+            return Complex(self.re.map_terms(m, out, source, real), self.im.map_terms(m, out, source, real))
+        g, b = np.asarray(weight.real), np.asarray(weight.imag)
+        has = np.flatnonzero(g) if g.ndim == 1 else np.arange(len(g))
+        re = self.re.map_terms(m, out[has], source[has], g[has]) + self.im.map_terms(m, out, source, -b)
+        im = self.im.map_terms(m, out[has], source[has], g[has]) + self.re.map_terms(m, out, source, b)
+        return Complex(re, im)
+
+    def take(self, elements: IntArray) -> Complex:
+        """The elements named."""
+        return Complex(self.re.take(elements), self.im.take(elements))
+
+    def __add__(self, other: Complex) -> Complex:
+        return Complex(self.re + other.re, self.im + other.im)
+
+    def __sub__(self, other: Complex) -> Complex:
+        return Complex(self.re - other.re, self.im - other.im)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LegFlows:
+    """Power into the series impedance of every leg from node voltages: ``S = W conj(I)``, ``I = Z^+ (W - V_s)``."""
+
+    ideal: sparse.csr_matrix
+    pick: IntArray
+    admittance: sparse.csr_matrix
+
+    @classmethod
+    def of(cls, net: RadialNetwork) -> LegFlows:
+        """The flows of a network's legs."""
+        k, n = net.n_legs, net.n_nodes
+        ideal = sparse.csr_matrix((net.a_val, (net.a_leg, net.a_node)), shape=(k, n))
+        rows, cols, values = [], [], []
+        order = np.argsort(net.branch[net.z_row], kind="stable")
+        of_entry = net.branch[net.z_row][order]
+        count = np.bincount(net.branch, minlength=len(net.branch_names))
+        first = np.searchsorted(net.branch, np.arange(len(net.branch_names)))
+        for size in np.unique(count[count > 0]):
+            own = np.flatnonzero(count == size)
+            place = np.full(len(count), -1)
+            place[own] = np.arange(len(own))
+            e = order[place[of_entry] >= 0]
+            b = place[net.branch[net.z_row[e]]]
+            z = np.zeros((len(own), size, size), dtype=complex)
+            z[b, net.z_row[e] - first[own][b], net.z_col[e] - first[own][b]] = net.z_val[e]
+            y = np.linalg.pinv(z, rcond=1e-12)
+            i, j = np.divmod(np.arange(size * size), size)
+            rows.append((first[own][:, None] + i).ravel())
+            cols.append((first[own][:, None] + j).ravel())
+            values.append(y.reshape(len(own), -1).ravel())
+        admittance = sparse.csr_matrix(
+            (np.concatenate(values), (np.concatenate(rows), np.concatenate(cols))), shape=(k, k)
+        )
+        return cls(ideal, net.to_node, admittance)
+
+    def power(self, v: ComplexArray) -> ComplexArray:
+        """S of every leg, shape (K, T)."""
+        w = self.ideal @ v
+        power: ComplexArray = w * np.conj(self.admittance @ (w - v[self.pick]))
+        return power
+
+
+def entries(matrix: sparse.spmatrix) -> tuple[IntArray, IntArray, ComplexArray]:
+    """(row, column, value) of a sparse matrix."""
+    coo = matrix.tocoo()
+    return coo.row.astype(np.int64), coo.col.astype(np.int64), coo.data
+
+
+def incidence(ports: Ports, n: int) -> sparse.csr_matrix:
+    """M with U = M V, shape (ports, n)."""
+    k = np.arange(len(ports))
+    two = ports.b >= 0
+    signs = np.concatenate([np.ones(len(k)), -np.ones(int(two.sum()))])
+    return sparse.csr_matrix(
+        (signs, (np.concatenate([k, k[two]]), np.concatenate([ports.a, ports.b[two]]))), shape=(len(k), n)
+    )
+
+
+__all__ = ["Complex", "LegFlows", "entries", "incidence"]

@@ -1,0 +1,263 @@
+"""Limits of the rectangular family, and what is said of unbalance.
+
+Written from the start where the operating point comes near to a limit, or at a kept node; the rest is looked at after
+the solve and written in a second one where it was exceeded (`ProgramBuilder.enforced`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy import sparse
+
+from lateral.formulations.phasors import Complex, LegFlows, entries
+from lateral.network.branches import RadialNetwork
+from lateral.network.feeder import Feeder
+from lateral.network.kron import ReducedNetwork
+from lateral.network.schema import ComplexArray, FloatArray, IntArray
+from lateral.program import Affine, ProgramBuilder
+from lateral.units import Base
+
+#: A voltage limit at an eliminated node is written from the start where the operating point is this near to it, pu.
+NEAR_PU = 0.01
+#: A current or power limit is written from the start where the operating point reaches this share of it.
+LIMIT_MARGIN = 0.8
+_PHASE_TO_PHASE = ("vpp_min_pu", "vpp_max_pu")
+
+
+@dataclass(frozen=True, eq=False)
+class Limits:
+    """Limits over the voltages of a rectangular model.
+
+    Attributes:
+        builder: takes the rows.
+        feeder: the wires, with their limits.
+        net: nodes and branches.
+        base: power base.
+        names: name of each node.
+        v: voltages of the kept nodes.
+        reduced: which nodes are kept, and how the others follow.
+        v0: voltages of all nodes at the operating point, pu, shape (n, 1 or T).
+        v_low, v_high: limits of each node, pu; 0 and inf for none, shape (n,).
+        fed: nodes of sources, whose voltage is given.
+        legs: flows of the branches.
+        short: legs whose current is a variable.
+        short_current: that variable.
+    """
+
+    builder: ProgramBuilder
+    feeder: Feeder
+    net: RadialNetwork
+    base: Base
+    names: tuple[str, ...]
+    v: Complex
+    reduced: ReducedNetwork
+    v0: ComplexArray
+    v_low: FloatArray
+    v_high: FloatArray
+    fed: IntArray
+    legs: LegFlows
+    short: IntArray
+    short_current: Complex | None
+
+    def write(self) -> None:
+        """Every limit that is wanted."""
+        self._voltage_limits()
+        self._phase_limits()
+        self._branch_limits()
+
+    def node_voltage(self, nodes: IntArray) -> Complex:
+        """Voltages of any nodes, over those of the kept ones."""
+        return self.v.map(len(nodes), *entries(self.reduced.t[nodes]))
+
+    def _voltage_limits(self) -> None:
+        """Limits of kept nodes, and of eliminated ones where the operating point is near to them or asked for."""
+        low, high = self.v_low, self.v_high
+        limited = (low > 0.0) | np.isfinite(high)
+        limited[self.fed] = False
+        size = np.abs(self.v0)
+        near = (size.min(axis=1) < low + NEAR_PU) | (size.max(axis=1) > high - NEAR_PU)
+        asked = np.array([name in self.builder.enforced for name in self.names])
+        written = limited & (near | asked)
+        written[self.reduced.kept] = limited[self.reduced.kept]
+        nodes = np.flatnonzero(written)
+        if not len(nodes):
+            return
+        v = self.node_voltage(nodes)
+        self._limit_square("vmag_sq", [self.names[k] for k in nodes], v, low[nodes], high[nodes])
+
+    def _limit_square(self, quantity: str, names: Sequence[str], v: Complex, low: FloatArray, high: FloatArray) -> None:
+        """``low^2 <= |v|^2 <= high^2``."""
+        pairs = [(v.re, v.re), (v.im, v.im)]
+        sides = (side.reshape(-1, 1) ** 2 for side in (low, high))
+        self.builder.quadratic("bus", quantity, names, pairs, None, *sides, unit="pu^2", limit=True)
+
+    def _phase_limits(self) -> None:
+        """Voltages between phases, and the negative sequence as a share of the positive one (a quadratic row each)::
+
+        V_1 = (V_a + a V_b + a^2 V_c) / 3,   V_2 = (V_a + a^2 V_b + a V_c) / 3,   a = exp(j 120 deg)
+        |V_2|^2 <= unbalance_max^2 |V_1|^2                                    (Fortescue 1918; IEC 61000-3-13)
+        """
+        feeder, at = self.feeder, self.net.position
+        pairs = [
+            (bus, i, j)
+            for bus in feeder.buses
+            if bus.vpp_min_pu > 0.0 or np.isfinite(bus.vpp_max_pu)
+            for i, j in ((1, 2), (2, 3), (3, 1))
+            if (bus.name, i) in at and (bus.name, j) in at
+        ]
+        if pairs:
+            ends = np.array([[at[bus.name, i], at[bus.name, j]] for bus, i, j in pairs])
+            apart = self.node_voltage(ends[:, 0]) - self.node_voltage(ends[:, 1])
+            root = np.sqrt(3.0)
+            low, high = (np.array([getattr(bus, name) for bus, *_ in pairs]) * root for name in _PHASE_TO_PHASE)
+            names = [f"{bus.name}.{i}-{j}" for bus, i, j in pairs]
+            self._limit_square("vpp_sq", names, apart, low, high)
+        limited = [k for k, bus in enumerate(self.three_phase) if np.isfinite(feeder.bus[bus].unbalance_max)]
+        if limited:
+            positive, negative = self.sequences()
+            own = np.array(limited)
+            share = np.array([feeder.bus[self.three_phase[k]].unbalance_max for k in limited]).reshape(-1, 1)
+            plus, minus = positive.take(own), negative.take(own)
+            rows = [(minus.re, minus.re), (minus.im, minus.im)]
+            rows += [(plus.re, plus.re * -(share**2)), (plus.im, plus.im * -(share**2))]
+            names = [self.three_phase[k] for k in limited]
+            scale = np.maximum(share**2, 1e-4)
+            self.builder.quadratic("bus", "unbalance", names, rows, None, -np.inf, 0.0, scale=scale, limit=True)
+
+    @cached_property
+    def three_phase(self) -> tuple[str, ...]:
+        """Buses with phases 1, 2 and 3."""
+        at = self.net.position
+        return tuple(b.name for b in self.feeder.buses if all((b.name, c) in at for c in (1, 2, 3)))
+
+    def sequences(self) -> tuple[Complex, Complex]:
+        """Positive- and negative-sequence voltages of the three-phase buses, each of shape (buses, T)."""
+        n = len(self.three_phase)
+        nodes = np.array([self.net.position[bus, c] for bus in self.three_phase for c in (1, 2, 3)], dtype=np.int64)
+        v = self.node_voltage(nodes)
+        out, source = np.repeat(np.arange(n), 3), np.arange(3 * n)
+        turn = np.asarray(np.exp(2j * np.pi / 3.0) ** np.array([0, 1, 2]) / 3.0, dtype=complex)
+        return v.map(n, out, source, np.tile(turn, n)), v.map(n, out, source, np.tile(turn.conj(), n))
+
+    def unbalance_cost(self, weight: Affine) -> None:
+        """``weight_t`` times the mean of ``|V_2|^2`` over the three-phase buses: convex."""
+        if not self.three_phase:
+            return
+        _, negative = self.sequences()
+        share = weight.take(np.zeros(negative.re.n, dtype=np.int64)) * (1.0 / negative.re.n)
+        for part in (negative.re, negative.im):
+            self.builder.minimise_squares(part, share)
+
+    def _branch_limits(self) -> None:
+        """Currents of lines and switches, and the power of transformers, where the operating point comes near to the
+        limit or it was exceeded; the rest is looked at after the solve."""
+        net, builder = self.net, self.builder
+        legs = self.legs
+        limited = np.flatnonzero(np.isfinite(net.i_max_pu))
+        bounded = np.flatnonzero(np.isfinite(net.s_max_pu))
+        if not (len(limited) or len(bounded)):
+            return
+        w0 = legs.ideal @ self.v0
+        i0 = legs.admittance @ (w0 - self.v0[legs.pick])
+        near = np.abs(i0).max(axis=1) >= LIMIT_MARGIN * net.i_max_pu
+        own = np.array([k for k in limited if self._wanted(net.legs[k], bool(near[k]))], dtype=np.int64)
+        if len(own):
+            current = self._leg_currents(own)
+            limit = (net.i_max_pu[own] ** 2).reshape(-1, 1)
+            shape = (len(own), self.builder.n_steps)
+            builder.product(
+                "branch",
+                "i_limit",
+                [net.legs[k] for k in own],
+                [current.re, current.im],
+                Affine.constant(np.broadcast_to(limit, shape)),
+                Affine.constant(np.ones(shape)),
+                unit="A",
+                to_unit=self.base.s_kva / net.v_base_kv[net.to_node[own]],
+                scale=limit,
+                limit=True,
+            )
+        s0 = np.zeros((len(net.branch_names), w0.shape[1]), dtype=complex)
+        np.add.at(s0, net.branch, w0 * np.conj(i0))
+        s_max = net.s_max_pu / self.base.multiplicity
+        near = np.abs(s0).max(axis=1) >= LIMIT_MARGIN * s_max
+        own = np.array([b for b in bounded if self._wanted(net.branch_names[b], bool(near[b]))], dtype=np.int64)
+        if len(own):
+            self._power_limits(own, s_max[own].reshape(-1, 1), s0[own])
+
+    def _wanted(self, name: str, near: bool) -> bool:  # noqa: FBT001
+        """Whether a limit is written."""
+        return near or not self.builder.screen_limits or name in self.builder.enforced
+
+    def _power_limits(self, own: IntArray, s_max: FloatArray, s0: ComplexArray) -> None:
+        """``|sum over legs of W conj(I)| <= s_max`` with variables for P and Q."""
+        net, builder = self.net, self.builder
+        place = np.full(len(net.branch_names), -1)
+        place[own] = np.arange(len(own))
+        legs = np.flatnonzero(place[net.branch] >= 0)
+        names = [net.branch_names[b] for b in own]
+        w = self.v.map(len(legs), *entries(self.legs.ideal[legs] @ self.reduced.t))
+        i = self._leg_currents(legs)
+        start = np.broadcast_to(s0, (len(own), self.builder.n_steps))
+        parts = []
+        widest = int(np.bincount(place[net.branch[legs]]).max())
+        order = np.argsort(place[net.branch[legs]], kind="stable")
+        row = place[net.branch[legs]][order]
+        nth = np.arange(len(order)) - np.searchsorted(row, np.arange(len(own)))[row]
+        for quantity, sides, values in (
+            ("p_total", ((w.re, i.re, 1.0), (w.im, i.im, 1.0)), start.real),
+            ("q_total", ((w.im, i.re, 1.0), (w.re, i.im, -1.0)), start.imag),
+        ):
+            power = builder.variable(
+                "branch",
+                quantity,
+                names,
+                unit="kVA",
+                to_unit=self.base.total_kva,
+                start=values,
+                scale=s_max,
+                limit=False,
+            )
+            pairs = []
+            for k in range(widest):
+                take = (len(own), row[nth == k], order[nth == k], np.ones(int((nth == k).sum())))
+                pairs += [(f.map_terms(*take), g.map_terms(*take) * sign) for f, g, sign in sides]
+            builder.quadratic("branch", quantity, names, pairs, -power, 0.0, 0.0, unit="kW", scale=s_max)
+            parts.append(power)
+        shape = (len(own), self.builder.n_steps)
+        builder.product(
+            "branch",
+            "s_limit",
+            names,
+            parts,
+            Affine.constant(np.broadcast_to(s_max**2, shape)),
+            Affine.constant(np.ones(shape)),
+            unit="kVA",
+            to_unit=self.base.total_kva,
+            scale=s_max**2,
+            limit=True,
+        )
+
+    def _leg_currents(self, own: IntArray) -> Complex:
+        """``I = Z^+ (A V_p - V_s)`` of legs; of short ones their variable."""
+        legs = self.legs
+        k = np.arange(len(legs.pick))
+        ends = sparse.csr_matrix((np.ones(len(k)), (k, legs.pick)), shape=legs.ideal.shape)
+        rows = legs.admittance[own] @ (legs.ideal - ends) @ self.reduced.t
+        current = self.v.map(len(own), *entries(rows))
+        short = np.flatnonzero(np.isin(own, self.short))
+        if self.short_current is None or not len(short):
+            return current
+        keep = np.ones((len(own), 1))
+        keep[short] = 0.0
+        place = np.searchsorted(self.short, own[short])
+        one = np.ones(len(short))
+        given = self.short_current.map(len(own), short, place, one.astype(complex))
+        return Complex(current.re * keep, current.im * keep) + given
+
+
+__all__ = ["LIMIT_MARGIN", "NEAR_PU", "Limits"]
