@@ -25,6 +25,8 @@ from lateral.program.rows import CurveRows, ProductRows, QuadraticRows
 
 Number = float | FloatArray
 _NOTHING = np.zeros(0)
+#: unbounded quantities that are about one: voltages, and what follows them
+_NEAR_ONE = ("vmag_sq", "vmag", "v_power", "law")
 
 
 def _cells(value: Number, n: int, n_steps: int) -> FloatArray:
@@ -387,7 +389,7 @@ class ProgramBuilder:
             # a voltage-dependent term counts at nominal voltage, a device's decision not at all
             nominal = np.zeros(self._n)
             for block in self._variables:
-                if block.quantity in ("vmag_sq", "vmag"):
+                if block.quantity in _NEAR_ONE:
                     nominal[block.cells] = 1.0
             size[with_var] *= nominal[expr.col[with_var]]
         total = np.abs(expr.const) + np.bincount(expr.row, weights=size, minlength=len(expr.const))
@@ -403,7 +405,7 @@ class ProgramBuilder:
         for block, lower, upper in self._bounds:
             low, high = (np.abs(side.value(_NOTHING, theta)).reshape(-1) for side in (lower, upper))
             reach = np.maximum(low, high)
-            fallback = 1.2 if block.quantity in ("vmag_sq", "vmag") else 0.0
+            fallback = 1.2 if block.quantity in _NEAR_ONE else 0.0
             out[block.cells] = np.where(np.isfinite(reach), reach, fallback)
         return out
 

@@ -114,14 +114,16 @@ class Bends(Curve):
 class Banded(Curve):
     """Power of a load as a function of its squared voltage w = u^2, with what it becomes outside of its band::
 
-        phi(w) = f + s_low (b - f) + s_high (a - f)
+        phi(w) = f + h(a - f) - h(f - b),      h(x) = (x + sqrt(x^2 + width^2)) / 2, a rounded max(x, 0)
         f = c_0 + c_1 u + c_2 u^2 + c_e u^e           within v_low ... v_high
-        b = b_0 + b_1 u + b_2 u^2                     below
-        a = a_0 + a_1 u + a_2 u^2                     above
-        s_low = (1 - d / sqrt(d^2 + width^2)) / 2,  d = u - v_low;      s_high likewise with the other sign
+        b = b_0 + b_1 u + b_2 u^2                     below; meets f at v_low and is less than f below it
+        a = a_0 + a_1 u + a_2 u^2                     above; meets f at v_high and is more than f above it
 
-    The switches s round the corner over about ``width``; away from it, at a distance d, what they add is
-    ``width^2 / (4 d)`` times the change of slope.
+    This form keeps a rising, convex corner rising and convex, so that it makes no optimum of its own. What it adds is
+    width/2 at the corner and ``width^2 / (4 |a - f|)`` away from it. Where a law jumps at an edge (some load models of
+    OpenDSS do), the side is switched over about ``width`` instead::
+
+        phi = f + s (a - f),      s = (1 + d / sqrt(d^2 + width^2)) / 2,   d = u - v_high         (b likewise)
 
     Attributes:
         inside, below, above: coefficients of 1, u, u^2, each of shape (n, 3).
@@ -142,27 +144,50 @@ class Banded(Curve):
 
     #: squared voltages below this count as this
     LEAST = 1e-4
+    #: a difference between two sides at their edge that is no jump
+    NO_JUMP = 1e-9
 
     def _in_u(self, w: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         """u, phi, d phi / du, d^2 phi / du^2."""
         u = np.sqrt(np.maximum(w, self.LEAST))
-        value, slope, bend = _parabola(self.inside, u)
-        e = self.exponent
-        value = value + self.extra * u**e
-        slope = slope + self.extra * e * u ** (e - 1.0)
-        bend = bend + self.extra * e * (e - 1.0) * u ** (e - 2.0)
-        total = [value, slope, bend]
-        for coefficients, edge, sign in ((self.below, self.v_low, 1.0), (self.above, self.v_high, -1.0)):
-            other = [p - q for p, q in zip(_parabola(coefficients, u), (value, slope, bend), strict=True)]
-            d = sign * (u - edge)
-            root = np.sqrt(d**2 + self.width**2)
-            s0 = 0.5 * (1.0 - d / root)
-            s1 = -0.5 * sign * self.width**2 / root**3
-            s2 = 1.5 * self.width**2 * d / root**5
-            total[0] = total[0] + s0 * other[0]
-            total[1] = total[1] + s0 * other[1] + s1 * other[0]
-            total[2] = total[2] + s0 * other[2] + 2.0 * s1 * other[1] + s2 * other[0]
+        f = self._within(u)
+        total = list(f)
+        for coefficients, edge, sign in ((self.below, self.v_low, -1.0), (self.above, self.v_high, 1.0)):
+            with np.errstate(invalid="ignore"):
+                at_edge = _parabola(coefficients, edge)[0] - self._within(edge)[0]
+            jumps = np.abs(at_edge) > self.NO_JUMP
+            x = [sign * (p - q) for p, q in zip(_parabola(coefficients, u), f, strict=True)]
+            for into, rounded, switched in zip(
+                range(3), self._rounded(x), self._switched(x, sign * (u - edge), sign), strict=True
+            ):
+                total[into] = total[into] + sign * np.where(jumps, switched, rounded)
         return u, total[0], total[1], total[2]
+
+    def _within(self, u: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """f and its derivatives."""
+        value, slope, bend = _parabola(self.inside, u)
+        e, c = self.exponent, self.extra
+        return (
+            value + c * u**e,
+            slope + c * e * u ** (e - 1.0),
+            bend + c * e * (e - 1.0) * u ** (e - 2.0),
+        )
+
+    def _rounded(self, x: list[FloatArray]) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """h(x) and its derivatives by u."""
+        root = np.sqrt(x[0] ** 2 + self.width**2)
+        h1, h2 = 0.5 * (1.0 + x[0] / root), 0.5 * self.width**2 / root**3
+        return 0.5 * (x[0] + root), h1 * x[1], h1 * x[2] + h2 * x[1] ** 2
+
+    def _switched(self, x: list[FloatArray], d: FloatArray, sign: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """s x and its derivatives by u."""
+        with np.errstate(invalid="ignore"):
+            root = np.sqrt(d**2 + self.width**2)
+            share = np.where(np.isfinite(d), d / root, np.sign(d))
+            s0 = 0.5 * (1.0 + share)
+            s1 = np.where(np.isfinite(d), 0.5 * sign * self.width**2 / root**3, 0.0)
+            s2 = np.where(np.isfinite(d), -1.5 * self.width**2 * d / root**5, 0.0)
+        return s0 * x[0], s0 * x[1] + s1 * x[0], s0 * x[2] + 2.0 * s1 * x[1] + s2 * x[0]
 
     def value(self, z: FloatArray) -> FloatArray:
         """See `Curve.value`."""
