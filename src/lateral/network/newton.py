@@ -10,9 +10,13 @@ every load law (`lateral.network.port_loads`)::
 
 The real matrix is sparse, node by node in 2 x 2 blocks, its pattern the same for all steps; rows and columns are on
 the voltage bases, so that residuals are powers (VA) and corrections per unit. This is the current-injection method
-of da Costa, Martins and Pereira (1999) with any load law. Far from the solution a correction is halved until the
-residual comes down (Armijo's rule on its Euclidean norm); across a kink of a law (an edge of its voltage band) it
-may have to go up, so that a few corrections are taken although none lowers it.
+of da Costa, Martins and Pereira (1999) with any load law. Far from the solution a correction dx is halved until the
+correction that the same matrix J gives there is shorter (the natural monotonicity test of Deuflhard 2004, which does
+not depend on how the equations are scaled)::
+
+    |J(x)^-1 r(x + s dx)| <= (1 - s/4) |dx|          s = 1, 1/2, 1/4, ...
+
+Across a kink of a law (an edge of its voltage band) none may be, so that a few are taken all the same.
 
 Each iteration factors the matrix anew: some 20 times the work of an iteration of the fixed point, and it converges
 where that does not, up to the nose of the voltage curve, where the matrix becomes singular.
@@ -115,44 +119,40 @@ class Newton:
 
     def solve(self, start: ComplexArray, step: int) -> NewtonEnd:
         """Solve one step from given voltages, V, shape (n,)."""
-        v, steps = start.copy(), np.array([step])
-        nowhere = _unsettled(start, 0)
+        v, steps, blind = start.copy(), np.array([step]), 0
         if self.size == 0:
             return NewtonEnd(start, settled=True, change_pu=0.0, iterations=0)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             residual = self._residual(v, steps)
-            merit, blind = _norm(residual), 0
             for k in range(1, MAX_ITERATIONS + 1):
-                if not np.isfinite(merit):
-                    return nowhere
                 try:
                     lu = splu(self.matrix(v, step), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.1)
                     change = lu.solve(residual)
                 except RuntimeError:  # singular: the nose itself
                     return _unsettled(v, k)
-                size = _largest(change)
-                if not np.isfinite(size):
+                length = float(np.linalg.norm(change))
+                if not np.isfinite(length):
                     return _unsettled(v, k)
-                if size <= self.tolerance_pu:
-                    v = self._moved(v, change)
-                    last = lu.solve(self._residual(v, steps))
-                    return NewtonEnd(v, settled=True, change_pu=_largest(last), iterations=k)
-                share, lower = 1.0, False
-                while share >= SHORTEST and not lower:
+                share, closer = 1.0, False
+                while share >= SHORTEST:
                     trial = self._moved(v, share * change)
-                    residual_there = self._residual(trial, steps)
-                    there = _norm(residual_there)
-                    lower = bool(np.isfinite(there)) and there <= (1.0 - 1e-4 * share) * merit
+                    there = self._residual(trial, steps)
+                    # what the same matrix would still do from there
+                    more = lu.solve(there)
+                    left = float(np.linalg.norm(more))
+                    if _largest(more) <= self.tolerance_pu:
+                        trial = self._moved(trial, more)
+                        last = _largest(lu.solve(self._residual(trial, steps)))
+                        return NewtonEnd(trial, settled=True, change_pu=last, iterations=k)
+                    closer = bool(np.isfinite(left)) and left <= (1.0 - 0.25 * share) * length
+                    if closer:
+                        break
                     share *= 0.5
-                if not lower:
-                    # near the end rounding, before it a kink of a law, keeps the residual from falling
+                if not closer:
                     blind += 1
-                    if blind > MAX_BLIND:
+                    if blind > MAX_BLIND or not np.isfinite(left):
                         return _unsettled(v, k)
-                    trial = self._moved(v, change if size < 1e-3 else SHORTEST * change)
-                    residual_there = self._residual(trial, steps)
-                    there = _norm(residual_there)
-                v, residual, merit = trial, residual_there, there
+                v, residual = trial, there
         return _unsettled(v, MAX_ITERATIONS)
 
     def _residual(self, v: ComplexArray, steps: IntArray) -> FloatArray:
@@ -168,10 +168,6 @@ class Newton:
 
 def _unsettled(v: ComplexArray, iterations: int) -> NewtonEnd:
     return NewtonEnd(v, settled=False, change_pu=float("nan"), iterations=iterations)
-
-
-def _norm(x: FloatArray) -> float:
-    return float(np.linalg.norm(x))
 
 
 def _largest(change: FloatArray) -> float:

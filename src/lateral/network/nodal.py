@@ -360,20 +360,25 @@ class Equations:
             newton_change: correction that Newton's method would make next, pu; NaN: not its step, shape (T,).
             tolerance_pu, mismatch_tolerance: see `solve_power_flow`.
         """
-        every = np.arange(self.n_steps)
         by_newton = np.isfinite(newton_change)
         with np.errstate(over="ignore", invalid="ignore"):
-            for last in (False, False, True):
-                wires = self.network.pairs @ v
-                drawn = self.load_currents(v, every)
-                residual = self.linear_residual(v, every, wires) - drawn
-                residual[self.held] = 0.0
-                correction = factor.correction(residual)
-                change = np.where(by_newton, newton_change, self.sizes(correction))
-                rough = (change > 0.5 * tolerance_pu) & (change < 1e4 * tolerance_pu) & ~by_newton
-                if last or not rough.any():
+            wires, drawn, residual, correction = self._balance(v, factor)
+            change = np.where(by_newton, newton_change, self.sizes(correction))
+            rough = (change > 0.5 * tolerance_pu) & (change < 1e4 * tolerance_pu) & ~by_newton
+            for _ in range(2):
+                if not rough.any():
                     break
+                before, last = v[:, rough], change
                 v[:, rough] += correction[:, rough]
+                wires, drawn, residual, correction = self._balance(v, factor)
+                change = np.where(by_newton, newton_change, self.sizes(correction))
+                # acceleration can settle where the plain fixed point leads away
+                worse = rough & ~(change < last)
+                if worse.any():
+                    v[:, worse] = before[:, worse[rough]]
+                    wires, drawn, residual, correction = self._balance(v, factor)
+                    change = np.where(by_newton, newton_change, self.sizes(correction))
+                rough &= ~worse & (change > 0.5 * tolerance_pu)
             given: list[ComplexArray] = []
             for source, y_source in zip(self.sources, self.norton, strict=True):
                 at = v[source.nodes]
@@ -402,6 +407,17 @@ class Equations:
             self.energized,
             tuple(methods),
         )
+
+    def _balance(
+        self, v: ComplexArray, factor: Factor
+    ) -> tuple[ComplexArray, ComplexArray, ComplexArray, ComplexArray]:
+        """What the wires and what the ports take, what is missing, A; and the correction for it, V."""
+        every = np.arange(self.n_steps)
+        wires = self.network.pairs @ v
+        drawn = self.load_currents(v, every)
+        residual = self.linear_residual(v, every, wires) - drawn
+        residual[self.held] = 0.0
+        return wires, drawn, residual, factor.correction(residual)
 
     def _taken(self, v: ComplexArray, wires: ComplexArray, drawn: ComplexArray) -> ComplexArray:
         """What wires, shunts and ports take from the nodes, A."""

@@ -106,6 +106,7 @@ def solve_power_flow(
         v = np.array(start, dtype=complex)
         v[equations.held] = equations.held_at()[equations.held]
     run = _Run(equations, factor, v, tolerance_pu, max_iterations)
+    begin = v.copy()
     if method == "sweep":
         if radial is None:
             message = "a sweep needs the branches of the feeder (`radial`)"
@@ -120,22 +121,18 @@ def solve_power_flow(
             iterations=run.iterations,
         )
     elif method == "newton":
-        run.newton(every, v.copy())
+        run.newton(every, begin)
     else:
-        begin = v.copy() if method == "auto" else v
         left = run.fixed_point(every, started=start is not None)
-        if method == "auto" and left.size:
+        found = run.result(mismatch_tolerance)
+        # acceleration may settle where the fixed point itself does not hold
+        left = np.union1d(left, np.flatnonzero(~found.converged))
+        if not left.size:
+            return found
+        if method == "auto":
             left = run.newton(left, begin)
         run.compensation(left)
-    return equations.result(
-        v,
-        factor,
-        iterations=run.iterations,
-        methods=run.methods,
-        newton_change=run.newton_change,
-        tolerance_pu=tolerance_pu,
-        mismatch_tolerance=mismatch_tolerance,
-    )
+    return run.result(mismatch_tolerance)
 
 
 class _Run:
@@ -149,6 +146,18 @@ class _Run:
         self.iterations = np.zeros(equations.n_steps, dtype=np.int64)
         self.newton_change = np.full(equations.n_steps, np.nan)
         self.methods = ["fixed-point"] * equations.n_steps
+
+    def result(self, mismatch_tolerance: float) -> PowerFlow:
+        """What has been found, checked."""
+        return self.equations.result(
+            self.v,
+            self.factor,
+            iterations=self.iterations,
+            methods=self.methods,
+            newton_change=self.newton_change,
+            tolerance_pu=self.tolerance_pu,
+            mismatch_tolerance=mismatch_tolerance,
+        )
 
     def label(self, steps: IntArray, method: str) -> None:
         """Say what solved some steps."""
