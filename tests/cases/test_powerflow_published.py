@@ -21,6 +21,8 @@ from lateral.baseline import power_flow
 from lateral.case import Case
 from lateral.errors import UnsupportedError
 from lateral.io.opendss import ImportReport, read
+from lateral.io.overlay import new_horizon, set_loads, set_profiles
+from lateral.network.horizon import Horizon
 from lateral.network.powerflow import PowerFlow
 
 FEEDERS = Path(__file__).parents[3] / "shared" / "feeders"
@@ -117,11 +119,22 @@ def test_every_method_on_published_feeders(master: str) -> None:
         assert np.max(np.abs(swept.v[:, 0] - v) / base) <= TOLERANCE_PU
 
 
+def test_newton_takes_over_on_the_8500_node_feeder_at_three_times_its_load() -> None:
+    """At three times the load in the second step its voltages are at 0.55 pu, below the band of its loads."""
+    case, _ = read(FEEDERS / "ieee8500" / "Master-unbal.dss")
+    shape = {"load": np.array([1.0, 3.0])}
+    heavy = set_loads(set_profiles(new_horizon(case, Horizon.regular(2)), shape), profile="load")
+    flow = power_flow(heavy)
+    assert flow.all_converged
+    assert flow.methods == ("fixed-point", "newton")
+    assert flow.vmag_pu[flow.vmag_pu > 0.1].min() == pytest.approx(0.5524, abs=1e-4)
+    other = power_flow(heavy, method="fixed-point")
+    assert other.methods == ("fixed-point", "compensation")
+    assert np.abs(other.v_pu - flow.v_pu).max() < 1e-7
+
+
 def test_a_day_of_the_8500_node_feeder_step_by_step() -> None:
     """All steps at once are the steps one by one."""
-    from lateral.io.overlay import new_horizon, set_loads, set_profiles
-    from lateral.network.horizon import Horizon
-
     case, _ = read(FEEDERS / "ieee8500" / "Master-unbal.dss")
     shape = np.array([0.4, 0.7, 1.0, 0.55])
     day = set_loads(set_profiles(new_horizon(case, Horizon.regular(4)), {"load": shape}), profile="load")
