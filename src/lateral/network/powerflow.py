@@ -204,7 +204,7 @@ class _Run:
             self.label(alone, "compensation")
             factor = self.equations.factor(alone, whole=True)
             for damping in (1.0, 0.5, 0.2):
-                trial = self.v.copy() if self.equations.n_steps == 1 else np.zeros_like(self.v)
+                trial = np.zeros_like(self.v)
                 trial[:, alone] = self.equations.unloaded(factor, alone)
                 unsettled = settle(
                     self.equations,
