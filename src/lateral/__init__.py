@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lateral.areas.cutting import cut
     from lateral.areas.run import AreasRun
     from lateral.areas.solve import solve_areas
+    from lateral.baseline import power_flow
     from lateral.case import Case
     from lateral.checks import check
     from lateral.devices import PV, Battery, Capacitor, Device, DeviceContext, Load, Regulator, ShuntDevice, Source
@@ -40,6 +41,7 @@ _WHERE = {
     "cut": "lateral.areas.cutting",
     "AreasRun": "lateral.areas.run",
     "solve_areas": "lateral.areas.solve",
+    "power_flow": "lateral.baseline",
     "Case": "lateral.case",
     "check": "lateral.checks",
     **dict.fromkeys(
@@ -95,6 +97,7 @@ __all__ = [
     "check",
     "compare",
     "cut",
+    "power_flow",
     "read",
     "solve",
     "solve_areas",

@@ -17,6 +17,7 @@ from lateral.devices import PV, Battery, Capacitor, Load
 from lateral.devices.base import ShuntDevice
 from lateral.errors import OptionError, did_you_mean
 from lateral.network.admittance import NodeIndex, Triplets, capacitor_admittance
+from lateral.network.branches import RadialNetwork, radial_network
 from lateral.network.powerflow import (
     PORT_MODELS,
     NodalNetwork,
@@ -144,22 +145,29 @@ def power_flow(
     dispatch: Dispatch | None = None,
     tolerance_pu: float = 1e-8,
     start: ComplexArray | None = None,
+    method: str = "auto",
 ) -> PowerFlow:
     """Solve the power flow of a case, every step; by default the same day without any control.
+
+    Any number of phases, wires and sources, radial or meshed. ``auto`` is the fixed point, then Newton's method for
+    the steps that do not settle; `lateral.network.powerflow` has the equations.
 
     Args:
         case: the case.
         pv_q: reactive power of the PV systems, kvar, shape (n_pv, T).
         dispatch: p and q of devices by kind, injection positive; see `nodal_problem`.
         tolerance_pu: voltage tolerance, see `solve_power_flow`.
-        start: voltages to start from, V, shape (n, T).
+        start: voltages to start from, V, shape (n, T); those of another method, for example.
+        method: ``auto``, ``fixed-point``, ``newton`` or ``sweep`` (radial feeders).
 
     Returns:
-        voltages, source power and losses; look at ``converged``.
+        voltages (``v``, V; ``vmag_pu``; shape (n nodes, T)), source power (kVA) and losses (kW); look at ``converged``
+        and ``methods``.
 
     Raises:
         CaseError: the network is singular.
-        OptionError: a dispatch that does not fit the case.
+        OptionError: a dispatch that does not fit the case, or a method that does not exist.
+        UnsupportedError: a sweep over a feeder that is not radial.
     """
     problem = nodal_problem(case, pv_q=pv_q, dispatch=dispatch)
     return solve_power_flow(
@@ -167,9 +175,17 @@ def power_flow(
         problem.loads,
         problem.sources,
         n_steps=case.horizon.n_steps,
+        method=method,
         tolerance_pu=tolerance_pu,
         start=start,
+        radial=(_branches(case, problem), case.base) if method == "sweep" else None,
     )
+
+
+def _branches(case: Case, problem: NodalProblem) -> RadialNetwork:
+    """The branches of a case for a sweep; neutrals are conductors like any other."""
+    roots = [(s.bus, c) for s in case.sources for c in s.conductors]
+    return radial_network(case.feeder, roots, case.base, index=problem.network.index)
 
 
 def _checked(case: Case, dispatch: Dispatch, n_steps: int) -> dict[str, tuple[FloatArray, FloatArray]]:

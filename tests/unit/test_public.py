@@ -16,7 +16,7 @@ PUBLIC = (
     *("PV", "Battery", "Bus", "Capacitor", "Case", "CaseError", "Device", "DeviceContext", "Dispatch", "Fault"),
     *("Feeder", "Formulation", "Horizon", "LateralError", "Line", "Load", "Model", "Objective", "Regulator"),
     *("Result", "Shunt", "ShuntDevice", "Source", "Status", "Switch", "Transformer", "Winding"),
-    *("build", "check", "compare", "read", "solve", "write_folder", "write_opendss", "write_report"),
+    *("build", "check", "compare", "power_flow", "read", "solve", "write_folder", "write_opendss", "write_report"),
 )
 
 #: What must wait until it is used.

@@ -33,6 +33,7 @@ from lateral.cli.options import (
     ToleranceOption,
     merged,
 )
+from lateral.cli.powerflow import powerflow
 from lateral.cli.screen import note, number, pairs, print_json, table, working
 
 app = typer.Typer(
@@ -127,6 +128,9 @@ def solve(
         if out is not None:
             note(f"wrote {out}")
     return OF_STATUS[result.status.word]
+
+
+app.command()(powerflow)
 
 
 @app.command()

@@ -129,6 +129,11 @@ def _write_tables(result: Result, folder: Path) -> None:
             )
             frame.insert(0, "time", times, allow_duplicates=True)
             tables[str(quantity)] = frame
+    write_frames(tables, folder)
+
+
+def write_frames(tables: Mapping[str, pd.DataFrame], folder: Path) -> None:
+    """Tables as Parquet, and as CSV where they are not too large."""
     large = []
     for name, table in tables.items():
         table.to_parquet(folder / f"{name}.parquet", index=False)
@@ -140,4 +145,4 @@ def _write_tables(result: Result, folder: Path) -> None:
         note(f"as Parquet only, more than {CSV_CELLS:,} numbers: {', '.join(large)}")
 
 
-__all__ = ["schedule", "totals", "write_result"]
+__all__ = ["schedule", "totals", "write_frames", "write_result"]
