@@ -397,7 +397,7 @@ def primitives(feeder: Feeder, *, antifloat: bool = True, no_load: bool = True) 
     for units, all_nodes, stack in _transformer_groups(feeder.transformers, antifloat=antifloat, no_load=no_load):
         for unit, nodes, y in zip(units, all_nodes, stack, strict=True):
             made[id(unit)] = Primitive(unit, nodes, y)
-    for constant in (*feeder.shunts, *feeder.admittances):
+    for constant in _constants(feeder):
         made[id(constant)] = _constant_primitive(constant)
     wires = (*feeder.lines, *feeder.switches, *feeder.transformers, *feeder.shunts, *feeder.admittances)
     return tuple(made[id(e)] for e in wires if id(e) in made)
@@ -420,6 +420,10 @@ def primitive_of(element: Wire, *, antifloat: bool = True, no_load: bool = True)
     if isinstance(element, Shunt | MultiTerminal):
         return _constant_primitive(element)
     return Primitive(element, *_merge(_line_ends(element), _series_stack([element])[0]))
+
+
+def _constants(feeder: Feeder) -> tuple[Shunt | MultiTerminal, ...]:
+    return (*feeder.shunts, *feeder.admittances)
 
 
 def _constant_primitive(element: Shunt | MultiTerminal) -> Primitive:
@@ -524,7 +528,7 @@ def triplets(feeder: Feeder, index: NodeIndex, *, antifloat: bool = True, no_loa
         parts.append(Triplets.of_blocks(_positions(index, map(_line_ends, members)), stack))
     for _, all_nodes, stack in _transformer_groups(feeder.transformers, antifloat=antifloat, no_load=no_load):
         parts.append(Triplets.of_blocks(_positions(index, all_nodes), stack))
-    for constant in (*feeder.shunts, *feeder.admittances):
+    for constant in _constants(feeder):
         p = _constant_primitive(constant)
         parts.append(Triplets.of_blocks(_positions(index, [p.nodes]), p.y[None]))
     return Triplets.join(parts)

@@ -149,11 +149,11 @@ def energised(feeder: Feeder, fed: Iterable[Node]) -> frozenset[Node]:
                     if i > 0 and j > 0:
                         join((v.bus, i), (w.bus, j))
     for wire in feeder.admittances:
-        nodes = wire.nodes
-        depth = np.array([near.get(bus, -1) for bus, _ in nodes])
+        ends = wire.nodes
+        depth = np.array([near.get(bus, -1) for bus, _ in ends])
         outwards = (depth[:, None] >= 0) & (depth[:, None] < depth[None, :])
-        for k, m in np.argwhere(_coupled(wire) & outwards).tolist():
-            join(nodes[k], nodes[m])
+        for k, m in np.argwhere(coupled(wire) & outwards).tolist():
+            join(ends[k], ends[m])
     top: Node = ("", 0)  # feeds all starts, so that one search covers them; no bus has a conductor 0
     for node in starts:
         join(top, node)
@@ -166,7 +166,7 @@ def energised(feeder: Feeder, fed: Iterable[Node]) -> frozenset[Node]:
     return frozenset(nodes[k] for k in reached.tolist()) - {top}
 
 
-def _coupled(wire: MultiTerminal) -> NDArray[np.bool_]:
+def coupled(wire: MultiTerminal) -> NDArray[np.bool_]:
     """Which conductors of a generic admittance are joined by it, shape (n, n); no matrix that fits joins all."""
     n = len(wire.nodes)
     if wire.g_us.shape != (n, n) or wire.b_us.shape != (n, n):
@@ -273,6 +273,7 @@ __all__ = [
     "Node",
     "Tree",
     "components",
+    "coupled",
     "energised",
     "groups",
     "loops",
