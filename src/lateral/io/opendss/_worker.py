@@ -227,6 +227,7 @@ class Run:
         circuit = self.dss.ActiveCircuit
         kept: list[list[Any]] = []
         blocks: list[Any] = []
+        names = list(circuit.YNodeOrder) if "autotrans" in self.job["yprim_classes"] and self.job["solve"] else []
         yprim_classes = frozenset(self.job["yprim_classes"])
         room = self.job["yprim_entries"]  # looked at before a matrix is fetched, not after
         for element in circuit.CktElements:
@@ -254,7 +255,11 @@ class Run:
                         blocks.append(block)
                         size = expected
                         room -= expected
-            kept.append([full, enabled, int(element.NumPhases), terminals, conductors, buses, nodes, opened, size])
+            # the second half of a series winding stands at the bus of winding 2, which its own bus name does not say
+            refs = [names[r - 1] if r > 0 else "" for r in element.NodeRef] if size > 0 and cls == "autotrans" else []
+            kept.append(
+                [full, enabled, int(element.NumPhases), terminals, conductors, buses, nodes, opened, size, refs]
+            )
         arrays["yprim"] = np.concatenate(blocks).view(complex) if blocks else np.zeros(0, complex)
         return kept
 

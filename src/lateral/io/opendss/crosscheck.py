@@ -33,9 +33,6 @@ from lateral.network.schema import ComplexArray, Element
 #: Relative difference above which an element is named: far above rounding (1e-15), far below what a voltage shows.
 ADMITTANCE_TOLERANCE = 1e-6
 
-#: What the engine multiplies the diagonal of a capacitor in delta with (Capacitor.pas, CalcYPrim).
-DELTA_DIAGONAL = 1.000001
-
 
 @dataclass(frozen=True, eq=False)
 class _Found:
@@ -148,10 +145,6 @@ def _reason(element: Element, data: ElementData, y: ComplexArray, mine: ComplexA
         )
     if isinstance(element, Line | Switch) and data.is_open and _only_charging(element, y, mine):
         return "open conductors are cut out; the engine keeps their charging at the closed end"
-    if isinstance(element, Capacitor) and element.connection != "wye":
-        raised = mine + (DELTA_DIAGONAL - 1.0) * np.diag(np.diag(mine))
-        if np.abs(y - raised).max() <= 1e-9 * np.abs(y).max():
-            return "the engine raises the diagonal of a capacitor in delta by one part per million"
     return ""
 
 

@@ -104,6 +104,8 @@ class ElementData:
         open_conductors: conductors (from 1) that are open, per terminal.
         yprim: primitive admittance matrix, siemens, order terminal by terminal, conductor by conductor; None
             where it was not asked for. Only of the classes `YPRIM_CLASSES`.
+        own_ends: (bus, node) of every conductor of an autotransformer, whose series winding ends at another bus than
+            the one it names; ground is node 0. Empty for all others.
         over_bound: whether there was no room for its matrix (`YPRIM_ENTRIES`).
     """
 
@@ -115,7 +117,15 @@ class ElementData:
     nodes: tuple[tuple[int, ...], ...]
     open_conductors: tuple[tuple[int, ...], ...]
     yprim: ComplexArray | None = field(default=None, repr=False)
+    own_ends: tuple[tuple[str, int], ...] = ()
     over_bound: bool = False
+
+    @property
+    def ends(self) -> tuple[tuple[str, int], ...]:
+        """Where each conductor ends, terminal by terminal."""
+        if self.own_ends:
+            return self.own_ends
+        return tuple((bus, node) for bus, nodes in zip(self.buses, self.nodes, strict=True) for node in nodes)
 
     @property
     def cls(self) -> str:
@@ -496,7 +506,7 @@ def _object(properties: Mapping[str, Any], unset: Sequence[str]) -> Mapping[str,
 
 def _elements(rows: Sequence[Sequence[Any]], yprim: npt.NDArray[Any]) -> Iterator[tuple[str, ElementData]]:
     at = 0
-    for full, enabled, phases, terminals, conductors, buses, nodes, opened, size in rows:
+    for full, enabled, phases, terminals, conductors, buses, nodes, opened, size, refs in rows:
         matrix: ComplexArray | None = None
         if size > 0:
             order = terminals * conductors
@@ -521,9 +531,16 @@ def _elements(rows: Sequence[Sequence[Any]], yprim: npt.NDArray[Any]) -> Iterato
                 nodes=per_terminal,
                 open_conductors=tuple(tuple(c) for c in opened),
                 yprim=matrix,
+                own_ends=tuple(_node(ref) for ref in refs) if len(refs) == terminals * conductors else (),
                 over_bound=size < 0,
             ),
         )
+
+
+def _node(name: str) -> tuple[str, int]:
+    """(bus, node) of a node name of the engine; the empty name is ground."""
+    bus, _, number = name.rpartition(".")
+    return (bus.lower(), int(number)) if bus else ("", 0)
 
 
 def _line_matrices(

@@ -168,7 +168,7 @@ def numbers(properties: Properties, key: str) -> list[float]:
 
 def reduce_to_nodes(element: ElementData, yprim: ComplexArray) -> tuple[tuple[tuple[str, int], ...], ComplexArray]:
     """Nodes of an element without ground, each once, and the engine's admittance between them."""
-    ends = [(bus, node) for bus, nodes in zip(element.buses, element.nodes, strict=True) for node in nodes]
+    ends = element.ends
     nodes = tuple(dict.fromkeys(end for end in ends if end[1] > 0))
     if len(nodes) == len(ends):
         return nodes, yprim

@@ -261,7 +261,7 @@ def map_regulators(build: Build) -> None:
             continue
         if transformer is None:
             what = text(properties, "transformer").rpartition(".")[2]
-            held = [e for e in build.admittances if e.name in (f"autotrans_{what}", f"transformer_{what}")]
+            held = [e for e in build.admittances if e.name == f"transformer_{what}"]
             if held:
                 said = f"the tap is inside {held[0].label} as at the solved point, held; no regulator of the case"
                 build.record(source, "mapped", "IMP-002", said, (held[0].label,))

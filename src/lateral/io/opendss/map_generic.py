@@ -7,14 +7,21 @@ that is not true (VCCS, UPFC, VSConverter, IndMach012, Isource, ...) are not rea
 
 from __future__ import annotations
 
+from itertools import groupby
+
 import numpy as np
 
 from lateral.io.opendss.engine import ElementData
 from lateral.io.opendss.map_build import SQRT3, Build, number, numbers, reduce_to_nodes
 from lateral.network.feeder import MultiTerminal, Terminal
+from lateral.network.schema import ComplexArray
+from lateral.network.topology import COUPLED
 
 #: Relative difference of a matrix to its transpose up to which it is taken for rounding.
 SYMMETRY = 1e-9
+
+#: Admittance to ground that stands for an open conductor, S: the engine leaves 1e-12 there so that nothing floats.
+OPEN_S = 1e-11
 
 
 def map_generic(build: Build) -> None:
@@ -52,32 +59,39 @@ def generic(build: Build, source: str, name: str, element: ElementData, what: st
         )
         build.record(source, "ignored", "IMP-040", lost)
         return None
-    _, y = reduce_to_nodes(element, element.yprim)
+    nodes, y = reduce_to_nodes(element, element.yprim)
     size = float(np.abs(y).max(initial=0.0))
     if not np.isfinite(size):
         build.record(source, "ignored", "IMP-040", "its admittance matrix is not finite")
-        return None
-    if size == 0.0:
-        why = "open: it joins nothing" if element.is_open else "it joins no conductors"
-        build.record(source, "ignored", "IMP-014" if element.is_open else "IMP-003", why)
         return None
     if float(np.abs(y - y.T).max()) > SYMMETRY * size:
         build.record(source, "ignored", "IMP-040", "its admittance matrix is not symmetric: no passive element")
         return None
     y = 0.5 * (y + y.T)
-    # terminal by terminal, each node where it comes first: that is the order of the matrix
-    seen: set[tuple[str, int]] = set()
-    terminals = []
-    for bus, conductors in zip(element.buses, element.nodes, strict=True):
-        fresh = tuple(c for c in dict.fromkeys(conductors) if c > 0 and (bus, c) not in seen)
-        seen |= {(bus, c) for c in fresh}
-        if fresh:
-            terminals.append(Terminal(bus=bus, conductors=fresh))
-    made = MultiTerminal(name=name, terminals=tuple(terminals), g_us=1e6 * y.real, b_us=1e6 * y.imag)
+    keep = _touched(y)
+    if not keep:
+        why = "open: it joins nothing" if element.is_open else "it joins no conductors"
+        build.record(source, "ignored", "IMP-014" if element.is_open else "IMP-003", why)
+        return None
+    nodes, y = tuple(nodes[k] for k in keep), y[np.ix_(keep, keep)]
+    terminals = tuple(
+        Terminal(bus=bus, conductors=tuple(c for _, c in part))
+        for bus, part in groupby(nodes, key=lambda node: node[0])
+    )
+    made = MultiTerminal(name=name, terminals=terminals, g_us=1e6 * y.real, b_us=1e6 * y.imag)
     build.admittances.append(made)
     build.taken.add(source)
     build.mapped(source, made, code="IMP-066", reason=f"generic admittance from the engine: {what}")
     return made
+
+
+def _touched(y: ComplexArray) -> list[int]:
+    """Nodes that the matrix joins to others or to ground: at an open conductor the engine leaves next to nothing."""
+    if not y.size:
+        return []
+    off = np.abs(y - np.diag(np.diag(y)))
+    alone = off.max(axis=1) <= COUPLED * np.abs(y).max()
+    return np.flatnonzero(~(alone & (np.abs(np.diag(y)) <= OPEN_S))).tolist()
 
 
 __all__ = ["generic", "map_generic"]

@@ -11,7 +11,8 @@ What goes where:
   a line with that matrix. A source impedance below 1e-7 ohm is
   written as a reactance of 1e-7 ohm.
 * A shunt is one Reactor per pair of conductors with an admittance (``y_ij = -Y_ij``, to ground the row sum). So is a
-  generic admittance, between the conductors of its buses: there is no class that takes a matrix over several buses.
+  generic admittance, between the conductors of its buses: there is no class that takes a matrix over several buses. The
+  engine leaves those between conductors of one bus out of its losses (`Names.shunt_parts`).
 * A neutral that is isolated gets a conductor number of its own (10 and up).
 * PV systems and batteries are loads of constant negative power whose load shapes are the set-points (the exact
   flavour, ``der="load"``), or PVSystem and Storage objects that follow shapes (``der="native"``, for people and for
@@ -78,12 +79,15 @@ class Names:
         source_objects: of each source, by label, the objects whose power is its power, as (``class.name``, terminal):
             the power that flows *into* that terminal from the bus.
         source_lines: lines that only stand for the impedance of a source; their losses are the source's.
+        shunt_parts: reactors that are part of a generic admittance and that the engine, taking them for shunts, leaves
+            out of the losses of the circuit.
     """
 
     bus: Mapping[str, str]
     element: Mapping[str, str]
     source_objects: Mapping[str, tuple[tuple[str, int], ...]]
     source_lines: tuple[str, ...]
+    shunt_parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -266,6 +270,7 @@ class _Writer:
     element: dict[str, str] = field(default_factory=dict)
     source_objects: dict[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
     source_lines: list[str] = field(default_factory=list)
+    shunt_parts: list[str] = field(default_factory=list)
     vsources: dict[str, tuple[str, ...]] = field(default_factory=dict)
     shapes: dict[tuple[str, ...], str] = field(default_factory=dict)
     extra_buses: list[tuple[str, float]] = field(default_factory=list)
@@ -339,7 +344,7 @@ class _Writer:
             if math.isfinite(b.x) and math.isfinite(b.y)
         )
         files["names.csv"] = self.name_table()
-        names = Names(self.bus, self.element, self.source_objects, tuple(self.source_lines))
+        names = Names(self.bus, self.element, self.source_objects, tuple(self.source_lines), tuple(self.shunt_parts))
         return Rendered(files, names, self.step_s / 3600.0)
 
     def master(self) -> str:
@@ -600,6 +605,8 @@ class _Writer:
             far = nodes[j] if j < len(nodes) else (nodes[i][0], 0)
             name = self.name(e.label, "Reactor", f"{e.name}_{i + 1}_{j + 1 if j < len(nodes) else 0}")
             self.reactor(name, nodes[i], far, z)
+            if far[0] == nodes[i][0]:
+                self.shunt_parts.append(f"Reactor.{name}")
 
     def reactor(self, name: str, end: tuple[str, int], far: tuple[str, int], z: complex) -> None:
         """An impedance between two conductors, or to ground."""
