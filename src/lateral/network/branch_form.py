@@ -7,8 +7,9 @@ With the admittance matrix of an element over its sending nodes p and receiving 
 
 The first part is an ideal part A behind a series impedance ``Z = pinv(Y_s)``, the form of `lateral.network.branches`;
 the second one are admittances at the nodes of either side (magnetising and charging terms, antifloat shunts). Nothing
-is neglected. A is real because an ideal part neither takes nor gives power: it is the real part of
-``-pinv(Y_ss) Y_sp``, and Y_s is Y_ss with a small symmetric change for which ``Y_s A = -Y_sp``::
+is neglected. A is real because an ideal part neither takes nor gives power. It is the matrix nearest to the real part
+of ``-pinv(Y_ss) Y_sp``, with the rows that Y_sp has, for which ``A' Y_sp`` is symmetric (else there is no Y_s; the
+condition is linear in A). Y_s is Y_ss with a small symmetric change for which ``Y_s A = -Y_sp``::
 
     E = -Y_sp - Y_ss A        Y_s = Y_ss + E A+ + (E A+)' - (A+)'(A' E) A+        A+ = pinv(A)
 
@@ -31,6 +32,9 @@ FLOATING = 1e-6
 
 #: Part of the largest entry that may be left between the two sides.
 COUPLING = 1e-9
+
+#: Nodes of an element that is looked at: the condition on A is a matrix of the fourth power of their number.
+MOST_NODES = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +61,7 @@ def branch_form(y: ComplexArray, n_sending: int, v_base: FloatArray) -> BranchFo
         v_base: voltage base of each node, to any common unit, shape (n,): it makes modes of both sides comparable.
     """
     n, p = len(y), n_sending
-    if not 0 < p < n or not np.isfinite(y).all():
+    if not 0 < p < n or n > MOST_NODES or not np.isfinite(y).all():
         return None
     scaled = y * np.outer(v_base, v_base)  # per unit of an arbitrary power
     size = float(np.abs(scaled).max())
@@ -65,7 +69,7 @@ def branch_form(y: ComplexArray, n_sending: int, v_base: FloatArray) -> BranchFo
         return None
     y_sp, y_ss = scaled[p:, :p], scaled[p:, p:]
     z_first, _ = _inverse(y_ss)
-    a = np.real(-z_first @ y_sp)
+    a = _reciprocal(np.real(-z_first @ y_sp), y_sp)
     # an entry below this is what is left of a difference, and would only make the matrix fuller
     a[np.abs(a) < 1e-11 * np.abs(a).max(initial=0.0)] = 0.0
     if (np.abs(a).max(axis=1) < 1e-6).any():
@@ -87,6 +91,27 @@ def branch_form(y: ComplexArray, n_sending: int, v_base: FloatArray) -> BranchFo
         z=z * np.outer(volt_s, volt_s),
         rest=0.5 * (rest + rest.T) / np.outer(v_base, v_base),
     )
+
+
+def _reciprocal(a: FloatArray, y_sp: ComplexArray) -> FloatArray:
+    """The matrix nearest to a, in the row space of Y_sp, for which ``A' Y_sp`` is symmetric."""
+    _, size, rows = np.linalg.svd(np.vstack([y_sp.real, y_sp.imag]))
+    rank = int(np.count_nonzero(size > 1e-9 * size.max(initial=0.0)))
+    basis = rows[:rank].T  # A = X basis'; what Y_sp does not see is no part of A
+    seen = y_sp @ basis
+    x = a @ basis
+    j, k = np.triu_indices(rank, 1)
+    if len(j):
+        # (X' seen)_jk - (X' seen)_kj = 0, one row per pair; X row by row
+        condition = np.zeros((len(j), len(x), rank), dtype=complex)
+        at = np.arange(len(j))
+        condition[at, :, j] += seen[:, k].T
+        condition[at, :, k] -= seen[:, j].T
+        flat = condition.reshape(len(j), -1)
+        flat = np.vstack([flat.real, flat.imag])
+        x = x - (np.linalg.pinv(flat, rcond=1e-12) @ (flat @ x.ravel())).reshape(x.shape)
+    out: FloatArray = x @ basis.T
+    return out
 
 
 def _inverse(y: ComplexArray) -> tuple[ComplexArray, ComplexArray]:
