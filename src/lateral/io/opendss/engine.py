@@ -395,9 +395,10 @@ def _load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
                 version = np.lib.format.read_magic(stream)
                 read = np.lib.format.read_array_header_1_0 if version == (1, 0) else None
                 shape, _, kind = read(stream) if read is not None else ((-1,), False, np.dtype(object))
+                header = stream.tell()
             whole = member.compress_type == zipfile.ZIP_STORED and member.file_size <= _FILE_BYTES
             size = math.prod(shape) * kind.itemsize
-            if kind != np.complex128 or not whole or len(shape) != 1 or not 0 <= size <= member.file_size:
+            if kind != np.complex128 or not whole or len(shape) != 1 or size != member.file_size - header:
                 message = f"the OpenDSS engine returned an array that cannot be read: {member.filename[:40]!r}"
                 raise EngineError(message)
     with np.load(path, allow_pickle=False) as stored:

@@ -597,6 +597,9 @@ class _Writer:
 
     def admittance(self, e: MultiTerminal) -> None:
         nodes = e.nodes
+        if not (np.isfinite(e.g_us).all() and np.isfinite(e.b_us).all()):
+            message = "an admittance matrix that is not finite"
+            raise ValueError(message)
         volt = np.array([self.case.feeder.bus[bus].v_base_kv for bus, _ in nodes])
         y: ComplexArray = ((e.g_us + 1j * e.b_us) * 1e-6).astype(complex)
         # what is next to nothing is next to nothing per unit: buses may be of very different voltages
@@ -770,12 +773,9 @@ def _pairs(y: ComplexArray, scale: FloatArray) -> Iterator[tuple[int, int, compl
         scale: an admittance at each place of which 1e-15 is nothing, siemens, shape (n, n).
 
     Raises:
-        ValueError: it is not symmetric, or not finite: the engine has no element for that.
+        ValueError: it is not symmetric: the engine has no element for that.
     """
     n = len(y)
-    if not np.isfinite(y).all():
-        message = "an admittance matrix that is not finite"
-        raise ValueError(message)
     if not np.all(np.abs(y - y.T) <= 1e-9 * np.maximum(np.abs(y), 1e-6 * scale)):
         message = "an admittance matrix that is not symmetric"
         raise ValueError(message)
