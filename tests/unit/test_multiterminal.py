@@ -301,14 +301,15 @@ def test_on_one_bus_it_is_a_shunt() -> None:
     assert len(net.shunt_y) == len(plain.shunt_y) + 9
 
 
-def test_a_schedule_on_it_replays() -> None:
-    """The linear three-phase model, made again at its own power flow, lands on the engine's voltages."""
+@pytest.mark.parametrize("formulation", ["lindist3flow", "current-voltage", "bus-injection"])
+def test_a_schedule_on_it_replays(formulation: str) -> None:
+    """The exact models, and the linear one made again at its own power flow, land on the engine's voltages."""
     pytest.importorskip("dss")
-    case = as_generic(typed(), "t")
-    result = lateral.solve(case, formulation="lindist3flow", rounds=3)
+    rounds = {"rounds": 3} if formulation == "lindist3flow" else {}
+    result = lateral.solve(as_generic(typed(), "l1", "t"), formulation=formulation, **rounds)
     assert result.replay is not None
     assert result.replay.errors.max_dv_pu < 1e-6
-    same = lateral.solve(typed(), formulation="lindist3flow", rounds=3)
+    same = lateral.solve(typed(), formulation=formulation, **rounds)
     assert result.cost == pytest.approx(same.cost, rel=1e-7)
 
 
