@@ -29,6 +29,8 @@ ELEMENTS: dict[str, type] = {
         cls.__name__.lower(): cls
         for cls in (feeder.Bus, feeder.Line, feeder.Switch, feeder.Shunt, feeder.Transformer, feeder.Winding)
     },
+    "admittance": feeder.MultiTerminal,
+    "terminal": feeder.Terminal,
 }
 
 WORDS = {

@@ -28,7 +28,17 @@ if TYPE_CHECKING:
     from lateral.io.dispatch import Dispatch
     from lateral.io.opendss import write_opendss
     from lateral.io.tables import write_folder
-    from lateral.network.feeder import Bus, Feeder, Line, Shunt, Switch, Transformer, Winding
+    from lateral.network.feeder import (
+        Bus,
+        Feeder,
+        Line,
+        MultiTerminal,
+        Shunt,
+        Switch,
+        Terminal,
+        Transformer,
+        Winding,
+    )
     from lateral.network.horizon import Horizon
     from lateral.objectives import Objective
     from lateral.opf import Model, build, solve
@@ -54,7 +64,10 @@ _WHERE = {
     "Dispatch": "lateral.io.dispatch",
     "write_opendss": "lateral.io.opendss",
     "write_folder": "lateral.io.tables",
-    **dict.fromkeys(("Bus", "Feeder", "Line", "Shunt", "Switch", "Transformer", "Winding"), "lateral.network.feeder"),
+    **dict.fromkeys(
+        ("Bus", "Feeder", "Line", "MultiTerminal", "Shunt", "Switch", "Terminal", "Transformer", "Winding"),
+        "lateral.network.feeder",
+    ),
     "Horizon": "lateral.network.horizon",
     "Objective": "lateral.objectives",
     **dict.fromkeys(("Model", "build", "solve"), "lateral.opf"),
@@ -83,6 +96,7 @@ __all__ = [
     "Line",
     "Load",
     "Model",
+    "MultiTerminal",
     "Objective",
     "Regulator",
     "Result",
@@ -91,6 +105,7 @@ __all__ = [
     "Source",
     "Status",
     "Switch",
+    "Terminal",
     "Transformer",
     "Winding",
     "build",

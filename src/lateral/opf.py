@@ -33,7 +33,7 @@ from lateral.solvers import Options
 AUTO_ROUNDS, AUTO_ROUNDS_UP_TO = 3, 200_000
 #: Voltage difference between an exact form and the power flow of its schedule that counts as none, and how often it is
 #: made again otherwise.
-SETTLED_PU, SETTLE_ROUNDS = 2e-6, 3
+SETTLED_PU, SETTLE_ROUNDS = 5e-6, 3
 #: Which limits of a feeder enter a problem.
 LIMITS = ("all", "voltage", "none")
 
@@ -266,7 +266,7 @@ def settled(model: Model, result: Result, *, solver: str = "auto", options: Opti
         solver: see `solve`.
         options: see `solve`.
     """
-    rebuild = model.rebuild
+    rebuild, before = model.rebuild, np.inf
     for _ in range(SETTLE_ROUNDS):
         if rebuild is None or model.formulation.radial_only or not result.ok:
             break
@@ -275,8 +275,9 @@ def settled(model: Model, result: Result, *, solver: str = "auto", options: Opti
         place = {node: k for k, node in enumerate(where.nodes)}
         flow = np.abs(where.v_pu[[place[node] for node in result.network.nodes]])
         apart = float(np.abs(flow - np.sqrt(np.maximum(result.value("bus.vmag_sq"), 0.0))).max(initial=0.0))
-        if apart <= SETTLED_PU:
+        if apart <= SETTLED_PU or apart > 0.5 * before:
             break
+        before = apart
         again = rebuild(result.case, at=where, screen=model.screened, enforce=model.enforced)
         again.start_from(result)
         model = again

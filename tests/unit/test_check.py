@@ -21,7 +21,8 @@ from lateral.devices.base import ShuntDevice
 from lateral.errors import CaseError, Fault
 from lateral.io import builtin
 from lateral.network import topology
-from lateral.network.feeder import Bus, Feeder, Line, Shunt, Switch, Transformer, Winding
+from lateral.network.admittance import primitive_of
+from lateral.network.feeder import Bus, Feeder, Line, MultiTerminal, Shunt, Switch, Terminal, Transformer, Winding
 from lateral.network.horizon import Horizon
 from lateral.network.schema import Element, spec
 from lateral.units import Base
@@ -701,9 +702,74 @@ NONSENSE = st.one_of(
 )
 
 
+def with_admittance() -> Case:
+    """The three-phase case with line l2 as a generic admittance."""
+    case = three_phase()
+    (l2,) = (e for e in case.feeder.lines if e.name == "l2")
+    y = 1e6 * primitive_of(l2).y
+    ends = tuple(Terminal(bus=bus, conductors=ABC) for bus in (l2.bus_from, l2.bus_to))
+    wire = MultiTerminal(name="l2", terminals=ends, g_us=y.real, b_us=y.imag)
+    lines = tuple(e for e in case.feeder.lines if e is not l2)
+    return case.with_(feeder=dataclasses.replace(case.feeder, lines=lines, admittances=(wire,)))
+
+
+def changed(**changes: object) -> Case:
+    """The case with an admittance, that one changed."""
+    case = with_admittance()
+    (wire,) = case.feeder.admittances
+    made = dataclasses.replace(wire, **changes)  # type: ignore[arg-type]
+    return case.with_(feeder=dataclasses.replace(case.feeder, admittances=(made,)))
+
+
+def test_an_admittance_in_place_of_a_line_is_sound() -> None:
+    case = with_admittance()
+    assert check(case, radial=True) == ()
+    assert topology.loops(case.feeder, ["sub"]) == ()
+    tree = topology.spanning_tree(case.feeder, ["sub"])
+    assert tree.via["end"].branches == ("admittance.l2",)
+
+
+ENDS = (Terminal(bus="reg", conductors=ABC), Terminal(bus="end", conductors=ABC))
+ODD = np.eye(6)
+ODD[0, 1] = 0.5
+
+
+@pytest.mark.parametrize(
+    ("code", "changes"),
+    [
+        ("NET-002", {"terminals": (ENDS[0], Terminal(bus="no", conductors=ABC))}),
+        ("NET-005", {"terminals": (ENDS[0], Terminal(bus="end", conductors=(1, 2, 4)))}),
+        ("NET-007", {"terminals": (ENDS[0], ENDS[0])}),
+        ("NET-007", {"terminals": (ENDS[0], Terminal(bus="end", conductors=(0, 2, 3)))}),
+        ("NET-007", {"terminals": ()}),
+        ("NET-009", {"g_us": np.zeros((5, 5))}),
+        ("NET-010", {"b_us": np.full((6, 6), np.nan)}),
+        ("NET-011", {"g_us": ODD}),
+        ("VAL-001", {"terminals": ("reg", "end")}),
+        ("VAL-001", {"terminals": (Terminal(bus="reg", conductors=("a",)), ENDS[1])}),  # type: ignore[arg-type]
+        ("VAL-005", {"name": "a'b"}),
+    ],
+)
+def test_faults_of_an_admittance(code: str, changes: dict[str, object]) -> None:
+    found = check(changed(**changes))
+    assert code in {f.code.split()[0] for f in found}, [str(f) for f in found]
+    assert any(f.element.startswith("admittance.") for f in found)
+
+
+def test_a_phase_that_an_admittance_does_not_couple_is_dead() -> None:
+    case = with_admittance()
+    (wire,) = case.feeder.admittances
+    cut = np.ones((6, 6))
+    cut[2, :] = cut[:, 2] = cut[5, :] = cut[:, 5] = 0.0
+    found = check(changed(g_us=wire.g_us * cut, b_us=wire.b_us * cut))
+    dead = [f for f in found if f.code.startswith("NET-006")]
+    assert {f.element for f in dead} == {"bus.end"}
+    assert "conductor 3" in dead[0].found
+
+
 @st.composite
 def spoilt(draw: st.DrawFn) -> Case:
-    case = draw(st.sampled_from([three_phase, balanced]))()
+    case = draw(st.sampled_from([three_phase, balanced, with_admittance]))()
     for _ in range(draw(st.integers(1, 6))):
         elements = (*case.feeder.elements, *case.devices)
         windings = tuple(
@@ -713,7 +779,14 @@ def spoilt(draw: st.DrawFn) -> Case:
             for w in t.windings
             if isinstance(w, Winding)
         )
-        victims = (*elements, *windings, case.horizon, case.feeder, case.base)
+        terminals = tuple(
+            t
+            for e in case.feeder.admittances
+            if isinstance(e.terminals, tuple)
+            for t in e.terminals
+            if isinstance(t, Terminal)
+        )
+        victims = (*elements, *windings, *terminals, case.horizon, case.feeder, case.base)
         victim = draw(st.sampled_from(victims))
         names = [f.name for f in dataclasses.fields(victim) if victim is not case.feeder or f.type not in WIRES]
         object.__setattr__(victim, draw(st.sampled_from(names)), draw(NONSENSE))
@@ -730,7 +803,9 @@ def spoilt(draw: st.DrawFn) -> Case:
 
 
 WIRES = {
-    f.type for f in dataclasses.fields(Feeder) if f.name in ("buses", "lines", "switches", "transformers", "shunts")
+    f.type
+    for f in dataclasses.fields(Feeder)
+    if f.name in ("buses", "lines", "switches", "transformers", "shunts", "admittances")
 }
 
 

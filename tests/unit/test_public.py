@@ -14,8 +14,9 @@ import lateral
 PUBLIC = (
     *("AreasRun", "cut", "solve_areas"),
     *("PV", "Battery", "Bus", "Capacitor", "Case", "CaseError", "Device", "DeviceContext", "Dispatch", "Fault"),
-    *("Feeder", "Formulation", "Horizon", "LateralError", "Line", "Load", "Model", "Objective", "Regulator"),
-    *("Result", "Shunt", "ShuntDevice", "Source", "Status", "Switch", "Transformer", "Winding"),
+    *("Feeder", "Formulation", "Horizon", "LateralError", "Line", "Load", "Model", "MultiTerminal"),
+    *("Objective", "Regulator"),
+    *("Result", "Shunt", "ShuntDevice", "Source", "Status", "Switch", "Terminal", "Transformer", "Winding"),
     *("build", "check", "compare", "power_flow", "read", "solve", "write_folder", "write_opendss", "write_report"),
 )
 

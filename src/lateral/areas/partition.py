@@ -20,11 +20,13 @@ from lateral.case import Case
 from lateral.devices import BorderHead, BorderTail, Load, Regulator
 from lateral.devices.base import Device
 from lateral.errors import CaseError, Fault, LateralError, OptionError, did_you_mean
-from lateral.network.feeder import Bus, Feeder, Line, Shunt, Switch, Transformer
+from lateral.network.feeder import Bus, Feeder, Line, MultiTerminal, Shunt, Switch, Transformer
 from lateral.network.schema import Element, FloatArray, fields_of
 from lateral.network.topology import Group, Tree, loops, spanning_tree
 from lateral.operating import NEUTRAL_PU, operating_point
 
+#: What may join two areas.
+BranchElement = Line | Switch | Transformer | MultiTerminal
 #: Conductors up to this one are phases, or legs; above are neutrals.
 MAX_PHASE = 3
 #: Names of areas are names of folders.
@@ -212,13 +214,18 @@ def cut_by_buses(case: Case, area_of: Mapping[str, str] | None = None) -> Partit
     return cut(case, labels, names=labels, root=mapping[tree.order[0]])
 
 
-def branches_of(feeder: Feeder) -> dict[str, Line | Switch | Transformer]:
-    """Every line, switch and transformer by label."""
-    every: tuple[Line | Switch | Transformer, ...] = (*feeder.lines, *feeder.switches, *feeder.transformers)
+def branches_of(feeder: Feeder) -> dict[str, BranchElement]:
+    """Every line, switch, transformer and generic admittance by label."""
+    every: tuple[BranchElement, ...] = (
+        *feeder.lines,
+        *feeder.switches,
+        *feeder.transformers,
+        *feeder.admittances,
+    )
     return {e.label: e for e in every}
 
 
-def border_problem(feeder: Feeder, elements: Mapping[str, Line | Switch | Transformer], group: Group, bus: str) -> str:
+def border_problem(feeder: Feeder, elements: Mapping[str, BranchElement], group: Group, bus: str) -> str:
     """Why a group of branches cannot be cut before a bus; empty when it can.
 
     What crosses a border is a voltage to ground and a power for each conductor. So a neutral cannot cross (its voltage
@@ -227,10 +234,12 @@ def border_problem(feeder: Feeder, elements: Mapping[str, Line | Switch | Transf
     """
     if len(group.buses) > 2:
         return f"a transformer between {len(group.buses)} buses"
-    if len(feeder.bus[bus].conductors) == 1:
+    if len(feeder.bus[bus].conductors) == 1 and not any(label.startswith("admittance.") for label in group.branches):
         return ""
     for label in group.branches:
         element = elements[label]
+        if isinstance(element, MultiTerminal):
+            return "a generic admittance: what holds its far side is not known"
         neutral = [c for c in _conductors(element, bus) if c > MAX_PHASE]
         if neutral:
             return f"conductor {neutral[0]} crosses, a neutral of its own"
@@ -321,6 +330,9 @@ def _assemble(
     switches: dict[str, list[Switch]] = {name: [] for name in order}
     transformers: dict[str, list[Transformer]] = {name: [] for name in order}
     of_transformer: dict[str, str] = {}
+    admittances: dict[str, list[MultiTerminal]] = {name: [] for name in order}
+    for e in feeder.admittances:
+        admittances[owner(e.buses)].append(e)
     for line in feeder.lines:
         lines[owner((line.bus_from, line.bus_to))].append(line)
     for switch in feeder.switches:
@@ -373,6 +385,7 @@ def _assemble(
             switches=tuple(switches[name]),
             transformers=tuple(transformers[name]),
             shunts=tuple(shunts[name]),
+            admittances=tuple(admittances[name]),
         )
         own = [e.label for e in (*wires.elements, *kept)]
         area_case = Case(
@@ -396,6 +409,8 @@ def _conductors(element: Element, bus: str) -> tuple[int, ...]:
         return element.conductors_to if element.bus_to == bus else element.conductors_from
     if isinstance(element, Transformer):
         return tuple(c for w in element.windings if w.bus == bus for c in w.terminals if c > 0)
+    if isinstance(element, MultiTerminal):
+        return tuple(c for name, c in element.nodes if name == bus)
     return ()
 
 

@@ -23,7 +23,7 @@ from lateral.checks.view import (
 from lateral.devices import Source
 from lateral.errors import Fault, did_you_mean
 from lateral.network import topology
-from lateral.network.feeder import Bus, Line, Shunt, Switch, Transformer, Winding
+from lateral.network.feeder import Bus, Line, MultiTerminal, Shunt, Switch, Transformer, Winding
 
 _BASE_TOLERANCE = 1e-3  # relative; 12.47 / sqrt(3) is often rounded to 7.2
 
@@ -45,6 +45,9 @@ def _unknown_buses(view: View) -> Iterator[Fault]:
         if isinstance(e, Transformer):
             windings = e.windings if isinstance(e.windings, tuple) else ()
             ends = [(f"winding {k} bus", getattr(w, "bus", None)) for k, w in enumerate(windings, 1)]
+        elif isinstance(e, MultiTerminal):
+            terminals = e.terminals if isinstance(e.terminals, tuple) else ()
+            ends = [(f"terminal {k} bus", getattr(t, "bus", None)) for k, t in enumerate(terminals, 1)]
         else:
             ends = [(n, getattr(e, n, None)) for n in ("bus", "bus_from", "bus_to")]
         for field, bus in ends:
@@ -84,6 +87,15 @@ def _branch_conductors(view: View) -> Iterator[Fault]:
             found = f"conductors = {show(shunt.conductors)}"
             yield fault("NET-007", shunt.label, found, "at least one conductor, none twice", "Correct the list.")
         yield from on_bus(view, shunt.label, "conductors", shunt.bus, shunt.conductors)
+    for wire in view.sound(MultiTerminal):
+        nodes = wire.nodes
+        ground = any(c < 1 for _, c in nodes)
+        if not all(t.conductors for t in wire.terminals) or not nodes or ground or len(set(nodes)) < len(nodes):
+            found = "terminals = " + show(tuple((t.bus, t.conductors) for t in wire.terminals))
+            allowed = "a terminal or more, each of conductors from 1 on; none twice at a bus; ground is not listed"
+            yield fault("NET-007", wire.label, found, allowed, "Correct the terminals.")
+        for k, t in enumerate(wire.terminals, 1):
+            yield from on_bus(view, wire.label, f"terminal {k}", t.bus, [c for c in t.conductors if c > 0])
     for source in view.sound(Source):
         if not source.conductors or len(set(source.conductors)) < len(source.conductors):
             found = f"conductors = {show(source.conductors)}"

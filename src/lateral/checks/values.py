@@ -22,7 +22,7 @@ from lateral.checks.view import (
     show,
 )
 from lateral.errors import Fault, did_you_mean
-from lateral.network.feeder import Bus, Feeder, Line, Shunt, Switch, Transformer
+from lateral.network.feeder import Bus, Feeder, Line, MultiTerminal, Shunt, Switch, Transformer
 from lateral.network.horizon import Horizon
 from lateral.network.schema import Element, FloatArray
 from lateral.units import Base
@@ -50,7 +50,7 @@ def containers(case: Case) -> Iterator[Fault]:
             yield wrong(field, getattr(case, field), allowed)
     members: list[tuple[str, object, type]] = [("devices", case.devices, Element)]
     if isinstance(case.feeder, Feeder):
-        classes = (Bus, Line, Switch, Transformer, Shunt)
+        classes = (Bus, Line, Switch, Transformer, Shunt, MultiTerminal)
         members += [(cls.table, getattr(case.feeder, cls.table), cls) for cls in classes]
     for field, held, cls in members:
         if not isinstance(held, tuple | list):
@@ -186,6 +186,10 @@ def _size_wanted(element: object, matrix: FloatArray) -> int:
         conductors = getattr(element, name, None)
         if isinstance(conductors, tuple):
             return len(conductors)
+    if isinstance(element, MultiTerminal):
+        ends = element.terminals if isinstance(element.terminals, tuple) else ()
+        rows = [c for t in ends if isinstance(c := getattr(t, "conductors", None), tuple)]
+        return sum(map(len, rows)) if rows else len(matrix)
     return matrix.shape[0] if matrix.ndim else 0
 
 

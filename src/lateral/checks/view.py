@@ -18,7 +18,7 @@ from lateral.checks.codes import fault
 from lateral.devices import Load, Source
 from lateral.errors import Fault, did_you_mean
 from lateral.network import topology
-from lateral.network.feeder import Bus, Feeder, Line, Switch, Transformer, Winding
+from lateral.network.feeder import Bus, Feeder, Line, MultiTerminal, Switch, Terminal, Transformer, Winding
 from lateral.network.schema import Element, FieldSpec, FloatArray, fields_of
 
 E = TypeVar("E", bound=Element)
@@ -35,7 +35,7 @@ class View:
         self.elements: tuple[Element, ...] = (*case.feeder.elements, *case.devices)
         self.parts = tuple(parts_of(self.elements))
         self.mistyped = [found for part in self.parts for found in part.type_faults()]
-        bad = {found.element for found in self.mistyped}
+        bad = self._mistyped_labels = frozenset(found.element for found in self.mistyped)
         self._sound: dict[type, list[Element]] = {}
         for e in self.elements:
             if not bad or e.label not in bad:
@@ -83,12 +83,13 @@ class View:
 
     @cached_property
     def wires(self) -> Feeder:
-        """The feeder less what cannot be followed: transformers without windings, switches neither open nor closed."""
+        """The feeder less what cannot be followed: nonsense for windings, terminals or the state of a switch."""
         windings = TYPES["tuple[Winding, ...]"][0]
         return replace(
             self.feeder,
             switches=tuple(s for s in self.feeder.switches if is_flag(s.closed)),
             transformers=tuple(t for t in self.feeder.transformers if windings(t.windings)),
+            admittances=tuple(e for e in self.feeder.admittances if e.label not in self._mistyped_labels),
         )
 
     @cached_property
@@ -257,6 +258,10 @@ def _is_winding(value: object) -> bool:
     return isinstance(value, Winding)
 
 
+def _is_terminal(value: object) -> bool:
+    return isinstance(value, Terminal)
+
+
 def _tuple_of(one: Callable[[object], bool]) -> Callable[[object], bool]:
     return lambda value: isinstance(value, tuple) and all(one(v) for v in value)
 
@@ -274,6 +279,7 @@ TYPES: dict[str, tuple[Callable[[object], bool], str]] = {
     "tuple[float, ...]": (_tuple_of(is_number), "a tuple of numbers"),
     "tuple[float, float, float]": (lambda v: _tuple_of(is_number)(v) and len(v) == 3, "three numbers"),  # type: ignore[arg-type]
     "tuple[Winding, ...]": (_tuple_of(_is_winding), "a tuple of windings"),
+    "tuple[Terminal, ...]": (_tuple_of(_is_terminal), "a tuple of terminals"),
 }
 #: types that are right without a look at the value, for speed
 _PLAIN: dict[str, set[type]] = {"str": {str}, "bool": {bool}, "float": {float}, "Series": {float, str}}
@@ -282,6 +288,7 @@ _PLAIN_ITEMS: dict[str, set[type]] = {
     "tuple[int, ...]": {int},
     "tuple[float, ...]": {float},
     "tuple[Winding, ...]": {Winding},
+    "tuple[Terminal, ...]": {Terminal},
 }
 _NUMERIC = ("int", "float", "Series", "float | str", "tuple[float, ...]", "tuple[float, float, float]")
 
@@ -327,7 +334,7 @@ def fields(cls: type) -> tuple[Field, ...]:
 
 
 class Part:
-    """Objects of one class, column by column: the elements of a class, or all windings."""
+    """Objects of one class, column by column: the elements of a class, all windings, or all terminals."""
 
     def __init__(self, cls: type, labels: Sequence[str], prefixes: Sequence[str], objects: Sequence[object]) -> None:
         self.fields = fields(cls)
@@ -372,22 +379,23 @@ class Part:
 
 
 def parts_of(elements: Iterable[Element]) -> Iterator[Part]:
-    """The elements by class, then all windings."""
+    """The elements by class, then all windings, then all terminals of generic admittances."""
     by_class: dict[type, list[Element]] = {}
     for e in elements:
         by_class.setdefault(type(e), []).append(e)
     for cls, members in by_class.items():
         yield Part(cls, [e.label for e in members], [""] * len(members), members)
-    windings = [
-        (e.label, f"winding {k} ", w)
-        for e in elements
-        if isinstance(e, Transformer) and isinstance(e.windings, tuple)
-        for k, w in enumerate(e.windings, 1)
-        if isinstance(w, Winding)
-    ]
-    if windings:
-        labels, prefixes, objects = zip(*windings, strict=True)
-        yield Part(Winding, labels, prefixes, objects)
+    for owner, field, cls in ((Transformer, "windings", Winding), (MultiTerminal, "terminals", Terminal)):
+        inner = [
+            (e.label, f"{field[:-1]} {k} ", part)
+            for e in elements
+            if isinstance(e, owner) and isinstance(getattr(e, field), tuple)
+            for k, part in enumerate(getattr(e, field), 1)
+            if isinstance(part, cls)
+        ]
+        if inner:
+            labels, prefixes, objects = zip(*inner, strict=True)
+            yield Part(cls, labels, prefixes, objects)
 
 
 def outside(s: FieldSpec, values: FloatArray) -> Any:

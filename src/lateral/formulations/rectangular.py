@@ -30,6 +30,7 @@ from typing import ClassVar
 
 import numpy as np
 from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 
 from lateral.errors import Fault
 from lateral.formulations.base import Formulation, OperatingPoint
@@ -46,6 +47,8 @@ from lateral.units import Base
 
 #: Admittance, pu, from which on a line between used buses is short: see `RectangularModel._short_legs`.
 STIFF = 1e5
+#: A set of nodes whose currents to elsewhere add up to less than this share of its admittances is ungrounded.
+FLOATING = 1e-7
 #: A conductor below this voltage at the operating point is a neutral: no limit holds there, pu.
 NEUTRAL_PU = 0.3
 
@@ -465,12 +468,61 @@ class RectangularModel(NetworkModel):
         free = np.setdiff1d(np.arange(len(kept)), at)
         self._balanced, self._powered = free, at
         scale = np.full((len(kept), 1), total)
+        balance = self._with_islands(balance, ports, scale)
         named = [names[k] for k in free]
         balances = [
             builder.equal("bus", quantity, named, row.take(free), unit="pu", scale=scale[free])
             for quantity, row in (("i_re", balance.re), ("i_im", balance.im))
         ]
         self._balance_rows = [*balances, *powers]
+
+    def _with_islands(self, balance: Complex, ports: Ports, scale: FloatArray) -> Complex:
+        """The balances with one row of each ungrounded island replaced by the sum over the island.
+
+        What holds the voltage to ground of such an island are the antifloat shunts of its transformers, 1e-8 pu and less:
+        drowned in the rounding of any single balance. In the sum all other currents cancel, and the row is scaled by
+        what is left. ``scale`` is changed in place.
+        """
+        self._islands = []
+        for nodes in self._floating(ports):
+            held = np.asarray(self._wires[nodes].sum(axis=0)).reshape(1, -1) @ self._reduced.t
+            weight = np.asarray(held).reshape(-1)
+            members = np.flatnonzero(np.isin(self._reduced.kept, nodes))
+            size = float(np.abs(weight).max(initial=0.0))
+            if not len(members) or size == 0.0:
+                continue
+            first = int(members[0])
+            has = np.flatnonzero(np.abs(weight) > 1e-6 * size)
+            total = self._v.map(len(self._reduced.kept), np.full(len(has), first), has, weight[has])
+            keep = np.ones((len(self._reduced.kept), 1))
+            keep[first] = 0.0
+            balance = Complex(balance.re * keep, balance.im * keep) + total
+            scale[first] = size
+            self._islands.append(members)
+        return balance
+
+    def _floating(self, ports: Ports) -> list[IntArray]:
+        """Sets of nodes joined by lines and switches that nothing but antifloat shunts ties to ground."""
+        net, n = self.net, len(self._names)
+        plain = np.bincount(net.a_leg, minlength=net.n_legs) == 1
+        line = np.array([not name.startswith("transformer.") for name in net.branch_names])[net.branch]
+        own = (plain & line)[net.a_leg]
+        tail, head = net.a_node[own], net.to_node[net.a_leg[own]]
+        bus: dict[str, int] = {}
+        of_bus = np.array([bus.setdefault(b, len(bus)) for b, _ in net.nodes])
+        graph = sparse.coo_matrix((np.ones(len(tail)), (of_bus[tail], of_bus[head])), shape=(len(bus), len(bus)))
+        n_parts, part_of_bus = connected_components(graph, directed=False)
+        part = part_of_bus[of_bus]
+        sums = sparse.csr_matrix((np.ones(n), (part, np.arange(n))), shape=(n_parts, n)) @ self._wires
+        diagonal = np.zeros(n_parts)
+        np.maximum.at(diagonal, part, np.abs(self._wires.diagonal()))
+        left = np.zeros(n_parts)
+        coo = sums.tocoo()
+        np.maximum.at(left, coo.row, np.abs(coo.data))
+        tied = left > FLOATING * np.maximum(diagonal, 1e-300)
+        grounded = [at.a[at.b < 0] for at in (ports, *(p for p, *_ in self._linear), *(p for p, _ in self._shunts))]
+        tied[part[np.concatenate([*grounded, *(feed.nodes for feed in self._feeds)])]] = True
+        return [np.flatnonzero(part == k) for k in np.flatnonzero(~tied)]
 
     def _powers_of(
         self, names: Sequence[str], u: Complex, i: Complex, p: Affine, q: Affine, size: FloatArray
@@ -580,13 +632,15 @@ class RectangularModel(NetworkModel):
         """
         builder, kw, t_conj = self.builder, self.base.total_kva, self._reduced.t.conj()
         free, at = self._balanced, self._powered
-        rows = self._balance_rows
+        rows, islands = self._balance_rows, self._islands
 
         def prices(x: FloatArray, y: FloatArray, nu: FloatArray) -> ComplexArray:
             v = voltage(x)
             dual = np.zeros(shape, dtype=complex)
             parts = [y[block.cells].reshape(len(free), -1) for block in rows[:2]]
             dual[free] = parts[0] + 1j * parts[1]
+            for members in islands:  # the first row stood for the sum over all
+                dual[members[1:]] += dual[members[0]]
             if len(at):
                 parts = [nu[block.cells].reshape(len(at), -1) for block in rows[2:]]
                 dual[at] = (parts[0] - 1j * parts[1]) * v[self._reduced.kept[at]]

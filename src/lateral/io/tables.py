@@ -7,6 +7,7 @@
       buses.csv         one row per bus; the columns are the fields of the class, an `area` beside them
       lines.csv         matrices as "r11; r21 r22" (lower triangle) or "r11 r12; r21 r22" (all of it)
       transformers.csv  with their windings in windings.csv
+      admittances.csv   with their terminals in admittance_terminals.csv
       loads.csv, batteries.csv, ...
       profiles.csv      a `time` column with an offset, then one column per profile
 
@@ -44,7 +45,7 @@ from lateral.case import Case
 from lateral.devices import BUILT_IN
 from lateral.errors import CaseError, Fault, HostileFileError, OptionError, did_you_mean
 from lateral.io._toml import Strict, read_toml, validate
-from lateral.network.feeder import Bus, Feeder, Line, Shunt, Switch, Transformer, Winding
+from lateral.network.feeder import Bus, Feeder, Line, MultiTerminal, Shunt, Switch, Terminal, Transformer, Winding
 from lateral.network.horizon import Horizon
 from lateral.network.schema import Element, FieldSpec, FloatArray, fields_of
 from lateral.units import Base
@@ -57,7 +58,25 @@ SUFFIXES = (".csv", ".parquet")
 MAX_BYTES = 2**30
 MAX_CELLS = 100_000_000
 MAX_TEXT = 2**30
-_WIRES: tuple[type[Element], ...] = (Bus, Line, Switch, Transformer, Shunt)
+_WIRES: tuple[type[Element], ...] = (Bus, Line, Switch, Transformer, Shunt, MultiTerminal)
+
+
+@dataclass(frozen=True, slots=True)
+class _Nested:
+    """A field that holds parts of an element, kept in a table of its own: one row per part, in order."""
+
+    field: str
+    table: str
+    part: type
+    key: str  # the column that names the element
+
+
+_NESTED: Mapping[type[Element], _Nested] = {
+    Transformer: _Nested("windings", "windings", Winding, "transformer"),
+    MultiTerminal: _Nested("terminals", "admittance_terminals", Terminal, "admittance"),
+}
+#: every table that is not one of a device class
+_FIXED = frozenset({c.table for c in _WIRES} | {n.table for n in _NESTED.values()} | {"profiles"})
 _NONE = "none"
 
 
@@ -479,7 +498,7 @@ def _cell(value: Any) -> str:
 
 def _device_types(device_types: Sequence[type[Element]]) -> tuple[type[Element], ...]:
     classes: list[type[Element]] = list(BUILT_IN)
-    taken = {c.table for c in (*_WIRES, *classes)} | {"windings", "profiles"}
+    taken = {c.table for c in classes} | _FIXED
     for cls in device_types:
         if cls in classes:
             continue
@@ -517,20 +536,23 @@ def read_folder(path: str | os.PathLike[str], *, device_types: Sequence[type[Ele
     data, text = read_toml(folder / "case.toml", "TAB-002 case.toml")
     head = validate(CaseFile, data, text, "case.toml", "TAB-003 key")
     devices = _device_types(device_types)
-    files = _table_files(reader, head, {c.table for c in (*_WIRES, *devices)} | {"windings", "profiles"})
+    files = _table_files(reader, head, {c.table for c in devices} | _FIXED)
 
     horizon = _read_horizon(reader, head.horizon)
     found: dict[type[Element], list[Element]] = {}
     areas: dict[str, str] = {}
     for cls in (*_WIRES, *devices):
         found[cls] = []
-        if cls is Transformer or cls.table not in files:
+        nested = _NESTED.get(cls)
+        if nested is not None:
+            if cls.table in files or nested.table in files:
+                found[cls] = _read_nested(reader, files, cls, nested)
+            continue
+        if cls.table not in files:
             continue
         rows = reader.table(files[cls.table])
         if rows is not None:
             found[cls] = _read_class(reader, rows, cls, areas)
-    if "transformers" in files or "windings" in files:
-        found[Transformer] = _read_transformers(reader, files)
     if "buses" not in files:
         reader.fault("TAB-006 table file", "table.buses", "no such table", "at least one bus", "Add buses.csv.")
     profiles = _read_profiles(reader, files.get("profiles"), horizon)
@@ -543,6 +565,7 @@ def read_folder(path: str | os.PathLike[str], *, device_types: Sequence[type[Ele
         switches=tuple(b for b in found[Switch] if isinstance(b, Switch)),
         transformers=tuple(b for b in found[Transformer] if isinstance(b, Transformer)),
         shunts=tuple(b for b in found[Shunt] if isinstance(b, Shunt)),
+        admittances=tuple(b for b in found[MultiTerminal] if isinstance(b, MultiTerminal)),
         n_phases=head.n_phases,
         balanced=head.balanced,
         frequency_hz=head.frequency_hz,
@@ -641,40 +664,42 @@ def _read_class(reader: _Reader, rows: _Rows, cls: type[Element], areas: dict[st
     return out
 
 
-def _read_transformers(reader: _Reader, files: Mapping[str, Path]) -> list[Element]:
-    for table in ("transformers", "windings"):
+def _read_nested(reader: _Reader, files: Mapping[str, Path], cls: type[Element], nested: _Nested) -> list[Element]:
+    """Elements with parts in a table of their own: transformers and windings, admittances and terminals."""
+    for table in (cls.table, nested.table):
         if table not in files:
             action = f"Add {table}.csv, or leave both out."
             reader.fault("TAB-006 table file", f"table.{table}", "no such table", "both tables", action)
-    if not {"transformers", "windings"} <= files.keys():
+    if not {cls.table, nested.table} <= files.keys():
         return []
-    rows, winding_rows = reader.table(files["transformers"]), reader.table(files["windings"])
-    if rows is None or winding_rows is None:
+    rows, part_rows = reader.table(files[cls.table]), reader.table(files[nested.table])
+    if rows is None or part_rows is None:
         return []
-    key = _Column("transformer", required=True, default=None, optional=False, kind=_KINDS["str"])
-    windings: dict[str, list[Winding]] = {}
+    code, kind = f"TAB-017 {nested.field}", cls.kind
+    key = _Column(nested.key, required=True, default=None, optional=False, kind=_KINDS["str"])
+    parts: dict[str, list[Any]] = {}
     lines: dict[str, int] = {}
-    read = reader.elements(winding_rows, Winding, (key, *_columns(Winding)))
+    read = reader.elements(part_rows, nested.part, (key, *_columns(nested.part)))
     for values, _, line in read or ():
-        name = values.pop("transformer")
+        name = values.pop(nested.key)
         lines.setdefault(name, line)
-        windings.setdefault(name, []).append(Winding(**values))
+        parts.setdefault(name, []).append(nested.part(**values))
     out: list[Element] = []
-    heads = reader.elements(rows, Transformer, _columns(Transformer, without=("windings",)))
+    heads = reader.elements(rows, cls, _columns(cls, without=(nested.field,)))
     for values, _, line in heads or ():
         where = f"{rows.file}:{line}"
-        own = windings.pop(values["name"], [])
+        own = parts.pop(values["name"], [])
         if not own and read is not None:
-            label, action = f"transformer.{values['name']}", "Add its rows to the table 'windings'."
-            reader.fault("TAB-017 windings", label, "no windings", "two or more", action, where)
-        element = Transformer(**values, windings=tuple(own))
+            label, action = f"{kind}.{values['name']}", f"Add its rows to the table '{nested.table}'."
+            reader.fault(code, label, f"no {nested.field}", "one or more", action, where)
+        element = cls(**{**values, nested.field: tuple(own)})
         reader.where[element.label] = where
         out.append(element)
-    for name in windings if heads is not None else ():
+    for name in parts if heads is not None else ():
         known = [e.name for e in out]
-        where = f"{winding_rows.file}:{lines[name]}"
+        where = f"{part_rows.file}:{lines[name]}"
         hint = did_you_mean(name, known)
-        reader.fault("TAB-017 windings", f"transformer.{name}", "no such transformer", "a known name", hint, where)
+        reader.fault(code, f"{kind}.{name}", f"no such {kind}", "a known name", hint, where)
     return out
 
 
@@ -851,7 +876,7 @@ def _check_target(target: Path, own: set[str], *, overwrite: bool) -> None:
         message = f"{target} exists and is not empty; give another folder, or overwrite=True"
         raise OptionError(message)
     classes: tuple[type[Element], ...] = (*_WIRES, *BUILT_IN)
-    known = {c.table for c in classes} | {"windings", "profiles"}
+    known = {c.table for c in classes} | _FIXED
     known_files = own | {"case.toml"} | {f"{t}{s}" for t in known for s in SUFFIXES}
     foreign = [name for name in there if name not in known_files]
     if foreign:
@@ -913,15 +938,15 @@ def _sheets(case: Case) -> dict[str, _Table]:
             faults.append(Fault("TAB-040 table", cls.__name__, found, "a name used once", action))
     sheets: dict[str, _Table] = {}
     for cls, elements in groups.items():
-        without = ("windings",) if cls is Transformer else ()
-        sheets[cls.table] = _sheet(_columns(cls, without=without), elements)
-    if feeder.transformers:
-        pairs = [(t.name, w) for t in feeder.transformers for w in t.windings]
-        header, rows = _sheet(_columns(Winding), [w for _, w in pairs])
-        sheets["windings"] = (
-            ["transformer", *header],
-            [[_show_text(name), *row] for (name, _), row in zip(pairs, rows, strict=True)],
-        )
+        nested = _NESTED.get(cls)
+        sheets[cls.table] = _sheet(_columns(cls, without=(nested.field,) if nested else ()), elements)
+        if nested is not None:
+            pairs = [(e.name, part) for e in elements for part in getattr(e, nested.field)]
+            header, rows = _sheet(_columns(nested.part), [part for _, part in pairs])
+            sheets[nested.table] = (
+                [nested.key, *header],
+                [[_show_text(name), *row] for (name, _), row in zip(pairs, rows, strict=True)],
+            )
     if case.areas:
         strangers = sorted(set(case.areas) - {b.name for b in feeder.buses})
         for name in strangers[:10]:

@@ -3,7 +3,7 @@
 A *node* is a pair (bus, conductor); ground (conductor 0) is the reference and never a node. Every element is first a
 *primitive*: the admittance matrix between the nodes that it touches, in siemens, with ``i = Y v`` the currents that
 flow from the nodes into the element. The nodal matrix is the sum of the primitives. Nothing is neglected: the matrix
-is exact for the linear elements of a feeder (lines as pi sections, switches, transformers, shunts).
+is exact for the linear elements of a feeder (lines as pi sections, switches, transformers, shunts, admittances).
 
 Line or closed switch, impedance matrix Z and susceptance matrix B (totals)::
 
@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from lateral.errors import CaseError, Fault
-from lateral.network.feeder import Feeder, Line, Shunt, Switch, Transformer
+from lateral.network.feeder import Feeder, Line, MultiTerminal, Shunt, Switch, Transformer
 from lateral.network.schema import ComplexArray, Element, FloatArray, IntArray
 from lateral.units import Base
 
@@ -46,7 +46,7 @@ from lateral.units import Base
 Node = tuple[str, int]
 
 #: The elements that have a primitive.
-Wire = Line | Switch | Transformer | Shunt
+Wire = Line | Switch | Transformer | Shunt | MultiTerminal
 
 #: Admittance of a neutral that is grounded solidly through ``r_neutral_ohm = x_neutral_ohm = 0``, S.
 SOLID_GROUND_S = 1e6
@@ -95,7 +95,7 @@ class Primitive:
     """The admittance matrix of one element.
 
     Attributes:
-        element: the line, switch, transformer or shunt.
+        element: the line, switch, transformer, shunt or generic admittance.
         nodes: the nodes it touches, in matrix order, each once; ground is left out.
         y: admittance between the nodes, siemens, shape (n, n); ``i = y v`` flows from the nodes into the element.
     """
@@ -378,7 +378,7 @@ def _merge(ends: tuple[Node, ...], y: ComplexArray) -> tuple[tuple[Node, ...], C
 
 
 def primitives(feeder: Feeder, *, antifloat: bool = True, no_load: bool = True) -> tuple[Primitive, ...]:
-    """The primitives of every line, closed switch, transformer and shunt, in the order of the feeder.
+    """The primitives of every line, closed switch, transformer, shunt and admittance, in the order of the feeder.
 
     An open switch has none. Elements of one shape are built together: 10 000 lines take about 0.1 s.
 
@@ -397,9 +397,9 @@ def primitives(feeder: Feeder, *, antifloat: bool = True, no_load: bool = True) 
     for units, all_nodes, stack in _transformer_groups(feeder.transformers, antifloat=antifloat, no_load=no_load):
         for unit, nodes, y in zip(units, all_nodes, stack, strict=True):
             made[id(unit)] = Primitive(unit, nodes, y)
-    for shunt in feeder.shunts:
-        made[id(shunt)] = _shunt_primitive(shunt)
-    wires = (*feeder.lines, *feeder.switches, *feeder.transformers, *feeder.shunts)
+    for constant in _constants(feeder):
+        made[id(constant)] = _constant_primitive(constant)
+    wires = (*feeder.lines, *feeder.switches, *feeder.transformers, *feeder.shunts, *feeder.admittances)
     return tuple(made[id(e)] for e in wires if id(e) in made)
 
 
@@ -407,7 +407,7 @@ def primitive_of(element: Wire, *, antifloat: bool = True, no_load: bool = True)
     """The primitive of one element; a switch as if it were closed.
 
     Args:
-        element: a line, switch, transformer or shunt.
+        element: a line, switch, transformer, shunt or generic admittance.
         antifloat: with the small shunts that keep ungrounded windings from floating.
         no_load: with the no-load loss and magnetising current of a transformer.
 
@@ -417,14 +417,19 @@ def primitive_of(element: Wire, *, antifloat: bool = True, no_load: bool = True)
     if isinstance(element, Transformer):
         ((_, nodes, y),) = _transformer_groups([element], antifloat=antifloat, no_load=no_load)
         return Primitive(element, nodes[0], y[0])
-    if isinstance(element, Shunt):
-        return _shunt_primitive(element)
+    if isinstance(element, Shunt | MultiTerminal):
+        return _constant_primitive(element)
     return Primitive(element, *_merge(_line_ends(element), _series_stack([element])[0]))
 
 
-def _shunt_primitive(shunt: Shunt) -> Primitive:
-    y: ComplexArray = (1e-6 * (shunt.g_us + 1j * shunt.b_us)).astype(complex)
-    return Primitive(shunt, *_merge(tuple((shunt.bus, c) for c in shunt.conductors), y))
+def _constants(feeder: Feeder) -> tuple[Shunt | MultiTerminal, ...]:
+    return (*feeder.shunts, *feeder.admittances)
+
+
+def _constant_primitive(element: Shunt | MultiTerminal) -> Primitive:
+    y: ComplexArray = (1e-6 * (element.g_us + 1j * element.b_us)).astype(complex)
+    ends = element.nodes if isinstance(element, MultiTerminal) else tuple((element.bus, c) for c in element.conductors)
+    return Primitive(element, *_merge(ends, y))
 
 
 def port_matrix(ports: Sequence[tuple[int, int]]) -> tuple[tuple[int, ...], FloatArray]:
@@ -523,8 +528,8 @@ def triplets(feeder: Feeder, index: NodeIndex, *, antifloat: bool = True, no_loa
         parts.append(Triplets.of_blocks(_positions(index, map(_line_ends, members)), stack))
     for _, all_nodes, stack in _transformer_groups(feeder.transformers, antifloat=antifloat, no_load=no_load):
         parts.append(Triplets.of_blocks(_positions(index, all_nodes), stack))
-    for shunt in feeder.shunts:
-        p = _shunt_primitive(shunt)
+    for constant in _constants(feeder):
+        p = _constant_primitive(constant)
         parts.append(Triplets.of_blocks(_positions(index, [p.nodes]), p.y[None]))
     return Triplets.join(parts)
 

@@ -14,6 +14,9 @@ where the pseudo-inverse leaves out the common mode of an ungrounded side (it ca
 ground is that of the antifloat shunts: zero mean). Charging, no-load and magnetising terms and antifloat shunts are
 admittances at the nodes (`RadialNetwork.shunt_*`).
 
+A generic admittance (`lateral.network.feeder.MultiTerminal`) takes the same form where it has it, exactly (see
+`lateral.network.branch_form`); one that has it not is a fault, NET-041.
+
 Elements between the same buses that share receiving nodes (parallel lines, open-delta regulators with their jumper)
 become one branch. Neutral conductors are taken as grounded at every bus in these formulations (their rows are left
 out), which is what the squared-voltage variables can express; `RadialNetwork.grounded` names them.
@@ -32,7 +35,8 @@ from scipy.sparse.csgraph import breadth_first_order
 
 from lateral.errors import Fault
 from lateral.network.admittance import Node, NodeIndex, Primitive, primitives
-from lateral.network.feeder import Feeder, Line, Shunt, Switch, Transformer
+from lateral.network.branch_form import BranchForm, branch_form
+from lateral.network.feeder import Feeder, Line, MultiTerminal, Shunt, Switch, Transformer
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
 from lateral.units import Base
 
@@ -105,6 +109,11 @@ class _Group:
     i_max: dict[Node, float]
     s_max: float
 
+    @property
+    def generic(self) -> bool:
+        """Whether a generic admittance is in it."""
+        return any(isinstance(part.element, MultiTerminal) for part in self.parts)
+
 
 def radial_network(
     feeder: Feeder,
@@ -157,6 +166,7 @@ def radial_network(
         queue.extend(by_node.get(node, ()))
     done = np.zeros(len(groups), dtype=bool)
     out = _Legs()
+    faults: list[Fault] = []
     while queue:
         g = queue.popleft()
         if done[g]:
@@ -169,16 +179,25 @@ def radial_network(
         done[g] = True
         sending = [node for node in group.nodes if node in known]
         at = [known[node] for node in sending]
+        form = None
+        if group.generic:
+            form = _branch_form(group, sending, fresh, v_base)
+            if form is None:
+                faults.append(_no_branch(group, "an admittance matrix without an ideal part and a series impedance"))
+                continue
+            shunts.append(Primitive(group.parts[0].element, (*sending, *fresh), form.rest))
         for node in fresh:
             learn(node)
-        _add_branch(out, group, sending, at, fresh, known, v_base, base)
+        _add_branch(out, group, sending, at, fresh, known, v_base, base, form)
         for node in fresh:
             queue.extend(by_node[node])
 
-    faults: list[Fault] = []
     dead: list[str] = []
     for g, group in enumerate(groups):
         if done[g]:
+            continue
+        if group.generic and any(n in known for n in group.nodes) and any(n not in known for n in group.nodes):
+            faults.append(_no_branch(group, "conductors of its sending side that nothing else feeds"))
             continue
         if any(node in known for node in group.nodes):
             faults.append(
@@ -226,7 +245,11 @@ def _plain_tree(feeder: Feeder, roots: tuple[Node, ...], base: Base, index: Node
     The published balanced cases and the generated ones are such trees; here the walk would take half of the build.
     """
     wires: list[Line | Switch] = [*feeder.lines, *(s for s in feeder.switches if s.closed)]
-    plain = len(roots) == 1 and len(wires) == len(index) - 1 and not (feeder.transformers or feeder.shunts)
+    plain = (
+        len(roots) == 1
+        and len(wires) == len(index) - 1
+        and not (feeder.transformers or feeder.shunts or feeder.admittances)
+    )
     if not plain or any(e.r_ohm.size != 1 or e.b_us is not None for e in wires):
         return None
     at = index.position
@@ -301,10 +324,11 @@ def _add_branch(
     known: dict[Node, int],
     v_base: Mapping[Node, float],
     base: Base,
+    form: BranchForm | None = None,
 ) -> None:
-    """Append the legs of one branch."""
+    """Append the legs of one branch; of one with a generic admittance by its form."""
     # plain numbers: reading them one by one out of arrays takes ten times as long
-    ideal, series = _ideal_and_series(group, sending, fresh)
+    ideal, series = (form.a, form.z) if form is not None else _ideal_and_series(group, sending, fresh)
     a, z = ideal.tolist(), series.tolist()
     v_p, v_s = [v_base[n] for n in sending], [v_base[n] for n in fresh]
     number, first = len(out.names), len(out.legs)
@@ -354,16 +378,40 @@ def _ideal_and_series(group: _Group, sending: list[Node], fresh: list[Node]) -> 
             for k, r in enumerate(rows):
                 a[k, sending.index(near[r])] = 1.0
             return a, own[np.ix_(rows, rows)]
-    y = np.zeros((len(group.nodes),) * 2, dtype=complex)
-    place = {node: k for k, node in enumerate(group.nodes)}
+    y = _matrix_of(group, (*sending, *fresh))
+    p = len(sending)
+    z: ComplexArray = np.linalg.pinv(y[p:, p:], rcond=1e-12).astype(np.complex128)
+    return -z @ y[p:, :p], z
+
+
+def _matrix_of(group: _Group, nodes: tuple[Node, ...]) -> ComplexArray:
+    """The admittance of a group over its nodes in some order, siemens."""
+    y = np.zeros((len(nodes),) * 2, dtype=complex)
+    place = {node: k for k, node in enumerate(nodes)}
     for part in group.parts:
         keep = [k for k, node in enumerate(part.nodes) if node in place]
         rows = [place[part.nodes[k]] for k in keep]
         y[np.ix_(rows, rows)] += part.y[np.ix_(keep, keep)]
-    s = [place[n] for n in fresh]
-    p = [place[n] for n in sending]
-    z: ComplexArray = np.linalg.pinv(y[np.ix_(s, s)], rcond=1e-12).astype(np.complex128)
-    return -z @ y[np.ix_(s, p)], z
+    return y
+
+
+def _branch_form(
+    group: _Group, sending: list[Node], fresh: list[Node], v_base: Mapping[Node, float]
+) -> BranchForm | None:
+    """The branch form of a group with a generic admittance in it."""
+    nodes = (*sending, *fresh)
+    return branch_form(_matrix_of(group, nodes), len(sending), np.array([v_base[n] for n in nodes]))
+
+
+def _no_branch(group: _Group, found: str) -> Fault:
+    label = next(part.element.label for part in group.parts if isinstance(part.element, MultiTerminal))
+    return Fault(
+        "NET-041 no branch",
+        label,
+        found,
+        "a generic admittance that is a branch: a real ideal part and a series impedance",
+        "Use a formulation that works on the nodal matrix, or replace it by lines and transformers.",
+    )
 
 
 def _series_and_shunts(feeder: Feeder) -> tuple[list[Primitive], list[Primitive]]:
@@ -371,14 +419,16 @@ def _series_and_shunts(feeder: Feeder) -> tuple[list[Primitive], list[Primitive]
     series: list[Primitive] = []
     shunts: list[Primitive] = []
     # with antifloat and no-load terms; only transformers have them
-    alone = replace(feeder, lines=(), switches=(), shunts=())
+    alone = replace(feeder, lines=(), switches=(), shunts=(), admittances=())
     full = {id(p.element): p.y for p in primitives(alone)} if feeder.transformers else {}
     for part in primitives(feeder, antifloat=False, no_load=False):
         element = part.element
-        if isinstance(element, Shunt):
+        if isinstance(element, Shunt) or (isinstance(element, MultiTerminal) and len(element.buses) < 2):
             shunts.append(part)
             continue
         series.append(part)
+        if isinstance(element, MultiTerminal):
+            continue  # what of it is no series part shows when its sending side is known
         if isinstance(element, Transformer):
             shunts.append(Primitive(element, part.nodes, (full[id(element)] - part.y).astype(np.complex128)))
         elif element.b_us is not None and np.any(element.b_us):
@@ -396,7 +446,7 @@ def _without_floating(series: list[Primitive], shunts: list[Primitive], neutrals
     if not neutrals:
         return series
     touched: dict[Node, int] = {}
-    for part in (*series, *(s for s in shunts if isinstance(s.element, Shunt))):
+    for part in (*series, *(s for s in shunts if isinstance(s.element, Shunt | MultiTerminal))):
         for node in part.nodes:
             touched[node] = touched.get(node, 0) + 1
     out = []

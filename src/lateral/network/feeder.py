@@ -1,4 +1,4 @@
-"""Wires only: buses, lines, switches, transformers and generic shunts.
+"""Wires only: buses, lines, switches, transformers, generic shunts and generic admittances.
 
 Conductors are an axis from the first day. A bus has a set of conductors, numbered as in the source model: usually
 phases 1, 2, 3, also neutrals (4 and up) and split-phase legs; 0 is ground and never listed. A matrix is cut to the
@@ -178,6 +178,41 @@ class Shunt(Element):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Terminal:
+    """One terminal of a generic admittance: some conductors of a bus."""
+
+    bus: str = spec("Bus the terminal is connected to.")
+    conductors: Terminals = spec("Conductors of the terminal, in matrix order; ground is not listed.")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MultiTerminal(Element):
+    """Any linear, reciprocal element between conductors of one bus or several, as its admittance matrix to ground.
+
+    It stands for what has no class of its own: an autotransformer read from OpenDSS, a transformer of more than three
+    phases. With v the voltages to ground of the conductors, terminal by terminal, ``i = (G + jB) v`` are the currents
+    that flow into the element. It has no tap, no limit and no switch: it is what it was when it was made.
+    """
+
+    kind: ClassVar[str] = "admittance"
+    table: ClassVar[str] = "admittances"
+
+    terminals: tuple[Terminal, ...] = spec("The terminals; rows of the matrices follow their conductors in order.")
+    g_us: FloatArray = spec("Conductance matrix over all conductors of all terminals.", unit="uS", matrix=True)
+    b_us: FloatArray = spec("Susceptance matrix (positive: capacitive).", unit="uS", matrix=True)
+
+    @property
+    def nodes(self) -> tuple[tuple[str, int], ...]:
+        """(bus, conductor) of every row, in matrix order."""
+        return tuple((t.bus, c) for t in self.terminals for c in t.conductors)
+
+    @property
+    def buses(self) -> tuple[str, ...]:
+        """The buses that it touches, each once."""
+        return tuple(dict.fromkeys(t.bus for t in self.terminals))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Feeder:
     """The wires of a case, in engineering units.
 
@@ -192,6 +227,7 @@ class Feeder:
     switches: tuple[Switch, ...] = ()
     transformers: tuple[Transformer, ...] = ()
     shunts: tuple[Shunt, ...] = ()
+    admittances: tuple[MultiTerminal, ...] = ()
     n_phases: int = 1
     balanced: bool = False
     frequency_hz: float = 60.0
@@ -204,7 +240,19 @@ class Feeder:
     @property
     def elements(self) -> tuple[Element, ...]:
         """Every element, buses first."""
-        return (*self.buses, *self.lines, *self.switches, *self.transformers, *self.shunts)
+        return (*self.buses, *self.lines, *self.switches, *self.transformers, *self.shunts, *self.admittances)
 
 
-__all__ = ["CONNECTIONS", "Branch", "Bus", "Feeder", "Line", "Shunt", "Switch", "Transformer", "Winding"]
+__all__ = [
+    "CONNECTIONS",
+    "Branch",
+    "Bus",
+    "Feeder",
+    "Line",
+    "MultiTerminal",
+    "Shunt",
+    "Switch",
+    "Terminal",
+    "Transformer",
+    "Winding",
+]

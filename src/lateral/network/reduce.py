@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lateral.network.admittance import NodeIndex, winding_volt
-from lateral.network.feeder import Feeder, Line, Shunt, Switch, Transformer, Winding
+from lateral.network.feeder import Feeder, Line, MultiTerminal, Shunt, Switch, Terminal, Transformer, Winding
 from lateral.network.schema import ComplexArray, Element, FloatArray
 from lateral.network.topology import components, groups
 
@@ -144,6 +144,7 @@ class _Reducer:
             switches=tuple(e for e in switches if isinstance(e, Switch)),
             transformers=self.transformers(),
             shunts=self.shunts(),
+            admittances=self.admittances(),
             n_phases=3,
             balanced=True,
             frequency_hz=feeder.frequency_hz,
@@ -356,6 +357,24 @@ class _Reducer:
             y = complex(np.conj(w) @ (s.g_us + 1j * s.b_us) @ w) / 3.0
             self.members[s.label] = (s.label,)
             out.append(dataclasses.replace(s, conductors=(1,), g_us=np.array([[y.real]]), b_us=np.array([[y.imag]])))
+        return tuple(out)
+
+    def admittances(self) -> tuple[MultiTerminal, ...]:
+        """Generic admittances over one conductor per bus: ``W^H Y W / 3``, a column of W the phasors of a bus."""
+        out = []
+        for e in self.feeder.admittances:
+            buses = [b for b in e.buses if b in self.phases]
+            if not buses:
+                self.dropped.append(e.label)
+                continue
+            w = np.array([[self.phasor.get(n, 0j) if n[0] == b else 0j for b in buses] for n in e.nodes])
+            y = np.conj(w).T @ (e.g_us + 1j * e.b_us) @ w / 3.0
+            y = 0.5 * (y + y.T)
+            if any(np.count_nonzero(column) != 3 for column in w.T):
+                self.say("no three phases; carries the total on the conductors it has", e)
+            self.members[e.label] = (e.label,)
+            ends = tuple(Terminal(bus=b, conductors=(1,)) for b in buses)
+            out.append(dataclasses.replace(e, terminals=ends, g_us=y.real, b_us=y.imag))
         return tuple(out)
 
 

@@ -1,8 +1,8 @@
 """Who is joined to whom: components, a spanning tree from the sources, loops, parallel branches.
 
 All of it is at bus level and over closed branches. A transformer of two windings is an edge; one whose windings sit at
-three buses or more is a star with a centre of its own. Branches that join exactly the same buses are one edge (a
-*parallel group*): three single-phase regulators side by side are not a loop.
+three buses or more is a star with a centre of its own; likewise a generic admittance by its buses. Branches that join
+exactly the same buses are one edge (a *parallel group*): three single-phase regulators side by side are not a loop.
 
 Names of buses that do not exist are passed over here; `lateral.checks` reports them.
 """
@@ -15,14 +15,18 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
-from lateral.network.feeder import Feeder, Line, Switch
+from lateral.network.feeder import Feeder, Line, MultiTerminal, Switch
 from lateral.network.schema import IntArray
 
 #: A conductor of a bus.
 Node = tuple[str, int]
+
+#: Entries of a generic admittance below this part of its largest join nothing: they are what is left of a difference.
+COUPLED = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,8 @@ def energised(feeder: Feeder, fed: Iterable[Node]) -> frozenset[Node]:
 
     Lines and switches join conductor to conductor, both ways. A transformer feeds every conductor of a winding from any
     conductor of a winding that is nearer to the source, never back, and never one conductor from another of the same
-    winding: a delta far out does not count as feeding a phase that is missing upstream.
+    winding: a delta far out does not count as feeding a phase that is missing upstream. So does a generic admittance,
+    between the conductors that its matrix couples.
     """
     starts = list(fed)
     near = {bus: k for k, bus in enumerate(spanning_tree(feeder, [bus for bus, _ in starts]).order)}
@@ -143,6 +148,12 @@ def energised(feeder: Feeder, fed: Iterable[Node]) -> frozenset[Node]:
                 for i, j in itertools.product(v.terminals, w.terminals):
                     if i > 0 and j > 0:
                         join((v.bus, i), (w.bus, j))
+    for wire in feeder.admittances:
+        ends = wire.nodes
+        depth = np.array([near.get(bus, -1) for bus, _ in ends])
+        outwards = (depth[:, None] >= 0) & (depth[:, None] < depth[None, :])
+        for k, m in np.argwhere(coupled(wire) & outwards).tolist():
+            join(ends[k], ends[m])
     top: Node = ("", 0)  # feeds all starts, so that one search covers them; no bus has a conductor 0
     for node in starts:
         join(top, node)
@@ -155,6 +166,15 @@ def energised(feeder: Feeder, fed: Iterable[Node]) -> frozenset[Node]:
     return frozenset(nodes[k] for k in reached.tolist()) - {top}
 
 
+def coupled(wire: MultiTerminal) -> NDArray[np.bool_]:
+    """Which conductors of a generic admittance are joined by it, shape (n, n); no matrix that fits joins all."""
+    n = len(wire.nodes)
+    if wire.g_us.shape != (n, n) or wire.b_us.shape != (n, n):
+        return np.ones((n, n), dtype=bool)
+    size = np.abs(wire.g_us) + np.abs(wire.b_us)
+    return np.asarray(size > COUPLED * size.max(initial=0.0))
+
+
 def _closed(feeder: Feeder) -> Iterable[tuple[str, tuple[str, ...]]]:
     """Label and buses of every closed branch, lines first."""
     for line in feeder.lines:
@@ -164,6 +184,8 @@ def _closed(feeder: Feeder) -> Iterable[tuple[str, tuple[str, ...]]]:
             yield switch.label, (switch.bus_from, switch.bus_to)
     for transformer in feeder.transformers:
         yield transformer.label, tuple(w.bus for w in transformer.windings)
+    for wire in feeder.admittances:
+        yield wire.label, wire.buses
 
 
 #: one graph per feeder, for as long as the feeder lives; a feeder is frozen
@@ -251,6 +273,7 @@ __all__ = [
     "Node",
     "Tree",
     "components",
+    "coupled",
     "energised",
     "groups",
     "loops",

@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 
 from lateral.network.admittance import Node, NodeIndex, Primitive, nodal_matrix, primitives
 from lateral.network.branches import RadialNetwork
-from lateral.network.feeder import Feeder, Line, Shunt, Switch, Transformer
+from lateral.network.feeder import Feeder, Line, MultiTerminal, Shunt, Switch, Transformer
 from lateral.network.schema import ComplexArray
 from lateral.units import Base
 
@@ -52,8 +52,8 @@ def wire_network(
     z: list[tuple[int, int, complex]] = []
     for part in primitives(feeder, antifloat=False, no_load=False):
         element = part.element
-        if isinstance(element, Shunt):
-            continue
+        if isinstance(element, Shunt | MultiTerminal):
+            continue  # without a limit, a generic admittance needs no branch: the nodal matrix has it
         if any(node not in position for node in part.nodes):
             dead.append(element.label)
             continue

@@ -149,6 +149,7 @@ def _branches(case: Case, tree: Tree, area_of: Mapping[str, str]) -> tuple[dict[
     ends = [(s.bus_from, s.bus_to) for s in case.feeder.switches if s.closed]
     ends += [(e.bus_from, e.bus_to) for e in case.feeder.lines]
     ends += [(t.windings[0].bus, w.bus) for t in case.feeder.transformers for w in t.windings[1:]]
+    ends += [(e.buses[0], bus) for e in case.feeder.admittances for bus in e.buses[1:]]
     inside: dict[str, list[tuple[int, int]]] = {a: [] for a in area_of.values()}
     crossing: list[tuple[int, int]] = []
     for a, b in dict.fromkeys((a, b) for a, b in ends if a != b):

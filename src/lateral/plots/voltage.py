@@ -116,12 +116,13 @@ def feeder_map(result: Result, *, step: int | None = None, slider: bool = True) 
 
 
 def branch_pairs(view: View, *, closed: bool) -> IntArray:
-    """Positions of the two buses of every line, switch and transformer, (n, 2), each pair once."""
+    """Positions of the two buses of every line, switch, transformer and admittance, (n, 2), each pair once."""
     feeder, index = view.result.case.feeder, view.index
     ends: list[tuple[str, str]] = [(s.bus_from, s.bus_to) for s in feeder.switches if s.closed == closed]
     if closed:
         ends += [(e.bus_from, e.bus_to) for e in feeder.lines]
         ends += [(t.windings[0].bus, w.bus) for t in feeder.transformers for w in t.windings[1:]]
+        ends += [(e.buses[0], bus) for e in feeder.admittances for bus in e.buses[1:]]
     pairs = dict.fromkeys((index[a], index[b]) for a, b in ends if a != b)
     return np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
 

@@ -333,9 +333,10 @@ def _run(case: Case, rendered: Rendered, nodes: Sequence[Node]) -> _Run:
             converged[k] = done and bool(np.isfinite(v[used, k]).all())
             iterations[k] = solution.Iterations
             losses[k] = circuit.Losses[0] * 1e-3
-            for name in rendered.names.source_lines:
-                circuit.SetActiveElement(name)
-                losses[k] -= circuit.ActiveCktElement.Losses[0] * 1e-3
+            for names, sign in ((rendered.names.source_lines, -1.0), (rendered.names.shunt_parts, 1.0)):
+                for name in names:
+                    circuit.SetActiveElement(name)
+                    losses[k] += sign * circuit.ActiveCktElement.Losses[0] * 1e-3
             for i, s in enumerate(case.sources):
                 for name, terminal in rendered.names.source_objects[s.label]:
                     circuit.SetActiveElement(name)

@@ -221,14 +221,15 @@ class Run:
         ]
 
     def elements(self, arrays: dict[str, Any]) -> list[list[Any]]:
-        """Terminals of each element that carries power, with its primitive admittance matrix."""
+        """Terminals of each element that carries power, with the size of its admittance matrix (-1: no room left)."""
         import numpy as np
 
         circuit = self.dss.ActiveCircuit
         kept: list[list[Any]] = []
         blocks: list[Any] = []
-        with_yprim = self.job["yprim"]
-        yprim_classes = {"line", "transformer", "autotrans", "reactor", "capacitor", "vsource", "fault"}
+        names = list(circuit.YNodeOrder) if "autotrans" in self.job["yprim_classes"] and self.job["solve"] else []
+        yprim_classes = frozenset(self.job["yprim_classes"])
+        room = self.job["yprim_entries"]  # looked at before a matrix is fetched, not after
         for element in circuit.CktElements:
             full = element.Name
             cls = full.partition(".")[0].lower()
@@ -244,12 +245,21 @@ class Run:
                 for t in range(1, terminals + 1)
             ]
             size = 0
-            if with_yprim and nodes and cls in yprim_classes:
-                block = np.asarray(element.Yprim, dtype=float)
-                if block.size > 1:
-                    blocks.append(block)
-                    size = block.size // 2
-            kept.append([full, enabled, int(element.NumPhases), terminals, conductors, buses, nodes, opened, size])
+            if nodes and cls in yprim_classes:
+                expected = (terminals * conductors) ** 2
+                if expected > room:
+                    size = -1
+                else:
+                    block = np.asarray(element.Yprim, dtype=float)
+                    if block.size == 2 * expected:
+                        blocks.append(block)
+                        size = expected
+                        room -= expected
+            # the second half of a series winding stands at the bus of winding 2, which its own bus name does not say
+            refs = [names[r - 1] if r > 0 else "" for r in element.NodeRef] if size > 0 and cls == "autotrans" else []
+            kept.append(
+                [full, enabled, int(element.NumPhases), terminals, conductors, buses, nodes, opened, size, refs]
+            )
         arrays["yprim"] = np.concatenate(blocks).view(complex) if blocks else np.zeros(0, complex)
         return kept
 

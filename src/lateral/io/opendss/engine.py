@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +53,20 @@ _WORKER = Path(__file__).with_name("_worker.py")
 _MEMORY_BYTES = 8 * 2**30
 _FILE_BYTES = 1 * 2**30
 _OPEN_FILES = 64
+#: Complex numbers of all primitive admittance matrices together, 256 MiB; elements beyond are left without one.
+YPRIM_ENTRIES = 2**24
+#: Classes whose primitive admittance matrix is fetched: the linear ones. All of it comes as one array of a npz file.
+YPRIM_CLASSES = (
+    "line",
+    "transformer",
+    "autotrans",
+    "reactor",
+    "capacitor",
+    "vsource",
+    "fault",
+    "gictransformer",
+    "gicline",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +103,10 @@ class ElementData:
         nodes: node number of every conductor, per terminal; empty for a disabled element and for controls.
         open_conductors: conductors (from 1) that are open, per terminal.
         yprim: primitive admittance matrix, siemens, order terminal by terminal, conductor by conductor; None
-            where it was not asked for. Only lines, transformers, reactors, capacitors, faults and sources.
+            where it was not asked for. Only of the classes `YPRIM_CLASSES`.
+        own_ends: (bus, node) of every conductor of an autotransformer, whose series winding ends at another bus than
+            the one it names; ground is node 0. Empty for all others.
+        over_bound: whether there was no room for its matrix (`YPRIM_ENTRIES`).
     """
 
     name: str
@@ -99,6 +117,15 @@ class ElementData:
     nodes: tuple[tuple[int, ...], ...]
     open_conductors: tuple[tuple[int, ...], ...]
     yprim: ComplexArray | None = field(default=None, repr=False)
+    own_ends: tuple[tuple[str, int], ...] = ()
+    over_bound: bool = False
+
+    @property
+    def ends(self) -> tuple[tuple[str, int], ...]:
+        """Where each conductor ends, terminal by terminal."""
+        if self.own_ends:
+            return self.own_ends
+        return tuple((bus, node) for bus, nodes in zip(self.buses, self.nodes, strict=True) for node in nodes)
 
     @property
     def cls(self) -> str:
@@ -276,7 +303,8 @@ def run_scanned(
         job = {
             "statements": [(s.verb, s.text) for s in scanned.statements],
             "solve": solve,
-            "yprim": yprim,
+            "yprim_classes": YPRIM_CLASSES if yprim else (),
+            "yprim_entries": YPRIM_ENTRIES,
             "reference_tolerance": 1e-8,
             "limits": {
                 "cpu_s": int(timeout_s) + 1,
@@ -294,8 +322,7 @@ def run_scanned(
             raise CaseError(_engine_fault(scanned, fault) for fault in result["faults"])
         start = time.perf_counter()
         classes = _load_json(folder / "classes.json")
-        with np.load(folder / "arrays.npz", allow_pickle=False) as stored:
-            arrays = {key: stored[key] for key in stored.files}
+        arrays = _load_arrays(folder / "arrays.npz")
     model_seconds = {"scan": scan_seconds, **result["seconds"]}
     model_seconds["start"] = spent - sum(result["seconds"].values())
     return _assemble(scanned, result, classes, arrays, model_seconds, start)
@@ -357,6 +384,27 @@ def _load_json(path: Path) -> Any:
     except json.JSONDecodeError as error:
         message = f"the OpenDSS engine returned data that cannot be read: {error}"
         raise EngineError(message) from error
+
+
+def _load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Arrays of the worker. What a header claims is looked at before it is given memory."""
+    out: dict[str, npt.NDArray[Any]] = {}
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as stream:
+                version = np.lib.format.read_magic(stream)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else None
+                shape, _, kind = read(stream) if read is not None else ((-1,), False, np.dtype(object))
+                header = stream.tell()
+            whole = member.compress_type == zipfile.ZIP_STORED and member.file_size <= _FILE_BYTES
+            size = math.prod(shape) * kind.itemsize
+            if kind != np.complex128 or not whole or len(shape) != 1 or size != member.file_size - header:
+                message = f"the OpenDSS engine returned an array that cannot be read: {member.filename[:40]!r}"
+                raise EngineError(message)
+    with np.load(path, allow_pickle=False) as stored:
+        for key in stored.files:
+            out[key] = stored[key]
+    return out
 
 
 def _where(scanned: ScannedModel, statement: int) -> str:
@@ -459,10 +507,13 @@ def _object(properties: Mapping[str, Any], unset: Sequence[str]) -> Mapping[str,
 
 def _elements(rows: Sequence[Sequence[Any]], yprim: npt.NDArray[Any]) -> Iterator[tuple[str, ElementData]]:
     at = 0
-    for full, enabled, phases, terminals, conductors, buses, nodes, opened, size in rows:
+    for full, enabled, phases, terminals, conductors, buses, nodes, opened, size, refs in rows:
         matrix: ComplexArray | None = None
-        if size:
-            order = round(size**0.5)
+        if size > 0:
+            order = terminals * conductors
+            if size != order**2 or at + size > len(yprim):
+                message = "the OpenDSS engine returned matrices of another size than its elements have"
+                raise EngineError(message)
             # The engine stores columns one after the other.
             matrix = np.asarray(yprim[at : at + size], dtype=np.complex128).reshape(order, order, order="F")
             at += size
@@ -481,8 +532,16 @@ def _elements(rows: Sequence[Sequence[Any]], yprim: npt.NDArray[Any]) -> Iterato
                 nodes=per_terminal,
                 open_conductors=tuple(tuple(c) for c in opened),
                 yprim=matrix,
+                own_ends=tuple(_node(ref) for ref in refs) if len(refs) == terminals * conductors else (),
+                over_bound=size < 0,
             ),
         )
+
+
+def _node(name: str) -> tuple[str, int]:
+    """(bus, node) of a node name of the engine; the empty name is ground."""
+    bus, _, number = name.rpartition(".")
+    return (bus.lower(), int(number)) if bus else ("", 0)
 
 
 def _line_matrices(

@@ -14,7 +14,7 @@ import numpy as np
 from lateral.io.opendss.engine import ElementData, EngineModel
 from lateral.io.opendss.report import ImportEntry, ImportNote
 from lateral.network.admittance import SOLID_GROUND_S
-from lateral.network.feeder import Line, Shunt, Switch, Transformer
+from lateral.network.feeder import Line, MultiTerminal, Shunt, Switch, Transformer
 from lateral.network.schema import ComplexArray, Element, Terminals
 
 Properties = Mapping[str, Any]
@@ -31,11 +31,13 @@ class Build:
 
     Attributes:
         model: the raw data.
-        lines, switches, transformers, shunts, devices: what came of it.
+        lines, switches, transformers, shunts, admittances, devices: what came of it.
         entries: the report, by ``class.name``.
         notes: warnings.
         origin: label of an element to the ``class.name`` it came from.
         grounds: conductors made up for ends that the files put on ground.
+        taken: ``class.name`` of elements whose numbers are those of the engine's own admittance matrix.
+        rated: line-to-ground voltages that a generic admittance suggests for its buses, kV.
         dispatch: kW and kvar given by PV systems and batteries at the operating point, by label.
     """
 
@@ -44,12 +46,15 @@ class Build:
     switches: list[Switch] = field(default_factory=list)
     transformers: list[Transformer] = field(default_factory=list)
     shunts: list[Shunt] = field(default_factory=list)
+    admittances: list[MultiTerminal] = field(default_factory=list)
     devices: list[Element] = field(default_factory=list)
     entries: dict[str, ImportEntry] = field(default_factory=dict)
     notes: list[ImportNote] = field(default_factory=list)
     origin: dict[str, str] = field(default_factory=dict)
     dispatch: dict[str, tuple[float, float]] = field(default_factory=dict)
     grounds: set[tuple[str, int]] = field(default_factory=set)
+    taken: set[str] = field(default_factory=set)
+    rated: list[dict[str, float]] = field(default_factory=list)
 
     def record(self, element: str, outcome: str, code: str, reason: str = "", became: tuple[str, ...] = ()) -> None:
         """Say what became of an object; a second word on it joins the first, the weaker outcome wins."""
@@ -163,7 +168,7 @@ def numbers(properties: Properties, key: str) -> list[float]:
 
 def reduce_to_nodes(element: ElementData, yprim: ComplexArray) -> tuple[tuple[tuple[str, int], ...], ComplexArray]:
     """Nodes of an element without ground, each once, and the engine's admittance between them."""
-    ends = [(bus, node) for bus, nodes in zip(element.buses, element.nodes, strict=True) for node in nodes]
+    ends = element.ends
     nodes = tuple(dict.fromkeys(end for end in ends if end[1] > 0))
     if len(nodes) == len(ends):
         return nodes, yprim

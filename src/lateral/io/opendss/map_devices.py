@@ -166,8 +166,6 @@ def map_generators(build: Build, shapes: Shapes) -> None:
         ("vsconverter", "converters"),
         ("upfc", "power-flow controllers"),
         ("gicsource", "geomagnetic sources"),
-        ("gicline", "geomagnetic lines"),
-        ("gictransformer", "geomagnetic transformers"),
     ):
         for name, _, _ in build.live(cls):
             build.record(f"{cls}.{name}", "ignored", "IMP-040", f"{why} have no counterpart")
@@ -262,7 +260,13 @@ def map_regulators(build: Build) -> None:
             build.record(source, "ignored", "IMP-020", "disabled in the files")
             continue
         if transformer is None:
-            build.record(source, "ignored", "IMP-030", "its transformer is not in the case")
+            what = text(properties, "transformer").rpartition(".")[2]
+            held = [e for e in build.admittances if e.name == f"transformer_{what}"]
+            if held:
+                said = f"the tap is inside {held[0].label} as at the solved point, held; no regulator of the case"
+                build.record(source, "mapped", "IMP-002", said, (held[0].label,))
+            else:
+                build.record(source, "ignored", "IMP-030", "its transformer is not in the case")
             continue
         k = int(number(properties, "tapwinding", 2)) or int(number(properties, "winding", 2))
         data = next(t for t in build.model.objects("transformer") if str(t["name"]).lower() == transformer.name)

@@ -10,11 +10,12 @@ import numpy as np
 from lateral.devices.base import Device, ShuntDevice
 from lateral.io.opendss.map_build import FIRST_NEUTRAL, SQRT3, Build, number
 from lateral.io.opendss.map_wires import winding_base_kv
-from lateral.network.feeder import Bus, Line, Shunt, Switch, Transformer
+from lateral.network.feeder import Bus, Line, MultiTerminal, Shunt, Switch, Transformer
 from lateral.network.schema import Element, Terminals
+from lateral.network.topology import coupled
 
 Node = tuple[str, int]
-Wire = Line | Switch | Transformer | Shunt
+Wire = Line | Switch | Transformer | Shunt | MultiTerminal
 
 #: Below this voltage at the solved point a conductor is taken for a neutral, pu.
 NEUTRAL_PU = 0.3
@@ -40,6 +41,9 @@ def bus_bases(build: Build) -> dict[str, float]:
         for k, winding in enumerate(t.windings):
             for other in t.windings:
                 near.setdefault(other.bus, []).append((winding.bus, winding_base_kv(t, k)))
+    for rated in build.rated:
+        for end in rated:
+            near.setdefault(end, []).extend(rated.items())
     queue = deque(base)
     while queue:
         name = queue.popleft()
@@ -66,6 +70,7 @@ def keep_live(build: Build) -> dict[str, Terminals]:
     build.transformers = [
         x for x in build.transformers if _kept(build, x, alive, (x.windings[0].bus, x.windings[0].terminals))
     ]
+    build.admittances = [e for x in build.admittances if (e := _live_admittance(build, x, alive)) is not None]
     build.switches = [s for x in build.switches if (s := _live_switch(build, x, alive)) is not None]
     build.devices = [d for x in build.devices if (d := _live_device(build, x, alive)) is not None]
     dead = [b for b in build.model.buses if b not in conductors]
@@ -108,6 +113,9 @@ def _live_nodes(build: Build) -> set[Node]:
         join([(w.bus, c) for w in t.windings for c in w.terminals if c > 0])
     for s in build.shunts:
         join([(s.bus, c) for c in s.conductors if c > 0])
+    for e in build.admittances:
+        for k, m in np.argwhere(coupled(e)).tolist():
+            join([e.nodes[k], e.nodes[m]])
     for device in build.devices:
         if isinstance(device, ShuntDevice):
             for a, b in device.ports:
@@ -136,6 +144,25 @@ def _isolated(build: Build, element: Element) -> None:
     build.entries.pop(source, None)
     build.record(source, "ignored", "IMP-021", "no path to a source")
     build.dispatch.pop(element.label, None)
+
+
+def _live_admittance(build: Build, wire: MultiTerminal, alive: set[Node]) -> MultiTerminal | None:
+    """A generic admittance over its live conductors; it couples them to no others, so that cutting is exact."""
+    keep = [k for k, node in enumerate(wire.nodes) if node in alive]
+    if not keep:
+        _isolated(build, wire)
+        return None
+    if len(keep) == len(wire.nodes):
+        return wire
+    cut = np.ix_(keep, keep)
+    ends = [
+        dataclasses.replace(t, conductors=tuple(c for c in t.conductors if (t.bus, c) in alive)) for t in wire.terminals
+    ]
+    said = "conductors without a path to a source, which it does not couple to the others, are left out"
+    build.record(build.origin[wire.label], "mapped", "IMP-066", said)
+    return dataclasses.replace(
+        wire, terminals=tuple(t for t in ends if t.conductors), g_us=wire.g_us[cut], b_us=wire.b_us[cut]
+    )
 
 
 def _live_switch(build: Build, switch: Switch, alive: set[Node]) -> Switch | None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from lateral.io.opendss.engine import ElementData
 from lateral.io.opendss.map_build import SQRT3, Build, Properties, number, numbers, reduce_to_nodes, text
+from lateral.io.opendss.map_generic import generic
 from lateral.io.opendss.scan import Statement
 from lateral.network.feeder import Line, Shunt, Switch, Transformer, Winding
 from lateral.network.schema import ComplexArray, FloatArray
@@ -100,8 +101,10 @@ def _series_and_charging(
     for at, k in enumerate(whole):
         if not off[at] < 1e-10:
             z[k] = np.linalg.inv(series[at])
+            build.taken.add(f"line.{members[k][0]}")
         if off_b[at]:
             b[k] = charging[at]
+            build.taken.add(f"line.{members[k][0]}")
     return z, b
 
 
@@ -219,11 +222,15 @@ def map_series_and_shunts(build: Build) -> None:
 def two_terminal(build: Build, cls: str, name: str, properties: Properties, element: ElementData) -> None:
     """Any linear element of one or two terminals, by the engine's own admittance matrix."""
     source, label = f"{cls}.{name}", f"{cls}_{name}"
+    build.taken.add(source)
     if element.yprim is None:
-        build.record(source, "ignored", "IMP-040", "the engine gives no admittance matrix for it")
+        lost = (
+            "no room was left for its admittance matrix" if element.over_bound else "the engine gives no matrix for it"
+        )
+        build.record(source, "ignored", "IMP-040", lost)
         return
     if element.is_open:
-        build.record(source, "ignored", "IMP-014", "it has open conductors; taken as open")
+        generic(build, source, label, element, "its closed conductors")
         return
     buses = {bus for bus, nodes in zip(element.buses, element.nodes, strict=True) if any(nodes)}
     if len(buses) < 2:
@@ -245,7 +252,16 @@ def two_terminal(build: Build, cls: str, name: str, properties: Properties, elem
     y = element.yprim
     series = -y[:n, n:]
     grounded = any(0 in nodes for nodes in element.nodes)
-    rest = np.abs(y[:n, :n] - series).max()
+    size = float(np.abs(y).max())
+    rest = max(float(np.abs(y[k : k + n, k : k + n] - series).max()) for k in (0, n)) if len(y) == 2 * n else np.inf
+    if rest > 1e-9 * size:
+        generic(build, source, label, element, "it has an admittance to ground, or more than two terminals")
+        return
+    with np.errstate(all="ignore"):
+        regular = np.linalg.cond(series) < 1e12
+    if not regular:
+        generic(build, source, label, element, "its admittance has no inverse, so it is no line")
+        return
     z = np.asarray(np.linalg.inv(series), dtype=np.complex128)
     rating = number(properties, "normamps")
     line = Line(
@@ -261,11 +277,7 @@ def two_terminal(build: Build, cls: str, name: str, properties: Properties, elem
     build.lines.append(line)
     if grounded:
         build.record(source, "mapped", "IMP-059", _GROUNDED)
-    if rest > 1e-9 * np.abs(series).max():
-        build.mapped(source, line)
-        build.record(source, "approximated", "IMP-016", "its admittance to ground is left out")
-    else:
-        build.mapped(source, line)
+    build.mapped(source, line)
 
 
 # ---------------------------------------------------------------------------------------------------- transformers
@@ -275,16 +287,13 @@ def map_transformers(build: Build) -> None:
     """Transformers, with the taps of the solved point."""
     for name, properties, element in build.live("transformer"):
         source = f"transformer.{name}"
-        if element.phases > 3:
-            build.record(source, "ignored", "IMP-040", f"{element.phases} phases")
+        if element.phases > 3 or element.is_open:
+            what = f"{element.phases} phases" if element.phases > 3 else "its closed conductors"
+            generic(build, source, f"transformer_{name}", element, f"{what}; tap as at the solved point, no limit")
             continue
         transformer = _transformer(name, properties, element)
         build.transformers.append(transformer)
         build.mapped(source, transformer)
-        if element.is_open:
-            build.record(source, "approximated", "IMP-014", "it has open conductors; taken as closed")
-    for name, _, _ in build.live("autotrans"):
-        build.record(f"autotrans.{name}", "ignored", "IMP-040", "autotransformers have no counterpart")
 
 
 def _transformer(name: str, properties: Properties, element: ElementData) -> Transformer:

@@ -17,21 +17,19 @@ import numpy as np
 from lateral.baseline import power_flow
 from lateral.case import Case
 from lateral.errors import CaseError, Fault
+from lateral.io.opendss.crosscheck import cross_check
 from lateral.io.opendss.engine import EngineModel, read_engine, run_scanned
-from lateral.io.opendss.map_build import Build, reduce_to_nodes
+from lateral.io.opendss.map_build import Build
 from lateral.io.opendss.map_der import InverterQ, map_pv, map_storage
 from lateral.io.opendss.map_devices import map_capacitors, map_generators, map_loads, map_regulators, map_sources
+from lateral.io.opendss.map_generic import map_generic
 from lateral.io.opendss.map_passive import capacitor_steps, map_passive, record_the_rest
 from lateral.io.opendss.map_shapes import HorizonKind, Shapes
 from lateral.io.opendss.map_topology import bus_bases, keep_live, make_buses
 from lateral.io.opendss.map_wires import map_lines, map_series_and_shunts, map_transformers
-from lateral.io.opendss.report import EngineReference, ImportNote, ImportReport
+from lateral.io.opendss.report import AdmittanceCheck, EngineReference, ImportNote, ImportReport
 from lateral.io.opendss.scan import ScannedModel
-from lateral.network.admittance import primitives
 from lateral.network.feeder import Feeder
-
-#: Relative difference of an element's admittance to the engine's above which it is reported.
-PRIMITIVE_TOLERANCE = 1e-6
 
 #: Difference of a voltage to the engine's above which it is reported, pu.
 VOLTAGE_TOLERANCE_PU = 1e-5
@@ -137,6 +135,7 @@ def from_engine(
     map_lines(build)
     map_series_and_shunts(build)
     map_transformers(build)
+    map_generic(build)
     build.ground_shunts()
     base = bus_bases(build)
     map_sources(build, base)
@@ -157,10 +156,11 @@ def from_engine(
         switches=tuple(build.switches),
         transformers=tuple(build.transformers),
         shunts=tuple(build.shunts),
+        admittances=tuple(build.admittances),
         frequency_hz=model.base_frequency_hz,
     )
     mapped = time.perf_counter()
-    worst = _compare_primitives(build, feeder)
+    admittances = cross_check(build, feeder)
     case = Case(
         name=model.circuit,
         feeder=feeder,
@@ -181,7 +181,7 @@ def from_engine(
         "compare": compared - mapped,
         "verify": time.perf_counter() - compared,
     }
-    return case, _report(build, case, reference, worst, difference, seconds)
+    return case, _report(build, case, reference, admittances, difference, seconds)
 
 
 def _no_source(model: EngineModel) -> Fault:
@@ -214,33 +214,6 @@ def _where(build: Build, case_labels: list[str]) -> Mapping[str, str]:
     return out
 
 
-def _compare_primitives(build: Build, feeder: Feeder) -> float:
-    """Largest relative difference of an element's admittance to the engine's; larger ones are reported."""
-    worst = 0.0
-    for primitive in primitives(feeder):
-        source = build.origin.get(primitive.element.label, "")
-        element = build.model.elements.get(source)
-        if element is None or element.yprim is None or element.is_open:
-            continue
-        nodes, y = reduce_to_nodes(element, element.yprim)
-        ours, mine = primitive.nodes, primitive.y
-        if not build.grounds.isdisjoint(ours):
-            live = [k for k, node in enumerate(ours) if node not in build.grounds]
-            ours, mine = tuple(ours[k] for k in live), mine[np.ix_(live, live)]
-        if nodes != ours:
-            if set(nodes) != set(ours):
-                build.record(source, "approximated", "IMP-016", "it does not touch the engine's conductors")
-                continue
-            order = [nodes.index(n) for n in ours]
-            y = y[np.ix_(order, order)]
-        scale = np.abs(y).max()
-        error = float(np.abs(y - mine).max() / scale) if scale > 0 else 0.0
-        worst = max(worst, error)
-        if error > PRIMITIVE_TOLERANCE:
-            build.record(source, "approximated", "IMP-016", f"admittance differs from the engine's by {error:.2g}")
-    return worst
-
-
 def _voltage_difference(build: Build, case: Case, reference: EngineReference) -> float | None:
     """Largest difference of the case's power flow to the engine's voltages, pu; reported when it is large."""
     dispatch = {}
@@ -269,7 +242,7 @@ def _report(
     build: Build,
     case: Case,
     reference: EngineReference | None,
-    worst: float,
+    admittances: AdmittanceCheck,
     difference: float | None,
     seconds: Mapping[str, float],
 ) -> ImportReport:
@@ -295,7 +268,7 @@ def _report(
         notes=tuple(build.notes),
         skipped=skipped,
         reference=reference,
-        max_primitive_error=worst,
+        admittances=admittances,
         max_dv_pu=difference,
         engine_version=model.engine_version,
         seconds=seconds,

@@ -57,6 +57,9 @@ CODES: Mapping[str, str] = MappingProxyType(
         "IMP-061": "step-size: the engine's steps are not the stated ones",
         "IMP-062": "growth: load growth over the years is not followed",
         "IMP-064": "default-rating: no rating in the files; the engine's default is not taken for a limit",
+        "IMP-065": "admittance-explained: the admittance differs from the engine's for a stated reason",
+        "IMP-066": "generic: a generic admittance from the engine",
+        "IMP-067": "not-compared: the admittance matrices exceed what is fetched from the engine",
         "IMP-063": "voltage-difference: the case's power flow differs from the engine's solution",
     }
 )
@@ -138,6 +141,79 @@ class EngineReference:
         return np.array([get(node, complex("nan")) for node in nodes], dtype=complex)
 
 
+@dataclass(frozen=True, slots=True)
+class AdmittanceDifference:
+    """An element whose admittance differs from the engine's by more than the tolerance.
+
+    Attributes:
+        element: ``class.name`` in the files, lower case.
+        error: largest difference of an entry relative to the largest entry of the engine's matrix; inf when the element
+            does not touch the engine's conductors.
+        code: ``IMP-065`` with a stated reason, ``IMP-016`` without.
+        reason: a sentence.
+    """
+
+    element: str
+    error: float
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdmittanceCheck:
+    """Admittances of the case against the engine's primitive matrices; see `lateral.io.opendss.crosscheck`.
+
+    Attributes:
+        checked: how many elements were compared.
+        taken: how many of them were made of the engine's matrix, so that the comparison only says that it arrived.
+        worst: the largest error, whatever its reason.
+        worst_element: ``class.name`` of that element; empty when none was compared.
+        worst_unexplained: the largest error for which no reason is known.
+        tolerance: the error above which an element is listed.
+        above: those elements, each with a code.
+        unchecked: number of elements that were not compared, by reason.
+    """
+
+    checked: int
+    taken: int
+    worst: float
+    worst_element: str
+    worst_unexplained: float
+    tolerance: float
+    above: tuple[AdmittanceDifference, ...]
+    unchecked: Mapping[str, int]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain data for JSON."""
+        return {
+            "meaning": "error = largest |dY| of an element relative to the largest |Y| of the engine's matrix of it",
+            "checked": self.checked,
+            "taken_from_engine": self.taken,
+            "worst": _plain(self.worst),
+            "worst_element": self.worst_element,
+            "worst_unexplained": _plain(self.worst_unexplained),
+            "tolerance": self.tolerance,
+            "above": [{**asdict(d), "error": _plain(d.error)} for d in self.above],
+            "unchecked": dict(self.unchecked),
+        }
+
+    @property
+    def sentence(self) -> str:
+        """One sentence for people."""
+        if not self.checked:
+            return "admittances: none compared with the engine's"
+        more = f"; {len(self.above)} above {self.tolerance:g}, each with its reason below" if self.above else ""
+        return (
+            f"admittances: {self.checked} compared with the engine's, within {self.worst:.1e} of the largest entry "
+            f"({self.worst_element}){more}"
+        )
+
+
+def _plain(value: float) -> float | None:
+    """A number that JSON knows."""
+    return value if np.isfinite(value) else None
+
+
 @dataclass(frozen=True, eq=False)
 class ImportReport:
     """What became of a model.
@@ -153,7 +229,7 @@ class ImportReport:
         notes: warnings about the model as a whole.
         skipped: statements that were not run.
         reference: the engine's solution, None when it was not solved.
-        max_primitive_error: largest relative difference of an element's admittance to the engine's.
+        admittances: the admittance of every wire and capacitor against the engine's.
         max_dv_pu: largest difference of the case's own power flow to the engine's voltages at the operating point, pu
             of the bus base; None when it was not computed (another horizon than the snapshot, no engine solution).
         engine_version: version text of the engine.
@@ -170,7 +246,7 @@ class ImportReport:
     notes: tuple[ImportNote, ...]
     skipped: tuple[ImportNote, ...]
     reference: EngineReference | None = field(repr=False)
-    max_primitive_error: float
+    admittances: AdmittanceCheck
     max_dv_pu: float | None
     engine_version: str
     seconds: Mapping[str, float]
@@ -179,6 +255,11 @@ class ImportReport:
     def entry(self) -> Mapping[str, ImportEntry]:
         """Entries by ``class.name``."""
         return {e.element: e for e in self.entries}
+
+    @property
+    def max_primitive_error(self) -> float:
+        """Largest relative difference of an element's admittance to the engine's for which no reason is known."""
+        return self.admittances.worst_unexplained
 
     @cached_property
     def counts(self) -> Mapping[str, Mapping[str, int]]:
@@ -234,7 +315,8 @@ class ImportReport:
             "notes": [asdict(n) for n in self.notes],
             "skipped": [asdict(n) for n in self.skipped],
             "reference": reference,
-            "max_primitive_error": self.max_primitive_error,
+            "max_primitive_error": _plain(self.max_primitive_error),
+            "admittances": self.admittances.as_dict(),
             "max_dv_pu": self.max_dv_pu,
             "engine_version": self.engine_version,
             "seconds": {k: float(v) for k, v in self.seconds.items()},
@@ -246,7 +328,7 @@ class ImportReport:
 
     def table(self) -> Table:
         """Counts per class as a table for the terminal."""
-        table = Table(title=f"Import of {self.master}", caption=self.operating_point)
+        table = Table(title=f"Import of {self.master}", caption=f"{self.operating_point}\n{self.admittances.sentence}")
         table.add_column("class")
         for outcome in OUTCOMES:
             table.add_column(outcome, justify="right")
@@ -274,6 +356,11 @@ class ImportReport:
             lines.append(f"  {cls:18} {parts}")
         if self.max_dv_pu is not None:
             lines.append(f"voltages: within {self.max_dv_pu:.1e} pu of the engine's solution")
+        lines.append(self.admittances.sentence)
+        for d in self.admittances.above[:limit]:
+            lines.append(f"  [{d.code}] {d.element}: {d.error:.2g}. {d.reason}")
+        if len(self.admittances.above) > limit:
+            lines.append(f"  ... and {len(self.admittances.above) - limit} more")
         lines += [f"[{n.code}] {n.text}{f' ({n.where})' if n.where else ''}" for n in self.notes]
         by_code: dict[str, list[ImportEntry]] = {}
         for e in self.entries:
@@ -294,4 +381,13 @@ class ImportReport:
         return "\n".join(lines)
 
 
-__all__ = ["CODES", "OUTCOMES", "EngineReference", "ImportEntry", "ImportNote", "ImportReport"]
+__all__ = [
+    "CODES",
+    "OUTCOMES",
+    "AdmittanceCheck",
+    "AdmittanceDifference",
+    "EngineReference",
+    "ImportEntry",
+    "ImportNote",
+    "ImportReport",
+]

@@ -10,7 +10,9 @@ What goes where:
   diagonal matrix it is one single-phase Vsource per conductor. Any other matrix: ideal Vsources at an extra bus, then
   a line with that matrix. A source impedance below 1e-7 ohm is
   written as a reactance of 1e-7 ohm.
-* A shunt is one Reactor per pair of conductors with an admittance (``y_ij = -Y_ij``, to ground the row sum).
+* A shunt is one Reactor per pair of conductors with an admittance (``y_ij = -Y_ij``, to ground the row sum). So is a
+  generic admittance, between the conductors of its buses: there is no class that takes a matrix over several buses. The
+  engine leaves those between conductors of one bus out of its losses (`Names.shunt_parts`).
 * A neutral that is isolated gets a conductor number of its own (10 and up).
 * PV systems and batteries are loads of constant negative power whose load shapes are the set-points (the exact
   flavour, ``der="load"``), or PVSystem and Storage objects that follow shapes (``der="native"``, for people and for
@@ -25,7 +27,7 @@ import math
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -39,7 +41,7 @@ from lateral.devices.base import ShuntDevice
 from lateral.devices.load import MODELS
 from lateral.errors import CaseError, Fault, UnsupportedError
 from lateral.io.dispatch import Dispatch, is_dispatched
-from lateral.network.feeder import Line, Shunt, Switch, Transformer, Winding
+from lateral.network.feeder import Line, MultiTerminal, Shunt, Switch, Transformer, Winding
 from lateral.network.schema import ComplexArray, Element, FloatArray
 
 #: The first line of a master file of ours; a folder without it is never overwritten.
@@ -77,12 +79,15 @@ class Names:
         source_objects: of each source, by label, the objects whose power is its power, as (``class.name``, terminal):
             the power that flows *into* that terminal from the bus.
         source_lines: lines that only stand for the impedance of a source; their losses are the source's.
+        shunt_parts: reactors that are part of a generic admittance and that the engine, taking them for shunts, leaves
+            out of the losses of the circuit.
     """
 
     bus: Mapping[str, str]
     element: Mapping[str, str]
     source_objects: Mapping[str, tuple[tuple[str, int], ...]]
     source_lines: tuple[str, ...]
+    shunt_parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -265,6 +270,7 @@ class _Writer:
     element: dict[str, str] = field(default_factory=dict)
     source_objects: dict[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
     source_lines: list[str] = field(default_factory=list)
+    shunt_parts: list[str] = field(default_factory=list)
     vsources: dict[str, tuple[str, ...]] = field(default_factory=dict)
     shapes: dict[tuple[str, ...], str] = field(default_factory=dict)
     extra_buses: list[tuple[str, float]] = field(default_factory=list)
@@ -311,6 +317,7 @@ class _Writer:
             *((e, partial(self.switch, e)) for e in feeder.switches),
             *((e, partial(self.transformer, e)) for e in feeder.transformers),
             *((e, partial(self.shunt, e)) for e in feeder.shunts),
+            *((e, partial(self.admittance, e)) for e in feeder.admittances),
             *((e, partial(self.load, e)) for e in case.loads),
             *((e, partial(self.capacitor, e)) for e in case.capacitors),
             *((e, partial(self.pv, e)) for e in case.pvs),
@@ -337,7 +344,7 @@ class _Writer:
             if math.isfinite(b.x) and math.isfinite(b.y)
         )
         files["names.csv"] = self.name_table()
-        names = Names(self.bus, self.element, self.source_objects, tuple(self.source_lines))
+        names = Names(self.bus, self.element, self.source_objects, tuple(self.source_lines), tuple(self.shunt_parts))
         return Rendered(files, names, self.step_s / 3600.0)
 
     def master(self) -> str:
@@ -581,24 +588,35 @@ class _Writer:
         return re.sub(r"[^a-z0-9_\-]", "_", name.lower())
 
     def shunt(self, s: Shunt) -> None:
-        y = (s.g_us + 1j * s.b_us) * 1e-6
-        if not np.allclose(y, y.T, rtol=1e-9, atol=0.0):
-            message = "an admittance matrix that is not symmetric"
-            raise ValueError(message)
-        scale = float(np.abs(y).max())
         n = len(s.conductors)
         ends = (*s.conductors, 0)
-        for i in range(n):
-            for j in range(i + 1, n + 1):
-                y_ij = complex(y[i].sum()) if j == n else -complex(y[i, j])
-                if abs(y_ij) <= 1e-15 * scale:
-                    continue
-                z = 1.0 / y_ij
-                name = self.name(s.label, "Reactor", s.name if n == 1 else f"{s.name}_{ends[i]}_{ends[j]}")
-                self.out["shunts.dss"].append(
-                    f"New Reactor.{name} phases=1 bus1={self.nodes(s.bus, (ends[i],))} "
-                    f"bus2={self.nodes(s.bus, (ends[j],))} Z=[{num(z.real)} {num(z.imag)}]"
-                )
+        y: ComplexArray = ((s.g_us + 1j * s.b_us) * 1e-6).astype(complex)
+        for i, j, z in _pairs(y, np.full(y.shape, float(np.abs(y).max()))):
+            name = self.name(s.label, "Reactor", s.name if n == 1 else f"{s.name}_{ends[i]}_{ends[j]}")
+            self.reactor(name, (s.bus, ends[i]), (s.bus, ends[j]), z)
+
+    def admittance(self, e: MultiTerminal) -> None:
+        nodes = e.nodes
+        if not (np.isfinite(e.g_us).all() and np.isfinite(e.b_us).all()):
+            message = "an admittance matrix that is not finite"
+            raise ValueError(message)
+        volt = np.array([self.case.feeder.bus[bus].v_base_kv for bus, _ in nodes])
+        y: ComplexArray = ((e.g_us + 1j * e.b_us) * 1e-6).astype(complex)
+        # what is next to nothing is next to nothing per unit: buses may be of very different voltages
+        scale = float(np.abs(y * np.outer(volt, volt)).max()) / np.outer(volt, volt)
+        for i, j, z in _pairs(y, scale):
+            far = nodes[j] if j < len(nodes) else (nodes[i][0], 0)
+            name = self.name(e.label, "Reactor", f"{e.name}_{i + 1}_{j + 1 if j < len(nodes) else 0}")
+            self.reactor(name, nodes[i], far, z)
+            if far[0] == nodes[i][0]:
+                self.shunt_parts.append(f"Reactor.{name}")
+
+    def reactor(self, name: str, end: tuple[str, int], far: tuple[str, int], z: complex) -> None:
+        """An impedance between two conductors, or to ground."""
+        self.out["shunts.dss"].append(
+            f"New Reactor.{name} phases=1 bus1={self.nodes(end[0], (end[1],))} "
+            f"bus2={self.nodes(far[0], (far[1],))} Z=[{num(z.real)} {num(z.imag)}]"
+        )
 
     # -- devices between conductors of one bus
 
@@ -740,11 +758,32 @@ _WHAT = {
     "sources.dss": "the upstream grid",
     "lines.dss": "lines and switches",
     "transformers.dss": "transformers, at fixed taps",
-    "shunts.dss": "capacitors and other shunts",
+    "shunts.dss": "capacitors, other shunts and generic admittances",
     "loads.dss": "loads",
     "devices.dss": "PV systems, batteries, regulator controls",
     "bases.dss": "voltage base of every bus",
 }
+
+
+def _pairs(y: ComplexArray, scale: FloatArray) -> Iterator[tuple[int, int, complex]]:
+    """A symmetric admittance matrix as impedances between pairs: ``(i, j, z)``, j = n for ground.
+
+    Args:
+        y: siemens, shape (n, n).
+        scale: an admittance at each place of which 1e-15 is nothing, siemens, shape (n, n).
+
+    Raises:
+        ValueError: it is not symmetric: the engine has no element for that.
+    """
+    n = len(y)
+    if not np.all(np.abs(y - y.T) <= 1e-9 * np.maximum(np.abs(y), 1e-6 * scale)):
+        message = "an admittance matrix that is not symmetric"
+        raise ValueError(message)
+    for i in range(n):
+        for j in range(i + 1, n + 1):
+            y_ij = complex(y[i].sum()) if j == n else -complex(y[i, j])
+            if abs(y_ij) > 1e-15 * scale[i, j if j < n else i]:
+                yield i, j, 1.0 / y_ij
 
 
 def _circulant(z: ComplexArray) -> bool:
