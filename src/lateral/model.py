@@ -30,6 +30,8 @@ from lateral.solvers.elastic import explain
 RETRY_TOLERANCE = 1e-11
 #: A voltage further than this beyond its limit is one whose limit was left out, pu.
 BEYOND_PU = 1e-6
+#: Quantities of voltage, and what follows from it.
+VOLTAGES = ("v_re", "v_im", "vmag_sq", "v_power", "law")
 #: Exact programs up to this many variables are solved from their convex relaxation, which also bounds the optimum.
 RELAX_UP_TO = 400_000
 
@@ -256,9 +258,11 @@ class Model:
             return self.solve(solver, options, explain_infeasible=explain_infeasible)
         return result
 
-    def start_from(self, result: Result) -> None:
-        """Let the next solve start at the variables of another result, by their labels."""
-        self.program = dataclasses.replace(self.program, start_point=carried(self.program, result))
+    def start_from(self, result: Result, *, voltages: bool = True) -> None:
+        """Let the next solve start at the variables of another result, by their labels; with or without voltages."""
+        self.program = dataclasses.replace(
+            self.program, start_point=carried(self.program, result, () if voltages else VOLTAGES)
+        )
 
     def _solve_with(
         self,
@@ -282,13 +286,19 @@ class Model:
         return self.solve(solver, options, explain_infeasible=explain_infeasible)
 
 
-def carried(program: Program, result: Result) -> FloatArray:
-    """A start point with the values of another result wherever block, element and step agree."""
+def carried(program: Program, result: Result, without: Sequence[str] = ()) -> FloatArray:
+    """A start point with the values of another result wherever block, element and step agree.
+
+    Args:
+        program: the program to start.
+        result: where the values come from.
+        without: quantities that keep the program's own start.
+    """
     start = program.start_point.copy()
     old = {b.name: b for b in result.program.variables}
     for block in program.variables:
         before = old.get(block.name)
-        if before is None or before.n_steps != block.n_steps:
+        if before is None or before.n_steps != block.n_steps or block.quantity in without:
             continue
         place = {e: k for k, e in enumerate(before.elements)}
         both = [(k, place[e]) for k, e in enumerate(block.elements) if e in place]

@@ -279,7 +279,7 @@ def settled(model: Model, result: Result, *, solver: str = "auto", options: Opti
             break
         before = apart
         again = rebuild(result.case, at=where, screen=model.screened, enforce=model.enforced)
-        again.start_from(result)
+        again.start_from(result, voltages=False)
         model = again
         spent = {**result.seconds, "build": result.seconds["build"] + time.perf_counter() - begin}
         found = again.solve(solver, options)

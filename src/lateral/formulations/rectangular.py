@@ -479,9 +479,9 @@ class RectangularModel(NetworkModel):
     def _with_islands(self, balance: Complex, ports: Ports, scale: FloatArray) -> Complex:
         """The balances with one row of each ungrounded island replaced by the sum over the island.
 
-        What holds the voltage to ground of such an island are the antifloat shunts of its transformers, 1e-8 pu and less:
-        drowned in the rounding of any single balance. In the sum all other currents cancel, and the row is scaled by
-        what is left. ``scale`` is changed in place.
+        What holds the voltage to ground of such an island are the antifloat shunts of its transformers, 1e-8 pu and
+        less: drowned in the rounding of any single balance. In the sum all other currents cancel, and the row is scaled
+        by what is left. ``scale`` is changed in place.
         """
         self._islands = []
         for nodes in self._floating(ports):

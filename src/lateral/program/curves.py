@@ -123,7 +123,7 @@ class Banded(Curve):
     width/2 at the corner and ``width^2 / (4 |a - f|)`` away from it. Where a law jumps at an edge (some load models of
     OpenDSS do), the side is switched over about ``width`` instead::
 
-        phi = f + s (a - f),      s = (1 + d / sqrt(d^2 + width^2)) / 2,   d = u - v_high         (b likewise)
+        phi = f + s (a - f),      s = (1 + tanh(d / (SHARPER width))) / 2,   d = u - v_high         (b likewise)
 
     Attributes:
         inside, below, above: coefficients of 1, u, u^2, each of shape (n, 3).
@@ -144,6 +144,8 @@ class Banded(Curve):
 
     #: squared voltages below this count as this
     LEAST = 1e-4
+    #: a jump is rounded over this much less: a schedule that rests against one is then at its inner side
+    SHARPER = 0.1
     #: a difference between two sides at their edge that is no jump
     NO_JUMP = 1e-9
 
@@ -181,12 +183,11 @@ class Banded(Curve):
 
     def _switched(self, x: list[FloatArray], d: FloatArray, sign: float) -> tuple[FloatArray, FloatArray, FloatArray]:
         """s x and its derivatives by u."""
-        with np.errstate(invalid="ignore"):
-            root = np.sqrt(d**2 + self.width**2)
-            share = np.where(np.isfinite(d), d / root, np.sign(d))
-            s0 = 0.5 * (1.0 + share)
-            s1 = np.where(np.isfinite(d), 0.5 * sign * self.width**2 / root**3, 0.0)
-            s2 = np.where(np.isfinite(d), -1.5 * self.width**2 * d / root**5, 0.0)
+        width = self.SHARPER * self.width
+        t = np.tanh(d / width)
+        s0 = 0.5 * (1.0 + t)
+        s1 = 0.5 * sign * (1.0 - t**2) / width
+        s2 = -(1.0 - t**2) * t / width**2
         return s0 * x[0], s0 * x[1] + s1 * x[0], s0 * x[2] + 2.0 * s1 * x[1] + s2 * x[0]
 
     def value(self, z: FloatArray) -> FloatArray:
