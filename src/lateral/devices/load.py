@@ -20,7 +20,7 @@ BoolArray = NDArray[np.bool_]
 #: A load this near to an edge of its band gets the whole law where a formulation can write it, pu.
 NEAR_EDGE_PU = 0.03
 #: Over this much voltage the corners of a load's law are rounded, pu.
-ROUNDING_PU = 3e-4
+ROUNDING_PU = 1e-4
 
 #: OpenDSS load model number -> the word used here.
 MODELS = (

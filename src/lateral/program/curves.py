@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
@@ -25,6 +25,10 @@ class Curve(ABC):
     @abstractmethod
     def bend(self, z: FloatArray) -> FloatArray:
         """phi''(z), shape (n, T)."""
+
+    def softened(self, factor: float) -> Curve:
+        """The curve with its corners rounded over ``factor`` times the width; itself where it has no corners."""
+        return self
 
 
 @final
@@ -77,6 +81,10 @@ class Bends(Curve):
     points: FloatArray
     values: FloatArray
     width: FloatArray
+
+    def softened(self, factor: float) -> Curve:
+        """See `Curve.softened`."""
+        return replace(self, width=factor * self.width)
 
     def _turns(self) -> FloatArray:
         """Change of slope at each bend, shape (n, K)."""
@@ -148,6 +156,10 @@ class Banded(Curve):
     SHARPER = 0.1
     #: a difference between two sides at their edge that is no jump
     NO_JUMP = 1e-9
+
+    def softened(self, factor: float) -> Curve:
+        """See `Curve.softened`."""
+        return replace(self, width=factor * self.width)
 
     def _in_u(self, w: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         """u, phi, d phi / du, d^2 phi / du^2."""
