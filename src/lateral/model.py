@@ -31,7 +31,9 @@ RETRY_TOLERANCE = 1e-11
 #: A voltage further than this beyond its limit is one whose limit was left out, pu.
 BEYOND_PU = 1e-6
 #: Corners of curves are this much wider in a first solve, from which the sharp ones are solved.
-SOFTER = 10.0
+SOFTER = 3.0
+#: Tolerance of that first solve.
+SOFT_TOLERANCE = 1e-7
 #: Quantities of voltage, and what follows from it.
 VOLTAGES = ("v_re", "v_im", "vmag_sq", "v_power", "law")
 #: Exact programs up to this many variables are solved from their convex relaxation, which also bounds the optimum.
@@ -199,7 +201,7 @@ class Model:
             residuals = recompute(self.program, solution)
             choices.append("infeasible by proof: the convex relaxation of the exact model is infeasible")
         else:
-            start = start or self._soft_start(self._session[2])
+            start = start or self._soft_start(name)
             solution = self._session[2].solve(self.program, start)
             status, residuals = _judged(self.program, solution)
         if status is Status.INACCURATE and name == "clarabel" and options is None:
@@ -261,15 +263,15 @@ class Model:
             return self.solve(solver, options, explain_infeasible=explain_infeasible)
         return result
 
-    def _soft_start(self, session: Session) -> Solution | None:
-        """A solution with wide corners of curves, where there are corners at all.
+    def _soft_start(self, solver: str) -> Solution | None:
+        """A rough solution with wide corners of curves, where there are corners at all.
 
         Sharp ones make an interior-point method zigzag: 16 iterations with wide ones where narrow ones took 59.
         """
         if not self.program.curves.has_corners:
             return None
         soft = dataclasses.replace(self.program, curves=self.program.curves.softened(SOFTER))
-        found = session.solve(soft, None)
+        found = solvers.get(solver, Options(tolerance=SOFT_TOLERANCE)).solve(soft)
         return found if found.status is Status.OPTIMAL else None
 
     def start_from(self, result: Result, *, voltages: bool = True) -> None:

@@ -20,7 +20,7 @@ BoolArray = NDArray[np.bool_]
 #: A load this near to an edge of its band gets the whole law where a formulation can write it, pu.
 NEAR_EDGE_PU = 0.03
 #: Over this much voltage the corners of a load's law are rounded, pu.
-ROUNDING_PU = 1e-4
+ROUNDING_PU = 3e-4
 
 #: OpenDSS load model number -> the word used here.
 MODELS = (
@@ -164,20 +164,14 @@ class Load(ShuntDevice):
 
         u = ctx.net.reference_v(ports) * ratio
         if ctx.net.writes_curves:
-            near = np.flatnonzero(_near_edge(group, owner, u))
-            if len(near):
-                _inject_banded(
-                    group,
-                    owner[near],
-                    Ports(ports.a[near], ports.b[near]),
-                    ratio[near],
-                    ctx,
-                    p_port.take(near),
-                    q_port.take(near),
-                )
-                rest = np.setdiff1d(np.arange(len(owner)), near)
-                ports, owner, ratio, u = Ports(ports.a[rest], ports.b[rest]), owner[rest], ratio[rest], u[rest]
-                p_port, q_port = p_port.take(rest), q_port.take(rest)
+            ports_near, steps_near = _near_edge(group, owner, u)
+            if len(ports_near):
+                sub = Ports(ports.a[ports_near], ports.b[ports_near])
+                banded = p_port.take(ports_near).at_steps(steps_near), q_port.take(ports_near).at_steps(steps_near)
+                _inject_banded(group, owner[ports_near], sub, ratio[ports_near], ctx, *banded, steps_near)
+                rest = np.ones((len(owner), ctx.n_steps))
+                rest[np.ix_(ports_near, steps_near)] = 0.0
+                p_port, q_port = p_port * rest, q_port * rest
         v_min, v_max, v_low = (column(group, name)[owner] for name in ("v_min_pu", "v_max_pu", "v_low_pu"))
         inside = ((u > v_min) & (u <= v_max) & (u > v_low)).astype(float)
         flat = np.array([not d.q_follows_profile for d in group], dtype=bool)[owner].reshape(-1, 1)
@@ -244,19 +238,26 @@ class Load(ShuntDevice):
         return out
 
 
-def _near_edge(group: Sequence[Load], owner: IntArray, u: FloatArray) -> BoolArray:
-    """Ports whose voltage at the operating point is near an edge of the load's band, or beyond it, shape (ports,)."""
+def _near_edge(group: Sequence[Load], owner: IntArray, u: FloatArray) -> tuple[IntArray, IntArray]:
+    """Ports and steps whose voltage at the operating point is near an edge of the load's band, or beyond it."""
     v_min, v_max = (column(group, name)[owner] for name in ("v_min_pu", "v_max_pu"))
     # an impedance inside and outside has no edge
     plain = np.array([d.model == "constant_impedance" for d in group], dtype=bool)[owner]
-    beyond = (u < v_min + NEAR_EDGE_PU) | (u > v_max - NEAR_EDGE_PU)
-    return np.asarray(np.any(beyond, axis=1) & ~plain)
+    beyond = ((u < v_min + NEAR_EDGE_PU) | (u > v_max - NEAR_EDGE_PU)) & ~plain[:, None]
+    return np.flatnonzero(beyond.any(axis=1)), np.flatnonzero(beyond.any(axis=0))
 
 
 def _inject_banded(
-    group: Sequence[Load], owner: IntArray, ports: Ports, ratio: FloatArray, ctx: DeviceContext, p: Affine, q: Affine
+    group: Sequence[Load],
+    owner: IntArray,
+    ports: Ports,
+    ratio: FloatArray,
+    ctx: DeviceContext,
+    p: Affine,
+    q: Affine,
+    steps: IntArray,
 ) -> None:
-    """Draw p and q by the whole law of a load, inside and outside of its band."""
+    """Draw p and q, of shape (ports, steps), by the whole law of a load, inside and outside of its band."""
     laws = [[_law(d, side) for d in group] for side in (0, 1)]
     v_min, v_max = (column(group, name)[owner] / ratio for name in ("v_min_pu", "v_max_pu"))
     power = np.hstack([np.ones_like(ratio), ratio, ratio**2])
@@ -271,14 +272,14 @@ def _inject_banded(
 
     same = np.array([a == b for a, b in zip(*laws, strict=True)], dtype=bool)[owner]
     both, split = np.flatnonzero(same), np.flatnonzero(~same)
-    zero = Affine.zeros(len(split), ctx.n_steps)
+    zero = Affine.zeros(len(split), len(steps))
     for at, side, p_at, q_at in (
         (both, 0, p.take(both), q.take(both)),
         (split, 0, p.take(split), zero),
         (split, 1, zero, q.take(split)),
     ):
         if len(at):
-            ctx.net.inject_curve(Ports(ports.a[at], ports.b[at]), curve(side, at), -p_at, -q_at)
+            ctx.net.inject_curve(Ports(ports.a[at], ports.b[at]), curve(side, at), -p_at, -q_at, steps)
 
 
 _Law = tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...], float, float]

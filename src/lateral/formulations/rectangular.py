@@ -95,7 +95,7 @@ class RectangularModel(NetworkModel):
         self._powers: list[tuple[Ports, Affine, Affine]] = []
         self._linear: list[tuple[Ports, Affine, Affine]] = []
         self._shunts: list[tuple[Ports, ComplexArray]] = []
-        self._squares: list[tuple[str, tuple[str, ...], Ports, Affine]] = []
+        self._squares: list[tuple[str, tuple[str, ...], Ports, Affine, IntArray]] = []
         self._feeds: list[_Feed] = []
         self._loss_weights: list[Affine] = []
         self._all_squares: Affine | None = None
@@ -150,29 +150,46 @@ class RectangularModel(NetworkModel):
     #: see `NetworkModel.writes_curves`
     writes_curves = True
 
-    def inject_curve(self, ports: Ports, curve: Curve, p: Affine, q: Affine) -> None:
+    def inject_curve(self, ports: Ports, curve: Curve, p: Affine, q: Affine, steps: IntArray) -> None:
         """See `NetworkModel.inject_curve`."""
-        component, names, w = self._squared(ports)
+        component, names, w = self._squared(ports, steps)
         y = self._curve(component, "law", names, w, curve)
-        self.inject(ports, y.times_parameter(p), y.times_parameter(q))
+        parts = (y.times_parameter(part).spread_steps(self.n_steps, steps) for part in (p, q))
+        self.inject(ports, *parts)
 
-    def _squared(self, ports: Ports) -> tuple[str, tuple[str, ...], Affine]:
-        """New variables w = |U|^2 of ports, whose rows are written in `close`: component, names, w."""
+    def _squared(self, ports: Ports, steps: IntArray | None = None) -> tuple[str, tuple[str, ...], Affine]:
+        """New variables w = |U|^2 of ports, at some steps, whose rows are written in `close`: component, names, w."""
+        steps = np.arange(self.n_steps) if steps is None else steps
         self._n_read += 1
         component = "port" if self._n_read == 1 else f"port{self._n_read}"
         names = self._port_names(ports)
-        start = np.array(np.broadcast_to(self.reference_v(ports), (len(ports), self.n_steps)) ** 2)
+        start = np.array(np.broadcast_to(self.reference_v(ports), (len(ports), self.n_steps))[:, steps] ** 2)
         w = self.builder.variable(
-            component, "vmag_sq", names, unit="pu^2", lower=1e-4, scale=start, start=start, limit=False
+            component,
+            "vmag_sq",
+            names,
+            unit="pu^2",
+            lower=1e-4,
+            scale=start,
+            start=start,
+            n_steps=len(steps),
+            limit=False,
         )
-        self._squares.append((component, names, ports, w))
+        self._squares.append((component, names, ports, w, steps))
         return component, names, w
 
     def _curve(self, component: str, quantity: str, names: Sequence[str], w: Affine, curve: Curve) -> Affine:
         """New variables ``y = phi(w)``."""
         start = curve.value(self.builder.at_start(w))
         y = self.builder.variable(
-            component, quantity, names, unit="pu", start=start, scale=np.maximum(np.abs(start), 0.1), limit=False
+            component,
+            quantity,
+            names,
+            unit="pu",
+            start=start,
+            scale=np.maximum(np.abs(start), 0.1),
+            n_steps=w.n_steps,
+            limit=False,
         )
         self.builder.curve(component, quantity, names, y, w, curve)
         return y
@@ -266,7 +283,7 @@ class RectangularModel(NetworkModel):
     def _reduce(self, ports: Ports) -> ReducedNetwork:
         """The network over the nodes at which something is connected."""
         n = len(self._names)
-        groups = [ports, *(at for at, *_ in self._linear), *(at for *_, at, _ in self._squares)]
+        groups = [ports, *(at for at, *_ in self._linear), *(at for _, _, at, *_ in self._squares)]
         used = {int(k) for at in groups for k in (*at.a, *at.b) if k >= 0}
         used |= {int(k) for feed in self._feeds for k in feed.nodes}
         self._short = self._short_legs(used)
@@ -542,8 +559,9 @@ class RectangularModel(NetworkModel):
 
     def _read_squares(self) -> None:
         """``w = |U|^2`` wherever a squared voltage was asked for."""
-        for component, names, ports, w in self._squares:
-            u = self._across(ports)
+        for component, names, ports, w, steps in self._squares:
+            whole = self._across(ports)
+            u = Complex(whole.re.at_steps(steps), whole.im.at_steps(steps))
             self.builder.quadratic(component, "vmag_sq", names, [(u.re, u.re), (u.im, u.im)], -w, 0.0, 0.0, unit="pu^2")
         if self._all_squares is not None:
             v = self._node_voltage(np.arange(len(self._names)))

@@ -80,8 +80,9 @@ class NetworkModel(ABC):
     #: whether `inject_curve` can be called
     writes_curves: bool = False
 
-    def inject_curve(self, ports: Ports, curve: Curve, p: Affine, q: Affine) -> None:
-        """Inject ``p phi(|V|^2)`` and ``q phi(|V|^2)`` at ports; p and q are numbers or data, shape (ports, T).
+    def inject_curve(self, ports: Ports, curve: Curve, p: Affine, q: Affine, steps: IntArray) -> None:
+        """Inject ``p phi(|V|^2)`` and ``q phi(|V|^2)`` at ports at some steps; p and q are numbers or data, shape
+        (ports, steps).
 
         Only where ``writes_curves`` is true: formulations that are made at an operating point take a device's law
         there instead.
