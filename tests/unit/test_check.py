@@ -384,6 +384,14 @@ BAD: dict[str, tuple[Callable[[Case], Case], str, str, str]] = {
     "winding exchanged": (winding("transformer.t1", 1, v_rated_kv=0.48), "NET-017", "transformer.t1", "winding 1"),
     "self loop": (put("line.l1", bus_from="mid"), "NET-018", "line.l1", "'mid'"),
     "balanced with three conductors": (feeder(balanced=True), "NET-021", "bus.sub", "(1, 2, 3)"),
+    "delta without a tie to ground": (
+        lambda c: put("pv.roof", terminals=ABC, connection="delta")(
+            put("transformer.t1", antifloat_ppm=0.0)(winding("transformer.t1", 2, terminals=ABC, connection="delta")(c))
+        ),
+        "NET-023",
+        "transformer.t1",
+        "'low'",
+    ),
     "area of an unknown bus": (
         lambda c: c.with_(areas={**dict.fromkeys(c.feeder.bus, "a"), "midd": "a"}),
         "NET-022",

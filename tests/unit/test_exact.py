@@ -14,7 +14,7 @@ from lateral.baseline import power_flow
 from lateral.case import Case
 from lateral.devices import PV, Battery, Capacitor, Load, Source
 from lateral.devices.load import MODELS
-from lateral.errors import UnsupportedError
+from lateral.errors import CaseError, UnsupportedError
 from lateral.network.admittance import NodeIndex, nodal_matrix_pu
 from lateral.network.feeder import Bus, Feeder, Line, Transformer, Winding
 from lateral.network.horizon import Horizon
@@ -465,3 +465,27 @@ def test_derivatives_of_curves(curve: Curve, z: float) -> None:
 
 def test_exact_forms_are_in_the_public_choice() -> None:
     assert {*EXACT} <= set(lateral.formulations.BUILT_IN)
+
+
+def test_a_floating_delta_without_a_tie_to_ground_is_named() -> None:
+    """No antifloat shunt, no grounded winding, delta loads only: a coded fault names the transformer and its buses."""
+    windings = (
+        Winding(bus="b", terminals=(1, 2, 3, 0), v_rated_kv=KV * np.sqrt(3.0), s_rated_kva=500.0, r_percent=0.5),
+        Winding(bus="c", terminals=(1, 2, 3), connection="delta", v_rated_kv=0.48, s_rated_kva=500.0),
+    )
+    low = dataclasses.replace(bus("c"), v_base_kv=0.48 / np.sqrt(3.0))
+    t = Transformer(name="t", windings=windings, x_percent=(4.0,), antifloat_ppm=0.0)
+    delta = Load(name="d", bus="c", terminals=(1, 2), connection="delta", p_kw=30.0)
+    c = case((bus("a"), bus("b"), low), LINES[0], t, delta)
+    for formulation in (*EXACT, "lindist3flow"):
+        with pytest.raises(CaseError, match=r"NET-023 no ground\] transformer\.t: .*'c'"):
+            build(c, formulation)
+    tied = dataclasses.replace(t, antifloat_ppm=1.0)
+    assert solved(c.with_(feeder=dataclasses.replace(c.feeder, transformers=(tied,)))).ok
+
+
+@pytest.mark.parametrize("formulation", EXACT)
+def test_a_missing_phase_is_named(formulation: str) -> None:
+    c = case((bus("a"), bus("b"), bus("c", (1, 2))), LINES[0], line("bc", "b", "c", (1, 2)), *uneven())
+    with pytest.raises(CaseError, match=r"load\.c3"):
+        build(c, formulation)

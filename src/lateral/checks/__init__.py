@@ -17,12 +17,12 @@ from dataclasses import replace
 import numpy as np
 
 from lateral.case import Case
-from lateral.checks import devices, network, series, units, values
+from lateral.checks import devices, grounding, network, series, units, values
 from lateral.checks.codes import CODES
 from lateral.checks.view import View
 from lateral.errors import CaseError, Fault
 
-_RULES = (*values.RULES, *network.RULES, *devices.RULES, *series.RULES, *units.RULES)
+_RULES = (*values.RULES, *network.RULES, *grounding.RULES, *devices.RULES, *series.RULES, *units.RULES)
 
 
 def check(case: Case, *, radial: bool = False) -> tuple[Fault, ...]:

@@ -39,6 +39,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "NET-020 no buses": "The feeder has no buses.",
         "NET-021 balanced": "A balanced feeder has more than one conductor at a bus.",
         "NET-022 areas": "The map of areas does not match the buses.",
+        "NET-023 no ground": "Nothing ties the voltage of some buses to ground.",
         "DEV-001 terminals": "The terminals of a device do not fit its connection.",
         "DEV-002 box limit": "A box limit on reactive power needs s_max of at least the active power.",
         "DEV-003 state of charge": "The initial state of charge lies outside its limits.",
