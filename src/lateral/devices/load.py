@@ -18,7 +18,7 @@ from lateral.program.ports import Ports
 BoolArray = NDArray[np.bool_]
 
 #: A load this near to an edge of its band gets the whole law where a formulation can write it, pu.
-NEAR_EDGE_PU = 0.03
+NEAR_EDGE_PU = 0.01
 #: Over this much voltage the corners of a load's law are rounded, pu.
 ROUNDING_PU = 3e-4
 
@@ -139,8 +139,8 @@ class Load(ShuntDevice):
             p = p_kw(t) sum_k a_k (|V| / V_rated)^e_k,    q likewise
 
         Outside of ``v_min_pu ... v_max_pu`` a load is what OpenDSS makes of it there. A formulation that writes curves
-        has this law as it is (its corners rounded over `ROUNDING_PU`) for every load within `NEAR_EDGE_PU` of an edge;
-        any other takes the side on which its operating point lies. The cut-off of a zip load is taken at the operating
+        has this law as it is (its corners rounded over `ROUNDING_PU`) at every step at which a load is within
+        `NEAR_EDGE_PU` of an edge; else it takes the side on which its operating point lies. The cut-off of a zip load is taken at the operating
         point.
         """
         builder, names = ctx.builder, [d.name for d in group]
@@ -164,14 +164,12 @@ class Load(ShuntDevice):
 
         u = ctx.net.reference_v(ports) * ratio
         if ctx.net.writes_curves:
-            ports_near, steps_near = _near_edge(group, owner, u)
-            if len(ports_near):
-                sub = Ports(ports.a[ports_near], ports.b[ports_near])
-                banded = p_port.take(ports_near).at_steps(steps_near), q_port.take(ports_near).at_steps(steps_near)
-                _inject_banded(group, owner[ports_near], sub, ratio[ports_near], ctx, *banded, steps_near)
-                rest = np.ones((len(owner), ctx.n_steps))
-                rest[np.ix_(ports_near, steps_near)] = 0.0
-                p_port, q_port = p_port * rest, q_port * rest
+            near = _near_edge(group, owner, u)
+            if near.any():
+                at, step = np.nonzero(near)
+                _inject_banded(group, owner, ports, ratio, ctx, at, step, p_port.pick(at, step), q_port.pick(at, step))
+                away = (~near).astype(float)
+                p_port, q_port = p_port * away, q_port * away
         v_min, v_max, v_low = (column(group, name)[owner] for name in ("v_min_pu", "v_max_pu", "v_low_pu"))
         inside = ((u > v_min) & (u <= v_max) & (u > v_low)).astype(float)
         flat = np.array([not d.q_follows_profile for d in group], dtype=bool)[owner].reshape(-1, 1)
@@ -238,13 +236,16 @@ class Load(ShuntDevice):
         return out
 
 
-def _near_edge(group: Sequence[Load], owner: IntArray, u: FloatArray) -> tuple[IntArray, IntArray]:
-    """Ports and steps whose voltage at the operating point is near an edge of the load's band, or beyond it."""
+def _near_edge(group: Sequence[Load], owner: IntArray, u: FloatArray) -> BoolArray:
+    """Where the voltage at the operating point is near an edge of the load's band or below the band, (ports, T).
+
+    Above the band a load is an impedance, which needs no curve.
+    """
     v_min, v_max = (column(group, name)[owner] for name in ("v_min_pu", "v_max_pu"))
     # an impedance inside and outside has no edge
     plain = np.array([d.model == "constant_impedance" for d in group], dtype=bool)[owner]
-    beyond = ((u < v_min + NEAR_EDGE_PU) | (u > v_max - NEAR_EDGE_PU)) & ~plain[:, None]
-    return np.flatnonzero(beyond.any(axis=1)), np.flatnonzero(beyond.any(axis=0))
+    near = (u < v_min + NEAR_EDGE_PU) | (np.abs(u - v_max) < NEAR_EDGE_PU)
+    return np.asarray(near & ~plain[:, None])
 
 
 def _inject_banded(
@@ -253,33 +254,36 @@ def _inject_banded(
     ports: Ports,
     ratio: FloatArray,
     ctx: DeviceContext,
+    at: IntArray,
+    step: IntArray,
     p: Affine,
     q: Affine,
-    steps: IntArray,
 ) -> None:
-    """Draw p and q, of shape (ports, steps), by the whole law of a load, inside and outside of its band."""
+    """Draw p and q, of shape (cells, 1), by the whole law of a load, in and outside of its band, at (port, step)."""
+    used, port = np.unique(at, return_inverse=True)
+    sub = Ports(ports.a[used], ports.b[used])
+    owner, ratio = owner[at], ratio[at]
     laws = [[_law(d, side) for d in group] for side in (0, 1)]
     v_min, v_max = (column(group, name)[owner] / ratio for name in ("v_min_pu", "v_max_pu"))
     power = np.hstack([np.ones_like(ratio), ratio, ratio**2])
+    table = [[np.array([law[k] for law in side]) for k in range(5)] for side in laws]
 
-    def curve(side: int, at: IntArray) -> Banded:
-        rows = [laws[side][k] for k in owner[at]]
-        inside, below, above = (np.array([row[k] for row in rows]) * power[at] for k in range(3))
-        exponent = np.array([[row[4]] for row in rows])
-        extra = np.array([[row[3]] for row in rows]) * ratio[at] ** exponent
-        width = np.full((len(at), 1), ROUNDING_PU)
-        return Banded(inside, below, above, extra, exponent, v_min[at], v_max[at], width)
+    def curve(side: int, own: IntArray) -> Banded:
+        inside, below, above = (table[side][k][owner[own]] * power[own] for k in range(3))
+        extra, exponent = (table[side][k][owner[own]].reshape(-1, 1) for k in (3, 4))
+        width = np.full((len(own), 1), ROUNDING_PU)
+        return Banded(inside, below, above, extra * ratio[own] ** exponent, exponent, v_min[own], v_max[own], width)
 
     same = np.array([a == b for a, b in zip(*laws, strict=True)], dtype=bool)[owner]
     both, split = np.flatnonzero(same), np.flatnonzero(~same)
-    zero = Affine.zeros(len(split), len(steps))
-    for at, side, p_at, q_at in (
+    zero = Affine.zeros(len(split), 1)
+    for own, side, p_own, q_own in (
         (both, 0, p.take(both), q.take(both)),
         (split, 0, p.take(split), zero),
         (split, 1, zero, q.take(split)),
     ):
-        if len(at):
-            ctx.net.inject_curve(Ports(ports.a[at], ports.b[at]), curve(side, at), -p_at, -q_at, steps)
+        if len(own):
+            ctx.net.inject_curve(sub, port[own], step[own], curve(side, own), -p_own, -q_own)
 
 
 _Law = tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...], float, float]

@@ -95,7 +95,7 @@ class RectangularModel(NetworkModel):
         self._powers: list[tuple[Ports, Affine, Affine]] = []
         self._linear: list[tuple[Ports, Affine, Affine]] = []
         self._shunts: list[tuple[Ports, ComplexArray]] = []
-        self._squares: list[tuple[str, tuple[str, ...], Ports, Affine, IntArray]] = []
+        self._squares: list[tuple[str, tuple[str, ...], Ports, Affine, tuple[IntArray, IntArray] | None]] = []
         self._feeds: list[_Feed] = []
         self._loss_weights: list[Affine] = []
         self._all_squares: Affine | None = None
@@ -137,7 +137,9 @@ class RectangularModel(NetworkModel):
             return out
         own = Ports(ports.a[asked], ports.b[asked])
         e = exponent[asked].reshape(-1, 1)
-        component, names, w = self._squared(own)
+        names = self._port_names(own)
+        component, w = self._squared(names, np.array(np.broadcast_to(self.reference_v(own), (len(own), self.n_steps))))
+        self._squares.append((component, names, own, w, None))
         bent = np.flatnonzero(e[:, 0] != 2.0)
         flat = np.ones((len(own), 1))
         flat[bent] = 0.0
@@ -150,20 +152,24 @@ class RectangularModel(NetworkModel):
     #: see `NetworkModel.writes_curves`
     writes_curves = True
 
-    def inject_curve(self, ports: Ports, curve: Curve, p: Affine, q: Affine, steps: IntArray) -> None:
+    def inject_curve(
+        self, ports: Ports, elements: IntArray, steps: IntArray, curve: Curve, p: Affine, q: Affine
+    ) -> None:
         """See `NetworkModel.inject_curve`."""
-        component, names, w = self._squared(ports, steps)
-        y = self._curve(component, "law", names, w, curve)
-        parts = (y.times_parameter(part).spread_steps(self.n_steps, steps) for part in (p, q))
-        self.inject(ports, *parts)
+        names = self._port_names(ports)
+        cells = [f"{names[k]} @{t}" for k, t in zip(elements.tolist(), steps.tolist(), strict=True)]
+        v = np.broadcast_to(self.reference_v(ports), (len(ports), self.n_steps))
+        component, w = self._squared(cells, v[elements, steps].reshape(-1, 1))
+        self._squares.append((component, tuple(cells), ports, w, (elements, steps)))
+        y = self._curve(component, "law", cells, w, curve)
+        place = (len(ports), self.n_steps, elements, steps)
+        self.inject(ports, y.times_parameter(p).put(*place), y.times_parameter(q).put(*place))
 
-    def _squared(self, ports: Ports, steps: IntArray | None = None) -> tuple[str, tuple[str, ...], Affine]:
-        """New variables w = |U|^2 of ports, at some steps, whose rows are written in `close`: component, names, w."""
-        steps = np.arange(self.n_steps) if steps is None else steps
+    def _squared(self, names: Sequence[str], v: FloatArray) -> tuple[str, Affine]:
+        """New variables w = |U|^2 that start at v^2, shape (n, 1 or T): component and w; `close` ties them."""
         self._n_read += 1
         component = "port" if self._n_read == 1 else f"port{self._n_read}"
-        names = self._port_names(ports)
-        start = np.array(np.broadcast_to(self.reference_v(ports), (len(ports), self.n_steps))[:, steps] ** 2)
+        start = v**2
         w = self.builder.variable(
             component,
             "vmag_sq",
@@ -172,11 +178,10 @@ class RectangularModel(NetworkModel):
             lower=1e-4,
             scale=start,
             start=start,
-            n_steps=len(steps),
+            n_steps=v.shape[1],
             limit=False,
         )
-        self._squares.append((component, names, ports, w, steps))
-        return component, names, w
+        return component, w
 
     def _curve(self, component: str, quantity: str, names: Sequence[str], w: Affine, curve: Curve) -> Affine:
         """New variables ``y = phi(w)``."""
@@ -559,9 +564,10 @@ class RectangularModel(NetworkModel):
 
     def _read_squares(self) -> None:
         """``w = |U|^2`` wherever a squared voltage was asked for."""
-        for component, names, ports, w, steps in self._squares:
-            whole = self._across(ports)
-            u = Complex(whole.re.at_steps(steps), whole.im.at_steps(steps))
+        for component, names, ports, w, cells in self._squares:
+            u = self._across(ports)
+            if cells is not None:
+                u = Complex(u.re.pick(*cells), u.im.pick(*cells))
             self.builder.quadratic(component, "vmag_sq", names, [(u.re, u.re), (u.im, u.im)], -w, 0.0, 0.0, unit="pu^2")
         if self._all_squares is not None:
             v = self._node_voltage(np.arange(len(self._names)))

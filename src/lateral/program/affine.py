@@ -280,6 +280,22 @@ class Affine:
         row = self.row // self.n_steps * n_steps + steps[self.row % self.n_steps]
         return Affine(self.n, n_steps, row, self.col, self.par, self.val, const.reshape(-1))
 
+    def pick(self, elements: IntArray, steps: IntArray) -> Affine:
+        """Single cells (element, step), each at most once: shape (len(elements), 1)."""
+        place = np.full(self.n * self.n_steps, -1)
+        cells = np.asarray(elements, dtype=np.int64) * self.n_steps + np.asarray(steps, dtype=np.int64)
+        place[cells] = np.arange(len(cells))
+        new = place[self.row]
+        keep = new >= 0
+        return Affine(len(cells), 1, new[keep], self.col[keep], self.par[keep], self.val[keep], self.const[cells])
+
+    def put(self, n: int, n_steps: int, elements: IntArray, steps: IntArray) -> Affine:
+        """This array of shape (k, 1) as cells of one of shape (n, n_steps), zero elsewhere; the inverse of `pick`."""
+        cells = np.asarray(elements, dtype=np.int64) * n_steps + np.asarray(steps, dtype=np.int64)
+        const = np.zeros(n * n_steps)
+        const[cells] = self.const
+        return Affine(n, n_steps, cells[self.row], self.col, self.par, self.val, const)
+
     def value(self, x: FloatArray, theta: FloatArray) -> FloatArray:
         """The numbers at a point, shape (n, T)."""
         term = self.val.copy()

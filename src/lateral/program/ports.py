@@ -80,9 +80,16 @@ class NetworkModel(ABC):
     #: whether `inject_curve` can be called
     writes_curves: bool = False
 
-    def inject_curve(self, ports: Ports, curve: Curve, p: Affine, q: Affine, steps: IntArray) -> None:
-        """Inject ``p phi(|V|^2)`` and ``q phi(|V|^2)`` at ports at some steps; p and q are numbers or data, shape
-        (ports, steps).
+    def inject_curve(
+        self, ports: Ports, elements: IntArray, steps: IntArray, curve: Curve, p: Affine, q: Affine
+    ) -> None:
+        """Inject ``p phi(|V|^2)`` and ``q phi(|V|^2)`` at single ports and steps.
+
+        Args:
+            ports: the ports, shape (n,).
+            elements, steps: port and step of each cell, shape (k,).
+            curve: phi with one row per cell.
+            p, q: numbers or data, shape (k, 1).
 
         Only where ``writes_curves`` is true: formulations that are made at an operating point take a device's law
         there instead.
