@@ -264,6 +264,20 @@ class Model:
             return self.solve(solver, options, explain_infeasible=explain_infeasible)
         return result
 
+    def make_at(self, point: OperatingPoint, result: Result) -> bool:
+        """Build again at another operating point, in place: devices take their law there. Data, limits and what else only
+        this model has are kept; a program to first order stays where it was in ``result``.
+
+        Returns:
+            whether it could be built again.
+        """
+        if self.rebuild is None:
+            return False
+        fresh = self.rebuild(self.case, at=point, screen=self.screened, enforce=self.enforced)
+        self._take_over(fresh, result)
+        self._session, self._last = None, None
+        return True
+
     def _take_over(self, fresh: Model, result: Result) -> None:
         """The program of a model that was built again, with what only the present one has: what neighbours said at a
         border, the point at which a program to first order is made."""

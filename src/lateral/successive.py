@@ -32,6 +32,7 @@ from lateral.formulations import OperatingPoint
 from lateral.model import Model
 from lateral.network.branches import RadialNetwork
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
+from lateral.operating import point_at
 from lateral.program import Program
 from lateral.program.tangent import Tangent
 from lateral.results.residuals import earned_status, objective_size, recompute
@@ -44,6 +45,10 @@ REST = 1e-7
 ACCEPT = 0.1
 #: A prediction this good lets the radius grow, one below the other makes it shrink.
 GOOD, POOR = 0.75, 0.25
+#: Violation of an equality at a power flow, in solver scale, that corners of loads (sharp in the power flow) do not make.
+LEFT = 5e-5
+#: How often a program is made again for loads that left their band.
+MOST_MADE = 3
 #: Violation of an equality at a point, in solver scale, from which on it is no power flow of the program's schedule.
 STRANGE = 1e-2
 #: A trust region below this is no step.
@@ -107,6 +112,11 @@ class At:
     def x(self) -> FloatArray:
         """The variables."""
         return self.program.start_point
+
+    @property
+    def left(self) -> bool:
+        """Whether loads have gone where the program does not have their law: its equalities do not hold."""
+        return bool(np.max(self.violation[0], initial=0.0) > LEFT)
 
     @property
     def strange(self) -> bool:
@@ -372,17 +382,25 @@ def settle(
         return result
     begin, spent = time.perf_counter(), result.seconds["solve"]
     state = Rounds.start(model.case, model.tangent, model.network, model.program)
-    best, accepted, told, k = result, False, [], 1
+    best, accepted, told, k, made = result, False, [], 1, 0
     while True:
+        # the bounds of the trust region are no limits of the schedule
+        whole = state.at.program
         verdict = state.judge(result)
         told.append(f"round {k}: {verdict.text}")
         if verdict.accepted or verdict.rests:
-            best, accepted = result, True
+            best, accepted = dataclasses.replace(result, program=whole), True
         if verdict.rests or verdict.stuck or k >= rounds:
             break
         k += 1
         if progress is not None:
             progress(k)
+        if verdict.accepted and made < MOST_MADE and state.at.left and state.at.v_pu is not None:
+            made += 1
+            model.program = state.at.program
+            if model.make_at(point_at(model.case, state.at.v_pu, loaded=True), result):
+                state = state.rebuilt(model)
+                told.append("made again at the power flow of the schedule: loads left their band")
         model.program = state.bounded()
         result = model.solve(solver, options, explain_infeasible=False)
         if model.tangent is not state.tangent:  # built again, with a limit that had been left out
@@ -390,10 +408,8 @@ def settle(
             model.program = state.bounded()
             result = model.solve(solver, options, explain_infeasible=False)
     model.program = state.at.program
-    # the bounds of the trust region are no limits of the schedule
-    whole = dataclasses.replace(best.program, lb=model.program.lb, ub=model.program.ub)
-    residuals = recompute(whole, best.solution)
-    status = earned_status(whole, best.solution, residuals)
+    residuals = recompute(best.program, best.solution)
+    status = earned_status(best.program, best.solution, residuals)
     cautions: tuple[str, ...] = ()
     if verdict.rests:
         told.append(f"at rest after {k} rounds: a local optimum of the exact model")
@@ -406,7 +422,6 @@ def settle(
     seconds["solve"] = spent + time.perf_counter() - begin
     return dataclasses.replace(
         best,
-        program=whole,
         residuals=residuals,
         status=status,
         cautions=cautions,
