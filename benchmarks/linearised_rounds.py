@@ -55,14 +55,14 @@ def cost(r: Result) -> float:
     return float(((price * flow.sources_kva.real) @ r.case.horizon.hours).sum())
 
 
-def rounds_of(case: Case, most: int) -> tuple[list[float], Result, float]:
+def rounds_of(case: Case, most: int, limits: str) -> tuple[list[float], Result, float]:
     """Cost after 1, 2, ... rounds, the last result, and the time of all of them."""
     begin = time.perf_counter()
-    model = build(case, "linearised")
+    model = build(case, "linearised", limits=limits)
     last = refined(model, model.solve(), rounds=most)
     seconds = time.perf_counter() - begin
     n = len([c for c in last.choices if c.startswith("round ")])
-    model = build(case, "linearised")
+    model = build(case, "linearised", limits=limits)
     first = model.solve()
     costs = [cost(first)]
     program = model.program
@@ -76,14 +76,15 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("feeders", type=Path)
-    parser.add_argument("--largest", action="store_true", help="also the 8500-node feeder, without its exact form")
+    parser.add_argument("--largest", action="store_true", help="the 8500-node feeder alone, without its exact form")
     parser.add_argument("--rounds", type=int, default=10)
     args = parser.parse_args()
     print("| feeder | variables | rounds | gap after each round | seconds | exact: seconds, status |")
     print("|---|---|---|---|---|---|")
-    for name, master, limits, exact in (*FEEDERS, *((LARGEST,) if args.largest else ())):
+    for name, master, limits, exact in (LARGEST,) if args.largest else FEEDERS:
         case = with_ders(args.feeders / master, limits)
-        costs, last, seconds = rounds_of(case, args.rounds)
+        # at full load the transformers of the largest are over their rating without any control
+        costs, last, seconds = rounds_of(case, args.rounds, "all" if exact else "voltage")
         best, told = costs[-1], "not solved"
         if exact:
             begin = time.perf_counter()
