@@ -21,6 +21,7 @@ from lateral.network.schema import FloatArray
 from lateral.objectives import Objective
 from lateral.objectives.energy_cost import EnergyCost, loss_price_of
 from lateral.program import ProblemClass, Program
+from lateral.program.tangent import OWN_SLOTS, Tangent
 from lateral.results.residuals import Residuals, earned_status, objective_size, recompute
 from lateral.results.result import Result
 from lateral.solvers import Options, Session, Solution, Status
@@ -65,6 +66,7 @@ class Model:
         rebuild: builds the problem anew; see `Rebuild`.
         screened: whether branch limits that no flow could reach were left out.
         enforced: nodes and branches whose limits are written although they seemed far from binding.
+        tangent: of a program to first order: moves it to another point.
     """
 
     case: Case
@@ -77,6 +79,7 @@ class Model:
     rebuild: Rebuild | None = field(default=None, repr=False)
     screened: bool = False
     enforced: frozenset[str] = frozenset()
+    tangent: Tangent | None = None
     _session: tuple[str, Options | None, Session] | None = field(default=None, repr=False)
     _last: Solution | None = field(default=None, repr=False)
     _q_per_p: FloatArray | None = field(default=None, repr=False)
@@ -136,6 +139,8 @@ class Model:
             for name, new in values.items():
                 full.update(cls.derived_data(group, name, np.asarray(new, dtype=float)))
         self.program = self.program.update(full)
+        if self.tangent is not None:  # coefficients that follow from the data and the point
+            self.program = self.tangent.moved(self.program, self.program.start_point)
         self.case = _with_data(self.case, full)
         return self
 
@@ -254,14 +259,37 @@ class Model:
                 return self._solve_with(beyond, result, solver, options, explain_infeasible=explain_infeasible)
         elif self.rebuild is not None and self.screened and result.ok and _overloaded(result):
             fresh = self.rebuild(self.case, at=None, screen=False, enforce=self.enforced)
-            # data that only the program has, such as what neighbours said at a border, is kept
-            present = {name: self._slot(name) for name in self.program.slots if name in fresh.program.slots}
-            self.program, self.network = fresh.program.update(present), fresh.network
+            self._take_over(fresh, result)
             self._session, self._last = None, None
             self.choices = (*self.choices, "built again with every branch limit: one that was left out is exceeded")
             self.screened = False
             return self.solve(solver, options, explain_infeasible=explain_infeasible)
         return result
+
+    def make_at(self, point: OperatingPoint, result: Result) -> bool:
+        """Build again at another operating point, in place: devices take their law there. Data, limits and what else
+        only this model has are kept; a program to first order stays where it was in ``result``.
+
+        Returns:
+            whether it could be built again.
+        """
+        if self.rebuild is None:
+            return False
+        fresh = self.rebuild(self.case, at=point, screen=self.screened, enforce=self.enforced)
+        self._take_over(fresh, result)
+        self._session, self._last = None, None
+        return True
+
+    def _take_over(self, fresh: Model, result: Result) -> None:
+        """The program of a model that was built again, with what only the present one has: what neighbours said at a
+        border, the point at which a program to first order is made."""
+        names = [n for n in self.program.slots if n in fresh.program.slots and not n.startswith(OWN_SLOTS)]
+        present = {name: self._slot(name) for name in names}
+        self.program, self.network, self.tangent = fresh.program.update(present), fresh.network, fresh.tangent
+        if self.tangent is not None:
+            point = dataclasses.replace(result.solution, x=result.program.start_point)
+            x = carried(self.program, dataclasses.replace(result, solution=point))
+            self.program = self.tangent.moved(self.program, x)
 
     def _soft_start(self, solver: str) -> Solution | None:
         """A rough solution with wide corners of curves, where there are corners at all.
@@ -293,9 +321,9 @@ class Model:
         assert self.rebuild is not None
         self.enforced |= beyond
         fresh = self.rebuild(self.case, at=None, screen=self.screened, enforce=self.enforced)
-        present = {name: self._slot(name) for name in self.program.slots if name in fresh.program.slots}
-        self.program, self.network = fresh.program.update(present), fresh.network
-        self.start_from(result)
+        self._take_over(fresh, result)
+        if self.tangent is None:
+            self.start_from(result)
         self._session, self._last = None, None
         some = ", ".join(sorted(beyond)[:3]) + (", ..." if len(beyond) > 3 else "")
         self.choices = (*self.choices, f"solved again with {len(beyond)} limits that were exceeded ({some})")

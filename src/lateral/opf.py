@@ -28,12 +28,15 @@ from lateral.program import ProgramBuilder
 from lateral.replay import Prediction, replay
 from lateral.results.result import Result
 from lateral.solvers import Options
+from lateral.successive import first_point, settle
 
 #: Rounds that ``auto`` solves of a formulation made at an operating point, and up to how many variables.
 AUTO_ROUNDS, AUTO_ROUNDS_UP_TO = 3, 200_000
 #: Voltage difference between an exact form and the power flow of its schedule that counts as none, and how often it is
 #: made again otherwise.
 SETTLED_PU, SETTLE_ROUNDS = 5e-6, 3
+#: Rounds of a first-order formulation, at most: it ends when the schedule rests.
+MOST_ROUNDS = 10
 #: Which limits of a feeder enter a problem.
 LIMITS = ("all", "voltage", "none")
 
@@ -118,11 +121,15 @@ def build(
         cls.declare(group, ctx)
     goal.declare(ctx, 1.0)
     builder.objective_floor = sum(abs(weight) * part.floor for weight, part in goal.terms)
-    if model.neglects_losses and loss_term and not goal.contains_losses:
+    neglects = model.neglects_curvature or (model.neglects_losses and not goal.contains_losses)
+    if neglects and loss_term:
         price = builder.data("system.loss_price", ["all"], goal.loss_price(ctx)[None], unit="objective/kWh")
-        model.add_loss_cost(price * per_step(ctx, case.horizon.hours * case.base.total_kva).const.reshape(1, -1))
+        weight = price * per_step(ctx, case.horizon.hours * case.base.total_kva).const.reshape(1, -1)
+        (model.add_loss_curvature if model.neglects_curvature else model.add_loss_cost)(weight)
     model.close()
     program = builder.freeze()
+    if builder.tangent is not None and operating is not None:
+        program = first_point(program, builder.tangent, case, operating, network)
     seconds = {"build": time.perf_counter() - begin}
 
     def rebuild(case: Case, *, at: OperatingPoint | None, screen: bool, enforce: frozenset[str]) -> Model:
@@ -149,6 +156,7 @@ def build(
         rebuild,
         screened=screen_limits,
         enforced=enforce,
+        tangent=builder.tangent,
     )
 
 
@@ -182,7 +190,7 @@ def solve(
         point: see `build`.
         limits: see `build`.
         rounds: how often a formulation that is made at an operating point is solved, see `refined`; absent: 3 where
-            ``auto`` chose it and the problem is small, else 1.
+            ``auto`` chose it and the problem is small; of ``linearised`` until the schedule rests, at most 10; else 1.
         with_replay: run every step of the schedule in OpenDSS.
         check: look for faults first.
     """
@@ -198,7 +206,7 @@ def solve(
     )
     result = model.solve(solver, options)
     if rounds is None:
-        rounds = auto_rounds(model) if formulation == "auto" else 1
+        rounds = default_rounds(model, formulation)
     result = refined(model, result, rounds=rounds, solver=solver, options=options)
     if not (with_replay and result.has_values):
         return result
@@ -208,8 +216,17 @@ def solve(
         return dataclasses.replace(result, choices=(*result.choices, f"not replayed: {error}"))
 
 
+def default_rounds(model: Model, formulation: str | Formulation) -> int:
+    """How many rounds are solved where nobody says: of a formulation asked for by name one, and as many as it takes, at
+    most `MOST_ROUNDS`, of one that is to first order."""
+    return auto_rounds(model) if formulation == "auto" or model.tangent is not None else 1
+
+
 def auto_rounds(model: Model) -> int:
-    """How many rounds ``auto`` solves: 3 for a formulation made at an operating point, unless the problem is large."""
+    """How many rounds ``auto`` solves: 3 for a formulation made at an operating point, unless the problem is large; at
+    most `MOST_ROUNDS` of one that is to first order."""
+    if model.tangent is not None:
+        return MOST_ROUNDS
     return AUTO_ROUNDS if model.formulation.point != "none" and model.program.n <= AUTO_ROUNDS_UP_TO else 1
 
 
@@ -226,16 +243,19 @@ def refined(
 
     Each round is made at the power flow of the schedule before, so that the model is exact where the schedule is; on
     IEEE 13 and 123 three rounds bring the voltage error of the replay from 2e-3 to 1e-5 pu. There is no trust region
-    and no promise of convergence: the replay shows what the rounds brought. An exact form is `settled`.
+    and no promise of convergence: the replay shows what the rounds brought. A formulation to first order
+    (``linearised``) has both, see `lateral.successive.settle`; an exact form is `settled`.
 
     Args:
         model: the model of the first round.
         result: its result; returned as it is when it is not optimal, or the formulation needs no operating point.
-        rounds: number of rounds in all, the first one included.
+        rounds: number of rounds in all, the first one included; of ``linearised`` at most so many.
         solver: see `solve`.
         options: see `solve`.
         progress: called with the number of each further round.
     """
+    if model.tangent is not None:
+        return settle(model, result, rounds=rounds, solver=solver, options=options, progress=progress)
     rebuild = model.rebuild
     for k in range(2, rounds + 1):
         if rebuild is None or model.formulation.point == "none" or not result.ok:
@@ -388,6 +408,7 @@ def _limited(case: Case, limits: str) -> Case:
 
 __all__ = [
     "auto_rounds",
+    "default_rounds",
     "refined",
     "Model",
     "build",

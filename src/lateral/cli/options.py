@@ -34,12 +34,15 @@ LossTermOption = Annotated[
 ]
 PointOption = Annotated[
     str | None,
-    typer.Option("--point", metavar="baseline|nominal", help="Operating point of lindist3flow."),
+    typer.Option("--point", metavar="baseline|nominal", help="Operating point of lindist3flow and linearised."),
 ]
 RoundsOption = Annotated[
     int | None,
     typer.Option(
-        "--rounds", metavar="N", min=1, help="Rounds of lindist3flow, each made at the power flow of the one before."
+        "--rounds",
+        metavar="N",
+        min=1,
+        help="Rounds of lindist3flow, each made at the power flow of the one before; of linearised at most so many.",
     ),
 ]
 LimitsOption = Annotated[

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def solved(loaded: Loaded, options: SolveOptions) -> Result:
     """Build, solve and replay, with the reading time in ``seconds``."""
-    from lateral.opf import auto_rounds, build, refined, replayed
+    from lateral.opf import build, default_rounds, refined, replayed
     from lateral.solvers import Options
 
     note_prices(loaded, options.objective)
@@ -34,14 +34,14 @@ def solved(loaded: Loaded, options: SolveOptions) -> Result:
     )
     with working(f"solving {_count(model.program.n, 'variable')} ..."):
         result = model.solve(options.solver, None if given == Options() else given)
-    rounds = options.rounds or (auto_rounds(model) if options.formulation == "auto" else 1)
+    rounds = options.rounds or default_rounds(model, options.formulation)
     result = refined(
         model,
         result,
         rounds=rounds,
         solver=options.solver,
         options=None if given == Options() else given,
-        progress=lambda k: note(f"round {k} of {rounds}"),
+        progress=lambda k: note(f"round {k} of {'at most ' if model.tangent is not None else ''}{rounds}"),
     )
     if options.replay and result.has_values:
         with working(f"replaying {_count(loaded.case.horizon.n_steps, 'step')} in OpenDSS ..."):

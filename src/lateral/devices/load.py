@@ -140,8 +140,8 @@ class Load(ShuntDevice):
 
         Outside of ``v_min_pu ... v_max_pu`` a load is what OpenDSS makes of it there. A formulation that writes curves
         has this law as it is (its corners rounded over `ROUNDING_PU`) at every step at which a load is within
-        `NEAR_EDGE_PU` of an edge; else it takes the side on which its operating point lies. The cut-off of a zip load is taken at the operating
-        point.
+        `NEAR_EDGE_PU` of an edge; else it takes the side on which its operating point lies. The cut-off of a zip load
+        is taken at the operating point.
         """
         builder, names = ctx.builder, [d.name for d in group]
         p_kw = np.array([d.p_kw * ctx.multiplier(d.profile) for d in group])

@@ -11,11 +11,13 @@ from lateral.formulations.bus_injection import BusInjection
 from lateral.formulations.current_voltage import CurrentVoltage
 from lateral.formulations.lindist3flow import LinDist3Flow
 from lateral.formulations.lindistflow import LinDistFlow
+from lateral.formulations.linearised import Linearised
 from lateral.formulations.nonlinear import Nonlinear
 from lateral.formulations.soc import SOC
 
 BUILT_IN: dict[str, Formulation] = {
-    f.name: f for f in (LinDistFlow(), SOC(), Nonlinear(), LinDist3Flow(), CurrentVoltage(), BusInjection())
+    f.name: f
+    for f in (LinDistFlow(), SOC(), Nonlinear(), LinDist3Flow(), CurrentVoltage(), BusInjection(), Linearised())
 }
 
 
@@ -43,6 +45,7 @@ __all__ = [
     "Formulation",
     "LinDist3Flow",
     "LinDistFlow",
+    "Linearised",
     "Nonlinear",
     "OperatingPoint",
     "get",

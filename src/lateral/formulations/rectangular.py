@@ -103,6 +103,9 @@ class RectangularModel(NetworkModel):
         self._n_read = 0
         self._short = np.zeros(0, dtype=np.int64)
         self._short_current: Complex | None = None
+        #: what was written, for leaves that evaluate it: ports with their power, sources with current, voltage, square
+        self._port_rows: tuple[Ports, Affine, Affine, Complex] | None = None
+        self._feed_rows: list[tuple[_Feed, Complex, Complex | None, Affine]] = []
 
     # -- ports ----------------------------------------------------------------------------------------------------
 
@@ -443,6 +446,7 @@ class RectangularModel(NetworkModel):
         cos, sin = np.cos(feed.angle).reshape(-1, 1), np.sin(feed.angle).reshape(-1, 1)
         builder.equal("feed", "angle", feed.elements, e.im * cos - e.re * sin)
         square = variable("e_sq", size**2, "pu^2", 1.0)
+        self._feed_rows.append((feed, current, None if stiff else e, square))
         builder.equal("feed", "voltage", feed.elements, square, feed.e_sq)
         builder.quadratic("feed", "e_sq", feed.elements, [(e.re, e.re), (e.im, e.im)], -square, 0.0, 0.0, unit="pu^2")
         for quantity, pairs, power in (
@@ -477,6 +481,7 @@ class RectangularModel(NetworkModel):
 
             current = Complex(variable("i_re", i0[own].real), variable("i_im", i0[own].imag))
             balance = balance - self._to_nodes(some, current)
+            self._port_rows = (some, p.take(own), q.take(own), current)
             self._powers_of([labels[k] for k in own], u.take(own), current, p.take(own), q.take(own), size[own])
         rest = np.setdiff1d(np.arange(len(ports)), own)
         place = np.full(len(self._names), -1)

@@ -22,6 +22,7 @@ from lateral.program.program import (
     objective_scale,
 )
 from lateral.program.rows import CurveRows, ProductRows, QuadraticRows
+from lateral.program.tangent import Tangent
 
 Number = float | FloatArray
 _NOTHING = np.zeros(0)
@@ -96,6 +97,8 @@ class ProgramBuilder:
         self.objective_floor = 0.0
         #: nodes whose limits are to be written although they seemed far from binding, by name
         self.enforced: frozenset[str] = frozenset()
+        #: writes quadratic rows and curves to first order, where a formulation asks for it
+        self.tangent: Tangent | None = None
 
     # -- data -----------------------------------------------------------------------------------------------------
 
@@ -202,7 +205,7 @@ class ProgramBuilder:
         to_unit: Number = 1.0,
         scale: Number = 1.0,
         limit: bool = True,
-    ) -> None:
+    ) -> Block:
         """Rows ``lower <= middle <= upper``; bounds are numbers or arrays of data."""
         rows, n, t_count = self._between, middle.n, middle.n_steps
         block = Block(component, quantity, tuple(elements), t_count, rows.size, unit, _column(to_unit), limit)
@@ -214,6 +217,7 @@ class ProgramBuilder:
         rows.upper.append(high)
         rows.scale.append(1.0 / _cells(scale, n, t_count))
         rows.size += block.size
+        return block
 
     def product(
         self,
@@ -229,14 +233,21 @@ class ProgramBuilder:
         to_unit: Number = 1.0,
         scale: Number = 1.0,
         limit: bool = False,
-    ) -> None:
+    ) -> Block:
         """Rows ``sum_k squares_k^2 <= u v`` (a cone), or ``=`` (exact). ``scale`` is the typical size of ``u``.
 
         ``unit`` and ``to_unit`` are those of the square root ``sqrt(u v)``, which is how a limit is shown.
         """
+        if equality and self.tangent is not None:
+            pairs = [*((a, a) for a in squares), (-u, v)]
+            return self.quadratic(
+                component, quantity, elements, pairs, None, 0.0, 0.0, unit=unit, to_unit=to_unit, scale=scale,
+                limit=limit,
+            )  # fmt: skip
         block = Block(component, quantity, tuple(elements), u.n_steps, self._n_products, unit, _column(to_unit), limit)
         self._products.append((block, list(squares), u, v, equality, 1.0 / _cells(scale, u.n, u.n_steps)))
         self._n_products += block.size
+        return block
 
     def quadratic(
         self,
@@ -262,6 +273,11 @@ class ProgramBuilder:
         if any(np.any(side.par >= 0) for pair in pairs for side in pair):
             message = "a product cannot contain data; use a variable that is held equal to the data"
             raise ValueError(message)
+        if self.tangent is not None:
+            return self.tangent.quadratic(
+                self, component, quantity, elements, pairs, linear, lower, upper, unit=unit, to_unit=to_unit,
+                scale=scale, limit=limit,
+            )  # fmt: skip
         rows, (n, t_count) = self._quadratics, pairs[0][0].shape
         middle = Affine.zeros(n, t_count) if linear is None else linear
         low = lower if isinstance(lower, Affine) else Affine.constant(_cells(lower, n, t_count).reshape(n, t_count))
@@ -287,6 +303,9 @@ class ProgramBuilder:
             if not plain or np.any(side.val != 1.0) or np.any(side.const) or np.any(side.par >= 0):
                 message = "a curve is between variables"
                 raise ValueError(message)
+        if self.tangent is not None:
+            self.tangent.curve(self, component, quantity, elements, y, z, curve)
+            return
         block = Block(component, quantity, tuple(elements), y.n_steps, self._n_curves, "", np.ones(()), limit=False)
         self._curves.append((block, y.col, z.col, curve, np.ones(block.size)))
         self._n_curves += block.size
@@ -345,10 +364,14 @@ class ProgramBuilder:
         block = Block(component, quantity, tuple(elements), self.n_steps, 0, unit, _column(to_unit), limit=False)
         self._derived.append(Derived(block, of, dual))
 
+    def start(self) -> tuple[FloatArray, FloatArray]:
+        """The start point and the present data."""
+        x = np.concatenate(self._start) if self._start else np.zeros(0)
+        return x, np.concatenate(self._theta) if self._theta else np.zeros(0)
+
     def at_start(self, expr: Affine) -> FloatArray:
         """The value of an array at the start point and the present data, shape (n, T)."""
-        x = np.concatenate(self._start) if self._start else np.zeros(0)
-        return expr.value(x, np.concatenate(self._theta) if self._theta else np.zeros(0))
+        return expr.value(*self.start())
 
     def output(
         self, component: str, quantity: str, elements: Sequence[str], expr: Affine, *, unit: str, to_unit: Number = 1.0
@@ -458,6 +481,7 @@ class ProgramBuilder:
         offset = [-e for e in (_data_part(m) for m in self._between.exprs)]
         low = vector("l", [x + o for x, o in zip(self._between.lower, offset, strict=True)])
         high = vector("u", [x + o for x, o in zip(self._between.upper, offset, strict=True)])
+        moved = vector("ineq_offset", offset, -1.0)
         lb = vector("lb", [low_ for _, low_, _ in self._bounds])
         ub = vector("ub", [high_ for _, _, high_ in self._bounds])
 
@@ -519,6 +543,7 @@ class ProgramBuilder:
             quadratic_blocks=tuple(self._quadratics.blocks),
             curve_blocks=tuple(c[0] for c in self._curves),
             derived=tuple(self._derived),
+            ineq_offset=moved,
             objective_floor=self.objective_floor,
             tree=self._tree(),
         )

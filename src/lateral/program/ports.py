@@ -144,6 +144,17 @@ class NetworkModel(ABC):
     def neglects_losses(self) -> bool:
         """True when the balance does not contain losses that follow the decisions."""
 
+    #: True when the balance has losses to first order only, so that `add_loss_curvature` can be called
+    neglects_curvature: bool = False
+
+    def add_loss_curvature(self, weight: Affine) -> None:
+        """Add what losses have beyond first order to the objective, times a weight as in `add_loss_cost`.
+
+        Only where ``neglects_curvature`` is true.
+        """
+        message = "this formulation has no first-order losses"
+        raise TypeError(message)
+
     @abstractmethod
     def close(self) -> None:
         """Write the network's rows, after every device has declared."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -163,7 +163,8 @@ class Program:
     """See the module's text. Made by `lateral.program.builder.ProgramBuilder`; frozen.
 
     ``objective_floor`` is the size of objective, in its own unit, below which a relative gap means nothing: gaps are
-    compared with it where the objective is smaller.
+    compared with it where the objective is smaller. ``ineq_offset`` is what of the middle of a row is no variable: it
+    stands on the sides ``l`` and ``u``, and a limit as it was stated is the side plus it.
     """
 
     c: FloatArray
@@ -198,6 +199,7 @@ class Program:
     quadratic_blocks: tuple[Block, ...] = ()
     curve_blocks: tuple[Block, ...] = ()
     derived: tuple[Derived, ...] = ()
+    ineq_offset: FloatArray = field(default_factory=lambda: np.zeros(0))
     objective_floor: float = 0.0
     tree: TreeHint | None = None
 

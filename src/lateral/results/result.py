@@ -62,6 +62,7 @@ class Result:
         choices: what ``auto`` picked and why, and every fallback that was taken.
         conflicts: when infeasible, the limits that give way in the elastic solve, largest first.
         replay: the OpenDSS replay, when it was run.
+        cautions: what the method that found it has to say against it, for the status sentence.
     """
 
     case: Case
@@ -76,6 +77,7 @@ class Result:
     choices: tuple[str, ...] = ()
     conflicts: tuple[Conflict, ...] = ()
     replay: ReplayLike | None = None
+    cautions: tuple[str, ...] = ()
     _cache: dict[str, Any] = field(default_factory=dict, repr=False)
 
     # -- values ---------------------------------------------------------------------------------------------------
@@ -109,7 +111,7 @@ class Result:
     @cached_property
     def warnings(self) -> tuple[str, ...]:
         """What a reader must know of a schedule that is optimal in its model and yet not to be trusted as it stands."""
-        out: list[str] = []
+        out = list(self.cautions)
         if not self.has_values:
             return ()
         if self.max_relaxation_gap > GAP_WARNING_PU:

@@ -136,7 +136,8 @@ def _limit(program: Program, group: _Slacks, cell: int, x: FloatArray) -> float:
         case "variable":
             return float((program.lb if low else program.ub)[cell])
         case "inequality":
-            return float((program.l if low else program.u)[cell])
+            side = float((program.l if low else program.u)[cell])
+            return side + (float(program.ineq_offset[cell]) if len(program.ineq_offset) else 0.0)
         case "equality":
             return float(program.b[cell])
         case "quadratic":

@@ -1,0 +1,452 @@
+"""Rounds of a first-order formulation until nothing moves: successive convex programs with a trust region.
+
+At a schedule whose power flow is x_k, the program made there (`lateral.program.tangent`) predicts for a step to x
+
+    m_k(x) = objective + sum_i rho_i violation_i                  linear rows, curvature of the losses included
+    merit(x) = the same with the power flow of the schedule       exact: no row is to first order there
+
+(Fletcher and Sainz de la Maza 1989, "Nonlinear programming and nonsmooth optimization by successive linear
+programming"; Conn, Gould and Toint 2000, section 15.3.) A step is accepted when ``merit(x_k) - merit(x)`` is at least
+`ACCEPT` of ``merit(x_k) - m_k(x)``. Decisions may move by no more than a radius, as a share of their range; the radius
+shrinks after a rejected or badly predicted step and grows after a good one that it held back. Rounds end when the
+predicted decrease is below `REST` of the objective. rho_i is twice the largest multiplier that the row's block has had.
+
+What is left to choose once a schedule runs (how much of what a source gives is bought, the peak) is chosen at its best
+for the merit; everything else of the network comes from the power flow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.optimize import linprog
+
+from lateral.baseline import power_flow, pv_baseline
+from lateral.case import Case
+from lateral.formulations import OperatingPoint
+from lateral.model import Model
+from lateral.network.branches import RadialNetwork
+from lateral.network.schema import ComplexArray, FloatArray, IntArray
+from lateral.operating import point_at
+from lateral.program import Program
+from lateral.program.tangent import Tangent
+from lateral.results.residuals import earned_status, objective_size, recompute
+from lateral.results.result import Result
+from lateral.solvers import Options, Solution, Status
+
+#: Predicted decrease, relative to the objective, at which a schedule is at rest.
+REST = 1e-7
+#: Share of the predicted decrease that a step must bring.
+ACCEPT = 0.1
+#: A prediction this good lets the radius grow, one below the other makes it shrink.
+GOOD, POOR = 0.75, 0.25
+#: Violation of an equality at a power flow, in solver scale, that corners of loads (sharp in the flow) do not make.
+LEFT = 5e-5
+#: How often a program is made again for loads that left their band.
+MOST_MADE = 3
+#: Violation of an equality at a point, in solver scale, from which on it is no power flow of the program's schedule.
+STRANGE = 1e-2
+#: A trust region below this is no step.
+SMALLEST = 1e-6
+#: Tolerance of the power flows, pu.
+FLOW_TOLERANCE_PU = 1e-8
+
+
+def first_point(program: Program, tangent: Tangent, case: Case, point: OperatingPoint, net: RadialNetwork) -> Program:
+    """A program that was just built, made at its operating point: PV as without control, batteries idle."""
+    x = program.start_point.copy()
+    offered = {pv.label: pv_baseline(case, pv) for pv in case.pvs}
+    for output in program.outputs:
+        block, expr = output.block, output.affine
+        if block.quantity not in ("p_injected", "q_injected"):
+            continue
+        labels = [f"{block.component}.{element}" for element in block.elements]
+        known = np.array([label in offered for label in labels])
+        if not np.any(known):
+            continue
+        side = int(block.quantity == "q_injected")
+        none = np.zeros(block.n_steps)
+        wanted = np.array([offered[label][side] if label in offered else none for label in labels]) / block.to_unit
+        has = (expr.col >= 0) & (expr.val != 0.0)
+        # one decision in a cell: it is what the power asks for
+        single = np.bincount(expr.row[has], minlength=expr.n * expr.n_steps) == 1
+        k = np.flatnonzero(has & (single & np.repeat(known, expr.n_steps))[expr.row])
+        missing = (wanted - expr.value(x, program.theta)).reshape(-1)[expr.row[k]]
+        x[expr.col[k]] += missing / expr.val[k]
+    x = np.clip(x, program.lb, program.ub)
+    if tangent.state is None:
+        return program
+    v = _voltages(net, point.nodes, point.v_pu)
+    program = tangent.moved(program, tangent.state(program, x, v, loaded=point.loaded))
+    # stiff branches make entries of the quadratic part far larger than any step has of it: the value sets the scale
+    size = max(abs(program.objective(program.start_point)), program.objective_floor)
+    return dataclasses.replace(program, objective_scale=case.horizon.n_steps / size) if size > 0.0 else program
+
+
+def _voltages(net: RadialNetwork, nodes: tuple[tuple[str, int], ...], v_pu: ComplexArray) -> ComplexArray:
+    """Voltages in the order of the branches' nodes."""
+    place = {node: k for k, node in enumerate(nodes)}
+    return v_pu[[place[node] for node in net.nodes]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class At:
+    """A schedule with its power flow.
+
+    Attributes:
+        program: the program made there; its start point is the point.
+        violation: by how much each row is violated: equalities (in solver scale), two-sided rows, cones.
+        v_pu: voltages of all nodes in the order of `NodeIndex`, shape (n, T); None at a first point.
+    """
+
+    program: Program
+    violation: tuple[FloatArray, FloatArray, FloatArray]
+    v_pu: ComplexArray | None = None
+
+    @property
+    def x(self) -> FloatArray:
+        """The variables."""
+        return self.program.start_point
+
+    @property
+    def left(self) -> bool:
+        """Whether loads have gone where the program does not have their law: its equalities do not hold."""
+        return bool(np.max(self.violation[0], initial=0.0) > LEFT)
+
+    @property
+    def strange(self) -> bool:
+        """Whether the point is no power flow of its schedule, by the program's equalities."""
+        return bool(np.max(self.violation[0], initial=0.0) > STRANGE)
+
+    @classmethod
+    def of(cls, program: Program, v_pu: ComplexArray | None = None) -> At:
+        """The exact violations at the point of a program."""
+        x = program.start_point
+        off = np.abs(program.a @ x - program.b) * program.eq_scale
+        return cls(program, (off, *_beyond(program, x)), v_pu)
+
+    def merit(self, rho: FloatArray, mu: FloatArray) -> float:
+        """Objective and weighted violation of the rows."""
+        return self.program.objective(self.x) + float(rho @ self.violation[1] + mu @ self.violation[2])
+
+
+def _beyond(program: Program, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """By how much two-sided rows and cones are violated."""
+    middle = program.g @ x
+    rows = np.maximum(np.maximum(program.l - middle, middle - program.u), 0.0)
+    return rows, np.maximum(program.products.value(x), 0.0) if program.products.n_rows else np.zeros(0)
+
+
+@dataclass(eq=False)
+class Rounds:
+    """State of the rounds.
+
+    Attributes:
+        case: the case.
+        tangent: of the program.
+        net: branches, for the order of the nodes.
+        at: last accepted schedule.
+        radius: trust region, share of the range of each decision; inf for none.
+        rho, mu: weight of the violation of each two-sided row and cone.
+        decisions: variables that set-points consist of.
+    """
+
+    case: Case
+    tangent: Tangent
+    net: RadialNetwork
+    at: At
+    radius: float = np.inf
+    rho: FloatArray = field(default_factory=lambda: np.zeros(0))
+    mu: FloatArray = field(default_factory=lambda: np.zeros(0))
+    decisions: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    @classmethod
+    def start(cls, case: Case, tangent: Tangent, net: RadialNetwork, program: Program) -> Rounds:
+        """At the point of a program."""
+        own = [
+            output.affine.col[output.affine.col >= 0]
+            for output in program.outputs
+            if output.block.quantity in ("p_injected", "q_injected")
+        ]
+        decisions = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *own]))
+        out = cls(case, tangent, net, At.of(program), decisions=decisions)
+        out.rho, out.mu = np.zeros(len(program.l)), np.zeros(program.products.n_rows)
+        out.at = At.of(dataclasses.replace(program, start_point=out._chosen(program, program.start_point)))
+        return out
+
+    def rebuilt(self, model: Model) -> Rounds:
+        """The same schedule in a program that has more rows."""
+        if model.tangent is None:
+            return self
+        old = {(b.name, b.elements): self.at.x[b.cells] for b in self.at.program.variables}
+        x = model.program.start_point.copy()
+        for block in model.program.variables:
+            x[block.cells] = old.get((block.name, block.elements), x[block.cells])
+        out = Rounds.start(model.case, model.tangent, model.network, model.tangent.moved(model.program, x))
+        out.radius = self.radius
+        return out
+
+    # -- steps ----------------------------------------------------------------------------------------------------
+
+    def bounded(self) -> Program:
+        """The program at the last accepted schedule, with decisions in the trust region."""
+        program = self.at.program
+        if not np.isfinite(self.radius):
+            return program
+        lb, ub, d = program.lb.copy(), program.ub.copy(), self.decisions
+        reach = self.radius * self._range(program)
+        # a side that was infinite stays so: the pattern that a solver was built for must not change
+        lb[d] = np.where(np.isfinite(lb[d]), np.clip(self.at.x[d] - reach, lb[d], ub[d]), lb[d])
+        ub[d] = np.where(np.isfinite(ub[d]), np.clip(self.at.x[d] + reach, lb[d], ub[d]), ub[d])
+        return dataclasses.replace(program, lb=lb, ub=ub)
+
+    def _range(self, program: Program) -> FloatArray:
+        """Range of each decision; its scale where it has none."""
+        d = self.decisions
+        width = program.ub[d] - program.lb[d]
+        return np.where(np.isfinite(width), width, 2.0 * program.col_scale[d])
+
+    def length(self, x: FloatArray) -> float:
+        """Largest change of a decision from the last accepted schedule, as a share of its range."""
+        width = np.maximum(self._range(self.at.program), 1e-12)
+        return float(np.max(np.abs(x - self.at.x)[self.decisions] / width, initial=0.0))
+
+    def weigh(self, solution: Solution) -> None:
+        """Make each row's weight at least twice the largest multiplier of its block."""
+        program = self.at.program
+        for weights, blocks, dual in (
+            (self.rho, program.inequalities, solution.ineq_dual),
+            (self.mu, program.product_blocks, solution.product_dual),
+        ):
+            for block in blocks:
+                size = 2.0 * float(np.max(np.abs(dual[block.cells]), initial=0.0))
+                weights[block.cells] = np.maximum(weights[block.cells], size)
+
+    def predicted(self, solution: Solution) -> float:
+        """Decrease of the merit that the program at the last accepted schedule promises of a step.
+
+        Where its rows do not hold there to the last digit (corners of loads are rounded in it, not in the power flow),
+        the duals y say what that is worth: ``y' (b - A x_k)``.
+        """
+        program, x = self.at.program, solution.x
+        off = float(solution.eq_dual @ (program.b - program.a @ self.at.x))
+        rows, cones = _beyond(program, x)
+        step = program.objective(x) + float(self.rho @ rows + self.mu @ cones)
+        return self.at.merit(self.rho, self.mu) + off - step
+
+    def size(self, x: FloatArray) -> float:
+        """What a decrease is relative to."""
+        return objective_size(self.at.program, x)
+
+    def judge(self, result: Result) -> Verdict:
+        """Accept or reject the step that a result is, and set the trust region for the next one."""
+        if not result.ok:
+            if not np.isfinite(self.radius):
+                return Verdict(result.status_text, stuck=f"the first-order model is {result.status.word}")
+            self.radius = 4.0 * self.radius if self.radius < 0.25 else np.inf
+            return Verdict(f"{result.status.word} within the trust region, which grows to {self.radius:.1e}")
+        x = result.solution.x
+        self.weigh(result.solution)
+        length, size, promised = self.length(x), self.size(x), self.predicted(result.solution)
+        held = length > 0.99 * self.radius
+        says = f"predicted decrease {promised / size:.1e} relative"
+        if self.at.strange:  # the unloaded feeder, or a step borrowed from another: nothing to compare with
+            there = self.reached(result.solution)
+            if there is None:
+                return Verdict("rejected, its power flow does not converge", stuck="no power flow to go on from")
+            if there.strange:
+                return Verdict("no power flow of this schedule", stuck="the power flow does not know every device")
+            self.at = there
+            return Verdict(
+                f"accepted, the point before was no power flow of a schedule; step {length:.1e}", accepted=True
+            )
+        # the program is convex: a step that is held back has no more than its promise times what it was held back by
+        if promised <= REST * size * (min(self.radius, 1.0) if held else 1.0):
+            return Verdict(f"{says}, step {length:.1e}", rests=True)
+        there = self.reached(result.solution)
+        if there is None:
+            self.radius = 0.25 * length
+            stuck = "the trust region has become too small" if self.radius < SMALLEST else ""
+            return Verdict(f"rejected, its power flow does not converge; {says}", stuck=stuck)
+        gained = self.at.merit(self.rho, self.mu) - there.merit(self.rho, self.mu)
+        share = gained / promised if promised > 0.0 else 0.0
+        says = f"{says}, true {gained / size:.1e}, step {length:.1e}"
+        if share < POOR:
+            self.radius = (0.5 if share >= ACCEPT else 0.25) * length
+        elif share > GOOD and held:
+            self.radius = 2.0 * self.radius
+        if share < ACCEPT:
+            # the next step from here knows the corners that this one went across
+            program = self.tangent.reweighed(self.at.program, result.solution, self.at.x)
+            self.at = dataclasses.replace(self.at, program=self.tangent.moved(program, self.at.x))
+            stuck = "the trust region has become too small" if self.radius < SMALLEST else ""
+            return Verdict(f"rejected, {says}", stuck=stuck)
+        self.at = there
+        return Verdict(f"accepted, {says}", accepted=True)
+
+    # -- power flow -----------------------------------------------------------------------------------------------
+
+    def reached(self, solution: Solution) -> At | None:
+        """The schedule of a step with its power flow; None where that does not converge."""
+        x = solution.x
+        program = self.tangent.reweighed(self.at.program, solution, x)
+        flow = power_flow(self.case, dispatch=dispatch_at(self.case, program, x), tolerance_pu=FLOW_TOLERANCE_PU)
+        if not np.all(flow.converged) or self.tangent.state is None:
+            return None
+        v = _voltages(self.net, flow.index.nodes, flow.v_pu)
+        state = self.tangent.state(program, x, v, loaded=True)
+        return At.of(self.tangent.moved(program, self._chosen(program, state)), flow.v_pu)
+
+    def _chosen(self, program: Program, x: FloatArray) -> FloatArray:
+        """x with what is neither decided nor network at its best: variables that share a row with the network."""
+        known = np.zeros(program.n, dtype=bool)
+        known[np.concatenate([*self.tangent.network, self.decisions])] = True
+        seen = np.zeros(program.n, dtype=bool)
+        seen[np.concatenate([np.zeros(0, dtype=np.int64), *self.tangent.network])] = True
+        free = np.zeros(program.n, dtype=bool)
+        for matrix in (program.a, program.g):
+            touched = np.asarray(abs(matrix) @ seen.astype(float)) > 0.0
+            free |= np.asarray(abs(matrix[np.flatnonzero(touched)]).sum(axis=0)).reshape(-1) > 0.0
+        at = np.flatnonzero(free & ~known)
+        if not len(at):
+            return x
+        left = x.copy()
+        left[at] = 0.0
+        sides = []
+        for matrix, low, high in ((program.a, program.b, program.b), (program.g, program.l, program.u)):
+            own = sp.csr_array(matrix[:, at])
+            rows = np.flatnonzero(np.diff(own.indptr))
+            rest = (matrix @ left)[rows]
+            sides.append((own[rows], low[rows] - rest, high[rows] - rest))
+        (a, b, _), (g, low, high) = sides
+        upper, lower = np.isfinite(high), np.isfinite(low)
+        found = linprog(
+            program.c[at] * program.objective_scale,
+            A_ub=sp.vstack([g[upper], -g[lower]]) if g.shape[0] else None,
+            b_ub=np.concatenate([high[upper], -low[lower]]) if g.shape[0] else None,
+            A_eq=a if a.shape[0] else None,
+            b_eq=b if a.shape[0] else None,
+            bounds=np.stack([program.lb[at], program.ub[at]], axis=1),
+        )
+        out = x.copy()
+        if found.status == 0:
+            out[at] = found.x
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a step.
+
+    Attributes:
+        text: one sentence.
+        accepted: whether it is the new schedule.
+        rests: whether nothing is left to gain.
+        stuck: why no further round helps; empty when one does.
+    """
+
+    text: str
+    accepted: bool = False
+    rests: bool = False
+    stuck: str = ""
+
+
+def settle(
+    model: Model,
+    result: Result,
+    *,
+    rounds: int,
+    solver: str = "auto",
+    options: Options | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Result:
+    """Rounds until the schedule rests; the model is left at the last schedule that was accepted.
+
+    Args:
+        model: a model whose program is to first order.
+        result: its solution, the first round.
+        rounds: at most so many, the first one included.
+        solver: see `Model.solve`.
+        options: see `Model.solve`.
+        progress: called with the number of each further round.
+
+    Returns:
+        the last round where it came to rest; else the last one that was accepted, with status ``limit_reached``.
+    """
+    if model.tangent is None or not result.ok or rounds < 2:
+        return result
+    begin, spent = time.perf_counter(), result.seconds["solve"]
+    state = Rounds.start(model.case, model.tangent, model.network, model.program)
+    best, accepted, told, k, made = result, False, [], 1, 0
+    while True:
+        # the bounds of the trust region are no limits of the schedule
+        whole = state.at.program
+        verdict = state.judge(result)
+        told.append(f"round {k}: {verdict.text}")
+        if verdict.accepted or verdict.rests:
+            best, accepted = dataclasses.replace(result, program=whole), True
+        if verdict.rests or verdict.stuck or k >= rounds:
+            break
+        k += 1
+        if progress is not None:
+            progress(k)
+        if verdict.accepted and made < MOST_MADE and state.at.left and state.at.v_pu is not None:
+            made += 1
+            model.program = state.at.program
+            if model.make_at(point_at(model.case, state.at.v_pu, loaded=True), result):
+                state = state.rebuilt(model)
+                told.append("made again at the power flow of the schedule: loads left their band")
+        model.program = state.bounded()
+        result = model.solve(solver, options, explain_infeasible=False)
+        if model.tangent is not state.tangent:  # built again, with a limit that had been left out
+            state = state.rebuilt(model)
+            model.program = state.bounded()
+            result = model.solve(solver, options, explain_infeasible=False)
+    model.program = state.at.program
+    residuals = recompute(best.program, best.solution)
+    status = earned_status(best.program, best.solution, residuals)
+    cautions: tuple[str, ...] = ()
+    if verdict.rests:
+        told.append(f"at rest after {k} rounds: a local optimum of the exact model")
+    else:
+        status = Status.LIMIT_REACHED
+        which = "the last one whose power flow was better" if accepted else "the first one, for want of a better"
+        reason = verdict.stuck or f"{rounds} rounds were not enough"
+        cautions = (f"the schedule is {which}; the rounds did not come to rest: {reason} (round {k}: {verdict.text})",)
+    seconds = {name: value for name, value in best.seconds.items() if name != "total"}
+    seconds["solve"] = spent + time.perf_counter() - begin
+    return dataclasses.replace(
+        best,
+        residuals=residuals,
+        status=status,
+        cautions=cautions,
+        seconds={**seconds, "total": sum(seconds.values())},
+        choices=(*best.choices, *told),
+    )
+
+
+def dispatch_at(case: Case, program: Program, x: FloatArray) -> dict[str, tuple[FloatArray, FloatArray]]:
+    """Set-points in x by kind of device, kW and kvar, in the order of the case."""
+    rows: dict[str, dict[str, FloatArray]] = {"p_injected": {}, "q_injected": {}}
+    for output in program.outputs:
+        block = output.block
+        if block.quantity in rows:
+            values = output.value(x, program.theta) * block.to_unit
+            rows[block.quantity] |= {f"{block.component}.{e}": v for e, v in zip(block.elements, values, strict=True)}
+    p, q = rows["p_injected"], rows["q_injected"]
+    kinds: dict[str, list[str]] = {}
+    for device in case.devices:
+        if device.label in p:
+            kinds.setdefault(device.kind, []).append(device.label)
+    return {
+        kind: (np.array([p[k] for k in own]), np.array([q.get(k, np.zeros_like(p[k])) for k in own]))
+        for kind, own in kinds.items()
+    }
+
+
+__all__ = ["ACCEPT", "REST", "At", "Rounds", "Verdict", "dispatch_at", "first_point", "settle"]
