@@ -21,7 +21,19 @@ if TYPE_CHECKING:
     from lateral.baseline import power_flow
     from lateral.case import Case
     from lateral.checks import check
-    from lateral.devices import PV, Battery, Capacitor, Device, DeviceContext, Load, Regulator, ShuntDevice, Source
+    from lateral.devices import (
+        PV,
+        SVC,
+        Battery,
+        Capacitor,
+        Device,
+        DeviceContext,
+        Load,
+        Regulator,
+        ShuntDevice,
+        Source,
+        Statcom,
+    )
     from lateral.errors import CaseError, Fault, LateralError
     from lateral.formulations import Formulation
     from lateral.io import read
@@ -55,7 +67,10 @@ _WHERE = {
     "Case": "lateral.case",
     "check": "lateral.checks",
     **dict.fromkeys(
-        ("PV", "Battery", "Capacitor", "Device", "DeviceContext", "Load", "Regulator", "ShuntDevice", "Source"),
+        (
+            *("PV", "SVC", "Battery", "Capacitor", "Device", "DeviceContext", "Load", "Regulator", "ShuntDevice"),
+            *("Source", "Statcom"),
+        ),
         "lateral.devices",
     ),
     **dict.fromkeys(("CaseError", "Fault", "LateralError"), "lateral.errors"),
@@ -79,6 +94,7 @@ _WHERE = {
 
 __all__ = [
     "PV",
+    "SVC",
     "AreasRun",
     "Battery",
     "Bus",
@@ -103,6 +119,7 @@ __all__ = [
     "Shunt",
     "ShuntDevice",
     "Source",
+    "Statcom",
     "Status",
     "Switch",
     "Terminal",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lateral.case import Case
-from lateral.devices import PV, Battery, Capacitor, Load
+from lateral.devices import PV, SVC, Battery, Capacitor, Load
 from lateral.devices.base import ShuntDevice
 from lateral.errors import OptionError, did_you_mean
 from lateral.network.admittance import NodeIndex, Triplets, capacitor_admittance
@@ -30,6 +30,10 @@ from lateral.network.schema import ComplexArray, FloatArray
 
 #: p in kW and q in kvar of the devices of one kind, each (n devices, T); injection into the network is positive.
 Dispatch = Mapping[str, tuple[FloatArray, FloatArray]]
+#: p in kW and q in kvar of the ports of single devices, by label, each (ports, T); rows as in `ShuntDevice.places`.
+PortDispatch = Mapping[str, tuple[FloatArray, FloatArray]]
+#: The setting of single devices step by step, by label, (T,).
+Settings = Mapping[str, FloatArray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +95,8 @@ def nodal_problem(
     *,
     pv_q: FloatArray | None = None,
     dispatch: Dispatch | None = None,
+    ports: PortDispatch | None = None,
+    settings: Settings | None = None,
 ) -> NodalProblem:
     """A case as a network, port loads and sources.
 
@@ -99,43 +105,59 @@ def nodal_problem(
         pv_q: reactive power of the PV systems, kvar, shape (n_pv, T); used where ``dispatch`` has no "pv".
         dispatch: power of devices by kind ("pv", "battery", ...); a kind that is not in it does what it does without
             control: PV as the sun offers it, everything else but loads and capacitors nothing.
+        ports: power of devices port by port, by label; goes before ``dispatch``.
+        settings: settings of devices, by label: shares of capacitors, what an SVC gives at rated voltage. Taps are none
+            of this: they are wires, see `power_flow`.
 
     Raises:
         OptionError: ``dispatch`` names a kind that the case does not have, or an array has the wrong shape.
     """
+    by_port, given_settings = ports or {}, settings or {}
     feeder, n_steps = case.feeder, case.horizon.n_steps
     index = NodeIndex.of(feeder)
     given = _checked(case, dispatch or {}, n_steps)
     if pv_q is not None and np.shape(pv_q) != (len(case.pvs), n_steps):
         message = f"pv_q has shape {np.shape(pv_q)}, not ({len(case.pvs)}, {n_steps})."
         raise OptionError(message)
-    ports = _Ports(index, n_steps, feeder.n_phases)
+    collected = _Ports(case, index)
     shunts: list[Triplets] = []
     count: dict[str, int] = {}
     for device in case.devices:
         if not isinstance(device, ShuntDevice):
             continue
-        base = feeder.bus[device.bus].v_base_kv
+        setting = given_settings.get(device.label)
         k = count.get(device.kind, 0)
         count[device.kind] = k + 1
         if isinstance(device, Load):
-            ports.add(device, base, *load_power(case, device))
+            collected.add(device, *load_power(case, device))
         elif isinstance(device, Capacitor):
             if device.model == "constant_power":
-                ports.add(device, base, np.zeros(n_steps), np.full(n_steps, -device.q_kvar))
+                q = np.full(n_steps, device.q_kvar) if setting is None else device.q_full_kvar * setting
+                collected.add(device, np.zeros(n_steps), -q)
+            elif setting is not None:
+                collected.add(device, np.zeros(n_steps), -device.q_full_kvar * setting, impedance=True)
             else:
+                base = feeder.bus[device.bus].v_base_kv
                 conductors, y = capacitor_admittance(device, base, feeder.n_phases)
                 shunts.append(Triplets.of_blocks(index.rows(device.bus, conductors)[None], y[None]))
+        elif isinstance(device, SVC):
+            if setting is not None:
+                collected.add(device, np.zeros(n_steps), -setting, impedance=True)
+        elif device.label in by_port:
+            p, q = by_port[device.label]
+            collected.add(device, -p, -q)
         elif device.kind in given:
             p, q = given[device.kind]
-            ports.add(device, base, -p[k], -q[k])
+            collected.add(device, -p[k], -q[k])
         elif isinstance(device, PV):
             p, q = pv_baseline(case, device)
             if pv_q is not None:
                 q = np.asarray(pv_q[k], dtype=float)
-            ports.add(device, base, -p, -q)
+            collected.add(device, -p, -q)
     extra = Triplets.join(shunts)
-    return NodalProblem(NodalNetwork.of(feeder, extra), ports.loads(), _sources(case, index), tuple(ports.owner))
+    return NodalProblem(
+        NodalNetwork.of(feeder, extra), collected.loads(), _sources(case, index), tuple(collected.owner)
+    )
 
 
 def power_flow(
@@ -143,6 +165,8 @@ def power_flow(
     *,
     pv_q: FloatArray | None = None,
     dispatch: Dispatch | None = None,
+    ports: PortDispatch | None = None,
+    settings: Settings | None = None,
     tolerance_pu: float = 1e-8,
     start: ComplexArray | None = None,
     method: str = "auto",
@@ -156,6 +180,8 @@ def power_flow(
         case: the case.
         pv_q: reactive power of the PV systems, kvar, shape (n_pv, T).
         dispatch: p and q of devices by kind, injection positive; see `nodal_problem`.
+        ports: p and q port by port, by label; see `nodal_problem`.
+        settings: settings of devices step by step, by label; see `nodal_problem`.
         tolerance_pu: voltage tolerance, see `solve_power_flow`.
         start: voltages to start from, V, shape (n, T); those of another method, for example.
         method: ``auto``, ``fixed-point``, ``newton`` or ``sweep`` (radial feeders).
@@ -169,7 +195,7 @@ def power_flow(
         OptionError: a dispatch that does not fit the case, or a method that does not exist.
         UnsupportedError: a sweep over a feeder that is not radial.
     """
-    problem = nodal_problem(case, pv_q=pv_q, dispatch=dispatch)
+    problem = nodal_problem(case, pv_q=pv_q, dispatch=dispatch, ports=ports, settings=settings)
     return solve_power_flow(
         problem.network,
         problem.loads,
@@ -191,7 +217,7 @@ def _branches(case: Case, problem: NodalProblem) -> RadialNetwork:
 def _checked(case: Case, dispatch: Dispatch, n_steps: int) -> dict[str, tuple[FloatArray, FloatArray]]:
     kinds: dict[str, int] = {}
     for d in case.devices:
-        if isinstance(d, ShuntDevice) and not isinstance(d, Load | Capacitor):
+        if isinstance(d, ShuntDevice) and d.dispatched:
             kinds[d.kind] = kinds.get(d.kind, 0) + 1
     out = {}
     for kind, (p, q) in dispatch.items():
@@ -221,8 +247,9 @@ def _sources(case: Case, index: NodeIndex) -> tuple[TheveninSource, ...]:
 class _Ports:
     """Collects ports row by row."""
 
-    def __init__(self, index: NodeIndex, n_steps: int, n_phases: int) -> None:
-        self.index, self.n_steps, self.n_phases = index, n_steps, n_phases
+    def __init__(self, case: Case, index: NodeIndex) -> None:
+        self.buses, self.index = case.feeder.bus, index
+        self.n_steps, self.n_phases = case.horizon.n_steps, case.feeder.n_phases
         self.owner: list[str] = []
         self.nodes: list[tuple[int, int]] = []
         self.p: list[FloatArray] = []
@@ -232,27 +259,31 @@ class _Ports:
         self.shares: list[tuple[float, ...]] = []
         self.edges: list[tuple[float, float, float, float]] = []
 
-    def add(self, device: ShuntDevice, v_base_kv: float, p_kw: FloatArray, q_kvar: FloatArray) -> None:
-        """Every port of a device that draws p and q in total, shape (T,)."""
-        ports = device.ports
-        share = 1.0 / (len(ports) * self.n_phases)
-        kv = rated_kv(device, v_base_kv)
+    def add(self, device: ShuntDevice, p_kw: FloatArray, q_kvar: FloatArray, *, impedance: bool = False) -> None:
+        """Every port of a device that draws p and q: in total, shape (T,), or port by port, shape (ports, T)."""
+        places = device.places
+        share = 1.0 / self.n_phases
+        if p_kw.ndim == 1:
+            equal = np.full((len(places), 1), 1.0 / len(places))
+            p_kw, q_kvar = equal * p_kw, equal * q_kvar
         model, shares, edges = 0, (0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0), (0.0, np.inf, 0.0, 0.0)
         if isinstance(device, Load):
             model = PORT_MODELS.index(device.model)
             shares = (*device.zip_p, *device.zip_q, device.cvr_p, device.cvr_q)
             edges = (device.v_min_pu, device.v_max_pu, device.v_low_pu, device.zip_v_cut_pu)
+        elif impedance:
+            model = PORT_MODELS.index("constant_impedance")
         elif isinstance(device, PV | Battery):
             edges = (device.v_min_pu, device.v_max_pu, 0.0, 0.0)
         at = self.index.position
-        for a, b in ports:
+        for (bus, (a, b)), p, q in zip(places, p_kw, q_kvar, strict=True):
             if a == 0:
                 a, b = b, a
             self.owner.append(device.label)
-            self.nodes.append((at[device.bus, a], at[device.bus, b] if b > 0 else -1))
-            self.p.append(p_kw * share)
-            self.q.append(q_kvar * share)
-            self.rated.append(kv)
+            self.nodes.append((at[bus, a], at[bus, b] if b > 0 else -1))
+            self.p.append(p * share)
+            self.q.append(q * share)
+            self.rated.append(rated_kv(device, self.buses[bus].v_base_kv))
             self.model.append(model)
             self.shares.append(shares)
             self.edges.append(edges)

@@ -13,7 +13,7 @@ import numpy as np
 
 from lateral import solvers
 from lateral.case import Case
-from lateral.devices.base import Device
+from lateral.devices.base import Declared
 from lateral.errors import OptionError, did_you_mean
 from lateral.formulations import Formulation, OperatingPoint
 from lateral.network.branches import RadialNetwork
@@ -408,11 +408,11 @@ def objective_name(objective: Objective) -> str:
     return "+".join(f"{w:g}*{o.name}" for w, o in terms)
 
 
-def groups(case: Case) -> list[tuple[type[Device], Sequence[Any]]]:
+def groups(case: Case) -> list[tuple[type[Declared], Sequence[Any]]]:
     """Devices by class, in order of first appearance."""
-    groups: dict[type[Device], list[Any]] = {}
+    groups: dict[type[Declared], list[Any]] = {}
     for device in case.devices:
-        if isinstance(device, Device):
+        if isinstance(device, Declared):
             groups.setdefault(type(device), []).append(device)
     return list(groups.items())
 

@@ -18,7 +18,7 @@ from lateral import devices, formulations, objectives
 from lateral.areas.partition import cut_by_buses
 from lateral.case import Case
 from lateral.checks import check
-from lateral.devices import PV, Battery, BorderHead, BorderTail, Capacitor, Load, Regulator, Source
+from lateral.devices import PV, SVC, Battery, BorderHead, BorderTail, Capacitor, Load, Regulator, Source, Statcom
 from lateral.errors import UnsupportedError
 from lateral.io import builtin
 from lateral.model import Model
@@ -107,6 +107,11 @@ EXAMPLES: dict[type, dict[str, tuple[Element, ...]]] = {
         for limit in ("disc", "box")
     },
     Regulator: {"on a transformer": (Regulator(name="r", transformer="t", winding=2),)},
+    Statcom: {
+        "lossless": (Statcom(name="s", bus="c", q_rated_kvar=15.0),),
+        "losses": (Statcom(name="s", bus="c", q_rated_kvar=15.0, loss_share=0.0002),),
+    },
+    SVC: {"both ways": (SVC(name="s", bus="c", q_min_kvar=-5.0, q_max_kvar=15.0),)},
     # consensus pulls every border value to zero, as its slots say until a neighbour speaks; prices see `SAID`
     BorderHead: {
         coupling: (BorderHead(name="up", bus="a", v_pu=1.01, price_import="price", coupling=coupling),)

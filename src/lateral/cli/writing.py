@@ -75,7 +75,11 @@ def write_result(
 
 
 def schedule(result: Result) -> pd.DataFrame:
-    """Set-points as a long table: time, element, bus, p_kw, q_kvar, energy_kwh (batteries, at the end of the step)."""
+    """Set-points as a long table: time, element, bus, p_kw, q_kvar, energy_kwh (batteries, at the end of the step).
+
+    Where a device gives its power port by port there are rows of its ports after those of its total, with a ``port``;
+    what is a setting (a tap, a share) stands in ``setting``. Both columns are left out where nothing has them.
+    """
     times = [t.isoformat() for t in result.case.horizon.times]
     at = {d.label: d for d in result.case.devices}
     energy: dict[str, Any] = {}
@@ -86,6 +90,11 @@ def schedule(result: Result) -> pd.DataFrame:
     for label, (p, q) in result.set_points.items():
         frame = {"time": times, "element": label, "bus": getattr(at[label], "bus", ""), "p_kw": p, "q_kvar": q}
         frames.append(pd.DataFrame({**frame, "energy_kwh": energy.get(label, np.nan)}))
+        for k, (p_k, q_k) in enumerate(zip(*result.port_points.get(label, ((), ())), strict=True), start=1):
+            frames.append(pd.DataFrame({**frame, "port": float(k), "p_kw": p_k, "q_kvar": q_k}))
+    for label, values in result.settings.items():
+        bus = getattr(at[label], "bus", "")
+        frames.append(pd.DataFrame({"time": times, "element": label, "bus": bus, "setting": values}))
     if not frames:
         return pd.DataFrame(columns=["time", "element", "bus", "p_kw", "q_kvar", "energy_kwh"])
     return pd.concat(frames, ignore_index=True)

@@ -10,13 +10,27 @@ from lateral.devices.load import Load
 from lateral.devices.pv import PV
 from lateral.devices.regulator import Regulator
 from lateral.devices.source import Source
+from lateral.devices.statcom import Statcom
+from lateral.devices.svc import SVC
 
 #: the device classes that come with lateral; a user's own class joins a case simply by being in its ``devices``
-BUILT_IN: tuple[type, ...] = (Source, Load, Capacitor, PV, Battery, Regulator, BorderHead, BorderTail)
+BUILT_IN: tuple[type, ...] = (
+    Source,
+    Load,
+    Capacitor,
+    PV,
+    Battery,
+    Regulator,
+    Statcom,
+    SVC,
+    BorderHead,
+    BorderTail,
+)
 
 __all__ = [
     "BUILT_IN",
     "PV",
+    "SVC",
     "TERMINAL_RULES",
     "Battery",
     "BorderHead",
@@ -28,4 +42,5 @@ __all__ = [
     "Regulator",
     "ShuntDevice",
     "Source",
+    "Statcom",
 ]

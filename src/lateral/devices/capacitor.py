@@ -19,6 +19,7 @@ class Capacitor(ShuntDevice):
 
     kind: ClassVar[str] = "capacitor"
     table: ClassVar[str] = "capacitors"
+    dispatched: ClassVar[bool] = False
 
     q_kvar: float = spec(
         "Reactive power given at rated voltage, all phases, of the steps that are on.", unit="kvar", minimum=0.0
@@ -41,6 +42,11 @@ class Capacitor(ShuntDevice):
         "What the source model says of its control, for information (controls are off in lateral).", default=""
     )
 
+    @property
+    def q_full_kvar(self) -> float:
+        """Reactive power at rated voltage with every step on."""
+        return self.q_kvar if self.q_total_kvar is None else self.q_total_kvar
+
     @classmethod
     def declare(cls, group: Sequence[Self], ctx: DeviceContext) -> None:
         """Give reactive power: ``q = q_kvar (|V| / V_rated)^2``, or ``q = q_kvar`` for model constant_power."""
@@ -56,8 +62,4 @@ class Capacitor(ShuntDevice):
         if not np.all(fixed):
             own = np.flatnonzero(~fixed)
             sub = type(ports)(ports.a[own], ports.b[own])
-            base = ctx.net.base_kv(sub.a)
-            rated = np.array([d.v_rated_kv or np.nan for d in group])[where.owner][own]
-            across = np.array([1.0 if d.connection == "wye" else np.sqrt(3.0) for d in group])[where.owner][own]
-            rated = np.where(np.isnan(rated), base * across, rated)
-            ctx.net.shunt(sub, np.zeros(len(own)), q_port[own] * (base / rated) ** 2)
+            ctx.net.shunt(sub, np.zeros(len(own)), q_port[own] * ctx.base_over_rated(group, where)[own] ** 2)

@@ -157,6 +157,18 @@ class RectangularModel(NetworkModel):
         parts = (y.times_parameter(part).spread_steps(self.n_steps, steps) for part in (p, q))
         self.inject(ports, *parts)
 
+    def inject_susceptance(self, ports: Ports, b: Affine, b_0: FloatArray) -> Affine:
+        """See `NetworkModel.inject_susceptance`: the bilinear row ``q = b w`` with ``w = |U|^2``, exact."""
+        component, names, w = self._squared(ports)
+        start = self.builder.at_start(b) * self.builder.at_start(w)
+        size = np.maximum(self.builder.magnitude(b), 1e-6)
+        q = self.builder.variable(
+            component, "q", names, unit="kvar", to_unit=self.base.total_kva, start=start, scale=size, limit=False
+        )
+        self.builder.quadratic(component, "q", names, [(b, w)], -q, 0.0, 0.0, unit="kvar", scale=size)
+        self.inject(ports, Affine.zeros(*q.shape), q)
+        return q
+
     def _squared(self, ports: Ports, steps: IntArray | None = None) -> tuple[str, tuple[str, ...], Affine]:
         """New variables w = |U|^2 of ports, at some steps, whose rows are written in `close`: component, names, w."""
         steps = np.arange(self.n_steps) if steps is None else steps

@@ -77,6 +77,23 @@ class NetworkModel(ABC):
         v = self.power_of_v(ports, np.full(len(ports), exponent))
         self.inject(ports, v.times_parameter(p), v.times_parameter(q))
 
+    def inject_susceptance(self, ports: Ports, b: Affine, b_0: FloatArray) -> Affine:
+        """Inject the reactive power ``b |V|^2`` of susceptances that are variables, shape (ports, T); returns it.
+
+        Exact where a formulation can write the product; here first order at the operating point V_0, b_0::
+
+            q = b |V_0|^2 + b_0 (|V|^2 - |V_0|^2)
+
+        Args:
+            ports: the ports.
+            b: susceptances, per unit of the ports' node bases, without data.
+            b_0: susceptances at the operating point, shape (ports, 1) or (ports, T).
+        """
+        at = self.reference_v(ports) ** 2
+        q = b * at + (self.power_of_v(ports, np.full(len(ports), 2.0)) - at) * b_0
+        self.inject(ports, Affine.zeros(*q.shape), q)
+        return q
+
     #: whether `inject_curve` can be called
     writes_curves: bool = False
 

@@ -442,7 +442,7 @@ def _connected(case: Case, nodes: Sequence[Node]) -> BoolArray:
     wanted: set[Node] = set()
     for d in case.devices:
         if isinstance(d, ShuntDevice):
-            wanted.update((d.bus, c) for c in d.terminals if 0 < c <= 3)
+            wanted.update((bus, c) for bus, port in d.places for c in port if 0 < c <= 3)
     for s in case.sources:
         wanted.update((s.bus, c) for c in s.conductors)
     return np.array([n in wanted for n in nodes], dtype=bool)

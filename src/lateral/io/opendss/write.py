@@ -36,7 +36,7 @@ from typing import Literal
 import numpy as np
 
 from lateral.case import Case
-from lateral.devices import PV, Battery, BorderHead, BorderTail, Capacitor, Load, Regulator, Source
+from lateral.devices import PV, SVC, Battery, BorderHead, BorderTail, Capacitor, Load, Regulator, Source
 from lateral.devices.base import ShuntDevice
 from lateral.devices.load import MODELS
 from lateral.errors import CaseError, Fault, UnsupportedError
@@ -285,7 +285,7 @@ class _Writer:
 
     def render(self) -> Rendered:
         case, feeder = self.case, self.case.feeder
-        known = (Source, Load, Capacitor, PV, Battery, Regulator, BorderHead, BorderTail)
+        known = (Source, Load, Capacitor, PV, Battery, SVC, Regulator, BorderHead, BorderTail)
         others = [d for d in case.devices if type(d) not in known]
         own = [d for d in others if isinstance(d, ShuntDevice) and is_dispatched(d)]
         strangers = [d for d in others if d not in own]
@@ -322,6 +322,7 @@ class _Writer:
             *((e, partial(self.capacitor, e)) for e in case.capacitors),
             *((e, partial(self.pv, e)) for e in case.pvs),
             *((e, partial(self.battery, e)) for e in case.batteries),
+            *((e, partial(self.svc, e)) for e in case.of(SVC)),
             *((e, partial(self.other, e)) for e in own),
             *((e, partial(self.regulator, e)) for e in case.regulators),
         ]
@@ -620,13 +621,13 @@ class _Writer:
 
     # -- devices between conductors of one bus
 
-    def port_kv(self, d: ShuntDevice) -> float:
+    def port_kv(self, d: ShuntDevice, bus: str = "") -> float:
         """Rated voltage across one port, kV."""
         own: float | None = getattr(d, "v_rated_kv", None)
         if own is not None:
             return own
         delta = d.connection != "wye"
-        return self.case.feeder.bus[d.bus].v_base_kv * (math.sqrt(3.0) if delta else 1.0)
+        return self.case.feeder.bus[bus or d.bus].v_base_kv * (math.sqrt(3.0) if delta else 1.0)
 
     def connected(self, d: ShuntDevice) -> str:
         """``phases= bus1= conn= kv=`` of a load-like object."""
@@ -660,6 +661,12 @@ class _Writer:
         self.out["loads.dss"].append(text)
 
     def capacitor(self, d: Capacitor) -> None:
+        setting = self.dispatch.settings.get(d.label)
+        if setting is not None:
+            self.out["shunts.dss"].append(
+                self.follows(d, f"cap_{d.name}", d.q_full_kvar * setting, impedance=d.model == "constant_impedance")
+            )
+            return
         q = d.q_kvar * self.share
         if d.model == "constant_power":
             name = self.name(d.label, "Load", f"cap_{d.name}")
@@ -687,11 +694,43 @@ class _Writer:
                     f"kvar={num(q / n)} kv={num(kv)}"
                 )
 
+    def svc(self, d: SVC) -> None:
+        setting = self.dispatch.settings.get(d.label)
+        if setting is not None:
+            self.out["devices.dss"].append(self.follows(d, f"svc_{d.name}", setting, impedance=True))
+
+    def follows(self, d: ShuntDevice, wanted: str, q_kvar: FloatArray, *, impedance: bool) -> str:
+        """A load that gives reactive power by a shape, at rated voltage where it is an impedance."""
+        name = self.name(d.label, "Load", wanted)
+        q = 0.0 - q_kvar * self.share
+        shape = self.shape(("dispatch", d.label), name, np.zeros_like(q), q, actual=True)
+        return (
+            f"New Load.{name} {self.connected(d)} kw=0 kvar={num(q[0])} model={2 if impedance else 1} "
+            f"vminpu=0.1 vmaxpu=2 vlowpu=0 daily={shape}"
+        )
+
     def other(self, d: ShuntDevice) -> None:
-        """A device of the user's own: a load of negative power at its set-points."""
+        """Any other device with set-points: a load of negative power that follows them."""
         self.out["devices.dss"].append(self.set_points(d, d.kind))
 
+    def by_port(self, d: ShuntDevice, kind: str) -> str:
+        """One load of one phase per port."""
+        lines = []
+        rows = zip(d.places, *self.dispatch.ports[d.label], strict=True)
+        for k, ((bus, (a, b)), p, q) in enumerate(rows, start=1):
+            a, b = (a, b) if a else (b, a)
+            name = self.name(d.label, "Load", f"{kind}_{d.name}_{k}")
+            p, q = 0.0 - p * self.share, 0.0 - q * self.share
+            shape = self.shape(("dispatch", d.label, str(k)), name, p, q, actual=True)
+            lines.append(
+                f"New Load.{name} phases=1 bus1={self.nodes(bus, (a, b))} conn=wye kv={num(self.port_kv(d, bus))} "
+                f"kw={num(p[0])} kvar={num(q[0])} model=1 {_window(d)} vlowpu=0 daily={shape}"
+            )
+        return "\n".join(lines)
+
     def set_points(self, d: ShuntDevice, kind: str) -> str:
+        if d.label in self.dispatch.ports:
+            return self.by_port(d, kind)
         p = self.dispatch.p(d.label) * self.share
         q = self.dispatch.q(d.label) * self.share
         name = self.name(d.label, "Load", f"{kind}_{d.name}")

@@ -1,0 +1,25 @@
+"""The IEEE 13-bus feeder with every kind of device that decides something: small, for trying and for tests."""
+
+from __future__ import annotations
+
+from lateral.case import Case
+from lateral.devices import SVC, Statcom
+from lateral.io.builtin import three_phase
+from lateral.network.schema import Element
+
+
+def ieee13() -> Case:
+    """The day case of the 13-bus feeder in six steps of four hours, with further devices that decide."""
+    case = three_phase.ieee13(n_steps=6)
+    more: tuple[Element, ...] = (
+        Statcom(name="s671", bus="671", terminals=(1, 2, 3, 0), q_rated_kvar=300.0, loss_share=0.005, phases="free"),
+        SVC(name="v634", bus="634", terminals=(1, 2, 3, 0), q_min_kvar=-50.0, q_max_kvar=150.0),
+    )
+    notes = (
+        "IEEE 13-bus feeder, three-phase, one day in six steps of four hours, with a device of every kind that decides "
+        "something. Ratings, profiles and tariff are ours."
+    )
+    return case.with_(name="ieee13-controls", notes=notes, devices=(*case.devices, *more))
+
+
+__all__ = ["ieee13"]
