@@ -12,12 +12,15 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lateral.network.horizon import Horizon
 from lateral.network.schema import CONNECTIONS, Element, FloatArray, IntArray, Series, Terminals, ports_of, spec
 from lateral.program import Affine, ProgramBuilder
 from lateral.program.ports import NetworkModel, Ports
 from lateral.units import Base
+
+BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -196,12 +199,29 @@ def column(group: Sequence[Element], name: str) -> FloatArray:
 
 
 def port_outputs(
-    ctx: DeviceContext, kind: str, group: Sequence[Element], where: DevicePorts, p: Affine, q: Affine
+    ctx: DeviceContext,
+    group: Sequence[Element],
+    where: DevicePorts,
+    which: BoolArray,
+    p: Affine,
+    q: Affine,
 ) -> None:
-    """Name the power of every port, shape (ports, T), so that power flow, replay and export give it port by port."""
-    names, kva = where.names(group), ctx.base.total_kva
-    ctx.builder.output(f"{kind}_port", "p", names, p, unit="kW", to_unit=kva)
-    ctx.builder.output(f"{kind}_port", "q", names, q, unit="kvar", to_unit=kva)
+    """Name the power of the ports of some devices, so that power flow, replay and export give it port by port.
+
+    Args:
+        ctx: the context.
+        group: devices of one kind.
+        where: their ports.
+        which: the devices whose ports differ, shape (devices,).
+        p, q: power of all ports, shape (ports, T).
+    """
+    at = np.flatnonzero(which[where.owner])
+    if not len(at):
+        return
+    component, every, kva = f"{group[0].kind}_port", where.names(group), ctx.base.total_kva
+    names = [every[k] for k in at.tolist()]
+    ctx.builder.output(component, "p", names, p.take(at), unit="kW", to_unit=kva)
+    ctx.builder.output(component, "q", names, q.take(at), unit="kvar", to_unit=kva)
 
 
 #: whether the power of a device divides equally over its phases, or is decided at each
@@ -211,6 +231,7 @@ TERMINAL_RULES: tuple[str, ...] = ("equal", "at-least", "free", "priced")
 
 __all__ = [
     "PHASES",
+    "BoolArray",
     "TERMINAL_RULES",
     "Declared",
     "Device",

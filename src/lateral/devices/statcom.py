@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from lateral.devices.base import PHASES, DeviceContext, DevicePorts, ShuntDevice, column, port_outputs
+from lateral.devices.base import PHASES, BoolArray, DeviceContext, DevicePorts, ShuntDevice, column, port_outputs
 from lateral.network.schema import FloatArray, IntArray, spec
 from lateral.program import Affine
 
@@ -41,7 +41,9 @@ class Statcom(ShuntDevice):
         kWh drawn costs something; a result in which a statcom burns energy says so.
         """
         where = ctx.ports(group)
-        free = np.array([d.phases == "free" for d in group], dtype=bool) & (np.bincount(where.owner, minlength=len(group)) > 1)
+        free = np.array([d.phases == "free" for d in group], dtype=bool) & (
+            np.bincount(where.owner, minlength=len(group)) > 1
+        )
         held = np.flatnonzero(~free)
         p, q = Affine.zeros(len(where.owner), ctx.n_steps), Affine.zeros(len(where.owner), ctx.n_steps)
         if len(held):
@@ -116,11 +118,10 @@ def _certify(
 
 
 def _name(
-    group: Sequence[Statcom], where: DevicePorts, p: Affine, q: Affine, free: np.ndarray, ctx: DeviceContext
+    group: Sequence[Statcom], where: DevicePorts, p: Affine, q: Affine, free: BoolArray, ctx: DeviceContext
 ) -> None:
     """Outputs: totals of every device, and ports of those whose ports differ."""
     names, kva = [d.name for d in group], ctx.base.total_kva
     ctx.builder.output("statcom", "p_injected", names, where.total(p), unit="kW", to_unit=kva)
     ctx.builder.output("statcom", "q_injected", names, where.total(q), unit="kvar", to_unit=kva)
-    if np.any(free):
-        port_outputs(ctx, "statcom", group, where, p, q)
+    port_outputs(ctx, group, where, free, p, q)

@@ -169,6 +169,11 @@ class RectangularModel(NetworkModel):
         self.inject(ports, Affine.zeros(*q.shape), q)
         return q
 
+    def curve_of_v(self, ports: Ports, curve: Curve) -> Affine:
+        """See `NetworkModel.curve_of_v`: a variable ``y = phi(w)``, exact."""
+        component, names, w = self._squared(ports)
+        return self._curve(component, "curve", names, w, curve)
+
     def _squared(self, ports: Ports, steps: IntArray | None = None) -> tuple[str, tuple[str, ...], Affine]:
         """New variables w = |U|^2 of ports, at some steps, whose rows are written in `close`: component, names, w."""
         steps = np.arange(self.n_steps) if steps is None else steps

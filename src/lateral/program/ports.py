@@ -94,6 +94,17 @@ class NetworkModel(ABC):
         self.inject(ports, Affine.zeros(*q.shape), q)
         return q
 
+    def curve_of_v(self, ports: Ports, curve: Curve) -> Affine:
+        """phi(|V|^2) across each port, shape (ports, T).
+
+        Exact where the formulation writes curves; here first order at the operating point, which for a piecewise linear
+        curve is the piece that the point is on.
+        """
+        at = self.reference_v(ports) ** 2
+        # a curve has as many rows as ports; where the point is the same at every step, so is what it is there
+        w = self.power_of_v(ports, np.full(len(ports), 2.0))
+        return (w - at) * curve.slope(at) + curve.value(at)
+
     #: whether `inject_curve` can be called
     writes_curves: bool = False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lateral.case import Case
-from lateral.devices import SVC, Statcom
+from lateral.devices import PV, SVC, Battery, Statcom
 from lateral.io.builtin import three_phase
 from lateral.network.schema import Element
 
@@ -12,6 +12,27 @@ def ieee13() -> Case:
     """The day case of the 13-bus feeder in six steps of four hours, with further devices that decide."""
     case = three_phase.ieee13(n_steps=6)
     more: tuple[Element, ...] = (
+        PV(
+            name="field",
+            bus="680",
+            terminals=(1, 2, 3, 0),
+            p_rated_kw=450.0,
+            s_max_kva=500.0,
+            profile="pv",
+            curtailable=True,
+            phases="free",
+        ),
+        Battery(
+            name="yard",
+            bus="692",
+            terminals=(1, 2, 3, 0),
+            p_charge_max_kw=150.0,
+            p_discharge_max_kw=150.0,
+            s_max_kva=180.0,
+            energy_kwh=600.0,
+            soc_min=0.1,
+            phases="free",
+        ),
         Statcom(name="s671", bus="671", terminals=(1, 2, 3, 0), q_rated_kvar=300.0, loss_share=0.005, phases="free"),
         SVC(name="v634", bus="634", terminals=(1, 2, 3, 0), q_min_kvar=-50.0, q_max_kvar=150.0),
     )

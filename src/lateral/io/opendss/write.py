@@ -16,7 +16,9 @@ What goes where:
 * A neutral that is isolated gets a conductor number of its own (10 and up).
 * PV systems and batteries are loads of constant negative power whose load shapes are the set-points (the exact
   flavour, ``der="load"``), or PVSystem and Storage objects that follow shapes (``der="native"``, for people and for
-  reading back; an inverter there has limits of its own).
+  reading back; an inverter there has limits of its own). A device whose ports have powers of their own is a load of one
+  phase per port in either.
+* An SVC, and a capacitor with a decided share, is a load of constant impedance whose kvar follow the schedule.
 * A capacitor of constant reactive power is a load.
 * A balanced feeder is written as the one-phase equivalent: line-to-ground kV, and kW, kvar divided by ``n_phases``.
 """
@@ -370,6 +372,8 @@ class _Writer:
                 if self.der == "load"
                 else "! PV systems and batteries are PVSystem and Storage objects that follow load shapes."
             )
+        if self.dispatch.ports and self.der == "native":
+            head.append("! Devices whose phases differ are loads of negative power, one of one phase for each port.")
         if len(set(h.step_h.tolist())) > 1:
             head.append("! Steps differ in length; in the load shapes each takes one hour.")
         if self.shapes:
@@ -741,10 +745,14 @@ class _Writer:
         )
 
     def pv(self, d: PV) -> None:
-        self.out["devices.dss"].append(self.set_points(d, "pv") if self.der == "load" else self.native_pv(d))
+        self.out["devices.dss"].append(self.set_points(d, "pv") if self.as_load(d) else self.native_pv(d))
 
     def battery(self, d: Battery) -> None:
-        self.out["devices.dss"].append(self.set_points(d, "battery") if self.der == "load" else self.native_battery(d))
+        self.out["devices.dss"].append(self.set_points(d, "battery") if self.as_load(d) else self.native_battery(d))
+
+    def as_load(self, d: ShuntDevice) -> bool:
+        """One object of the engine has one power for all of its phases: where ports differ there is no native one."""
+        return self.der == "load" or d.label in self.dispatch.ports
 
     def native_pv(self, d: PV) -> str:
         """Power follows a shape of irradiance; kvar is that of the first step (a PVSystem takes no shape of it)."""
