@@ -7,8 +7,9 @@ conductor draws ``p / (ports * n_phases)``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,8 @@ from lateral.devices import PV, SVC, Battery, Capacitor, Load
 from lateral.devices.base import ShuntDevice
 from lateral.errors import OptionError, did_you_mean
 from lateral.network.admittance import NodeIndex, Triplets, capacitor_admittance
-from lateral.network.branches import RadialNetwork, radial_network
+from lateral.network.branches import radial_network
+from lateral.network.feeder import Feeder
 from lateral.network.powerflow import (
     PORT_MODELS,
     NodalNetwork,
@@ -26,7 +28,8 @@ from lateral.network.powerflow import (
     TheveninSource,
     solve_power_flow,
 )
-from lateral.network.schema import ComplexArray, FloatArray
+from lateral.network.schema import ComplexArray, FloatArray, IntArray
+from lateral.network.tapped import with_taps
 
 #: p in kW and q in kvar of the devices of one kind, each (n devices, T); injection into the network is positive.
 Dispatch = Mapping[str, tuple[FloatArray, FloatArray]]
@@ -181,7 +184,7 @@ def power_flow(
         pv_q: reactive power of the PV systems, kvar, shape (n_pv, T).
         dispatch: p and q of devices by kind, injection positive; see `nodal_problem`.
         ports: p and q port by port, by label; see `nodal_problem`.
-        settings: settings of devices step by step, by label; see `nodal_problem`.
+        settings: settings of devices step by step, by label; see `nodal_problem`. Here taps of regulators too.
         tolerance_pu: voltage tolerance, see `solve_power_flow`.
         start: voltages to start from, V, shape (n, T); those of another method, for example.
         method: ``auto``, ``fixed-point``, ``newton`` or ``sweep`` (radial feeders).
@@ -196,22 +199,72 @@ def power_flow(
         UnsupportedError: a sweep over a feeder that is not radial.
     """
     problem = nodal_problem(case, pv_q=pv_q, dispatch=dispatch, ports=ports, settings=settings)
+    taps = _taps(case, settings or {})
+    if not taps:
+        return _solved(case, case.feeder, problem, method=method, tolerance_pu=tolerance_pu, start=start)
+    # wires change with the taps: the steps of each set of taps are solved together
+    kinds, of = np.unique(np.array(list(taps.values())), axis=1, return_inverse=True)
+    flows = []
+    order = [np.flatnonzero(of.reshape(-1) == k) for k in range(kinds.shape[1])]
+    for k, steps in enumerate(order):
+        feeder = with_taps(case.feeder, dict(zip(taps, kinds[:, k].tolist(), strict=True)))
+        wires = NodalNetwork.of(feeder)
+        part = replace(
+            problem,
+            network=replace(wires, y_shunt=problem.network.y_shunt),
+            loads=replace(problem.loads, p_kw=problem.loads.p_kw[:, steps], q_kvar=problem.loads.q_kvar[:, steps]),
+            sources=tuple(replace(s, e_volt=s.e_volt[:, steps]) for s in problem.sources),
+        )
+        begin = None if start is None else start[:, steps]
+        flows.append(_solved(case, feeder, part, method=method, tolerance_pu=tolerance_pu, start=begin))
+    return _joined(flows, order)
+
+
+def _solved(
+    case: Case,
+    feeder: Feeder,
+    problem: NodalProblem,
+    *,
+    method: str,
+    tolerance_pu: float,
+    start: ComplexArray | None,
+) -> PowerFlow:
+    """The steps of a problem that have one set of wires."""
+    radial = None
+    if method == "sweep":  # neutrals are conductors like any other
+        roots = [(s.bus, c) for s in case.sources for c in s.conductors]
+        radial = radial_network(feeder, roots, case.base, index=problem.network.index), case.base
     return solve_power_flow(
         problem.network,
         problem.loads,
         problem.sources,
-        n_steps=case.horizon.n_steps,
+        n_steps=problem.loads.p_kw.shape[1],
         method=method,
         tolerance_pu=tolerance_pu,
         start=start,
-        radial=(_branches(case, problem), case.base) if method == "sweep" else None,
+        radial=radial,
     )
 
 
-def _branches(case: Case, problem: NodalProblem) -> RadialNetwork:
-    """The branches of a case for a sweep; neutrals are conductors like any other."""
-    roots = [(s.bus, c) for s in case.sources for c in s.conductors]
-    return radial_network(case.feeder, roots, case.base, index=problem.network.index)
+def _taps(case: Case, settings: Settings) -> dict[tuple[str, int], FloatArray]:
+    """Taps among some settings, shape (T,), by transformer and winding."""
+    return {
+        (r.transformer, r.winding): np.asarray(settings[r.label], dtype=float)
+        for r in case.regulators
+        if r.label in settings
+    }
+
+
+def _joined(flows: Sequence[PowerFlow], steps: Sequence[IntArray]) -> PowerFlow:
+    """Power flows of some steps each, as one of all."""
+    back = np.argsort(np.concatenate(steps), kind="stable")
+
+    def all_of(name: str) -> Any:
+        return np.concatenate([getattr(flow, name) for flow in flows], axis=-1)[..., back]
+
+    names = ("v", "iterations", "converged", "change_pu", "mismatch_kva", "sources_kva", "losses_kw")
+    methods = [m for flow in flows for m in flow.methods]
+    return replace(flows[0], **{name: all_of(name) for name in names}, methods=tuple(methods[k] for k in back.tolist()))
 
 
 def _checked(case: Case, dispatch: Dispatch, n_steps: int) -> dict[str, tuple[FloatArray, FloatArray]]:

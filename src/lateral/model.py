@@ -26,7 +26,7 @@ from lateral.results.result import Result
 from lateral.solvers import Options, Session, Solution, Status
 from lateral.solvers.elastic import explain
 
-#: Tolerance of a second try where Clarabel's first answer did not pass the residual test.
+#: Tolerance of a second try where the first answer of Clarabel or Ipopt did not pass the residual test.
 RETRY_TOLERANCE = 1e-11
 #: A voltage further than this beyond its limit is one whose limit was left out, pu.
 BEYOND_PU = 1e-6
@@ -204,8 +204,9 @@ class Model:
             start = start or self._soft_start(name)
             solution = self._session[2].solve(self.program, start)
             status, residuals = _judged(self.program, solution)
-        if status is Status.INACCURATE and name == "clarabel" and options is None:
-            again = solvers.get(name, Options(tolerance=RETRY_TOLERANCE)).solve(self.program, None)
+        if status is Status.INACCURATE and name in ("clarabel", "ipopt") and options is None:
+            warm = solution if name == "ipopt" else None
+            again = solvers.get(name, Options(tolerance=RETRY_TOLERANCE)).solve(self.program, warm)
             word, found = _judged(self.program, again)
             if word is Status.OPTIMAL:
                 choices.append(

@@ -112,7 +112,14 @@ def build(
     builder.enforced = enforce
     model = chosen.network(builder, case.feeder, network, case.base, operating)
     ctx = DeviceContext(
-        builder, model, case.horizon, case.base, case.profiles, terminal=terminal, alpha=case.alpha_usd_per_kwh
+        builder,
+        model,
+        case.horizon,
+        case.base,
+        case.profiles,
+        case.feeder,
+        terminal=terminal,
+        alpha=case.alpha_usd_per_kwh,
     )
     for cls, group in groups(case):
         cls.declare(group, ctx)
@@ -278,7 +285,13 @@ def settled(model: Model, result: Result, *, solver: str = "auto", options: Opti
         if rebuild is None or model.formulation.radial_only or not result.ok:
             break
         begin = time.perf_counter()
-        where, _ = operating_point(result.case, loaded=True, dispatch=_by_kind(result))
+        where, _ = operating_point(
+            result.case,
+            loaded=True,
+            dispatch=_by_kind(result),
+            ports=result.port_points,
+            settings=result.settings,
+        )
         place = {node: k for k, node in enumerate(where.nodes)}
         flow = np.abs(where.v_pu[[place[node] for node in result.network.nodes]])
         apart = float(np.abs(flow - np.sqrt(np.maximum(result.value("bus.vmag_sq"), 0.0))).max(initial=0.0))

@@ -95,9 +95,11 @@ def schedule(result: Result) -> pd.DataFrame:
     for label, values in result.settings.items():
         bus = getattr(at[label], "bus", "")
         frames.append(pd.DataFrame({"time": times, "element": label, "bus": bus, "setting": values}))
+    columns = ["time", "element", "bus", "p_kw", "q_kvar", "energy_kwh"]
     if not frames:
-        return pd.DataFrame(columns=["time", "element", "bus", "p_kw", "q_kvar", "energy_kwh"])
-    return pd.concat(frames, ignore_index=True)
+        return pd.DataFrame(columns=columns)
+    whole = pd.concat(frames, ignore_index=True)
+    return whole.reindex(columns=[*columns, *(c for c in whole.columns if c not in columns)])
 
 
 def totals(result: Result) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from lateral.network.feeder import Feeder
 from lateral.network.horizon import Horizon
 from lateral.network.schema import CONNECTIONS, Element, FloatArray, IntArray, Series, Terminals, ports_of, spec
 from lateral.program import Affine, ProgramBuilder
@@ -33,6 +34,7 @@ class DeviceContext:
         horizon: the time axis.
         base: power base.
         profiles: the case's profiles.
+        feeder: the wires.
         terminal: rule for stored energy at the end: equal, at-least, free or priced.
         alpha: price of energy lost in storage, $/kWh.
         notes: what a device does otherwise than its fields ask, because the formulation cannot; goes into ``choices``.
@@ -43,6 +45,7 @@ class DeviceContext:
     horizon: Horizon
     base: Base
     profiles: Mapping[str, FloatArray]
+    feeder: Feeder
     terminal: str
     alpha: float
     notes: list[str] = field(default_factory=list)

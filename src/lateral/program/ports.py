@@ -122,6 +122,15 @@ class NetworkModel(ABC):
     def reference_v(self, ports: Ports) -> FloatArray:
         """|V| across each port at the formulation's operating point, shape (ports, T); nominal when it has none."""
 
+    def declines_ratio(self, transformer: str, winding: int) -> str:
+        """Why the tap of a winding (from 1) cannot be a decision in this formulation; empty when it can."""
+        return "the formulation holds taps"
+
+    def ratio(self, transformer: str, winding: int, tap: Affine) -> None:
+        """Make the tap of a winding (from 1) a decision, shape (1, T); only where `declines_ratio` has no reason."""
+        message = "this formulation holds taps"
+        raise TypeError(message)
+
     @abstractmethod
     def feed(
         self, name: str, nodes: IntArray, e_sq: Affine, angle: FloatArray, z: ComplexArray

@@ -323,6 +323,8 @@ def _run(case: Case, rendered: Rendered, nodes: Sequence[Node]) -> _Run:
         converged = np.zeros(n_steps, dtype=bool)
         iterations = np.zeros(n_steps)
         for k in range(n_steps):
+            for command in rendered.before.get(k, ()):
+                engine.Text.Command = command
             done = _solve(engine)
             if not done:  # once more from the no-load voltages: the last step may be a bad start
                 _unload(engine)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from lateral.case import Case
-from lateral.devices import PV, SVC, Battery, Statcom
+from lateral.devices import PV, SVC, Battery, Regulator, Statcom
 from lateral.io.builtin import three_phase
 from lateral.network.schema import Element
 
@@ -11,6 +13,10 @@ from lateral.network.schema import Element
 def ieee13() -> Case:
     """The day case of the 13-bus feeder in six steps of four hours, with further devices that decide."""
     case = three_phase.ieee13(n_steps=6)
+    taps = {"reg1": "step", "reg2": "step", "reg3": "day"}
+    devices = tuple(
+        dataclasses.replace(d, decision=taps[d.name]) if isinstance(d, Regulator) else d for d in case.devices
+    )
     more: tuple[Element, ...] = (
         PV(
             name="field",
@@ -40,7 +46,7 @@ def ieee13() -> Case:
         "IEEE 13-bus feeder, three-phase, one day in six steps of four hours, with a device of every kind that decides "
         "something. Ratings, profiles and tariff are ours."
     )
-    return case.with_(name="ieee13-controls", notes=notes, devices=(*case.devices, *more))
+    return case.with_(name="ieee13-controls", notes=notes, devices=(*devices, *more))
 
 
 __all__ = ["ieee13"]

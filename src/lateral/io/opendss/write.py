@@ -20,6 +20,7 @@ What goes where:
   phase per port in either.
 * An SVC, and a capacitor with a decided share, is a load of constant impedance whose kvar follow the schedule.
 * A capacitor of constant reactive power is a load.
+* Taps that are decided are in ``steps.dss``, a command per change and a ``Solve`` per step.
 * A balanced feeder is written as the one-phase equivalent: line-to-ground kV, and kW, kvar divided by ``n_phases``.
 """
 
@@ -66,7 +67,7 @@ PARTS = (
     "devices.dss",
     "bases.dss",
 )
-OTHER_FILES = ("master.dss", "buscoords.csv", "names.csv")
+OTHER_FILES = ("master.dss", "steps.dss", "buscoords.csv", "names.csv")
 
 Der = Literal["load", "native"]
 
@@ -94,11 +95,15 @@ class Names:
 
 @dataclass(frozen=True)
 class Rendered:
-    """The text of the files, by name, the names used in them, and the hours that a step takes in the load shapes."""
+    """The text of the files, by name, the names used in them, and the hours that a step takes in the load shapes.
+
+    ``before`` has the commands that change taps, by step; the engine is given them before it solves the step.
+    """
 
     files: Mapping[str, str]
     names: Names
     step_h: float
+    before: Mapping[int, tuple[str, ...]]
 
     @property
     def commands(self) -> str:
@@ -348,7 +353,30 @@ class _Writer:
         )
         files["names.csv"] = self.name_table()
         names = Names(self.bus, self.element, self.source_objects, tuple(self.source_lines), tuple(self.shunt_parts))
-        return Rendered(files, names, self.step_s / 3600.0)
+        before = self.tap_changes()
+        if before:
+            files["steps.dss"] = self.steps(before)
+        return Rendered(files, names, self.step_s / 3600.0, before)
+
+    def tap_changes(self) -> dict[int, tuple[str, ...]]:
+        """Commands before a step, where taps follow the schedule; the first step has them all."""
+        out: dict[int, list[str]] = {}
+        for r in self.case.regulators:
+            taps = self.dispatch.settings.get(r.label)
+            if taps is None:
+                continue
+            name = self.element[f"transformer.{r.transformer}"]
+            for k, tap in enumerate(taps):
+                if k == 0 or tap != taps[k - 1]:
+                    out.setdefault(k, []).append(f"Edit {name} wdg={int(r.winding)} tap={num(tap)}")
+        return {k: tuple(commands) for k, commands in out.items()}
+
+    def steps(self, before: Mapping[int, tuple[str, ...]]) -> str:
+        """Every step with its taps, to be redirected to after the master."""
+        lines = ["! steps.dss: every step of the schedule with its taps; redirect to it after master.dss"]
+        for k in range(self.case.horizon.n_steps):
+            lines += [f"! step {k}", *before.get(k, ()), "Solve"]
+        return "\n".join([*lines, ""])
 
     def master(self) -> str:
         case, feeder = self.case, self.case.feeder
@@ -376,6 +404,8 @@ class _Writer:
             head.append("! Devices whose phases differ are loads of negative power, one of one phase for each port.")
         if len(set(h.step_h.tolist())) > 1:
             head.append("! Steps differ in length; in the load shapes each takes one hour.")
+        if any(r.label in self.dispatch.settings for r in case.regulators):
+            head.append("! Taps follow the schedule: after this file, steps.dss sets them step by step and solves.")
         if self.shapes:
             head.append(f"! Each Solve takes the next of {h.n_steps} steps (mode=daily number=1).")
         voltages = sorted({round(b.v_base_kv * math.sqrt(3.0), 9) for b in feeder.buses}, reverse=True)
