@@ -16,7 +16,9 @@ import numpy as np
 from lateral.case import Case
 from lateral.devices import PV, SVC, Battery, Capacitor, Load
 from lateral.devices.base import ShuntDevice
+from lateral.devices.inverter import Inverter
 from lateral.errors import OptionError, did_you_mean
+from lateral.following import Followers, follow, follows
 from lateral.network.admittance import NodeIndex, Triplets, capacitor_admittance
 from lateral.network.branches import radial_network
 from lateral.network.feeder import Feeder
@@ -48,12 +50,15 @@ class NodalProblem:
         loads: what is drawn at ports.
         sources: the upstream grids.
         owner: for each port, the label of its device.
+        followers: the ports whose power follows the voltage; None without any. In ``loads`` they stand at nominal
+            voltage.
     """
 
     network: NodalNetwork
     loads: PortLoads
     sources: tuple[TheveninSource, ...]
     owner: tuple[str, ...]
+    followers: Followers | None = None
 
 
 def pv_available(case: Case, pv: PV) -> FloatArray:
@@ -64,6 +69,9 @@ def pv_available(case: Case, pv: PV) -> FloatArray:
 def pv_baseline(case: Case, pv: PV) -> tuple[FloatArray, FloatArray]:
     """A PV system without control: p as offered; q = p tan(acos(pf)) when it holds a power factor, else 0.
 
+    Where q follows the voltage, p leaves room for the largest q of its curve; q is then not known here, see
+    `following_ports`.
+
     Returns:
         p in kW and q in kvar, each of shape (T,).
     """
@@ -72,6 +80,7 @@ def pv_baseline(case: Case, pv: PV) -> tuple[FloatArray, FloatArray]:
         pf = pv.power_factor
         p = np.minimum(p, pv.s_max_kva * abs(pf))
         return p, p * np.tan(np.arccos(abs(pf))) * np.sign(pf)
+    p = np.minimum(p, pv.s_max_kva * pv.p_share)
     return p, np.zeros_like(p)
 
 
@@ -124,6 +133,7 @@ def nodal_problem(
         raise OptionError(message)
     collected = _Ports(case, index)
     shunts: list[Triplets] = []
+    following: list[tuple[Inverter, IntArray]] = []
     count: dict[str, int] = {}
     for device in case.devices:
         if not isinstance(device, ShuntDevice):
@@ -156,11 +166,19 @@ def nodal_problem(
             p, q = pv_baseline(case, device)
             if pv_q is not None:
                 q = np.asarray(pv_q[k], dtype=float)
-            collected.add(device, -p, -q)
+            rows = collected.add(device, -p, -q)
+            if pv_q is None and follows(device):
+                following.append((device, rows))
+        elif isinstance(device, Inverter) and follows(device):
+            following.append((device, collected.add(device, np.zeros(n_steps), np.zeros(n_steps))))
     extra = Triplets.join(shunts)
-    return NodalProblem(
-        NodalNetwork.of(feeder, extra), collected.loads(), _sources(case, index), tuple(collected.owner)
-    )
+    loads, followers = collected.loads(), None
+    if following:
+        followers = Followers.of([d for d, _ in following], [rows for _, rows in following], loads, feeder.n_phases)
+        nominal = np.ones((len(followers.rows), n_steps))
+        loads = followers.into(loads, followers.given(nominal))
+    network = NodalNetwork.of(feeder, extra)
+    return NodalProblem(network, loads, _sources(case, index), tuple(collected.owner), followers)
 
 
 def power_flow(
@@ -200,18 +218,59 @@ def power_flow(
     """
     problem = nodal_problem(case, pv_q=pv_q, dispatch=dispatch, ports=ports, settings=settings)
     taps = _taps(case, settings or {})
-    if not taps:
-        return _solved(case, case.feeder, problem, method=method, tolerance_pu=tolerance_pu, start=start)
-    # wires change with the taps: the steps of each set of taps are solved together
+
+    def solve(loads: PortLoads, begin: ComplexArray | None) -> PowerFlow:
+        given = replace(problem, loads=loads)
+        if taps:
+            return _with_taps(case, taps, given, method=method, tolerance_pu=tolerance_pu, start=begin)
+        return _solved(case, case.feeder, given, method=method, tolerance_pu=tolerance_pu, start=begin)
+
+    if problem.followers is None:
+        return solve(problem.loads, start)
+    return follow(problem.followers, problem.loads, solve, start)[0]
+
+
+def following_ports(case: Case) -> dict[str, tuple[FloatArray, FloatArray]]:
+    """p and q of the ports of the inverters that follow the voltage, in the day without any control, by label.
+
+    Returns:
+        kW and kvar given, each of shape (ports, T); empty without such inverters.
+    """
+    problem = nodal_problem(case)
+    if problem.followers is None:
+        return {}
+
+    def solve(loads: PortLoads, begin: ComplexArray | None) -> PowerFlow:
+        given = replace(problem, loads=loads)
+        return _solved(case, case.feeder, given, method="auto", tolerance_pu=1e-8, start=begin)
+
+    _, loads = follow(problem.followers, problem.loads, solve, None)
+    times = float(case.feeder.n_phases)
+    out = {}
+    for label in dict.fromkeys(problem.owner[k] for k in problem.followers.rows.tolist()):
+        rows = [k for k, owner in enumerate(problem.owner) if owner == label]
+        out[label] = (-loads.p_kw[rows] * times, -loads.q_kvar[rows] * times)
+    return out
+
+
+def _with_taps(
+    case: Case,
+    taps: Mapping[tuple[str, int], FloatArray],
+    problem: NodalProblem,
+    *,
+    method: str,
+    tolerance_pu: float,
+    start: ComplexArray | None,
+) -> PowerFlow:
+    """Every step at its taps: wires change with them, so that the steps of each set of taps are solved together."""
     kinds, of = np.unique(np.array(list(taps.values())), axis=1, return_inverse=True)
     flows = []
     order = [np.flatnonzero(of.reshape(-1) == k) for k in range(kinds.shape[1])]
     for k, steps in enumerate(order):
         feeder = with_taps(case.feeder, dict(zip(taps, kinds[:, k].tolist(), strict=True)))
-        wires = NodalNetwork.of(feeder)
         part = replace(
             problem,
-            network=replace(wires, y_shunt=problem.network.y_shunt),
+            network=replace(NodalNetwork.of(feeder), y_shunt=problem.network.y_shunt),
             loads=replace(problem.loads, p_kw=problem.loads.p_kw[:, steps], q_kvar=problem.loads.q_kvar[:, steps]),
             sources=tuple(replace(s, e_volt=s.e_volt[:, steps]) for s in problem.sources),
         )
@@ -312,8 +371,13 @@ class _Ports:
         self.shares: list[tuple[float, ...]] = []
         self.edges: list[tuple[float, float, float, float]] = []
 
-    def add(self, device: ShuntDevice, p_kw: FloatArray, q_kvar: FloatArray, *, impedance: bool = False) -> None:
-        """Every port of a device that draws p and q: in total, shape (T,), or port by port, shape (ports, T)."""
+    def add(self, device: ShuntDevice, p_kw: FloatArray, q_kvar: FloatArray, *, impedance: bool = False) -> IntArray:
+        """Every port of a device that draws p and q: in total, shape (T,), or port by port, shape (ports, T).
+
+        Returns:
+            the rows of its ports.
+        """
+        first = len(self.nodes)
         places = device.places
         share = 1.0 / self.n_phases
         if p_kw.ndim == 1:
@@ -340,6 +404,7 @@ class _Ports:
             self.model.append(model)
             self.shares.append(shares)
             self.edges.append(edges)
+        return np.arange(first, len(self.nodes))
 
     def loads(self) -> PortLoads:
         """The ports as arrays."""
@@ -364,4 +429,15 @@ class _Ports:
         )
 
 
-__all__ = ["Dispatch", "NodalProblem", "load_power", "nodal_problem", "power_flow", "pv_available", "pv_baseline"]
+__all__ = [
+    "Dispatch",
+    "NodalProblem",
+    "PortDispatch",
+    "Settings",
+    "following_ports",
+    "load_power",
+    "nodal_problem",
+    "power_flow",
+    "pv_available",
+    "pv_baseline",
+]

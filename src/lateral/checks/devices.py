@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -172,6 +173,30 @@ def _power_factor(view: View) -> Iterator[Fault]:
             yield fault("DEV-008", pv.label, found, "-1 to 1, not 0", "Give e.g. 0.95, or use q_control = 'free'.")
 
 
+def _inverter_curves(view: View) -> Iterator[Fault]:
+    """Curves of the voltage: as many values as points, the points ascending, the values not rising."""
+    inverters: tuple[PV | Battery, ...] = (*view.sound(PV), *view.sound(Battery))
+    for d in inverters:
+        curves = [("volt_var_v_pu", d.volt_var_v_pu, "volt_var_q_pu", d.volt_var_q_pu)] * (d.q_control == "volt_var")
+        if isinstance(d, PV) and d.volt_watt:
+            curves.append(("volt_watt_v_pu", d.volt_watt_v_pu, "volt_watt_p_pu", d.volt_watt_p_pu))
+            if not d.curtailable:
+                action = "Set curtailable = true, or volt_watt = false."
+                yield fault("DEV-013", d.label, "volt_watt on a PV system that is fixed", "curtailable", action)
+        for name, points, other, values in curves:
+            problem, action = "", "Correct the points."
+            if len(points) < 2 or len(points) != len(values):
+                problem = f"{len(points)} points and {len(values)} values"
+                allowed = "two points or more, a value for each"
+            elif any(b - a < 1e-3 for a, b in itertools.pairwise(points)):
+                problem, allowed = f"{name} = {show(points)}", "ascending, 0.001 pu apart or more"
+            elif any(b > a for a, b in itertools.pairwise(values)):
+                problem, allowed = f"{other} = {show(values)}", "values that do not rise with the voltage"
+                action = "Exchange the values; a rising curve drives the voltage away."
+            if problem:
+                yield fault("DEV-013", d.label, problem, allowed, action)
+
+
 def _rated_voltages(view: View) -> Iterator[Fault]:
     for d in view.sound(ShuntDevice):
         rated, base = getattr(d, "v_rated_kv", None), view.v_base.get(d.bus)
@@ -222,5 +247,6 @@ RULES: tuple[Rule, ...] = (
     _arbitrage,
     _borders,
     _power_factor,
+    _inverter_curves,
     _rated_voltages,
 )

@@ -77,6 +77,19 @@ def curve_of(points: Sequence[tuple[Sequence[float], Sequence[float]]], ratio: F
     return OfRoot(Bends(at / scale, values, ROUNDING_PU / scale))
 
 
+def say_where(group: Sequence[Inverter], where: DevicePorts, at: IntArray, what: str, ctx: DeviceContext) -> None:
+    """Note where curves are taken as the piece at the operating point, and at which voltages that is."""
+    if ctx.net.writes_curves:
+        return
+    u = ctx.net.reference_v(Ports(where.ports.a[at], where.ports.b[at])) * ctx.base_over_rated(group, where)[at, None]
+    count = len(np.unique(where.owner[at]))
+    some = f"{count} device{'' if count == 1 else 's'}"
+    ctx.notes.append(
+        f"{group[0].kind}: {what} of {some} is the piece of its curve at the operating point, {u.min():.4f} to "
+        f"{u.max():.4f} pu"
+    )
+
+
 def volt_var(group: Sequence[Inverter], where: DevicePorts, at: IntArray, ctx: DeviceContext) -> Affine:
     """Reactive power of the ports ``at`` by the curve of their device, pu, shape (len(at), T)."""
     owner = where.owner[at]
@@ -97,6 +110,7 @@ def with_volt_var(
     at = np.flatnonzero(following[where.owner])
     if not len(at):
         return q_port
+    say_where(group, where, at, "volt_var", ctx)
     given = volt_var(group, where, at, ctx)
     return q_port + given.map_terms(len(where.owner), at, np.arange(len(at)), np.ones(len(at)))
 

@@ -16,6 +16,7 @@ from lateral.devices.inverter import (
     by_device,
     curve_of,
     free_phases,
+    say_where,
     with_volt_var,
 )
 from lateral.network.schema import FloatArray, spec
@@ -250,6 +251,7 @@ class PV(Inverter):
         at = np.flatnonzero(np.array([d.volt_watt for d in group], dtype=bool)[where.owner])
         if not len(at):
             return
+        say_where(group, where, at, "volt_watt", ctx)
         owner, every = where.owner[at], where.names(group)
         ratio = ctx.base_over_rated(group, where)[at]
         curve = curve_of([(group[k].volt_watt_v_pu, group[k].volt_watt_p_pu) for k in owner.tolist()], ratio)

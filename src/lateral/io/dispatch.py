@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lateral.baseline import pv_baseline
+from lateral.baseline import following_ports, pv_baseline
 from lateral.case import Case
 from lateral.devices import PV
 from lateral.devices.base import Declared, ShuntDevice
@@ -51,8 +51,9 @@ class Dispatch:
         """What happens without any decision.
 
         PV gives all that the sun offers (up to its inverter's rating), with q = 0 or at its power factor; batteries
-        and devices of the user's own are idle.
+        and devices of the user's own are idle. What follows the voltage gives what it gives in the power flow.
         """
+        ports = following_ports(case)
         p: dict[str, FloatArray] = {}
         q: dict[str, FloatArray] = {}
         for device in case.devices:
@@ -61,7 +62,9 @@ class Dispatch:
             elif is_dispatched(device):
                 p[device.label] = np.zeros(case.horizon.n_steps)
                 q[device.label] = np.zeros(case.horizon.n_steps)
-        return cls(p_kw=p, q_kvar=q)
+            if device.label in ports:
+                p[device.label], q[device.label] = (rows.sum(axis=0) for rows in ports[device.label])
+        return cls(p_kw=p, q_kvar=q, ports=ports)
 
     def check(self, case: Case) -> None:
         """Raise unless there is one finite series of length T for every device of ``case`` that takes set-points.

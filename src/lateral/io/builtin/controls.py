@@ -28,6 +28,15 @@ def ieee13() -> Case:
             curtailable=True,
             phases="free",
         ),
+        PV(
+            name="roofs",
+            bus="675",
+            terminals=(1, 2, 3, 0),
+            p_rated_kw=250.0,
+            s_max_kva=280.0,
+            profile="pv",
+            q_control="volt_var",
+        ),
         Battery(
             name="yard",
             bus="692",
