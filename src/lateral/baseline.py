@@ -236,9 +236,10 @@ def following_ports(case: Case) -> dict[str, tuple[FloatArray, FloatArray]]:
     Returns:
         kW and kvar given, each of shape (ports, T); empty without such inverters.
     """
-    problem = nodal_problem(case)
-    if problem.followers is None:
+    if not any(follows(d) for d in case.devices):
         return {}
+    problem = nodal_problem(case)
+    assert problem.followers is not None
 
     def solve(loads: PortLoads, begin: ComplexArray | None) -> PowerFlow:
         given = replace(problem, loads=loads)

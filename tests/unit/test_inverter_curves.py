@@ -117,7 +117,7 @@ def test_each_port_follows_its_own_voltage(place: dict[str, Any], phases: str, m
     device = case.devices[-1]
     _, q = r.port_points[device.label]
     curve = Bends(np.array([device.volt_var_v_pu]), np.array([device.volt_var_q_pu]), np.array([[3e-4]]))  # type: ignore[attr-defined]
-    v = {node: row for node, row in zip(r.network.nodes, _phasors(r), strict=True)}
+    v = dict(zip(r.network.nodes, _phasors(r), strict=True))
     for k, (a, b) in enumerate(device.ports):  # type: ignore[attr-defined]
         u = np.abs(v["b", a] - (v["b", b] if b else 0.0)) / (1.0 if device.connection == "wye" else np.sqrt(3.0))  # type: ignore[attr-defined]
         np.testing.assert_allclose(q[k], 300.0 / len(q) * curve.value(u[None])[0], atol=1e-3)
@@ -195,7 +195,7 @@ def test_volt_watt_by_hand(formulation: str) -> None:
 
 
 def test_power_leaves_room_for_the_largest_q() -> None:
-    """300 kW of sun behind 300 kVA: 300 sqrt(1 - 0.44^2) = 269.4 kW, in the program, the power flow and the baseline."""
+    """300 kW of sun behind 300 kVA: 300 sqrt(1 - 0.44^2) = 269.4 kW, in the program and without control."""
     case = two_bus(pv(p_rated_kw=300.0))
     most = 300.0 * np.sqrt(1 - 0.44**2)
     assert solved(case, "current-voltage").set_points["pv.p"][0][0] == pytest.approx(most, abs=1e-6)

@@ -16,7 +16,7 @@ from lateral.checks.view import (
     rated_range,
     show,
 )
-from lateral.devices import PV, Battery, BorderHead, BorderTail, Regulator, ShuntDevice, Source
+from lateral.devices import PV, Battery, BorderHead, BorderTail, Capacitor, Regulator, ShuntDevice, Source
 from lateral.errors import Fault, did_you_mean
 from lateral.network.feeder import Bus, Transformer
 
@@ -197,6 +197,15 @@ def _inverter_curves(view: View) -> Iterator[Fault]:
                 yield fault("DEV-013", d.label, problem, allowed, action)
 
 
+def _banks(view: View) -> Iterator[Fault]:
+    """What is on of a capacitor cannot be more than all of it."""
+    for d in view.sound(Capacitor):
+        if d.q_total_kvar is not None and d.q_kvar > d.q_total_kvar * (1.0 + 1e-9):
+            found = f"q_kvar = {show(d.q_kvar)} of q_total_kvar = {show(d.q_total_kvar)}"
+            action = "Raise q_total_kvar, or lower q_kvar."
+            yield fault("DEV-014", d.label, found, "q_kvar of at most q_total_kvar", action)
+
+
 def _rated_voltages(view: View) -> Iterator[Fault]:
     for d in view.sound(ShuntDevice):
         rated, base = getattr(d, "v_rated_kv", None), view.v_base.get(d.bus)
@@ -248,5 +257,6 @@ RULES: tuple[Rule, ...] = (
     _borders,
     _power_factor,
     _inverter_curves,
+    _banks,
     _rated_voltages,
 )

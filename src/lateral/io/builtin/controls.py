@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from lateral.case import Case
-from lateral.devices import PV, SVC, Battery, Regulator, Statcom
+from lateral.devices import PV, SVC, Battery, Capacitor, Regulator, Statcom
 from lateral.io.builtin import three_phase
 from lateral.network.schema import Element
 
@@ -14,8 +14,10 @@ def ieee13() -> Case:
     """The day case of the 13-bus feeder in six steps of four hours, with further devices that decide."""
     case = three_phase.ieee13(n_steps=6)
     taps = {"reg1": "step", "reg2": "step", "reg3": "day"}
+    banks = {"cap1": "step", "cap2": "day"}
     devices = tuple(
-        dataclasses.replace(d, decision=taps[d.name]) if isinstance(d, Regulator) else d for d in case.devices
+        dataclasses.replace(d, decision=(taps | banks)[d.name]) if isinstance(d, Regulator | Capacitor) else d
+        for d in case.devices
     )
     more: tuple[Element, ...] = (
         PV(
