@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Load,
         Regulator,
         ShuntDevice,
+        SoftOpenPoint,
         Source,
         Statcom,
     )
@@ -69,7 +70,7 @@ _WHERE = {
     **dict.fromkeys(
         (
             *("PV", "SVC", "Battery", "Capacitor", "Device", "DeviceContext", "Load", "Regulator", "ShuntDevice"),
-            *("Source", "Statcom"),
+            *("SoftOpenPoint", "Source", "Statcom"),
         ),
         "lateral.devices",
     ),
@@ -118,6 +119,7 @@ __all__ = [
     "Result",
     "Shunt",
     "ShuntDevice",
+    "SoftOpenPoint",
     "Source",
     "Statcom",
     "Status",

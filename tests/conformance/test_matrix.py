@@ -18,7 +18,19 @@ from lateral import devices, formulations, objectives
 from lateral.areas.partition import cut_by_buses
 from lateral.case import Case
 from lateral.checks import check
-from lateral.devices import PV, SVC, Battery, BorderHead, BorderTail, Capacitor, Load, Regulator, Source, Statcom
+from lateral.devices import (
+    PV,
+    SVC,
+    Battery,
+    BorderHead,
+    BorderTail,
+    Capacitor,
+    Load,
+    Regulator,
+    SoftOpenPoint,
+    Source,
+    Statcom,
+)
 from lateral.errors import UnsupportedError
 from lateral.io import builtin
 from lateral.model import Model
@@ -69,6 +81,11 @@ EXAMPLES: dict[type, dict[str, tuple[Element, ...]]] = {
     Capacitor: {
         model: (Capacitor(name="c", bus="c", q_kvar=20.0, model=model),)
         for model in ("constant_impedance", "constant_power")
+    }
+    | {
+        f"{model} {decision}": (Capacitor(name="c", bus="c", q_kvar=20.0, model=model, decision=decision),)
+        for model in ("constant_impedance", "constant_power")
+        for decision in ("step", "day")
     },
     PV: {
         f"{'curtailable' if cut else 'fixed'} {control} {limit}": (
@@ -85,8 +102,13 @@ EXAMPLES: dict[type, dict[str, tuple[Element, ...]]] = {
             ),
         )
         for cut in (False, True)
-        for control in ("free", "power_factor", "none")
+        for control in ("free", "power_factor", "volt_var", "none")
         for limit in ("disc", "box")
+    }
+    | {
+        "volt-watt": (
+            PV(name="p", bus="c", p_rated_kw=30.0, s_max_kva=33.0, profile="sun", curtailable=True, volt_watt=True),
+        )
     },
     Battery: {
         f"{control} {limit}": (
@@ -103,13 +125,22 @@ EXAMPLES: dict[type, dict[str, tuple[Element, ...]]] = {
                 limit=limit,
             ),
         )
-        for control in ("free", "none")
+        for control in ("free", "volt_var", "none")
         for limit in ("disc", "box")
     },
-    Regulator: {"on a transformer": (Regulator(name="r", transformer="t", winding=2),)},
+    Regulator: {
+        "on a transformer": (Regulator(name="r", transformer="t", winding=2),),
+        "decided": (Regulator(name="r", transformer="t", winding=2, decision="step", tap_min=0.97, tap_max=1.05),),
+        "decided once": (Regulator(name="r", transformer="t", winding=2, decision="day", tap_min=0.97, tap_max=1.05),),
+    },
     Statcom: {
         "lossless": (Statcom(name="s", bus="c", q_rated_kvar=15.0),),
         "losses": (Statcom(name="s", bus="c", q_rated_kvar=15.0, loss_share=0.0002),),
+    },
+    SoftOpenPoint: {
+        "lossless": (SoftOpenPoint(name="s", bus="c", other_bus="a", s_max_kva=20.0),),
+        "losses": (SoftOpenPoint(name="s", bus="c", other_bus="a", s_max_kva=20.0, loss_share=0.001),),
+        "no q": (SoftOpenPoint(name="s", bus="c", other_bus="a", s_max_kva=20.0, q_control="none"),),
     },
     SVC: {"both ways": (SVC(name="s", bus="c", q_min_kvar=-5.0, q_max_kvar=15.0),)},
     # consensus pulls every border value to zero, as its slots say until a neighbour speaks; prices see `SAID`

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from lateral.case import Case
 from lateral.checks import CODES, check, require
-from lateral.devices import PV, Battery, BorderHead, BorderTail, Capacitor, Load, Regulator, Source
+from lateral.devices import PV, Battery, BorderHead, BorderTail, Capacitor, Load, Regulator, SoftOpenPoint, Source
 from lateral.devices.base import ShuntDevice
 from lateral.errors import CaseError, Fault
 from lateral.io import builtin
@@ -447,6 +447,12 @@ BAD: dict[str, tuple[Callable[[Case], Case], str, str, str]] = {
         "DEV-014",
         "capacitor.bank",
         "200",
+    ),
+    "a soft open point to where it is": (
+        add(SoftOpenPoint(name="tie", bus="end", terminals=(1, 0), other_bus="end", s_max_kva=100.0)),
+        "DEV-015",
+        "soft_open_point.tie",
+        "both ends",
     ),
     "load rated in volts": (put("load.farm", v_rated_kv=7200.0), "DEV-009", "load.farm", "7200"),
     "load of another level": (put("load.shop", v_rated_kv=12.47), "DEV-009", "load.shop", "12.47"),

@@ -54,6 +54,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "DEV-012 border": "A border of an area holds a value that it has no use for, or that cannot be one.",
         "DEV-013 inverter curve": "The curve of an inverter is no falling curve of the voltage, or has no use.",
         "DEV-014 capacitor bank": "More of a capacitor bank is on than there is.",
+        "DEV-015 soft open point": "The second end of a soft open point does not fit the first one.",
         "PRO-001 unknown profile": "An element names a profile that does not exist.",
         "PRO-002 length": "A profile does not have one value per step.",
         "PRO-003 not finite": "A profile holds NaN, or infinity where it is not a limit.",

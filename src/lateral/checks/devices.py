@@ -16,7 +16,17 @@ from lateral.checks.view import (
     rated_range,
     show,
 )
-from lateral.devices import PV, Battery, BorderHead, BorderTail, Capacitor, Regulator, ShuntDevice, Source
+from lateral.devices import (
+    PV,
+    Battery,
+    BorderHead,
+    BorderTail,
+    Capacitor,
+    Regulator,
+    ShuntDevice,
+    SoftOpenPoint,
+    Source,
+)
 from lateral.errors import Fault, did_you_mean
 from lateral.network.feeder import Bus, Transformer
 
@@ -197,6 +207,21 @@ def _inverter_curves(view: View) -> Iterator[Fault]:
                 yield fault("DEV-013", d.label, problem, allowed, action)
 
 
+def _soft_open_points(view: View) -> Iterator[Fault]:
+    """The second end is connected as the first one, at another place."""
+    for d in view.sound(SoftOpenPoint):
+        yield from on_bus(view, d.label, "other_terminals", d.other_bus, [c for c in d.other_terminals if c != 0])
+        found = f"other_terminals = {show(d.other_terminals)}, {d.connection}"
+        if len(d.other_terminals) != len(d.terminals) or len(set(d.other_terminals)) < len(d.other_terminals):
+            allowed = "as many terminals as at the first end, every one once"
+            yield fault("DEV-015", d.label, found, allowed, "Correct terminals or other_terminals.")
+        elif d.connection != "wye" and 0 in d.other_terminals and len(d.other_terminals) > 2:
+            yield fault("DEV-015", d.label, found, "no ground (0) in delta", "Correct other_terminals or connection.")
+        elif d.other_bus == d.bus and set(d.other_terminals) & set(d.terminals) - {0}:
+            action = "Correct one of the two buses."
+            yield fault("DEV-015", d.label, f"both ends at bus {d.bus!r}", "two different places", action)
+
+
 def _banks(view: View) -> Iterator[Fault]:
     """What is on of a capacitor cannot be more than all of it."""
     for d in view.sound(Capacitor):
@@ -258,5 +283,6 @@ RULES: tuple[Rule, ...] = (
     _power_factor,
     _inverter_curves,
     _banks,
+    _soft_open_points,
     _rated_voltages,
 )

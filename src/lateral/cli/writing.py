@@ -91,7 +91,8 @@ def schedule(result: Result) -> pd.DataFrame:
         frame = {"time": times, "element": label, "bus": getattr(at[label], "bus", ""), "p_kw": p, "q_kvar": q}
         frames.append(pd.DataFrame({**frame, "energy_kwh": energy.get(label, np.nan)}))
         for k, (p_k, q_k) in enumerate(zip(*result.port_points.get(label, ((), ())), strict=True), start=1):
-            frames.append(pd.DataFrame({**frame, "port": float(k), "p_kw": p_k, "q_kvar": q_k}))
+            where = {"bus": at[label].places[k - 1][0], "port": float(k)}  # type: ignore[attr-defined]
+            frames.append(pd.DataFrame({**frame, **where, "p_kw": p_k, "q_kvar": q_k}))
     for label, values in result.settings.items():
         bus = getattr(at[label], "bus", "")
         frames.append(pd.DataFrame({"time": times, "element": label, "bus": bus, "setting": values}))

@@ -9,6 +9,7 @@ from lateral.devices.capacitor import Capacitor
 from lateral.devices.load import Load
 from lateral.devices.pv import PV
 from lateral.devices.regulator import Regulator
+from lateral.devices.soft_open_point import SoftOpenPoint
 from lateral.devices.source import Source
 from lateral.devices.statcom import Statcom
 from lateral.devices.svc import SVC
@@ -23,6 +24,7 @@ BUILT_IN: tuple[type, ...] = (
     Regulator,
     Statcom,
     SVC,
+    SoftOpenPoint,
     BorderHead,
     BorderTail,
 )
@@ -41,6 +43,7 @@ __all__ = [
     "Load",
     "Regulator",
     "ShuntDevice",
+    "SoftOpenPoint",
     "Source",
     "Statcom",
 ]

@@ -181,6 +181,8 @@ class ShuntDevice(Device):
 
     #: whether power flow, replay and export take its power from the schedule
     dispatched: ClassVar[bool] = True
+    #: whether a total says nothing of what its ports give, as of a device at two buses
+    needs_ports: ClassVar[bool] = False
 
     terminals: Terminals = spec("Conductors; for a wye the last one is the common point (0 = ground).", default=(1, 0))
     connection: str = spec("How it is connected.", choices=CONNECTIONS, default="wye")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from lateral.case import Case
-from lateral.devices import PV, SVC, Battery, Capacitor, Regulator, Statcom
+from lateral.devices import PV, SVC, Battery, Capacitor, Regulator, SoftOpenPoint, Statcom
 from lateral.io.builtin import three_phase
 from lateral.network.schema import Element
 
@@ -51,6 +51,15 @@ def ieee13() -> Case:
             phases="free",
         ),
         Statcom(name="s671", bus="671", terminals=(1, 2, 3, 0), q_rated_kvar=300.0, loss_share=0.005, phases="free"),
+        SoftOpenPoint(
+            name="tie",
+            bus="646",
+            terminals=(2, 0),
+            other_bus="675",
+            other_terminals=(2, 0),
+            s_max_kva=100.0,
+            loss_share=0.02,
+        ),
         SVC(name="v634", bus="634", terminals=(1, 2, 3, 0), q_min_kvar=-50.0, q_max_kvar=150.0),
     )
     notes = (
