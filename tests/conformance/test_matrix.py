@@ -227,6 +227,9 @@ def reason_to_skip(cls: type, variant: str, formulation: str, solver: str) -> st
         return f"{solver} does not take a {kind.name}"
     if solver == "native" and model_of(cls, variant, formulation, solver).program.tree is None:
         return "native takes programs on a tree"
+    blocks = model_of(cls, variant, formulation, solver).program.variables
+    if solver == "native" and any(b.quantity.endswith("_day") for b in blocks):
+        return "native takes no variable of all steps"
     return ""
 
 
