@@ -133,7 +133,17 @@ def test_a_schedule_carries_the_ports(tmp_path: Any) -> None:
     r = solved(case, "current-voltage", "cost")
     schedule(r).to_csv(tmp_path / "schedule.csv", index=False)
     again, d = read_schedule(tmp_path / "schedule.csv", case), dispatch_of(r)
-    assert set(again.ports) == set(d.ports) == {"pv.field", "pv.roofs", "battery.yard", "statcom.s671"}
+    assert (
+        set(again.ports)
+        == set(d.ports)
+        == {
+            "pv.field",
+            "pv.roofs",
+            "battery.yard",
+            "statcom.s671",
+            "soft_open_point.tie",
+        }
+    )
     for label, rows in d.ports.items():
         np.testing.assert_allclose(again.ports[label], rows, atol=1e-9)
     for label, values in d.settings.items():

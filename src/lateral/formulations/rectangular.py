@@ -576,7 +576,9 @@ class RectangularModel(NetworkModel):
         of_bus = np.array([bus.setdefault(b, len(bus)) for b, _ in net.nodes])
         graph = sparse.coo_matrix((np.ones(len(tail)), (of_bus[tail], of_bus[head])), shape=(len(bus), len(bus)))
         n_parts, part_of_bus = connected_components(graph, directed=False)
-        part = part_of_bus[of_bus]
+        # an internal node of a decided tap is a piece by itself, tied by the leakage to the other windings
+        inner = n_parts + np.arange(n - self._n_true)
+        part, n_parts = np.concatenate([part_of_bus[of_bus], inner]), n_parts + len(inner)
         sums = sparse.csr_matrix((np.ones(n), (part, np.arange(n))), shape=(n_parts, n)) @ self._wires
         diagonal = np.zeros(n_parts)
         np.maximum.at(diagonal, part, np.abs(self._wires.diagonal()))
@@ -584,8 +586,10 @@ class RectangularModel(NetworkModel):
         coo = sums.tocoo()
         np.maximum.at(left, coo.row, np.abs(coo.data))
         tied = left > FLOATING * np.maximum(diagonal, 1e-300)
-        grounded = [at.a[at.b < 0] for at in (ports, *(p for p, *_ in self._linear), *(p for p, _ in self._shunts))]
+        connected = (ports, self._ratios.ports, *(p for p, *_ in self._linear), *(p for p, _ in self._shunts))
+        grounded = [at.a[at.b < 0] for at in connected]
         tied[part[np.concatenate([*grounded, *(feed.nodes for feed in self._feeds)])]] = True
+        tied[inner] = True
         return [np.flatnonzero(part == k) for k in np.flatnonzero(~tied)]
 
     def _powers_of(

@@ -231,6 +231,11 @@ class OfRoot(Curve):
     #: squared voltages below this count as this
     LEAST = 1e-4
 
+    def softened(self, factor: float) -> Curve:
+        """See `Curve.softened`."""
+        wider = self.inner.softened(factor)
+        return self if wider is self.inner else OfRoot(wider)
+
     def value(self, z: FloatArray) -> FloatArray:
         """See `Curve.value`."""
         return self.inner.value(np.sqrt(np.maximum(z, self.LEAST)))
