@@ -315,9 +315,9 @@ def test_skips_are_counted() -> None:
             assert any(not SKIPS[cls, variant, formulation, s] for s in SOLVERS), (cls, variant, formulation)
 
 
-#: reasons and how often, of 57 variants: a row per exact form (nonlinear, current-voltage, bus-injection); a soc row per
-#: variant, and 14 linear ones where a disc is a cone; 8 where a border has a quadratic cost: both in consensus, and the
-#: two heads with prices (their proximal term); the forms without a tree; capacitors decided once in four formulations
+#: reasons and how often, of 57 variants: a row per exact form (nonlinear, current-voltage, bus-injection); a soc row
+#: per variant, and 14 linear ones where a disc is a cone; 8 where a border has a quadratic cost: both in consensus, and
+#: the two heads with prices (their proximal term); the forms without a tree; capacitors decided once, four formulations
 COUNTED = Counter(
     {
         "highs does not take a SOCP": 71,

@@ -41,7 +41,7 @@ def test_inside_its_limits_a_bank_gives_what_a_statcom_gives(formulation: str, m
     assert a.objective == pytest.approx(b.objective, rel=1e-7)
     times = v_b(b) if model == "constant_impedance" else 1.0
     share = b.settings["capacitor.c"][0]
-    assert share * 400.0 * times == pytest.approx(b.value("capacitor.q_given")[0, 0], abs=1e-3)
+    assert share * 400.0 * times == pytest.approx(b.value("capacitor.q_injected")[0, 0], abs=1e-3)
     assert share * 400.0 * times == pytest.approx(a.set_points["statcom.s"][1][0], abs=0.5)
 
 

@@ -93,7 +93,7 @@ def test_svc_at_its_limit_is_a_capacitor(formulation: str) -> None:
         assert r.settings["svc.s"][0] == pytest.approx(500.0, abs=1e-2)
         assert v_b(r) == pytest.approx(v_b(run(cap, formulation)), abs=1e-6)
         ratio = 2.4 / more.get("v_rated_kv", 2.4)
-        assert r.value("svc.q_given")[0, 0] == pytest.approx(500.0 * v_b(r) * ratio**2, abs=2e-2)
+        assert r.value("svc.q_injected")[0, 0] == pytest.approx(500.0 * v_b(r) * ratio**2, abs=2e-2)
 
 
 @pytest.mark.parametrize("formulation", EXACT)
@@ -103,8 +103,8 @@ def test_svc_inside_its_limits_gives_what_a_statcom_gives(formulation: str) -> N
     a = run(two_bus(Statcom(name="s", bus="b", q_rated_kvar=400.0), load), formulation, objective="loss")
     b = run(two_bus(SVC(name="s", bus="b", q_min_kvar=-50.0, q_max_kvar=400.0), load), formulation, objective="loss")
     assert a.objective == pytest.approx(b.objective, rel=1e-7)
-    assert a.set_points["statcom.s"][1][0] == pytest.approx(b.value("svc.q_given")[0, 0], abs=0.5)
-    assert b.settings["svc.s"][0] * v_b(b) == pytest.approx(b.value("svc.q_given")[0, 0], abs=1e-4)
+    assert a.set_points["statcom.s"][1][0] == pytest.approx(b.value("svc.q_injected")[0, 0], abs=0.5)
+    assert b.settings["svc.s"][0] * v_b(b) == pytest.approx(b.value("svc.q_injected")[0, 0], abs=1e-4)
 
 
 @pytest.mark.parametrize("formulation", EXACT)

@@ -272,3 +272,24 @@ def test_the_built_in_case_with_every_decision() -> None:
     taps = {k: v for k, v in r.settings.items() if k.startswith("regulator")}
     assert np.ptp(taps["regulator.reg3"]) == 0.0
     assert r.replay.errors.max_dv_pu <= 2e-6  # type: ignore[union-attr]
+
+
+def test_the_files_alone_give_the_schedule(tmp_path: Path) -> None:
+    """master.dss, then steps.dss, in an engine of its own: the last step has the voltages of the schedule."""
+    import dss
+
+    r = solved(builtin.load("ieee13-controls"), "current-voltage", "cost")
+    master = write_opendss(r.case, tmp_path / "out", dispatch=dispatch_of(r))
+    engine = dss.DSS.NewContext()
+    engine.AllowForms = False
+    engine.Text.Command = f'Redirect "{master}"'
+    engine.Text.Command = f'Redirect "{tmp_path / "out" / "steps.dss"}"'
+    circuit = engine.ActiveCircuit
+    assert circuit.Solution.Converged
+    v = np.abs(np.asarray(circuit.YNodeVarray).view(complex))
+    at = {name.lower(): k for k, name in enumerate(circuit.YNodeOrder)}
+    model = np.sqrt(r.value("bus.vmag_sq"))[:, -1]
+    for k, (bus, c) in enumerate(r.network.nodes):
+        base = 1000.0 * r.case.feeder.bus[bus].v_base_kv
+        assert v[at[f"{bus}.{c}"]] / base == pytest.approx(model[k], abs=2e-6)
+    engine.Text.Command = "ClearAll"

@@ -102,7 +102,7 @@ class Capacitor(ShuntDevice):
             given = given + q_own.map_terms(len(owner), own, np.arange(len(own)), np.ones(len(own)))
         named = np.flatnonzero(decided)
         names = [group[k].name for k in named.tolist()]
-        ctx.builder.output("capacitor", "q_given", names, where.total(given).take(named), unit="kvar", to_unit=kva)
+        ctx.builder.output("capacitor", "q_injected", names, where.total(given).take(named), unit="kvar", to_unit=kva)
 
     @classmethod
     def _shares(cls, group: Sequence[Self], ctx: DeviceContext) -> Affine:

@@ -61,4 +61,4 @@ class SVC(ShuntDevice):
         where = ctx.ports(group)
         at_base = (ctx.base_over_rated(group, where) ** 2).reshape(-1, 1)
         q = ctx.net.inject_susceptance(where.ports, where.spread(b) * at_base, np.zeros((len(where.owner), 1)))
-        builder.output("svc", "q_given", names, where.total(q), unit="kvar", to_unit=kva)
+        builder.output("svc", "q_injected", names, where.total(q), unit="kvar", to_unit=kva)

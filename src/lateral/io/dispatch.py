@@ -127,13 +127,9 @@ class Dispatch:
                 if gap > 1e-6 * max(1.0, float(np.abs(rows[0]).max(initial=0.0))):
                     found = f"ports that add up to {gap:.3g} more or less than the total"
                     faults.append(Fault("IO-062 bad series", label, found, "the same total", "Correct one of the two."))
-        for label, device in at.items():
-            total = (
-                max(np.abs(self.p_kw[label]).max(initial=0.0), np.abs(self.q(label)).max(initial=0.0))
-                if label in self.p_kw
-                else 0.0
-            )
-            if device.needs_ports and label not in self.ports and total > 0.0:
+        for label in (d.label for d in at.values() if d.needs_ports and d.label in self.p_kw):
+            total = max(np.abs(self.p_kw[label]).max(initial=0.0), np.abs(self.q(label)).max(initial=0.0))
+            if label not in self.ports and total > 0.0:
                 found, allowed = "a total for a device at two buses", "its power port by port (ports)"
                 faults.append(Fault("IO-062 bad series", label, found, allowed, "Give what it does at each end."))
         return faults
