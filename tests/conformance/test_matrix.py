@@ -227,8 +227,10 @@ def reason_to_skip(cls: type, variant: str, formulation: str, solver: str) -> st
         return f"{solver} does not take a {kind.name}"
     if solver == "native" and model_of(cls, variant, formulation, solver).program.tree is None:
         return "native takes programs on a tree"
-    blocks = model_of(cls, variant, formulation, solver).program.variables
-    if solver == "native" and any(b.quantity.endswith("_day") for b in blocks):
+    program = model_of(cls, variant, formulation, solver).program
+    if solver == "native" and (program.quadratics.n_rows or program.curves.n_rows):
+        return "native takes products only"
+    if solver == "native" and any(b.quantity.endswith("_day") for b in program.variables):
         return "native takes no variable of all steps"
     return ""
 
@@ -317,7 +319,8 @@ def test_skips_are_counted() -> None:
 
 #: reasons and how often, of 57 variants: a row per exact form (nonlinear, current-voltage, bus-injection); a soc row
 #: per variant, and 14 linear ones where a disc is a cone; 8 where a border has a quadratic cost: both in consensus, and
-#: the two heads with prices (their proximal term); the forms without a tree; capacitors decided once, four formulations
+#: the two heads with prices (their proximal term); the forms without a tree; capacitors decided once, and what is a
+#: curve or a bilinear row in nonlinear
 COUNTED = Counter(
     {
         "highs does not take a SOCP": 71,
@@ -325,7 +328,8 @@ COUNTED = Counter(
         "clarabel does not take a NLP": 171,
         "highs does not take a QP": 8,
         "native takes programs on a tree": 114,
-        "native takes no variable of all steps": 8,
+        "native takes no variable of all steps": 7,
+        "native takes products only": 10,
     }
 )
 

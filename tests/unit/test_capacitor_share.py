@@ -33,7 +33,7 @@ def solved(case: Any, formulation: str, objective: str = "loss") -> Result:
 
 
 @pytest.mark.parametrize("model", ["constant_impedance", "constant_power"])
-@pytest.mark.parametrize("formulation", EXACT)
+@pytest.mark.parametrize("formulation", [*EXACT, "nonlinear"])
 def test_inside_its_limits_a_bank_gives_what_a_statcom_gives(formulation: str, model: str) -> None:
     """Same optimum, with q = share 400 |U|^2, or share 400."""
     a = solved(two_bus(Statcom(name="s", bus="b", q_rated_kvar=400.0), LOAD), formulation)
@@ -45,7 +45,7 @@ def test_inside_its_limits_a_bank_gives_what_a_statcom_gives(formulation: str, m
     assert share * 400.0 * times == pytest.approx(a.set_points["statcom.s"][1][0], abs=0.5)
 
 
-@pytest.mark.parametrize("formulation", EXACT)
+@pytest.mark.parametrize("formulation", [*EXACT, "nonlinear"])
 def test_all_of_it_is_the_whole_bank(formulation: str) -> None:
     """800 kvar of load want all of 400: the same as a fixed bank of 400."""
     load = Load(name="x", bus="b", p_kw=0.0, q_kvar=800.0)

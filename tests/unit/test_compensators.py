@@ -79,7 +79,7 @@ def test_losses_that_no_statcom_has_are_said() -> None:
     assert "statcom s loses 0.4 kW more than its law says" in r.status_text
 
 
-@pytest.mark.parametrize("formulation", EXACT)
+@pytest.mark.parametrize("formulation", [*EXACT, "nonlinear"])
 def test_svc_at_its_limit_is_a_capacitor(formulation: str) -> None:
     """500 kvar at rated voltage, the same as the bank; rated at 2.0 kV: b = 0.5 (2.4 / 2.0)^2.
 
@@ -96,7 +96,7 @@ def test_svc_at_its_limit_is_a_capacitor(formulation: str) -> None:
         assert r.value("svc.q_injected")[0, 0] == pytest.approx(500.0 * v_b(r) * ratio**2, abs=2e-2)
 
 
-@pytest.mark.parametrize("formulation", EXACT)
+@pytest.mark.parametrize("formulation", [*EXACT, "nonlinear"])
 def test_svc_inside_its_limits_gives_what_a_statcom_gives(formulation: str) -> None:
     """Same optimum: q of the one is b |U|^2 of the other. Least loss of 300 kW + 150 kvar on the line: q = 150 kvar."""
     load = Load(name="x", bus="b", p_kw=300.0, q_kvar=150.0)

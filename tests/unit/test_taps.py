@@ -223,6 +223,23 @@ def test_a_formulation_without_ratios_holds_the_tap_and_says_so() -> None:
     assert any("isolated neutral" in c for c in solved(other, "current-voltage").choices)
 
 
+def test_a_gang_has_one_tap() -> None:
+    """Three single-phase regulators of IEEE 13: apart they differ, in a gang they do not, which is no better."""
+    case = builtin.load("ieee13-rated")
+
+    def decided(gang: str, decision: str) -> Result:
+        change = {"decision": decision, "gang": gang}
+        devices = tuple(dataclasses.replace(d, **change) if isinstance(d, Regulator) else d for d in case.devices)
+        return solved(case.with_(devices=devices))
+
+    apart, gang, once = decided("", "step"), decided("g", "step"), decided("g", "day")
+    assert np.ptp([v[0] for v in apart.settings.values()]) > 1e-3
+    for r in (gang, once):
+        assert np.ptp([v[0] for v in r.settings.values()]) < 1e-8
+        assert r.objective >= apart.objective * (1 - 1e-7)
+    assert gang.objective == pytest.approx(once.objective, rel=1e-6)
+
+
 def test_power_flow_with_taps_step_by_step() -> None:
     """Each step as its own power flow with that tap."""
     case = case_of("delta wye")

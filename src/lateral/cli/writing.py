@@ -39,7 +39,7 @@ def write_result(
     ::
 
         summary.json          what --json prints
-        schedule.csv          p, q and stored energy of every device and step
+        schedule.csv          p, q, stored energy and settings of every device and step
         report.html           one offline page
         result.nc             everything, NetCDF 4 (xarray)
         tables/               one table per quantity, and violations, loading, totals: Parquet and CSV

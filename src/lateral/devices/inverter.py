@@ -79,7 +79,7 @@ def curve_of(points: Sequence[tuple[Sequence[float], Sequence[float]]], ratio: F
 
 def say_where(group: Sequence[Inverter], where: DevicePorts, at: IntArray, what: str, ctx: DeviceContext) -> None:
     """Note where curves are taken as the piece at the operating point, and at which voltages that is."""
-    if ctx.net.writes_curves:
+    if ctx.net.reads_curves:
         return
     u = ctx.net.reference_v(Ports(where.ports.a[at], where.ports.b[at])) * ctx.base_over_rated(group, where)[at, None]
     count = len(np.unique(where.owner[at]))

@@ -28,6 +28,9 @@ class Regulator(Declared):
         default="fixed",
         choices=("fixed", "step", "day"),
     )
+    gang: str = spec(
+        "Name shared by regulators that move together: where their taps are decided, they have one.", default=""
+    )
     v_set: float = spec("Set point, on the secondary of the voltage transformer.", unit="V", default=120.0, above=0.0)
     band: float = spec("Width of the dead band.", unit="V", default=2.0, above=0.0)
     pt_ratio: float = spec("Ratio of the voltage transformer.", default=60.0, above=0.0)
@@ -46,13 +49,14 @@ class Regulator(Declared):
 
             U = a E,   I = a J,      tap_min <= a <= tap_max          at every step, or one a for the whole horizon
 
-        E and I are voltage and current of the winding at rated turns, U and J those at its terminals; the rest of the
+        Regulators of one gang have one a. E and I are voltage and current of the winding at rated turns, U and J those at its terminals; the rest of the
         transformer is as it is (`lateral.network.tapped`). Exact but for the steps of a real tap changer. A formulation
         that cannot write this holds the tap, and the result says so.
         """
         own = {t.name: t for t in ctx.feeder.transformers}
         present = {d.name: own[d.transformer].windings[d.winding - 1].tap for d in group}
         asked = [d for d in group if d.decision != "fixed"]
+        gangs: dict[str, list[tuple[str, Affine]]] = {}
         for decision in ("step", "day"):
             taken: list[Self] = []
             for d in (d for d in asked if d.decision == decision):
@@ -78,8 +82,14 @@ class Regulator(Declared):
             if decision == "day":
                 tap = tap.repeat_steps(ctx.n_steps)
             for k, d in enumerate(taken):
-                ctx.net.ratio(d.transformer, d.winding, tap.take(np.array([k])))
+                own = tap.take(np.array([k]))
+                ctx.net.ratio(d.transformer, d.winding, own)
+                if d.gang:
+                    gangs.setdefault(d.gang, []).append((d.name, own))
             _name([d.name for d in taken], tap, ctx)
+        for (_, first), *others in gangs.values():
+            for name, own in others:
+                ctx.builder.equal("regulator", "gang", [name], own - first, unit="pu")
 
 
 def _name(names: Sequence[str], tap: Affine, ctx: DeviceContext) -> None:

@@ -150,8 +150,8 @@ class RectangularModel(NetworkModel):
             values = values + y.map_terms(len(own), bent, np.arange(len(bent)), np.ones(len(bent)))
         return out + values.map_terms(len(ports), asked, np.arange(len(asked)), np.ones(len(asked)))
 
-    #: see `NetworkModel.writes_curves`
-    writes_curves = True
+    #: see `NetworkModel.writes_curves` and `NetworkModel.reads_curves`
+    writes_curves = reads_curves = True
 
     def inject_curve(self, ports: Ports, curve: Curve, p: Affine, q: Affine, steps: IntArray) -> None:
         """See `NetworkModel.inject_curve`."""

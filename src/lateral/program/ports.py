@@ -94,10 +94,13 @@ class NetworkModel(ABC):
         self.inject(ports, Affine.zeros(*q.shape), q)
         return q
 
+    #: whether `curve_of_v` is exact
+    reads_curves: bool = False
+
     def curve_of_v(self, ports: Ports, curve: Curve) -> Affine:
         """phi(|V|^2) across each port, shape (ports, T).
 
-        Exact where the formulation writes curves; here first order at the operating point, which for a piecewise linear
+        Exact where ``reads_curves`` is true; here first order at the operating point, which for a piecewise linear
         curve is the piece that the point is on.
         """
         at = self.reference_v(ports) ** 2
