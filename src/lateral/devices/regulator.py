@@ -49,9 +49,9 @@ class Regulator(Declared):
 
             U = a E,   I = a J,      tap_min <= a <= tap_max          at every step, or one a for the whole horizon
 
-        Regulators of one gang have one a. E and I are voltage and current of the winding at rated turns, U and J those at its terminals; the rest of the
-        transformer is as it is (`lateral.network.tapped`). Exact but for the steps of a real tap changer. A formulation
-        that cannot write this holds the tap, and the result says so.
+        Regulators of one gang have one a. E and I are voltage and current of the winding at rated turns, U and J those
+        at its terminals; the rest of the transformer is as it is (`lateral.network.tapped`). Exact but for the steps of
+        a real tap changer. A formulation that cannot write this holds the tap, and the result says so.
         """
         own = {t.name: t for t in ctx.feeder.transformers}
         present = {d.name: own[d.transformer].windings[d.winding - 1].tap for d in group}
@@ -82,14 +82,14 @@ class Regulator(Declared):
             if decision == "day":
                 tap = tap.repeat_steps(ctx.n_steps)
             for k, d in enumerate(taken):
-                own = tap.take(np.array([k]))
-                ctx.net.ratio(d.transformer, d.winding, own)
+                one = tap.take(np.array([k]))
+                ctx.net.ratio(d.transformer, d.winding, one)
                 if d.gang:
-                    gangs.setdefault(d.gang, []).append((d.name, own))
+                    gangs.setdefault(d.gang, []).append((d.name, one))
             _name([d.name for d in taken], tap, ctx)
         for (_, first), *others in gangs.values():
-            for name, own in others:
-                ctx.builder.equal("regulator", "gang", [name], own - first, unit="pu")
+            for name, other in others:
+                ctx.builder.equal("regulator", "gang", [name], other - first, unit="pu")
 
 
 def _name(names: Sequence[str], tap: Affine, ctx: DeviceContext) -> None:
