@@ -21,7 +21,20 @@ if TYPE_CHECKING:
     from lateral.baseline import power_flow
     from lateral.case import Case
     from lateral.checks import check
-    from lateral.devices import PV, Battery, Capacitor, Device, DeviceContext, Load, Regulator, ShuntDevice, Source
+    from lateral.devices import (
+        PV,
+        SVC,
+        Battery,
+        Capacitor,
+        Device,
+        DeviceContext,
+        Load,
+        Regulator,
+        ShuntDevice,
+        SoftOpenPoint,
+        Source,
+        Statcom,
+    )
     from lateral.errors import CaseError, Fault, LateralError
     from lateral.formulations import Formulation
     from lateral.io import read
@@ -55,7 +68,10 @@ _WHERE = {
     "Case": "lateral.case",
     "check": "lateral.checks",
     **dict.fromkeys(
-        ("PV", "Battery", "Capacitor", "Device", "DeviceContext", "Load", "Regulator", "ShuntDevice", "Source"),
+        (
+            *("PV", "SVC", "Battery", "Capacitor", "Device", "DeviceContext", "Load", "Regulator", "ShuntDevice"),
+            *("SoftOpenPoint", "Source", "Statcom"),
+        ),
         "lateral.devices",
     ),
     **dict.fromkeys(("CaseError", "Fault", "LateralError"), "lateral.errors"),
@@ -79,6 +95,7 @@ _WHERE = {
 
 __all__ = [
     "PV",
+    "SVC",
     "AreasRun",
     "Battery",
     "Bus",
@@ -102,7 +119,9 @@ __all__ = [
     "Result",
     "Shunt",
     "ShuntDevice",
+    "SoftOpenPoint",
     "Source",
+    "Statcom",
     "Status",
     "Switch",
     "Terminal",

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lateral.case import Case
-from lateral.devices import Regulator, Source
+from lateral.devices import Regulator, SoftOpenPoint, Source
 from lateral.devices.base import Device, ShuntDevice
 from lateral.network.powerflow import NodalNetwork, PortLoads, TheveninSource, solve_power_flow
 from lateral.network.reduce import Reduction, balanced_feeder
@@ -169,6 +169,10 @@ def _shunt_device(device: ShuntDevice, case: Case, reduction: Reduction) -> Shun
     if span < 0.1:
         return None
     changes: dict[str, object] = {"terminals": (1, 0), "connection": "wye"}
+    if isinstance(device, SoftOpenPoint):
+        if device.other_bus not in reduction.phases:
+            return None
+        changes["other_terminals"] = (1, 0)
     if hasattr(device, "v_rated_kv"):
         base = case.feeder.bus[device.bus].v_base_kv
         across = device.v_rated_kv or (base if device.connection == "wye" else base * math.sqrt(3.0))

@@ -7,17 +7,21 @@ conductor draws ``p / (ports * n_phases)``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from lateral.case import Case
-from lateral.devices import PV, Battery, Capacitor, Load
+from lateral.devices import PV, SVC, Battery, Capacitor, Load
 from lateral.devices.base import ShuntDevice
+from lateral.devices.inverter import Inverter
 from lateral.errors import OptionError, did_you_mean
+from lateral.following import Followers, follow, follows
 from lateral.network.admittance import NodeIndex, Triplets, capacitor_admittance
-from lateral.network.branches import RadialNetwork, radial_network
+from lateral.network.branches import radial_network
+from lateral.network.feeder import Feeder
 from lateral.network.powerflow import (
     PORT_MODELS,
     NodalNetwork,
@@ -26,10 +30,15 @@ from lateral.network.powerflow import (
     TheveninSource,
     solve_power_flow,
 )
-from lateral.network.schema import ComplexArray, FloatArray
+from lateral.network.schema import ComplexArray, FloatArray, IntArray
+from lateral.network.tapped import with_taps
 
 #: p in kW and q in kvar of the devices of one kind, each (n devices, T); injection into the network is positive.
 Dispatch = Mapping[str, tuple[FloatArray, FloatArray]]
+#: p in kW and q in kvar of the ports of single devices, by label, each (ports, T); rows as in `ShuntDevice.places`.
+PortDispatch = Mapping[str, tuple[FloatArray, FloatArray]]
+#: The setting of single devices step by step, by label, (T,).
+Settings = Mapping[str, FloatArray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +50,15 @@ class NodalProblem:
         loads: what is drawn at ports.
         sources: the upstream grids.
         owner: for each port, the label of its device.
+        followers: the ports whose power follows the voltage; None without any. In ``loads`` they stand at nominal
+            voltage.
     """
 
     network: NodalNetwork
     loads: PortLoads
     sources: tuple[TheveninSource, ...]
     owner: tuple[str, ...]
+    followers: Followers | None = None
 
 
 def pv_available(case: Case, pv: PV) -> FloatArray:
@@ -57,6 +69,9 @@ def pv_available(case: Case, pv: PV) -> FloatArray:
 def pv_baseline(case: Case, pv: PV) -> tuple[FloatArray, FloatArray]:
     """A PV system without control: p as offered; q = p tan(acos(pf)) when it holds a power factor, else 0.
 
+    Where q follows the voltage, p leaves room for the largest q of its curve; q is then not known here, see
+    `following_ports`.
+
     Returns:
         p in kW and q in kvar, each of shape (T,).
     """
@@ -65,6 +80,7 @@ def pv_baseline(case: Case, pv: PV) -> tuple[FloatArray, FloatArray]:
         pf = pv.power_factor
         p = np.minimum(p, pv.s_max_kva * abs(pf))
         return p, p * np.tan(np.arccos(abs(pf))) * np.sign(pf)
+    p = np.minimum(p, pv.s_max_kva * pv.p_share)
     return p, np.zeros_like(p)
 
 
@@ -91,6 +107,8 @@ def nodal_problem(
     *,
     pv_q: FloatArray | None = None,
     dispatch: Dispatch | None = None,
+    ports: PortDispatch | None = None,
+    settings: Settings | None = None,
 ) -> NodalProblem:
     """A case as a network, port loads and sources.
 
@@ -99,43 +117,68 @@ def nodal_problem(
         pv_q: reactive power of the PV systems, kvar, shape (n_pv, T); used where ``dispatch`` has no "pv".
         dispatch: power of devices by kind ("pv", "battery", ...); a kind that is not in it does what it does without
             control: PV as the sun offers it, everything else but loads and capacitors nothing.
+        ports: power of devices port by port, by label; goes before ``dispatch``.
+        settings: settings of devices, by label: shares of capacitors, what an SVC gives at rated voltage. Taps are none
+            of this: they are wires, see `power_flow`.
 
     Raises:
         OptionError: ``dispatch`` names a kind that the case does not have, or an array has the wrong shape.
     """
+    by_port, given_settings = ports or {}, settings or {}
     feeder, n_steps = case.feeder, case.horizon.n_steps
     index = NodeIndex.of(feeder)
     given = _checked(case, dispatch or {}, n_steps)
     if pv_q is not None and np.shape(pv_q) != (len(case.pvs), n_steps):
         message = f"pv_q has shape {np.shape(pv_q)}, not ({len(case.pvs)}, {n_steps})."
         raise OptionError(message)
-    ports = _Ports(index, n_steps, feeder.n_phases)
+    collected = _Ports(case, index)
     shunts: list[Triplets] = []
+    following: list[tuple[Inverter, IntArray]] = []
     count: dict[str, int] = {}
     for device in case.devices:
         if not isinstance(device, ShuntDevice):
             continue
-        base = feeder.bus[device.bus].v_base_kv
+        setting = given_settings.get(device.label)
         k = count.get(device.kind, 0)
         count[device.kind] = k + 1
         if isinstance(device, Load):
-            ports.add(device, base, *load_power(case, device))
+            collected.add(device, *load_power(case, device))
         elif isinstance(device, Capacitor):
             if device.model == "constant_power":
-                ports.add(device, base, np.zeros(n_steps), np.full(n_steps, -device.q_kvar))
+                q = np.full(n_steps, device.q_kvar) if setting is None else device.q_full_kvar * setting
+                collected.add(device, np.zeros(n_steps), -q)
+            elif setting is not None:
+                collected.add(device, np.zeros(n_steps), -device.q_full_kvar * setting, impedance=True)
             else:
+                base = feeder.bus[device.bus].v_base_kv
                 conductors, y = capacitor_admittance(device, base, feeder.n_phases)
                 shunts.append(Triplets.of_blocks(index.rows(device.bus, conductors)[None], y[None]))
+        elif isinstance(device, SVC):
+            if setting is not None:
+                collected.add(device, np.zeros(n_steps), -setting, impedance=True)
+        elif device.label in by_port:
+            p, q = by_port[device.label]
+            collected.add(device, -p, -q)
         elif device.kind in given:
             p, q = given[device.kind]
-            ports.add(device, base, -p[k], -q[k])
+            collected.add(device, -p[k], -q[k])
         elif isinstance(device, PV):
             p, q = pv_baseline(case, device)
             if pv_q is not None:
                 q = np.asarray(pv_q[k], dtype=float)
-            ports.add(device, base, -p, -q)
+            rows = collected.add(device, -p, -q)
+            if pv_q is None and follows(device):
+                following.append((device, rows))
+        elif isinstance(device, Inverter) and follows(device):
+            following.append((device, collected.add(device, np.zeros(n_steps), np.zeros(n_steps))))
     extra = Triplets.join(shunts)
-    return NodalProblem(NodalNetwork.of(feeder, extra), ports.loads(), _sources(case, index), tuple(ports.owner))
+    loads, followers = collected.loads(), None
+    if following:
+        followers = Followers.of([d for d, _ in following], [rows for _, rows in following], loads, feeder.n_phases)
+        nominal = np.ones((len(followers.rows), n_steps))
+        loads = followers.into(loads, followers.given(nominal))
+    network = NodalNetwork.of(feeder, extra)
+    return NodalProblem(network, loads, _sources(case, index), tuple(collected.owner), followers)
 
 
 def power_flow(
@@ -143,6 +186,8 @@ def power_flow(
     *,
     pv_q: FloatArray | None = None,
     dispatch: Dispatch | None = None,
+    ports: PortDispatch | None = None,
+    settings: Settings | None = None,
     tolerance_pu: float = 1e-8,
     start: ComplexArray | None = None,
     method: str = "auto",
@@ -156,6 +201,8 @@ def power_flow(
         case: the case.
         pv_q: reactive power of the PV systems, kvar, shape (n_pv, T).
         dispatch: p and q of devices by kind, injection positive; see `nodal_problem`.
+        ports: p and q port by port, by label; see `nodal_problem`.
+        settings: settings of devices step by step, by label; see `nodal_problem`. Here taps of regulators too.
         tolerance_pu: voltage tolerance, see `solve_power_flow`.
         start: voltages to start from, V, shape (n, T); those of another method, for example.
         method: ``auto``, ``fixed-point``, ``newton`` or ``sweep`` (radial feeders).
@@ -169,29 +216,121 @@ def power_flow(
         OptionError: a dispatch that does not fit the case, or a method that does not exist.
         UnsupportedError: a sweep over a feeder that is not radial.
     """
-    problem = nodal_problem(case, pv_q=pv_q, dispatch=dispatch)
+    problem = nodal_problem(case, pv_q=pv_q, dispatch=dispatch, ports=ports, settings=settings)
+    taps = _taps(case, settings or {})
+
+    def solve(loads: PortLoads, begin: ComplexArray | None) -> PowerFlow:
+        given = replace(problem, loads=loads)
+        if taps:
+            return _with_taps(case, taps, given, method=method, tolerance_pu=tolerance_pu, start=begin)
+        return _solved(case, case.feeder, given, method=method, tolerance_pu=tolerance_pu, start=begin)
+
+    if problem.followers is None:
+        return solve(problem.loads, start)
+    return follow(problem.followers, problem.loads, solve, start)[0]
+
+
+def following_ports(case: Case) -> dict[str, tuple[FloatArray, FloatArray]]:
+    """p and q of the ports of the inverters that follow the voltage, in the day without any control, by label.
+
+    Returns:
+        kW and kvar given, each of shape (ports, T); empty without such inverters.
+    """
+    if not any(follows(d) for d in case.devices):
+        return {}
+    problem = nodal_problem(case)
+    assert problem.followers is not None
+
+    def solve(loads: PortLoads, begin: ComplexArray | None) -> PowerFlow:
+        given = replace(problem, loads=loads)
+        return _solved(case, case.feeder, given, method="auto", tolerance_pu=1e-8, start=begin)
+
+    _, loads = follow(problem.followers, problem.loads, solve, None)
+    times = float(case.feeder.n_phases)
+    out = {}
+    for label in dict.fromkeys(problem.owner[k] for k in problem.followers.rows.tolist()):
+        rows = [k for k, owner in enumerate(problem.owner) if owner == label]
+        out[label] = (-loads.p_kw[rows] * times, -loads.q_kvar[rows] * times)
+    return out
+
+
+def _with_taps(
+    case: Case,
+    taps: Mapping[tuple[str, int], FloatArray],
+    problem: NodalProblem,
+    *,
+    method: str,
+    tolerance_pu: float,
+    start: ComplexArray | None,
+) -> PowerFlow:
+    """Every step at its taps: wires change with them, so that the steps of each set of taps are solved together."""
+    kinds, of = np.unique(np.array(list(taps.values())), axis=1, return_inverse=True)
+    flows = []
+    order = [np.flatnonzero(of.reshape(-1) == k) for k in range(kinds.shape[1])]
+    for k, steps in enumerate(order):
+        feeder = with_taps(case.feeder, dict(zip(taps, kinds[:, k].tolist(), strict=True)))
+        part = replace(
+            problem,
+            network=replace(NodalNetwork.of(feeder), y_shunt=problem.network.y_shunt),
+            loads=replace(problem.loads, p_kw=problem.loads.p_kw[:, steps], q_kvar=problem.loads.q_kvar[:, steps]),
+            sources=tuple(replace(s, e_volt=s.e_volt[:, steps]) for s in problem.sources),
+        )
+        begin = None if start is None else start[:, steps]
+        flows.append(_solved(case, feeder, part, method=method, tolerance_pu=tolerance_pu, start=begin))
+    return _joined(flows, order)
+
+
+def _solved(
+    case: Case,
+    feeder: Feeder,
+    problem: NodalProblem,
+    *,
+    method: str,
+    tolerance_pu: float,
+    start: ComplexArray | None,
+) -> PowerFlow:
+    """The steps of a problem that have one set of wires."""
+    radial = None
+    if method == "sweep":  # neutrals are conductors like any other
+        roots = [(s.bus, c) for s in case.sources for c in s.conductors]
+        radial = radial_network(feeder, roots, case.base, index=problem.network.index), case.base
     return solve_power_flow(
         problem.network,
         problem.loads,
         problem.sources,
-        n_steps=case.horizon.n_steps,
+        n_steps=problem.loads.p_kw.shape[1],
         method=method,
         tolerance_pu=tolerance_pu,
         start=start,
-        radial=(_branches(case, problem), case.base) if method == "sweep" else None,
+        radial=radial,
     )
 
 
-def _branches(case: Case, problem: NodalProblem) -> RadialNetwork:
-    """The branches of a case for a sweep; neutrals are conductors like any other."""
-    roots = [(s.bus, c) for s in case.sources for c in s.conductors]
-    return radial_network(case.feeder, roots, case.base, index=problem.network.index)
+def _taps(case: Case, settings: Settings) -> dict[tuple[str, int], FloatArray]:
+    """Taps among some settings, shape (T,), by transformer and winding."""
+    return {
+        (r.transformer, r.winding): np.asarray(settings[r.label], dtype=float)
+        for r in case.regulators
+        if r.label in settings
+    }
+
+
+def _joined(flows: Sequence[PowerFlow], steps: Sequence[IntArray]) -> PowerFlow:
+    """Power flows of some steps each, as one of all."""
+    back = np.argsort(np.concatenate(steps), kind="stable")
+
+    def all_of(name: str) -> Any:
+        return np.concatenate([getattr(flow, name) for flow in flows], axis=-1)[..., back]
+
+    names = ("v", "iterations", "converged", "change_pu", "mismatch_kva", "sources_kva", "losses_kw")
+    methods = [m for flow in flows for m in flow.methods]
+    return replace(flows[0], **{name: all_of(name) for name in names}, methods=tuple(methods[k] for k in back.tolist()))
 
 
 def _checked(case: Case, dispatch: Dispatch, n_steps: int) -> dict[str, tuple[FloatArray, FloatArray]]:
     kinds: dict[str, int] = {}
     for d in case.devices:
-        if isinstance(d, ShuntDevice) and not isinstance(d, Load | Capacitor):
+        if isinstance(d, ShuntDevice) and d.dispatched:
             kinds[d.kind] = kinds.get(d.kind, 0) + 1
     out = {}
     for kind, (p, q) in dispatch.items():
@@ -221,8 +360,9 @@ def _sources(case: Case, index: NodeIndex) -> tuple[TheveninSource, ...]:
 class _Ports:
     """Collects ports row by row."""
 
-    def __init__(self, index: NodeIndex, n_steps: int, n_phases: int) -> None:
-        self.index, self.n_steps, self.n_phases = index, n_steps, n_phases
+    def __init__(self, case: Case, index: NodeIndex) -> None:
+        self.buses, self.index = case.feeder.bus, index
+        self.n_steps, self.n_phases = case.horizon.n_steps, case.feeder.n_phases
         self.owner: list[str] = []
         self.nodes: list[tuple[int, int]] = []
         self.p: list[FloatArray] = []
@@ -232,30 +372,40 @@ class _Ports:
         self.shares: list[tuple[float, ...]] = []
         self.edges: list[tuple[float, float, float, float]] = []
 
-    def add(self, device: ShuntDevice, v_base_kv: float, p_kw: FloatArray, q_kvar: FloatArray) -> None:
-        """Every port of a device that draws p and q in total, shape (T,)."""
-        ports = device.ports
-        share = 1.0 / (len(ports) * self.n_phases)
-        kv = rated_kv(device, v_base_kv)
+    def add(self, device: ShuntDevice, p_kw: FloatArray, q_kvar: FloatArray, *, impedance: bool = False) -> IntArray:
+        """Every port of a device that draws p and q: in total, shape (T,), or port by port, shape (ports, T).
+
+        Returns:
+            the rows of its ports.
+        """
+        first = len(self.nodes)
+        places = device.places
+        share = 1.0 / self.n_phases
+        if p_kw.ndim == 1:
+            equal = np.full((len(places), 1), 1.0 / len(places))
+            p_kw, q_kvar = equal * p_kw, equal * q_kvar
         model, shares, edges = 0, (0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0), (0.0, np.inf, 0.0, 0.0)
         if isinstance(device, Load):
             model = PORT_MODELS.index(device.model)
             shares = (*device.zip_p, *device.zip_q, device.cvr_p, device.cvr_q)
             edges = (device.v_min_pu, device.v_max_pu, device.v_low_pu, device.zip_v_cut_pu)
+        elif impedance:
+            model = PORT_MODELS.index("constant_impedance")
         elif isinstance(device, PV | Battery):
             edges = (device.v_min_pu, device.v_max_pu, 0.0, 0.0)
         at = self.index.position
-        for a, b in ports:
+        for (bus, (a, b)), p, q in zip(places, p_kw, q_kvar, strict=True):
             if a == 0:
                 a, b = b, a
             self.owner.append(device.label)
-            self.nodes.append((at[device.bus, a], at[device.bus, b] if b > 0 else -1))
-            self.p.append(p_kw * share)
-            self.q.append(q_kvar * share)
-            self.rated.append(kv)
+            self.nodes.append((at[bus, a], at[bus, b] if b > 0 else -1))
+            self.p.append(p * share)
+            self.q.append(q * share)
+            self.rated.append(rated_kv(device, self.buses[bus].v_base_kv))
             self.model.append(model)
             self.shares.append(shares)
             self.edges.append(edges)
+        return np.arange(first, len(self.nodes))
 
     def loads(self) -> PortLoads:
         """The ports as arrays."""
@@ -280,4 +430,15 @@ class _Ports:
         )
 
 
-__all__ = ["Dispatch", "NodalProblem", "load_power", "nodal_problem", "power_flow", "pv_available", "pv_baseline"]
+__all__ = [
+    "Dispatch",
+    "NodalProblem",
+    "PortDispatch",
+    "Settings",
+    "following_ports",
+    "load_power",
+    "nodal_problem",
+    "power_flow",
+    "pv_available",
+    "pv_baseline",
+]

@@ -13,7 +13,7 @@ import numpy as np
 
 from lateral import solvers
 from lateral.case import Case
-from lateral.devices.base import Device
+from lateral.devices.base import Declared
 from lateral.errors import OptionError, did_you_mean
 from lateral.formulations import Formulation, OperatingPoint
 from lateral.network.branches import RadialNetwork
@@ -27,7 +27,7 @@ from lateral.results.result import Result
 from lateral.solvers import Options, Session, Solution, Status
 from lateral.solvers.elastic import explain
 
-#: Tolerance of a second try where Clarabel's first answer did not pass the residual test.
+#: Tolerance of a second try where the first answer of Clarabel or Ipopt did not pass the residual test.
 RETRY_TOLERANCE = 1e-11
 #: A voltage further than this beyond its limit is one whose limit was left out, pu.
 BEYOND_PU = 1e-6
@@ -209,8 +209,9 @@ class Model:
             start = start or self._soft_start(name)
             solution = self._session[2].solve(self.program, start)
             status, residuals = _judged(self.program, solution)
-        if status is Status.INACCURATE and name == "clarabel" and options is None:
-            again = solvers.get(name, Options(tolerance=RETRY_TOLERANCE)).solve(self.program, None)
+        if status is Status.INACCURATE and name in ("clarabel", "ipopt") and options is None:
+            warm = solution if name == "ipopt" else None
+            again = solvers.get(name, Options(tolerance=RETRY_TOLERANCE)).solve(self.program, warm)
             word, found = _judged(self.program, again)
             if word is Status.OPTIMAL:
                 choices.append(
@@ -436,11 +437,11 @@ def objective_name(objective: Objective) -> str:
     return "+".join(f"{w:g}*{o.name}" for w, o in terms)
 
 
-def groups(case: Case) -> list[tuple[type[Device], Sequence[Any]]]:
+def groups(case: Case) -> list[tuple[type[Declared], Sequence[Any]]]:
     """Devices by class, in order of first appearance."""
-    groups: dict[type[Device], list[Any]] = {}
+    groups: dict[type[Declared], list[Any]] = {}
     for device in case.devices:
-        if isinstance(device, Device):
+        if isinstance(device, Declared):
             groups.setdefault(type(device), []).append(device)
     return list(groups.items())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from lateral.baseline import Dispatch as DispatchByKind
@@ -10,14 +12,19 @@ from lateral.case import Case
 from lateral.errors import Fault, OptionError, UnsupportedError
 from lateral.formulations import OperatingPoint
 from lateral.network.admittance import NodeIndex, nodal_matrix
-from lateral.network.schema import ComplexArray
+from lateral.network.schema import ComplexArray, FloatArray
 
 #: A conductor whose voltage at the operating point is below this is a neutral, pu.
 NEUTRAL_PU = 0.3
 
 
 def operating_point(
-    case: Case, *, loaded: bool, dispatch: DispatchByKind | None = None
+    case: Case,
+    *,
+    loaded: bool,
+    dispatch: DispatchByKind | None = None,
+    ports: Mapping[str, tuple[FloatArray, FloatArray]] | None = None,
+    settings: Mapping[str, FloatArray] | None = None,
 ) -> tuple[OperatingPoint, list[str]]:
     """The power flow at which a linear three-phase model is made, and notes on it.
 
@@ -25,6 +32,8 @@ def operating_point(
         case: the case.
         loaded: False for the nominal point of the unloaded feeder.
         dispatch: p and q of devices by kind; absent: the day without control.
+        ports: p and q port by port, by label; see `lateral.baseline.power_flow`.
+        settings: taps and the like, by label; likewise.
 
     Returns:
         the point, and notes on steps that do not converge.
@@ -33,7 +42,7 @@ def operating_point(
         UnsupportedError: the power flow without control does not converge at any step.
     """
     bare = case if loaded else unloaded(case)
-    flow = power_flow(bare, dispatch=dispatch if loaded else None)
+    flow = power_flow(bare, dispatch=dispatch, ports=ports, settings=settings) if loaded else power_flow(bare)
     notes: list[str] = []
     ok = np.flatnonzero(flow.converged)
     if not len(ok):

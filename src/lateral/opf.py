@@ -101,7 +101,7 @@ def build(
             operating = fits(point, case)
         size = np.abs(operating.v_pu).max(axis=1)
         neutrals = [node for node, v in zip(operating.nodes, size, strict=True) if v < NEUTRAL_PU]
-    used = {(d.bus, c) for d in case.devices if isinstance(d, ShuntDevice) for c in d.terminals}
+    used = {(bus, c) for d in case.devices if isinstance(d, ShuntDevice) for bus, port in d.places for c in port}
     roots = [(s.bus, c) for s in case.sources for c in s.conductors]
     if chosen.radial_only:
         network = radial_network(case.feeder, roots, case.base, neutrals=neutrals, used=used)
@@ -115,10 +115,18 @@ def build(
     builder.enforced = enforce
     model = chosen.network(builder, case.feeder, network, case.base, operating)
     ctx = DeviceContext(
-        builder, model, case.horizon, case.base, case.profiles, terminal=terminal, alpha=case.alpha_usd_per_kwh
+        builder,
+        model,
+        case.horizon,
+        case.base,
+        case.profiles,
+        case.feeder,
+        terminal=terminal,
+        alpha=case.alpha_usd_per_kwh,
     )
     for cls, group in groups(case):
         cls.declare(group, ctx)
+    choices += ctx.notes
     goal.declare(ctx, 1.0)
     builder.objective_floor = sum(abs(weight) * part.floor for weight, part in goal.terms)
     neglects = model.neglects_curvature or (model.neglects_losses and not goal.contains_losses)
@@ -263,7 +271,13 @@ def refined(
         if progress is not None:
             progress(k)
         begin = time.perf_counter()
-        where, _ = operating_point(result.case, loaded=True, dispatch=_by_kind(result))
+        where, _ = operating_point(
+            result.case,
+            loaded=True,
+            dispatch=_by_kind(result),
+            ports=result.port_points,
+            settings=result.settings,
+        )
         spent = {**result.seconds, "build": result.seconds["build"] + time.perf_counter() - begin}
         again = rebuild(result.case, at=where, screen=model.screened, enforce=model.enforced).solve(solver, options)
         seconds = {name: spent.get(name, 0.0) + again.seconds[name] for name in again.seconds if name != "total"}
@@ -291,7 +305,13 @@ def settled(model: Model, result: Result, *, solver: str = "auto", options: Opti
         if rebuild is None or model.formulation.radial_only or not result.ok:
             break
         begin = time.perf_counter()
-        where, _ = operating_point(result.case, loaded=True, dispatch=_by_kind(result))
+        where, _ = operating_point(
+            result.case,
+            loaded=True,
+            dispatch=_by_kind(result),
+            ports=result.port_points,
+            settings=result.settings,
+        )
         place = {node: k for k, node in enumerate(where.nodes)}
         flow = np.abs(where.v_pu[[place[node] for node in result.network.nodes]])
         apart = float(np.abs(flow - np.sqrt(np.maximum(result.value("bus.vmag_sq"), 0.0))).max(initial=0.0))
@@ -325,7 +345,12 @@ def dispatch_of(result: Result) -> Dispatch:
         message = f"the result has no schedule: {result.status_text}"
         raise SolveError(message)
     points = result.set_points
-    return Dispatch(p_kw={k: p for k, (p, _) in points.items()}, q_kvar={k: q for k, (_, q) in points.items()})
+    return Dispatch(
+        p_kw={k: p for k, (p, _) in points.items()},
+        q_kvar={k: q for k, (_, q) in points.items()},
+        ports=result.port_points,
+        settings=result.settings,
+    )
 
 
 def _by_kind(result: Result) -> dict[str, tuple[FloatArray, FloatArray]]:

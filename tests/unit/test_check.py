@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from lateral.case import Case
 from lateral.checks import CODES, check, require
-from lateral.devices import PV, Battery, BorderHead, BorderTail, Capacitor, Load, Regulator, Source
+from lateral.devices import PV, Battery, BorderHead, BorderTail, Capacitor, Load, Regulator, SoftOpenPoint, Source
 from lateral.devices.base import ShuntDevice
 from lateral.errors import CaseError, Fault
 from lateral.io import builtin
@@ -435,6 +435,24 @@ BAD: dict[str, tuple[Callable[[Case], Case], str, str, str]] = {
         "DEV-008",
         "pv.roof",
         "power_factor = 0",
+    ),
+    "a curve that rises": (
+        put("pv.roof", q_control="volt_var", volt_var_q_pu=(-0.44, 0.0, 0.0, 0.44)),
+        "DEV-013",
+        "pv.roof",
+        "volt_var_q_pu",
+    ),
+    "more on than there is": (
+        add(Capacitor(name="bank", bus="end", terminals=(1, 0), q_kvar=200.0, q_total_kvar=100.0)),
+        "DEV-014",
+        "capacitor.bank",
+        "200",
+    ),
+    "a soft open point to where it is": (
+        add(SoftOpenPoint(name="tie", bus="end", terminals=(1, 0), other_bus="end", s_max_kva=100.0)),
+        "DEV-015",
+        "soft_open_point.tie",
+        "both ends",
     ),
     "load rated in volts": (put("load.farm", v_rated_kv=7200.0), "DEV-009", "load.farm", "7200"),
     "load of another level": (put("load.shop", v_rated_kv=12.47), "DEV-009", "load.shop", "12.47"),

@@ -16,6 +16,7 @@ PUBLIC = (
     *("PV", "Battery", "Bus", "Capacitor", "Case", "CaseError", "Device", "DeviceContext", "Dispatch", "Fault"),
     *("Feeder", "Formulation", "Horizon", "LateralError", "Line", "Load", "Model", "MultiTerminal"),
     *("Objective", "Regulator"),
+    *("SVC", "SoftOpenPoint", "Statcom"),
     *("Result", "Shunt", "ShuntDevice", "Source", "Status", "Switch", "Terminal", "Transformer", "Winding"),
     *("build", "check", "compare", "power_flow", "read", "solve", "write_folder", "write_opendss", "write_report"),
 )

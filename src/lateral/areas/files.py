@@ -17,7 +17,7 @@
 other, and names nothing of the other areas but its borders: the name, the bus, the conductors that cross, and an
 estimate of the power there.
 
-Codes: ARE-001 to 008 the cuts (`lateral.areas.partition`), 010 and 011 the file.
+Codes: ARE-001 to 009 the cuts (`lateral.areas.partition`), 010 and 011 the file.
 """
 
 from __future__ import annotations

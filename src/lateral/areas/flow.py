@@ -23,6 +23,7 @@ from lateral.areas.message import MessageError, Values
 from lateral.baseline import NodalProblem, nodal_problem
 from lateral.case import Case
 from lateral.devices import BorderHead, BorderTail
+from lateral.following import follow
 from lateral.formulations import OperatingPoint
 from lateral.network.admittance import Triplets
 from lateral.network.powerflow import NodalNetwork, PortLoads, PowerFlow, TheveninSource, solve_power_flow
@@ -99,15 +100,16 @@ class AreaFlow:
                 drawn[rows] -= y * 1000.0 * kv.sum(axis=0)
                 blocks.append(Triplets.of_blocks(rows[None], np.full((1, n, n), y)))
         network = _with(problem.network, blocks)
-        flow = solve_power_flow(
-            network,
-            problem.loads,
-            sources,
-            n_steps=n_steps,
-            tolerance_pu=TOLERANCE_PU,
-            start=self._volt,
-            injected=-drawn,
-        )
+
+        def solved(loads: PortLoads, start: ComplexArray | None) -> PowerFlow:
+            return solve_power_flow(
+                network, loads, sources, n_steps=n_steps, tolerance_pu=TOLERANCE_PU, start=start, injected=-drawn
+            )
+
+        if problem.followers is None:
+            flow = solved(problem.loads, self._volt)
+        else:
+            flow, _ = follow(problem.followers, problem.loads, solved, self._volt)
         self._flow = flow
         finite = np.all(np.isfinite(flow.v), axis=0)
         if np.all(finite & flow.converged):

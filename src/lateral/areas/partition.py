@@ -18,7 +18,7 @@ import numpy as np
 from lateral.baseline import load_power
 from lateral.case import Case
 from lateral.devices import BorderHead, BorderTail, Load, Regulator
-from lateral.devices.base import Device
+from lateral.devices.base import Device, ShuntDevice
 from lateral.errors import CaseError, Fault, LateralError, OptionError, did_you_mean
 from lateral.network.feeder import Bus, Feeder, Line, MultiTerminal, Shunt, Switch, Transformer
 from lateral.network.schema import Element, FloatArray, fields_of
@@ -343,6 +343,12 @@ def _assemble(
         of_transformer[t.name] = owner(w.bus for w in t.windings)
         transformers[of_transformer[t.name]].append(t)
     devices: dict[str, list[Element]] = {name: [] for name in order}
+    across = [d for d in case.devices if isinstance(d, ShuntDevice) and len({area_of.get(b) for b, _ in d.places}) > 1]
+    if across:
+        action = "Cut elsewhere, so that both of its buses are in one area."
+        raise CaseError(
+            [Fault("ARE-009 between areas", d.label, "ends in two areas", "both ends in one", action) for d in across]
+        )
     for d in case.devices:
         if isinstance(d, Device):
             devices[area_of.get(d.bus, order[0])].append(d)

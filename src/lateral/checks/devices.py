@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,7 +16,17 @@ from lateral.checks.view import (
     rated_range,
     show,
 )
-from lateral.devices import PV, Battery, BorderHead, BorderTail, Regulator, ShuntDevice, Source
+from lateral.devices import (
+    PV,
+    Battery,
+    BorderHead,
+    BorderTail,
+    Capacitor,
+    Regulator,
+    ShuntDevice,
+    SoftOpenPoint,
+    Source,
+)
 from lateral.errors import Fault, did_you_mean
 from lateral.network.feeder import Bus, Transformer
 
@@ -172,6 +183,54 @@ def _power_factor(view: View) -> Iterator[Fault]:
             yield fault("DEV-008", pv.label, found, "-1 to 1, not 0", "Give e.g. 0.95, or use q_control = 'free'.")
 
 
+def _inverter_curves(view: View) -> Iterator[Fault]:
+    """Curves of the voltage: as many values as points, the points ascending, the values not rising."""
+    inverters: tuple[PV | Battery, ...] = (*view.sound(PV), *view.sound(Battery))
+    for d in inverters:
+        curves = [("volt_var_v_pu", d.volt_var_v_pu, "volt_var_q_pu", d.volt_var_q_pu)] * (d.q_control == "volt_var")
+        if isinstance(d, PV) and d.volt_watt:
+            curves.append(("volt_watt_v_pu", d.volt_watt_v_pu, "volt_watt_p_pu", d.volt_watt_p_pu))
+            if not d.curtailable:
+                action = "Set curtailable = true, or volt_watt = false."
+                yield fault("DEV-013", d.label, "volt_watt on a PV system that is fixed", "curtailable", action)
+        for name, points, other, values in curves:
+            problem, action = "", "Correct the points."
+            if len(points) < 2 or len(points) != len(values):
+                problem = f"{len(points)} points and {len(values)} values"
+                allowed = "two points or more, a value for each"
+            elif any(b - a < 1e-3 for a, b in itertools.pairwise(points)):
+                problem, allowed = f"{name} = {show(points)}", "ascending, 0.001 pu apart or more"
+            elif any(b > a for a, b in itertools.pairwise(values)):
+                problem, allowed = f"{other} = {show(values)}", "values that do not rise with the voltage"
+                action = "Exchange the values; a rising curve drives the voltage away."
+            if problem:
+                yield fault("DEV-013", d.label, problem, allowed, action)
+
+
+def _soft_open_points(view: View) -> Iterator[Fault]:
+    """The second end is connected as the first one, at another place."""
+    for d in view.sound(SoftOpenPoint):
+        yield from on_bus(view, d.label, "other_terminals", d.other_bus, [c for c in d.other_terminals if c != 0])
+        found = f"other_terminals = {show(d.other_terminals)}, {d.connection}"
+        if len(d.other_terminals) != len(d.terminals) or len(set(d.other_terminals)) < len(d.other_terminals):
+            allowed = "as many terminals as at the first end, every one once"
+            yield fault("DEV-015", d.label, found, allowed, "Correct terminals or other_terminals.")
+        elif d.connection != "wye" and 0 in d.other_terminals and len(d.other_terminals) > 2:
+            yield fault("DEV-015", d.label, found, "no ground (0) in delta", "Correct other_terminals or connection.")
+        elif d.other_bus == d.bus and set(d.other_terminals) & set(d.terminals) - {0}:
+            action = "Correct one of the two buses."
+            yield fault("DEV-015", d.label, f"both ends at bus {d.bus!r}", "two different places", action)
+
+
+def _banks(view: View) -> Iterator[Fault]:
+    """What is on of a capacitor cannot be more than all of it."""
+    for d in view.sound(Capacitor):
+        if d.q_total_kvar is not None and d.q_kvar > d.q_total_kvar * (1.0 + 1e-9):
+            found = f"q_kvar = {show(d.q_kvar)} of q_total_kvar = {show(d.q_total_kvar)}"
+            action = "Raise q_total_kvar, or lower q_kvar."
+            yield fault("DEV-014", d.label, found, "q_kvar of at most q_total_kvar", action)
+
+
 def _rated_voltages(view: View) -> Iterator[Fault]:
     for d in view.sound(ShuntDevice):
         rated, base = getattr(d, "v_rated_kv", None), view.v_base.get(d.bus)
@@ -222,5 +281,8 @@ RULES: tuple[Rule, ...] = (
     _arbitrage,
     _borders,
     _power_factor,
+    _inverter_curves,
+    _banks,
+    _soft_open_points,
     _rated_voltages,
 )

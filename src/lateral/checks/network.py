@@ -49,7 +49,7 @@ def _unknown_buses(view: View) -> Iterator[Fault]:
             terminals = e.terminals if isinstance(e.terminals, tuple) else ()
             ends = [(f"terminal {k} bus", getattr(t, "bus", None)) for k, t in enumerate(terminals, 1)]
         else:
-            ends = [(n, getattr(e, n, None)) for n in ("bus", "bus_from", "bus_to")]
+            ends = [(n, getattr(e, n, None)) for n in ("bus", "bus_from", "bus_to", "other_bus")]
         for field, bus in ends:
             if isinstance(bus, str) and bus not in known:
                 yield view.unknown_bus(e.label, field, bus)

@@ -137,7 +137,7 @@ def _voltage_drop(view: View) -> Iterator[Fault]:
         below_p[parent] = below_p.get(parent, 0.0) + p
         below_q[parent] = below_q.get(parent, 0.0) + q
         base, labels = view.v_base.get(bus), tree.via[bus].branches
-        if p + q == 0.0 or base is None:
+        if p + q == 0.0 or base is None or not 1e-100 < base < 1e100:  # its square must be a number, too
             continue
         # branches side by side share the load
         wires = sum(lines[b][2] for b in labels if b in lines)

@@ -33,11 +33,33 @@ def read_schedule(path: Path, case: Case) -> Dispatch:
         raise CaseError([fault])
     p: dict[str, np.ndarray] = {}
     q: dict[str, np.ndarray] = {}
-    for label, rows in frame.groupby("element", sort=False):
+    ports: dict[str, tuple[list[np.ndarray], list[np.ndarray]]] = {}
+    settings: dict[str, np.ndarray] = {}
+    for column in ("port", "setting"):
+        if column not in frame.columns:
+            frame[column] = np.nan
+    frame["port"] = pd.to_numeric(frame["port"], errors="coerce").fillna(0.0)
+    for (label, port), rows in frame.groupby(["element", "port"], sort=False):
         ordered = rows.iloc[np.argsort(pd.to_datetime(rows["time"], utc=True, errors="coerce").to_numpy())]
-        p[str(label)] = pd.to_numeric(ordered["p_kw"], errors="coerce").to_numpy(dtype=float)
-        q[str(label)] = pd.to_numeric(ordered["q_kvar"], errors="coerce").to_numpy(dtype=float)
-    dispatch = Dispatch(p_kw=p, q_kvar=q)
+        p_k, q_k, setting = (
+            pd.to_numeric(ordered[column], errors="coerce").to_numpy(dtype=float)
+            for column in ("p_kw", "q_kvar", "setting")
+        )
+        if port:
+            own = ports.setdefault(str(label), ([], []))
+            own[0].append(p_k)
+            own[1].append(q_k)
+        elif ordered["setting"].notna().any():
+            settings[str(label)] = setting
+        else:
+            p[str(label)], q[str(label)] = p_k, q_k
+    uneven = [label for label, own in ports.items() if len({row.shape for row in own[0]}) > 1]
+    if uneven:
+        found, allowed = f"ports of {uneven[0]} with different numbers of steps", "as many rows for each"
+        fault = Fault("IO-064 schedule", f"file.{path.name}", found, allowed, "Use schedule.csv of a solve.")
+        raise CaseError([fault])
+    by_port = {label: (np.array(p_k), np.array(q_k)) for label, (p_k, q_k) in ports.items()}
+    dispatch = Dispatch(p_kw=p, q_kvar=q, ports=by_port, settings=settings)
     dispatch.check(case)
     return dispatch
 

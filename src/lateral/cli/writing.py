@@ -39,7 +39,7 @@ def write_result(
     ::
 
         summary.json          what --json prints
-        schedule.csv          p, q and stored energy of every device and step
+        schedule.csv          p, q, stored energy and settings of every device and step
         report.html           one offline page
         result.nc             everything, NetCDF 4 (xarray)
         tables/               one table per quantity, and violations, loading, totals: Parquet and CSV
@@ -75,7 +75,11 @@ def write_result(
 
 
 def schedule(result: Result) -> pd.DataFrame:
-    """Set-points as a long table: time, element, bus, p_kw, q_kvar, energy_kwh (batteries, at the end of the step)."""
+    """Set-points as a long table: time, element, bus, p_kw, q_kvar, energy_kwh (batteries, at the end of the step).
+
+    Where a device gives its power port by port there are rows of its ports after those of its total, with a ``port``;
+    what is a setting (a tap, a share) stands in ``setting``. Both columns are left out where nothing has them.
+    """
     times = [t.isoformat() for t in result.case.horizon.times]
     at = {d.label: d for d in result.case.devices}
     energy: dict[str, Any] = {}
@@ -86,9 +90,17 @@ def schedule(result: Result) -> pd.DataFrame:
     for label, (p, q) in result.set_points.items():
         frame = {"time": times, "element": label, "bus": getattr(at[label], "bus", ""), "p_kw": p, "q_kvar": q}
         frames.append(pd.DataFrame({**frame, "energy_kwh": energy.get(label, np.nan)}))
+        for k, (p_k, q_k) in enumerate(zip(*result.port_points.get(label, ((), ())), strict=True), start=1):
+            where = {"bus": at[label].places[k - 1][0], "port": float(k)}  # type: ignore[attr-defined]
+            frames.append(pd.DataFrame({**frame, **where, "p_kw": p_k, "q_kvar": q_k}))
+    for label, values in result.settings.items():
+        bus = getattr(at[label], "bus", "")
+        frames.append(pd.DataFrame({"time": times, "element": label, "bus": bus, "setting": values}))
+    columns = ["time", "element", "bus", "p_kw", "q_kvar", "energy_kwh"]
     if not frames:
-        return pd.DataFrame(columns=["time", "element", "bus", "p_kw", "q_kvar", "energy_kwh"])
-    return pd.concat(frames, ignore_index=True)
+        return pd.DataFrame(columns=columns)
+    whole = pd.concat(frames, ignore_index=True)
+    return whole.reindex(columns=[*columns, *(c for c in whole.columns if c not in columns)])
 
 
 def totals(result: Result) -> pd.DataFrame:

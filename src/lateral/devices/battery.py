@@ -9,13 +9,14 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from lateral.devices.base import DeviceContext, ShuntDevice, column
+from lateral.devices.base import BoolArray, DeviceContext, DevicePorts, column, port_outputs
+from lateral.devices.inverter import Inverter, at_each_port, by_device, free_phases, with_volt_var
 from lateral.network.schema import FloatArray, spec
 from lateral.program import Affine
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Battery(ShuntDevice):
+class Battery(Inverter):
     """A battery.
 
     No binary keeps charge and discharge apart: a loss term in the objective does, and the result certifies it.
@@ -33,7 +34,11 @@ class Battery(ShuntDevice):
     soc_initial: float = spec("State of charge at the beginning.", unit="pu", default=0.5, minimum=0.0, maximum=1.0)
     eta_charge: float = spec("Efficiency of charging.", unit="pu", default=0.95, above=0.0, maximum=1.0)
     eta_discharge: float = spec("Efficiency of discharging.", unit="pu", default=0.95, above=0.0, maximum=1.0)
-    q_control: str = spec("free: q is a decision; none: q = 0.", default="free", choices=("free", "none"))
+    q_control: str = spec(
+        "free: q is a decision; volt_var: q follows the voltage; none: q = 0.",
+        default="free",
+        choices=("free", "volt_var", "none"),
+    )
     limit: str = spec(
         "disc: p^2 + q^2 <= s_max^2; box: |q| <= sqrt(s_max^2 - p_max^2) (the published t5 and t10 cases).",
         default="disc",
@@ -67,15 +72,19 @@ class Battery(ShuntDevice):
             E_t = E_(t-1) + dt_t (eta_c p_charge - p_discharge / eta_d),     E_min <= E_t <= E_max
             E_T = E_0   (equal),   E_T >= E_0   (at-least),   free,   or priced at terminal_price
             (p_discharge - p_charge)^2 + q^2 <= s_max^2   disc,      |q| <= sqrt(s_max^2 - p_max^2)   box
+            q_k = s_max / n f(|U_k| / V_rated)   volt_var, at each of n ports;  |p| <= s_max sqrt(1 - max f^2)
             alpha sum dt ((1 - eta_c) p_charge + (1 / eta_d - 1) p_discharge)   in the objective
+
+        With phases free p_k and q_k are decided at each port, each within its share of the inverter (s_max / n in place
+        of s_max): ``sum p_k = p_discharge - p_charge``, so that the battery may move power from one phase to another
+        through its dc side, and energy and losses are those of the sum.
 
         The alpha term takes the place of a binary (Jha, Paul, Dubey 2024): it makes charging and discharging at once
         cost something. It is no proof; the result certifies each step. Energy starts anew at each break of the horizon.
         """
         builder, kva, t_count = ctx.builder, ctx.base.total_kva, ctx.n_steps
-        names, n = [d.name for d in group], len(group)
+        names = [d.name for d in group]
         charge_max, discharge_max = column(group, "p_charge_max_kw") / kva, column(group, "p_discharge_max_kw") / kva
-        s = column(group, "s_max_kva") / kva
         size = np.maximum(np.maximum(charge_max, discharge_max), 1e-9)
         capacity = column(group, "energy_kwh") / kva
         eta_c, eta_d = column(group, "eta_charge"), column(group, "eta_discharge")
@@ -143,11 +152,44 @@ class Battery(ShuntDevice):
             elif ctx.terminal == "priced":
                 builder.minimise(last * (-column(group, "terminal_price") * kva))
 
-        decides = np.array([d.q_control == "free" for d in group], dtype=bool)
-        box = np.array([d.limit == "box" for d in group], dtype=bool).reshape(-1, 1)
-        q_max = np.where(box, np.sqrt(np.maximum(s**2 - np.maximum(charge_max, discharge_max) ** 2, 0.0)), s)
+        lost = charge * (1.0 - eta_c) + discharge * (1.0 / eta_d - 1.0)
+        builder.minimise(lost * (ctx.alpha * kva * ctx.horizon.hours))
         net = discharge - charge
-        q = Affine.zeros(n, t_count)
+        where = ctx.ports(group)
+        alone = free_phases(group, where)
+        q = cls._in_equal_parts(group, ctx, net, alone)
+        equal = (~alone).astype(float).reshape(-1, 1)
+        p_port, q_port = where.spread(net * equal), where.spread(q)
+        if np.any(alone):
+            p_port, q_port = cls._port_by_port(group, where, ctx, net, alone, p_port, q_port)
+        q_port = with_volt_var(group, where, q_port, ctx)
+        builder.output("battery", "p_injected", names, where.total(p_port), unit="kW", to_unit=kva)
+        builder.output("battery", "q_injected", names, where.total(q_port), unit="kvar", to_unit=kva)
+        builder.output("battery", "p_lost", names, lost, unit="kW", to_unit=kva)
+        port_outputs(ctx, group, where, alone | by_device(group, "q_control", "volt_var"), p_port, q_port)
+        ctx.net.inject(where.ports, p_port, q_port)
+
+    @classmethod
+    def _most(cls, group: Sequence[Self]) -> FloatArray:
+        """Larger of what it takes and gives, kW, shape (n, 1)."""
+        return np.maximum(column(group, "p_charge_max_kw"), column(group, "p_discharge_max_kw"))
+
+    @classmethod
+    def _q_high(cls, group: Sequence[Self]) -> FloatArray:
+        """Bound on |q|, kvar, shape (n, 1); 0 where q is no decision."""
+        s = column(group, "s_max_kva")
+        box = by_device(group, "limit", "box").reshape(-1, 1)
+        decides = by_device(group, "q_control", "free").reshape(-1, 1)
+        return np.where(decides, np.where(box, np.sqrt(np.maximum(s**2 - cls._most(group) ** 2, 0.0)), s), 0.0)
+
+    @classmethod
+    def _in_equal_parts(cls, group: Sequence[Self], ctx: DeviceContext, net: Affine, alone: BoolArray) -> Affine:
+        """q of the batteries whose ports have equal parts, shape (n, T), and their limits; zero for the others."""
+        builder, kva, n = ctx.builder, ctx.base.total_kva, len(group)
+        names = [d.name for d in group]
+        s, q_max = column(group, "s_max_kva") / kva, cls._q_high(group) / kva
+        decides = by_device(group, "q_control", "free") & ~alone
+        q = Affine.zeros(n, ctx.n_steps)
         if np.any(decides):
             own = np.flatnonzero(decides)
             given = builder.variable(
@@ -162,27 +204,61 @@ class Battery(ShuntDevice):
                 limit=False,
             )
             q = given.map_terms(n, own, np.arange(len(own)), np.ones(len(own)))
-        disc = np.flatnonzero(~box[:, 0] & (decides | (np.maximum(charge_max, discharge_max) > s)[:, 0]))
+        # a curve of the voltage leaves a share of the rating for p
+        rating = s * np.array([d.p_share for d in group]).reshape(-1, 1)
+        small = (cls._most(group) / kva > rating)[:, 0]
+        disc = np.flatnonzero(~by_device(group, "limit", "box") & ~alone & (decides | small))
         if len(disc):
-            s_sq = s[disc] ** 2
+            s_sq = rating[disc] ** 2
             builder.product(
                 "battery",
                 "s_limit",
                 [names[k] for k in disc],
                 [net.take(disc), q.take(disc)],
-                Affine.constant(np.repeat(s_sq, t_count, axis=1)),
-                Affine.constant(np.ones((len(disc), t_count))),
+                Affine.constant(np.repeat(s_sq, ctx.n_steps, axis=1)),
+                Affine.constant(np.ones((len(disc), ctx.n_steps))),
                 unit="kVA",
                 to_unit=kva,
                 scale=np.maximum(s_sq, 1e-18),
             )
-        lost = charge * (1.0 - eta_c) + discharge * (1.0 / eta_d - 1.0)
-        builder.minimise(lost * (ctx.alpha * kva * ctx.horizon.hours))
-        builder.output("battery", "p_injected", names, net, unit="kW", to_unit=kva)
-        builder.output("battery", "q_injected", names, q, unit="kvar", to_unit=kva)
-        builder.output("battery", "p_lost", names, lost, unit="kW", to_unit=kva)
-        where = ctx.ports(group)
-        ctx.net.inject(where.ports, where.spread(net), where.spread(q))
+        return q
+
+    @classmethod
+    def _port_by_port(
+        cls,
+        group: Sequence[Self],
+        where: DevicePorts,
+        ctx: DeviceContext,
+        net: Affine,
+        alone: BoolArray,
+        p_port: Affine,
+        q_port: Affine,
+    ) -> tuple[Affine, Affine]:
+        """p and q of all ports, with those of the batteries that decide at each added."""
+        kva = ctx.base.total_kva
+        at = np.flatnonzero(alone[where.owner])
+        rating = column(group, "s_max_kva") * np.array([d.p_share for d in group]).reshape(-1, 1)
+        box = by_device(group, "limit", "box").reshape(-1, 1)
+        most = np.where(box, np.minimum(rating, cls._most(group)), rating) / kva
+        p, q = at_each_port(
+            "battery",
+            group,
+            where,
+            at,
+            ctx,
+            p_low=-most,
+            p_high=most,
+            q_high=cls._q_high(group) / kva,
+            tangent=np.zeros(len(group)),
+        )
+        place = (len(where.owner), at, np.arange(len(at)), np.ones(len(at)))
+        p_port, q_port = p_port + p.map_terms(*place), q_port + q.map_terms(*place)
+        own = np.flatnonzero(alone)
+        total = where.total(p_port).take(own)
+        names = [group[k].name for k in own.tolist()]
+        size = np.maximum(column(group, "s_max_kva")[own] / kva, 1e-9)
+        ctx.builder.equal("battery", "p_total", names, total - net.take(own), unit="kW", to_unit=kva, scale=size)
+        return p_port, q_port
 
     @classmethod
     def with_data(

@@ -55,6 +55,7 @@ class Load(ShuntDevice):
 
     kind: ClassVar[str] = "load"
     table: ClassVar[str] = "loads"
+    dispatched: ClassVar[bool] = False
 
     p_kw: float = spec("Rated active power, multiplied by the profile.", unit="kW")
     q_kvar: float = spec("Rated reactive power, multiplied by the profile.", unit="kvar", default=0.0)

@@ -8,16 +8,24 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lateral.devices.base import DeviceContext, DevicePorts, ShuntDevice, column
+from lateral.devices.base import BoolArray, DeviceContext, DevicePorts, column, port_outputs
+from lateral.devices.inverter import (
+    Inverter,
+    at_each_port,
+    by_device,
+    curve_of,
+    free_phases,
+    say_where,
+    with_volt_var,
+)
 from lateral.network.schema import FloatArray, spec
 from lateral.program import Affine
 from lateral.program.ports import Ports
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PV(ShuntDevice):
+class PV(Inverter):
     """A PV system. The sun offers ``p_rated_kw * profile``; the inverter may curtail, and give or take kvar."""
 
     kind: ClassVar[str] = "pv"
@@ -30,15 +38,28 @@ class PV(ShuntDevice):
     )
     curtailable: bool = spec("Whether active power may be cut.", default=False)
     q_control: str = spec(
-        "free: q is a decision; power_factor: q = p tan(acos(pf)); none: q = 0.",
+        "free: q is a decision; power_factor: q = p tan(acos(pf)); volt_var: q follows the voltage; none: q = 0.",
         default="free",
-        choices=("free", "power_factor", "none"),
+        choices=("free", "power_factor", "volt_var", "none"),
     )
     power_factor: float = spec(
         "Power factor of q_control power_factor; negative: takes reactive power.",
         default=1.0,
         minimum=-1.0,
         maximum=1.0,
+    )
+    volt_watt: bool = spec("Whether p stays under a curve of the voltage; only where it is curtailable.", default=False)
+    volt_watt_v_pu: tuple[float, ...] = spec(
+        "Voltages of the points of volt_watt, on v_rated_kv, ascending (IEEE 1547-2018).",
+        unit="pu",
+        default=(1.06, 1.1),
+        above=0.0,
+    )
+    volt_watt_p_pu: tuple[float, ...] = spec(
+        "Most active power at these points, per unit of p_rated_kw; constant beyond the first and the last.",
+        unit="pu",
+        default=(1.0, 0.2),
+        minimum=0.0,
     )
     limit: str = spec(
         "disc: p^2 + q^2 <= s_max^2; box: |q| <= sqrt(s_max^2 - p_rated^2) (the published t5 and t10 cases).",
@@ -71,6 +92,12 @@ class PV(ShuntDevice):
             q = 0,   q = p tan(acos(pf)),   or free inside
                 p^2 + q^2 <= s_max^2            disc
                 |q| <= sqrt(s_max^2 - p_rated^2)   box
+            q_k = s_max / n f(|U_k| / V_rated)            volt_var, at each of n ports; p <= s_max sqrt(1 - max f^2)
+            p_k <= p_rated / n g(|U_k| / V_rated)         volt_watt, beside the above
+
+        With phases free p_k >= 0 and q_k are decided at each port, each within its share of the inverter (s_max / n in
+        place of s_max); their sums take the place of p and q. f and g are piecewise linear, their corners rounded over
+        3e-4 pu; where the formulation writes no curves, they are the piece on which its operating point lies.
 
         With p fixed the disc is the bound ``|q| <= sqrt(s_max^2 - p(t)^2)``. What exceeds s_max is clipped, at the
         power factor where one is held. Where the formulation's operating point lies outside
@@ -83,13 +110,45 @@ class PV(ShuntDevice):
         builder, kva = ctx.builder, ctx.base.total_kva
         names = [d.name for d in group]
         offered = np.array([d.p_rated_kw * ctx.multiplier(d.profile) for d in group])
-        s = column(group, "s_max_kva")
         available = builder.data("pv.p_available_kw", names, np.minimum(offered, cls._most(group)), unit="kW") / kva
         q_max = builder.data("pv.q_max_kvar", names, cls._q_max(group, offered), unit="kvar") / kva
-        scale = np.maximum(s, 1e-9) / kva
+        where = ctx.ports(group)
+        alone = free_phases(group, where)
+        cut = np.array([d.curtailable for d in group], dtype=bool)
+        decides = by_device(group, "q_control", "free")
+        p, q = cls._in_equal_parts(group, ctx, available, q_max, alone)
+        p_port, q_port = where.spread(p), where.spread(q)
+        if np.any(alone):
+            p_port, q_port = cls._port_by_port(group, where, ctx, available, alone, p_port, q_port)
+        q_port = with_volt_var(group, where, q_port, ctx)
+        cls._volt_watt(group, where, ctx, p_port)
+        total = where.total(p_port)
+        builder.output("pv", "p_injected", names, total, unit="kW", to_unit=kva)
+        builder.output("pv", "q_injected", names, where.total(q_port), unit="kvar", to_unit=kva)
+        builder.output("pv", "curtailed", names, available - total, unit="kW", to_unit=kva)
+        follows = by_device(group, "q_control", "volt_var")
+        port_outputs(ctx, group, where, alone | follows, p_port, q_port)
+        factor = _impedance_outside(group, where, ctx, cut | decides | alone | follows)
+        outside = np.flatnonzero(np.any(factor > 0.0, axis=1))
+        if not len(outside):
+            ctx.net.inject(where.ports, p_port, q_port)
+        else:
+            inside = (factor == 0.0).astype(float)
+            ctx.net.inject(where.ports, p_port * inside, q_port * inside)
+            sub = Ports(where.ports.a[outside], where.ports.b[outside])
+            at = factor[outside]
+            ctx.net.inject_at(sub, 2.0, p_port.take(outside) * at, q_port.take(outside) * at)
 
-        free = np.array([d.curtailable for d in group], dtype=bool)
-        p = available
+    @classmethod
+    def _in_equal_parts(
+        cls, group: Sequence[Self], ctx: DeviceContext, available: Affine, q_max: Affine, alone: BoolArray
+    ) -> tuple[Affine, Affine]:
+        """p and q of the devices whose ports have equal parts, shape (n, T); zero for the others."""
+        builder, kva = ctx.builder, ctx.base.total_kva
+        names, s = [d.name for d in group], column(group, "s_max_kva")
+        scale = np.maximum(s, 1e-9) / kva
+        free = np.array([d.curtailable for d in group], dtype=bool) & ~alone
+        p = available * (~alone).astype(float).reshape(-1, 1)
         if np.any(free):
             own = np.flatnonzero(free)
             cut = builder.variable(
@@ -104,20 +163,10 @@ class PV(ShuntDevice):
                 limit=False,
             )
             place = (len(group), own, np.arange(len(own)), np.ones(len(own)))
-            p = available * (~free).astype(float).reshape(-1, 1) + cut.map_terms(*place)
-        builder.output("pv", "p_injected", names, p, unit="kW", to_unit=kva)
-        builder.output("pv", "curtailed", names, available - p, unit="kW", to_unit=kva)
-
-        tangent = np.array(
-            [
-                np.sign(d.power_factor) * np.tan(np.arccos(abs(d.power_factor)))
-                if d.q_control == "power_factor"
-                else 0.0
-                for d in group
-            ]
-        )
+            p = available * (~free & ~alone).astype(float).reshape(-1, 1) + cut.map_terms(*place)
+        tangent = cls._tangent(group)
         q = p * tangent.reshape(-1, 1)
-        decides = np.array([d.q_control == "free" for d in group], dtype=bool)
+        decides = by_device(group, "q_control", "free") & ~alone
         if np.any(decides):
             own = np.flatnonzero(decides)
             given = builder.variable(
@@ -132,7 +181,7 @@ class PV(ShuntDevice):
                 limit=False,
             )
             q = q + given.map_terms(len(group), own, np.arange(len(own)), np.ones(len(own)))
-        disc = np.flatnonzero(free & (decides | (tangent != 0.0)) & np.array([d.limit == "disc" for d in group]))
+        disc = np.flatnonzero(free & (decides | (tangent != 0.0)) & by_device(group, "limit", "disc"))
         if len(disc):
             s_sq = (s[disc] / kva) ** 2
             builder.product(
@@ -146,25 +195,91 @@ class PV(ShuntDevice):
                 to_unit=kva,
                 scale=np.maximum(s_sq, 1e-18),
             )
-        builder.output("pv", "q_injected", names, q, unit="kvar", to_unit=kva)
-        where = ctx.ports(group)
-        p_port, q_port = where.spread(p), where.spread(q)
-        factor = _impedance_outside(group, where, ctx, free | decides)
-        outside = np.flatnonzero(np.any(factor > 0.0, axis=1))
-        if not len(outside):
-            ctx.net.inject(where.ports, p_port, q_port)
-        else:
-            inside = (factor == 0.0).astype(float)
-            ctx.net.inject(where.ports, p_port * inside, q_port * inside)
-            sub = Ports(where.ports.a[outside], where.ports.b[outside])
-            at = factor[outside]
-            ctx.net.inject_at(sub, 2.0, p_port.take(outside) * at, q_port.take(outside) * at)
+        return p, q
+
+    @classmethod
+    def _port_by_port(
+        cls,
+        group: Sequence[Self],
+        where: DevicePorts,
+        ctx: DeviceContext,
+        available: Affine,
+        alone: BoolArray,
+        p_port: Affine,
+        q_port: Affine,
+    ) -> tuple[Affine, Affine]:
+        """p and q of all ports, with those of the devices that decide at each added."""
+        builder, kva = ctx.builder, ctx.base.total_kva
+        at = np.flatnonzero(alone[where.owner])
+        most = cls._most(group) / kva
+        box = by_device(group, "limit", "box").reshape(-1, 1)
+        most = np.where(box, np.minimum(most, column(group, "p_rated_kw") / kva), most)
+        s = column(group, "s_max_kva") / kva
+        decides = by_device(group, "q_control", "free").reshape(-1, 1)
+        q_high = np.where(decides, np.where(box, np.sqrt(np.maximum(s**2 - most**2, 0.0)), s), 0.0)
+        p, q = at_each_port(
+            "pv",
+            group,
+            where,
+            at,
+            ctx,
+            p_low=np.zeros_like(most),
+            p_high=most,
+            q_high=q_high,
+            tangent=cls._tangent(group),
+        )
+        place = (len(where.owner), at, np.arange(len(at)), np.ones(len(at)))
+        p_port, q_port = p_port + p.map_terms(*place), q_port + q.map_terms(*place)
+        own = np.flatnonzero(alone)
+        total = where.total(p_port).take(own)
+        cut = np.array([d.curtailable for d in group], dtype=bool)[own]
+        for some, write in ((own[cut], builder.between), (own[~cut], builder.equal)):
+            rows = np.flatnonzero(np.isin(own, some))
+            if not len(rows):
+                continue
+            named, size = [group[k].name for k in some.tolist()], np.maximum(s[some], 1e-9)
+            left, right = total.take(rows), available.take(some)
+            if write is builder.equal:
+                builder.equal("pv", "p_total", named, left, right, unit="kW", to_unit=kva, scale=size, limit=True)
+            else:
+                builder.between("pv", "p_total", named, -np.inf, left - right, 0.0, unit="kW", to_unit=kva, scale=size)
+        return p_port, q_port
+
+    @classmethod
+    def _volt_watt(cls, group: Sequence[Self], where: DevicePorts, ctx: DeviceContext, p_port: Affine) -> None:
+        """Keep p of every port under its curve, where the device has one."""
+        at = np.flatnonzero(np.array([d.volt_watt for d in group], dtype=bool)[where.owner])
+        if not len(at):
+            return
+        say_where(group, where, at, "volt_watt", ctx)
+        owner, every = where.owner[at], where.names(group)
+        ratio = ctx.base_over_rated(group, where)[at]
+        curve = curve_of([(group[k].volt_watt_v_pu, group[k].volt_watt_p_pu) for k in owner.tolist()], ratio)
+        rated = column(group, "p_rated_kw")[owner] / ctx.base.total_kva * where.share[at].reshape(-1, 1)
+        most = ctx.net.curve_of_v(Ports(where.ports.a[at], where.ports.b[at]), curve) * rated
+        ctx.builder.between(
+            "pv_port",
+            "volt_watt",
+            [every[k] for k in at.tolist()],
+            -np.inf,
+            p_port.take(at) - most,
+            0.0,
+            unit="kW",
+            to_unit=ctx.base.total_kva,
+            scale=np.maximum(rated, 1e-9),
+        )
+
+    @classmethod
+    def _tangent(cls, group: Sequence[Self]) -> FloatArray:
+        """q over p, shape (n,); 0 where no power factor is held."""
+        held = [d.power_factor if d.q_control == "power_factor" else 0.0 for d in group]
+        return np.array([np.sign(f) * np.tan(np.arccos(abs(f))) if f else 0.0 for f in held])
 
     @classmethod
     def _most(cls, group: Sequence[Self]) -> FloatArray:
-        """Largest active power, kW, shape (n, 1): the rating, times the power factor where one is held."""
-        held = [abs(d.power_factor) if d.q_control == "power_factor" and d.power_factor else 1.0 for d in group]
-        return np.asarray(column(group, "s_max_kva") * np.array(held).reshape(-1, 1))
+        """Largest active power, kW, shape (n, 1): what the reactive power that is held leaves of the rating."""
+        share = np.array([d.p_share for d in group]).reshape(-1, 1)
+        return np.asarray(column(group, "s_max_kva") * share)
 
     @classmethod
     def _q_max(cls, group: Sequence[Self], offered: FloatArray) -> FloatArray:
@@ -199,9 +314,7 @@ class PV(ShuntDevice):
         return out
 
 
-def _impedance_outside(
-    group: Sequence[PV], where: DevicePorts, ctx: DeviceContext, decides: NDArray[np.bool_]
-) -> FloatArray:
+def _impedance_outside(group: Sequence[PV], where: DevicePorts, ctx: DeviceContext, decides: BoolArray) -> FloatArray:
     """What multiplies |V|^2 at ports outside of the band, shape (ports, T); 0 inside and where something is decided."""
     owner, ports = where.owner, where.ports
     base = ctx.net.base_kv(ports.a)

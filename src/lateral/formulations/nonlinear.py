@@ -15,7 +15,7 @@ import numpy as np
 from lateral.formulations.branch_flow import BranchFlowFormulation, BranchFlowModel
 from lateral.formulations.conic_legs import ConicLegs
 from lateral.network.schema import FloatArray
-from lateral.program import Affine
+from lateral.program import Affine, Curve
 from lateral.program.ports import Ports
 
 
@@ -44,6 +44,38 @@ class _Model(ConicLegs):
         keep[linear] = 0.0
         place = (len(ports), linear, np.arange(len(linear)), np.ones(len(linear)))
         return rest * keep.reshape(-1, 1) + y.map_terms(*place)
+
+    #: see `NetworkModel.reads_curves`
+    reads_curves = True
+
+    def curve_of_v(self, ports: Ports, curve: Curve) -> Affine:
+        """See `NetworkModel.curve_of_v`: a variable ``y = phi(v)``, exact."""
+        component, names, w = self._squares(ports)
+        start = curve.value(self.builder.at_start(w))
+        y = self.builder.variable(component, "curve", names, unit="pu", start=start, scale=1.0, limit=False)
+        self.builder.curve(component, "curve", names, y, w, curve)
+        return y
+
+    def inject_susceptance(self, ports: Ports, b: Affine, b_0: FloatArray) -> Affine:
+        """See `NetworkModel.inject_susceptance`: the bilinear row ``q = b v``, exact."""
+        component, names, w = self._squares(ports)
+        size = np.maximum(self.builder.magnitude(b), 1e-6)
+        kva, start = self.base.total_kva, self.builder.at_start(b) * self.builder.at_start(w)
+        q = self.builder.variable(component, "q", names, unit="kvar", to_unit=kva, start=start, scale=size, limit=False)
+        self.builder.quadratic(component, "q", names, [(b, w)], -q, 0.0, 0.0, unit="kvar", scale=size)
+        self.inject(ports, Affine.zeros(*q.shape), q)
+        return q
+
+    def _squares(self, ports: Ports) -> tuple[str, list[str], Affine]:
+        """A component of its own, the names of the ports' nodes, and their squared voltages as plain variables."""
+        self._n_vmag += 1
+        component = "port" if self._n_vmag == 1 else f"port{self._n_vmag}"
+        cells = self.v.col.reshape(self.v.shape)[ports.a].reshape(-1)
+        each = np.arange(len(cells))
+        w = Affine(
+            len(ports), self.n_steps, each, cells, np.full(len(cells), -1), np.ones(len(cells)), np.zeros(len(cells))
+        )
+        return component, [self._names[k] for k in ports.a.tolist()], w
 
 
 @final

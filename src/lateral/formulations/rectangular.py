@@ -35,6 +35,7 @@ from scipy.sparse.csgraph import connected_components
 from lateral.errors import Fault
 from lateral.formulations.base import Formulation, OperatingPoint
 from lateral.formulations.phasors import Complex, LegFlows, entries, incidence
+from lateral.formulations.ratios import Ratios, Tap, declines_ratio
 from lateral.formulations.rectangular_limits import Limits
 from lateral.network.admittance import NodeIndex, nodal_matrix_pu
 from lateral.network.branches import RadialNetwork
@@ -106,6 +107,8 @@ class RectangularModel(NetworkModel):
         #: what was written, for leaves that evaluate it: ports with their power, sources with current, voltage, square
         self._port_rows: tuple[Ports, Affine, Affine, Complex] | None = None
         self._feed_rows: list[tuple[_Feed, Complex, Complex | None, Affine]] = []
+        self._taps: list[Tap] = []
+        self._n_true = len(self._names)
 
     # -- ports ----------------------------------------------------------------------------------------------------
 
@@ -140,9 +143,7 @@ class RectangularModel(NetworkModel):
             return out
         own = Ports(ports.a[asked], ports.b[asked])
         e = exponent[asked].reshape(-1, 1)
-        names = self._port_names(own)
-        component, w = self._squared(names, np.array(np.broadcast_to(self.reference_v(own), (len(own), self.n_steps))))
-        self._squares.append((component, names, own, w, None))
+        component, names, w = self._squared_at(own)
         bent = np.flatnonzero(e[:, 0] != 2.0)
         flat = np.ones((len(own), 1))
         flat[bent] = 0.0
@@ -152,8 +153,8 @@ class RectangularModel(NetworkModel):
             values = values + y.map_terms(len(own), bent, np.arange(len(bent)), np.ones(len(bent)))
         return out + values.map_terms(len(ports), asked, np.arange(len(asked)), np.ones(len(asked)))
 
-    #: see `NetworkModel.writes_curves`
-    writes_curves = True
+    #: see `NetworkModel.writes_curves` and `NetworkModel.reads_curves`
+    writes_curves = reads_curves = True
 
     def inject_curve(
         self, ports: Ports, elements: IntArray, steps: IntArray, curve: Curve, p: Affine, q: Affine
@@ -167,6 +168,31 @@ class RectangularModel(NetworkModel):
         y = self._curve(component, "law", cells, w, curve)
         place = (len(ports), self.n_steps, elements, steps)
         self.inject(ports, y.times_parameter(p).put(*place), y.times_parameter(q).put(*place))
+
+    def inject_susceptance(self, ports: Ports, b: Affine, b_0: FloatArray) -> Affine:
+        """See `NetworkModel.inject_susceptance`: the bilinear row ``q = b w`` with ``w = |U|^2``, exact."""
+        component, names, w = self._squared_at(ports)
+        start = self.builder.at_start(b) * self.builder.at_start(w)
+        size = np.maximum(self.builder.magnitude(b), 1e-6)
+        q = self.builder.variable(
+            component, "q", names, unit="kvar", to_unit=self.base.total_kva, start=start, scale=size, limit=False
+        )
+        self.builder.quadratic(component, "q", names, [(b, w)], -q, 0.0, 0.0, unit="kvar", scale=size)
+        self.inject(ports, Affine.zeros(*q.shape), q)
+        return q
+
+    def curve_of_v(self, ports: Ports, curve: Curve) -> Affine:
+        """See `NetworkModel.curve_of_v`: a variable ``y = phi(w)``, exact."""
+        component, names, w = self._squared_at(ports)
+        return self._curve(component, "curve", names, w, curve)
+
+    def _squared_at(self, ports: Ports) -> tuple[str, tuple[str, ...], Affine]:
+        """New variables w = |U|^2 of ports at every step: component, names, w."""
+        names = self._port_names(ports)
+        v = np.array(np.broadcast_to(self.reference_v(ports), (len(ports), self.n_steps)))
+        component, w = self._squared(names, v)
+        self._squares.append((component, names, ports, w, None))
+        return component, names, w
 
     def _squared(self, names: Sequence[str], v: FloatArray) -> tuple[str, Affine]:
         """New variables w = |U|^2 that start at v^2, shape (n, 1 or T): component and w; `close` ties them."""
@@ -217,6 +243,14 @@ class RectangularModel(NetworkModel):
             for a, b in zip(ports.a.tolist(), ports.b.tolist(), strict=True)
         )
 
+    def declines_ratio(self, transformer: str, winding: int) -> str:
+        """See `NetworkModel.declines_ratio`."""
+        return declines_ratio(self._feeder, self.net, transformer, winding)
+
+    def ratio(self, transformer: str, winding: int, tap: Affine) -> None:
+        """See `NetworkModel.ratio`: internal nodes and bilinear rows, see `lateral.formulations.ratios`."""
+        self._taps.append(Tap(transformer, winding - 1, tap))
+
     def node_vmag_sq(self) -> tuple[Sequence[str], Affine]:
         """See `NetworkModel.node_vmag_sq`: a variable for every node, tied to the voltages in `close`."""
         if self._all_squares is None:
@@ -253,6 +287,9 @@ class RectangularModel(NetworkModel):
 
     def close(self) -> None:
         """Write voltages, currents, balances, powers and limits."""
+        self._ratios = Ratios.of(self._feeder, self.net, self.base, self._taps)
+        self._names = (*self._names, *self._ratios.names)
+        self._v0 = self._ratios.start(self._v0)
         ports, p, q = _summed(self._powers, self.n_steps)
         self._reduced = self._reduce(ports)
         kept = self._reduced.kept
@@ -264,17 +301,22 @@ class RectangularModel(NetworkModel):
             balance = balance + self._short_currents(total)
         for feed in self._feeds:
             balance = balance - self._source(feed, total)
+        if len(self._ratios):
+            balance = balance + self._ratio_currents(total)
         self._ports(ports, p, q, balance, total)
         self._read_squares()
+        n = self._n_true
+        # the limits of transformers with a decided tap are with the taps
+        bare = np.array([name in self._ratios.labels for name in self.net.branch_names], dtype=bool)
         self._limits = Limits(
             builder=self.builder,
             feeder=self._feeder,
-            net=self.net,
+            net=replace(self.net, s_max_pu=np.where(bare, np.inf, self.net.s_max_pu)) if bare.any() else self.net,
             base=self.base,
-            names=self._names,
+            names=self._names[:n],
             v=self._v,
-            reduced=self._reduced,
-            v0=self._v0,
+            reduced=ReducedNetwork(kept[kept < n], self._reduced.s, self._reduced.t[:n]),
+            v0=self._v0[:n],
             v_low=self._v_low,
             v_high=self._v_high,
             fed=np.concatenate([feed.nodes for feed in self._feeds]),
@@ -296,11 +338,13 @@ class RectangularModel(NetworkModel):
         used |= {int(k) for feed in self._feeds for k in feed.nodes}
         self._short = self._short_legs(used)
         used |= set(self.net.to_node[self._short].tolist())
+        ratios = self._ratios
+        used |= {int(k) for k in (*ratios.ports.a, *ratios.ports.b) if k >= 0} | set(range(self._n_true, n))
         y = self._wires = self._matrix_without({self.net.branch_names[b] for b in self.net.branch[self._short]})
         for at, value in self._shunts:
             m = incidence(at, n)
             y = y + m.T @ sparse.diags(value) @ m
-        return reduce_nodal(y.tocsc(), self.net.nodes, used)
+        return reduce_nodal(y.tocsc(), (*self.net.nodes, *ratios.nodes), used)
 
     def _short_legs(self, used: set[int]) -> IntArray:
         """Legs of lines and switches so short that their admittance would drown the balance in rounding.
@@ -324,7 +368,7 @@ class RectangularModel(NetworkModel):
 
     def _matrix_without(self, labels: set[str]) -> sparse.csc_matrix:
         """The nodal matrix without the series part of some lines and switches; their charging stays."""
-        feeder = self._feeder
+        feeder = self._ratios.without(self._feeder)
         wires: tuple[Line | Switch, ...] = (*feeder.lines, *feeder.switches)
         out = replace(
             feeder,
@@ -332,7 +376,8 @@ class RectangularModel(NetworkModel):
             switches=tuple(e for e in feeder.switches if e.label not in labels),
             shunts=(*feeder.shunts, *(s for e in wires if e.label in labels for s in _charging(e))),
         )
-        return nodal_matrix_pu(out, self._index, self.base).tocsr()[self._own][:, self._own].tocsc()
+        own = nodal_matrix_pu(out, self._index, self.base).tocsr()[self._own][:, self._own]
+        return self._ratios.widened(own).tocsc()
 
     def _voltages(self, kept: IntArray) -> Complex:
         names = [self._names[k] for k in kept]
@@ -404,6 +449,14 @@ class RectangularModel(NetworkModel):
         for quantity, row in (("drop_re", (v_p - v_s - drop).re), ("drop_im", (v_p - v_s - drop).im)):
             builder.equal("branch", quantity, names, row, unit="pu", scale=np.maximum(size, 0.05))
         return self._to_nodes(ends[0], current) - self._to_nodes(ends[1], current)
+
+    def _ratio_currents(self, total: float) -> Complex:
+        """Currents of the decided taps, leaving the terminals of their windings and entering the internal nodes."""
+        ratios, kept, n = self._ratios, self._reduced.kept, self._n_true
+        inner = Ports(np.arange(n, n + len(ratios)), np.full(len(ratios), -1))
+        into = self._reduced.s[np.searchsorted(kept, inner.a)] @ self._v0[kept]
+        j, i = ratios.couple(self.builder, self._across(ratios.ports), self._across(inner), into, total)
+        return self._to_nodes(ratios.ports, j) - self._to_nodes(inner, i)
 
     def _scale_of_sources(self, p: Affine, q: Affine) -> float:
         """Typical power of a source's conductor, pu."""
@@ -539,7 +592,9 @@ class RectangularModel(NetworkModel):
         of_bus = np.array([bus.setdefault(b, len(bus)) for b, _ in net.nodes])
         graph = sparse.coo_matrix((np.ones(len(tail)), (of_bus[tail], of_bus[head])), shape=(len(bus), len(bus)))
         n_parts, part_of_bus = connected_components(graph, directed=False)
-        part = part_of_bus[of_bus]
+        # an internal node of a decided tap is a piece by itself, tied by the leakage to the other windings
+        inner = n_parts + np.arange(n - self._n_true)
+        part, n_parts = np.concatenate([part_of_bus[of_bus], inner]), n_parts + len(inner)
         sums = sparse.csr_matrix((np.ones(n), (part, np.arange(n))), shape=(n_parts, n)) @ self._wires
         diagonal = np.zeros(n_parts)
         np.maximum.at(diagonal, part, np.abs(self._wires.diagonal()))
@@ -547,8 +602,10 @@ class RectangularModel(NetworkModel):
         coo = sums.tocoo()
         np.maximum.at(left, coo.row, np.abs(coo.data))
         tied = left > FLOATING * np.maximum(diagonal, 1e-300)
-        grounded = [at.a[at.b < 0] for at in (ports, *(p for p, *_ in self._linear), *(p for p, _ in self._shunts))]
+        connected = (ports, self._ratios.ports, *(p for p, *_ in self._linear), *(p for p, _ in self._shunts))
+        grounded = [at.a[at.b < 0] for at in connected]
         tied[part[np.concatenate([*grounded, *(feed.nodes for feed in self._feeds)])]] = True
+        tied[inner] = True
         return [np.flatnonzero(part == k) for k in np.flatnonzero(~tied)]
 
     def _powers_of(
@@ -575,9 +632,10 @@ class RectangularModel(NetworkModel):
                 u = Complex(u.re.pick(*cells), u.im.pick(*cells))
             self.builder.quadratic(component, "vmag_sq", names, [(u.re, u.re), (u.im, u.im)], -w, 0.0, 0.0, unit="pu^2")
         if self._all_squares is not None:
-            v = self._node_voltage(np.arange(len(self._names)))
+            v = self._node_voltage(np.arange(self._n_true))
             pairs = [(v.re, v.re), (v.im, v.im)]
-            self.builder.quadratic("node", "vmag_sq", self._names, pairs, -self._all_squares, 0.0, 0.0, unit="pu^2")
+            names = self._names[: self._n_true]
+            self.builder.quadratic("node", "vmag_sq", names, pairs, -self._all_squares, 0.0, 0.0, unit="pu^2")
 
     def _losses(self) -> None:
         """The cost of losses ``V_r' G V_r + V_i' G V_i`` with G = Re S over the kept nodes."""
@@ -614,24 +672,35 @@ class RectangularModel(NetworkModel):
         builder, net, kw = self.builder, self.net, self.base.total_kva
         cells_re, cells_im = self._v.re.col, self._v.im.col
         shape = (len(self._reduced.kept), self.n_steps)
-        t = self._reduced.t
-        wires = nodal_matrix_pu(self._feeder, self._index, self.base).tocsr()[self._own][:, self._own]
+        t, n, ratios = self._reduced.t, self._n_true, self._ratios
+        wires = self._matrix_without(set())
         legs, three_phase = self._limits.legs, self._limits.three_phase
+        names = self._names[:n]
+
+        def with_inner(x: FloatArray) -> ComplexArray:
+            return np.asarray(t @ (x[cells_re] + 1j * x[cells_im]).reshape(shape))
 
         def voltage(x: FloatArray) -> ComplexArray:
-            return np.asarray(t @ (x[cells_re] + 1j * x[cells_im]).reshape(shape))
+            return with_inner(x)[:n]
+
+        def power(x: FloatArray) -> ComplexArray:
+            v = voltage(x)
+            s = legs.power(v)
+            at, own = ratios.leg_power(x, v)
+            s[at] = own
+            return s
 
         def vmag_sq(x: FloatArray, _y: FloatArray, _nu: FloatArray) -> FloatArray:
             return np.abs(voltage(x)) ** 2
 
         def p_from(x: FloatArray, _y: FloatArray, _nu: FloatArray) -> FloatArray:
-            return np.asarray(legs.power(voltage(x)).real)
+            return np.asarray(power(x).real)
 
         def q_from(x: FloatArray, _y: FloatArray, _nu: FloatArray) -> FloatArray:
-            return np.asarray(legs.power(voltage(x)).imag)
+            return np.asarray(power(x).imag)
 
         def losses(x: FloatArray, _y: FloatArray, _nu: FloatArray) -> FloatArray:
-            v = voltage(x)
+            v = with_inner(x)
             return np.asarray((v.conj() * (wires @ v)).real.sum(axis=0, keepdims=True))
 
         def unbalance(x: FloatArray, _y: FloatArray, _nu: FloatArray) -> FloatArray:
@@ -640,7 +709,7 @@ class RectangularModel(NetworkModel):
             plus, minus = (np.abs(np.einsum("bct,c->bt", v, w)) for w in (turn, turn.conj()))
             return np.asarray(minus / np.maximum(plus, 1e-9))
 
-        builder.derive("bus", "vmag_sq", self._names, vmag_sq, unit="pu^2")
+        builder.derive("bus", "vmag_sq", names, vmag_sq, unit="pu^2")
         if three_phase:
             phases = np.array([net.position[bus, c] for bus in three_phase for c in (1, 2, 3)])
             builder.derive("three_phase_bus", "unbalance", three_phase, unbalance, unit="pu")
@@ -659,7 +728,8 @@ class RectangularModel(NetworkModel):
 
         A node whose balance is written as power has ``Y = (nu_p - j nu_q) V`` of the duals of those rows.
         """
-        builder, kw, t_conj = self.builder, self.base.total_kva, self._reduced.t.conj()
+        builder, kw, t_conj = self.builder, self.base.total_kva, self._reduced.t[: self._n_true].conj()
+        names = self._names[: self._n_true]
         free, at = self._balanced, self._powered
         rows, islands = self._balance_rows, self._islands
 
@@ -683,8 +753,8 @@ class RectangularModel(NetworkModel):
         def of_q(x: FloatArray, y: FloatArray, nu: FloatArray) -> FloatArray:
             return np.asarray(prices(x, y, nu).imag)
 
-        builder.derive("bus", "p_balance", self._names, of_p, unit="kW", to_unit=kw, dual=True)
-        builder.derive("bus", "q_balance", self._names, of_q, unit="kvar", to_unit=kw, dual=True)
+        builder.derive("bus", "p_balance", names, of_p, unit="kW", to_unit=kw, dual=True)
+        builder.derive("bus", "q_balance", names, of_q, unit="kvar", to_unit=kw, dual=True)
 
 
 def _charging(element: Line | Switch) -> list[Shunt]:

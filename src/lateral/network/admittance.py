@@ -258,7 +258,8 @@ class _Shape:
     internal: tuple[int, ...]
 
 
-def _shape(transformer: Transformer) -> tuple[_Shape, tuple[Node, ...]]:
+def shape_of(transformer: Transformer) -> tuple[_Shape, tuple[Node, ...]]:
+    """What decides the pattern of a transformer's primitive, and its true nodes."""
     ends, local = _slots(transformer)
     at = {node: k for k, node in enumerate(local)}
     neutrals = []
@@ -273,10 +274,8 @@ def _shape(transformer: Transformer) -> tuple[_Shape, tuple[Node, ...]]:
     return shape, tuple(node for node in local if node[1] > 0)
 
 
-def _transformer_stack(
-    shape: _Shape, members: Sequence[Transformer], *, antifloat: bool, no_load: bool
-) -> ComplexArray:
-    """Primitive matrices of transformers of one shape, over their true nodes."""
+def transformer_stack(shape: _Shape, members: Sequence[Transformer], *, antifloat: bool, no_load: bool) -> ComplexArray:
+    """Primitive matrices of transformers of one shape, over their true nodes, siemens, shape (m, n, n)."""
     m, n, w = len(members), shape.n_phases, shape.n_windings
     s = np.array([t.windings[0].s_rated_kva for t in members]) * 1e3 / n  # VA per core
     r = np.array([[x.r_percent for x in t.windings] for t in members]) * 0.01
@@ -353,12 +352,12 @@ def _transformer_groups(
 ) -> Iterator[tuple[list[Transformer], list[tuple[Node, ...]], ComplexArray]]:
     groups: dict[_Shape, tuple[list[Transformer], list[tuple[Node, ...]]]] = {}
     for t in transformers:
-        shape, nodes = _shape(t)
+        shape, nodes = shape_of(t)
         members, all_nodes = groups.setdefault(shape, ([], []))
         members.append(t)
         all_nodes.append(nodes)
     for shape, (members, all_nodes) in groups.items():
-        yield members, all_nodes, _transformer_stack(shape, members, antifloat=antifloat, no_load=no_load)
+        yield members, all_nodes, transformer_stack(shape, members, antifloat=antifloat, no_load=no_load)
 
 
 # ------------------------------------------------------------------------------------------------------ primitives
@@ -570,6 +569,8 @@ __all__ = [
     "port_matrix",
     "primitive_of",
     "primitives",
+    "shape_of",
+    "transformer_stack",
     "triplets",
     "winding_volt",
 ]

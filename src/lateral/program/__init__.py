@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lateral.program.affine import Affine, stack
 from lateral.program.builder import ProgramBuilder
-from lateral.program.curves import Banded, Bends, Curve, Power
+from lateral.program.curves import Banded, Bends, Curve, OfRoot, Power
 from lateral.program.program import (
     Block,
     DataMap,
@@ -27,6 +27,7 @@ __all__ = [
     "CurveRows",
     "DataMap",
     "Derived",
+    "OfRoot",
     "Output",
     "Power",
     "ProblemClass",

@@ -296,6 +296,13 @@ class Affine:
         const[cells] = self.const
         return Affine(n, n_steps, cells[self.row], self.col, self.par, self.val, const)
 
+    def repeat_steps(self, n_steps: int) -> Affine:
+        """The one step of an array of shape (n, 1) at every step of a longer axis: shape (n, n_steps)."""
+        every = np.arange(n_steps)
+        row = (self.row[:, None] * n_steps + every).reshape(-1)
+        col, par = np.repeat(self.col, n_steps), np.repeat(self.par, n_steps)
+        return Affine(self.n, n_steps, row, col, par, np.repeat(self.val, n_steps), np.repeat(self.const, n_steps))
+
     def value(self, x: FloatArray, theta: FloatArray) -> FloatArray:
         """The numbers at a point, shape (n, T)."""
         term = self.val.copy()

@@ -217,10 +217,44 @@ class Banded(Curve):
         return np.asarray(np.where(z > self.LEAST, 0.25 * (bend - slope / u) / u**2, 0.0))
 
 
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class OfRoot(Curve):
+    """A curve of the voltage as a function of its square: ``phi(w) = inner(sqrt(w))``.
+
+    Attributes:
+        inner: the curve of u.
+    """
+
+    inner: Curve
+
+    #: squared voltages below this count as this
+    LEAST = 1e-4
+
+    def softened(self, factor: float) -> Curve:
+        """See `Curve.softened`."""
+        wider = self.inner.softened(factor)
+        return self if wider is self.inner else OfRoot(wider)
+
+    def value(self, z: FloatArray) -> FloatArray:
+        """See `Curve.value`."""
+        return self.inner.value(np.sqrt(np.maximum(z, self.LEAST)))
+
+    def slope(self, z: FloatArray) -> FloatArray:
+        """See `Curve.slope`."""
+        u = np.sqrt(np.maximum(z, self.LEAST))
+        return np.asarray(np.where(z > self.LEAST, 0.5 * self.inner.slope(u) / u, 0.0))
+
+    def bend(self, z: FloatArray) -> FloatArray:
+        """See `Curve.bend`."""
+        u = np.sqrt(np.maximum(z, self.LEAST))
+        return np.asarray(np.where(z > self.LEAST, 0.25 * (self.inner.bend(u) - self.inner.slope(u) / u) / u**2, 0.0))
+
+
 def _parabola(c: FloatArray, u: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """``c_0 + c_1 u + c_2 u^2`` and its derivatives, coefficients of shape (n, 3)."""
     c0, c1, c2 = (c[:, k : k + 1] for k in range(3))
     return c0 + (c1 + c2 * u) * u, c1 + 2.0 * c2 * u, np.broadcast_to(2.0 * c2, u.shape)
 
 
-__all__ = ["Banded", "Bends", "Curve", "Power"]
+__all__ = ["Banded", "Bends", "Curve", "OfRoot", "Power"]

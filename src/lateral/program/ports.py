@@ -77,6 +77,37 @@ class NetworkModel(ABC):
         v = self.power_of_v(ports, np.full(len(ports), exponent))
         self.inject(ports, v.times_parameter(p), v.times_parameter(q))
 
+    def inject_susceptance(self, ports: Ports, b: Affine, b_0: FloatArray) -> Affine:
+        """Inject the reactive power ``b |V|^2`` of susceptances that are variables, shape (ports, T); returns it.
+
+        Exact where a formulation can write the product; here first order at the operating point V_0, b_0::
+
+            q = b |V_0|^2 + b_0 (|V|^2 - |V_0|^2)
+
+        Args:
+            ports: the ports.
+            b: susceptances, per unit of the ports' node bases, without data.
+            b_0: susceptances at the operating point, shape (ports, 1) or (ports, T).
+        """
+        at = self.reference_v(ports) ** 2
+        q = b * at + (self.power_of_v(ports, np.full(len(ports), 2.0)) - at) * b_0
+        self.inject(ports, Affine.zeros(*q.shape), q)
+        return q
+
+    #: whether `curve_of_v` is exact
+    reads_curves: bool = False
+
+    def curve_of_v(self, ports: Ports, curve: Curve) -> Affine:
+        """phi(|V|^2) across each port, shape (ports, T).
+
+        Exact where ``reads_curves`` is true; here first order at the operating point, which for a piecewise linear
+        curve is the piece that the point is on.
+        """
+        at = self.reference_v(ports) ** 2
+        # a curve has as many rows as ports; where the point is the same at every step, so is what it is there
+        w = self.power_of_v(ports, np.full(len(ports), 2.0))
+        return (w - at) * curve.slope(at) + curve.value(at)
+
     #: whether `inject_curve` can be called
     writes_curves: bool = False
 
@@ -100,6 +131,15 @@ class NetworkModel(ABC):
     @abstractmethod
     def reference_v(self, ports: Ports) -> FloatArray:
         """|V| across each port at the formulation's operating point, shape (ports, T); nominal when it has none."""
+
+    def declines_ratio(self, transformer: str, winding: int) -> str:
+        """Why the tap of a winding (from 1) cannot be a decision in this formulation; empty when it can."""
+        return "the formulation holds taps"
+
+    def ratio(self, transformer: str, winding: int, tap: Affine) -> None:
+        """Make the tap of a winding (from 1) a decision, shape (1, T); only where `declines_ratio` has no reason."""
+        message = "this formulation holds taps"
+        raise TypeError(message)
 
     @abstractmethod
     def feed(

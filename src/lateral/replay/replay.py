@@ -323,6 +323,8 @@ def _run(case: Case, rendered: Rendered, nodes: Sequence[Node]) -> _Run:
         converged = np.zeros(n_steps, dtype=bool)
         iterations = np.zeros(n_steps)
         for k in range(n_steps):
+            for command in rendered.before.get(k, ()):
+                engine.Text.Command = command
             done = _solve(engine)
             if not done:  # once more from the no-load voltages: the last step may be a bad start
                 _unload(engine)
@@ -442,7 +444,7 @@ def _connected(case: Case, nodes: Sequence[Node]) -> BoolArray:
     wanted: set[Node] = set()
     for d in case.devices:
         if isinstance(d, ShuntDevice):
-            wanted.update((d.bus, c) for c in d.terminals if 0 < c <= 3)
+            wanted.update((bus, c) for bus, port in d.places for c in port if 0 < c <= 3)
     for s in case.sources:
         wanted.update((s.bus, c) for c in s.conductors)
     return np.array([n in wanted for n in nodes], dtype=bool)

@@ -19,6 +19,7 @@ import xarray as xr
 
 from lateral.baseline import power_flow
 from lateral.case import Case
+from lateral.devices.base import Declared, ShuntDevice
 from lateral.errors import OptionError, did_you_mean
 from lateral.network.branches import RadialNetwork
 from lateral.network.powerflow import PowerFlow
@@ -30,6 +31,8 @@ from lateral.solvers.elastic import Conflict
 
 #: A relaxation gap above this is said in the status sentence, pu.
 GAP_WARNING_PU = 1e-5
+#: Losses of a converter that its law does not have are said from here on, kW.
+LOSS_WARNING_KW = 1e-2
 #: A voltage counts as violated when it is further than this outside its limit, pu.
 VIOLATION_TOLERANCE_PU = 1e-5
 
@@ -125,6 +128,14 @@ class Result:
                 f"but a battery charges and discharges {self.max_simultaneous_kw:.3g} kW at once, which none can; "
                 "raise alpha_usd_per_kwh, or look for negative prices and binding voltage limits"
             )
+        for block in (d.block for d in self._derived if d.block.quantity == "loss_excess"):
+            excess = self.value(block.name)
+            if excess.max(initial=0.0) > LOSS_WARNING_KW:
+                worst = block.elements[int(excess.max(axis=1).argmax())]
+                out.append(
+                    f"but {block.component} {worst} loses {excess.max():.3g} kW more than its law says; look for "
+                    "negative prices and binding voltage limits"
+                )
         return tuple(out)
 
     @cached_property
@@ -272,9 +283,37 @@ class Result:
                 continue
             p = output.value(self.solution.x, self.program.theta) * block.to_unit
             q_name = f"{block.component}.q_injected"
-            q = self.value(q_name) if self.has(q_name) else np.zeros_like(p)
+            given = dict(zip(self.elements(q_name), self.value(q_name), strict=True)) if self.has(q_name) else {}
             for k, element in enumerate(block.elements):
-                out[f"{block.component}.{element}"] = (p[k], q[k])
+                out[f"{block.component}.{element}"] = (p[k], given.get(element, np.zeros_like(p[k])))
+        return out
+
+    @cached_property
+    def port_points(self) -> dict[str, tuple[FloatArray, FloatArray]]:
+        """p in kW and q in kvar of every port, shape (ports, T) each, of every device that gives them port by port, by
+        label; rows in the order of `ShuntDevice.places`."""
+        out: dict[str, tuple[FloatArray, FloatArray]] = {}
+        for kind in dict.fromkeys(d.kind for d in self.case.devices):
+            if not self.has(f"{kind}_port.p"):
+                continue
+            at = {name: k for k, name in enumerate(self.elements(f"{kind}_port.p"))}
+            p, q = self.value(f"{kind}_port.p"), self.value(f"{kind}_port.q")
+            for device in self.case.devices:
+                if isinstance(device, ShuntDevice) and device.kind == kind:
+                    rows = [at.get(f"{device.name}.{k + 1}", -1) for k in range(len(device.places))]
+                    if max(rows) >= 0:  # a port between grounded conductors has no row
+                        has = (np.array(rows) >= 0).reshape(-1, 1)
+                        out[device.label] = (p[rows] * has, q[rows] * has)
+        return out
+
+    @cached_property
+    def settings(self) -> dict[str, FloatArray]:
+        """The setting of every device that has one in the program, shape (T,), by label: taps, shares, susceptances."""
+        out: dict[str, FloatArray] = {}
+        for device in self.case.devices:
+            name = f"{device.kind}.{device.setting}" if isinstance(device, Declared) and device.setting else ""
+            if name and self.has(name) and device.name in self.elements(name):
+                out[device.label] = self.value(name)[self.elements(name).index(device.name)]
         return out
 
     # -- certificates ---------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from functools import partial
 
 from lateral.case import Case
 from lateral.errors import OptionError, did_you_mean
-from lateral.io.builtin import published, three_phase, tree
+from lateral.io.builtin import controls, published, three_phase, tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,8 @@ def _entries() -> dict[str, _Entry]:
     add("case33bw-areas", text, 33, 1, published.case33bw_areas)
     add("ieee13", "IEEE 13, three-phase, 2 PV buses, 3 battery buses, one day by hours", 16, 24, three_phase.ieee13)
     add("ieee13-rated", "IEEE 13, three-phase, rated load, one step", 16, 1, partial(three_phase.rated, "ieee13"))
+    text = "IEEE 13, three-phase, with every device that decides something, six steps of four hours"
+    add("ieee13-controls", text, 16, 6, controls.ieee13)
     text = "IEEE 123, three-phase, PV on 20 % and batteries on 30 % of the load buses, one day by quarters"
     add("ieee123", text, 132, 96, three_phase.ieee123)
     add("ieee123-rated", "IEEE 123, three-phase, rated load, one step", 132, 1, partial(three_phase.rated, "ieee123"))

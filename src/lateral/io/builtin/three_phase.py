@@ -76,12 +76,12 @@ def _day(name: str, n_steps: int, taps: Mapping[str, float], v_max_pu: float, no
     return add_ders(set_limits(case, v_min_pu=0.95, v_max_pu=v_max_pu), DerRule())
 
 
-def ieee13() -> Case:
-    """The 13-bus feeder over a day of 24 hours."""
+def ieee13(n_steps: int = 24) -> Case:
+    """The 13-bus feeder over a day, in 24 hours or another number of equal steps."""
     # The regulator holds its outlet at 1.0500 pu of a source at 1.0001, which nothing on the feeder can lower.
     return _day(
         "ieee13",
-        24,
+        n_steps,
         _TAPS_13,
         1.06,
         "IEEE 13-bus feeder, three-phase, one day by hours. PV on 20 % and batteries on 30 % of the load buses, 0.33 "

@@ -16,8 +16,11 @@ What goes where:
 * A neutral that is isolated gets a conductor number of its own (10 and up).
 * PV systems and batteries are loads of constant negative power whose load shapes are the set-points (the exact
   flavour, ``der="load"``), or PVSystem and Storage objects that follow shapes (``der="native"``, for people and for
-  reading back; an inverter there has limits of its own).
+  reading back; an inverter there has limits of its own). A device whose ports have powers of their own is a load of one
+  phase per port in either.
+* An SVC, and a capacitor with a decided share, is a load of constant impedance whose kvar follow the schedule.
 * A capacitor of constant reactive power is a load.
+* Taps that are decided are in ``steps.dss``, a command per change and a ``Solve`` per step.
 * A balanced feeder is written as the one-phase equivalent: line-to-ground kV, and kW, kvar divided by ``n_phases``.
 """
 
@@ -36,7 +39,7 @@ from typing import Literal
 import numpy as np
 
 from lateral.case import Case
-from lateral.devices import PV, Battery, BorderHead, BorderTail, Capacitor, Load, Regulator, Source
+from lateral.devices import PV, SVC, Battery, BorderHead, BorderTail, Capacitor, Load, Regulator, Source
 from lateral.devices.base import ShuntDevice
 from lateral.devices.load import MODELS
 from lateral.errors import CaseError, Fault, UnsupportedError
@@ -64,7 +67,7 @@ PARTS = (
     "devices.dss",
     "bases.dss",
 )
-OTHER_FILES = ("master.dss", "buscoords.csv", "names.csv")
+OTHER_FILES = ("master.dss", "steps.dss", "buscoords.csv", "names.csv")
 
 Der = Literal["load", "native"]
 
@@ -92,11 +95,15 @@ class Names:
 
 @dataclass(frozen=True)
 class Rendered:
-    """The text of the files, by name, the names used in them, and the hours that a step takes in the load shapes."""
+    """The text of the files, by name, the names used in them, and the hours that a step takes in the load shapes.
+
+    ``before`` has the commands that change taps, by step; the engine is given them before it solves the step.
+    """
 
     files: Mapping[str, str]
     names: Names
     step_h: float
+    before: Mapping[int, tuple[str, ...]]
 
     @property
     def commands(self) -> str:
@@ -285,7 +292,7 @@ class _Writer:
 
     def render(self) -> Rendered:
         case, feeder = self.case, self.case.feeder
-        known = (Source, Load, Capacitor, PV, Battery, Regulator, BorderHead, BorderTail)
+        known = (Source, Load, Capacitor, PV, Battery, SVC, Regulator, BorderHead, BorderTail)
         others = [d for d in case.devices if type(d) not in known]
         own = [d for d in others if isinstance(d, ShuntDevice) and is_dispatched(d)]
         strangers = [d for d in others if d not in own]
@@ -322,6 +329,7 @@ class _Writer:
             *((e, partial(self.capacitor, e)) for e in case.capacitors),
             *((e, partial(self.pv, e)) for e in case.pvs),
             *((e, partial(self.battery, e)) for e in case.batteries),
+            *((e, partial(self.svc, e)) for e in case.of(SVC)),
             *((e, partial(self.other, e)) for e in own),
             *((e, partial(self.regulator, e)) for e in case.regulators),
         ]
@@ -345,7 +353,30 @@ class _Writer:
         )
         files["names.csv"] = self.name_table()
         names = Names(self.bus, self.element, self.source_objects, tuple(self.source_lines), tuple(self.shunt_parts))
-        return Rendered(files, names, self.step_s / 3600.0)
+        before = self.tap_changes()
+        if before:
+            files["steps.dss"] = self.steps(before)
+        return Rendered(files, names, self.step_s / 3600.0, before)
+
+    def tap_changes(self) -> dict[int, tuple[str, ...]]:
+        """Commands before a step, where taps follow the schedule; the first step has them all."""
+        out: dict[int, list[str]] = {}
+        for r in self.case.regulators:
+            taps = self.dispatch.settings.get(r.label)
+            if taps is None:
+                continue
+            name = self.element[f"transformer.{r.transformer}"]
+            for k, tap in enumerate(taps):
+                if k == 0 or tap != taps[k - 1]:
+                    out.setdefault(k, []).append(f"Edit {name} wdg={int(r.winding)} tap={num(tap)}")
+        return {k: tuple(commands) for k, commands in out.items()}
+
+    def steps(self, before: Mapping[int, tuple[str, ...]]) -> str:
+        """Every step with its taps, to be redirected to after the master."""
+        lines = ["! steps.dss: every step of the schedule with its taps; redirect to it after master.dss"]
+        for k in range(self.case.horizon.n_steps):
+            lines += [f"! step {k}", *before.get(k, ()), "Solve"]
+        return "\n".join([*lines, ""])
 
     def master(self) -> str:
         case, feeder = self.case, self.case.feeder
@@ -369,8 +400,12 @@ class _Writer:
                 if self.der == "load"
                 else "! PV systems and batteries are PVSystem and Storage objects that follow load shapes."
             )
+        if self.dispatch.ports and self.der == "native":
+            head.append("! Devices whose phases differ are loads of negative power, one of one phase for each port.")
         if len(set(h.step_h.tolist())) > 1:
             head.append("! Steps differ in length; in the load shapes each takes one hour.")
+        if any(r.label in self.dispatch.settings for r in case.regulators):
+            head.append("! Taps follow the schedule: after this file, steps.dss sets them step by step and solves.")
         if self.shapes:
             head.append(f"! Each Solve takes the next of {h.n_steps} steps (mode=daily number=1).")
         voltages = sorted({round(b.v_base_kv * math.sqrt(3.0), 9) for b in feeder.buses}, reverse=True)
@@ -620,13 +655,13 @@ class _Writer:
 
     # -- devices between conductors of one bus
 
-    def port_kv(self, d: ShuntDevice) -> float:
+    def port_kv(self, d: ShuntDevice, bus: str = "") -> float:
         """Rated voltage across one port, kV."""
         own: float | None = getattr(d, "v_rated_kv", None)
         if own is not None:
             return own
         delta = d.connection != "wye"
-        return self.case.feeder.bus[d.bus].v_base_kv * (math.sqrt(3.0) if delta else 1.0)
+        return self.case.feeder.bus[bus or d.bus].v_base_kv * (math.sqrt(3.0) if delta else 1.0)
 
     def connected(self, d: ShuntDevice) -> str:
         """``phases= bus1= conn= kv=`` of a load-like object."""
@@ -660,6 +695,12 @@ class _Writer:
         self.out["loads.dss"].append(text)
 
     def capacitor(self, d: Capacitor) -> None:
+        setting = self.dispatch.settings.get(d.label)
+        if setting is not None:
+            self.out["shunts.dss"].append(
+                self.follows(d, f"cap_{d.name}", d.q_full_kvar * setting, impedance=d.model == "constant_impedance")
+            )
+            return
         q = d.q_kvar * self.share
         if d.model == "constant_power":
             name = self.name(d.label, "Load", f"cap_{d.name}")
@@ -687,11 +728,43 @@ class _Writer:
                     f"kvar={num(q / n)} kv={num(kv)}"
                 )
 
+    def svc(self, d: SVC) -> None:
+        setting = self.dispatch.settings.get(d.label)
+        if setting is not None:
+            self.out["devices.dss"].append(self.follows(d, f"svc_{d.name}", setting, impedance=True))
+
+    def follows(self, d: ShuntDevice, wanted: str, q_kvar: FloatArray, *, impedance: bool) -> str:
+        """A load that gives reactive power by a shape, at rated voltage where it is an impedance."""
+        name = self.name(d.label, "Load", wanted)
+        q = 0.0 - q_kvar * self.share
+        shape = self.shape(("dispatch", d.label), name, np.zeros_like(q), q, actual=True)
+        return (
+            f"New Load.{name} {self.connected(d)} kw=0 kvar={num(q[0])} model={2 if impedance else 1} "
+            f"vminpu=0.1 vmaxpu=2 vlowpu=0 daily={shape}"
+        )
+
     def other(self, d: ShuntDevice) -> None:
-        """A device of the user's own: a load of negative power at its set-points."""
+        """Any other device with set-points: a load of negative power that follows them."""
         self.out["devices.dss"].append(self.set_points(d, d.kind))
 
+    def by_port(self, d: ShuntDevice, kind: str) -> str:
+        """One load of one phase per port."""
+        lines = []
+        rows = zip(d.places, *self.dispatch.ports[d.label], strict=True)
+        for k, ((bus, (a, b)), p, q) in enumerate(rows, start=1):
+            a, b = (a, b) if a else (b, a)
+            name = self.name(d.label, "Load", f"{kind}_{d.name}_{k}")
+            p, q = 0.0 - p * self.share, 0.0 - q * self.share
+            shape = self.shape(("dispatch", d.label, str(k)), name, p, q, actual=True)
+            lines.append(
+                f"New Load.{name} phases=1 bus1={self.nodes(bus, (a, b))} conn=wye kv={num(self.port_kv(d, bus))} "
+                f"kw={num(p[0])} kvar={num(q[0])} model=1 {_window(d)} vlowpu=0 daily={shape}"
+            )
+        return "\n".join(lines)
+
     def set_points(self, d: ShuntDevice, kind: str) -> str:
+        if d.label in self.dispatch.ports:
+            return self.by_port(d, kind)
         p = self.dispatch.p(d.label) * self.share
         q = self.dispatch.q(d.label) * self.share
         name = self.name(d.label, "Load", f"{kind}_{d.name}")
@@ -702,10 +775,14 @@ class _Writer:
         )
 
     def pv(self, d: PV) -> None:
-        self.out["devices.dss"].append(self.set_points(d, "pv") if self.der == "load" else self.native_pv(d))
+        self.out["devices.dss"].append(self.set_points(d, "pv") if self.as_load(d) else self.native_pv(d))
 
     def battery(self, d: Battery) -> None:
-        self.out["devices.dss"].append(self.set_points(d, "battery") if self.der == "load" else self.native_battery(d))
+        self.out["devices.dss"].append(self.set_points(d, "battery") if self.as_load(d) else self.native_battery(d))
+
+    def as_load(self, d: ShuntDevice) -> bool:
+        """One object of the engine has one power for all of its phases: where ports differ there is no native one."""
+        return self.der == "load" or d.label in self.dispatch.ports
 
     def native_pv(self, d: PV) -> str:
         """Power follows a shape of irradiance; kvar is that of the first step (a PVSystem takes no shape of it)."""

@@ -174,6 +174,9 @@ class StepProgram:
         Raises:
             Declined: it does not repeat.
         """
+        if program.quadratics.n_rows or program.curves.n_rows:
+            message = "nonlinear rows that are no products"
+            raise Declined(message)
         s = program.scaled()
         n_steps = max((b.n_steps for b in program.variables), default=1)
         variables = Cells.of(program.variables, program.n, n_steps)

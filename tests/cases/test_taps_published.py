@@ -1,0 +1,35 @@
+"""IEEE 13 with regulator control, as PowerModelsDistribution tests it: 405.235 kW, taps 1.01875, 1.03125, 1.03125.
+
+The controls set these taps; what decides them here has no dead band, so that it is at least as good.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+import lateral
+from lateral.devices import Regulator
+from lateral.opf import build, replayed
+
+FEEDERS = Path(__file__).parents[3] / "shared" / "feeders"
+pytestmark = pytest.mark.skipif(not FEEDERS.is_dir(), reason="the shared feeders are not here")
+
+
+def test_ieee13_with_the_published_taps_and_with_free_ones() -> None:
+    case = lateral.read(FEEDERS / "pmd_cases" / "opendss" / "IEEE13_RegControl.dss")
+    published = {"reg1a": 1.01875, "reg1b": 1.03125, "reg1c": 1.03125}
+    assert {t.name: t.windings[1].tap for t in case.feeder.transformers if t.name != "sub"} == pytest.approx(published)
+    held = build(case, "current-voltage", "loss").solve()
+    assert held.ok
+    assert held.p_source_kw[0] == pytest.approx(405.235, abs=1e-3)
+    free = case.with_(
+        devices=tuple(dataclasses.replace(d, decision="step") if isinstance(d, Regulator) else d for d in case.devices)
+    )
+    r = replayed(build(free, "current-voltage", "loss").solve())
+    assert r.ok
+    assert r.objective < held.objective
+    assert r.replay.errors.max_dv_pu <= 1e-6  # type: ignore[union-attr]
+    assert all(0.9 <= tap[0] <= 1.1 + 1e-9 for tap in r.settings.values())
