@@ -55,6 +55,10 @@ class _Model(RectangularModel):
     def _own_currents(self, ports: Ports) -> IntArray:
         return np.arange(len(ports))
 
+    def declines_ratio(self, transformer: str, winding: int) -> str:
+        """See `NetworkModel.declines_ratio`: the point at which the rows are written is a power flow at given taps."""
+        return "the formulation holds taps at its operating point"
+
     def add_loss_curvature(self, weight: Affine) -> None:
         """See `NetworkModel.add_loss_curvature`."""
         self._curvature.append(weight)
