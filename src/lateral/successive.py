@@ -28,6 +28,7 @@ from scipy.optimize import linprog
 
 from lateral.baseline import power_flow, pv_baseline
 from lateral.case import Case
+from lateral.devices.base import Declared
 from lateral.formulations import OperatingPoint
 from lateral.model import Model
 from lateral.network.branches import RadialNetwork
@@ -35,6 +36,7 @@ from lateral.network.schema import ComplexArray, FloatArray, IntArray
 from lateral.operating import point_at
 from lateral.program import Program
 from lateral.program.tangent import Tangent
+from lateral.results.points import port_points, settings
 from lateral.results.residuals import earned_status, objective_size, recompute
 from lateral.results.result import Result
 from lateral.solvers import Options, Solution, Status
@@ -173,7 +175,14 @@ class Rounds:
             for output in program.outputs
             if output.block.quantity in ("p_injected", "q_injected")
         ]
-        decisions = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *own]))
+        # a susceptance, a share: settings are decisions as well; what follows the voltage is none
+        own += [
+            output.affine.col[output.affine.col >= 0]
+            for output in program.outputs
+            if output.block.name in {f"{d.kind}.{d.setting}" for d in case.devices if isinstance(d, Declared)}
+        ]
+        follows = np.concatenate([np.zeros(0, dtype=np.int64), *tangent.network, *tangent.followers])
+        decisions = np.setdiff1d(np.concatenate([np.zeros(0, dtype=np.int64), *own]), follows)
         out = cls(case, tangent, net, At.of(program), decisions=decisions)
         out.rho, out.mu = np.zeros(len(program.l)), np.zeros(program.products.n_rows)
         out.at = At.of(dataclasses.replace(program, start_point=out._chosen(program, program.start_point)))
@@ -295,7 +304,13 @@ class Rounds:
         """The schedule of a step with its power flow; None where that does not converge."""
         x = solution.x
         program = self.tangent.reweighed(self.at.program, solution, x)
-        flow = power_flow(self.case, dispatch=dispatch_at(self.case, program, x), tolerance_pu=FLOW_TOLERANCE_PU)
+        flow = power_flow(
+            self.case,
+            dispatch=dispatch_at(self.case, program, x),
+            ports=port_points(self.case, program, x),
+            settings=settings(self.case, program, x),
+            tolerance_pu=FLOW_TOLERANCE_PU,
+        )
         if not np.all(flow.converged) or self.tangent.state is None:
             return None
         v = _voltages(self.net, flow.index.nodes, flow.v_pu)

@@ -318,16 +318,16 @@ def test_skips_are_counted() -> None:
 
 
 #: reasons and how often, of 57 variants: a row per exact form (nonlinear, current-voltage, bus-injection); a soc row
-#: per variant, and 14 linear ones where a disc is a cone; 8 where a border has a quadratic cost: both in consensus, and
-#: the two heads with prices (their proximal term); the forms without a tree; capacitors decided once, and what is a
+#: per variant, and 21 linear ones where a disc is a cone; 12 where a border has a quadratic cost: both in consensus,
+#: and the two heads with prices (their proximal term); the forms without a tree; capacitors decided once, and what is a
 #: curve or a bilinear row in nonlinear
 COUNTED = Counter(
     {
-        "highs does not take a SOCP": 71,
+        "highs does not take a SOCP": 78,
         "highs does not take a NLP": 171,
         "clarabel does not take a NLP": 171,
-        "highs does not take a QP": 8,
-        "native takes programs on a tree": 114,
+        "highs does not take a QP": 12,
+        "native takes programs on a tree": 171,
         "native takes no variable of all steps": 7,
         "native takes products only": 10,
     }

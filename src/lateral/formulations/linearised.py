@@ -131,6 +131,7 @@ class _Model(RectangularModel):
         currents = [] if self._port_rows is None else [self._port_rows[3]]
         parts = [self._v, *currents, *([] if self._short_current is None else [self._short_current])]
         alone = [w for _, _, _, w, _ in self._squares] + ([] if self._all_squares is None else [self._all_squares])
+        alone += [q for q, *_ in self._susceptances]
         alone += [a for a in map(self.builder.find, ("branch.p_total", "branch.q_total")) if a is not None]
         for feed, current, e, square in self._feed_rows:
             parts += [current, *([] if e is None else [e])]
@@ -151,6 +152,8 @@ class _Model(RectangularModel):
             x[w.col] = (square if cells is None else square[cells]).reshape(-1)
         if self._all_squares is not None:
             x[self._all_squares.col] = (np.abs(v) ** 2).reshape(-1)
+        for q, b, w in self._susceptances:
+            x[q.col] = (b.value(x, theta) * w.value(x, theta)).reshape(-1)
         self._tangent.curves(x, theta)
         left = np.asarray(self._reduced.s @ v[kept])
         place = np.full(len(self._names) + 1, -1)

@@ -108,6 +108,7 @@ class RectangularModel(NetworkModel):
         self._port_rows: tuple[Ports, Affine, Affine, Complex] | None = None
         self._feed_rows: list[tuple[_Feed, Complex, Complex | None, Affine]] = []
         self._taps: list[Tap] = []
+        self._susceptances: list[tuple[Affine, Affine, Affine]] = []
         self._n_true = len(self._names)
 
     # -- ports ----------------------------------------------------------------------------------------------------
@@ -178,6 +179,7 @@ class RectangularModel(NetworkModel):
             component, "q", names, unit="kvar", to_unit=self.base.total_kva, start=start, scale=size, limit=False
         )
         self.builder.quadratic(component, "q", names, [(b, w)], -q, 0.0, 0.0, unit="kvar", scale=size)
+        self._susceptances.append((q, b, w))
         self.inject(ports, Affine.zeros(*q.shape), q)
         return q
 

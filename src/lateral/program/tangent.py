@@ -151,6 +151,11 @@ class Tangent:
     _squares: list[_Squares] = field(default_factory=list)
     _bent: list[str] = field(default_factory=list)
 
+    @property
+    def followers(self) -> list[IntArray]:
+        """Variables that are curves of others."""
+        return [part.y.col for part in self._parts if isinstance(part, _Bent)]
+
     def quadratic(
         self,
         builder: ProgramBuilder,

@@ -19,12 +19,12 @@ import xarray as xr
 
 from lateral.baseline import power_flow
 from lateral.case import Case
-from lateral.devices.base import Declared, ShuntDevice
 from lateral.errors import OptionError, did_you_mean
 from lateral.network.branches import RadialNetwork
 from lateral.network.powerflow import PowerFlow
 from lateral.network.schema import FloatArray
 from lateral.program import Block, Derived, Program
+from lateral.results.points import port_points, settings
 from lateral.results.residuals import Residuals
 from lateral.solvers.base import Solution, Status
 from lateral.solvers.elastic import Conflict
@@ -292,29 +292,12 @@ class Result:
     def port_points(self) -> dict[str, tuple[FloatArray, FloatArray]]:
         """p in kW and q in kvar of every port, shape (ports, T) each, of every device that gives them port by port, by
         label; rows in the order of `ShuntDevice.places`."""
-        out: dict[str, tuple[FloatArray, FloatArray]] = {}
-        for kind in dict.fromkeys(d.kind for d in self.case.devices):
-            if not self.has(f"{kind}_port.p"):
-                continue
-            at = {name: k for k, name in enumerate(self.elements(f"{kind}_port.p"))}
-            p, q = self.value(f"{kind}_port.p"), self.value(f"{kind}_port.q")
-            for device in self.case.devices:
-                if isinstance(device, ShuntDevice) and device.kind == kind:
-                    rows = [at.get(f"{device.name}.{k + 1}", -1) for k in range(len(device.places))]
-                    if max(rows) >= 0:  # a port between grounded conductors has no row
-                        has = (np.array(rows) >= 0).reshape(-1, 1)
-                        out[device.label] = (p[rows] * has, q[rows] * has)
-        return out
+        return port_points(self.case, self.program, self.solution.x)
 
     @cached_property
     def settings(self) -> dict[str, FloatArray]:
         """The setting of every device that has one in the program, shape (T,), by label: taps, shares, susceptances."""
-        out: dict[str, FloatArray] = {}
-        for device in self.case.devices:
-            name = f"{device.kind}.{device.setting}" if isinstance(device, Declared) and device.setting else ""
-            if name and self.has(name) and device.name in self.elements(name):
-                out[device.label] = self.value(name)[self.elements(name).index(device.name)]
-        return out
+        return settings(self.case, self.program, self.solution.x)
 
     # -- certificates ---------------------------------------------------------------------------------------------
 
