@@ -27,6 +27,8 @@ from lateral.results.result import Result
 from lateral.solvers import Options, Session, Solution, Status
 from lateral.solvers.elastic import explain
 
+#: Voltages that differ by no more than this are the same point, pu.
+SAME_PU = 1e-9
 #: Tolerance of a second try where the first answer of Clarabel or Ipopt did not pass the residual test.
 RETRY_TOLERANCE = 1e-11
 #: A voltage further than this beyond its limit is one whose limit was left out, pu.
@@ -268,8 +270,10 @@ class Model:
         return result
 
     def make_at(self, point: OperatingPoint, result: Result) -> bool:
-        """Build again at another operating point, in place: devices take their law there. Data, limits and what else
-        only this model has are kept; a program to first order stays where it was in ``result``.
+        """Build again at another operating point, in place: devices take their law there.
+
+        Data, limits and what else only this model has are kept; a program to first order stays where it was in
+        ``result``.
 
         Returns:
             whether it could be built again.
@@ -290,7 +294,10 @@ class Model:
         if self.tangent is not None:
             point = dataclasses.replace(result.solution, x=result.program.start_point)
             x = carried(self.program, dataclasses.replace(result, solution=point))
-            self.program = self.tangent.moved(self.program, x)
+            voltages = [b.cells for b in self.program.variables if b.name in ("bus.v_re", "bus.v_im")]
+            apart = max(float(np.abs(x - fresh.program.start_point)[cells].max(initial=0.0)) for cells in voltages)
+            # at the same voltages the fresh point has the new variables as well
+            self.program = self.tangent.moved(self.program, x if apart > SAME_PU else fresh.program.start_point)
 
     def _soft_start(self, solver: str) -> Solution | None:
         """A rough solution with wide corners of curves, where there are corners at all.

@@ -31,6 +31,7 @@ from lateral.case import Case
 from lateral.devices.base import Declared
 from lateral.formulations import OperatingPoint
 from lateral.model import Model
+from lateral.network.admittance import NodeIndex
 from lateral.network.branches import RadialNetwork
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
 from lateral.operating import point_at
@@ -47,7 +48,7 @@ REST = 1e-7
 ACCEPT = 0.1
 #: A prediction this good lets the radius grow, one below the other makes it shrink.
 GOOD, POOR = 0.75, 0.25
-#: Violation of an equality at a power flow, in solver scale, that corners of loads (sharp in the flow) do not make.
+#: Violation of an equality at a power flow, in solver scale, that is more than corners of loads make.
 LEFT = 5e-5
 #: How often a program is made again for loads that left their band.
 MOST_MADE = 3
@@ -196,7 +197,11 @@ class Rounds:
         x = model.program.start_point.copy()
         for block in model.program.variables:
             x[block.cells] = old.get((block.name, block.elements), x[block.cells])
+        if self.at.v_pu is not None and model.tangent.state is not None:
+            v = _voltages(model.network, NodeIndex.of(model.case.feeder).nodes, self.at.v_pu)
+            x = model.tangent.state(model.program, x, v, loaded=True)
         out = Rounds.start(model.case, model.tangent, model.network, model.tangent.moved(model.program, x))
+        out.at = dataclasses.replace(out.at, v_pu=self.at.v_pu)
         out.radius = self.radius
         return out
 
@@ -275,7 +280,8 @@ class Rounds:
                 f"accepted, the point before was no power flow of a schedule; step {length:.1e}", accepted=True
             )
         # the program is convex: a step that is held back has no more than its promise times what it was held back by
-        if promised <= REST * size * (min(self.radius, 1.0) if held else 1.0):
+        small = REST * size * (min(self.radius, 1.0) if held else 1.0)
+        if -REST * size <= promised <= small:
             return Verdict(f"{says}, step {length:.1e}", rests=True)
         there = self.reached(result.solution)
         if there is None:
@@ -283,8 +289,13 @@ class Rounds:
             stuck = "the trust region has become too small" if self.radius < SMALLEST else ""
             return Verdict(f"rejected, its power flow does not converge; {says}", stuck=stuck)
         gained = self.at.merit(self.rho, self.mu) - there.merit(self.rho, self.mu)
-        share = gained / promised if promised > 0.0 else 0.0
         says = f"{says}, true {gained / size:.1e}, step {length:.1e}"
+        if promised < 0.0:  # by corners that the program rounds: the power flow has the last word
+            if gained <= REST * size:
+                return Verdict(says, stuck="predictions are not accurate enough here")
+            self.at = there
+            return Verdict(f"accepted, {says}", accepted=True)
+        share = gained / promised
         if share < POOR:
             self.radius = (0.5 if share >= ACCEPT else 0.25) * length
         elif share > GOOD and held:
@@ -397,7 +408,7 @@ def settle(
         return result
     begin, spent = time.perf_counter(), result.seconds["solve"]
     state = Rounds.start(model.case, model.tangent, model.network, model.program)
-    best, accepted, told, k, made = result, False, [], 1, 0
+    best, accepted, told, k, made, first = result, False, [], 1, 0, result.choices
     while True:
         # the bounds of the trust region are no limits of the schedule
         whole = state.at.program
@@ -441,7 +452,7 @@ def settle(
         status=status,
         cautions=cautions,
         seconds={**seconds, "total": sum(seconds.values())},
-        choices=(*best.choices, *told),
+        choices=(*first, *(c for c in best.choices if c not in first), *told),
     )
 
 

@@ -2,13 +2,15 @@
 
     Y V = M' I + I_source                                                 linear already
     U0_r I_r + U0_i I_i + I0_r U_r + I0_i U_i - Re(U0 conj(I0)) = p       power at a port, and likewise q
-    |V|^2    ->  2 Re(conj(V0) V) - |V0|^2                                limits, sources, reads
-    y = phi(w)  ->  value and slope at w0
-    price_t dV^H Re(S) dV,   dV = V - V0                                  in the objective: what a linear model misses
+    |V|^2      ->  2 Re(conj(V0) V) - |V0|^2                              limits, sources, reads
+    y = phi(w) ->  phi(w0) + phi'(w0) (w - w0)                            laws of loads
+    sum over branches dI^H (lambda_p Re(Z) + lambda_q Im(Z)) dI           in the objective, dI = I(V) - I(V0)
 
-(Bolognani and Dorfler 2015 for the linear manifold; O'Neill et al. 2012 for the rows.) Discs of inverters stay cones.
-S is the reduced nodal matrix of the wires; the last term is the Hessian of the Lagrangian of the exact form when every
-node has the price of the source: ``sum_i lambda_i Re(dU_i conj(dI_i)) = lambda dV^H Re(S) dV``.
+(Bolognani and Dorfler 2015, "Fast power system analysis via implicit linearization of the power flow manifold"; O'Neill
+et al. 2012 for the rows.) Discs of inverters and limits of currents stay cones. The last line is what a linear model
+misses of its losses: the Hessian ``sum_i Re(lambda_i dU_i conj(dI_i))`` of the Lagrangian of the exact form, with one
+price per branch (the price of a lost kWh at first, then the prices of its ends in the round before, where they are
+positive), so that it is convex. From the second round on, squares and laws of loads have theirs, where it is convex.
 
 Exact at the point, to first order around it. The rounds of `lateral.successive` make it again at the power flow of its
 own schedule, with a trust region, until nothing moves: then it is a local optimum of the exact form. Coefficients are

@@ -49,7 +49,7 @@ class Solution(Protocol):
 
 
 #: Least reach over which the second derivative of a curve is taken.
-LEAST_REACH = 1e-5
+LEAST_REACH = 1e-4
 
 #: What the names of data slots begin with that only a tangent writes.
 OWN_SLOTS = "tangent."
@@ -224,7 +224,8 @@ class Tangent:
         part = _Bent(self._name(), y, z, curve)
         at = self._slot(builder, part, elements)
         slope, offset = at.take(np.arange(y.n)), at.take(np.arange(y.n, 2 * y.n))
-        block = builder.equal(component, quantity, elements, y - z.times_parameter(slope) - offset)
+        steep = np.maximum(np.abs(part.values(*builder.start())[: y.n]), 1.0)
+        block = builder.equal(component, quantity, elements, y - z.times_parameter(slope) - offset, scale=steep)
         self._parts[-1] = dataclasses.replace(part, block=block)
 
     def distance(self, builder: ProgramBuilder, f: Affine, g: Affine, weight: Affine, elements: Sequence[str]) -> None:
