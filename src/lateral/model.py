@@ -218,7 +218,8 @@ class Model:
                     f"solved again at tolerance {RETRY_TOLERANCE:g}: the first answer was not accurate enough"
                 )
                 solution, status, residuals = again, word, found
-        if status in (Status.INACCURATE, Status.ERROR) and solver == "auto" and name != "ipopt":
+        takes = self.program.problem_class in solvers.SOLVERS["ipopt"].solver.accepts
+        if status in (Status.INACCURATE, Status.ERROR) and solver == "auto" and name != "ipopt" and takes:
             again = solvers.get("ipopt", None).solve(self.program, None)
             word, found = _judged(self.program, again)
             if word is Status.OPTIMAL:

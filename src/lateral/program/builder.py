@@ -21,7 +21,7 @@ from lateral.program.program import (
     TreeHint,
     objective_scale,
 )
-from lateral.program.rows import CurveRows, ProductRows, QuadraticRows
+from lateral.program.rows import CurveRows, ProductRows, QuadraticRows, SemidefiniteRows, upper_triangle
 from lateral.program.tangent import Tangent
 
 Number = float | FloatArray
@@ -82,6 +82,8 @@ class ProgramBuilder:
         self._quadratics = _Quadratics()
         self._curves: list[tuple[Block, IntArray, IntArray, Curve, FloatArray]] = []
         self._n_curves = 0
+        self._matrices: list[tuple[Block, Affine, int, FloatArray]] = []
+        self._n_matrices = 0
         self._derived: list[Derived] = []
         self._linear: list[Affine] = []
         self._forms: list[tuple[Affine, Affine, Affine]] = []
@@ -310,6 +312,46 @@ class ProgramBuilder:
         self._curves.append((block, y.col, z.col, curve, np.ones(block.size)))
         self._n_curves += block.size
 
+    def psd(
+        self,
+        component: str,
+        quantity: str,
+        elements: Sequence[str],
+        dim: int,
+        entries: Affine,
+        *,
+        scale: FloatArray,
+    ) -> None:
+        """Rows ``M psd``, one real symmetric matrix per element and step.
+
+        Args:
+            component: what the elements are.
+            quantity: what the matrix is of them.
+            elements: element names, n of them.
+            dim: dimension of every matrix.
+            entries: upper triangles column by column, element by element, shape (n dim (dim + 1) / 2, T).
+            scale: typical size of the root of each diagonal entry, shape (n, dim); solvers see ``M_ij / (s_i s_j)``.
+
+        Raises:
+            ValueError: the number of entries does not fit.
+        """
+        per = dim * (dim + 1) // 2
+        if entries.n != len(elements) * per or np.shape(scale) != (len(elements), dim):
+            message = f"{entries.n} entries and scales {np.shape(scale)} for {len(elements)} matrices of dimension {dim}"
+            raise ValueError(message)
+        t_count = entries.n_steps
+        block = Block(component, quantity, tuple(elements), t_count, self._n_matrices, "", np.ones(()), limit=False)
+        rows, cols = upper_triangle(dim)
+        factor = 1.0 / (scale[:, rows] * scale[:, cols])
+        # entries of one matrix stand together: (element, step, entry)
+        flat, step = np.divmod(entries.row, t_count)
+        element, entry = np.divmod(flat, per)
+        const = entries.const.reshape(len(elements), per, t_count).transpose(0, 2, 1).reshape(-1)
+        row = (element * t_count + step) * per + entry
+        moved = Affine(len(const), 1, row, entries.col, entries.par, entries.val, const)
+        self._matrices.append((block, moved, dim, np.repeat(factor, t_count, axis=0).reshape(-1)))
+        self._n_matrices += block.size
+
     # -- objective and outputs ------------------------------------------------------------------------------------
 
     def minimise(self, expr: Affine) -> None:
@@ -508,6 +550,11 @@ class ProgramBuilder:
             shapes = tuple((c, (len(b.elements), b.n_steps)) for b, _, _, c, _ in self._curves)
             y, z = (np.concatenate([part[k] for part in self._curves]) for k in (1, 2))
             curves = CurveRows(y, z, shapes, ones, ones, ones)
+        matrices = SemidefiniteRows.none(self._n)
+        if self._matrices:
+            entries = [part[1] for part in self._matrices]
+            dims = np.concatenate([np.full(b.size, dim) for b, _, dim, _ in self._matrices])
+            matrices = SemidefiniteRows(matrix("sm", entries), vector("s0", entries), dims)
         c, c0, q = self._objective(theta, maps)
         col_scale = np.concatenate(self._scale) if self._scale else np.zeros(0)
         return Program(
@@ -540,6 +587,9 @@ class ProgramBuilder:
             curves=curves,
             quadratic_scale=quadratic_scale,
             curve_scale=np.concatenate([c[4] for c in self._curves]) if self._curves else np.zeros(0),
+            semidefinite=matrices,
+            semidefinite_scale=np.concatenate([p[3] for p in self._matrices]) if self._matrices else np.zeros(0),
+            semidefinite_blocks=tuple(p[0] for p in self._matrices),
             quadratic_blocks=tuple(self._quadratics.blocks),
             curve_blocks=tuple(c[0] for c in self._curves),
             derived=tuple(self._derived),

@@ -1,10 +1,12 @@
-"""Clarabel: linear, quadratic and second-order cone programs, by its direct interface.
+"""Clarabel: linear, quadratic, second-order cone and semidefinite programs, by its direct interface.
 
 Clarabel (Goulart and Chen, 2024) solves ``min 1/2 x'Px + q'x, A x + s = b, s in K``. Its rows here are, in this order:
 
     zero cone          A x = b;  fixed variables;  rows with l = u
     nonnegative cone   ub, lb, u, l: each where finite
     second-order cones one per product row, s = (u + v, 2 a, u - v), which is  sum a^2 <= u v,  u + v >= 0
+    psd triangles      one per semidefinite row: the upper triangle column by column, what is beside the diagonal
+                       times sqrt(2), so that products of vectors are those of the matrices
 
 **Dual of a product row.** With z the dual of s, stationarity reads grad f = z0 (gu + gv) + 2 za.ga + zl (gu - gv).
 Ours reads mu (2 a.ga - v gu - u gv). At the optimum z lies on the ray t (u + v, -2 a, v - u), so mu = -2 t; t is the
@@ -77,7 +79,9 @@ class ClarabelSolver(Solver):
     """Clarabel, in process."""
 
     name: ClassVar[str] = "clarabel"
-    accepts: ClassVar[frozenset[ProblemClass]] = frozenset({ProblemClass.LP, ProblemClass.QP, ProblemClass.SOCP})
+    accepts: ClassVar[frozenset[ProblemClass]] = frozenset(
+        {ProblemClass.LP, ProblemClass.QP, ProblemClass.SOCP, ProblemClass.SDP}
+    )
 
     def __init__(self, options: ClarabelOptions | None = None) -> None:
         super().__init__(options or ClarabelOptions())
@@ -128,6 +132,8 @@ class _ClarabelSession(Session):
         s.verbose = options.verbose
         # infinite bounds are left out here; with its own presolve Clarabel would refuse new data
         s.presolve_enable = False
+        # the matrices are small and dense already
+        s.chordal_decomposition_enable = False
         # A program comes scaled, and refining each step of its factors took 30 to 45 % of the time and brought nothing
         # at the default tolerance (128 to 2500 buses); a second, tighter try has it.
         s.iterative_refinement_enable = (options.tolerance or DEFAULT_TOLERANCE) < DEFAULT_TOLERANCE
@@ -183,7 +189,8 @@ class _ClarabelSession(Session):
         cones = [lib.ZeroConeT(zero)] if zero else []
         cones += [lib.NonnegativeConeT(nonneg)] if nonneg else []
         sizes = 2 + np.bincount(s.products.a_row, minlength=s.products.n_rows)
-        return cones + [lib.SecondOrderConeT(int(size)) for size in sizes]
+        cones += [lib.SecondOrderConeT(int(size)) for size in sizes]
+        return cones + [lib.PSDTriangleConeT(int(dim)) for dim in s.semidefinite.dims]
 
     def _read(self, program: Program, s: ScaledProgram, sides: _Sides, raw: Any, start: float) -> Solution:
         word = str(raw.status)
@@ -213,6 +220,7 @@ class _ClarabelSession(Session):
             y=y,
             w=w,
             mu=_product_dual(s.products, x, z[ends[6] :]),
+            zeta=z[len(z) - len(s.semidefinite.m0) :] / np.sqrt(s.semidefinite.twice),
             status=status,
             solver="clarabel",
             iterations=iterations,
@@ -264,6 +272,10 @@ def _rows(s: ScaledProgram, sides: _Sides) -> tuple[sp.csc_array, FloatArray]:
         -np.concatenate([p.u.data, p.v.data, p.u.data, -p.v.data, 2.0 * p.a.data]),
         cone_rows,
     )
+    # sqrt(2) beside the diagonal
+    root = np.sqrt(s.semidefinite.twice)
+    entry = _row_of(s.semidefinite.m)
+    add(entry, s.semidefinite.m.indices, -s.semidefinite.m.data * root[entry], len(root))
     matrix = sp.coo_array(
         (
             np.concatenate([part[2] for part in parts]),
@@ -273,7 +285,7 @@ def _rows(s: ScaledProgram, sides: _Sides) -> tuple[sp.csc_array, FloatArray]:
     ).tocsc()
     matrix.sum_duplicates()
     sides_b = [s.ub[sides.fixed], s.u[sides.row_fixed], s.ub[sides.upper], -s.lb[sides.lower]]
-    return matrix, np.concatenate([s.b, *sides_b, s.u[sides.row_upper], -s.l[sides.row_lower], offset])
+    return matrix, np.concatenate([s.b, *sides_b, s.u[sides.row_upper], -s.l[sides.row_lower], offset, s.semidefinite.m0 * root])
 
 
 def _row_of(matrix: sp.csr_array) -> IntArray:
