@@ -91,6 +91,7 @@ class ProgramBuilder:
         self._theta: list[FloatArray] = []
         self._n_theta = 0
         self._outputs: list[Output] = []
+        self._baked: list[IntArray] = []
         self._affine: dict[str, Affine] = {}
         self.tree: TreeHint | None = None
         #: nodes whose voltage another area counts, by name; see `lateral.devices.border`
@@ -337,7 +338,9 @@ class ProgramBuilder:
         """
         per = dim * (dim + 1) // 2
         if entries.n != len(elements) * per or np.shape(scale) != (len(elements), dim):
-            message = f"{entries.n} entries and scales {np.shape(scale)} for {len(elements)} matrices of dimension {dim}"
+            message = (
+                f"{entries.n} entries and scales {np.shape(scale)} for {len(elements)} matrices of dimension {dim}"
+            )
             raise ValueError(message)
         t_count = entries.n_steps
         block = Block(component, quantity, tuple(elements), t_count, self._n_matrices, "", np.ones(()), limit=False)
@@ -410,6 +413,10 @@ class ProgramBuilder:
         """The start point and the present data."""
         x = np.concatenate(self._start) if self._start else np.zeros(0)
         return x, np.concatenate(self._theta) if self._theta else np.zeros(0)
+
+    def bake(self, expr: Affine) -> None:
+        """Say that rows were written with the present data of an array as numbers; see `Program.baked`."""
+        self._baked.append(np.unique(expr.par[expr.par >= 0]))
 
     def at_start(self, expr: Affine) -> FloatArray:
         """The value of an array at the start point and the present data, shape (n, T)."""
@@ -595,6 +602,7 @@ class ProgramBuilder:
             derived=tuple(self._derived),
             ineq_offset=moved,
             objective_floor=self.objective_floor,
+            baked=self._baked_slots(),
             tree=self._tree(),
         )
 
@@ -618,6 +626,15 @@ class ProgramBuilder:
         g_matrix, g0 = matrix("qg", g), vector("qg0", g)
         quadratics = QuadraticRows(f_matrix, f0, g_matrix, g0, row, matrix("qw", rows.linear), low, high)
         return quadratics, np.concatenate(rows.scale)
+
+    def _baked_slots(self) -> frozenset[str]:
+        """Slots of the data that are numbers in some row."""
+        cells = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *self._baked]))
+        return frozenset(
+            name
+            for name, slot in self._slots.items()
+            if np.any((cells >= slot.cells.start) & (cells < slot.cells.stop))
+        )
 
     def _tree(self) -> TreeHint | None:
         """The tree with the storage chains: every block of stored energy."""

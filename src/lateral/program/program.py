@@ -166,7 +166,9 @@ class Program:
 
     ``objective_floor`` is the size of objective, in its own unit, below which a relative gap means nothing: gaps are
     compared with it where the objective is smaller. ``ineq_offset`` is what of the middle of a row is no variable: it
-    stands on the sides ``l`` and ``u``, and a limit as it was stated is the side plus it.
+    stands on the sides ``l`` and ``u``, and a limit as it was stated is the side plus it. ``baked`` names the slots
+    whose present data are numbers in some row: after an `update` of one of them the program is to be built again
+    (`lateral.model.Model` does).
     """
 
     c: FloatArray
@@ -206,6 +208,7 @@ class Program:
     derived: tuple[Derived, ...] = ()
     ineq_offset: FloatArray = field(default_factory=lambda: np.zeros(0))
     objective_floor: float = 0.0
+    baked: frozenset[str] = frozenset()
     tree: TreeHint | None = None
 
     @property

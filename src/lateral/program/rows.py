@@ -236,9 +236,7 @@ class SemidefiniteRows:
         """Each dimension with the entries of its matrices, shape (matrices, dim (dim + 1) / 2)."""
         size = self.dims * (self.dims + 1) // 2
         first = np.cumsum(size) - size
-        return [
-            (int(d), first[self.dims == d][:, None] + np.arange(d * (d + 1) // 2)) for d in np.unique(self.dims)
-        ]
+        return [(int(d), first[self.dims == d][:, None] + np.arange(d * (d + 1) // 2)) for d in np.unique(self.dims)]
 
     def value(self, x: FloatArray) -> FloatArray:
         """Every entry, shape (N,)."""

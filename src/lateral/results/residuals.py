@@ -105,7 +105,8 @@ def recompute(program: Program, solution: Solution) -> Residuals:
         max_primal=max_primal,
         max_bound=max_bound,
         duality_gap=gap / objective,
-        max_dual=scale * max(_largest(z_lost / size * program.col_scale), *map(_largest, (w_lost, mu_lost, nu_lost, psd_lost))),
+        max_dual=scale
+        * max(_largest(z_lost / size * program.col_scale), *map(_largest, (w_lost, mu_lost, nu_lost, psd_lost))),
         complementarity=scale * max(map(_largest, (z_slack, w_slack, mu_slack, nu_slack, psd_slack))),
     )
 

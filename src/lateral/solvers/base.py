@@ -7,8 +7,8 @@ One dual sign holds: the dual of a row is d(minimum) / d(right-hand side), unsca
     h_i = sum_k a_k^2 - u v,        q_i = sum_k f_k g_k + w
 
 with y and kappa free, w >= 0 where the lower side holds and <= 0 where the upper side does, nu likewise, mu <= 0 for a
-cone row (free for an exact one), Z_k psd, z >= 0 at a lower bound and <= 0 at an upper bound. A solver hands back all but z; z
-is what is left of the gradient, so the equation holds exactly and all dual error shows up in the sign of z.
+cone row (free for an exact one), Z_k psd, z >= 0 at a lower bound and <= 0 at an upper bound. A solver hands back all
+but z; z is what is left of the gradient, so the equation holds exactly and all dual error shows up in the sign of z.
 """
 
 from __future__ import annotations

@@ -285,7 +285,9 @@ def _rows(s: ScaledProgram, sides: _Sides) -> tuple[sp.csc_array, FloatArray]:
     ).tocsc()
     matrix.sum_duplicates()
     sides_b = [s.ub[sides.fixed], s.u[sides.row_fixed], s.ub[sides.upper], -s.lb[sides.lower]]
-    return matrix, np.concatenate([s.b, *sides_b, s.u[sides.row_upper], -s.l[sides.row_lower], offset, s.semidefinite.m0 * root])
+    return matrix, np.concatenate(
+        [s.b, *sides_b, s.u[sides.row_upper], -s.l[sides.row_lower], offset, s.semidefinite.m0 * root]
+    )
 
 
 def _row_of(matrix: sp.csr_array) -> IntArray:

@@ -1,0 +1,297 @@
+"""Which voltages and currents can occur at all: what the matrices of the relaxation are over.
+
+An interior-point method needs a point at which every matrix is positive definite. Where physics leaves no such point
+(the voltage of a stiff source is one fixed direction; behind an ungrounded winding voltages have zero mean; a conductor
+that feeds nothing carries no current), the matrix is written over a basis of what can occur, which is exact (facial
+reduction, Borwein and Wolkowicz 1981)::
+
+    V = U v~  at the nodes of a bus,        I = T i~  in a branch
+    v = U v~v~^H U^H,   X = U X~ T^H,   L = T L~ T^H
+
+U goes from the source outwards (``range [A U_p, Z T]``), T from the ends back (what ports, shunts and branches that
+leave can draw). A branch whose drop ``|Z I|`` is below `NEGLIGIBLE_PU` has ``V_s = A V_p``: its receiving bus shares
+the matrix of the sending one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+
+from lateral.network.branches import RadialNetwork
+from lateral.network.schema import ComplexArray, FloatArray, IntArray
+
+#: A voltage drop that is left out, and what counts as no direction of its own, pu.
+NEGLIGIBLE_PU = 1e-7
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Section:
+    """A branch with dense matrices.
+
+    Attributes:
+        name: its name.
+        legs: its legs in the network; empty for what stands for a source's impedance.
+        p, s: sending and receiving nodes.
+        a: ideal part, shape (s, p).
+        z: series impedance, shape (s, s).
+        scale: typical current of each receiving conductor, pu, shape (s,).
+    """
+
+    name: str
+    legs: IntArray
+    p: IntArray
+    s: IntArray
+    a: ComplexArray
+    z: ComplexArray
+    scale: FloatArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fed:
+    """Nodes whose voltage is given: ``V = U v~`` with U of shape (nodes, 1), or a diagonal of directions."""
+
+    nodes: IntArray
+    u: ComplexArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Core:
+    """A Hermitian matrix v~.
+
+    Attributes:
+        nodes: the node whose squared voltage is the diagonal element, -1 for none, shape (m,).
+        real: whether its entries are real: where only the sizes of the voltages are free.
+    """
+
+    nodes: IntArray
+    real: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranges:
+    """What can occur; see the module's text.
+
+    Attributes:
+        block: block of each node, shape (n,): nodes whose voltages stand in one matrix.
+        local: place of each node in its block.
+        members: nodes of each block.
+        core: core of each block.
+        u: basis of each block, (nodes, dimension of the core).
+        cores: the cores.
+        t: basis of the currents of each section, (s, k).
+        sub: basis of the receiving voltages of each section, (s, m'); None for every direction.
+        own: columns of the receiving block's core that are the section's; empty where it shares the core.
+    """
+
+    block: IntArray
+    local: IntArray
+    members: tuple[IntArray, ...]
+    core: IntArray
+    u: tuple[ComplexArray, ...]
+    cores: tuple[Core, ...]
+    t: tuple[ComplexArray, ...]
+    sub: tuple[ComplexArray | None, ...]
+    own: tuple[IntArray, ...]
+
+    def voltage(self, nodes: IntArray) -> tuple[int, IntArray, ComplexArray]:
+        """Core of some nodes of one block, the columns that matter there, and ``V = U v~`` over them."""
+        b = int(self.block[nodes[0]])
+        rows = self.u[b][self.local[nodes]]
+        cols = np.flatnonzero(np.abs(rows).max(axis=0) > 0.0)
+        return int(self.core[b]), cols, rows[:, cols]
+
+
+def sections_of(net: RadialNetwork, scale: FloatArray) -> list[Section]:
+    """The branches of a network, in its order (from the source outwards)."""
+    first = np.searchsorted(net.branch, np.arange(len(net.branch_names) + 1))
+    a_order, z_order = np.argsort(net.a_leg, kind="stable"), np.argsort(net.z_row, kind="stable")
+    a_first = np.searchsorted(net.a_leg[a_order], first)
+    z_first = np.searchsorted(net.z_row[z_order], first)
+    out = []
+    for b, name in enumerate(net.branch_names):
+        legs = np.arange(first[b], first[b + 1])
+        e, f = a_order[a_first[b] : a_first[b + 1]], z_order[z_first[b] : z_first[b + 1]]
+        p, column = np.unique(net.a_node[e], return_inverse=True)
+        a = np.zeros((len(legs), len(p)), dtype=complex)
+        z = np.zeros((len(legs), len(legs)), dtype=complex)
+        a[net.a_leg[e] - legs[0], column] = net.a_val[e]
+        z[net.z_row[f] - legs[0], net.z_col[f] - legs[0]] = net.z_val[f]
+        out.append(Section(name, legs, p, net.to_node[legs], a, z, scale[legs]))
+    return out
+
+
+def ranges_of(
+    bus: IntArray,
+    sections: Sequence[Section],
+    fed: Sequence[Fed],
+    drawn: sparse.csc_matrix,
+    shunts: sparse.csr_matrix,
+) -> Ranges:
+    """The ranges of a feeder.
+
+    Args:
+        bus: bus of each node, shape (n,).
+        sections: branches, from the sources outwards.
+        fed: nodes whose voltage is given.
+        drawn: currents that ports can draw, one column each, shape (n, ports).
+        shunts: admittances between nodes, pu, shape (n, n).
+    """
+    n = len(bus)
+    ties = [(bus, np.arange(n) + int(bus.max()) + 1)]
+    for nodes in (side for section in sections for side in (section.p, section.s)):
+        ties.append((bus[nodes[:1]].repeat(len(nodes)), bus[nodes]))
+    ends = [np.concatenate([tie[k] for tie in ties]) for k in (0, 1)]
+    total = int(bus.max()) + 1 + n
+    graph = sparse.coo_matrix((np.ones(len(ends[0])), ends), shape=(total, total))
+    _, of_bus = connected_components(graph, directed=False)
+    _, block = np.unique(of_bus[int(bus.max()) + 1 :], return_inverse=True)
+    order = np.argsort(block, kind="stable")
+    starts = np.searchsorted(block[order], np.arange(block.max() + 2))
+    members = tuple(order[starts[b] : starts[b + 1]] for b in range(block.max() + 1))
+    local = np.empty(n, dtype=np.int64)
+    for nodes in members:
+        local[nodes] = np.arange(len(nodes))
+    work = _Work(block, local, members, sections, fed)
+    work.outwards([np.eye(len(section.s), dtype=complex) for section in sections])
+    t = work.back(drawn, shunts)
+    work.outwards(t)
+    return work.done(t)
+
+
+@dataclass(eq=False)
+class _Work:
+    block: IntArray
+    local: IntArray
+    members: tuple[IntArray, ...]
+    sections: Sequence[Section]
+    fed: Sequence[Fed]
+
+    def outwards(self, t: Sequence[ComplexArray]) -> None:
+        """Bases of the voltages, with currents in the range of t."""
+        #: core, rows by node, and size of the core, by block
+        self.core = np.full(len(self.members), -1)
+        self.cores: list[list[IntArray]] = []
+        self.real: list[bool] = []
+        rows: list[dict[int, tuple[IntArray, ComplexArray]]] = [{} for _ in self.members]
+        self.sub: list[ComplexArray | None] = []
+        self.own: list[IntArray] = []
+
+        def place(b: int, nodes: IntArray, basis: ComplexArray, labels: IntArray, *, real: bool) -> IntArray:
+            """Put a basis of its own behind what the block has; returns its columns."""
+            if self.core[b] < 0:
+                self.core[b] = len(self.cores)
+                self.cores.append([])
+                self.real.append(real)
+            own = self.cores[self.core[b]]
+            self.real[self.core[b]] &= real
+            cols = sum(len(part) for part in own) + np.arange(basis.shape[1])
+            own.append(labels)
+            for k, node in enumerate(nodes.tolist()):
+                rows[b][node] = (cols, basis[k])
+            return cols
+
+        for f in self.fed:
+            labels = f.nodes[:1] if f.u.shape[1] == 1 else f.nodes
+            place(int(self.block[f.nodes[0]]), f.nodes, f.u, labels, real=f.u.shape[1] > 1)
+        for section, basis in zip(self.sections, t, strict=True):
+            pb, sb = int(self.block[section.p[0]]), int(self.block[section.s[0]])
+            size = max(int(cols.max()) for cols, _ in (rows[pb][k] for k in section.p.tolist())) + 1
+            u = np.zeros((len(section.p), size), dtype=complex)
+            for k, node in enumerate(section.p.tolist()):
+                cols, values = rows[pb][node]
+                u[k, cols] = values
+            ideal = section.a @ u
+            drop = (section.z * section.scale) @ basis if basis.shape[1] else np.zeros((len(section.s), 0))
+            short = float(np.abs(drop).max(initial=0.0)) < NEGLIGIBLE_PU
+            if short and len(section.s) == len(self.members[sb]):
+                self.core[sb] = self.core[pb]
+                for k, node in enumerate(section.s.tolist()):
+                    rows[sb][node] = (np.arange(size), ideal[k])
+                self.sub.append(None)
+                self.own.append(np.zeros(0, dtype=np.int64))
+                continue
+            reach = _range(np.hstack([ideal, drop]))
+            sub = np.eye(len(section.s), dtype=complex) if reach is None else reach
+            labels = section.s if reach is None else np.full(sub.shape[1], -1)
+            self.sub.append(reach)
+            self.own.append(place(sb, section.s, sub, labels, real=False))
+        self.rows = rows
+
+    def basis_of(self, b: int) -> ComplexArray:
+        """U of a block over its core."""
+        size = sum(len(part) for part in self.cores[self.core[b]])
+        u = np.zeros((len(self.members[b]), size), dtype=complex)
+        for node, (cols, values) in self.rows[b].items():
+            u[self.local[node], cols] = values
+        return u
+
+    def back(self, drawn: sparse.csc_matrix, shunts: sparse.csr_matrix) -> list[ComplexArray]:
+        """Bases of the currents."""
+        needs: list[list[ComplexArray]] = []
+        by_row = drawn.tocsr()
+        for b, nodes in enumerate(self.members):
+            parts = []
+            ports = by_row[nodes]
+            used = np.unique(ports.indices)
+            if len(used):
+                parts.append(ports[:, used].toarray().astype(complex))
+            y = shunts[nodes]
+            if y.nnz:
+                inside = y[:, nodes].toarray() @ self.basis_of(b)
+                reach = _range(inside / np.abs(inside).max(initial=1e-300))
+                parts.append(np.eye(len(nodes), dtype=complex) if reach is None else reach)
+            needs.append(parts)
+        out: list[ComplexArray] = [np.zeros((0, 0))] * len(self.sections)
+        for k in range(len(self.sections) - 1, -1, -1):
+            section = self.sections[k]
+            at = self.local[section.s]
+            parts = [part[at] for part in needs[int(self.block[section.s[0]])]]
+            whole = np.hstack(parts) if parts else np.zeros((len(at), 0), dtype=complex)
+            out[k] = _current_basis(whole)
+            pb = int(self.block[section.p[0]])
+            taken = np.zeros((len(self.members[pb]), out[k].shape[1]), dtype=complex)
+            taken[self.local[section.p]] = section.a.T @ out[k]
+            needs[pb].append(taken)
+        return out
+
+    def done(self, t: Sequence[ComplexArray]) -> Ranges:
+        """Everything, frozen."""
+        # nodes that nothing reaches keep no row: a radial network has none
+        cores = tuple(Core(np.concatenate(parts), real) for parts, real in zip(self.cores, self.real, strict=True))
+        return Ranges(
+            self.block,
+            self.local,
+            self.members,
+            self.core,
+            tuple(self.basis_of(b) for b in range(len(self.members))),
+            cores,
+            tuple(t),
+            tuple(self.sub),
+            tuple(self.own),
+        )
+
+
+def _range(matrix: ComplexArray) -> ComplexArray | None:
+    """An orthonormal basis of the range; None when it is everything."""
+    u, size, _ = np.linalg.svd(matrix, full_matrices=False)
+    rank = int((size > NEGLIGIBLE_PU).sum())
+    return None if rank == len(matrix) else np.asarray(u[:, :rank], dtype=complex)
+
+
+def _current_basis(whole: ComplexArray) -> ComplexArray:
+    """A basis of the currents that can be drawn: unit vectors where that is one."""
+    n = len(whole)
+    size = np.linalg.norm(whole, axis=0)
+    whole = whole[:, size > 0.0] / size[size > 0.0]
+    used = np.flatnonzero(np.abs(whole).max(axis=1, initial=0.0) > NEGLIGIBLE_PU)
+    reach = _range(whole[used]) if len(used) else np.zeros((0, 0))
+    units = np.eye(n, dtype=complex)[:, used]
+    return units if reach is None else np.asarray(units @ reach, dtype=complex)
+
+
+__all__ = ["NEGLIGIBLE_PU", "Core", "Fed", "Ranges", "Section", "ranges_of", "sections_of"]
