@@ -51,7 +51,7 @@ def ac_point(case: Case, **options: object) -> ACPoint:
     formulation = Seen()
     model = build(case, formulation, **options)  # type: ignore[arg-type]
     net, seen, program = model.network, formulation.seen, model.program
-    flow = power_flow(case, tolerance_pu=1e-10)
+    flow = power_flow(case, tolerance_pu=1e-9)
     assert flow.converged.all()
     index = NodeIndex.of(case.feeder)
     at = np.array([index.position[node] for node in net.nodes])
@@ -138,7 +138,9 @@ def ac_point(case: Case, **options: object) -> ACPoint:
             tilde = np.linalg.lstsq(g.t[k], currents[number], rcond=None)[0] if g.h > g.m else np.zeros((0, v.shape[1]))
             if g.h > g.m:
                 np.testing.assert_allclose(g.t[k] @ tilde, currents[number], atol=1e-9)
-            fill(g, k, np.vstack([core[c][cols], tilde]))
+            common = seen.ranges.common[number]
+            extra = common.conj().T @ v_all[sections[number].s]
+            fill(g, k, np.vstack([core[c][cols], extra, tilde]))
     for g in seen.m.deltas:
         for k in range(len(g.members)):
             c, cols, _ = seen.ranges.voltage(g.nodes[k])

@@ -21,6 +21,8 @@ from lateral.program.ports import Ports
 class Group:
     """Matrices ``[v~ X~; X~^H L~]`` of one shape, b of them; ``V = U v~`` at the sending nodes, ``I = T i~``.
 
+    The last of v~ are common voltages of the receiving side where there are any.
+
     Attributes:
         members: numbers of the sections (of the blocks, for delta ports), shape (b,).
         names: their names.
@@ -33,6 +35,7 @@ class Group:
         a: ideal parts, shape (b, s, p); of delta ports the incidence M.
         z: series impedances, shape (b, s, s).
         t: bases of the currents, shape (b, s, h - m).
+        n: what common voltages add to the receiving side, shape (b, s, m).
     """
 
     members: IntArray
@@ -46,6 +49,7 @@ class Group:
     a: ComplexArray
     z: ComplexArray
     t: ComplexArray
+    n: ComplexArray
 
     @property
     def h(self) -> int:
@@ -69,6 +73,11 @@ class Group:
     def ideal(self) -> ComplexArray:
         """W = A V_p."""
         return self.voltage(self.a @ self.u)
+
+    @property
+    def received(self) -> ComplexArray:
+        """``V_s = A V_p + n c - Z I``."""
+        return self.voltage(self.a @ self.u + self.n) - self.drop
 
     @property
     def flow(self) -> ComplexArray:
@@ -144,6 +153,7 @@ class _Made:
     a: ComplexArray
     z: ComplexArray
     t: ComplexArray
+    n: ComplexArray
 
 
 class MatricesMaker:
@@ -191,11 +201,13 @@ class MatricesMaker:
         none = np.zeros((0, 0), dtype=complex)
         u, a = np.eye(m, dtype=complex), np.zeros((0, m), dtype=complex)
         name = labels[0] if m == 1 else f"{labels[0]}..{labels[-1]}"
-        made = _Made((m,), number, name, m, codes, np.ones(m), core.nodes, core.nodes[:0], u, a, none, none)
+        made = _Made((m,), number, name, m, codes, np.ones(m), core.nodes, core.nodes[:0], u, a, none, none, a)
         self.made["core"].append(made)
 
-    def _with_currents(self, core: int, cols: IntArray, names: Sequence[str], scale: FloatArray) -> IntArray:
-        """Elements of ``[v~ X~; X~^H L~]`` with new X~ and L~."""
+    def _with_currents(
+        self, core: int, cols: IntArray, names: Sequence[str], scale: FloatArray, n_common: int = 0
+    ) -> IntArray:
+        """Elements of ``[v~ X~; X~^H L~]`` with new X~ and L~; the first of the names are common voltages."""
         m, k = len(cols), len(names)
         h = m + k
         diagonal, core_re, core_im = self.core_codes[core]
@@ -203,7 +215,10 @@ class MatricesMaker:
         inside = np.ix_(np.arange(m), np.arange(m))
         re[inside], im[inside] = core_re[np.ix_(cols, cols)], core_im[np.ix_(cols, cols)]
         labels = [self.core_labels[core][c] for c in cols.tolist()]
-        squares = [self._new(_SQUARE, name, s * s) for name, s in zip(names, scale.tolist(), strict=True)]
+        squares = [
+            self._new(_BASIS if number < n_common else _SQUARE, name, s * s)
+            for number, (name, s) in enumerate(zip(names, scale.tolist(), strict=True))
+        ]
         for b in range(k):
             for a in range(m):
                 re[a, m + b], im[a, m + b] = self._both(_CROSS, f"{labels[a]}|{names[b]}", float(scale[b]))
@@ -235,11 +250,17 @@ class MatricesMaker:
             at = [
                 self.names[section.s[int(np.abs(t[:, k]).argmax())]] if natural else str(k) for k in range(t.shape[1])
             ]
-            codes = self._with_currents(core, cols, [f"{section.name}.{name}" for name in at], scale)
-            m, (s, p) = len(cols), section.a.shape
+            common = self.ranges.common[number]
+            c = common.shape[1]
+            labels = [*(f"{section.name}.common {k}" for k in range(c)), *(f"{section.name}.{name}" for name in at)]
+            sizes = np.concatenate([np.ones(c), scale])
+            codes = self._with_currents(core, cols, labels, sizes, c)
+            m, (s, p) = len(cols) + c, section.a.shape
+            u = np.hstack([u, np.zeros((p, c))])
+            n = np.hstack([np.zeros((s, m - c)), common])
             key = (m, t.shape[1], s, p, len(self.ranges.own[number]))
-            sizes = np.concatenate([np.ones(m), scale])
-            made = _Made(key, number, section.name, m, codes, sizes, section.p, section.s, u, section.a, section.z, t)
+            sizes = np.concatenate([np.ones(len(cols)), sizes])
+            made = _Made(key, number, section.name, m, codes, sizes, section.p, section.s, u, section.a, section.z, t, n)
             self.made["section"].append(made)
 
     def add_deltas(self, ports: Ports, scale: FloatArray) -> None:
@@ -260,7 +281,7 @@ class MatricesMaker:
             sizes = np.concatenate([np.ones(len(cols)), scale[own]])
             none = np.zeros((len(own), len(own)), dtype=complex)
             eye = np.eye(len(own), dtype=complex)
-            made = _Made(key, b, names[0], len(cols), codes, sizes, nodes, own, u, m_ports, none, eye)
+            made = _Made(key, b, names[0], len(cols), codes, sizes, nodes, own, u, m_ports, none, eye, m_ports[:, :0])
             self.made["delta"].append(made)
 
     def declare(self, builder: ProgramBuilder, v: Affine, total_kva: float) -> Matrices:
@@ -321,7 +342,7 @@ def _grouped(made: Sequence[_Made], offset: IntArray) -> tuple[Group, ...]:
     for same in keys.values():
         kind, number = np.divmod(np.array([one.codes for one in same]), _STRIDE)
         stacked = [
-            np.array([getattr(one, name) for one in same]) for name in ("scale", "nodes", "to", "u", "a", "z", "t")
+            np.array([getattr(one, name) for one in same]) for name in ("scale", "nodes", "to", "u", "a", "z", "t", "n")
         ]
         members = np.array([one.member for one in same], dtype=np.int64)
         out.append(Group(members, tuple(one.name for one in same), same[0].m, offset[kind] + number, *stacked))

@@ -9,7 +9,9 @@ reduction, Borwein and Wolkowicz 1981)::
     v = U v~v~^H U^H,   X = U X~ T^H,   L = T L~ T^H
 
 U goes from the source outwards (``range [A U_p, Z T]``), T from the ends back (what ports, shunts and branches that
-leave can draw). A branch whose drop ``|Z I|`` is below `NEGLIGIBLE_PU` has ``V_s = A V_p``: its receiving bus shares
+leave can draw). Behind an ungrounded winding (Z n = 0, n'A = 0) no common current flows (n'I = 0) and the common
+voltage is what the admittances to ground say. Where these are antifloat shunts alone it is zero; where there is
+charging it is one more coordinate c of the branch, ``V_s = A V_p + n c - Z I``. A branch whose drop ``|Z I|`` is below `NEGLIGIBLE_PU` has ``V_s = A V_p``: its receiving bus shares
 the matrix of the sending one.
 """
 
@@ -27,6 +29,8 @@ from lateral.network.schema import ComplexArray, FloatArray, IntArray
 
 #: A voltage drop that is left out, and what counts as no direction of its own, pu.
 NEGLIGIBLE_PU = 1e-7
+#: A singular value that is zero, as a share of the largest entry.
+_SINGULAR = 1e-9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,6 +90,7 @@ class Ranges:
         t: basis of the currents of each section, (s, k).
         sub: basis of the receiving voltages of each section, (s, m'); None for every direction.
         own: columns of the receiving block's core that are the section's; empty where it shares the core.
+        common: n of each section whose receiving side has a common voltage of its own, (s, 0 or 1...).
     """
 
     block: IntArray
@@ -97,6 +102,7 @@ class Ranges:
     t: tuple[ComplexArray, ...]
     sub: tuple[ComplexArray | None, ...]
     own: tuple[IntArray, ...]
+    common: tuple[ComplexArray, ...]
 
     def voltage(self, nodes: IntArray) -> tuple[int, IntArray, ComplexArray]:
         """Core of some nodes of one block, the columns that matter there, and ``V = U v~`` over them."""
@@ -157,8 +163,13 @@ def ranges_of(
     for nodes in members:
         local[nodes] = np.arange(len(nodes))
     work = _Work(block, local, members, sections, fed)
-    work.outwards([np.eye(len(section.s), dtype=complex) for section in sections])
-    t = work.back(drawn, shunts)
+    t = [np.eye(len(section.s), dtype=complex) for section in sections]
+    while True:
+        work.outwards(t)
+        t = work.back(drawn, shunts)
+        if not work.find_common():
+            break
+        t = [np.eye(len(section.s), dtype=complex) for section in sections]
     work.outwards(t)
     return work.done(t)
 
@@ -170,6 +181,19 @@ class _Work:
     members: tuple[IntArray, ...]
     sections: Sequence[Section]
     fed: Sequence[Fed]
+
+    def __post_init__(self) -> None:
+        self.null = [_common_mode(section) for section in self.sections]
+        self.common = [null[:, :0] for null in self.null]
+
+    def find_common(self) -> bool:
+        """Mark the sections whose receiving side draws a common current; returns whether there are new ones."""
+        new = False
+        for k, (null, needs) in enumerate(zip(self.null, self.needs, strict=True)):
+            if null.shape[1] and not self.common[k].shape[1] and np.abs(null.T @ needs).max(initial=0.0) > NEGLIGIBLE_PU:
+                self.common[k] = null
+                new = True
+        return new
 
     def outwards(self, t: Sequence[ComplexArray]) -> None:
         """Bases of the voltages, with currents in the range of t."""
@@ -198,7 +222,7 @@ class _Work:
         for f in self.fed:
             labels = f.nodes[:1] if f.u.shape[1] == 1 else f.nodes
             place(int(self.block[f.nodes[0]]), f.nodes, f.u, labels, real=f.u.shape[1] > 1)
-        for section, basis in zip(self.sections, t, strict=True):
+        for section, basis, common in zip(self.sections, t, self.common, strict=True):
             pb, sb = int(self.block[section.p[0]]), int(self.block[section.s[0]])
             size = max(int(cols.max()) for cols, _ in (rows[pb][k] for k in section.p.tolist())) + 1
             u = np.zeros((len(section.p), size), dtype=complex)
@@ -215,7 +239,7 @@ class _Work:
                 self.sub.append(None)
                 self.own.append(np.zeros(0, dtype=np.int64))
                 continue
-            reach = _range(np.hstack([ideal, drop]))
+            reach = _range(np.hstack([ideal, common, drop]))
             sub = np.eye(len(section.s), dtype=complex) if reach is None else reach
             labels = section.s if reach is None else np.full(sub.shape[1], -1)
             self.sub.append(reach)
@@ -247,12 +271,15 @@ class _Work:
                 parts.append(np.eye(len(nodes), dtype=complex) if reach is None else reach)
             needs.append(parts)
         out: list[ComplexArray] = [np.zeros((0, 0))] * len(self.sections)
+        #: what is drawn behind each section, before what cannot flow is left out
+        self.needs = list(out)
         for k in range(len(self.sections) - 1, -1, -1):
             section = self.sections[k]
             at = self.local[section.s]
             parts = [part[at] for part in needs[int(self.block[section.s[0]])]]
             whole = np.hstack(parts) if parts else np.zeros((len(at), 0), dtype=complex)
-            out[k] = _current_basis(whole)
+            self.needs[k] = _current_basis(whole)
+            out[k] = _without(self.needs[k], self.null[k])
             pb = int(self.block[section.p[0]])
             taken = np.zeros((len(self.members[pb]), out[k].shape[1]), dtype=complex)
             taken[self.local[section.p]] = section.a.T @ out[k]
@@ -273,7 +300,27 @@ class _Work:
             tuple(t),
             tuple(self.sub),
             tuple(self.own),
+            tuple(self.common),
         )
+
+
+def _common_mode(section: Section) -> ComplexArray:
+    """n with ``Z n = 0`` and ``n'A = 0``: the common mode of an ungrounded side, orthonormal, (s, 0 or more)."""
+    size = float(np.abs(section.z).max(initial=0.0))
+    if size == 0.0:
+        return np.zeros((len(section.s), 0), dtype=complex)
+    tall = np.vstack([section.z / size, section.a.T / max(float(np.abs(section.a).max(initial=0.0)), 1e-12)])
+    _, values, vectors = np.linalg.svd(tall)
+    return np.asarray(vectors[values < _SINGULAR].conj().T, dtype=complex)
+
+
+def _without(basis: ComplexArray, null: ComplexArray) -> ComplexArray:
+    """What of a range has ``n'I = 0``."""
+    if not (null.shape[1] and basis.shape[1]):
+        return basis
+    _, values, vectors = np.linalg.svd(null.T @ basis)
+    rank = int((values > NEGLIGIBLE_PU).sum())
+    return basis if rank == 0 else np.asarray(basis @ vectors[rank:].conj().T, dtype=complex)
 
 
 def _range(matrix: ComplexArray) -> ComplexArray | None:

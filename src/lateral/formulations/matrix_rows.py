@@ -84,7 +84,7 @@ class Rows:
             if not m:
                 continue
             subs = [self.ranges.sub[member] for member in g.members.tolist()]
-            left = g.ideal - g.drop
+            left = g.received
             if subs[0] is not None:
                 left = np.swapaxes(np.array(subs).conj(), 1, 2) @ left
             i, j = np.triu_indices(m)
@@ -196,7 +196,7 @@ class Rows:
         for g in self.m.sections:
             taken = -diagonal(g.sending, g.taken)
             real = np.flatnonzero((g.nodes < net.n_nodes).all(axis=1))
-            arrive = diagonal(g.ideal - g.drop, g.flow)
+            arrive = diagonal(g.received, g.flow)
             for own, rows, c in ((real, g.nodes, taken), (real, g.to, arrive)):
                 re.add(rows[own], g.places[own], c[own].real)
                 im.add(rows[own], g.places[own], c[own].imag)
