@@ -79,14 +79,18 @@ def ac_point(case: Case, **options: object) -> ACPoint:
         return a.value(np.nan_to_num(x), program.theta)  # type: ignore[attr-defined]
 
     drawn = np.zeros_like(v)
-    for nodes, p, q in seen._nodal:
-        np.add.at(drawn, nodes, -np.conj((value(p) + 1j * value(q)) / v[nodes]))
-    for ports, p, q in seen._impedances:
-        u = v[ports.a] - v[ports.b]
-        i = np.conj(value(p) + 1j * value(q)) * u
+    for what in seen._nodal:
+        nodes = np.maximum(what.ports.a, what.ports.b)
+        i = np.conj((value(what.p) + 1j * value(what.q)) / v[nodes])
+        assert np.all(np.abs(i) <= what.i_max + 1e-9)
+        np.add.at(drawn, nodes, -i)
+    for what in seen._impedances:
+        ports = what.ports
+        i = np.conj(value(what.p) + 1j * value(what.q)) * (v[ports.a] - v[ports.b])
+        assert np.all(np.abs(i) <= what.i_max + 1e-9)
         np.add.at(drawn, ports.a, -i)
         np.add.at(drawn, ports.b, i)
-    delta_ports, delta_p, delta_q = seen.between_ports
+    delta_ports, delta_p, delta_q = seen.between.ports, seen.between.p, seen.between.q
     u = v[delta_ports.a] - v[delta_ports.b]
     delta_i = np.conj((value(delta_p) + 1j * value(delta_q)) / u) if len(delta_ports) else np.zeros((0, v.shape[1]))
     np.add.at(drawn, delta_ports.a, -delta_i)

@@ -26,7 +26,7 @@ A leaf says what of ``psd`` it keeps.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -35,7 +35,7 @@ from scipy import sparse
 
 from lateral.errors import Fault
 from lateral.formulations.base import Formulation, OperatingPoint
-from lateral.formulations.matrix_loads import Band, power_between
+from lateral.formulations.matrix_loads import Band, Injection, power_between
 from lateral.formulations.matrix_measures import derive_measures
 from lateral.formulations.matrix_pool import Group, MatricesMaker
 from lateral.formulations.matrix_ranges import NEGLIGIBLE_PU, Fed, Section, ranges_of, sections_of
@@ -79,9 +79,9 @@ class MatrixFlowModel(NetworkModel):
             upper=high.reshape(-1, 1) ** 2,
             start=start,
         )
-        self._nodal: list[tuple[IntArray, Affine, Affine]] = []
-        self._between: list[tuple[Ports, Affine, Affine]] = []
-        self._impedances: list[tuple[Ports, Affine, Affine]] = []
+        self._nodal: list[Injection] = []
+        self._between: list[Injection] = []
+        self._impedances: list[Injection] = []
         self._shunts: list[tuple[Ports, ComplexArray]] = []
         self._squares: list[tuple[str, tuple[str, ...], Ports, Affine]] = []
         self._feeds: list[Feed] = []
@@ -103,23 +103,27 @@ class MatrixFlowModel(NetworkModel):
 
     def inject(self, ports: Ports, p: Affine, q: Affine) -> None:
         """See `NetworkModel.inject`."""
-        pair = (ports.a >= 0) & (ports.b >= 0)
-        one, two = np.flatnonzero(~pair), np.flatnonzero(pair)
-        if len(one):
-            self._nodal.append((np.maximum(ports.a, ports.b)[one], p.take(one), q.take(one)))
-        if len(two):
-            self._between.append((Ports(ports.a[two], ports.b[two]), p.take(two), q.take(two)))
+        self._inject(Injection(ports, p, q, self.band.current(self.builder, ports, p, q)))
+
+    def _inject(self, what: Injection) -> None:
+        pair = (what.ports.a >= 0) & (what.ports.b >= 0)
+        for own, into in ((np.flatnonzero(~pair), self._nodal), (np.flatnonzero(pair), self._between)):
+            if len(own):
+                into.append(what.take(own))
 
     def inject_at(self, ports: Ports, exponent: float, p: Affine, q: Affine) -> None:
         """See `NetworkModel.inject_at`; what follows ``|U|^2`` is linear in v: ``I = conj(s) U``."""
-        pair = (ports.a >= 0) & (ports.b >= 0)
-        if exponent != 2.0 or not np.any(pair):
-            super().inject_at(ports, exponent, p, q)
-            return
-        one, two = np.flatnonzero(~pair), np.flatnonzero(pair)
-        if len(one):
-            super().inject_at(Ports(ports.a[one], ports.b[one]), exponent, p.take(one), q.take(one))
-        self._impedances.append((Ports(ports.a[two], ports.b[two]), p.take(two), q.take(two)))
+        i_max = self.band.current(self.builder, ports, p, q, exponent)
+        pair = np.flatnonzero((ports.a >= 0) & (ports.b >= 0))
+        rest = np.arange(len(ports))
+        if exponent == 2.0 and len(pair):
+            self._impedances.append(Injection(ports, p, q, i_max).take(pair))
+            rest = np.setdiff1d(rest, pair)
+        if len(rest):
+            own = Ports(ports.a[rest], ports.b[rest])
+            v = self.power_of_v(own, np.full(len(rest), exponent))
+            power = (v.times_parameter(part.take(rest)) for part in (p, q))
+            self._inject(Injection(own, *power, i_max[rest]))
 
     def shunt(self, ports: Ports, g: FloatArray, b: FloatArray) -> None:
         """See `NetworkModel.shunt`: ``s = -diag(v Y^H)``."""
@@ -221,9 +225,10 @@ class MatrixFlowModel(NetworkModel):
     def close(self) -> None:
         """Write matrices, voltages, balances and limits."""
         builder, net, kw = self.builder, self.net, self.base.total_kva
-        self.between_ports = ports, p, q = _summed(self._between, self.n_steps)
         self._y = self._admittances(wires=False)
-        scale, reach = self._scales(ports, p, q)
+        self.between = between = _summed(self._between, self.n_steps)
+        scale = self._scales()
+        most = self._currents()
         total = max(float(scale.max(initial=0.0)), 1e-6)
         for name in ("feed.p", "feed.q"):
             builder.rescale(name, total)
@@ -242,24 +247,25 @@ class MatrixFlowModel(NetworkModel):
         fed = [Fed(f.at, _directions(builder, f)) for f in self._feeds]
         y = sparse.csr_matrix((self._y.data, self._y.indices, self._y.indptr), shape=self._y.shape)
         y.resize(len(names), len(names))
-        self.ranges = ranges_of(self._bus_of(behind), sections, fed, self._drawn(ports, len(names)), y)
+        self.ranges = ranges_of(self._bus_of(behind), sections, fed, self._drawn(len(names)), y)
         maker = MatricesMaker(names, sections, self.ranges)
         maker.add_sections()
-        size = np.maximum(builder.magnitude(p), builder.magnitude(q)).max(axis=1, initial=0.0)
-        low, high = self.band.squares(ports)
-        maker.add_deltas(ports, np.maximum(size, 1e-3 * total) / np.sqrt(low * high)[:, 0] ** 0.5)
+        size = between.i_max.max(axis=1, initial=0.0)
+        size = np.where(np.isfinite(size), size, total)
+        maker.add_deltas(between.ports, np.maximum(size, 1e-3 * total))
         self.m = maker.declare(builder, v, kw)
 
         self._write_positive()
         rows = Rows(builder, net, self.base, self._names, self.v, sections, self.ranges, self.m, self._feeds)
         rows.voltages()
-        rows.between(self._squares, ports, p, q, low, high)
-        p_row, q_row = rows.power(self._y, [*self._nodal, *rows.as_nodal(self._impedances)], total)
+        rows.between(self._squares, between, *self.band.squares(between.ports))
+        nodal = [(np.maximum(i.ports.a, i.ports.b), i.p, i.q) for i in self._nodal]
+        p_row, q_row = rows.power(self._y, [*nodal, *rows.as_nodal(self._impedances)], total)
         node_scale = np.full((net.n_nodes, 1), total)
         node_scale[net.to_node, 0] = scale
         builder.equal("bus", "p_balance", self._names, p_row, unit="kW", to_unit=kw, scale=node_scale)
         builder.equal("bus", "q_balance", self._names, q_row, unit="kvar", to_unit=kw, scale=node_scale)
-        rows.flows(self._admittances(wires=True), self._loss_weights, reach)
+        rows.flows(self._admittances(wires=True), self._loss_weights, most, self.band.high)
         rows.phases(self.feeder, self._unbalance_weights)
         derive_measures(builder, net, self.base, sections, self.m)
 
@@ -300,36 +306,46 @@ class MatrixFlowModel(NetworkModel):
             out.append(f)
         return out
 
-    def _scales(self, ports: Ports, p: Affine, q: Affine) -> tuple[FloatArray, FloatArray]:
-        """Typical and largest apparent power of each leg: sums of what is downstream (as in the branch-flow family)."""
+    def _scales(self) -> FloatArray:
+        """Typical apparent power of each leg, shape (K,): what is downstream, as in the branch-flow family."""
         builder, net = self.builder, self.net
-        down = np.zeros((net.n_nodes, 2))
+        down = np.asarray(np.abs(self._y).sum(axis=1)).reshape(-1)
+        for what in (*self._nodal, *self._between, *self._impedances):
+            size = sum(builder.magnitude(part, variables=False).max(axis=1, initial=0.0) for part in (what.p, what.q))
+            ends = [side[side >= 0] for side in (what.ports.a, what.ports.b)]
+            for side, nodes in zip((what.ports.a, what.ports.b), ends, strict=True):
+                np.add.at(down, nodes, size[side >= 0] / (1.0 + (len(ends[0]) > 0 and len(ends[1]) > 0)))
+        for e, k in self._inwards():
+            share = np.abs(net.a_val[e])
+            np.add.at(down, net.a_node[e], down[net.to_node[k]] * share / max(float(share.sum()), 1e-12))
+        scale = down[net.to_node]
+        positive = scale[scale > 0.0]
+        floor = 0.05 * float(np.median(positive)) if len(positive) else 1e-3
+        return np.asarray(np.maximum(scale, floor))
 
-        def add(nodes: IntArray, p: Affine, q: Affine, share: float = 1.0) -> None:
-            for k, variables in enumerate((False, True)):
-                size = builder.magnitude(p, variables=variables) + builder.magnitude(q, variables=variables)
-                np.add.at(down[:, k], nodes, share * size.max(axis=1, initial=0.0))
+    def _currents(self) -> FloatArray:
+        """Largest current drawn behind each node, pu, shape (n, T): ``|I| <= sum |s|/|V| + |y||V|``, then ``|A'| |I|``.
 
-        for nodes, p_n, q_n in self._nodal:
-            add(nodes, p_n, q_n)
-        for at, p_d, q_d in ((ports, p, q), *self._impedances):
-            # with 1.2: what a port between conductors draws at one of them can be more than its share
-            add(at.a, p_d, q_d, 0.6)
-            add(at.b, p_d, q_d, 0.6)
-        own = np.asarray(np.abs(self._y).sum(axis=1)).reshape(-1)
-        down += own[:, None]
-        down[net.roots] = 0.0
+        A valid bound of what any point inside of the possible voltages can have; without one the relaxation could make
+        up currents of any size where their losses cost nothing.
+        """
+        net = self.net
+        high = self.band.high
+        need = np.repeat((abs(self._y) @ high).reshape(-1, 1), self.n_steps, axis=1)
+        for what in (*self._nodal, *self._between, *self._impedances):
+            for side in (what.ports.a, what.ports.b):
+                np.add.at(need, side[side >= 0], what.i_max[side >= 0])
+        for e, k in self._inwards():
+            np.add.at(need, net.a_node[e], np.abs(net.a_val[e])[:, None] * need[net.to_node[k]])
+        return need
+
+    def _inwards(self) -> Iterator[tuple[IntArray, int]]:
+        """Legs from the ends to the source, each with its entries in the ideal parts."""
+        net = self.net
         order = np.argsort(net.a_leg, kind="stable")
         first = np.searchsorted(net.a_leg[order], np.arange(net.n_legs + 1))
         for k in range(net.n_legs - 1, -1, -1):
-            e = order[first[k] : first[k + 1]]
-            share = np.abs(net.a_val[e])
-            parts = np.column_stack([share / max(float(share.sum()), 1e-12), np.ones(len(e))])
-            np.add.at(down, net.a_node[e], down[net.to_node[k]] * parts)
-        scale = down[net.to_node, 0]
-        positive = scale[scale > 0.0]
-        floor = 0.05 * float(np.median(positive)) if len(positive) else 1e-3
-        return np.maximum(scale, floor), down[net.to_node, 1]
+            yield order[first[k] : first[k + 1]], k
 
     def _admittances(self, *, wires: bool) -> sparse.csr_matrix:
         """Admittances between nodes, pu: of the wires alone, or with those of devices."""
@@ -364,10 +380,11 @@ class MatrixFlowModel(NetworkModel):
             out += [len(numbers) + k] * len(f.at)
         return np.array(out, dtype=np.int64)
 
-    def _drawn(self, ports: Ports, n: int) -> sparse.csc_matrix:
-        """Currents that ports can draw, one column each."""
-        single = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *(nodes for nodes, *_ in self._nodal)]))
-        pairs = [ports, *(at for at, *_ in self._impedances)]
+    def _drawn(self, n: int) -> sparse.csc_matrix:
+        """Currents that ports can draw, one column each, shape (n, ports)."""
+        none = np.zeros(0, dtype=np.int64)
+        single = np.unique(np.concatenate([none, *(np.maximum(i.ports.a, i.ports.b) for i in self._nodal)]))
+        pairs = [i.ports for i in (self.between, *self._impedances)]
         a, b = (np.concatenate([getattr(at, side) for at in pairs]) for side in ("a", "b"))
         k = np.arange(len(a)) + len(single)
         rows = np.concatenate([single, a, b])
@@ -396,19 +413,21 @@ def _directions(builder: ProgramBuilder, feed: Feed) -> ComplexArray:
     return (turn / turn[0]).reshape(-1, 1)
 
 
-def _summed(parts: Sequence[tuple[Ports, Affine, Affine]], n_steps: int) -> tuple[Ports, Affine, Affine]:
+def _summed(parts: Sequence[Injection], n_steps: int) -> Injection:
     """Ports across two conductors, each once, with everything that is injected there; (b, a) is the port (a, b)."""
     if not parts:
         none = np.zeros(0, dtype=np.int64)
-        return Ports(none, none), Affine.zeros(0, n_steps), Affine.zeros(0, n_steps)
-    a, b = (np.concatenate([getattr(ports, k) for ports, *_ in parts]) for k in ("a", "b"))
+        zero = Affine.zeros(0, n_steps)
+        return Injection(Ports(none, none), zero, zero, np.zeros((0, n_steps)))
+    a, b = (np.concatenate([getattr(i.ports, k) for i in parts]) for k in ("a", "b"))
     a, b = np.minimum(a, b), np.maximum(a, b)
     stride = int(b.max()) + 1
     keys, place = np.unique(a * stride + b, return_inverse=True)
     each, ones = np.arange(len(a)), np.ones(len(a))
-    p, q = stack([part[1] for part in parts]), stack([part[2] for part in parts])
-    out = Ports(keys // stride, keys % stride)
-    return out, p.map_terms(len(keys), place, each, ones), q.map_terms(len(keys), place, each, ones)
+    p, q = (stack([getattr(i, side) for i in parts]).map_terms(len(keys), place, each, ones) for side in ("p", "q"))
+    i_max = np.zeros((len(keys), n_steps))
+    np.add.at(i_max, place, np.vstack([i.i_max for i in parts]))
+    return Injection(Ports(keys // stride, keys % stride), p, q, i_max)
 
 
 class MatrixFormulation(Formulation):

@@ -9,16 +9,37 @@ import numpy as np
 
 from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder
-from lateral.network.schema import ComplexArray, FloatArray
+from lateral.network.schema import ComplexArray, FloatArray, IntArray
 from lateral.program import Affine, ProgramBuilder
 from lateral.program.ports import Ports
 
 #: Voltages that count as possible at a node without a limit, as a share of the operating point.
-UNLIMITED = (0.5, 1.5)
+UNLIMITED = (0.8, 1.2)
 #: How far beyond the limits of its conductors a voltage between two of them counts as possible.
 BETWEEN = (0.9, 1.1)
 #: Where tangents of a curve are taken, between the lowest and the highest voltage.
 TANGENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Injection:
+    """Power injected at ports.
+
+    Attributes:
+        ports: the ports.
+        p, q: power, or what multiplies ``|U|^2``, shape (ports, T).
+        i_max: largest current that this can be at possible voltages, pu, shape (ports, T).
+    """
+
+    ports: Ports
+    p: Affine
+    q: Affine
+    i_max: FloatArray
+
+    def take(self, own: IntArray) -> Injection:
+        """Some of the ports."""
+        ports = Ports(self.ports.a[own], self.ports.b[own])
+        return Injection(ports, self.p.take(own), self.q.take(own), self.i_max[own])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +73,14 @@ class Band:
             v0,
             pairs,
         )
+
+    def current(self, builder: ProgramBuilder, ports: Ports, p: Affine, q: Affine, exponent: float = 0.0) -> FloatArray:
+        """Largest ``|s| |U|^(e - 1)`` at the present data, pu, shape (ports, T); the data are numbers then."""
+        low, high = (np.sqrt(side) for side in self.squares(ports))
+        size = np.hypot(*(builder.magnitude(part, unbounded=np.inf) for part in (p, q)))
+        builder.bake(p)
+        builder.bake(q)
+        return np.asarray(size * np.maximum(low ** (exponent - 1.0), high ** (exponent - 1.0)))
 
     def squares(self, ports: Ports) -> tuple[FloatArray, FloatArray]:
         """Lowest and highest |U|^2 of ports, shape (ports, 1).
@@ -128,4 +157,4 @@ def power_between(
     return y
 
 
-__all__ = ["Band", "power_between"]
+__all__ = ["Band", "Injection", "power_between"]

@@ -260,7 +260,9 @@ class MatricesMaker:
             n = np.hstack([np.zeros((s, m - c)), common])
             key = (m, t.shape[1], s, p, len(self.ranges.own[number]))
             sizes = np.concatenate([np.ones(len(cols)), sizes])
-            made = _Made(key, number, section.name, m, codes, sizes, section.p, section.s, u, section.a, section.z, t, n)
+            made = _Made(
+                key, number, section.name, m, codes, sizes, section.p, section.s, u, section.a, section.z, t, n
+            )
             self.made["section"].append(made)
 
     def add_deltas(self, ports: Ports, scale: FloatArray) -> None:

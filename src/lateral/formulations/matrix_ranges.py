@@ -9,10 +9,10 @@ reduction, Borwein and Wolkowicz 1981)::
     v = U v~v~^H U^H,   X = U X~ T^H,   L = T L~ T^H
 
 U goes from the source outwards (``range [A U_p, Z T]``), T from the ends back (what ports, shunts and branches that
-leave can draw). Behind an ungrounded winding (Z n = 0, n'A = 0) no common current flows (n'I = 0) and the common
+leave can draw). Behind an ungrounded winding (``Z n = 0, n'A = 0``) no common current flows (``n'I = 0``) and the common
 voltage is what the admittances to ground say. Where these are antifloat shunts alone it is zero; where there is
-charging it is one more coordinate c of the branch, ``V_s = A V_p + n c - Z I``. A branch whose drop ``|Z I|`` is below `NEGLIGIBLE_PU` has ``V_s = A V_p``: its receiving bus shares
-the matrix of the sending one.
+charging it is one more coordinate c of the branch, ``V_s = A V_p + n c - Z I``. A branch whose drop ``|Z I|`` is below
+`NEGLIGIBLE_PU` has ``V_s = A V_p``: its receiving bus shares the matrix of the sending one.
 """
 
 from __future__ import annotations
@@ -190,7 +190,11 @@ class _Work:
         """Mark the sections whose receiving side draws a common current; returns whether there are new ones."""
         new = False
         for k, (null, needs) in enumerate(zip(self.null, self.needs, strict=True)):
-            if null.shape[1] and not self.common[k].shape[1] and np.abs(null.T @ needs).max(initial=0.0) > NEGLIGIBLE_PU:
+            if (
+                null.shape[1]
+                and not self.common[k].shape[1]
+                and np.abs(null.T @ needs).max(initial=0.0) > NEGLIGIBLE_PU
+            ):
                 self.common[k] = null
                 new = True
         return new

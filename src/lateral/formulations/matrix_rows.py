@@ -12,6 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from lateral.formulations.hermitian import LinearMap, diagonal, quadratic
+from lateral.formulations.matrix_loads import Injection
 from lateral.formulations.matrix_pool import Matrices
 from lateral.formulations.matrix_ranges import Ranges, Section
 from lateral.network.branches import RadialNetwork
@@ -146,9 +147,7 @@ class Rows:
     def between(
         self,
         squares: Sequence[tuple[str, tuple[str, ...], Ports, Affine]],
-        ports: Ports,
-        p: Affine,
-        q: Affine,
+        what: Injection,
         low: FloatArray,
         high: FloatArray,
     ) -> None:
@@ -156,6 +155,7 @@ class Rows:
         builder, pool, kw = self.builder, self.m.pool, self.base.total_kva
         for component, names, at, w in squares:
             builder.equal(component, "vmag_sq", names, w - self.across(at), unit="pu^2")
+        ports, p, q = what.ports, what.p, what.q
         if not len(ports):
             return
         re, im, rho = LinearMap(), LinearMap(), LinearMap()
@@ -168,17 +168,16 @@ class Rows:
         size = np.maximum(np.maximum(builder.magnitude(p), builder.magnitude(q)).max(axis=1), 1e-9).reshape(-1, 1)
         builder.equal("port", "p", names, re.of(pool, n) - p, unit="kW", to_unit=kw, scale=size)
         builder.equal("port", "q", names, im.of(pool, n) - q, unit="kvar", to_unit=kw, scale=size)
-        # the chord of 1/w where the power is a number, else its largest value
+        # the chord of 1/w where the power is a number, else the largest current
         fixed = np.ones((n, 1))
-        fixed[np.unique(np.concatenate([part.row[part.col >= 0] // self.builder.n_steps for part in (p, q)]))] = 0.0
-        s_sq = builder.magnitude(p) ** 2 + builder.magnitude(q) ** 2
-        chord = (1.0 / low + 1.0 / high) * fixed + (1.0 - fixed) / low
-        slope = fixed / (low * high)
-        room = Affine.constant(s_sq * chord) - self.across(ports) * (s_sq * slope) - rho.of(pool, n)
-        scale = np.maximum(s_sq, 1e-12) / low
-        builder.between("port", "i_bound", names, 0.0, room, np.inf, scale=scale, limit=False)
-        builder.bake(p)
-        builder.bake(q)
+        fixed[np.unique(np.concatenate([part.row[part.col >= 0] // builder.n_steps for part in (p, q)]))] = 0.0
+        s_sq = (builder.magnitude(p) ** 2 + builder.magnitude(q) ** 2) * fixed
+        most = np.where(fixed > 0.0, s_sq * (1.0 / low + 1.0 / high), what.i_max**2)
+        room = rho.of(pool, n) + self.across(ports) * (s_sq / (low * high))
+        rows = np.flatnonzero(np.isfinite(most).all(axis=1))
+        scale = np.maximum(most[rows], 1e-12)
+        own = [names[k] for k in rows]
+        builder.between("port", "i_bound", own, -np.inf, room.take(rows), most[rows], scale=scale, limit=False)
 
     def across(self, ports: Ports) -> Affine:
         """|V_a - V_b|^2 of ports."""
@@ -238,9 +237,10 @@ class Rows:
             from_node = section.p[int(np.abs(section.a[leg]).argmax())]
             rows.single(np.array([section.s[leg], from_node]), places[[k, k]], np.array([1.0, -1.0]))
 
-    def as_nodal(self, impedances: Sequence[tuple[Ports, Affine, Affine]]) -> Iterator[tuple[IntArray, Affine, Affine]]:
+    def as_nodal(self, impedances: Sequence[Injection]) -> Iterator[Nodal]:
         """What constant impedances between conductors inject there: ``s (v_aa - v_ab)``, ``s (v_bb - v_ba)``."""
-        for ports, p, q in impedances:
+        for what in impedances:
+            ports, p, q = what.ports, what.p, what.q
             re, im = self.products(ports.a, ports.b)
             for nodes, sign in ((ports.a, 1.0), (ports.b, -1.0)):
                 real, imag = self.v.take(nodes) - re, im * -sign
@@ -250,13 +250,14 @@ class Rows:
                     real.times_parameter(q) + imag.times_parameter(p),
                 )
 
-    def flows(self, y: sparse.csr_matrix, loss_weights: Sequence[Affine], reach: FloatArray) -> None:
+    def flows(self, y: sparse.csr_matrix, loss_weights: Sequence[Affine], most: FloatArray, v_high: FloatArray) -> None:
         """Flows into the series impedances, losses ``Re tr(Z L)`` and of admittances, and limits of branches.
 
         Args:
             y: admittances of the wires, pu.
             loss_weights: weights of the losses in the objective, each of shape (1, T).
-            reach: largest apparent power of each leg, pu.
+            most: largest current drawn behind each node, pu, shape (n, T).
+            v_high: largest voltage of each node, pu, shape (n,).
         """
         net, builder, pool, kw = self.net, self.builder, self.m.pool, self.base.total_kva
         p, q, loss, size = (LinearMap() for _ in range(4))
@@ -288,14 +289,40 @@ class Rows:
         builder.output("system", "losses", ["all"], losses, unit="kW", to_unit=kw)
         for weight in loss_weights:
             builder.minimise(losses.times_parameter(weight))
-        self._limits(p_from, q_from, size.of(pool, net.n_legs), tie, reach)
+        i_sq = size.of(pool, net.n_legs)
+        self._bound_currents(i_sq, most, tie)
+        self._limits(p_from, q_from, i_sq, tie, most, v_high)
 
-    def _limits(self, p: Affine, q: Affine, i_sq: Affine, tie: IntArray, reach: FloatArray) -> None:
+    def _bound_currents(self, i_sq: Affine, most: FloatArray, tie: IntArray) -> None:
+        """``|I|^2`` of branches and sources is at most what can be drawn behind them."""
+        net, builder = self.net, self.builder
+        legs = np.setdiff1d(np.arange(net.n_legs), tie)
+        # no closer than the scale of the branch: a bound far below it would only be badly scaled
+        scale = np.concatenate([np.zeros(0), *(section.scale for section in self.sections if len(section.legs))])
+        bound = np.maximum(most[net.to_node], scale[:, None])[legs] ** 2
+        own = np.flatnonzero(np.isfinite(bound).all(axis=1))
+        if len(own):
+            names = [net.legs[k] for k in legs[own]]
+            left = i_sq.take(legs[own])
+            builder.between("branch", "i_bound", names, -np.inf, left, bound[own], scale=bound[own], limit=False)
+        for g in self.m.sections:
+            behind = np.flatnonzero((g.nodes >= net.n_nodes).all(axis=1))
+            for k in behind.tolist():
+                size, n = LinearMap(), g.to.shape[1]
+                size.add(np.arange(n)[None], g.places[k : k + 1], diagonal(g.flow, g.flow)[k : k + 1].real)
+                bound = np.maximum(most[g.to[k]], self.sections[g.members[k]].scale[:, None]) ** 2
+                if np.isfinite(bound).all():
+                    feed = next(f for f in self.feeds if f.name == g.names[k])
+                    left = size.of(self.m.pool, n)
+                    builder.between("feed", "i_bound", feed.elements, -np.inf, left, bound, scale=bound, limit=False)
+
+    def _limits(self, p: Affine, q: Affine, i_sq: Affine, tie: IntArray, most: FloatArray, v_high: FloatArray) -> None:
         """``L_kk <= i_max^2`` and ``|sum S| <= s_max``, where the flow could come near to it."""
         net, builder = self.net, self.builder
+        current = most[net.to_node].max(axis=1)
         if not builder.screen_limits:
-            reach = np.full(net.n_legs, np.inf)
-        near = np.isfinite(net.i_max_pu) & (reach >= LIMIT_MARGIN * 0.9 * net.i_max_pu)
+            current = np.full(net.n_legs, np.inf)
+        near = np.isfinite(net.i_max_pu) & (current >= LIMIT_MARGIN * net.i_max_pu)
         amp = self.base.s_kva / net.v_base_kv[net.to_node]
         limit = (net.i_max_pu**2).reshape(-1, 1)
         legs = np.setdiff1d(np.flatnonzero(near), tie)
@@ -319,8 +346,8 @@ class Rows:
             )
         # the limit is of all phases; a balanced feeder carries its share per conductor
         s_max = net.s_max_pu / self.base.multiplicity
-        most = np.bincount(net.branch, weights=reach, minlength=len(net.branch_names))
-        own = np.flatnonzero(np.isfinite(s_max) & (most >= LIMIT_MARGIN * s_max))
+        power = np.bincount(net.branch, weights=current * v_high[net.to_node], minlength=len(net.branch_names))
+        own = np.flatnonzero(np.isfinite(s_max) & (power >= LIMIT_MARGIN * s_max))
         if len(own):
             place = np.full(len(net.branch_names), -1)
             place[own] = np.arange(len(own))

@@ -41,7 +41,6 @@ from lateral.network.feeder import Feeder, Line, MultiTerminal, Shunt, Switch, T
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
 from lateral.units import Base
 
-
 #: Share of a transformer's admittance below which what its sending side takes beside the branch is rounding.
 _NO_REST = 1e-9
 

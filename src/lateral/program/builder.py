@@ -447,15 +447,18 @@ class ProgramBuilder:
         """Index of the first variable of a block, None when there is none of that name."""
         return next((b.start for b in self._variables if b.name == name), None)
 
-    def magnitude(self, expr: Affine, *, variables: bool = True) -> FloatArray:
-        """An upper bound of |expr| at the present data, shape (n, T): variables at their largest bound, or left out."""
+    def magnitude(self, expr: Affine, *, variables: bool = True, unbounded: float = 0.0) -> FloatArray:
+        """An upper bound of |expr| at the present data, shape (n, T): variables at their largest bound, or left out.
+
+        ``unbounded`` is what a variable without a bound counts as, unless it is a voltage.
+        """
         theta = np.concatenate(self._theta) if self._theta else np.zeros(0)
         size = np.abs(expr.val)
         with_par = expr.par >= 0
         size[with_par] *= np.abs(theta[expr.par[with_par]])
         with_var = expr.col >= 0
         if variables:
-            reach = self._reach(theta)
+            reach = self._reach(theta, unbounded)
             size[with_var] *= reach[expr.col[with_var]]
         else:
             # a voltage-dependent term counts at nominal voltage, a device's decision not at all
@@ -471,13 +474,13 @@ class ProgramBuilder:
         """The value of an array of data only at the present data, shape (n, T)."""
         return expr.value(_NOTHING, np.concatenate(self._theta) if self._theta else np.zeros(0))
 
-    def _reach(self, theta: FloatArray) -> FloatArray:
-        """Largest magnitude that each variable's bounds allow; voltages count as 1.2 where unbounded, others as 0."""
+    def _reach(self, theta: FloatArray, unbounded: float) -> FloatArray:
+        """Largest magnitude that each variable's bounds allow; unbounded, voltages count as 1.2 and others as said."""
         out = np.zeros(self._n)
         for block, lower, upper in self._bounds:
             low, high = (np.abs(side.value(_NOTHING, theta)).reshape(-1) for side in (lower, upper))
             reach = np.maximum(low, high)
-            fallback = 1.2 if block.quantity in _NEAR_ONE else 0.0
+            fallback = 1.2 if block.quantity in _NEAR_ONE else unbounded
             out[block.cells] = np.where(np.isfinite(reach), reach, fallback)
         return out
 

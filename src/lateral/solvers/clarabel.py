@@ -137,6 +137,8 @@ class _ClarabelSession(Session):
         # A program comes scaled, and refining each step of its factors took 30 to 45 % of the time and brought nothing
         # at the default tolerance (128 to 2500 buses); a second, tighter try has it.
         s.iterative_refinement_enable = (options.tolerance or DEFAULT_TOLERANCE) < DEFAULT_TOLERANCE
+        if program.semidefinite.n_rows:
+            s.iterative_refinement_enable = True
         if _costs_are_quadratic(program):
             # Nothing but r (P^2 + Q^2): most entries of Q are far below the usual regularisation of 1e-8, and with it
             # `loss` ended at the iteration limit on ieee13 and ieee123 (gap 1e-4; with these two 32 iterations, 1e-8).
