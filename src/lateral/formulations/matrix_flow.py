@@ -38,7 +38,7 @@ from lateral.formulations.base import Formulation, OperatingPoint
 from lateral.formulations.matrix_loads import Band, Injection, power_between
 from lateral.formulations.matrix_measures import derive_measures
 from lateral.formulations.matrix_pool import Group, MatricesMaker
-from lateral.formulations.matrix_ranges import NEGLIGIBLE_PU, Fed, Section, ranges_of, sections_of
+from lateral.formulations.matrix_ranges import NEGLIGIBLE_PU, Fed, Section, blocks_of, merged, ranges_of, sections_of
 from lateral.formulations.matrix_rows import Feed, Rows, port_names
 from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder
@@ -237,17 +237,19 @@ class MatrixFlowModel(NetworkModel):
         behind = [f for f in self._feeds if not f.stiff]
         names = [*self._names, *(f"{e}~" for f in behind for e in f.elements)]
         v = self._with_sources(behind)
-        self.sections = sections = [
+        apart = [
             *(
                 Section(f.name, f.nodes[:0], f.at, f.nodes, np.eye(len(f.at)), f.z, np.full(len(f.at), total))
                 for f in behind
             ),
             *sections_of(net, scale),
         ]
+        block = blocks_of(self._bus_of(behind), apart)
+        self.sections = sections = merged(apart, block, np.concatenate([f.at for f in self._feeds]))
         fed = [Fed(f.at, _directions(builder, f)) for f in self._feeds]
         y = sparse.csr_matrix((self._y.data, self._y.indices, self._y.indptr), shape=self._y.shape)
         y.resize(len(names), len(names))
-        self.ranges = ranges_of(self._bus_of(behind), sections, fed, self._drawn(len(names)), y)
+        self.ranges = ranges_of(block, sections, fed, self._drawn(len(names)), y)
         maker = MatricesMaker(names, sections, self.ranges)
         maker.add_sections()
         size = between.i_max.max(axis=1, initial=0.0)

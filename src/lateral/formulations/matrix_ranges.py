@@ -9,8 +9,8 @@ reduction, Borwein and Wolkowicz 1981)::
     v = U v~v~^H U^H,   X = U X~ T^H,   L = T L~ T^H
 
 U goes from the source outwards (``range [A U_p, Z T]``), T from the ends back (what ports, shunts and branches that
-leave can draw). Behind an ungrounded winding (``Z n = 0, n'A = 0``) no common current flows (``n'I = 0``) and the common
-voltage is what the admittances to ground say. Where these are antifloat shunts alone it is zero; where there is
+leave can draw). Behind an ungrounded winding (``Z n = 0, n'A = 0``) no common current flows (``n'I = 0``), and the
+common voltage is what the admittances to ground say. Where these are antifloat shunts alone it is zero; where there is
 charging it is one more coordinate c of the branch, ``V_s = A V_p + n c - Z I``. A branch whose drop ``|Z I|`` is below
 `NEGLIGIBLE_PU` has ``V_s = A V_p``: its receiving bus shares the matrix of the sending one.
 """
@@ -131,8 +131,63 @@ def sections_of(net: RadialNetwork, scale: FloatArray) -> list[Section]:
     return out
 
 
+def blocks_of(bus: IntArray, sections: Sequence[Section]) -> IntArray:
+    """Number of the block of each node: of its bus, joined with the others that a branch sends from or receives at."""
+    n, n_buses = len(bus), int(bus.max()) + 1
+    ties = [(bus, np.arange(n) + n_buses)]
+    for nodes in (side for section in sections for side in (section.p, section.s)):
+        ties.append((bus[nodes[:1]].repeat(len(nodes)), bus[nodes]))
+    ends = [np.concatenate([tie[k] for tie in ties]) for k in (0, 1)]
+    graph = sparse.coo_matrix((np.ones(len(ends[0])), ends), shape=(n_buses + n,) * 2)
+    _, number = connected_components(graph, directed=False)
+    _, block = np.unique(number[n_buses:], return_inverse=True)
+    return np.asarray(block, dtype=np.int64)
+
+
+def merged(sections: Sequence[Section], block: IntArray, roots: IntArray) -> list[Section]:
+    """Branches between the same two blocks as one, in order from the sources: single-phase regulators of one bank.
+
+    One by one they would lose the products of voltages of different conductors, and with them all angles.
+    """
+    groups: dict[tuple[int, int], list[Section]] = {}
+    for section in sections:
+        groups.setdefault((int(block[section.p[0]]), int(block[section.s[0]])), []).append(section)
+    waiting = [_joined(same) for same in groups.values()]
+    known = np.zeros(len(block), dtype=bool)
+    known[roots] = True
+    out: list[Section] = []
+    while waiting:
+        later = []
+        for section in waiting:
+            if known[section.p].all():
+                known[section.s] = True
+                out.append(section)
+            else:
+                later.append(section)
+        if len(later) == len(waiting):
+            message = "branches that no source reaches"
+            raise ValueError(message)
+        waiting = later
+    return out
+
+
+def _joined(same: Sequence[Section]) -> Section:
+    if len(same) == 1:
+        return same[0]
+    p = np.unique(np.concatenate([section.p for section in same]))
+    a = np.vstack([section.a @ (section.p[:, None] == p[None, :]) for section in same])
+    z = np.zeros((len(a), len(a)), dtype=complex)
+    at = 0
+    for section in same:
+        inside = slice(at, at + len(section.s))
+        z[inside, inside] = section.z
+        at += len(section.s)
+    legs, s, scale = (np.concatenate([getattr(section, name) for section in same]) for name in ("legs", "s", "scale"))
+    return Section("+".join(section.name for section in same), legs, p, s, a, z, scale)
+
+
 def ranges_of(
-    bus: IntArray,
+    block: IntArray,
     sections: Sequence[Section],
     fed: Sequence[Fed],
     drawn: sparse.csc_matrix,
@@ -141,21 +196,13 @@ def ranges_of(
     """The ranges of a feeder.
 
     Args:
-        bus: bus of each node, shape (n,).
+        block: block of each node, shape (n,).
         sections: branches, from the sources outwards.
         fed: nodes whose voltage is given.
         drawn: currents that ports can draw, one column each, shape (n, ports).
         shunts: admittances between nodes, pu, shape (n, n).
     """
-    n = len(bus)
-    ties = [(bus, np.arange(n) + int(bus.max()) + 1)]
-    for nodes in (side for section in sections for side in (section.p, section.s)):
-        ties.append((bus[nodes[:1]].repeat(len(nodes)), bus[nodes]))
-    ends = [np.concatenate([tie[k] for tie in ties]) for k in (0, 1)]
-    total = int(bus.max()) + 1 + n
-    graph = sparse.coo_matrix((np.ones(len(ends[0])), ends), shape=(total, total))
-    _, of_bus = connected_components(graph, directed=False)
-    _, block = np.unique(of_bus[int(bus.max()) + 1 :], return_inverse=True)
+    n = len(block)
     order = np.argsort(block, kind="stable")
     starts = np.searchsorted(block[order], np.arange(block.max() + 2))
     members = tuple(order[starts[b] : starts[b + 1]] for b in range(block.max() + 1))
@@ -345,4 +392,4 @@ def _current_basis(whole: ComplexArray) -> ComplexArray:
     return units if reach is None else np.asarray(units @ reach, dtype=complex)
 
 
-__all__ = ["NEGLIGIBLE_PU", "Core", "Fed", "Ranges", "Section", "ranges_of", "sections_of"]
+__all__ = ["NEGLIGIBLE_PU", "Core", "Fed", "Ranges", "Section", "blocks_of", "merged", "ranges_of", "sections_of"]
