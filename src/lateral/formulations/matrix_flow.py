@@ -48,6 +48,11 @@ from lateral.program.ports import NetworkModel, Ports
 from lateral.units import Base
 
 
+#: Voltage that no node without a limit goes beyond, as a share of the operating point: an interior-point method needs
+#: some end where nothing costs anything, such as the common voltage behind an ungrounded winding.
+UNBOUNDED = 1.5
+
+
 class MatrixFlowModel(NetworkModel):
     """Variables and rows that the family shares, written in `close`, when it is known what is drawn where."""
 
@@ -76,7 +81,7 @@ class MatrixFlowModel(NetworkModel):
             self._names,
             unit="pu^2",
             lower=low.reshape(-1, 1) ** 2,
-            upper=high.reshape(-1, 1) ** 2,
+            upper=np.where(np.isfinite(high), high, UNBOUNDED * np.abs(self._v0).max(axis=1)).reshape(-1, 1) ** 2,
             start=start,
         )
         self._nodal: list[Injection] = []

@@ -83,7 +83,8 @@ def derive_measures(
         out[tie_legs] = s_sq / np.maximum(w, 1e-9)
         return out
 
-    groups = [g for g in (*m.sections, *m.deltas) if g.h > g.m]
+    # a source's impedance apart: what its matrix lacks is measured by the drop, which is next to nothing
+    groups = [g for g in (*m.sections, *m.deltas) if g.h > g.m and (g.nodes < net.n_nodes).all()]
     groups += [g for g in m.cores if g.m > 1]
 
     def ranks(x: FloatArray, _y: FloatArray, _nu: FloatArray) -> FloatArray:
