@@ -42,10 +42,17 @@ def _cost_factor(program: Program) -> float:
     """What the costs of a program are multiplied by.
 
     In solver scale the largest cost is 1, so the multipliers of a large feeder's branches are far below 1; larger
-    costs lift them out of the regularisation (measured on 2500 buses by 24 steps: gap 5e-7; with 100, 12e-7). Matrices
-    want them near one.
+    costs lift them out of the regularisation (measured on 2500 buses by 24 steps: gap 5e-7; with 100, 12e-7).
     """
-    return 3.0 if program.semidefinite.n_rows else max(100.0, program.n / 100.0)
+    return max(100.0, program.n / 100.0)
+
+
+#: Factor of the costs, regularisation and step of each try of a semidefinite program. At a solution most matrices have
+#: rank one, and the solver stops in rounding at gaps of 0.3e-6 to 5e-6 (ieee13, 34, 37, 123), each of these at another
+#: place; where the first is not good enough the best of them is taken.
+MATRIX_TRIES = ((10.0, 3e-8, 0.9), (30.0, 3e-8, 0.99), (3.0, 3e-8, 0.99))
+#: Gap, relative, at which no further try is made.
+_GOOD_GAP = 8e-7
 
 
 _STATUS = {
@@ -139,11 +146,8 @@ class _ClarabelSession(Session):
         # at the default tolerance (128 to 2500 buses); a second, tighter try has it.
         s.iterative_refinement_enable = (options.tolerance or DEFAULT_TOLERANCE) < DEFAULT_TOLERANCE
         if program.semidefinite.n_rows:
-            # At a solution most matrices have rank one, and so has the place where the solver ends: with the usual
-            # settings it stopped at gaps of 4e-6 on ieee13 with delta loads; with these at 8e-7.
             s.iterative_refinement_enable = True
             s.iterative_refinement_max_iter, s.iterative_refinement_stop_ratio = 50, 1.5
-            s.static_regularization_constant, s.max_step_fraction = 3e-8, 0.9
         if _costs_are_quadratic(program):
             # Nothing but r (P^2 + Q^2): most entries of Q are far below the usual regularisation of 1e-8, and with it
             # `loss` ended at the iteration limit on ieee13 and ieee123 (gap 1e-4; with these two 32 iterations, 1e-8).
@@ -165,6 +169,9 @@ class _ClarabelSession(Session):
         start = time.perf_counter()
         scaled = program.scaled()
         sides = _Sides.of(scaled)
+        if program.semidefinite.n_rows:
+            raw, factor = self._best_of(scaled, sides, _rows(scaled, sides))
+            return self._read(program, scaled, sides, raw, factor, start)
         factor = _cost_factor(program)
         p, q = sp.csc_array(sp.triu(scaled.q)) * factor, scaled.c * factor
         a, b = _rows(scaled, sides)
@@ -175,10 +182,37 @@ class _ClarabelSession(Session):
                 sp.csc_matrix(p), q, sp.csc_matrix(a), b, self._cones(scaled, sides), self._settings
             )
         self._sides, self._data = sides, (p, a)
+        return self._read(program, scaled, sides, self._run(), factor, start)
+
+    def _run(self) -> Any:
+        """Solve, until done or Ctrl-C."""
         with interrupts() as interrupt:
             self._solver.set_termination_callback(lambda _info: interrupt.pressed)
-            raw = self._solver.solve()
-        return self._read(program, scaled, sides, raw, start)
+            return self._solver.solve()
+
+    def _best_of(self, s: ScaledProgram, sides: _Sides, rows: tuple[sp.csc_array, FloatArray]) -> tuple[Any, float]:
+        """The best of `MATRIX_TRIES`, and the factor of its costs."""
+        a, b = sp.csc_matrix(rows[0]), rows[1]
+        upper = sp.csc_matrix(sp.triu(s.q))
+        best: tuple[float, Any, float] | None = None
+        for factor, regularisation, step in MATRIX_TRIES:
+            self._settings.static_regularization_constant, self._settings.max_step_fraction = regularisation, step
+            q = s.c * factor
+            self._solver = self._lib.DefaultSolver(upper * factor, q, a, b, self._cones(s, sides), self._settings)
+            raw = self._run()
+            if _STATUS.get(str(raw.status), Status.ERROR) not in (Status.OPTIMAL, Status.INACCURATE):
+                return raw, factor
+            x, z, slack = np.array(raw.x), np.array(raw.z), np.array(raw.s)
+            whole = s.q @ x
+            wrong = np.abs(whole * factor + q + a.T @ z) @ np.maximum(np.abs(x), 1.0)
+            wrong += np.abs(a @ x + slack - b) @ np.abs(z)
+            gap = float(abs(slack @ z) + wrong) / max(abs(float(q @ x)), 1e-2)
+            if best is None or not gap >= best[0]:
+                best = gap, raw, factor
+            if gap <= _GOOD_GAP:
+                break
+        assert best is not None
+        return best[1], best[2]
 
     def _fits(self, p: sp.csc_array, a: sp.csc_array) -> bool:
         """Whether the patterns are those of the solver that exists."""
@@ -199,11 +233,13 @@ class _ClarabelSession(Session):
         cones += [lib.SecondOrderConeT(int(size)) for size in sizes]
         return cones + [lib.PSDTriangleConeT(int(dim)) for dim in s.semidefinite.dims]
 
-    def _read(self, program: Program, s: ScaledProgram, sides: _Sides, raw: Any, start: float) -> Solution:
+    def _read(
+        self, program: Program, s: ScaledProgram, sides: _Sides, raw: Any, factor: float, start: float
+    ) -> Solution:
         word = str(raw.status)
         status = _STATUS.get(word, Status.ERROR)
         iterations = int(raw.iterations)
-        x, z = np.array(raw.x), np.array(raw.z) / _cost_factor(program)
+        x, z = np.array(raw.x), np.array(raw.z) / factor
         if status in (Status.INFEASIBLE, Status.UNBOUNDED) or not np.all(np.isfinite(x)):
             return no_point(
                 program,
