@@ -47,7 +47,6 @@ from lateral.program import Affine, ProgramBuilder, stack
 from lateral.program.ports import NetworkModel, Ports
 from lateral.units import Base
 
-
 #: Voltage that no node without a limit goes beyond, as a share of the operating point: an interior-point method needs
 #: some end where nothing costs anything, such as the common voltage behind an ungrounded winding.
 UNBOUNDED = 1.5

@@ -154,6 +154,12 @@ def power_between(
         below = y.take(bent) - w.take(bent) * tangent - (at ** half[bent] - tangent * at)
         own = [names[k] for k in bent]
         builder.between(component, "v_tangent", own, -np.inf, below * side[bent], 0.0, limit=False)
+
+    def law_gap(x: FloatArray, _y: FloatArray, _nu: FloatArray) -> FloatArray:
+        none = np.zeros(0)
+        return np.asarray(np.abs(y.value(x, none) - np.maximum(w.value(x, none), 1e-9) ** half))
+
+    builder.derive(component, "law_gap", names, law_gap, unit="pu")
     return y
 
 

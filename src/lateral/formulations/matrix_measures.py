@@ -2,8 +2,8 @@
 
 With e the first eigenvector of v~ and ``V~ = sqrt(lambda) e``, the current that the matrix says is ``I = X^H V/|V|^2``.
 What L has beyond ``I I^H`` is no current; its losses ``diag(Z (L - I I^H))`` do not exist. They are the
-``r (l - (P^2 + Q^2) / w)`` of one conductor. The rank is read off the second largest eigenvalue of a scaled matrix, as
-a share of the largest.
+``r (l - (P^2 + Q^2) / w)`` of one conductor. The rank of the matrices of buses and of ports between conductors is read
+off the second largest eigenvalue, scaled, as a share of the largest.
 """
 
 from __future__ import annotations
@@ -83,9 +83,8 @@ def derive_measures(
         out[tie_legs] = s_sq / np.maximum(w, 1e-9)
         return out
 
-    # a source's impedance apart: what its matrix lacks is measured by the drop, which is next to nothing
-    groups = [g for g in (*m.sections, *m.deltas) if g.h > g.m and (g.nodes < net.n_nodes).all()]
-    groups += [g for g in m.cores if g.m > 1]
+    # branches are measured by their losses: the rank of a matrix says nothing where next to no current flows
+    groups = [g for g in (*m.deltas, *m.cores) if g.h > 1]
 
     def ranks(x: FloatArray, _y: FloatArray, _nu: FloatArray) -> FloatArray:
         parts = []
