@@ -1,8 +1,8 @@
 """Which voltages and currents can occur at all: what the matrices of the relaxation are over.
 
 An interior-point method needs a point at which every matrix is positive definite. Where physics leaves no such point
-(the voltage of a stiff source is one fixed direction; behind an ungrounded winding voltages have zero mean; a conductor
-that feeds nothing carries no current), the matrix is written over a basis of what can occur, which is exact (facial
+(the voltage of a stiff source is one fixed direction; behind an ungrounded winding voltages have zero mean and currents
+no common part), the matrix is written over a basis of what can occur, which is exact (facial
 reduction, Borwein and Wolkowicz 1981)::
 
     V = U v~  at the nodes of a bus,        I = T i~  in a branch
@@ -28,7 +28,7 @@ from lateral.network.branches import RadialNetwork
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
 
 #: A voltage drop that is left out, and what counts as no direction of its own, pu.
-NEGLIGIBLE_PU = 1e-7
+NEGLIGIBLE_PU = 1e-9
 #: A singular value that is zero, as a share of the largest entry.
 _SINGULAR = 1e-9
 
@@ -329,11 +329,15 @@ class _Work:
             at = self.local[section.s]
             parts = [part[at] for part in needs[int(self.block[section.s[0]])]]
             whole = np.hstack(parts) if parts else np.zeros((len(at), 0), dtype=complex)
-            self.needs[k] = _current_basis(whole)
-            out[k] = _without(self.needs[k], self.null[k])
+            self.needs[k], unused = _current_basis(whole)
+            flows = _without(self.needs[k], self.null[k])
+            # a conductor that feeds nothing has a current all the same: what one more kW costs there is a dual
+            out[k] = _without(np.hstack([flows, unused]), self.null[k])
+            if out[k].shape[1] == len(at):
+                out[k] = np.eye(len(at), dtype=complex)
             pb = int(self.block[section.p[0]])
-            taken = np.zeros((len(self.members[pb]), out[k].shape[1]), dtype=complex)
-            taken[self.local[section.p]] = section.a.T @ out[k]
+            taken = np.zeros((len(self.members[pb]), flows.shape[1]), dtype=complex)
+            taken[self.local[section.p]] = section.a.T @ flows
             needs[pb].append(taken)
         return out
 
@@ -381,15 +385,15 @@ def _range(matrix: ComplexArray) -> ComplexArray | None:
     return None if rank == len(matrix) else np.asarray(u[:, :rank], dtype=complex)
 
 
-def _current_basis(whole: ComplexArray) -> ComplexArray:
-    """A basis of the currents that can be drawn: unit vectors where that is one."""
+def _current_basis(whole: ComplexArray) -> tuple[ComplexArray, ComplexArray]:
+    """A basis of the currents that can be drawn, unit vectors where that is one; and of conductors that draw none."""
     n = len(whole)
     size = np.linalg.norm(whole, axis=0)
     whole = whole[:, size > 0.0] / size[size > 0.0]
     used = np.flatnonzero(np.abs(whole).max(axis=1, initial=0.0) > NEGLIGIBLE_PU)
     reach = _range(whole[used]) if len(used) else np.zeros((0, 0))
-    units = np.eye(n, dtype=complex)[:, used]
-    return units if reach is None else np.asarray(units @ reach, dtype=complex)
+    units, rest = np.eye(n, dtype=complex)[:, used], np.delete(np.eye(n, dtype=complex), used, axis=1)
+    return units if reach is None else np.asarray(units @ reach, dtype=complex), rest
 
 
 __all__ = ["NEGLIGIBLE_PU", "Core", "Fed", "Ranges", "Section", "blocks_of", "merged", "ranges_of", "sections_of"]

@@ -50,7 +50,7 @@ def _cost_factor(program: Program) -> float:
 #: Factor of the costs, regularisation and step of each try of a semidefinite program. At a solution most matrices have
 #: rank one, and the solver stops in rounding at gaps of 0.3e-6 to 5e-6 (ieee13, 34, 37, 123), each of these at another
 #: place; where the first is not good enough the best of them is taken.
-MATRIX_TRIES = ((10.0, 3e-8, 0.9), (30.0, 3e-8, 0.99), (3.0, 3e-8, 0.99))
+MATRIX_TRIES = ((10.0, 3e-8, 0.9), (30.0, 3e-8, 0.99), (3.0, 3e-8, 0.99), (3.0, 3e-8, 0.9))
 #: Gap, relative, at which no further try is made.
 _GOOD_GAP = 8e-7
 
