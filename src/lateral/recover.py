@@ -11,12 +11,14 @@ import dataclasses
 import time
 from collections.abc import Callable
 
+import numpy as np
+
 from lateral.errors import OptionError, UnsupportedError
 from lateral.formulations import Formulation, OperatingPoint
 from lateral.model import Model
-from lateral.results.residuals import objective_size
+from lateral.results.residuals import PRIMAL_TOLERANCE, objective_size
 from lateral.results.result import Result
-from lateral.solvers import Options, Status
+from lateral.solvers import Options
 
 
 def require_relaxation(formulation: Formulation) -> None:
@@ -84,8 +86,9 @@ def _bound(relaxed: Result, exact: Result) -> str:
     how = f"relaxation gap {relaxed.max_relaxation_gap:.1e} pu"
     if relaxed.max_rank_ratio is not None:
         how += f", second eigenvalue {relaxed.max_rank_ratio:.1e} of the first"
-    if relaxed.status is not Status.OPTIMAL:
+    if not np.isfinite(relaxed.residuals.duality_gap) or relaxed.residuals.max_primal > PRIMAL_TOLERANCE:
         return f"{relaxed.formulation} ended {relaxed.status.word} and proves no bound ({how})"
+    # the gap is a certificate whatever its size, see `lateral.results.residuals`
     size = objective_size(relaxed.program, relaxed.solution.x)
     bound = relaxed.objective - relaxed.residuals.duality_gap * size
     text = f"{relaxed.formulation} proves that no schedule is below {bound:.8g} ({how})"
