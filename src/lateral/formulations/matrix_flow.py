@@ -126,8 +126,8 @@ class MatrixFlowModel(NetworkModel):
         if len(rest):
             own = Ports(ports.a[rest], ports.b[rest])
             v = self.power_of_v(own, np.full(len(rest), exponent))
-            power = (v.times_parameter(part.take(rest)) for part in (p, q))
-            self._inject(Injection(own, *power, i_max[rest]))
+            p_own, q_own = (v.times_parameter(part.take(rest)) for part in (p, q))
+            self._inject(Injection(own, p_own, q_own, i_max[rest]))
 
     def shunt(self, ports: Ports, g: FloatArray, b: FloatArray) -> None:
         """See `NetworkModel.shunt`: ``s = -diag(v Y^H)``."""
@@ -243,7 +243,9 @@ class MatrixFlowModel(NetworkModel):
         v = self._with_sources(behind)
         apart = [
             *(
-                Section(f.name, f.nodes[:0], f.at, f.nodes, np.eye(len(f.at)), f.z, np.full(len(f.at), total))
+                Section(
+                    f.name, f.nodes[:0], f.at, f.nodes, np.eye(len(f.at), dtype=complex), f.z, np.full(len(f.at), total)
+                )
                 for f in behind
             ),
             *sections_of(net, scale),
@@ -414,9 +416,9 @@ def _directions(builder: ProgramBuilder, feed: Feed) -> ComplexArray:
             by_cell = values[order].reshape(e.n, e.n_steps * n_terms)
             same = same and bool(np.all(by_cell == by_cell[:1]))
     if not (same and not rest):
-        return np.diag(turn)
+        return np.asarray(np.diag(turn), dtype=complex)
     # relative to the first conductor, whose squared voltage is the element
-    return (turn / turn[0]).reshape(-1, 1)
+    return np.asarray(turn / turn[0], dtype=complex).reshape(-1, 1)
 
 
 def _summed(parts: Sequence[Injection], n_steps: int) -> Injection:

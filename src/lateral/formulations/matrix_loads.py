@@ -61,7 +61,7 @@ class Band:
     def of(cls, feeder: Feeder, network: RadialNetwork, v0: ComplexArray, low: FloatArray, high: FloatArray) -> Band:
         """From the limits of a feeder; 0 and inf are none."""
         size = np.abs(v0)
-        pairs = {}
+        pairs: dict[tuple[int, int], tuple[float, float]] = {}
         for bus in feeder.buses:
             limits = np.sqrt(3.0) * np.array([bus.vpp_min_pu, bus.vpp_max_pu])
             if limits[0] > 0.0 or np.isfinite(limits[1]):
@@ -145,14 +145,14 @@ def power_between(
     root = np.flatnonzero(exponent == 1.0)
     if len(root):
         ones = Affine.constant(np.ones((len(root), w.n_steps)))
-        own = [names[k] for k in root]
+        own = [names[k] for k in root.tolist()]
         builder.product(component, "v_power", own, [y.take(root)], w.take(root), ones)
     bent = np.flatnonzero(exponent != 1.0)
     for share in TANGENTS if len(bent) else ():
         at = (np.sqrt(low) + share * (np.sqrt(high) - np.sqrt(low)))[bent] ** 2
         tangent = half[bent] * at ** (half[bent] - 1.0)
         below = y.take(bent) - w.take(bent) * tangent - (at ** half[bent] - tangent * at)
-        own = [names[k] for k in bent]
+        own = [names[k] for k in bent.tolist()]
         builder.between(component, "v_tangent", own, -np.inf, below * side[bent], 0.0, limit=False)
 
     def law_gap(x: FloatArray, _y: FloatArray, _nu: FloatArray) -> FloatArray:

@@ -54,7 +54,7 @@ class Group:
     @property
     def h(self) -> int:
         """Dimension."""
-        return self.scale.shape[1]
+        return int(self.scale.shape[1])
 
     def voltage(self, rows: ComplexArray) -> ComplexArray:
         """``rows v~`` over v~ and i~, shape (b, r, h)."""
@@ -191,17 +191,19 @@ class MatricesMaker:
             dtype=np.int64,
         )
         re, im = np.zeros((m, m), dtype=np.int64), np.zeros((m, m), dtype=np.int64)
-        for i, j in zip(*np.triu_indices(m, 1), strict=True):
-            re[i, j], im[i, j] = self._both(_PAIR, f"{labels[i]}|{labels[j]}", 1.0)
+        i, j = np.triu_indices(m, 1)
+        for a, b in zip(i.tolist(), j.tolist(), strict=True):
+            re[a, b], im[a, b] = self._both(_PAIR, f"{labels[a]}|{labels[b]}", 1.0)
             self.fixed.append(core.real)
         self.core_labels.append(labels)
         self.core_codes.append((diagonal, re, im))
-        i, j = np.triu_indices(m, 1)
         codes = np.concatenate([diagonal, re[i, j], im[i, j]])
         none = np.zeros((0, 0), dtype=complex)
-        u, a = np.eye(m, dtype=complex), np.zeros((0, m), dtype=complex)
+        u, no_rows = np.eye(m, dtype=complex), np.zeros((0, m), dtype=complex)
         name = labels[0] if m == 1 else f"{labels[0]}..{labels[-1]}"
-        made = _Made((m,), number, name, m, codes, np.ones(m), core.nodes, core.nodes[:0], u, a, none, none, a)
+        made = _Made(
+            (m,), number, name, m, codes, np.ones(m), core.nodes, core.nodes[:0], u, no_rows, none, none, no_rows
+        )
         self.made["core"].append(made)
 
     def _with_currents(

@@ -321,7 +321,7 @@ class _Work:
                 reach = _range(inside / np.abs(inside).max(initial=1e-300))
                 parts.append(np.eye(len(nodes), dtype=complex) if reach is None else reach)
             needs.append(parts)
-        out: list[ComplexArray] = [np.zeros((0, 0))] * len(self.sections)
+        out: list[ComplexArray] = [np.zeros((0, 0), dtype=complex)] * len(self.sections)
         #: what is drawn behind each section, before what cannot flow is left out
         self.needs = list(out)
         for k in range(len(self.sections) - 1, -1, -1):

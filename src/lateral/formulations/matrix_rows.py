@@ -96,7 +96,7 @@ class Rows:
             for k, own in enumerate(cols):
                 core, at = core_of[int(self.ranges.core[self.ranges.block[g.to[k, 0]]])]
                 places = core.places[at]
-                pick = np.zeros((1, core.m, m))
+                pick = np.zeros((1, core.m, m), dtype=complex)
                 pick[0, own, np.arange(m)] = 1.0
                 pick = np.swapaxes(pick, 1, 2)
                 own_c = quadratic(pick, pick)[:, :, i, j]
@@ -115,8 +115,8 @@ class Rows:
         for f in self.feeds:
             if f.stiff:
                 given[f.nodes] = True
-        for core in self.ranges.cores:
-            own_nodes = core.nodes[(core.nodes >= 0) & (core.nodes < self.net.n_nodes)]
+        for one in self.ranges.cores:
+            own_nodes = one.nodes[(one.nodes >= 0) & (one.nodes < self.net.n_nodes)]
             given[own_nodes] = True
         rest = np.flatnonzero(~given)
         if len(rest):
@@ -188,7 +188,8 @@ class Rows:
         """What arrives at every node and is not taken, (p, q), each of shape (n, T)."""
         net, builder, pool = self.net, self.builder, self.m.pool
         re, im, feed_re, feed_im = (LinearMap() for _ in range(4))
-        first, elements = {}, []
+        first: dict[str, int] = {}
+        elements: list[str] = []
         for f in self.feeds:
             first[f.name] = len(elements)
             elements += list(f.elements)
@@ -328,8 +329,17 @@ class Rows:
         legs = np.setdiff1d(np.flatnonzero(near), tie)
         if len(legs):
             names = [net.legs[k] for k in legs]
-            unit = {"unit": "A^2", "to_unit": amp[legs] ** 2, "scale": limit[legs]}
-            builder.between("branch", "i_limit_sq", names, -np.inf, i_sq.take(legs), limit[legs], **unit)
+            builder.between(
+                "branch",
+                "i_limit_sq",
+                names,
+                -np.inf,
+                i_sq.take(legs),
+                limit[legs],
+                unit="A^2",
+                to_unit=amp[legs] ** 2,
+                scale=limit[legs],
+            )
         legs = np.intersect1d(np.flatnonzero(near), tie)
         if len(legs):
             builder.product(

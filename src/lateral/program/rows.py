@@ -244,7 +244,7 @@ class SemidefiniteRows:
 
     def eigenvalues(self, entries: FloatArray) -> list[FloatArray]:
         """Eigenvalues of matrices given by their entries, ascending, (matrices, dim) for each dimension of `by_dim`."""
-        return [np.linalg.eigvalsh(_full(dim, entries[cells])) for dim, cells in self.by_dim()]
+        return [np.asarray(np.linalg.eigvalsh(_full(dim, entries[cells])), dtype=float) for dim, cells in self.by_dim()]
 
     def gradient_times(self, x: FloatArray, z: FloatArray) -> FloatArray:
         """``sum_k grad <Z_k, M_k(x)>``, shape (n,), for Z given by its entries."""
