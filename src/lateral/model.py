@@ -144,6 +144,9 @@ class Model:
         if self.tangent is not None:  # coefficients that follow from the data and the point
             self.program = self.tangent.moved(self.program, self.program.start_point)
         self.case = _with_data(self.case, full)
+        if self.rebuild is not None and self.program.baked & set(full):
+            self._take_over(self.rebuild(self.case, at=None, screen=self.screened, enforce=self.enforced), None)
+            self._session, self._last = None, None
         return self
 
     @property
@@ -220,7 +223,8 @@ class Model:
                     f"solved again at tolerance {RETRY_TOLERANCE:g}: the first answer was not accurate enough"
                 )
                 solution, status, residuals = again, word, found
-        if status in (Status.INACCURATE, Status.ERROR) and solver == "auto" and name != "ipopt":
+        takes = self.program.problem_class in solvers.SOLVERS["ipopt"].solver.accepts
+        if status in (Status.INACCURATE, Status.ERROR) and solver == "auto" and name != "ipopt" and takes:
             again = solvers.get("ipopt", None).solve(self.program, None)
             word, found = _judged(self.program, again)
             if word is Status.OPTIMAL:
@@ -285,13 +289,13 @@ class Model:
         self._session, self._last = None, None
         return True
 
-    def _take_over(self, fresh: Model, result: Result) -> None:
+    def _take_over(self, fresh: Model, result: Result | None) -> None:
         """The program of a model that was built again, with what only the present one has: what neighbours said at a
         border, the point at which a program to first order is made."""
         names = [n for n in self.program.slots if n in fresh.program.slots and not n.startswith(OWN_SLOTS)]
         present = {name: self._slot(name) for name in names}
         self.program, self.network, self.tangent = fresh.program.update(present), fresh.network, fresh.tangent
-        if self.tangent is not None:
+        if self.tangent is not None and result is not None:
             point = dataclasses.replace(result.solution, x=result.program.start_point)
             x = carried(self.program, dataclasses.replace(result, solution=point))
             voltages = [b.cells for b in self.program.variables if b.name in ("bus.v_re", "bus.v_im")]

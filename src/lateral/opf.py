@@ -25,6 +25,7 @@ from lateral.objectives import Objective
 from lateral.objectives.base import per_step
 from lateral.operating import NEUTRAL_PU, fits, operating_point
 from lateral.program import ProgramBuilder
+from lateral.recover import recovered, require_relaxation
 from lateral.replay import Prediction, replay
 from lateral.results.result import Result
 from lateral.solvers import Options
@@ -180,6 +181,7 @@ def solve(
     point: str = "baseline",
     limits: str = "all",
     rounds: int | None = None,
+    recover: bool = False,
     with_replay: bool = True,
     check: bool = True,
 ) -> Result:
@@ -199,6 +201,7 @@ def solve(
         limits: see `build`.
         rounds: how often a formulation that is made at an operating point is solved, see `refined`; absent: 3 where
             ``auto`` chose it and the problem is small; of ``linearised`` until the schedule rests, at most 10; else 1.
+        recover: make an exact schedule of a relaxed one, see `made_exact`.
         with_replay: run every step of the schedule in OpenDSS.
         check: look for faults first.
     """
@@ -212,10 +215,14 @@ def solve(
         limits=limits,
         check=check,
     )
+    if recover:
+        require_relaxation(model.formulation)
     result = model.solve(solver, options)
     if rounds is None:
         rounds = default_rounds(model, formulation)
     result = refined(model, result, rounds=rounds, solver=solver, options=options)
+    if recover:
+        result = made_exact(model, result, terminal=terminal, limits=limits, solver=solver, options=options)
     if not (with_replay and result.has_values):
         return result
     try:
@@ -285,6 +292,45 @@ def refined(
         choices = (*result.choices, note, *(c for c in again.choices if c not in result.choices))
         result = dataclasses.replace(again, seconds={**seconds, "total": sum(seconds.values())}, choices=choices)
     return settled(model, result, solver=solver, options=options)
+
+
+def made_exact(
+    model: Model,
+    result: Result,
+    *,
+    terminal: str = "equal",
+    limits: str = "all",
+    solver: str = "auto",
+    options: Options | None = None,
+) -> Result:
+    """The exact schedule that a relaxed one leads to, see `lateral.recover`; its choices say what is proved of it.
+
+    Args:
+        model: the model of the relaxation.
+        result: its result.
+        terminal: see `build`.
+        limits: see `build`.
+        solver: see `solve`.
+        options: see `solve`.
+
+    Raises:
+        OptionError: the formulation is no relaxation.
+    """
+    require_relaxation(model.formulation)
+    made: list[Model] = []
+
+    def make(name: str, at: OperatingPoint | None) -> Model:
+        point = "baseline" if at is None else at
+        case, goal = result.case, model.objective
+        made.append(build(case, name, goal, terminal=terminal, point=point, limits=limits, check=False))
+        return made[0]
+
+    def flow(relaxed: Result) -> OperatingPoint:
+        return operating_point(relaxed.case, loaded=True, dispatch=_by_kind(relaxed))[0]
+
+    plain = options if type(options) is Options else None
+    exact = recovered(result, make, flow, solver=solver, options=plain)
+    return settled(made[0], exact, solver="auto", options=plain) if made else exact
 
 
 def settled(model: Model, result: Result, *, solver: str = "auto", options: Options | None = None) -> Result:
@@ -440,6 +486,7 @@ __all__ = [
     "choose_formulation",
     "dispatch_of",
     "linear_power_flow",
+    "made_exact",
     "prediction_of",
     "replayed",
     "settled",

@@ -29,7 +29,8 @@ from lateral.solvers import (
 )
 from lateral.solvers.base import interrupts
 
-CLASSES = tuple(ProblemClass)
+#: semidefinite programs have tests of their own (test_semidefinite.py)
+CLASSES = tuple(kind for kind in ProblemClass if kind is not ProblemClass.SDP)
 #: solvers of any program; the structured one wants a tree, and has tests of its own (test_native.py)
 GENERAL = {name: entry for name, entry in SOLVERS.items() if name != "native"}
 PAIRS = [(name, kind) for name, entry in GENERAL.items() for kind in CLASSES if kind in entry.solver.accepts]

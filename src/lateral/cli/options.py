@@ -18,7 +18,7 @@ OutOption = Annotated[str | None, typer.Option("--out", metavar="DIR", help="Fol
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value on standard output, nothing else.")]
 FormulationOption = Annotated[
     str | None,
-    typer.Option("--formulation", metavar="NAME", help="auto, lindistflow, soc, nonlinear, lindist3flow, ..."),
+    typer.Option("--formulation", metavar="NAME", help="auto, lindistflow, soc, nonlinear, lindist3flow, sdp, ..."),
 ]
 ObjectiveOption = Annotated[
     str | None, typer.Option("--objective", metavar="NAME", help="cost, loss, ..., or a sum such as cost+0.1*peak.")
@@ -44,6 +44,10 @@ RoundsOption = Annotated[
         min=1,
         help="Rounds of lindist3flow, each made at the power flow of the one before; of linearised at most so many.",
     ),
+]
+RecoverOption = Annotated[
+    bool | None,
+    typer.Option("--recover/--no-recover", help="Make an exact schedule of a relaxed one (soc, soc3, sdp)."),
 ]
 LimitsOption = Annotated[
     str | None, typer.Option("--limits", metavar="all|voltage|none", help="Which limits of the feeder hold.")
@@ -84,6 +88,7 @@ KEYS: Mapping[str, type | tuple[type, ...]] = {
     "point": str,
     "limits": str,
     "rounds": int,
+    "recover": bool,
     "replay": bool,
     "tolerance": (float, int),
     "max_iterations": int,
@@ -103,6 +108,7 @@ class SolveOptions:
     point: str = "baseline"
     limits: str = "all"
     rounds: int | None = None
+    recover: bool = False
     replay: bool = True
     tolerance: float | None = None
     max_iterations: int | None = None

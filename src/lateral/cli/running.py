@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 def solved(loaded: Loaded, options: SolveOptions) -> Result:
     """Build, solve and replay, with the reading time in ``seconds``."""
-    from lateral.opf import build, default_rounds, refined, replayed
+    from lateral.opf import build, default_rounds, made_exact, refined, replayed
+    from lateral.recover import require_relaxation
     from lateral.solvers import Options
 
     note_prices(loaded, options.objective)
@@ -29,6 +30,8 @@ def solved(loaded: Loaded, options: SolveOptions) -> Result:
             point=options.point,
             limits=options.limits,
         )
+    if options.recover:
+        require_relaxation(model.formulation)
     given = Options(
         tolerance=options.tolerance, max_iterations=options.max_iterations, time_limit_s=options.time_limit_s
     )
@@ -43,6 +46,16 @@ def solved(loaded: Loaded, options: SolveOptions) -> Result:
         options=None if given == Options() else given,
         progress=lambda k: note(f"round {k} of {'at most ' if model.tangent is not None else ''}{rounds}"),
     )
+    if options.recover:
+        with working("recovering an exact schedule ..."):
+            result = made_exact(
+                model,
+                result,
+                terminal=options.terminal,
+                limits=options.limits,
+                solver=options.solver,
+                options=None if given == Options() else given,
+            )
     if options.replay and result.has_values:
         with working(f"replaying {_count(loaded.case.horizon.n_steps, 'step')} in OpenDSS ..."):
             result = replayed(result)

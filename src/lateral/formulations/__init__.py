@@ -13,11 +13,23 @@ from lateral.formulations.lindist3flow import LinDist3Flow
 from lateral.formulations.lindistflow import LinDistFlow
 from lateral.formulations.linearised import Linearised
 from lateral.formulations.nonlinear import Nonlinear
+from lateral.formulations.sdp import SDP
 from lateral.formulations.soc import SOC
+from lateral.formulations.soc3 import SOC3
 
 BUILT_IN: dict[str, Formulation] = {
     f.name: f
-    for f in (LinDistFlow(), SOC(), Nonlinear(), LinDist3Flow(), CurrentVoltage(), BusInjection(), Linearised())
+    for f in (
+        LinDistFlow(),
+        SOC(),
+        Nonlinear(),
+        LinDist3Flow(),
+        CurrentVoltage(),
+        BusInjection(),
+        Linearised(),
+        SOC3(),
+        SDP(),
+    )
 }
 
 
@@ -39,7 +51,9 @@ def get(name: str) -> Formulation:
 
 __all__ = [
     "BUILT_IN",
+    "SDP",
     "SOC",
+    "SOC3",
     "BusInjection",
     "CurrentVoltage",
     "Formulation",

@@ -44,6 +44,8 @@ class Formulation(ABC):
     balanced_only: ClassVar[bool]
     #: "none", "no-load" or "loaded": the operating point that it is made at
     point: ClassVar[str]
+    #: True when it is a convex relaxation, whose optimum is a lower bound of an exact form's
+    relaxes: ClassVar[bool] = False
     #: True when it needs a radial feeder; it then gets the branches of `radial_network`, else those of `wire_network`
     radial_only: ClassVar[bool] = True
 

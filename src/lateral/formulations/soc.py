@@ -30,4 +30,5 @@ class SOC(BranchFlowFormulation):
     title: ClassVar[str] = "second-order cone relaxation of the branch flow (balanced, radial)"
     balanced_only: ClassVar[bool] = True
     point: ClassVar[str] = "none"
+    relaxes: ClassVar[bool] = True
     model: ClassVar[type[BranchFlowModel]] = _Model

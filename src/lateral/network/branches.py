@@ -6,7 +6,8 @@ A branch has sending nodes p (towards the source), receiving nodes s, an ideal p
     V_s = W - Z I      I flows out of the branch into the receiving nodes
     I_p = A' I         what the ideal part takes from the sending nodes (reciprocity)
 
-This is exact for every series element. With the series primitive ``[Y_pp Y_ps; Y_sp Y_ss]`` of a transformer
+What a grounded wye takes that circulates in a delta behind it, ``(Y_pp + Y_ps A) V_p``, is an admittance at the sending
+nodes. This is exact for every series element. With the series primitive ``[Y_pp Y_ps; Y_sp Y_ss]`` of a transformer
 
     Z = pinv(Y_ss),   A = -pinv(Y_ss) Y_sp
 
@@ -39,6 +40,9 @@ from lateral.network.branch_form import BranchForm, branch_form
 from lateral.network.feeder import Feeder, Line, MultiTerminal, Shunt, Switch, Transformer
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
 from lateral.units import Base
+
+#: Share of a transformer's admittance below which what its sending side takes beside the branch is rounding.
+_NO_REST = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +190,10 @@ def radial_network(
                 faults.append(_no_branch(group, "an admittance matrix without an ideal part and a series impedance"))
                 continue
             shunts.append(Primitive(group.parts[0].element, (*sending, *fresh), form.rest))
+        else:
+            rest = _rest(group, sending, fresh)
+            if rest is not None:
+                shunts.append(Primitive(group.parts[0].element, tuple(sending), rest))
         for node in fresh:
             learn(node)
         _add_branch(out, group, sending, at, fresh, known, v_base, base, form)
@@ -382,6 +390,19 @@ def _ideal_and_series(group: _Group, sending: list[Node], fresh: list[Node]) -> 
     p = len(sending)
     z: ComplexArray = np.linalg.pinv(y[p:, p:], rcond=1e-12).astype(np.complex128)
     return -z @ y[p:, :p], z
+
+
+def _rest(group: _Group, sending: list[Node], fresh: list[Node]) -> ComplexArray | None:
+    """What the sending side takes beside ``A' I``: ``Y_pp + Y_ps A``, siemens; None where there is nothing.
+
+    A grounded wye before a delta takes zero-sequence current that circulates in the delta.
+    """
+    if not any(isinstance(part.element, Transformer) for part in group.parts):
+        return None
+    a, _ = _ideal_and_series(group, sending, fresh)
+    y, p = _matrix_of(group, (*sending, *fresh)), len(sending)
+    rest = y[:p, :p] + y[:p, p:] @ a
+    return rest if np.abs(rest).max() > _NO_REST * np.abs(y[:p, :p]).max() else None
 
 
 def _matrix_of(group: _Group, nodes: tuple[Node, ...]) -> ComplexArray:

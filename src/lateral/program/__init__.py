@@ -16,7 +16,7 @@ from lateral.program.program import (
     Slot,
     TreeHint,
 )
-from lateral.program.rows import CurveRows, ProductRows, QuadraticRows
+from lateral.program.rows import CurveRows, ProductRows, QuadraticRows, SemidefiniteRows, upper_triangle
 
 __all__ = [
     "Affine",
@@ -36,7 +36,9 @@ __all__ = [
     "ProgramBuilder",
     "QuadraticRows",
     "ScaledProgram",
+    "SemidefiniteRows",
     "Slot",
     "TreeHint",
     "stack",
+    "upper_triangle",
 ]

@@ -21,7 +21,7 @@ from lateral.program.program import (
     TreeHint,
     objective_scale,
 )
-from lateral.program.rows import CurveRows, ProductRows, QuadraticRows
+from lateral.program.rows import CurveRows, ProductRows, QuadraticRows, SemidefiniteRows, upper_triangle
 from lateral.program.tangent import Tangent
 
 Number = float | FloatArray
@@ -82,6 +82,8 @@ class ProgramBuilder:
         self._quadratics = _Quadratics()
         self._curves: list[tuple[Block, IntArray, IntArray, Curve, FloatArray]] = []
         self._n_curves = 0
+        self._matrices: list[tuple[Block, Affine, int, FloatArray]] = []
+        self._n_matrices = 0
         self._derived: list[Derived] = []
         self._linear: list[Affine] = []
         self._forms: list[tuple[Affine, Affine, Affine]] = []
@@ -89,6 +91,7 @@ class ProgramBuilder:
         self._theta: list[FloatArray] = []
         self._n_theta = 0
         self._outputs: list[Output] = []
+        self._baked: list[IntArray] = []
         self._affine: dict[str, Affine] = {}
         self.tree: TreeHint | None = None
         #: nodes whose voltage another area counts, by name; see `lateral.devices.border`
@@ -310,6 +313,48 @@ class ProgramBuilder:
         self._curves.append((block, y.col, z.col, curve, np.ones(block.size)))
         self._n_curves += block.size
 
+    def psd(
+        self,
+        component: str,
+        quantity: str,
+        elements: Sequence[str],
+        dim: int,
+        entries: Affine,
+        *,
+        scale: FloatArray,
+    ) -> None:
+        """Rows ``M psd``, one real symmetric matrix per element and step.
+
+        Args:
+            component: what the elements are.
+            quantity: what the matrix is of them.
+            elements: element names, n of them.
+            dim: dimension of every matrix.
+            entries: upper triangles column by column, element by element, shape (n dim (dim + 1) / 2, T).
+            scale: typical size of the root of each diagonal entry, shape (n, dim); solvers see ``M_ij / (s_i s_j)``.
+
+        Raises:
+            ValueError: the number of entries does not fit.
+        """
+        per = dim * (dim + 1) // 2
+        if entries.n != len(elements) * per or np.shape(scale) != (len(elements), dim):
+            message = (
+                f"{entries.n} entries and scales {np.shape(scale)} for {len(elements)} matrices of dimension {dim}"
+            )
+            raise ValueError(message)
+        t_count = entries.n_steps
+        block = Block(component, quantity, tuple(elements), t_count, self._n_matrices, "", np.ones(()), limit=False)
+        rows, cols = upper_triangle(dim)
+        factor = 1.0 / (scale[:, rows] * scale[:, cols])
+        # entries of one matrix stand together: (element, step, entry)
+        flat, step = np.divmod(entries.row, t_count)
+        element, entry = np.divmod(flat, per)
+        const = entries.const.reshape(len(elements), per, t_count).transpose(0, 2, 1).reshape(-1)
+        row = (element * t_count + step) * per + entry
+        moved = Affine(len(const), 1, row, entries.col, entries.par, entries.val, const)
+        self._matrices.append((block, moved, dim, np.repeat(factor, t_count, axis=0).reshape(-1)))
+        self._n_matrices += block.size
+
     # -- objective and outputs ------------------------------------------------------------------------------------
 
     def minimise(self, expr: Affine) -> None:
@@ -369,6 +414,10 @@ class ProgramBuilder:
         x = np.concatenate(self._start) if self._start else np.zeros(0)
         return x, np.concatenate(self._theta) if self._theta else np.zeros(0)
 
+    def bake(self, expr: Affine) -> None:
+        """Say that rows were written with the present data of an array as numbers; see `Program.baked`."""
+        self._baked.append(np.unique(expr.par[expr.par >= 0]))
+
     def at_start(self, expr: Affine) -> FloatArray:
         """The value of an array at the start point and the present data, shape (n, T)."""
         return expr.value(*self.start())
@@ -398,15 +447,18 @@ class ProgramBuilder:
         """Index of the first variable of a block, None when there is none of that name."""
         return next((b.start for b in self._variables if b.name == name), None)
 
-    def magnitude(self, expr: Affine, *, variables: bool = True) -> FloatArray:
-        """An upper bound of |expr| at the present data, shape (n, T): variables at their largest bound, or left out."""
+    def magnitude(self, expr: Affine, *, variables: bool = True, unbounded: float = 0.0) -> FloatArray:
+        """An upper bound of |expr| at the present data, shape (n, T): variables at their largest bound, or left out.
+
+        ``unbounded`` is what a variable without a bound counts as, unless it is a voltage.
+        """
         theta = np.concatenate(self._theta) if self._theta else np.zeros(0)
         size = np.abs(expr.val)
         with_par = expr.par >= 0
         size[with_par] *= np.abs(theta[expr.par[with_par]])
         with_var = expr.col >= 0
         if variables:
-            reach = self._reach(theta)
+            reach = self._reach(theta, unbounded)
             size[with_var] *= reach[expr.col[with_var]]
         else:
             # a voltage-dependent term counts at nominal voltage, a device's decision not at all
@@ -422,13 +474,13 @@ class ProgramBuilder:
         """The value of an array of data only at the present data, shape (n, T)."""
         return expr.value(_NOTHING, np.concatenate(self._theta) if self._theta else np.zeros(0))
 
-    def _reach(self, theta: FloatArray) -> FloatArray:
-        """Largest magnitude that each variable's bounds allow; voltages count as 1.2 where unbounded, others as 0."""
+    def _reach(self, theta: FloatArray, unbounded: float) -> FloatArray:
+        """Largest magnitude that each variable's bounds allow; unbounded, voltages count as 1.2 and others as said."""
         out = np.zeros(self._n)
         for block, lower, upper in self._bounds:
             low, high = (np.abs(side.value(_NOTHING, theta)).reshape(-1) for side in (lower, upper))
             reach = np.maximum(low, high)
-            fallback = 1.2 if block.quantity in _NEAR_ONE else 0.0
+            fallback = 1.2 if block.quantity in _NEAR_ONE else unbounded
             out[block.cells] = np.where(np.isfinite(reach), reach, fallback)
         return out
 
@@ -508,6 +560,11 @@ class ProgramBuilder:
             shapes = tuple((c, (len(b.elements), b.n_steps)) for b, _, _, c, _ in self._curves)
             y, z = (np.concatenate([part[k] for part in self._curves]) for k in (1, 2))
             curves = CurveRows(y, z, shapes, ones, ones, ones)
+        matrices = SemidefiniteRows.none(self._n)
+        if self._matrices:
+            entries = [part[1] for part in self._matrices]
+            dims = np.concatenate([np.full(b.size, dim) for b, _, dim, _ in self._matrices])
+            matrices = SemidefiniteRows(matrix("sm", entries), vector("s0", entries), dims)
         c, c0, q = self._objective(theta, maps)
         col_scale = np.concatenate(self._scale) if self._scale else np.zeros(0)
         return Program(
@@ -540,11 +597,15 @@ class ProgramBuilder:
             curves=curves,
             quadratic_scale=quadratic_scale,
             curve_scale=np.concatenate([c[4] for c in self._curves]) if self._curves else np.zeros(0),
+            semidefinite=matrices,
+            semidefinite_scale=np.concatenate([p[3] for p in self._matrices]) if self._matrices else np.zeros(0),
+            semidefinite_blocks=tuple(p[0] for p in self._matrices),
             quadratic_blocks=tuple(self._quadratics.blocks),
             curve_blocks=tuple(c[0] for c in self._curves),
             derived=tuple(self._derived),
             ineq_offset=moved,
             objective_floor=self.objective_floor,
+            baked=self._baked_slots(),
             tree=self._tree(),
         )
 
@@ -568,6 +629,15 @@ class ProgramBuilder:
         g_matrix, g0 = matrix("qg", g), vector("qg0", g)
         quadratics = QuadraticRows(f_matrix, f0, g_matrix, g0, row, matrix("qw", rows.linear), low, high)
         return quadratics, np.concatenate(rows.scale)
+
+    def _baked_slots(self) -> frozenset[str]:
+        """Slots of the data that are numbers in some row."""
+        cells = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *self._baked]))
+        return frozenset(
+            name
+            for name, slot in self._slots.items()
+            if np.any((cells >= slot.cells.start) & (cells < slot.cells.stop))
+        )
 
     def _tree(self) -> TreeHint | None:
         """The tree with the storage chains: every block of stored energy."""

@@ -5,6 +5,7 @@
                sum_k a_k(x)^2  {<=, =}  u(x) v(x)                         product rows: cone, or exact
                d_l <= sum_k f_k(x) g_k(x) + w(x) <= d_u                   quadratic rows, not convex
                y_i = phi_i(z_i)                                           curves: smooth functions of one variable
+               M_k(x) psd                                                 semidefinite rows, entries affine
 
 Everything is per unit except the objective, which is in the objective's own unit ($ for energy cost). Solvers see the
 scaled program (`Program.scaled`), everybody else the unscaled one. One dual sign holds everywhere: the dual of a row is
@@ -25,7 +26,7 @@ import scipy.sparse as sp
 from lateral.errors import OptionError, did_you_mean
 from lateral.network.schema import FloatArray, IntArray
 from lateral.program.affine import Affine
-from lateral.program.rows import CurveRows, ProductRows, QuadraticRows, scale_matrix
+from lateral.program.rows import CurveRows, ProductRows, QuadraticRows, SemidefiniteRows, scale_matrix
 
 
 class ProblemClass(Enum):
@@ -34,6 +35,7 @@ class ProblemClass(Enum):
     LP = "linear program"
     QP = "convex quadratic program"
     SOCP = "second-order cone program"
+    SDP = "semidefinite program"
     NLP = "nonlinear program (non-convex)"
 
 
@@ -164,7 +166,9 @@ class Program:
 
     ``objective_floor`` is the size of objective, in its own unit, below which a relative gap means nothing: gaps are
     compared with it where the objective is smaller. ``ineq_offset`` is what of the middle of a row is no variable: it
-    stands on the sides ``l`` and ``u``, and a limit as it was stated is the side plus it.
+    stands on the sides ``l`` and ``u``, and a limit as it was stated is the side plus it. ``baked`` names the slots
+    whose present data are numbers in some row: after an `update` of one of them the program is to be built again
+    (`lateral.model.Model` does).
     """
 
     c: FloatArray
@@ -196,11 +200,15 @@ class Program:
     curves: CurveRows
     quadratic_scale: FloatArray
     curve_scale: FloatArray
+    semidefinite: SemidefiniteRows
+    semidefinite_scale: FloatArray
     quadratic_blocks: tuple[Block, ...] = ()
     curve_blocks: tuple[Block, ...] = ()
+    semidefinite_blocks: tuple[Block, ...] = ()
     derived: tuple[Derived, ...] = ()
     ineq_offset: FloatArray = field(default_factory=lambda: np.zeros(0))
     objective_floor: float = 0.0
+    baked: frozenset[str] = frozenset()
     tree: TreeHint | None = None
 
     @property
@@ -213,8 +221,12 @@ class Program:
         """The class, read off the rows."""
         if self.quadratics.n_rows or self.curves.n_rows:
             return ProblemClass.NLP
+        if bool(np.any(self.products.equality)):
+            return ProblemClass.NLP
+        if self.semidefinite.n_rows:
+            return ProblemClass.SDP
         if self.products.n_rows:
-            return ProblemClass.NLP if bool(np.any(self.products.equality)) else ProblemClass.SOCP
+            return ProblemClass.SOCP
         return ProblemClass.QP if self.q.nnz else ProblemClass.LP
 
     def objective(self, x: FloatArray) -> float:
@@ -250,7 +262,7 @@ class Program:
 
     def _at(self, theta: FloatArray) -> Program:
         changes: dict[str, object] = {"theta": theta}
-        products, quadratics = self.products, self.quadratics
+        products, quadratics, matrices = self.products, self.quadratics, self.semidefinite
         for name, data_map in self.maps.items():
             new = data_map.at(theta)
             match name:
@@ -269,9 +281,15 @@ class Program:
                     quadratics = dataclasses.replace(quadratics, l=new)
                 case "qu":
                     quadratics = dataclasses.replace(quadratics, u=new)
+                case "sm":
+                    old = matrices.m
+                    m = sp.csr_array((new, old.indices, old.indptr), shape=old.shape)
+                    matrices = dataclasses.replace(matrices, m=m)
+                case "s0":
+                    matrices = dataclasses.replace(matrices, m0=new)
                 case _:
                     changes[name] = new
-        changes["products"], changes["quadratics"] = products, quadratics
+        changes |= {"products": products, "quadratics": quadratics, "semidefinite": matrices}
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
     def rescaled(self) -> Program:
@@ -305,6 +323,7 @@ class Program:
             products=self.products.scaled(self.product_scale, d),
             quadratics=self.quadratics.scaled(self.quadratic_scale, d),
             curves=self.curves.scaled(self.curve_scale, d),
+            semidefinite=self.semidefinite.scaled(self.semidefinite_scale, d),
             x0=self.start_point / d,
         )
 
@@ -334,6 +353,7 @@ class ScaledProgram:
     products: ProductRows
     quadratics: QuadraticRows
     curves: CurveRows
+    semidefinite: SemidefiniteRows
     x0: FloatArray
 
 

@@ -1,4 +1,5 @@
-"""The nonlinear rows of a `Program`: products, quadratic rows and curves. Their derivatives have constant patterns."""
+"""The nonlinear rows of a `Program`: products, quadratic rows, curves and matrices. Their derivatives have constant
+patterns."""
 
 from __future__ import annotations
 
@@ -194,6 +195,79 @@ class CurveRows:
         return CurveRows(
             self.y, self.z, self.curves, self.row_scale * rows, self.y_scale * d[self.y], self.z_scale * d[self.z]
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SemidefiniteRows:
+    """Rows ``M_k(x) psd``: real symmetric matrices whose entries are affine.
+
+    Entries are those of the upper triangle, column by column (00, 01, 11, 02, 12, 22, ...), matrix after matrix.
+
+    Attributes:
+        m: coefficients of all entries below each other, shape (N, n).
+        m0: their constants, shape (N,).
+        dims: dimension of each matrix, shape (K,).
+    """
+
+    m: sp.csr_array
+    m0: FloatArray
+    dims: IntArray
+
+    @classmethod
+    def none(cls, n: int) -> SemidefiniteRows:
+        """No rows over n variables."""
+        return cls(sp.csr_array((0, n)), np.zeros(0), np.zeros(0, dtype=np.int64))
+
+    @property
+    def n_rows(self) -> int:
+        """Number of matrices K."""
+        return len(self.dims)
+
+    @property
+    def twice(self) -> FloatArray:
+        """How often each entry stands in its matrix, shape (N,): 1 on the diagonal, 2 beside it."""
+        out = np.full(len(self.m0), 2.0)
+        for dim, cells in self.by_dim():
+            rows, cols = upper_triangle(dim)
+            out[cells[:, rows == cols]] = 1.0
+        return out
+
+    def by_dim(self) -> list[tuple[int, IntArray]]:
+        """Each dimension with the entries of its matrices, shape (matrices, dim (dim + 1) / 2)."""
+        size = self.dims * (self.dims + 1) // 2
+        first = np.cumsum(size) - size
+        return [(int(d), first[self.dims == d][:, None] + np.arange(d * (d + 1) // 2)) for d in np.unique(self.dims)]
+
+    def value(self, x: FloatArray) -> FloatArray:
+        """Every entry, shape (N,)."""
+        return np.asarray(self.m @ x + self.m0)
+
+    def eigenvalues(self, entries: FloatArray) -> list[FloatArray]:
+        """Eigenvalues of matrices given by their entries, ascending, (matrices, dim) for each dimension of `by_dim`."""
+        return [np.asarray(np.linalg.eigvalsh(_full(dim, entries[cells])), dtype=float) for dim, cells in self.by_dim()]
+
+    def gradient_times(self, x: FloatArray, z: FloatArray) -> FloatArray:
+        """``sum_k grad <Z_k, M_k(x)>``, shape (n,), for Z given by its entries."""
+        return np.asarray(self.m.T @ (z * self.twice))
+
+    def scaled(self, entries: FloatArray, d: FloatArray) -> SemidefiniteRows:
+        """The matrices ``D M D`` in variables x / d; ``entries`` holds ``D_i D_j``, so that a psd one stays psd."""
+        return SemidefiniteRows(scale_matrix(self.m, entries, d), self.m0 * entries, self.dims)
+
+
+def upper_triangle(dim: int) -> tuple[IntArray, IntArray]:
+    """Rows and columns of the entries of a symmetric matrix, column by column."""
+    cols, rows = np.tril_indices(dim)
+    return rows.astype(np.int64), cols.astype(np.int64)
+
+
+def _full(dim: int, entries: FloatArray) -> FloatArray:
+    """Symmetric matrices of entries (matrices, dim (dim + 1) / 2)."""
+    rows, cols = upper_triangle(dim)
+    out = np.zeros((len(entries), dim, dim))
+    out[:, rows, cols] = entries
+    out[:, cols, rows] = entries
+    return out
 
 
 def scale_matrix(matrix: sp.csr_array, rows: FloatArray, cols: FloatArray) -> sp.csr_array:

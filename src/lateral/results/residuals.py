@@ -7,7 +7,8 @@ for x on a cone -grad h_i(x) lies in that (self-dual) cone, so for every feasibl
 
 where side and bound are the ones that the sign of the multiplier names, and the last sum runs over multipliers whose
 side is infinite: a pure dual error, taken with the variable's typical size. The terms are added by absolute value, so
-error of one sign cannot hide error of the other. Quadratic rows count as two-sided rows. A non-convex model has no such
+error of one sign cannot hide error of the other. A matrix row adds ``|<Z, M>|`` and what of Z is not psd times the
+largest eigenvalue of M. Quadratic rows count as two-sided rows. A non-convex model has no such
 bound; there the same number measures how far the point is from a local optimum.
 """
 
@@ -58,8 +59,8 @@ def recompute(program: Program, solution: Solution) -> Residuals:
         solution.product_dual,
         solution.reduced_cost,
     )
-    nu, kappa = solution.quadratic_dual, solution.curve_dual
-    if not all(np.all(np.isfinite(values)) for values in (x, y, w, mu, z, nu, kappa)):
+    nu, kappa, zeta = solution.quadratic_dual, solution.curve_dual, solution.semidefinite_dual
+    if not all(np.all(np.isfinite(values)) for values in (x, y, w, mu, z, nu, kappa, zeta)):
         return Residuals(np.nan, np.nan, np.nan, np.nan, np.nan)
     p = program.products
     equal = program.a @ x - program.b
@@ -80,6 +81,7 @@ def recompute(program: Program, solution: Solution) -> Residuals:
         _largest(q.l - bilinear),
         _largest(bilinear - q.u),
         _largest(np.abs(curved)),
+        *(_largest(-values) for values in program.semidefinite.eigenvalues(program.semidefinite.value(x))),
     )
     max_bound = max(_largest(program.lb - x), _largest(x - program.ub))
 
@@ -93,17 +95,19 @@ def recompute(program: Program, solution: Solution) -> Residuals:
     nu_slack, nu_lost = _sides(
         nu, bilinear, q.l, q.u, np.maximum(np.abs(bilinear), 1.0 / np.maximum(program.quadratic_scale, 1e-300))
     )
+    psd_slack, psd_lost = _matrix_terms(program, x, zeta)
     scale = program.objective_scale
     held = (np.abs(y * equal), np.abs(kappa * curved))
-    terms = (*held, z_slack, z_lost, w_slack, w_lost, mu_slack, mu_lost, nu_slack, nu_lost)
+    terms = (*held, z_slack, z_lost, w_slack, w_lost, mu_slack, mu_lost, nu_slack, nu_lost, psd_slack, psd_lost)
     gap = sum(float(np.sum(term)) for term in terms)
     objective = objective_size(program, x)
     return Residuals(
         max_primal=max_primal,
         max_bound=max_bound,
         duality_gap=gap / objective,
-        max_dual=scale * max(_largest(z_lost / size * program.col_scale), *map(_largest, (w_lost, mu_lost, nu_lost))),
-        complementarity=scale * max(map(_largest, (z_slack, w_slack, mu_slack, nu_slack))),
+        max_dual=scale
+        * max(_largest(z_lost / size * program.col_scale), *map(_largest, (w_lost, mu_lost, nu_lost, psd_lost))),
+        complementarity=scale * max(map(_largest, (z_slack, w_slack, mu_slack, nu_slack, psd_slack))),
     )
 
 
@@ -126,6 +130,22 @@ def earned_status(program: Program, solution: Solution, residuals: Residuals) ->
         return Status.ERROR
     feasible = max(residuals.max_primal, residuals.max_bound) <= PRIMAL_TOLERANCE
     return Status.OPTIMAL if feasible and residuals.duality_gap <= GAP_TOLERANCE else Status.INACCURATE
+
+
+def _matrix_terms(program: Program, x: FloatArray, zeta: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Gap of each semidefinite row: ``|<Z, M>|``, and what of Z is not psd times the largest eigenvalue of M.
+
+    Both in solver scale (a congruence, which changes neither), in which M is about one.
+    """
+    rows = program.semidefinite
+    if not rows.n_rows:
+        return np.zeros(0), np.zeros(0)
+    dual = zeta / program.semidefinite_scale
+    value = rows.value(x)
+    inner = np.concatenate([np.abs((rows.twice * zeta * value)[cells].sum(axis=1)) for _, cells in rows.by_dim()])
+    negative = [np.maximum(-e, 0.0).sum(axis=1) for e in rows.eigenvalues(dual)]
+    largest = [np.maximum(e[:, -1], 1.0) for e in rows.eigenvalues(value * program.semidefinite_scale)]
+    return inner, np.concatenate([n * m for n, m in zip(negative, largest, strict=True)])
 
 
 def _largest(values: FloatArray) -> float:

@@ -33,6 +33,10 @@ from lateral.solvers.elastic import Conflict
 GAP_WARNING_PU = 1e-5
 #: Losses of a converter that its law does not have are said from here on, kW.
 LOSS_WARNING_KW = 1e-2
+#: A second eigenvalue of a relaxed matrix, as a share of the first, above which this is said.
+RANK_WARNING = 1e-3
+#: Distance of a load from its law that is said, share of its power.
+LAW_WARNING = 1e-4
 #: A voltage counts as violated when it is further than this outside its limit, pu.
 VIOLATION_TOLERANCE_PU = 1e-5
 
@@ -120,7 +124,17 @@ class Result:
         if self.max_relaxation_gap > GAP_WARNING_PU:
             out.append(
                 f"but the relaxation is not tight: {100 * self.relaxation_gap_share:.1f} % of its losses do not exist "
-                f"(gap {self.max_relaxation_gap:.1e} pu); solve with formulation nonlinear"
+                f"(gap {self.max_relaxation_gap:.1e} pu); it is a bound, --recover makes an exact schedule of it"
+            )
+        elif (self.max_rank_ratio or 0.0) > RANK_WARNING:
+            out.append(
+                f"but the relaxation is not tight: a matrix has a second eigenvalue of {self.max_rank_ratio:.1e} of "
+                "the first; it is a bound, --recover makes an exact schedule of it"
+            )
+        if (self.max_law_gap or 0.0) > LAW_WARNING:
+            out.append(
+                f"but loads that follow the voltage are up to {100 * (self.max_law_gap or 0.0):.2g} % off their law, "
+                "which the relaxation allows; it is a bound, --recover makes an exact schedule of it"
             )
         rating = max((b.p_discharge_max_kw for b in self.case.batteries), default=0.0)
         if self.max_simultaneous_kw > max(1e-4 * rating, 1e-4):
@@ -312,7 +326,9 @@ class Result:
     @cached_property
     def relaxation_gap(self) -> FloatArray | None:
         """``r (l - (P^2 + Q^2) / w)`` of every leg and step, pu, shape (K, T): losses that do not exist; None when the
-        formulation has no current variable."""
+        formulation has no current variable. A formulation that measures them itself names them so."""
+        if self.has("branch.relaxation_gap"):
+            return self.value("branch.relaxation_gap")
         rows = self._current_rows("branch.current")
         if not rows:
             return None
@@ -340,6 +356,9 @@ class Result:
         impedance, whose losses nobody pays, what does not exist is a drop of squared voltage: ``|z|^2 (l - ...)``.
         """
         sizes = [0.0]
+        for block in self._labels:
+            if block.quantity == "relaxation_size":
+                sizes.append(float(self.value(block.name).max(initial=0.0)))
         z = np.zeros(self.network.n_legs)
         own = self.network.z_row == self.network.z_col
         z[self.network.z_row[own]] = np.abs(self.network.z_val[own])
@@ -352,6 +371,22 @@ class Result:
             size = float(np.hypot(source.r_ohm[0, 0], source.x_ohm[0, 0])) / z_base
             sizes.append(float(np.abs(size**2 * excess).max(initial=0.0)))
         return max(sizes)
+
+    @cached_property
+    def max_rank_ratio(self) -> float | None:
+        """Largest second eigenvalue of the relaxed matrices of buses and ports, as a share of the first (rank one: 0);
+        None where there are none."""
+        return self._largest("rank_ratio")
+
+    @cached_property
+    def max_law_gap(self) -> float | None:
+        """Largest distance of what a relaxation takes for a power of a voltage from it, pu; None where none is."""
+        return self._largest("law_gap")
+
+    def _largest(self, quantity: str) -> float | None:
+        """Largest value of everything of a quantity."""
+        found = [float(self.value(b.name).max(initial=0.0)) for b in self._labels if b.quantity == quantity]
+        return max(found) if found else None
 
     @property
     def relaxation_gap_share(self) -> float:
@@ -564,6 +599,8 @@ class Result:
                 "max_bound": number(r.max_bound),
                 "max_relaxation_gap": number(self.max_relaxation_gap) if known else None,
                 "relaxation_gap_share": number(self.relaxation_gap_share) if known else None,
+                "max_rank_ratio": None if not known or self.max_rank_ratio is None else number(self.max_rank_ratio),
+                "max_law_gap": None if not known or self.max_law_gap is None else number(self.max_law_gap),
                 "max_simultaneous_kw": number(self.max_simultaneous_kw) if known else None,
                 "duality_gap": number(r.duality_gap),
             },

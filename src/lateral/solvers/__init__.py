@@ -98,6 +98,8 @@ def choose(program: Program) -> tuple[str, str]:
             return "clarabel", "a convex quadratic program: Clarabel"
         case ProblemClass.SOCP:
             return "clarabel", "a second-order cone program: Clarabel, which takes cones as they are"
+        case ProblemClass.SDP:
+            return "clarabel", "a semidefinite program: Clarabel, which takes matrices as they are"
         case ProblemClass.NLP:
             return "ipopt", "a non-convex program: Ipopt, for a local optimum"
 

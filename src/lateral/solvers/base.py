@@ -2,12 +2,13 @@
 
 One dual sign holds: the dual of a row is d(minimum) / d(right-hand side), unscaled. So at a solution
 
-    grad f = A'y + G'w + sum_i mu_i grad h_i + sum_i nu_i grad q_i + sum_i kappa_i grad (y_i - phi_i(z_i)) + z
+    grad f = A'y + G'w + sum_i mu_i grad h_i + sum_i nu_i grad q_i + sum_i kappa_i grad (y_i - phi_i(z_i))
+             + sum_k grad <Z_k, M_k> + z
     h_i = sum_k a_k^2 - u v,        q_i = sum_k f_k g_k + w
 
 with y and kappa free, w >= 0 where the lower side holds and <= 0 where the upper side does, nu likewise, mu <= 0 for a
-cone row (free for an exact one), z >= 0 at a lower bound and <= 0 at an upper bound. A solver hands back all but z; z
-is what is left of the gradient, so the equation holds exactly and all dual error shows up in the sign of z.
+cone row (free for an exact one), Z_k psd, z >= 0 at a lower bound and <= 0 at an upper bound. A solver hands back all
+but z; z is what is left of the gradient, so the equation holds exactly and all dual error shows up in the sign of z.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class Solution:
         reduced_cost: d(minimum) / d(the bound that holds the variable), shape (n,).
         quadratic_dual: duals nu of the quadratic rows, signed as ``ineq_dual``.
         curve_dual: duals kappa of the curves.
+        semidefinite_dual: duals Z of the semidefinite rows, entries as in `SemidefiniteRows`.
         status: what the solver claims; `lateral.results.residuals.earned_status` says what it is worth.
         solver: name of the solver.
         iterations: iterations used.
@@ -90,6 +92,7 @@ class Solution:
     message: str
     quadratic_dual: FloatArray = field(default_factory=_none)
     curve_dual: FloatArray = field(default_factory=_none)
+    semidefinite_dual: FloatArray = field(default_factory=_none)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +220,10 @@ def check_pattern(program: Program, shape: tuple[int, ...]) -> None:
 def pattern_of(program: Program) -> tuple[int, ...]:
     """Sizes that an `update` never changes: variables, rows and nonzeros."""
     p, q = program.products, program.quadratics
-    rows = (len(program.b), len(program.l), p.n_rows, q.n_rows, program.curves.n_rows)
-    return (program.n, *rows, program.a.nnz, program.g.nnz, program.q.nnz, p.a.nnz, q.f.nnz, q.g.nnz, q.w.nnz)
+    s = program.semidefinite
+    rows = (len(program.b), len(program.l), p.n_rows, q.n_rows, program.curves.n_rows, s.n_rows)
+    factors = (p.a.nnz, q.f.nnz, q.g.nnz, q.w.nnz, s.m.nnz)
+    return (program.n, *rows, program.a.nnz, program.g.nnz, program.q.nnz, *factors)
 
 
 def reduced_cost(
@@ -229,8 +234,9 @@ def reduced_cost(
     mu: FloatArray,
     nu: FloatArray | None = None,
     kappa: FloatArray | None = None,
+    zeta: FloatArray | None = None,
 ) -> FloatArray:
-    """``grad f - A'y - G'w - sum mu grad h - sum nu grad q - sum kappa grad curve``, shape (n,), unscaled."""
+    """The gradient of f less that of every row times its dual (see the module's text), shape (n,), unscaled."""
     z = program.c + program.q @ x - program.a.T @ y - program.g.T @ w
     if program.products.n_rows:
         z = z - program.products.gradient_times(x, mu)
@@ -238,6 +244,8 @@ def reduced_cost(
         z = z - program.quadratics.gradient_times(x, nu)
     if kappa is not None and program.curves.n_rows:
         z = z - program.curves.gradient_times(x, kappa)
+    if zeta is not None and program.semidefinite.n_rows:
+        z = z - program.semidefinite.gradient_times(x, zeta)
     return np.asarray(z)
 
 
@@ -255,6 +263,7 @@ def unscaled_solution(
     message: str,
     nu: FloatArray | None = None,
     kappa: FloatArray | None = None,
+    zeta: FloatArray | None = None,
 ) -> Solution:
     """The Solution of numbers in solver scale, in this module's dual sign."""
     f = program.objective_scale
@@ -262,8 +271,10 @@ def unscaled_solution(
     y, w, mu = y * program.eq_scale / f, w * program.ineq_scale / f, mu * program.product_scale / f
     nu = np.zeros(program.quadratics.n_rows) if nu is None else nu * program.quadratic_scale / f
     kappa = np.zeros(program.curves.n_rows) if kappa is None else kappa * program.curve_scale / f
-    z = reduced_cost(program, x, y, w, mu, nu, kappa)
-    return Solution(x, y, w, mu, z, status, solver, iterations, seconds, message, nu, kappa)
+    entries = program.semidefinite_scale
+    zeta = np.zeros(len(entries)) if zeta is None else zeta * entries / f
+    z = reduced_cost(program, x, y, w, mu, nu, kappa, zeta)
+    return Solution(x, y, w, mu, z, status, solver, iterations, seconds, message, nu, kappa, zeta)
 
 
 def no_point(
@@ -277,4 +288,5 @@ def no_point(
     sizes = (program.n, len(program.b), len(program.l), program.products.n_rows, program.n)
     x, y, w, mu, z = (nan(size) for size in sizes)
     nu, kappa = nan(program.quadratics.n_rows), nan(program.curves.n_rows)
-    return Solution(x, y, w, mu, z, status, solver, iterations, seconds, message, nu, kappa)
+    zeta = nan(len(program.semidefinite_scale))
+    return Solution(x, y, w, mu, z, status, solver, iterations, seconds, message, nu, kappa, zeta)

@@ -23,7 +23,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from lateral.network.schema import FloatArray, IntArray
-from lateral.program import Block, ProductRows, Program, QuadraticRows
+from lateral.program import Block, ProductRows, Program, QuadraticRows, SemidefiniteRows
 from lateral.solvers.base import Solution, Solver, Status
 
 #: Weight of a squared voltage, per unit of its scale; see the module's text.
@@ -283,6 +283,7 @@ class _Maker:
             ub=np.concatenate([np.where(soft, np.inf, p.ub), *self.cap]),
             products=products,
             quadratics=quadratics,
+            semidefinite=SemidefiniteRows(wide(p.semidefinite.m), p.semidefinite.m0, p.semidefinite.dims),
             derived=(),
             col_scale=np.concatenate([p.col_scale, *self.scale]),
             ineq_scale=np.concatenate([p.ineq_scale, 1.0 / p.col_scale[rows]]),

@@ -51,7 +51,7 @@ class NativeSolver(Solver):
     """The structured solver."""
 
     name: ClassVar[str] = "native"
-    accepts: ClassVar[frozenset[ProblemClass]] = frozenset(ProblemClass)
+    accepts: ClassVar[frozenset[ProblemClass]] = frozenset(ProblemClass) - {ProblemClass.SDP}
 
     def __init__(self, options: NativeOptions | None = None) -> None:
         super().__init__(options or NativeOptions())

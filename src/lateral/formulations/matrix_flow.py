@@ -1,0 +1,473 @@
+"""The matrix family: convex relaxations of the unbalanced branch flow (Gan and Low 2014).
+
+Per branch with sending nodes p, receiving nodes s, ideal part A and series impedance Z of `lateral.network.branches`,
+with ``v = V V^H`` at a bus, ``X = V_p I^H`` and ``L = I I^H`` in a branch::
+
+    v_s = A v_p A^H - A X Z^H - Z X^H A^H + Z L Z^H              voltages
+    diag(A X - Z L)                                             power delivered to the receiving nodes, V_s I^H
+    diag(X conj(A))                                             power taken from the sending nodes, I_p = A' I
+    arriving + injected - diag(v Y^H) = taken by what leaves    balance at every node
+    [ v_p  X ]
+    [ X^H  L ]  psd,  of rank one when exact
+
+Ports across two conductors (delta) have ``X_d = V I_d^H``, ``rho = I_d I_d^H`` (Zhao, Dall'Anese and Low 2017)::
+
+    diag(M X_d) = p + jq at the ports,   diag(X_d M) at the nodes,   [ v X_d ; X_d^H rho ] psd
+    rho <= |s|^2 (1/w_low + 1/w_high - w/(w_low w_high))        or |s|^2/w_low:  without it X_d would be free
+
+Voltages between conductors are linear in v, so that impedances are exact. Another power of the voltage lies between the
+curve and its chord over the voltages allowed: ``y <= w^(e/2)`` (``y^2 <= w`` for a constant current) and ``y`` above
+the chord, the other way round for a convex one. Every row holds at every AC point inside of the limits, so that the
+optimum is a lower bound. Matrices are written over what can occur (`lateral.formulations.matrix_ranges`).
+
+A leaf says what of ``psd`` it keeps.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+from scipy import sparse
+
+from lateral.errors import Fault
+from lateral.formulations.base import Formulation, OperatingPoint
+from lateral.formulations.matrix_loads import Band, Injection, power_between
+from lateral.formulations.matrix_measures import derive_measures
+from lateral.formulations.matrix_pool import Group, MatricesMaker
+from lateral.formulations.matrix_ranges import NEGLIGIBLE_PU, Fed, Section, blocks_of, merged, ranges_of, sections_of
+from lateral.formulations.matrix_rows import Feed, Rows, port_names
+from lateral.network.branches import RadialNetwork
+from lateral.network.feeder import Feeder
+from lateral.network.schema import ComplexArray, FloatArray, IntArray
+from lateral.program import Affine, ProgramBuilder, stack
+from lateral.program.ports import NetworkModel, Ports
+from lateral.units import Base
+
+#: Voltage that no node without a limit goes beyond, as a share of the operating point: an interior-point method needs
+#: some end where nothing costs anything, such as the common voltage behind an ungrounded winding.
+UNBOUNDED = 1.5
+
+
+class MatrixFlowModel(NetworkModel):
+    """Variables and rows that the family shares, written in `close`, when it is known what is drawn where."""
+
+    def __init__(
+        self,
+        builder: ProgramBuilder,
+        feeder: Feeder,
+        network: RadialNetwork,
+        base: Base,
+        point: OperatingPoint,
+    ) -> None:
+        self.builder, self.net, self.base, self.feeder = builder, network, base, feeder
+        self.n_steps = builder.n_steps
+        place = {node: k for k, node in enumerate(point.nodes)}
+        self._v0 = point.v_pu[[place[node] for node in network.nodes]]
+        self._grounded = frozenset(network.grounded)
+        self._names = tuple(f"{bus}.{c}" for bus, c in network.nodes)
+        low = np.array([feeder.bus[bus].v_min_pu for bus, _ in network.nodes])
+        high = np.array([feeder.bus[bus].v_max_pu for bus, _ in network.nodes])
+        low[network.roots], high[network.roots] = 0.0, np.inf
+        self.band = Band.of(feeder, network, self._v0, low, high)
+        start = np.abs(self._v0[:, :1]) ** 2
+        self.v = builder.variable(
+            "bus",
+            "vmag_sq",
+            self._names,
+            unit="pu^2",
+            lower=low.reshape(-1, 1) ** 2,
+            upper=np.where(np.isfinite(high), high, UNBOUNDED * np.abs(self._v0).max(axis=1)).reshape(-1, 1) ** 2,
+            start=start,
+        )
+        self._nodal: list[Injection] = []
+        self._between: list[Injection] = []
+        self._impedances: list[Injection] = []
+        self._shunts: list[tuple[Ports, ComplexArray]] = []
+        self._squares: list[tuple[str, tuple[str, ...], Ports, Affine]] = []
+        self._feeds: list[Feed] = []
+        self._loss_weights: list[Affine] = []
+        self._unbalance_weights: list[Affine] = []
+        self._n_read = 0
+
+    # -- ports ----------------------------------------------------------------------------------------------------
+
+    def node(self, bus: str, conductor: int) -> int:
+        """See `NetworkModel.node`."""
+        if conductor == 0 or (bus, conductor) in self._grounded:
+            return -1
+        return self.net.position[bus, conductor]
+
+    def base_kv(self, nodes: IntArray) -> FloatArray:
+        """See `NetworkModel.base_kv`."""
+        return self.net.v_base_kv[nodes]
+
+    def inject(self, ports: Ports, p: Affine, q: Affine) -> None:
+        """See `NetworkModel.inject`."""
+        self._inject(Injection(ports, p, q, self.band.current(self.builder, ports, p, q)))
+
+    def _inject(self, what: Injection) -> None:
+        pair = (what.ports.a >= 0) & (what.ports.b >= 0)
+        for own, into in ((np.flatnonzero(~pair), self._nodal), (np.flatnonzero(pair), self._between)):
+            if len(own):
+                into.append(what.take(own))
+
+    def inject_at(self, ports: Ports, exponent: float, p: Affine, q: Affine) -> None:
+        """See `NetworkModel.inject_at`; what follows ``|U|^2`` is linear in v: ``I = conj(s) U``."""
+        i_max = self.band.current(self.builder, ports, p, q, exponent)
+        pair = np.flatnonzero((ports.a >= 0) & (ports.b >= 0))
+        rest = np.arange(len(ports))
+        if exponent == 2.0 and len(pair):
+            self._impedances.append(Injection(ports, p, q, i_max).take(pair))
+            rest = np.setdiff1d(rest, pair)
+        if len(rest):
+            own = Ports(ports.a[rest], ports.b[rest])
+            v = self.power_of_v(own, np.full(len(rest), exponent))
+            p_own, q_own = (v.times_parameter(part.take(rest)) for part in (p, q))
+            self._inject(Injection(own, p_own, q_own, i_max[rest]))
+
+    def shunt(self, ports: Ports, g: FloatArray, b: FloatArray) -> None:
+        """See `NetworkModel.shunt`: ``s = -diag(v Y^H)``."""
+        self._shunts.append((ports, np.asarray(g + 1j * b, dtype=complex).reshape(-1)))
+
+    def power_of_v(self, ports: Ports, exponent: FloatArray) -> Affine:
+        """See `NetworkModel.power_of_v`: exact for 0 and 2, else between the curve and its chord."""
+        out = Affine.constant(np.ones((len(ports), self.n_steps)) * (exponent == 0.0).reshape(-1, 1))
+        asked = np.flatnonzero(exponent != 0.0)
+        if not len(asked):
+            return out
+        own = Ports(ports.a[asked], ports.b[asked])
+        component, names, w = self._squared(own)
+        e = exponent[asked]
+        square, bent = np.flatnonzero(e == 2.0), np.flatnonzero(e != 2.0)
+        parts = [w.take(square).map_terms(len(ports), asked[square], np.arange(len(square)), np.ones(len(square)))]
+        if len(bent):
+            low, high = self.band.squares(Ports(own.a[bent], own.b[bent]))
+            y = power_between(self.builder, component, [names[k] for k in bent], w.take(bent), e[bent], low, high)
+            parts.append(y.map_terms(len(ports), asked[bent], np.arange(len(bent)), np.ones(len(bent))))
+        for part in parts:
+            out = out + part
+        return out
+
+    def _squared(self, ports: Ports) -> tuple[str, tuple[str, ...], Affine]:
+        """w = |U|^2 of ports: the node's own, or a variable whose row is written in `close`."""
+        self._n_read += 1
+        component = "port" if self._n_read == 1 else f"port{self._n_read}"
+        names = port_names(self.net, ports)
+        pair = np.flatnonzero((ports.a >= 0) & (ports.b >= 0))
+        if not len(pair):
+            return component, names, self.v.take(np.maximum(ports.a, ports.b))
+        some = Ports(ports.a[pair], ports.b[pair])
+        start = np.abs(self._u0(some)) ** 2
+        own = self.builder.variable(
+            component,
+            "vmag_sq",
+            [names[k] for k in pair],
+            unit="pu^2",
+            lower=0.0,
+            scale=start,
+            start=start,
+            limit=False,
+        )
+        self._squares.append((component, tuple(names[k] for k in pair), some, own))
+        one = np.setdiff1d(np.arange(len(ports)), pair)
+        w = own.map_terms(len(ports), pair, np.arange(len(pair)), np.ones(len(pair)))
+        single = self.v.take(np.maximum(ports.a, ports.b)[one])
+        return component, names, w + single.map_terms(len(ports), one, np.arange(len(one)), np.ones(len(one)))
+
+    def reference_v(self, ports: Ports) -> FloatArray:
+        """See `NetworkModel.reference_v`."""
+        return np.abs(self._u0(ports))
+
+    def _u0(self, ports: Ports) -> ComplexArray:
+        padded = np.vstack([self._v0, np.zeros((1, self._v0.shape[1]))])
+        across = padded[ports.a] - padded[ports.b]
+        return np.broadcast_to(across, (len(ports), self.n_steps)) if across.shape[1] > 1 else across
+
+    def node_vmag_sq(self) -> tuple[Sequence[str], Affine]:
+        """See `NetworkModel.node_vmag_sq`."""
+        return self._names, self.v
+
+    def feed(
+        self, name: str, nodes: IntArray, e_sq: Affine, angle: FloatArray, z: ComplexArray
+    ) -> tuple[Affine, Affine]:
+        """See `NetworkModel.feed`: an impedance is one more branch, whose sending side is given."""
+        elements = tuple(f"{name}.{self.net.nodes[i][1]}" for i in nodes)
+        kw = self.base.total_kva
+        p = self.builder.variable("feed", "p", elements, unit="kW", to_unit=kw, limit=False)
+        q = self.builder.variable("feed", "q", elements, unit="kvar", to_unit=kw, limit=False)
+        self._feeds.append(Feed(name, elements, nodes, nodes, e_sq, angle, z, p, q))
+        return p, q
+
+    def add_loss_cost(self, weight: Affine) -> None:
+        """See `NetworkModel.add_loss_cost`; linear."""
+        self._loss_weights.append(weight)
+
+    def add_unbalance_cost(self, weight: Affine) -> None:
+        """See `NetworkModel.add_unbalance_cost`; linear in v."""
+        self._unbalance_weights.append(weight)
+
+    @property
+    def neglects_losses(self) -> bool:
+        """False: Z L is in the balance."""
+        return False
+
+    # -- what a leaf says -----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _positive(self, component: str, names: Sequence[str], h: int, places: IntArray, scale: FloatArray) -> None:
+        """Keep matrices of dimension h psd, or what of it the leaf keeps; places (b, h^2) in the pool, scale (b, h)."""
+
+    #: whether a matrix that is a congruence of another one, and so psd with it, has rows of its own
+    _congruent_needs_rows: ClassVar[bool]
+
+    # -- close ----------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Write matrices, voltages, balances and limits."""
+        builder, net, kw = self.builder, self.net, self.base.total_kva
+        self._y = self._admittances(wires=False)
+        self.between = between = _summed(self._between, self.n_steps)
+        scale = self._scales()
+        most = self._currents()
+        total = max(float(scale.max(initial=0.0)), 1e-6)
+        for name in ("feed.p", "feed.q"):
+            builder.rescale(name, total)
+
+        self._feeds = self._placed(total)
+        behind = [f for f in self._feeds if not f.stiff]
+        names = [*self._names, *(f"{e}~" for f in behind for e in f.elements)]
+        v = self._with_sources(behind)
+        apart = [
+            *(
+                Section(
+                    f.name, f.nodes[:0], f.at, f.nodes, np.eye(len(f.at), dtype=complex), f.z, np.full(len(f.at), total)
+                )
+                for f in behind
+            ),
+            *sections_of(net, scale),
+        ]
+        block = blocks_of(self._bus_of(behind), apart)
+        self.sections = sections = merged(apart, block, np.concatenate([f.at for f in self._feeds]))
+        fed = [Fed(f.at, _directions(builder, f)) for f in self._feeds]
+        y = sparse.csr_matrix((self._y.data, self._y.indices, self._y.indptr), shape=self._y.shape)
+        y.resize(len(names), len(names))
+        self.ranges = ranges_of(block, sections, fed, self._drawn(len(names)), y)
+        maker = MatricesMaker(names, sections, self.ranges)
+        maker.add_sections()
+        size = between.i_max.max(axis=1, initial=0.0)
+        size = np.where(np.isfinite(size), size, total)
+        maker.add_deltas(between.ports, np.maximum(size, 1e-3 * total))
+        self.m = maker.declare(builder, v, kw)
+
+        self._write_positive()
+        rows = Rows(builder, net, self.base, self._names, self.v, sections, self.ranges, self.m, self._feeds)
+        rows.voltages()
+        rows.between(self._squares, between, *self.band.squares(between.ports))
+        nodal = [(np.maximum(i.ports.a, i.ports.b), i.p, i.q) for i in self._nodal]
+        p_row, q_row = rows.power(self._y, [*nodal, *rows.as_nodal(self._impedances)], total)
+        node_scale = np.full((net.n_nodes, 1), total)
+        node_scale[net.to_node, 0] = scale
+        builder.equal("bus", "p_balance", self._names, p_row, unit="kW", to_unit=kw, scale=node_scale)
+        builder.equal("bus", "q_balance", self._names, q_row, unit="kvar", to_unit=kw, scale=node_scale)
+        rows.flows(self._admittances(wires=True), self._loss_weights, most, self.band.high)
+        rows.phases(self.feeder, self._unbalance_weights)
+        derive_measures(builder, net, self.base, sections, self.m)
+
+    def _write_positive(self) -> None:
+        """The matrices that are psd: those of branches and delta ports, and of buses that are in none of these."""
+        covered: set[int] = set()
+        for component, groups in (("branch", self.m.sections), ("delta", self.m.deltas)):
+            for g in groups:
+                if g.h > g.m:
+                    self._positive(component, g.names, g.h, g.places, g.scale)
+                if not self._congruent_needs_rows or g.h > g.m:
+                    covered |= self._covered(g, component)
+        for g in self.m.cores:
+            own = np.flatnonzero([c not in covered for c in g.members.tolist()])
+            if len(own) and g.m > 1:
+                self._positive("bus", [g.names[k] for k in own], g.m, g.places[own], g.scale[own])
+
+    def _covered(self, g: Group, component: str) -> set[int]:
+        """Cores that are psd because a matrix of the group is."""
+        out = set()
+        for k, member in enumerate(g.members.tolist()):
+            core, cols, _ = self.ranges.voltage(g.nodes[k])
+            if g.h > g.m and len(cols) == len(self.ranges.cores[core].nodes):
+                out.add(core)
+            if component == "branch" and not self._congruent_needs_rows:
+                core = int(self.ranges.core[self.ranges.block[g.to[k, 0]]])
+                if len(self.ranges.own[member]) == len(self.ranges.cores[core].nodes):
+                    out.add(core)
+        return out
+
+    def _placed(self, total: float) -> list[Feed]:
+        """The sources, with nodes of their own behind every impedance that matters."""
+        out, n = [], self.net.n_nodes
+        for f in self._feeds:
+            if float(np.abs(f.z).max()) * total >= NEGLIGIBLE_PU:
+                f = replace(f, at=n + np.arange(len(f.nodes)))
+                n += len(f.nodes)
+            out.append(f)
+        return out
+
+    def _scales(self) -> FloatArray:
+        """Typical apparent power of each leg, shape (K,): what is downstream, as in the branch-flow family."""
+        builder, net = self.builder, self.net
+        down = np.asarray(np.abs(self._y).sum(axis=1)).reshape(-1)
+        for what in (*self._nodal, *self._between, *self._impedances):
+            size = sum(builder.magnitude(part, variables=False).max(axis=1, initial=0.0) for part in (what.p, what.q))
+            ends = [side[side >= 0] for side in (what.ports.a, what.ports.b)]
+            for side, nodes in zip((what.ports.a, what.ports.b), ends, strict=True):
+                np.add.at(down, nodes, size[side >= 0] / (1.0 + (len(ends[0]) > 0 and len(ends[1]) > 0)))
+        for e, k in self._inwards():
+            share = np.abs(net.a_val[e])
+            np.add.at(down, net.a_node[e], down[net.to_node[k]] * share / max(float(share.sum()), 1e-12))
+        scale = down[net.to_node]
+        positive = scale[scale > 0.0]
+        floor = 0.05 * float(np.median(positive)) if len(positive) else 1e-3
+        return np.asarray(np.maximum(scale, floor))
+
+    def _currents(self) -> FloatArray:
+        """Largest current drawn behind each node, pu, shape (n, T): ``|I| <= sum |s|/|V| + |y||V|``, then ``|A'| |I|``.
+
+        A valid bound of what any point inside of the possible voltages can have; without one the relaxation could make
+        up currents of any size where their losses cost nothing.
+        """
+        net = self.net
+        high = self.band.high
+        need = np.repeat((abs(self._y) @ high).reshape(-1, 1), self.n_steps, axis=1)
+        for what in (*self._nodal, *self._between, *self._impedances):
+            for side in (what.ports.a, what.ports.b):
+                np.add.at(need, side[side >= 0], what.i_max[side >= 0])
+        for e, k in self._inwards():
+            np.add.at(need, net.a_node[e], np.abs(net.a_val[e])[:, None] * need[net.to_node[k]])
+        return need
+
+    def _inwards(self) -> Iterator[tuple[IntArray, int]]:
+        """Legs from the ends to the source, each with its entries in the ideal parts."""
+        net = self.net
+        order = np.argsort(net.a_leg, kind="stable")
+        first = np.searchsorted(net.a_leg[order], np.arange(net.n_legs + 1))
+        for k in range(net.n_legs - 1, -1, -1):
+            yield order[first[k] : first[k + 1]], k
+
+    def _admittances(self, *, wires: bool) -> sparse.csr_matrix:
+        """Admittances between nodes, pu: of the wires alone, or with those of devices."""
+        net, n = self.net, self.net.n_nodes
+        rows, cols, vals = [net.shunt_i], [net.shunt_j], [net.shunt_y]
+        for ports, y in () if wires else self._shunts:
+            for one, other in ((ports.a, ports.b), (ports.b, ports.a)):
+                at = np.flatnonzero(one >= 0)
+                two = np.flatnonzero((one >= 0) & (other >= 0))
+                rows += [one[at], one[two]]
+                cols += [one[at], other[two]]
+                vals += [y[at], -y[two]]
+        entries = (np.concatenate(vals), (np.concatenate(rows), np.concatenate(cols)))
+        return sparse.coo_matrix(entries, shape=(n, n)).tocsr()
+
+    def _with_sources(self, behind: Sequence[Feed]) -> Affine:
+        """Squared voltages of the nodes, and of what is behind sources' impedances; the given ones are tied."""
+        parts = [self.v]
+        for f in behind:
+            start = np.full((len(f.at), 1), 1.0)
+            parts.append(self.builder.variable("feed", "e_sq", f.elements, unit="pu^2", start=start, limit=False))
+        v = stack(parts)
+        for f in self._feeds:
+            self.builder.equal("feed", "voltage", f.elements, v.take(f.at), f.e_sq)
+        return v
+
+    def _bus_of(self, behind: Sequence[Feed]) -> IntArray:
+        """Bus of every node, by number."""
+        numbers: dict[str, int] = {}
+        out = [numbers.setdefault(bus, len(numbers)) for bus, _ in self.net.nodes]
+        for k, f in enumerate(behind):
+            out += [len(numbers) + k] * len(f.at)
+        return np.array(out, dtype=np.int64)
+
+    def _drawn(self, n: int) -> sparse.csc_matrix:
+        """Currents that ports can draw, one column each, shape (n, ports)."""
+        none = np.zeros(0, dtype=np.int64)
+        single = np.unique(np.concatenate([none, *(np.maximum(i.ports.a, i.ports.b) for i in self._nodal)]))
+        pairs = [i.ports for i in (self.between, *self._impedances)]
+        a, b = (np.concatenate([getattr(at, side) for at in pairs]) for side in ("a", "b"))
+        k = np.arange(len(a)) + len(single)
+        rows = np.concatenate([single, a, b])
+        cols = np.concatenate([np.arange(len(single)), k, k])
+        vals = np.concatenate([np.ones(len(single) + len(a)), -np.ones(len(b))])
+        return sparse.csc_matrix((vals, (rows, cols)), shape=(n, len(single) + len(a)))
+
+
+def _directions(builder: ProgramBuilder, feed: Feed) -> ComplexArray:
+    """U of a source's nodes: one direction where all conductors have the same size, else one of each conductor.
+
+    Sizes of their own (borders of several conductors) leave the products of two conductors' voltages free in size.
+    """
+    turn = np.exp(1j * feed.angle)
+    e = feed.e_sq
+    n_terms, rest = divmod(len(e.row), e.n * e.n_steps)
+    same = bool(np.all(e.const.reshape(e.shape) == e.const.reshape(e.shape)[:1]))
+    if same and not rest:
+        order = np.argsort(e.row, kind="stable")
+        for values in (e.col, e.par, e.val):
+            by_cell = values[order].reshape(e.n, e.n_steps * n_terms)
+            same = same and bool(np.all(by_cell == by_cell[:1]))
+    if not (same and not rest):
+        return np.asarray(np.diag(turn), dtype=complex)
+    # relative to the first conductor, whose squared voltage is the element
+    return np.asarray(turn / turn[0], dtype=complex).reshape(-1, 1)
+
+
+def _summed(parts: Sequence[Injection], n_steps: int) -> Injection:
+    """Ports across two conductors, each once, with everything that is injected there; (b, a) is the port (a, b)."""
+    if not parts:
+        none = np.zeros(0, dtype=np.int64)
+        zero = Affine.zeros(0, n_steps)
+        return Injection(Ports(none, none), zero, zero, np.zeros((0, n_steps)))
+    a, b = (np.concatenate([getattr(i.ports, k) for i in parts]) for k in ("a", "b"))
+    a, b = np.minimum(a, b), np.maximum(a, b)
+    stride = int(b.max()) + 1
+    keys, place = np.unique(a * stride + b, return_inverse=True)
+    each, ones = np.arange(len(a)), np.ones(len(a))
+    p, q = (stack([getattr(i, side) for i in parts]).map_terms(len(keys), place, each, ones) for side in ("p", "q"))
+    i_max = np.zeros((len(keys), n_steps))
+    np.add.at(i_max, place, np.vstack([i.i_max for i in parts]))
+    return Injection(Ports(keys // stride, keys % stride), p, q, i_max)
+
+
+class MatrixFormulation(Formulation):
+    """What the formulations of the family share; a leaf names itself and its model."""
+
+    balanced_only: ClassVar[bool] = False
+    point: ClassVar[str] = "loaded"
+    relaxes: ClassVar[bool] = True
+    #: the model that devices meet
+    model: ClassVar[type[MatrixFlowModel]]
+
+    def declines(self, feeder: Feeder, network: RadialNetwork) -> tuple[Fault, ...]:
+        """Loops, and admittances that are no branch."""
+        return network.faults
+
+    def network(
+        self,
+        builder: ProgramBuilder,
+        feeder: Feeder,
+        network: RadialNetwork,
+        base: Base,
+        point: OperatingPoint | None,
+    ) -> NetworkModel:
+        """See `Formulation.network`.
+
+        Raises:
+            ValueError: no operating point is given.
+        """
+        if point is None:
+            message = f"{self.name} is made at an operating point"
+            raise ValueError(message)
+        return self.model(builder, feeder, network, base, point)
+
+
+__all__ = ["MatrixFlowModel", "MatrixFormulation"]

@@ -1,0 +1,101 @@
+"""Recovery: an exact schedule from a relaxed one, and what the relaxation proves of it.
+
+A relaxation bounds the optimum and may hold losses that do not exist. Its set-points are a good start all the same: the
+exact form is made at their power flow, its device variables start at the relaxed values (by labels), and it is solved.
+What comes back is exact; the distance to the bound says how much better any schedule could be.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from lateral.errors import OptionError, UnsupportedError
+from lateral.formulations import Formulation, OperatingPoint
+from lateral.model import Model
+from lateral.results.residuals import PRIMAL_TOLERANCE, objective_size
+from lateral.results.result import Result
+from lateral.solvers import Options
+
+
+def require_relaxation(formulation: Formulation) -> None:
+    """Only a relaxation has something to recover.
+
+    Raises:
+        OptionError: the formulation is none.
+    """
+    if not formulation.relaxes:
+        message = f"formulation {formulation.name!r} is no relaxation, so there is nothing to recover"
+        raise OptionError(message)
+
+
+def exact_form(result: Result) -> str:
+    """Name of the exact form of a case: ``nonlinear`` for one conductor per bus, ``current-voltage`` otherwise."""
+    one = all(len(bus.conductors) == 1 for bus in result.case.feeder.buses)
+    return "nonlinear" if one else "current-voltage"
+
+
+def recovered(
+    relaxed: Result,
+    make: Callable[[str, OperatingPoint | None], Model],
+    flow: Callable[[Result], OperatingPoint],
+    *,
+    solver: str = "auto",
+    options: Options | None = None,
+) -> Result:
+    """The exact result from a relaxed one.
+
+    Args:
+        relaxed: result of a relaxation; returned as it is when it has no schedule (an infeasible relaxation proves that
+            none exists).
+        make: builds the exact form of a name, at an operating point or at the day without control.
+        flow: power flow of a relaxed schedule.
+        solver: for the exact form; a solver that does not take it counts as ``auto``.
+        options: plain options for it.
+    """
+    if not relaxed.has_values:
+        return relaxed
+    begin = time.perf_counter()
+    notes = list(relaxed.choices)
+    name = exact_form(relaxed)
+    point: OperatingPoint | None = None
+    if name != "nonlinear":
+        try:
+            point = flow(relaxed)
+        except UnsupportedError:
+            notes.append(
+                "recovery: the power flow of the relaxed schedule does not converge; made at the day before it"
+            )
+    model = make(name, point)
+    model.start_from(relaxed)
+    made = time.perf_counter() - begin
+    exact = model.solve(solver if solver in ("auto", "ipopt") else "auto", options)
+    notes.append(_bound(relaxed, exact))
+    notes += [f"recovered by {name} from the schedule of {relaxed.formulation}"]
+    notes += [choice for choice in exact.choices if choice not in notes]
+    seconds = {k: relaxed.seconds.get(k, 0.0) + exact.seconds.get(k, 0.0) for k in ("build", "solve")}
+    seconds["build"] = relaxed.seconds.get("build", 0.0) + made
+    return dataclasses.replace(exact, choices=tuple(notes), seconds={**seconds, "total": sum(seconds.values())})
+
+
+def _bound(relaxed: Result, exact: Result) -> str:
+    """What the relaxation proves, as a sentence."""
+    how = f"relaxation gap {relaxed.max_relaxation_gap:.1e} pu"
+    if relaxed.max_rank_ratio is not None:
+        how += f", second eigenvalue {relaxed.max_rank_ratio:.1e} of the first"
+    if not np.isfinite(relaxed.residuals.duality_gap) or relaxed.residuals.max_primal > PRIMAL_TOLERANCE:
+        return f"{relaxed.formulation} ended {relaxed.status.word} and proves no bound ({how})"
+    # the gap is a certificate whatever its size, see `lateral.results.residuals`
+    size = objective_size(relaxed.program, relaxed.solution.x)
+    bound = relaxed.objective - relaxed.residuals.duality_gap * size
+    text = f"{relaxed.formulation} proves that no schedule is below {bound:.8g} ({how})"
+    if exact.has_values:
+        gap = (exact.objective - bound) / objective_size(exact.program, exact.solution.x)
+        text += f"; the exact schedule is {exact.objective:.8g}, at most {max(gap, 0.0):.1e} relative above the best"
+    return text
+
+
+__all__ = ["exact_form", "recovered", "require_relaxation"]

@@ -1,0 +1,329 @@
+"""The matrix family by hand, and recovery: what is exact, what is a bound, what is said of it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import lateral
+from ac_points import ac_point
+from lateral.case import Case
+from lateral.devices import PV, Load, Source
+from lateral.errors import OptionError
+from lateral.io import builtin
+from lateral.network.feeder import Bus, Feeder, Line, Transformer, Winding
+from lateral.network.horizon import Horizon
+from lateral.network.schema import Element
+from lateral.opf import build
+from lateral.program import ProblemClass
+from lateral.results.result import Result
+from strategies import three_phases_of
+
+KV = 2.4
+ABC = (1, 2, 3)
+
+
+def line(name: str, a: str, b: str, conductors: tuple[int, ...] = ABC, z: complex = 0.3 + 0.6j) -> Line:
+    m = len(conductors)
+    mutual = 0.25 * (np.ones((m, m)) - np.eye(m)) + np.eye(m)
+    return Line(
+        name=name,
+        bus_from=a,
+        bus_to=b,
+        conductors_from=conductors,
+        conductors_to=conductors,
+        r_ohm=z.real * mutual,
+        x_ohm=z.imag * mutual,
+    )
+
+
+def case(*elements: Element, on: dict[str, tuple[int, ...]] | None = None, kv: dict[str, float] | None = None) -> Case:
+    """The grid at bus a; buses of three conductors unless said otherwise."""
+    names = sorted({b for e in elements for b in _buses(e)} | {"a"})
+    buses = tuple(
+        Bus(
+            name=b,
+            conductors=(on or {}).get(b, ABC),
+            v_base_kv=(kv or {}).get(b, KV),
+            v_min_pu=0.9,
+            v_max_pu=1.1,
+        )
+        for b in names
+    )
+    grid = Source(
+        name="grid",
+        bus="a",
+        conductors=buses[0].conductors,
+        angle_deg=tuple({1: 0.0, 2: -120.0, 3: 120.0}[c] for c in buses[0].conductors),
+        r_ohm=0.02 * np.eye(len(buses[0].conductors)),
+        x_ohm=0.1 * np.eye(len(buses[0].conductors)),
+        price_import=0.1,
+    )
+    return Case(
+        name="case",
+        feeder=Feeder(
+            buses=buses,
+            lines=tuple(e for e in elements if isinstance(e, Line)),
+            transformers=tuple(e for e in elements if isinstance(e, Transformer)),
+        ),
+        devices=(grid, *(e for e in elements if isinstance(e, Load | PV))),
+        horizon=Horizon.regular(1),
+    )
+
+
+def _buses(e: Element) -> list[str]:
+    if isinstance(e, Line):
+        return [e.bus_from, e.bus_to]
+    return [w.bus for w in e.windings] if isinstance(e, Transformer) else [e.bus]  # type: ignore[attr-defined]
+
+
+def load(bus: str, p_kw: float, terminals: tuple[int, ...], connection: str = "wye", **more: object) -> Load:
+    name = f"x{bus}{''.join(map(str, terminals))}{connection[0]}{more.get('model', '')}"
+    return Load(
+        name=name,
+        bus=bus,
+        p_kw=p_kw,
+        q_kvar=0.4 * p_kw,
+        terminals=terminals,
+        connection=connection,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def run(c: Case, formulation: str, objective: str = "cost") -> Result:
+    r = build(c, formulation, objective).solve()
+    assert r.ok, r.status_text
+    return r
+
+
+UNBALANCED = (load("c", 90.0, (1, 0)), load("c", 40.0, (2, 0)), load("b", 60.0, (3, 0)))
+WYE = case(line("ab", "a", "b"), line("bc", "b", "c"), *UNBALANCED)
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------
+
+
+def bank(connection: str, tap: float = 1.0) -> tuple[Transformer, ...]:
+    """A three-phase transformer b-c, or (``single``) three single-phase ones of different taps."""
+    low = {"v_rated_kv": 0.48, "s_rated_kva": 200.0, "r_percent": 0.5}
+    high = {"v_rated_kv": KV, "s_rated_kva": 200.0, "r_percent": 0.5}
+    if connection == "single":
+        return tuple(
+            Transformer(
+                name=f"t{k}",
+                n_phases=1,
+                windings=(
+                    Winding(bus="b", terminals=(k, 0), **high),  # type: ignore[arg-type]
+                    Winding(bus="c", terminals=(k, 0), tap=tap + 0.01 * k, **low),  # type: ignore[arg-type]
+                ),
+                x_percent=(4.0,),
+            )
+            for k in ABC
+        )
+    from_delta, to_delta = connection[0] == "D", connection[1] == "d"
+    root3 = np.sqrt(3.0)
+    winding = [
+        Winding(
+            bus=bus,
+            terminals=ABC if delta else (*ABC, 0),
+            connection="delta" if delta else "wye",
+            v_rated_kv=side["v_rated_kv"] * root3,
+            s_rated_kva=600.0,
+            r_percent=0.5,
+            tap=t,
+        )
+        for bus, delta, side, t in (("b", from_delta, high, 1.0), ("c", to_delta, low, tap))
+    ]
+    return (Transformer(name="t", windings=tuple(winding), x_percent=(4.0,)),)
+
+
+def behind(connection: str) -> Case:
+    """Loads behind a transformer; of a delta side between its conductors."""
+    loads = [load("b", 20.0, (1, 0)), load("d", 50.0, (1, 2), "delta"), load("d", 60.0, ABC, "delta")]
+    if connection[1:] != "d":
+        loads.append(load("d", 45.0, (2, 0)))
+    low = line("cd", "c", "d", z=0.01 + 0.02j)
+    low = dataclasses.replace(low, b_us=50.0 * np.eye(3) + 5.0)
+    return case(line("ab", "a", "b"), *bank(connection, 1.02), low, *loads, kv={"c": 0.48, "d": 0.48})
+
+
+CONNECTIONS = ("Yy", "Dy", "Yd", "Dd", "single")
+
+
+@pytest.mark.parametrize("connection", CONNECTIONS)
+def test_every_row_holds_at_the_power_flow(connection: str) -> None:
+    """Matrices made of AC voltages and currents: every equality to 1e-8, every bound and every cone."""
+    point = ac_point(behind(connection))
+    assert max(point.worst.values()) < 1e-8, point.worst
+
+
+@pytest.mark.parametrize("connection", CONNECTIONS)
+def test_a_bound_behind_every_transformer(connection: str) -> None:
+    c = behind(connection)
+    exact = run(c, "current-voltage").objective
+    sdp, cone = (run(c, f).objective for f in ("sdp", "soc3"))
+    assert cone <= sdp + 2e-6 * exact
+    assert sdp <= exact + 2e-6 * exact
+    assert sdp >= 0.9 * exact
+
+
+def test_single_phase_regulators_keep_the_angles() -> None:
+    """Three branches between the same two buses have one matrix; without it the voltages of a delta would be free."""
+    c = behind("single")
+    r = run(c, "sdp")
+    assert r.max_relaxation_gap < 1e-4
+    assert r.objective == pytest.approx(run(c, "current-voltage").objective, rel=1e-3)
+
+
+# -- exact where it should be ------------------------------------------------------------------------------------------
+
+
+def test_exact_on_wye_loads() -> None:
+    """Rank one, no losses that do not exist, and the exact optimum; the cones alone stay below."""
+    exact, sdp, cone = (run(WYE, f) for f in ("current-voltage", "sdp", "soc3"))
+    assert sdp.program.problem_class is ProblemClass.SDP
+    assert cone.program.problem_class is ProblemClass.SOCP
+    assert sdp.objective == pytest.approx(exact.objective, rel=2e-6)
+    assert sdp.max_relaxation_gap < 1e-6
+    assert sdp.max_rank_ratio is not None
+    assert sdp.max_rank_ratio < 1e-5
+    assert "relaxation" not in sdp.status_text
+    assert cone.objective < sdp.objective
+    assert "the relaxation is not tight" in cone.status_text
+    v = np.sqrt(sdp.value("bus.vmag_sq"))
+    place = [exact.elements("bus.vmag_sq").index(e) for e in sdp.elements("bus.vmag_sq")]
+    np.testing.assert_allclose(v, np.sqrt(exact.value("bus.vmag_sq"))[place], atol=1e-5)
+    own = [exact.elements("branch.p_from").index(e) for e in sdp.elements("branch.p_from")]
+    np.testing.assert_allclose(sdp.value("branch.p_from"), exact.value("branch.p_from")[own], atol=2e-2)
+    assert sdp.losses_kw == pytest.approx(exact.losses_kw, rel=1e-3)
+    at = dict(zip(exact.elements("bus.vmag_sq"), exact.dual("bus.p_balance"), strict=True))
+    for node, price in zip(sdp.elements("bus.vmag_sq"), sdp.dual("bus.p_balance"), strict=True):
+        assert price == pytest.approx(at[node], rel=1e-3)
+
+
+def test_constant_impedances_are_exact_in_delta() -> None:
+    c = case(
+        line("ab", "a", "b"),
+        load("b", 80.0, (1, 2), "delta", model="constant_impedance"),
+        load("b", 120.0, ABC, "delta", model="constant_impedance"),
+        load("b", 30.0, (3, 0)),
+    )
+    r, exact = run(c, "sdp"), run(c, "current-voltage")
+    assert r.objective == pytest.approx(exact.objective, rel=1e-5)
+    assert r.max_relaxation_gap < 1e-5
+
+
+@pytest.mark.parametrize("model", ["constant_current", "cvr", "zip"])
+def test_powers_of_the_voltage_are_bounded_by_curve_and_chord(model: str) -> None:
+    c = case(
+        line("ab", "a", "b"), load("b", 200.0, (*ABC, 0), model=model, cvr_p=0.7, cvr_q=3.0, zip_p=(0.2, 0.5, 0.3))
+    )
+    r, exact = run(c, "sdp"), run(c, "current-voltage").objective
+    assert 0.985 * exact < r.objective <= exact * (1 + 2e-6)
+    assert r.max_law_gap is not None
+    assert 1e-4 < r.max_law_gap < 0.02
+    assert "off their law" in r.status_text
+
+
+def test_three_equal_phases_are_the_balanced_relaxation() -> None:
+    balanced = builtin.load("case33bw")
+    balanced = balanced.with_(devices=tuple(d for d in balanced.devices if isinstance(d, Source | Load)))
+    assert balanced.feeder.n_phases == 3
+    one = run(balanced, "soc", "loss").objective
+    # the cones do not see that equal phases stay equal where the phases are coupled
+    for formulation, mutual in (("soc3", 0.0), ("sdp", 0.0), ("sdp", 0.3)):
+        three = run(three_phases_of(balanced, mutual), formulation, "loss").objective
+        assert three == pytest.approx(one, rel=1e-6)
+
+
+def test_new_loads_build_the_bounds_anew() -> None:
+    """Bounds of currents are numbers made of the loads: an update of these builds the problem again."""
+    model = build(WYE, "sdp")
+    before = model.solve().objective
+    assert "load.p_kw" in model.program.baked
+    more = {d.name: np.array([3.0 * d.p_kw]) for d in WYE.loads}
+    after = model.update(loads=more).solve()
+    assert after.ok
+    fresh = run(after.case, "sdp").objective
+    assert after.objective == pytest.approx(fresh, rel=1e-6)
+    assert after.objective > 2.9 * before
+    priced = model.update(prices=0.3).solve()
+    assert priced.objective == pytest.approx(3.0 * after.objective, rel=1e-5)
+
+
+def test_phase_limits_hold() -> None:
+    """Limits between phases and of unbalance are linear in v; a battery of reactive power is what can meet them."""
+    pvs = tuple(
+        PV(name=f"pv{k}", bus="c", terminals=(k, 0), p_rated_kw=30.0, s_max_kva=80.0, curtailable=True) for k in ABC
+    )
+    c = WYE.with_(devices=(*WYE.devices, *pvs))
+    free = run(c, "sdp", "loss")
+    assert free.ok
+    buses = tuple(dataclasses.replace(b, unbalance_max=0.004) if b.name == "c" else b for b in c.feeder.buses)
+    tight = c.with_(feeder=dataclasses.replace(c.feeder, buses=buses))
+    r, exact = run(tight, "sdp", "loss"), run(tight, "current-voltage", "loss")
+    assert r.objective >= free.objective * (1 - 1e-6)
+    assert r.objective <= exact.objective * (1 + 5e-6)
+
+
+# -- recovery ----------------------------------------------------------------------------------------------------------
+
+
+def reverse(price: float) -> Case:
+    """33 buses at 30 % load with three PV systems of 3 MW, at most 1.05 pu."""
+    c = builtin.load("case33bw")
+    pvs = tuple(
+        PV(name=f"pv{b}", bus=b, p_rated_kw=3000.0, s_max_kva=3300.0, curtailable=True) for b in ("18", "25", "33")
+    )
+    devices: list[Element] = []
+    for d in c.devices:
+        if isinstance(d, Source):
+            devices.append(dataclasses.replace(d, price_import=price))
+        elif isinstance(d, Load):
+            devices.append(dataclasses.replace(d, p_kw=0.3 * d.p_kw, q_kvar=0.3 * d.q_kvar))
+    buses = tuple(dataclasses.replace(b, v_min_pu=0.9, v_max_pu=1.05) for b in c.feeder.buses)
+    return c.with_(devices=(*devices, *pvs), feeder=dataclasses.replace(c.feeder, buses=buses))
+
+
+@pytest.mark.parametrize("formulation", ["soc", "soc3", "sdp"])
+@pytest.mark.parametrize(("objective", "price"), [("curtailment", 0.1), ("cost", -0.1)])
+def test_phantom_losses_are_flagged_and_recovered(formulation: str, objective: str, price: float) -> None:
+    """What the relaxation gains by losses that do not exist is said; the schedule that comes back has none."""
+    c = reverse(price)
+    relaxed = build(c, formulation, objective).solve()
+    assert relaxed.ok
+    assert relaxed.max_relaxation_gap > 1e-2
+    assert relaxed.relaxation_gap_share > 0.5
+    assert "the relaxation is not tight" in relaxed.status_text
+    r = lateral.solve(c, formulation, objective, recover=True, with_replay=False)
+    assert r.ok
+    assert r.formulation == "nonlinear"
+    assert r.max_relaxation_gap < 1e-9
+    assert r.objective >= relaxed.objective - 1e-6 * max(abs(relaxed.objective), 1.0)
+    assert any(f"{formulation} proves that no schedule is below" in text for text in r.choices)
+    assert any("recovered by nonlinear" in text for text in r.choices)
+
+
+def test_recovery_is_tight_where_the_relaxation_is() -> None:
+    r = lateral.solve(WYE, "sdp", recover=True, with_replay=False)
+    assert r.formulation == "current-voltage"
+    (text,) = [text for text in r.choices if "proves that no schedule" in text]
+    gap = float(text.rsplit("at most ", 1)[1].split(" ")[0])
+    assert gap < 2e-6
+
+
+def test_only_a_relaxation_is_recovered() -> None:
+    with pytest.raises(OptionError, match="nothing to recover"):
+        lateral.solve(WYE, "lindist3flow", recover=True)
+
+
+def test_an_infeasible_relaxation_is_a_proof() -> None:
+    """No schedule: nothing to recover, and the limits that stand in the way are named."""
+    buses = tuple(dataclasses.replace(b, v_min_pu=0.9995) if b.name == "c" else b for b in WYE.feeder.buses)
+    c = WYE.with_(feeder=dataclasses.replace(WYE.feeder, buses=buses))
+    r = lateral.solve(c, "sdp", recover=True, with_replay=False)
+    assert r.formulation == "sdp"
+    assert not r.has_values
+    assert any(conflict.block == "bus.vmag_sq" for conflict in r.conflicts)
