@@ -323,11 +323,11 @@ def test_skips_are_counted() -> None:
 #: curve or a bilinear row in nonlinear
 COUNTED = Counter(
     {
-        "highs does not take a SOCP": 78,
+        "highs does not take a SOCP": 192,
         "highs does not take a NLP": 171,
         "clarabel does not take a NLP": 171,
         "highs does not take a QP": 12,
-        "native takes programs on a tree": 171,
+        "native takes programs on a tree": 285,
         "native takes no variable of all steps": 7,
         "native takes products only": 10,
     }
