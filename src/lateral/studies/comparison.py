@@ -20,7 +20,7 @@ from lateral.errors import EngineError, OptionError, UnsupportedError
 from lateral.formulations import Formulation
 from lateral.io.dispatch import Dispatch
 from lateral.objectives import Objective
-from lateral.opf import build, replayed, settled
+from lateral.opf import build, default_rounds, refined, replayed
 from lateral.plots import style
 from lateral.replay import Replay, replay
 from lateral.results.result import Result
@@ -137,9 +137,9 @@ def compare(
             model = build(
                 case, formulation, objective, terminal=terminal, loss_term=loss_term, limits=limits, point=point
             )
-            result = settled(
-                model, model.solve(solver, options, explain_infeasible=False), solver=solver, options=options
-            )
+            first = model.solve(solver, options, explain_infeasible=False)
+            rounds = default_rounds(model, label)
+            result = refined(model, first, rounds=rounds, solver=solver, options=options)
         except UnsupportedError as error:
             rows.append({"formulation": label, "status": "declined", "reason": _reasons(error)})
             continue
@@ -184,7 +184,17 @@ def _row(label: str, result: Result, reason: str) -> dict[str, Any]:
         "problem_class": program.problem_class.name,
         "solver": result.solution.solver,
         "n_variables": program.n,
-        "n_constraints": program.a.shape[0] + program.g.shape[0] + program.products.n_rows,
+        "n_constraints": sum(
+            b.size
+            for blocks in (
+                program.equalities,
+                program.inequalities,
+                program.product_blocks,
+                program.quadratic_blocks,
+                program.curve_blocks,
+            )
+            for b in blocks
+        ),
         "iterations": result.solution.iterations,
         "build_s": result.seconds["build"],
         "solve_s": result.seconds["solve"],
