@@ -10,7 +10,7 @@ import pytest
 import lateral
 from ac_points import ac_point
 from lateral.case import Case
-from lateral.devices import PV, Load, Source
+from lateral.devices import PV, Capacitor, Load, Source
 from lateral.errors import OptionError
 from lateral.io import builtin
 from lateral.network.feeder import Bus, Feeder, Line, Transformer, Winding
@@ -327,3 +327,11 @@ def test_an_infeasible_relaxation_is_a_proof() -> None:
     assert r.formulation == "sdp"
     assert not r.has_values
     assert any(conflict.block == "bus.vmag_sq" for conflict in r.conflicts)
+
+
+def test_a_decided_capacitor_is_bounded_by_planes() -> None:
+    """A product of a decision and the voltage: the bound is below the exact optimum, and near it."""
+    bank = Capacitor(name="k", bus="c", terminals=(*ABC, 0), q_kvar=0.0, q_total_kvar=90.0, decision="step")
+    c = WYE.with_(devices=(*WYE.devices, bank))
+    r, exact = run(c, "sdp", "loss"), run(c, "current-voltage", "loss")
+    assert 0.9 * exact.objective < r.objective <= exact.objective * (1 + 1e-5)
