@@ -302,7 +302,11 @@ def test_phantom_losses_are_flagged_and_recovered(formulation: str, objective: s
     assert r.formulation == "nonlinear"
     assert r.max_relaxation_gap < 1e-9
     assert r.objective >= relaxed.objective - 1e-6 * max(abs(relaxed.objective), 1.0)
-    assert any(f"{formulation} proves that no schedule is below" in text for text in r.choices)
+    (text,) = [text for text in r.choices if f"{formulation} proves that no schedule is below" in text]
+    bound = float(text.split("is below ")[1].split(" ")[0])
+    said = float(text.rsplit("at most ", 1)[1].split(" ")[0])
+    assert bound <= relaxed.objective
+    assert said == pytest.approx((r.objective - bound) / max(abs(r.objective), r.program.objective_floor), rel=0.1)
     assert any("recovered by nonlinear" in text for text in r.choices)
 
 
