@@ -93,7 +93,7 @@ def _bound(relaxed: Result, exact: Result) -> str:
     bound = relaxed.objective - relaxed.residuals.duality_gap * size
     text = f"{relaxed.formulation} proves that no schedule is below {bound:.8g} ({how})"
     if exact.has_values:
-        gap = (exact.objective - bound) / objective_size(exact.program, exact.solution.x)
+        gap = (exact.objective - bound) / max(abs(exact.objective), exact.program.objective_floor, 1e-12)
         text += f"; the exact schedule is {exact.objective:.8g}, at most {max(gap, 0.0):.1e} relative above the best"
     return text
 

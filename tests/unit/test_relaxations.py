@@ -10,7 +10,7 @@ import pytest
 import lateral
 from ac_points import ac_point
 from lateral.case import Case
-from lateral.devices import PV, Load, Source
+from lateral.devices import PV, Capacitor, Load, Source
 from lateral.errors import OptionError
 from lateral.io import builtin
 from lateral.network.feeder import Bus, Feeder, Line, Transformer, Winding
@@ -302,7 +302,11 @@ def test_phantom_losses_are_flagged_and_recovered(formulation: str, objective: s
     assert r.formulation == "nonlinear"
     assert r.max_relaxation_gap < 1e-9
     assert r.objective >= relaxed.objective - 1e-6 * max(abs(relaxed.objective), 1.0)
-    assert any(f"{formulation} proves that no schedule is below" in text for text in r.choices)
+    (text,) = [text for text in r.choices if f"{formulation} proves that no schedule is below" in text]
+    bound = float(text.split("is below ")[1].split(" ")[0])
+    said = float(text.rsplit("at most ", 1)[1].split(" ")[0])
+    assert bound <= relaxed.objective + 1e-7 * abs(relaxed.objective)  # eight digits are shown
+    assert said == pytest.approx((r.objective - bound) / max(abs(r.objective), r.program.objective_floor), rel=0.1)
     assert any("recovered by nonlinear" in text for text in r.choices)
 
 
@@ -327,3 +331,11 @@ def test_an_infeasible_relaxation_is_a_proof() -> None:
     assert r.formulation == "sdp"
     assert not r.has_values
     assert any(conflict.block == "bus.vmag_sq" for conflict in r.conflicts)
+
+
+def test_a_decided_capacitor_is_bounded_by_planes() -> None:
+    """A product of a decision and the voltage: the bound is below the exact optimum, and near it."""
+    bank = Capacitor(name="k", bus="c", terminals=(*ABC, 0), q_kvar=0.0, q_total_kvar=90.0, decision="step")
+    c = WYE.with_(devices=(*WYE.devices, bank))
+    r, exact = run(c, "sdp", "loss"), run(c, "current-voltage", "loss")
+    assert 0.9 * exact.objective < r.objective <= exact.objective * (1 + 1e-5)

@@ -35,7 +35,7 @@ from scipy import sparse
 
 from lateral.errors import Fault
 from lateral.formulations.base import Formulation, OperatingPoint
-from lateral.formulations.matrix_loads import Band, Injection, power_between
+from lateral.formulations.matrix_loads import Band, Injection, power_between, product_between
 from lateral.formulations.matrix_measures import derive_measures
 from lateral.formulations.matrix_pool import Group, MatricesMaker
 from lateral.formulations.matrix_ranges import NEGLIGIBLE_PU, Fed, Section, blocks_of, merged, ranges_of, sections_of
@@ -128,6 +128,15 @@ class MatrixFlowModel(NetworkModel):
             v = self.power_of_v(own, np.full(len(rest), exponent))
             p_own, q_own = (v.times_parameter(part.take(rest)) for part in (p, q))
             self._inject(Injection(own, p_own, q_own, i_max[rest]))
+
+    def inject_susceptance(self, ports: Ports, b: Affine, b_0: FloatArray) -> Affine:
+        """See `NetworkModel.inject_susceptance`: ``b |V|^2`` between the planes that bound a product, for b >= 0."""
+        component, names, w = self._squared(ports)
+        low, high = self.band.squares(ports)
+        q = product_between(self.builder, component, names, b, w, low, high)
+        most = self.builder.magnitude(b, unbounded=np.inf) * np.sqrt(high)
+        self._inject(Injection(ports, Affine.zeros(*q.shape), q, most))
+        return q
 
     def shunt(self, ports: Ports, g: FloatArray, b: FloatArray) -> None:
         """See `NetworkModel.shunt`: ``s = -diag(v Y^H)``."""

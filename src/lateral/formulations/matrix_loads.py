@@ -163,4 +163,44 @@ def power_between(
     return y
 
 
-__all__ = ["Band", "Injection", "power_between"]
+def product_between(
+    builder: ProgramBuilder,
+    component: str,
+    names: Sequence[str],
+    b: Affine,
+    w: Affine,
+    low: FloatArray,
+    high: FloatArray,
+) -> Affine:
+    """A variable q for ``b w`` with ``0 <= b <= b_max`` and low <= w <= high (McCormick 1976)::
+
+        low b <= q <= high b,      b_max w + high (b - b_max) <= q <= b_max w + low (b - b_max)
+
+    Args:
+        builder: takes the rows.
+        component: what the rows belong to.
+        names: of the ports.
+        b: susceptances that are variables, shape (ports, T).
+        w: squared voltage, shape (ports, T).
+        low, high: squared voltages that are possible, shape (ports, 1).
+    """
+    most = builder.magnitude(b)
+    q = builder.variable(component, "q_shunt", names, unit="pu", lower=0.0, scale=np.maximum(most, 1e-9), limit=False)
+    scale = np.maximum(most, 1e-9)
+    for quantity, row in (
+        ("q_low", q - b * low),
+        ("q_high", b * high - q),
+        ("q_below", q - w * most - (b - most) * high),
+        ("q_above", w * most + (b - most) * low - q),
+    ):
+        builder.between(component, quantity, names, 0.0, row, np.inf, scale=scale, limit=False)
+
+    def law_gap(x: FloatArray, _y: FloatArray, _nu: FloatArray) -> FloatArray:
+        none = np.zeros(0)
+        return np.asarray(np.abs(q.value(x, none) - b.value(x, none) * w.value(x, none)) / scale)
+
+    builder.derive(component, "law_gap", names, law_gap, unit="pu")
+    return q
+
+
+__all__ = ["Band", "Injection", "power_between", "product_between"]
