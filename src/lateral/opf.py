@@ -20,6 +20,7 @@ from lateral.model import Model, groups
 from lateral.network.admittance import Node
 from lateral.network.branches import radial_network
 from lateral.network.schema import FloatArray
+from lateral.network.topology import loops
 from lateral.network.wires import wire_network
 from lateral.objectives import Objective
 from lateral.objectives.base import per_step
@@ -425,6 +426,10 @@ def choose_formulation(case: Case, formulation: str | Formulation) -> tuple[Form
         return formulation, []
     if formulation != "auto":
         return formulations.get(formulation), []
+    if len(case.sources) > 1 or loops(case.feeder, [s.bus for s in case.sources]):
+        return formulations.get("current-voltage"), [
+            "formulation current-voltage: the feeder has loops or several sources, which radial formulations decline"
+        ]
     if all(len(b.conductors) == 1 for b in case.feeder.buses):
         return formulations.get("nonlinear"), [
             "formulation nonlinear: one conductor per bus, so that the exact branch flow applies"

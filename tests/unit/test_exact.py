@@ -489,3 +489,13 @@ def test_a_missing_phase_is_named(formulation: str) -> None:
     c = case((bus("a"), bus("b"), bus("c", (1, 2))), LINES[0], line("bc", "b", "c", (1, 2)), *uneven())
     with pytest.raises(CaseError, match=r"load\.c3"):
         build(c, formulation)
+
+
+def test_auto_takes_a_meshed_feeder() -> None:
+    c = case(CHAIN, *LINES, line("ca", "c", "a", z=0.2 + 0.5j), *uneven())
+    r = lateral.solve(c)
+    assert r.ok
+    assert r.formulation == "current-voltage"
+    assert r.replay is not None
+    assert r.replay.summary()["max_dv_pu"] < 1e-6
+    assert any("loops" in choice for choice in r.choices)
