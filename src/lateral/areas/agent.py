@@ -17,7 +17,7 @@ from lateral.areas.message import Values
 from lateral.case import Case
 from lateral.devices import BorderHead, BorderTail
 from lateral.devices.base import DeviceContext
-from lateral.devices.border import border_rows
+from lateral.devices.border import SLOTS, VARIABLES, border_rows
 from lateral.errors import LateralError
 from lateral.formulations import OperatingPoint
 from lateral.model import Model
@@ -29,12 +29,9 @@ from lateral.program import Block, Program
 from lateral.results.result import Result
 from lateral.solvers import Options, Status
 
-#: What a head and a tail are told, and what they say, by coupling.
-HEAD_IN = {"tariff": ("v",), "prices": ("v", "price_p", "price_q"), "consensus": ()}
-TAIL_IN = {"tariff": ("p", "q"), "prices": ("p", "q", "price_v"), "consensus": ()}
-#: What a head may be told beside: the weights of a proximal term, see `lateral.areas.algorithms.enapp_priced`.
-HEAD_MAY = {"tariff": (), "prices": ("w_p", "w_q"), "consensus": ()}
-_SLOT = {"v": "v_pu_sq", "p": "p_kw", "q": "q_kvar"}
+#: Rows that hold a voltage at what a head is told, and where a tail reads it.
+_GIVEN = {"v": "feed.voltage", "v_re": "feed.v_re", "v_im": "feed.v_im"}
+_READ = {"v": "bus.vmag_sq", "v_re": "node.v_re", "v_im": "node.v_im"}
 #: Statuses without a point that could be used.
 NO_POINT = (Status.INFEASIBLE, Status.LOCALLY_INFEASIBLE)
 
@@ -48,7 +45,7 @@ class Answer:
         status: earned status, as a word.
         text: the status as a sentence.
         borders: values at each border: of a head ``p, q, price_v``, of a tail ``v, price_p, price_q``; in consensus
-            ``v, p, q`` of both.
+            ``v, p, q`` of both. Where voltages are complex ``v_re, v_im`` stand in the place of ``v``.
         objective: the area's own objective, without what borders cost.
         cost: energy cost at the source, $; of the root only.
         seconds: wall time of the solve.
@@ -105,7 +102,9 @@ class AreaAgent:
         self._options = None if task.tolerance is None else Options(tolerance=task.tolerance)
         self.result: Result | None = None
         self._objective = own_objective(task.objective, task.share)
-        self._twin = ElasticTwin(self.case, self._objective)
+        #: what its formulation says of a voltage at a border
+        self.voltages = choose_formulation(case, task.formulation)[0].voltages
+        self._twin = ElasticTwin(self.case, self._objective, self.voltages)
         self._explained: tuple[str, ...] = ()
         self._scaled: list[Model] = []
         self._flow = AreaFlow(self.case, loaded=task.point == "baseline")
@@ -159,9 +158,9 @@ class AreaAgent:
         """Solve with what the neighbours said last.
 
         Args:
-            inputs: by border, the quantities of `HEAD_IN` and `TAIL_IN`, or ``lin_x`` and ``w_x`` in consensus.
+            inputs: by border, the quantities of `head_in` and `tail_in`, or ``lin_x`` and ``w_x`` in consensus.
         """
-        if self.task.coupling == "prices" and any("lin_v" in values for values in inputs.values()):
+        if self.task.coupling == "prices" and any(in_consensus(values) for values in inputs.values()):
             answer = self._in_consensus.solve(inputs)
             self.result = self._in_consensus.result
             return answer
@@ -241,7 +240,7 @@ class AreaAgent:
         for kind, group in (("border_head", self.heads), ("border_tail", self.tails)):
             for device in group:
                 for quantity, new in inputs.get(device.name, {}).items():
-                    name = f"{kind}.{_SLOT.get(quantity, quantity)}"
+                    name = f"{kind}.{SLOTS.get(quantity, quantity)}"
                     if name not in values:
                         slot = program.slots[name]
                         values[name] = program.theta[slot.cells].reshape(len(slot.elements), slot.n_steps).copy()
@@ -254,23 +253,25 @@ class AreaAgent:
         if isinstance(device, BorderHead):
             p, q = _rows_of(result, "feed.p", elements), _rows_of(result, "feed.q", elements)
             if self.task.coupling == "consensus":
-                return {"v": _rows_of(result, "border_head.vmag_sq", elements), "p": p, "q": q}
+                own = {x: _rows_of(result, f"border_head.{VARIABLES[x]}", elements) for x in self.voltages}
+                return {**own, "p": p, "q": q}
             said = {"p": p, "q": q}
             if self.task.coupling == "prices":
                 twin = self._twin
-                said["price_v"] = (
-                    twin.price(device.name, "v") if twin.in_use else _duals_of(result, "feed.voltage", elements)
-                )
+                for x in self.voltages:
+                    said[f"price_{x}"] = (
+                        twin.price(device.name, x) if twin.in_use else _duals_of(result, _GIVEN[x], elements)
+                    )
             return said
         nodes = [f"{device.bus}.{c}" for c in device.crossing]
-        v = _rows_of(result, "bus.vmag_sq", nodes)
+        v = {x: _rows_of(result, _READ[x], nodes) for x in self.voltages}
         if self.task.coupling == "consensus":
             p, q = _rows_of(result, "border_tail.p", elements), _rows_of(result, "border_tail.q", elements)
-            return {"v": v, "p": p, "q": q}
+            return {**v, "p": p, "q": q}
         if self.task.coupling == "prices":
             prices = {f"price_{x}": _duals_of(result, f"bus.{x}_balance", nodes) for x in ("p", "q")}
-            return {"v": v, **prices}
-        return {"v": v}
+            return {**v, **prices}
+        return v
 
     def _own_objective(self, result: Result) -> float:
         """The objective with nothing paid at the borders."""
@@ -343,6 +344,11 @@ def own_objective(objective: str | Objective, share: float) -> Objective:
     return total
 
 
+def in_consensus(values: Values) -> bool:
+    """Whether what an area is told at a border are linear and quadratic terms; see `lateral.areas.algorithms.auto`."""
+    return any(x.startswith("lin_") for x in values)
+
+
 def _rows_of(result: Result, name: str, elements: list[str]) -> FloatArray:
     """Rows of a variable by element, shape (n, T)."""
     place = {e: k for k, e in enumerate(result.elements(name))}
@@ -353,6 +359,9 @@ def _duals_of(result: Result, name: str, elements: list[str]) -> FloatArray:
     """Duals of equalities by element, objective per kWh (or per pu^2), shape (n, T)."""
     out: dict[str, FloatArray] = {}
     hours = result.case.horizon.hours
+    for derived in result.program.derived:
+        if derived.dual and derived.block.name == name:
+            out.update(zip(derived.block.elements, result.dual(name), strict=True))
     for block in result.program.equalities:
         if block.name == name:
             cells = result.solution.eq_dual[block.cells].reshape(len(block.elements), block.n_steps)
@@ -361,4 +370,4 @@ def _duals_of(result: Result, name: str, elements: list[str]) -> FloatArray:
     return np.array([out[e] for e in elements])
 
 
-__all__ = ["Answer", "AreaAgent", "PointMissingError", "Task", "own_objective", "with_coupling"]
+__all__ = ["Answer", "AreaAgent", "PointMissingError", "Task", "in_consensus", "own_objective", "with_coupling"]

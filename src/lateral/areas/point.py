@@ -15,6 +15,7 @@ transport as everything else, and counts.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from lateral.areas.flow import FLOW_DOWN, FLOW_UP
 from lateral.areas.message import Bounds, Message, MessageError, Values, arrays
 from lateral.areas.plan import Plan
 from lateral.areas.protocol import AreaSpec, Failure
+from lateral.areas.quantities import POWERS, copies
 from lateral.areas.silence import Patience, Watch
 from lateral.areas.transport import Transport
 from lateral.errors import Fault, LateralError, SolveError, UnsupportedError
@@ -62,6 +64,18 @@ class Settled:
     bytes: int
     seconds: float
     notes: tuple[str, ...] = ()
+
+    def begun(self, plan: Plan) -> Plan:
+        """The plan that begins where the areas' power flow ended, where borders say complex voltages."""
+        if not set(plan.voltages) <= set(FLOW_DOWN):
+            return plan
+        down = {name: self.requests[border.child]["borders"][name] for name, border in plan.borders.items()}
+        up = {name: self.requests[border.parent]["borders"][name] for name, border in plan.borders.items()}
+        start = {
+            name: {x: np.asarray((up if x in POWERS else down)[name][x]) for x in copies(plan.voltages)}
+            for name in plan.borders
+        }
+        return dataclasses.replace(plan, start=start)
 
     @property
     def choices(self) -> tuple[str, ...]:

@@ -88,12 +88,12 @@ def solve_areas(
     require(partition.case, radial=True)
     method = algorithm or Auto()
     method.require(objective)
-    plan = Plan.of(partition, objective)
     begin = time.perf_counter()
     whole = build(
         partition.case, formulation, objective, terminal=terminal, loss_term=loss_term, point=point, limits=limits
     )
     seconds = {"build": time.perf_counter() - begin}
+    plan = Plan.of(partition, objective, whole.formulation.voltages)
     chosen = whole.formulation.name
     task = Task(
         formulation=chosen,
@@ -122,6 +122,7 @@ def solve_areas(
             settled = settle(plan, where, carrier, patience=patience)
             seconds["point"] = settled.seconds
             at = AtPoint(where, settled)
+            plan = settled.begun(plan)
         begin = time.perf_counter()
         for last in iterate(plan, method, at, carrier, tolerance=tolerance, state=state, patience=patience):
             rounds.append(last.round)

@@ -33,8 +33,9 @@ import numpy as np
 
 from lateral.areas.algorithms.anderson import anderson
 from lateral.areas.algorithms.base import Borders, State, scale_of
-from lateral.areas.algorithms.consensus import COPIES, Consensus
+from lateral.areas.algorithms.consensus import Consensus
 from lateral.areas.plan import Plan
+from lateral.areas.quantities import copies
 from lateral.errors import OptionError
 from lateral.network.schema import FloatArray
 
@@ -90,7 +91,7 @@ class Admm(Consensus):
     def close(self, plan: Plan, state: State) -> State:
         """Means and multipliers, accelerated where the round is a sample of the map."""
         came = super().close(plan, state)
-        still = all(came.numbers[f"{b}/{x}"] == state.numbers[f"{b}/{x}"] for b in plan.borders for x in COPIES)
+        still = all(came.numbers[f"{b}/{x}"] == state.numbers[f"{b}/{x}"] for b in plan.borders for x in copies(plan.voltages))
         if not self.depth:
             return came
         if state.missed or not still:
@@ -120,7 +121,7 @@ class Admm(Consensus):
     def _packed(self, plan: Plan, state: State, held: Borders, local: Mapping[str, FloatArray]) -> FloatArray:
         parts = []
         for name, border in plan.borders.items():
-            for x in COPIES:
+            for x in copies(plan.voltages):
                 z, y = self._weights(plan, state, name, x)
                 parts += [z * held[name][x].reshape(-1), y * local[f"{border.child}/{name}/{x}"].reshape(-1)]
         return np.concatenate(parts) if parts else np.zeros(0)
@@ -131,7 +132,7 @@ class Admm(Consensus):
         for name, border in plan.borders.items():
             shape = plan.shape(name)
             size = shape[0] * shape[1]
-            for x in COPIES:
+            for x in copies(plan.voltages):
                 z, y = self._weights(plan, state, name, x)
                 held[name][x] = vector[at : at + size].reshape(shape) / z
                 local[f"{border.child}/{name}/{x}"] = vector[at + size : at + 2 * size].reshape(shape) / y
