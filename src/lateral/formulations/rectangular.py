@@ -398,7 +398,7 @@ class RectangularModel(NetworkModel):
         tail[net.a_leg] = net.a_node
         bus = [node[0] for node in net.nodes]
         buses = {bus[k] for k in used}
-        line = np.array([not name.startswith("transformer.") for name in net.branch_names])[net.branch]
+        line = _plain_branches(net)[net.branch]
         short = plain & line & (z * STIFF < 1.0)
         branches = {
             int(net.branch[k]) for k in np.flatnonzero(short) if bus[net.to_node[k]] in buses and bus[tail[k]] in buses
@@ -634,7 +634,7 @@ class RectangularModel(NetworkModel):
         """Sets of nodes joined by lines and switches that nothing but antifloat shunts ties to ground."""
         net, n = self.net, len(self._names)
         plain = np.bincount(net.a_leg, minlength=net.n_legs) == 1
-        line = np.array([not name.startswith("transformer.") for name in net.branch_names])[net.branch]
+        line = _plain_branches(net)[net.branch]
         own = (plain & line)[net.a_leg]
         tail, head = net.a_node[own], net.to_node[net.a_leg[own]]
         bus: dict[str, int] = {}
@@ -804,6 +804,11 @@ class RectangularModel(NetworkModel):
 
         builder.derive("bus", "p_balance", names, of_p, unit="kW", to_unit=kw, dual=True)
         builder.derive("bus", "q_balance", names, of_q, unit="kvar", to_unit=kw, dual=True)
+
+
+def _plain_branches(net: RadialNetwork) -> np.ndarray:
+    """Which branches are no transformers, shape (branches,)."""
+    return np.array([not name.startswith("transformer.") for name in net.branch_names], dtype=bool)
 
 
 def _charging(element: Line | Switch) -> list[Shunt]:
