@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, final
@@ -226,12 +226,14 @@ class AreaAgent:
             kinds = ("variables", "equalities", "inequalities", "products", "quadratics", "curves")
             return {kind: {} for kind in kinds}
         program, solution = result.program, result.solution
+        # what the voltage at a head counts is the upper area's to say
+        copied = frozenset(f"{head.bus}.{c}" for head in self.heads for c in head.crossing)
         return {
             "variables": _by_block(program.variables, solution.x),
             "equalities": _by_block(program.equalities, solution.eq_dual),
             "inequalities": _by_block(program.inequalities, solution.ineq_dual),
             "products": _by_block(program.product_blocks, solution.product_dual),
-            "quadratics": _by_block(program.quadratic_blocks, solution.quadratic_dual),
+            "quadratics": _by_block(program.quadratic_blocks, solution.quadratic_dual, {"node.vmag_sq": copied}),
             "curves": _by_block(program.curve_blocks, solution.curve_dual),
         }
 
@@ -286,12 +288,17 @@ class AreaAgent:
         return zero.objective(result.solution.x)
 
 
-def _by_block(blocks: Iterable[Block], vector: FloatArray) -> dict[str, Any]:
-    """A vector as ``{block: [{"elements": names, "values": (n, T)}, ...]}``."""
+def _by_block(
+    blocks: Iterable[Block], vector: FloatArray, without: Mapping[str, Collection[str]] | None = None
+) -> dict[str, Any]:
+    """A vector as ``{block: [{"elements": names, "values": (n, T)}, ...]}``, without some elements of some blocks."""
     out: dict[str, Any] = {}
     for block in blocks:
         values = vector[block.cells].reshape(len(block.elements), block.n_steps)
-        out.setdefault(block.name, []).append({"elements": list(block.elements), "values": values})
+        gone = (without or {}).get(block.name, ())
+        own = [k for k, element in enumerate(block.elements) if element not in gone]
+        elements = [block.elements[k] for k in own]
+        out.setdefault(block.name, []).append({"elements": elements, "values": values[own]})
     return out
 
 

@@ -23,6 +23,9 @@ from lateral.results.result import Result
 from lateral.solvers import Solution, Status
 from lateral.solvers.base import reduced_cost
 
+#: Limits that may be left out, and the dual from which one matters, in solver scale.
+_LEFT_OUT = ("bus.vmag_sq", "branch.i_limit", "branch.s_limit")
+COSTS = 1e-10
 #: A component that is numbered as it comes.
 _NUMBER = re.compile(r"(port)(\d*)")
 
@@ -61,6 +64,30 @@ def joined(
         seconds={**seconds, "total": sum(v for k, v in seconds.items() if k != "total")},
         choices=whole.choices,
     )
+
+
+def with_limits(whole: Model, parts: Sequence[Mapping[str, Any]]) -> Model:
+    """The whole, built again with the limits that cost something in an area and that it left out itself.
+
+    An exact form leaves out limits that seem far from binding, and looks at them after its own solve (`Model.solve`).
+    Areas write more of them, and their duals belong to the optimality conditions of the whole.
+    """
+    program = whole.program
+    known = {(b.name, e) for b in (*program.quadratic_blocks, *program.product_blocks) for e in b.elements}
+    missing = set()
+    for part in parts:
+        for name, rows in (*part["quadratics"].items(), *part["products"].items()):
+            if name not in _LEFT_OUT:
+                continue
+            for row in rows:
+                for element, values in zip(row["elements"], row["values"], strict=True):
+                    size = float(np.abs(np.asarray(values, dtype=float)).max(initial=0.0))
+                    if (name, element) not in known and size * program.objective_scale > COSTS:
+                        missing.add(element)
+    if whole.rebuild is None or whole.formulation.radial_only or not missing:
+        return whole
+    enforce = whole.enforced | missing
+    return whole.rebuild(whole.case, at=None, screen=whole.screened, enforce=enforce)
 
 
 def _vector(blocks: Iterable[Block], parts: Sequence[Mapping[str, Any]], kind: str, missing: FloatArray) -> FloatArray:
@@ -105,4 +132,4 @@ def _plain(name: str) -> str:
     return f"{component}.{quantity}"
 
 
-__all__ = ["joined"]
+__all__ = ["joined", "with_limits"]

@@ -14,7 +14,7 @@ from lateral.areas.algorithms import Algorithm, Auto, State
 from lateral.areas.checkpoint import Checkpoint, about
 from lateral.areas.driver import Patience, Progress, iterate
 from lateral.areas.executors import Executor, Serial
-from lateral.areas.join import joined
+from lateral.areas.join import joined, with_limits
 from lateral.areas.partition import Partition
 from lateral.areas.plan import Plan
 from lateral.areas.point import AtPoint, Settled, settle, wants_point
@@ -137,6 +137,7 @@ def solve_areas(
                 if not earning or last.dead or last.round.failures or len(rounds) >= closest:
                     break
                 found, _ = _collected(at, plan, specs, last, settled)
+                whole = whole if found is None else with_limits(whole, found)
                 if found is None or joined(whole, found, iterations=len(rounds), seconds=seconds).ok:
                     break
         seconds["rounds"] = time.perf_counter() - begin
@@ -145,6 +146,7 @@ def solve_areas(
     result = None
     if parts is not None:
         begin = time.perf_counter()
+        whole = with_limits(whole, parts)
         result = joined(whole, parts, iterations=len(rounds), seconds=seconds)
         seconds["join"] = time.perf_counter() - begin
     best = None
