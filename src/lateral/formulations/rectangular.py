@@ -40,7 +40,7 @@ from lateral.formulations.rectangular_limits import Limits
 from lateral.network.admittance import NodeIndex, nodal_matrix_pu
 from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder, Line, Shunt, Switch
-from lateral.network.kron import ReducedNetwork, reduce_nodal
+from lateral.network.kron import CHAIN, MOST_NEIGHBOURS, ReducedNetwork, reduce_nodal
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
 from lateral.program import Affine, Block, Curve, Power, ProgramBuilder, stack
 from lateral.program.ports import NetworkModel, Ports
@@ -367,8 +367,6 @@ class RectangularModel(NetworkModel):
         groups = [ports, *(at for at, *_ in self._linear), *(at for _, _, at, *_ in self._squares)]
         used = {int(k) for at in groups for k in (*at.a, *at.b) if k >= 0}
         used |= {int(k) for feed in self._feeds for k in feed.nodes}
-        if self._at_border:
-            used = set(range(n))
         self._short = self._short_legs(used)
         used |= set(self.net.to_node[self._short].tolist())
         ratios = self._ratios
@@ -377,12 +375,13 @@ class RectangularModel(NetworkModel):
         for at, value in self._shunts:
             m = incidence(at, n)
             y = y + m.T @ sparse.diags(value) @ m
-        return reduce_nodal(y.tocsc(), (*self.net.nodes, *ratios.nodes), used)
+        most = CHAIN if self._at_border else MOST_NEIGHBOURS
+        return reduce_nodal(y.tocsc(), (*self.net.nodes, *ratios.nodes), used, most=most)
 
     @property
     def _at_border(self) -> bool:
-        """Whether this is an area of a larger feeder. It keeps every node: what the whole keeps is not known here, and
-        the duals of eliminated nodes with a limit do not follow from those of the others alone."""
+        """Whether this is an area of a larger feeder: it may eliminate only what the whole surely eliminates too, so
+        that it knows the voltage and the dual of every node that the whole keeps."""
         return bool(self._asked) or any(feed.given is not None for feed in self._feeds)
 
     def _short_legs(self, used: set[int]) -> IntArray:
