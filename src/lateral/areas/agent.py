@@ -34,6 +34,8 @@ _GIVEN = {"v": "feed.voltage", "v_re": "feed.v_re", "v_im": "feed.v_im"}
 _READ = {"v": "bus.vmag_sq", "v_re": "node.v_re", "v_im": "node.v_im"}
 #: Statuses without a point that could be used.
 NO_POINT = (Status.INFEASIBLE, Status.LOCALLY_INFEASIBLE)
+#: Statuses of a solver that gave up; where what it left breaks a row by more than `BROKEN` (pu) that is no point either.
+GAVE_UP, BROKEN = (Status.LIMIT_REACHED, Status.ERROR), 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +170,7 @@ class AreaAgent:
         result = self._solved(inputs)
         self.result = result
         borders: dict[str, Values] = {}
-        if result.has_values:
+        if result.has_values and has_point(result):
             for group in (self.heads, self.tails):
                 for device in group:
                     borders[device.name] = self._said(device, result)
@@ -190,7 +192,7 @@ class AreaAgent:
         twin = self._twin
         if not twin.in_use:
             result = self._run(self.model, inputs)
-            if result.status not in NO_POINT or self.task.coupling == "consensus":
+            if has_point(result) or self.task.coupling == "consensus":
                 return result
         model = twin.model(self._built, self.point)
         result = self._run(model, twin.inputs(inputs))
@@ -349,6 +351,12 @@ def own_objective(objective: str | Objective, share: float) -> Objective:
     for part in parts[1:]:
         total = total + part
     return total
+
+
+def has_point(result: Result) -> bool:
+    """Whether a result is a schedule that others may be told of."""
+    broken = not result.residuals.max_primal <= BROKEN
+    return result.status not in NO_POINT and not (result.status in GAVE_UP and broken)
 
 
 def in_consensus(values: Values) -> bool:
