@@ -34,7 +34,7 @@ _GIVEN = {"v": "feed.voltage", "v_re": "feed.v_re", "v_im": "feed.v_im"}
 _READ = {"v": "bus.vmag_sq", "v_re": "node.v_re", "v_im": "node.v_im"}
 #: Statuses without a point that could be used.
 NO_POINT = (Status.INFEASIBLE, Status.LOCALLY_INFEASIBLE)
-#: Statuses of a solver that gave up; where what it left breaks a row by more than `BROKEN` (pu) that is no point either.
+#: Statuses of a solver that gave up. Where what it left breaks a row by more than `BROKEN` (pu) that is no point either.
 GAVE_UP, BROKEN = (Status.LIMIT_REACHED, Status.ERROR), 1e-3
 
 
@@ -108,7 +108,7 @@ class AreaAgent:
         self.voltages = choose_formulation(case, task.formulation)[0].voltages
         self._twin = ElasticTwin(self.case, self._objective, self.voltages)
         self._explained: tuple[str, ...] = ()
-        self._scaled: list[Model] = []
+        self._scaled: list[tuple[Model, frozenset[str]]] = []
         self._flow = AreaFlow(self.case, loaded=task.point == "baseline")
 
     @cached_property
@@ -202,10 +202,11 @@ class AreaAgent:
 
     def _run(self, model: Model, inputs: Mapping[str, Values], *, explain: bool = False) -> Result:
         model.program = model.program.update(self._data(model.program, inputs))
-        if all(model is not other for other in self._scaled):
-            # what borders cost may be all that an area pays, and is zero when it is built
+        if not any(model is other and model.enforced == limits for other, limits in self._scaled):
+            # what borders cost may be all that an area pays, and is zero when it is built (also: built again, for more
+            # limits)
             model.program = model.program.rescaled()
-            self._scaled = [*self._scaled[-1:], model]
+            self._scaled = [*(pair for pair in self._scaled if pair[0] is not model), (model, model.enforced)][-2:]
         return model.solve(self.task.solver, self._options, explain_infeasible=explain)
 
     def _verdict(self, result: Result) -> tuple[Status, str]:
@@ -232,7 +233,7 @@ class AreaAgent:
         copied = frozenset(f"{head.bus}.{c}" for head in self.heads for c in head.crossing)
         return {
             "variables": _by_block(program.variables, solution.x),
-            "equalities": _by_block(program.equalities, solution.eq_dual),
+            "equalities": _by_block(program.equalities, program.by_row(solution.eq_dual)),
             "inequalities": _by_block(program.inequalities, solution.ineq_dual),
             "products": _by_block(program.product_blocks, solution.product_dual),
             "quadratics": _by_block(program.quadratic_blocks, solution.quadratic_dual, {"node.vmag_sq": copied}),

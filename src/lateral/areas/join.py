@@ -44,7 +44,7 @@ def joined(
     """
     program = whole.program
     x = _vector(program.variables, parts, "variables", program.start_point)
-    y = _vector(program.equalities, parts, "equalities", np.zeros(len(program.b)))
+    y = program.with_sums(_vector(program.equalities, parts, "equalities", np.zeros(len(program.b))))
     w = _vector(program.inequalities, parts, "inequalities", np.zeros(len(program.l)))
     mu = _vector(program.product_blocks, parts, "products", np.zeros(program.products.n_rows))
     nu = _vector(program.quadratic_blocks, parts, "quadratics", np.zeros(program.quadratics.n_rows))

@@ -1,7 +1,7 @@
 """What crosses a border, by name: voltages as the formulation says them, P, Q, and their prices.
 
-The voltages are ``("v",)``, the squared magnitude, or ``("v_re", "v_im")``; see `NetworkModel.voltages`. A price of x is
-``price_x``; in consensus an area is told ``lin_x`` and ``w_x``.
+The voltages are ``("v",)``, the squared magnitude, or ``("v_re", "v_im")``; see `NetworkModel.voltages`. A price of x
+is ``price_x``; in consensus an area is told ``lin_x`` and ``w_x``.
 """
 
 from __future__ import annotations

@@ -134,7 +134,8 @@ class BorderHead(Source):
                 )
                 held = np.flatnonzero(~free)
                 if len(held):
-                    builder.equal("border_head", f"{x}_given", [rows[k] for k in held], own.take(held), v.take(held))
+                    names = [rows[int(k)] for k in held]
+                    builder.equal("border_head", f"{x}_given", names, own.take(held), v.take(held))
                 v = own
             if np.any(slack > 0.0):
                 top = np.where(slack > 0.0, np.inf, 0.0)

@@ -530,8 +530,8 @@ class RectangularModel(NetworkModel):
         e = v
         if feed.given is not None:
             apart = v - feed.given
-            for quantity, row in (("v_re", apart.re), ("v_im", apart.im)):
-                builder.equal("feed", quantity, feed.elements, row, unit="pu")
+            for quantity, part in (("v_re", apart.re), ("v_im", apart.im)):
+                builder.equal("feed", quantity, feed.elements, part, unit="pu")
             self._source_power(feed, v, current, total)
             return self._to_nodes(ports, current)
         if not stiff:
@@ -603,6 +603,9 @@ class RectangularModel(NetworkModel):
             for quantity, row in (("i_re", balance.re), ("i_im", balance.im))
         ]
         self._balance_rows = [*balances, *powers]
+        for members in self._islands:
+            for block in balances:
+                builder.sum_rows(block, np.searchsorted(free, members))
 
     def _with_islands(self, balance: Complex, ports: Ports, scale: FloatArray) -> Complex:
         """The balances with one row of each ungrounded island replaced by the sum over the island.

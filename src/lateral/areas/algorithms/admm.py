@@ -93,7 +93,9 @@ class Admm(Consensus):
     def close(self, plan: Plan, state: State) -> State:
         """Means and multipliers, accelerated where the round is a sample of the map."""
         came = super().close(plan, state)
-        still = all(came.numbers[f"{b}/{x}"] == state.numbers[f"{b}/{x}"] for b in plan.borders for x in copies(plan.voltages))
+        still = all(
+            came.numbers[f"{b}/{x}"] == state.numbers[f"{b}/{x}"] for b in plan.borders for x in copies(plan.voltages)
+        )
         if not self.depth:
             return came
         if state.missed or not still:

@@ -26,7 +26,6 @@ from lateral.areas.quantities import POWERS, copies
 from lateral.errors import OptionError
 
 
-
 @final
 @dataclass(frozen=True)
 class Auto(Algorithm):

@@ -19,8 +19,9 @@ from lateral.areas.agent import Answer
 from lateral.areas.message import Message, Values
 from lateral.areas.plan import Plan, Wave
 from lateral.areas.quantities import copies, head_in, tail_in
+from lateral.errors import Fault, UnsupportedError
 from lateral.network.schema import FloatArray
-from lateral.objectives import Objective
+from lateral.objectives import Objective, Unbalance
 from lateral.objectives import get as objective_named
 
 #: A place for values, where only the names of quantities matter.
@@ -89,9 +90,18 @@ class Algorithm(ABC):
 
         Raises:
             OptionError: an objective that does not exist, or that this algorithm would give a wrong answer for.
+            UnsupportedError: unbalance, a mean over buses of which no area knows how many the others have.
         """
-        if isinstance(objective, str):
-            objective_named(objective)
+        goal = objective_named(objective) if isinstance(objective, str) else objective
+        if any(weight and isinstance(part, Unbalance) for weight, part in goal.terms):
+            fault = Fault(
+                "ARE-031 objective",
+                f"objective.{Unbalance.name}",
+                "a mean over the three-phase buses of the whole",
+                "an objective that is a sum over areas",
+                "Take another objective, limit unbalance_max at buses, or solve the feeder as a whole.",
+            )
+            raise UnsupportedError([fault])
 
     @abstractmethod
     def waves(self, plan: Plan) -> tuple[Wave, ...]:

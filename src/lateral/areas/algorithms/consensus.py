@@ -70,9 +70,7 @@ class Consensus(Algorithm):
         """S = 0 and the voltage of the source, on both sides."""
         out: dict[str, Values] = {}
         for name in plan.borders:
-            out[name] = {
-                key: value for x, value in plan.first(name).items() for key in (x, f"{x}.up", f"{x}.down")
-            }
+            out[name] = {key: value for x, value in plan.first(name).items() for key in (x, f"{x}.up", f"{x}.down")}
         return out
 
     def init(self, plan: Plan) -> State:

@@ -21,7 +21,6 @@ from typing import ClassVar, Literal, final
 import numpy as np
 
 from lateral.areas.algorithms.base import Algorithm, Borders, State
-from lateral.areas.message import Values
 from lateral.areas.plan import Plan, Wave
 from lateral.errors import OptionError
 from lateral.objectives import Objective, Peak
@@ -53,7 +52,9 @@ class Enapp(Algorithm):
 
         Raises:
             OptionError: the objective has a peak in it.
+            UnsupportedError: see `Algorithm.require`.
         """
+        super().require(objective)
         goal = objective_named(objective) if isinstance(objective, str) else objective
         if any(weight and isinstance(part, Peak) for weight, part in goal.terms):
             message = (
