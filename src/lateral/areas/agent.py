@@ -34,7 +34,7 @@ _GIVEN = {"v": "feed.voltage", "v_re": "feed.v_re", "v_im": "feed.v_im"}
 _READ = {"v": "bus.vmag_sq", "v_re": "node.v_re", "v_im": "node.v_im"}
 #: Statuses without a point that could be used.
 NO_POINT = (Status.INFEASIBLE, Status.LOCALLY_INFEASIBLE)
-#: Statuses of a solver that gave up. Where what it left breaks a row by more than `BROKEN` (pu) that is no point either.
+#: Statuses of a solver that gave up: no point either, where what it left breaks a row by more than `BROKEN`, pu.
 GAVE_UP, BROKEN = (Status.LIMIT_REACHED, Status.ERROR), 1e-3
 
 
