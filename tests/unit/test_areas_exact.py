@@ -133,6 +133,12 @@ def test_unbalance_is_declined() -> None:
         solve_areas(lateral.cut(ieee13(), 2), formulation="current-voltage", objective="cost+unbalance")
 
 
+@pytest.mark.parametrize("form", ["linearised", "sdp", "soc3"])
+def test_formulations_of_the_whole_are_declined(form: str) -> None:
+    with pytest.raises(UnsupportedError, match="ARE-032"):
+        solve_areas(lateral.cut(ieee13(), 2), formulation=form)
+
+
 def test_executors_give_the_same_numbers() -> None:
     partition = lateral.cut(ieee13(), 2)
     runs = [

@@ -67,7 +67,7 @@ from lateral.areas.federation_file import (
 )
 from lateral.areas.partition import Border, Partition
 from lateral.areas.plan import Plan
-from lateral.areas.point import AtPoint, settle, wants_point
+from lateral.areas.point import AtPoint, require_formulation, settle, wants_point
 from lateral.areas.run import AreasRun, Round
 from lateral.areas.transport import Direct
 from lateral.areas.verdict import verdict
@@ -200,9 +200,11 @@ def federation_of(
     Raises:
         CaseError: an option that cannot be.
         OptionError: no such formulation or objective.
+        UnsupportedError: a formulation that areas cannot be solved in.
     """
     method = algorithm or EnappPriced()
     chosen = choose_formulation(partition.case, formulation)[0]
+    require_formulation(chosen)
     plan = Plan.of(partition, objective, chosen.voltages)
     run = RunTable.model_construct(
         formulation=chosen.name,

@@ -34,6 +34,7 @@ from lateral.areas.quantities import POWERS, copies
 from lateral.areas.silence import Patience, Watch
 from lateral.areas.transport import Transport
 from lateral.errors import Fault, LateralError, SolveError, UnsupportedError
+from lateral.formulations import Formulation
 
 #: Difference at which the areas' power flows are one, pu of voltage or of power.
 TOLERANCE = 1e-10
@@ -90,6 +91,23 @@ class Settled:
 def wants_point(formulation: str) -> bool:
     """Whether a formulation is made at a solved power flow."""
     return formulations.get(formulation).point != "none"
+
+
+def require_formulation(formulation: Formulation) -> None:
+    """Refuse a formulation that areas cannot be solved in.
+
+    Raises:
+        UnsupportedError: it is one.
+    """
+    if formulation.whole_only:
+        fault = Fault(
+            "ARE-032 formulation",
+            f"formulation.{formulation.name}",
+            formulation.whole_only,
+            "a formulation of which a border says all",
+            "Take current-voltage or bus-injection (exact), lindist3flow (linear), or solve the feeder as a whole.",
+        )
+        raise UnsupportedError([fault])
 
 
 def settle(
@@ -323,4 +341,4 @@ class AtPoint(Executor):
         return self.inner.owns_areas
 
 
-__all__ = ["NOISE", "TOLERANCE", "AtPoint", "Settled", "settle", "wants_point"]
+__all__ = ["NOISE", "TOLERANCE", "AtPoint", "Settled", "require_formulation", "settle", "wants_point"]

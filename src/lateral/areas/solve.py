@@ -17,14 +17,14 @@ from lateral.areas.executors import Executor, Serial
 from lateral.areas.join import joined, with_limits
 from lateral.areas.partition import Partition
 from lateral.areas.plan import Plan
-from lateral.areas.point import AtPoint, Settled, settle, wants_point
+from lateral.areas.point import AtPoint, Settled, require_formulation, settle, wants_point
 from lateral.areas.protocol import AreaSpec, Failure, handle
 from lateral.areas.run import AreasRun, Round
 from lateral.areas.transport import Direct, Transport
 from lateral.areas.verdict import verdict
 from lateral.checks import require
 from lateral.errors import OptionError
-from lateral.opf import build, replayed
+from lateral.opf import build, choose_formulation, replayed
 
 #: The tolerance at which a run is meant to be certified as a whole.
 DEFAULT_TOLERANCE = 1e-6
@@ -88,6 +88,7 @@ def solve_areas(
     require(partition.case, radial=True)
     method = algorithm or Auto()
     method.require(objective)
+    require_formulation(choose_formulation(partition.case, formulation)[0])
     begin = time.perf_counter()
     whole = build(
         partition.case, formulation, objective, terminal=terminal, loss_term=loss_term, point=point, limits=limits

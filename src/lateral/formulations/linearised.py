@@ -240,6 +240,7 @@ class Linearised(RectangularFormulation):
 
     name: ClassVar[str] = "linearised"
     title: ClassVar[str] = "first order at a solved point, rounds to the exact optimum (any phases, radial or meshed)"
+    whole_only: ClassVar[str] = "it is made again in each round, at a power flow and prices of the whole"
     model: ClassVar[type[RectangularModel]] = _Model
 
 
