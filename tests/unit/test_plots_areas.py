@@ -29,6 +29,8 @@ from lateral.report.areas import area_of_buses, areas_part, write_areas_report
 from lateral.report.write import render
 from lateral.solvers import Status
 
+#: What crosses where voltages are said as squared magnitudes.
+SHOWN = [x for x in PANELS if not x.endswith(("_re", "_im"))]
 EVIL = "<img src=x onerror=alert(1)>"
 
 
@@ -127,9 +129,16 @@ def test_where_both_sides_speak_both_are_shown() -> None:
 def test_borders_of_a_run(run: AreasRun) -> None:
     values = [r.held["15-117"] for r in run.rounds]
     figure = plots.plot_borders(values, (1,), step=3)
-    assert len(figure.data) == len(PANELS)
+    assert len(figure.data) == len(SHOWN)
     assert numbers(figure.data[1].y).tolist() == pytest.approx([v["p"][0, 3] for v in values], rel=1e-6)
     assert numbers(figure.data[0].y).tolist() == pytest.approx([v["v"][0, 3] ** 0.5 for v in values], rel=1e-6)
+
+
+def test_complex_voltages_have_panels_of_their_own() -> None:
+    held = {x: np.full((2, 1), -0.5) for x in ("v_re", "v_im", "p", "q", "price_v_re", "price_v_im", "price_p")}
+    tracks = border_tracks([held], (1, 3))
+    assert [t.quantity for t in tracks[::2]] == [x for x in PANELS if x in held]
+    assert all(t.values[0, 0] == -0.5 for t in tracks)
 
 
 def test_map_has_every_bus_in_its_area_and_every_border(partition: Partition) -> None:
@@ -227,7 +236,7 @@ def test_the_script_has_every_border_at_every_step(page: str, run: AreasRun) -> 
     assert len(areas["stamps"]) == 5
     for entry, name in zip(areas["borders"], run.plan.borders, strict=True):
         values = np.frombuffer(base64.b64decode(entry["values"]), dtype="<f4").reshape(len(lines), len(run.rounds), 5)
-        for k, quantity in enumerate(PANELS):
+        for k, quantity in enumerate(SHOWN):
             held = np.array([r.held[name][quantity][0] for r in run.rounds])
             assert values[k] == pytest.approx(np.sqrt(held) if quantity == "v" else held, rel=1e-6)
     # what is drawn first is the first border at the step where most power crosses
@@ -245,10 +254,10 @@ def test_three_phase_borders_share_one_figure() -> None:
     counts = {b.name: len(b.conductors) for b in part.borders.values()}
     assert sorted(counts.values()) == [2, 3]
     lines = data["figures"]["areas_borders"]["data"]
-    assert len(lines) == 3 * len(PANELS)
+    assert len(lines) == 3 * len(SHOWN)
     for entry, count in zip(data["areas"]["borders"], counts.values(), strict=True):
         values = np.frombuffer(base64.b64decode(entry["values"]), dtype="<f4").reshape(len(lines), -1)
-        assert int(np.isfinite(values).all(axis=1).sum()) == count * len(PANELS)
+        assert int(np.isfinite(values).all(axis=1).sum()) == count * len(SHOWN)
 
 
 def test_areas_of_the_buses_are_those_of_the_partition(run: AreasRun, partition: Partition) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, final
@@ -17,7 +17,7 @@ from lateral.areas.message import Values
 from lateral.case import Case
 from lateral.devices import BorderHead, BorderTail
 from lateral.devices.base import DeviceContext
-from lateral.devices.border import border_rows
+from lateral.devices.border import SLOTS, VARIABLES, border_rows
 from lateral.errors import LateralError
 from lateral.formulations import OperatingPoint
 from lateral.model import Model
@@ -29,14 +29,13 @@ from lateral.program import Block, Program
 from lateral.results.result import Result
 from lateral.solvers import Options, Status
 
-#: What a head and a tail are told, and what they say, by coupling.
-HEAD_IN = {"tariff": ("v",), "prices": ("v", "price_p", "price_q"), "consensus": ()}
-TAIL_IN = {"tariff": ("p", "q"), "prices": ("p", "q", "price_v"), "consensus": ()}
-#: What a head may be told beside: the weights of a proximal term, see `lateral.areas.algorithms.enapp_priced`.
-HEAD_MAY = {"tariff": (), "prices": ("w_p", "w_q"), "consensus": ()}
-_SLOT = {"v": "v_pu_sq", "p": "p_kw", "q": "q_kvar"}
+#: Rows that hold a voltage at what a head is told, and where a tail reads it.
+_GIVEN = {"v": "feed.voltage", "v_re": "feed.v_re", "v_im": "feed.v_im"}
+_READ = {"v": "bus.vmag_sq", "v_re": "node.v_re", "v_im": "node.v_im"}
 #: Statuses without a point that could be used.
 NO_POINT = (Status.INFEASIBLE, Status.LOCALLY_INFEASIBLE)
+#: Statuses of a solver that gave up: no point either, where what it left breaks a row by more than `BROKEN`, pu.
+GAVE_UP, BROKEN = (Status.LIMIT_REACHED, Status.ERROR), 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +47,7 @@ class Answer:
         status: earned status, as a word.
         text: the status as a sentence.
         borders: values at each border: of a head ``p, q, price_v``, of a tail ``v, price_p, price_q``; in consensus
-            ``v, p, q`` of both.
+            ``v, p, q`` of both. Where voltages are complex ``v_re, v_im`` stand in the place of ``v``.
         objective: the area's own objective, without what borders cost.
         cost: energy cost at the source, $; of the root only.
         seconds: wall time of the solve.
@@ -105,9 +104,11 @@ class AreaAgent:
         self._options = None if task.tolerance is None else Options(tolerance=task.tolerance)
         self.result: Result | None = None
         self._objective = own_objective(task.objective, task.share)
-        self._twin = ElasticTwin(self.case, self._objective)
+        #: what its formulation says of a voltage at a border
+        self.voltages = choose_formulation(case, task.formulation)[0].voltages
+        self._twin = ElasticTwin(self.case, self._objective, self.voltages)
         self._explained: tuple[str, ...] = ()
-        self._scaled: list[Model] = []
+        self._scaled: list[tuple[Model, frozenset[str]]] = []
         self._flow = AreaFlow(self.case, loaded=task.point == "baseline")
 
     @cached_property
@@ -159,9 +160,9 @@ class AreaAgent:
         """Solve with what the neighbours said last.
 
         Args:
-            inputs: by border, the quantities of `HEAD_IN` and `TAIL_IN`, or ``lin_x`` and ``w_x`` in consensus.
+            inputs: by border, the quantities of `head_in` and `tail_in`, or ``lin_x`` and ``w_x`` in consensus.
         """
-        if self.task.coupling == "prices" and any("lin_v" in values for values in inputs.values()):
+        if self.task.coupling == "prices" and any(in_consensus(values) for values in inputs.values()):
             answer = self._in_consensus.solve(inputs)
             self.result = self._in_consensus.result
             return answer
@@ -169,7 +170,7 @@ class AreaAgent:
         result = self._solved(inputs)
         self.result = result
         borders: dict[str, Values] = {}
-        if result.has_values:
+        if result.has_values and has_point(result):
             for group in (self.heads, self.tails):
                 for device in group:
                     borders[device.name] = self._said(device, result)
@@ -191,7 +192,7 @@ class AreaAgent:
         twin = self._twin
         if not twin.in_use:
             result = self._run(self.model, inputs)
-            if result.status not in NO_POINT or self.task.coupling == "consensus":
+            if has_point(result) or self.task.coupling == "consensus":
                 return result
         model = twin.model(self._built, self.point)
         result = self._run(model, twin.inputs(inputs))
@@ -201,10 +202,11 @@ class AreaAgent:
 
     def _run(self, model: Model, inputs: Mapping[str, Values], *, explain: bool = False) -> Result:
         model.program = model.program.update(self._data(model.program, inputs))
-        if all(model is not other for other in self._scaled):
-            # what borders cost may be all that an area pays, and is zero when it is built
+        if not any(model is other and model.enforced == limits for other, limits in self._scaled):
+            # what borders cost may be all that an area pays, and is zero when it is built (also: built again, for more
+            # limits)
             model.program = model.program.rescaled()
-            self._scaled = [*self._scaled[-1:], model]
+            self._scaled = [*(pair for pair in self._scaled if pair[0] is not model), (model, model.enforced)][-2:]
         return model.solve(self.task.solver, self._options, explain_infeasible=explain)
 
     def _verdict(self, result: Result) -> tuple[Status, str]:
@@ -227,12 +229,14 @@ class AreaAgent:
             kinds = ("variables", "equalities", "inequalities", "products", "quadratics", "curves")
             return {kind: {} for kind in kinds}
         program, solution = result.program, result.solution
+        # what the voltage at a head counts is the upper area's to say
+        copied = frozenset(f"{head.bus}.{c}" for head in self.heads for c in head.crossing)
         return {
             "variables": _by_block(program.variables, solution.x),
-            "equalities": _by_block(program.equalities, solution.eq_dual),
+            "equalities": _by_block(program.equalities, program.by_row(solution.eq_dual)),
             "inequalities": _by_block(program.inequalities, solution.ineq_dual),
             "products": _by_block(program.product_blocks, solution.product_dual),
-            "quadratics": _by_block(program.quadratic_blocks, solution.quadratic_dual),
+            "quadratics": _by_block(program.quadratic_blocks, solution.quadratic_dual, {"node.vmag_sq": copied}),
             "curves": _by_block(program.curve_blocks, solution.curve_dual),
         }
 
@@ -241,7 +245,7 @@ class AreaAgent:
         for kind, group in (("border_head", self.heads), ("border_tail", self.tails)):
             for device in group:
                 for quantity, new in inputs.get(device.name, {}).items():
-                    name = f"{kind}.{_SLOT.get(quantity, quantity)}"
+                    name = f"{kind}.{SLOTS.get(quantity, quantity)}"
                     if name not in values:
                         slot = program.slots[name]
                         values[name] = program.theta[slot.cells].reshape(len(slot.elements), slot.n_steps).copy()
@@ -254,23 +258,25 @@ class AreaAgent:
         if isinstance(device, BorderHead):
             p, q = _rows_of(result, "feed.p", elements), _rows_of(result, "feed.q", elements)
             if self.task.coupling == "consensus":
-                return {"v": _rows_of(result, "border_head.vmag_sq", elements), "p": p, "q": q}
+                own = {x: _rows_of(result, f"border_head.{VARIABLES[x]}", elements) for x in self.voltages}
+                return {**own, "p": p, "q": q}
             said = {"p": p, "q": q}
             if self.task.coupling == "prices":
                 twin = self._twin
-                said["price_v"] = (
-                    twin.price(device.name, "v") if twin.in_use else _duals_of(result, "feed.voltage", elements)
-                )
+                for x in self.voltages:
+                    said[f"price_{x}"] = (
+                        twin.price(device.name, x) if twin.in_use else _duals_of(result, _GIVEN[x], elements)
+                    )
             return said
         nodes = [f"{device.bus}.{c}" for c in device.crossing]
-        v = _rows_of(result, "bus.vmag_sq", nodes)
+        v = {x: _rows_of(result, _READ[x], nodes) for x in self.voltages}
         if self.task.coupling == "consensus":
             p, q = _rows_of(result, "border_tail.p", elements), _rows_of(result, "border_tail.q", elements)
-            return {"v": v, "p": p, "q": q}
+            return {**v, "p": p, "q": q}
         if self.task.coupling == "prices":
             prices = {f"price_{x}": _duals_of(result, f"bus.{x}_balance", nodes) for x in ("p", "q")}
-            return {"v": v, **prices}
-        return {"v": v}
+            return {**v, **prices}
+        return v
 
     def _own_objective(self, result: Result) -> float:
         """The objective with nothing paid at the borders."""
@@ -285,12 +291,17 @@ class AreaAgent:
         return zero.objective(result.solution.x)
 
 
-def _by_block(blocks: Iterable[Block], vector: FloatArray) -> dict[str, Any]:
-    """A vector as ``{block: [{"elements": names, "values": (n, T)}, ...]}``."""
+def _by_block(
+    blocks: Iterable[Block], vector: FloatArray, without: Mapping[str, Collection[str]] | None = None
+) -> dict[str, Any]:
+    """A vector as ``{block: [{"elements": names, "values": (n, T)}, ...]}``, without some elements of some blocks."""
     out: dict[str, Any] = {}
     for block in blocks:
         values = vector[block.cells].reshape(len(block.elements), block.n_steps)
-        out.setdefault(block.name, []).append({"elements": list(block.elements), "values": values})
+        gone = (without or {}).get(block.name, ())
+        own = [k for k, element in enumerate(block.elements) if element not in gone]
+        elements = [block.elements[k] for k in own]
+        out.setdefault(block.name, []).append({"elements": elements, "values": values[own]})
     return out
 
 
@@ -343,6 +354,17 @@ def own_objective(objective: str | Objective, share: float) -> Objective:
     return total
 
 
+def has_point(result: Result) -> bool:
+    """Whether a result is a schedule that others may be told of."""
+    broken = not result.residuals.max_primal <= BROKEN
+    return result.status not in NO_POINT and not (result.status in GAVE_UP and broken)
+
+
+def in_consensus(values: Values) -> bool:
+    """Whether what an area is told at a border are linear and quadratic terms; see `lateral.areas.algorithms.auto`."""
+    return any(x.startswith("lin_") for x in values)
+
+
 def _rows_of(result: Result, name: str, elements: list[str]) -> FloatArray:
     """Rows of a variable by element, shape (n, T)."""
     place = {e: k for k, e in enumerate(result.elements(name))}
@@ -353,6 +375,9 @@ def _duals_of(result: Result, name: str, elements: list[str]) -> FloatArray:
     """Duals of equalities by element, objective per kWh (or per pu^2), shape (n, T)."""
     out: dict[str, FloatArray] = {}
     hours = result.case.horizon.hours
+    for derived in result.program.derived:
+        if derived.dual and derived.block.name == name:
+            out.update(zip(derived.block.elements, result.dual(name), strict=True))
     for block in result.program.equalities:
         if block.name == name:
             cells = result.solution.eq_dual[block.cells].reshape(len(block.elements), block.n_steps)
@@ -361,4 +386,4 @@ def _duals_of(result: Result, name: str, elements: list[str]) -> FloatArray:
     return np.array([out[e] for e in elements])
 
 
-__all__ = ["Answer", "AreaAgent", "PointMissingError", "Task", "own_objective", "with_coupling"]
+__all__ = ["Answer", "AreaAgent", "PointMissingError", "Task", "in_consensus", "own_objective", "with_coupling"]

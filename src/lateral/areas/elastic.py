@@ -18,13 +18,15 @@ named. An area that uses slack says that it is infeasible, and a run does not en
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from lateral.areas.message import Values
+from lateral.areas.quantities import POWERS, copies
 from lateral.case import Case
 from lateral.devices import BorderHead, BorderTail
+from lateral.devices.border import VARIABLES
 from lateral.model import Model
 from lateral.network.schema import FloatArray
 from lateral.objectives import EnergyCost, Objective
@@ -39,14 +41,15 @@ LIMIT = 1e3
 #: After so many solves with slack the limits in the way are looked for; after twice as many slack that has not fallen
 #: to `FALL` of what it was is there to stay.
 PATIENCE, FALL = 12, 0.8
-#: What is left at a border, by kind of border.
-_LEFT = {"border_head": ("v",), "border_tail": ("p", "q")}
 
 
 class ElasticTwin:
     """The twin of one area."""
 
-    def __init__(self, case: Case, objective: Objective) -> None:
+    def __init__(self, case: Case, objective: Objective, voltages: Sequence[str] = ("v",)) -> None:
+        self._copies = copies(voltages)
+        #: what is left at a border, by kind of border
+        self._left = {"border_head": tuple(voltages), "border_tail": POWERS}
         self.case = case.with_(
             devices=tuple(
                 dataclasses.replace(d, coupling="consensus") if isinstance(d, BorderHead | BorderTail) else d
@@ -97,10 +100,10 @@ class ElasticTwin:
         out: dict[str, dict[str, FloatArray]] = {}
         for device in self._borders:
             values = said.get(device.name, {})
-            left = _LEFT[device.kind]
+            left = self._left[device.kind]
             shape = (len(device.crossing), self.case.horizon.n_steps)
             terms: dict[str, FloatArray] = {}
-            for x in ("v", "p", "q"):
+            for x in self._copies:
                 if x in left:
                     rho = self._rho(x)
                     y = self._y.get((device.name, x), np.zeros(shape))
@@ -122,11 +125,11 @@ class ElasticTwin:
         self.slack = 0.0
         kva = self.case.base.total_kva
         for device in self._borders:
-            for x in _LEFT[device.kind]:
+            for x in self._left[device.kind]:
                 now = _rows(result, device, x) - said[device.name][x]
-                size = 1.0 if x == "v" else kva
+                size = kva if x in POWERS else 1.0
                 self.slack = max(self.slack, float(np.abs(now).max()) / size)
-                most = LIMIT * self._base * (kva if x == "v" else 1.0)
+                most = LIMIT * self._base * (1.0 if x in POWERS else kva)
                 y = self._y.get((device.name, x), 0.0) + self._rho(x) * now
                 self._y[device.name, x] = np.clip(y, -most, most)
         self._slacks = [*self._slacks, self.slack] if self.slack > NOISE else []
@@ -145,7 +148,7 @@ class ElasticTwin:
 
     def _rho(self, x: str) -> float:
         kva = self.case.base.total_kva
-        return self._base * kva / SOFT_V if x == "v" else self._base / (SOFT_P * kva)
+        return self._base / (SOFT_P * kva) if x in POWERS else self._base * kva / SOFT_V
 
     def _largest_price(self, said: Mapping[str, Values]) -> float:
         """The largest price of a kWh or kvarh that the area has seen, in the objective's unit.
@@ -165,7 +168,7 @@ class ElasticTwin:
 
 def _rows(result: Result, device: BorderHead | BorderTail, x: str) -> FloatArray:
     """A quantity at a border of the twin, shape (conductors, T)."""
-    name = f"{device.kind}.vmag_sq" if x == "v" else f"{device.kind}.{x}"
+    name = f"{device.kind}.{VARIABLES.get(x, x)}"
     place = {e: k for k, e in enumerate(result.elements(name))}
     return result.value(name)[[place[f"{device.name}.{c}"] for c in device.crossing]]
 

@@ -35,11 +35,12 @@ from typing import Any
 
 import numpy as np
 
-from lateral.areas.agent import HEAD_IN, HEAD_MAY, TAIL_IN, AreaAgent, Task
+from lateral.areas.agent import AreaAgent, Task, in_consensus
 from lateral.areas.flow import FLOW_DOWN, FLOW_UP
 from lateral.areas.message import Bounds, MessageError, arrays
 from lateral.areas.point import wants_point
 from lateral.areas.protocol import handle, pack, unpack
+from lateral.areas.quantities import head_in, head_may, tail_in, terms
 from lateral.areas.worker import MAX_FRAME
 from lateral.devices import BorderHead, BorderTail
 from lateral.errors import LateralError, OptionError, SolveError
@@ -56,8 +57,6 @@ CORES = ("zmq", "tcpss")
 LEAVE_S = 3.0
 #: Seconds between two looks for a command, while there is much to do and while there is not.
 _BUSY_S, _IDLE_S = 0.0003, 0.005
-#: What the coordinator may ask for on behalf of each quantity at a head and a tail, beside those of the coupling.
-_CONSENSUS = tuple(f"{kind}_{x}" for kind in ("lin", "w") for x in ("v", "p", "q"))
 
 #: Called with the direction (``sent`` or ``received``) and every text that crosses.
 Recorder = Callable[[str, bytes], None]
@@ -398,26 +397,27 @@ def checked(agent: AreaAgent, operation: str, request: Mapping[str, Any]) -> dic
     if not isinstance(raw, Mapping):
         message = "a request whose borders are no table"
         raise MessageError(message)
-    coupling = agent.task.coupling
+    coupling, voltages = agent.task.coupling, agent.voltages
+    both = terms(voltages)  # what is told in consensus
     sides: dict[str, tuple[BorderHead | BorderTail, tuple[str, ...], tuple[str, ...]]]
-    sides = {d.name: (d, HEAD_IN[coupling] + HEAD_MAY[coupling], FLOW_DOWN) for d in agent.heads}
+    sides = {d.name: (d, head_in(coupling, voltages) + head_may(coupling), FLOW_DOWN) for d in agent.heads}
     for tail in agent.tails:
-        sides[tail.name] = tail, TAIL_IN[coupling], FLOW_UP
+        sides[tail.name] = tail, tail_in(coupling, voltages), FLOW_UP
     out: dict[str, Any] = {}
     for border, values in raw.items():
         if border not in sides:
             message = f"border {border!r} is none of area {agent.name!r}"
             raise MessageError(message)
         device, told, flowing = sides[border]
-        allowed = flowing if operation == "power_flow" else told or _CONSENSUS
-        if coupling == "prices" and operation == "solve" and "lin_v" in values:
-            allowed = _CONSENSUS  # the run has gone over to consensus, see `lateral.areas.algorithms.auto`
+        allowed = flowing if operation == "power_flow" else told or both
+        if coupling == "prices" and operation == "solve" and isinstance(values, Mapping) and in_consensus(values):
+            allowed = both  # the run has gone over to consensus, see `lateral.areas.algorithms.auto`
         if not isinstance(values, Mapping) or not set(values) <= set(allowed):
             message = f"border {border!r} is told {', '.join(sorted(map(str, values)))}; allowed: {', '.join(allowed)}"
             raise MessageError(message)
         shape = (len(device.crossing), agent.case.horizon.n_steps)
-        priced = {x: v for x, v in values.items() if x in _CONSENSUS}
-        plain = {x: v for x, v in values.items() if x not in _CONSENSUS}
+        priced = {x: v for x, v in values.items() if x in both}
+        plain = {x: v for x, v in values.items() if x not in both}
         out[border] = {**arrays(plain, shape=shape, bounds=Bounds()), **_terms(priced, shape)}
     steps, n_steps = request.get("steps"), agent.case.horizon.n_steps
     if steps is not None and not (

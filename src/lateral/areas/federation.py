@@ -50,6 +50,7 @@ from typing import Any, Literal
 import numpy as np
 import tomli_w
 
+from lateral import formulations
 from lateral.areas.agent import Task
 from lateral.areas.algorithms import BUILT_IN, Algorithm, EnappPriced
 from lateral.areas.checkpoint import Checkpoint, about
@@ -66,7 +67,7 @@ from lateral.areas.federation_file import (
 )
 from lateral.areas.partition import Border, Partition
 from lateral.areas.plan import Plan
-from lateral.areas.point import AtPoint, settle, wants_point
+from lateral.areas.point import AtPoint, require_formulation, settle, wants_point
 from lateral.areas.run import AreasRun, Round
 from lateral.areas.transport import Direct
 from lateral.areas.verdict import verdict
@@ -199,11 +200,14 @@ def federation_of(
     Raises:
         CaseError: an option that cannot be.
         OptionError: no such formulation or objective.
+        UnsupportedError: a formulation that areas cannot be solved in.
     """
     method = algorithm or EnappPriced()
-    plan = Plan.of(partition, objective)
+    chosen = choose_formulation(partition.case, formulation)[0]
+    require_formulation(chosen)
+    plan = Plan.of(partition, objective, chosen.voltages)
     run = RunTable.model_construct(
-        formulation=choose_formulation(partition.case, formulation)[0].name,
+        formulation=chosen.name,
         objective=objective,
         algorithm=method.name,
         options={f.name: getattr(method, f.name) for f in dataclasses.fields(method)},  # type: ignore[arg-type]
@@ -321,6 +325,7 @@ def solve_federation(
             settled = settle(plan, executor, carrier, patience=patience)
             seconds["point"] = settled.seconds
             at = AtPoint(executor, settled)
+            plan = settled.begun(plan)
         begin = time.perf_counter()
         for last in iterate(plan, method, at, carrier, tolerance=tolerance, state=state, patience=patience):
             rounds.append(last.round)
@@ -376,6 +381,7 @@ def _federation(data: dict[str, Any], text: str, file: str) -> Federation:
         v_start=np.array(raw.v_start),
         price_start=np.array(raw.price_start),
         n_nodes={a: raw.areas[a].n_nodes for a in order},
+        voltages=formulations.get(raw.run.formulation).voltages,
     )
     return Federation(plan, raw.run, {a: raw.areas[a].digest for a in order})
 

@@ -8,6 +8,8 @@ it.
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +22,12 @@ from lateral.results.residuals import earned_status, recompute
 from lateral.results.result import Result
 from lateral.solvers import Solution, Status
 from lateral.solvers.base import reduced_cost
+
+#: Limits that may be left out, and the dual from which one matters, in solver scale.
+_LEFT_OUT = ("bus.vmag_sq", "branch.i_limit", "branch.s_limit")
+COSTS = 1e-10
+#: A component that is numbered as it comes.
+_NUMBER = re.compile(r"(port)(\d*)")
 
 
 def joined(
@@ -36,7 +44,7 @@ def joined(
     """
     program = whole.program
     x = _vector(program.variables, parts, "variables", program.start_point)
-    y = _vector(program.equalities, parts, "equalities", np.zeros(len(program.b)))
+    y = program.with_sums(_vector(program.equalities, parts, "equalities", np.zeros(len(program.b))))
     w = _vector(program.inequalities, parts, "inequalities", np.zeros(len(program.l)))
     mu = _vector(program.product_blocks, parts, "products", np.zeros(program.products.n_rows))
     nu = _vector(program.quadratic_blocks, parts, "quadratics", np.zeros(program.quadratics.n_rows))
@@ -58,22 +66,70 @@ def joined(
     )
 
 
-def _vector(blocks: Iterable[Block], parts: Sequence[Mapping[str, Any]], kind: str, missing: FloatArray) -> FloatArray:
-    """One vector of the whole; what no area has keeps its value in ``missing``."""
-    known: dict[tuple[str, str], FloatArray] = {}
+def with_limits(whole: Model, parts: Sequence[Mapping[str, Any]]) -> Model:
+    """The whole, built again with the limits that cost something in an area and that it left out itself.
+
+    An exact form leaves out limits that seem far from binding, and looks at them after its own solve (`Model.solve`).
+    Areas write more of them, and their duals belong to the optimality conditions of the whole.
+    """
+    program = whole.program
+    known = {(b.name, e) for b in (*program.quadratic_blocks, *program.product_blocks) for e in b.elements}
+    missing = set()
     for part in parts:
-        for name, rows in part[kind].items():
+        for name, rows in (*part["quadratics"].items(), *part["products"].items()):
+            if name not in _LEFT_OUT:
+                continue
+            for row in rows:
+                for element, values in zip(row["elements"], row["values"], strict=True):
+                    size = float(np.abs(np.asarray(values, dtype=float)).max(initial=0.0))
+                    if (name, element) not in known and size * program.objective_scale > COSTS:
+                        missing.add(element)
+    if whole.rebuild is None or whole.formulation.radial_only or not missing:
+        return whole
+    enforce = whole.enforced | missing
+    return whole.rebuild(whole.case, at=None, screen=whole.screened, enforce=enforce)
+
+
+def _vector(blocks: Iterable[Block], parts: Sequence[Mapping[str, Any]], kind: str, missing: FloatArray) -> FloatArray:
+    """One vector of the whole; what no area has keeps its value in ``missing``.
+
+    Components that are numbered as they come (``port``, ``port2``: voltages that were read at ports) have other numbers
+    in an area than in the whole. Of one element they come in the same order, and that is how they are known.
+    """
+    known: dict[tuple[str, str, int], FloatArray] = {}
+    for part in parts:
+        seen: Counter[tuple[str, str]] = Counter()
+        for name, rows in sorted(part[kind].items(), key=lambda item: _numbered(item[0])):
             for row in rows:
                 values = np.asarray(row["values"], dtype=float)
-                known.update(zip([(name, e) for e in row["elements"]], values, strict=True))
+                for element, own in zip(row["elements"], values, strict=True):
+                    at = _plain(name), element
+                    known[*at, seen[at]] = own
+                    seen[at] += 1
     out = np.array(missing, dtype=float)
-    for block in blocks:
+    met: Counter[tuple[str, str]] = Counter()
+    for block in sorted(blocks, key=lambda b: _numbered(b.name)):
         for k, element in enumerate(block.elements):
-            found = known.get((block.name, element))
+            at = _plain(block.name), element
+            found = known.get((*at, met[at]))
+            met[at] += 1
             if found is not None and len(found) == block.n_steps:
-                at = block.start + k * block.n_steps
-                out[at : at + block.n_steps] = found
+                first = block.start + k * block.n_steps
+                out[first : first + block.n_steps] = found
     return out
 
 
-__all__ = ["joined"]
+def _numbered(name: str) -> tuple[str, int, str]:
+    """A block's name as component, its number, quantity."""
+    component, _, quantity = name.partition(".")
+    found = _NUMBER.fullmatch(component)
+    return (found[1], int(found[2] or 1), quantity) if found else (component, 1, quantity)
+
+
+def _plain(name: str) -> str:
+    """A block's name without the number of its component."""
+    component, _, quantity = _numbered(name)
+    return f"{component}.{quantity}"
+
+
+__all__ = ["joined", "with_limits"]

@@ -1,8 +1,8 @@
 """What areas say to each other: small, versioned, checked messages of border values; JSON, never pickle.
 
 A message carries a format number, the run, sender and receiver, the border, round and wave, and arrays of shape
-(conductors, steps): squared voltage in pu^2, power in kW and kvar, prices in the objective's unit per kWh, kvarh or
-pu^2. Nothing else of an area leaves it.
+(conductors, steps): squared voltage in pu^2 or complex voltage in pu, power in kW and kvar, prices in the objective's
+unit per kWh, kvarh, pu^2 or pu. Nothing else of an area leaves it.
 
 A message ends with a checksum over all bytes before it, so that a digit that flipped on the way is found. The checksum
 is against accidents only: who may speak is a matter of the connection (keys, TLS).
@@ -69,7 +69,7 @@ class Bounds:
         v_min_pu: smallest voltage magnitude.
         v_max_pu: largest voltage magnitude.
         power_max_kw: largest power of one conductor, kW or kvar.
-        price_max: largest price of a kWh or kvarh, in the objective's unit; the price of 1 pu^2 may be
+        price_max: largest price of a kWh or kvarh, in the objective's unit; the price of 1 pu^2 (or 1 pu) may be
             ``power_max_kw`` times as large.
     """
 
@@ -95,7 +95,7 @@ class Bounds:
                 return -self.power_max_kw, self.power_max_kw
             case "price_p" | "price_q":
                 return -self.price_max, self.price_max
-            case "price_v":
+            case "price_v" | "price_v_re" | "price_v_im":
                 return -self.price_max * self.power_max_kw, self.price_max * self.power_max_kw
         message = f"unknown quantity {quantity!r}"
         raise MessageError(message)

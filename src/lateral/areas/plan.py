@@ -6,12 +6,13 @@ It is made from a `Partition`, or read from a federation file where every area h
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
+from lateral.areas.message import Values
 from lateral.areas.partition import Border, Partition
 from lateral.network.schema import FloatArray
 from lateral.objectives import EnergyCost
@@ -42,6 +43,9 @@ class Plan:
         v_start: squared voltage to start from, pu^2, shape (T,): that of the source.
         price_start: price of active power to start from, objective per kWh, shape (T,).
         n_nodes: own nodes of each area.
+        voltages: what is said of a voltage at a border, see `NetworkModel.voltages`.
+        start: what receivers use first, where more is known than the voltage of the source, by border: complex
+            voltages and powers of the day without control.
     """
 
     name: str
@@ -52,10 +56,12 @@ class Plan:
     v_start: FloatArray
     price_start: FloatArray
     n_nodes: Mapping[str, int]
+    voltages: tuple[str, ...] = ("v",)
+    start: Mapping[str, Values] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, partition: Partition, objective: str = "cost") -> Plan:
-        """The plan of a partition."""
+    def of(cls, partition: Partition, objective: str = "cost", voltages: tuple[str, ...] = ("v",)) -> Plan:
+        """The plan of a partition, for a formulation with these voltages at borders."""
         case = partition.case
         source = case.sources[0]
         weight = sum(w for w, part in objective_named(objective).terms if isinstance(part, EnergyCost))
@@ -68,6 +74,7 @@ class Plan:
             v_start=case.series(source.v_pu) ** 2,
             price_start=weight * case.series(source.price_import),
             n_nodes={name: area.n_nodes for name, area in partition.areas.items()},
+            voltages=voltages,
         )
 
     @cached_property
@@ -124,6 +131,13 @@ class Plan:
         above = len(self.head[area].conductors) if area in self.head else 0
         below = sum(len(b.conductors) for b in self.tails[area])
         return (self.n_nodes[area] - above + below) / max(sum(self.n_nodes.values()), 1)
+
+    def first(self, border: str) -> dict[str, FloatArray]:
+        """What is known of voltages and powers at a border before anybody spoke: `start`, or the source and nothing."""
+        one = self.ones(border)
+        begin = self.start.get(border, {})
+        guess = {"v": one * self.v_start, "v_re": one * np.sqrt(self.v_start), "v_im": 0.0 * one}
+        return {x: np.asarray(begin.get(x, guess.get(x, 0.0 * one))) for x in (*self.voltages, "p", "q")}
 
     def ones(self, border: str) -> FloatArray:
         """An array of ones of a border's shape."""

@@ -15,6 +15,7 @@ transport as everything else, and counts.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,9 +30,11 @@ from lateral.areas.flow import FLOW_DOWN, FLOW_UP
 from lateral.areas.message import Bounds, Message, MessageError, Values, arrays
 from lateral.areas.plan import Plan
 from lateral.areas.protocol import AreaSpec, Failure
+from lateral.areas.quantities import POWERS, copies
 from lateral.areas.silence import Patience, Watch
 from lateral.areas.transport import Transport
 from lateral.errors import Fault, LateralError, SolveError, UnsupportedError
+from lateral.formulations import Formulation
 
 #: Difference at which the areas' power flows are one, pu of voltage or of power.
 TOLERANCE = 1e-10
@@ -63,6 +66,18 @@ class Settled:
     seconds: float
     notes: tuple[str, ...] = ()
 
+    def begun(self, plan: Plan) -> Plan:
+        """The plan that begins where the areas' power flow ended, where borders say complex voltages."""
+        if not set(plan.voltages) <= set(FLOW_DOWN):
+            return plan
+        down = {name: self.requests[border.child]["borders"][name] for name, border in plan.borders.items()}
+        up = {name: self.requests[border.parent]["borders"][name] for name, border in plan.borders.items()}
+        start = {
+            name: {x: np.asarray((up if x in POWERS else down)[name][x]) for x in copies(plan.voltages)}
+            for name in plan.borders
+        }
+        return dataclasses.replace(plan, start=start)
+
     @property
     def choices(self) -> tuple[str, ...]:
         """What was done, in sentences."""
@@ -76,6 +91,23 @@ class Settled:
 def wants_point(formulation: str) -> bool:
     """Whether a formulation is made at a solved power flow."""
     return formulations.get(formulation).point != "none"
+
+
+def require_formulation(formulation: Formulation) -> None:
+    """Refuse a formulation that areas cannot be solved in.
+
+    Raises:
+        UnsupportedError: it is one.
+    """
+    if formulation.whole_only:
+        fault = Fault(
+            "ARE-032 formulation",
+            f"formulation.{formulation.name}",
+            formulation.whole_only,
+            "a formulation of which a border says all",
+            "Take current-voltage or bus-injection (exact), lindist3flow (linear), or solve the feeder as a whole.",
+        )
+        raise UnsupportedError([fault])
 
 
 def settle(
@@ -309,4 +341,4 @@ class AtPoint(Executor):
         return self.inner.owns_areas
 
 
-__all__ = ["NOISE", "TOLERANCE", "AtPoint", "Settled", "settle", "wants_point"]
+__all__ = ["NOISE", "TOLERANCE", "AtPoint", "Settled", "require_formulation", "settle", "wants_point"]

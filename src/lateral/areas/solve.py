@@ -14,17 +14,17 @@ from lateral.areas.algorithms import Algorithm, Auto, State
 from lateral.areas.checkpoint import Checkpoint, about
 from lateral.areas.driver import Patience, Progress, iterate
 from lateral.areas.executors import Executor, Serial
-from lateral.areas.join import joined
+from lateral.areas.join import joined, with_limits
 from lateral.areas.partition import Partition
 from lateral.areas.plan import Plan
-from lateral.areas.point import AtPoint, Settled, settle, wants_point
+from lateral.areas.point import AtPoint, Settled, require_formulation, settle, wants_point
 from lateral.areas.protocol import AreaSpec, Failure, handle
 from lateral.areas.run import AreasRun, Round
 from lateral.areas.transport import Direct, Transport
 from lateral.areas.verdict import verdict
 from lateral.checks import require
 from lateral.errors import OptionError
-from lateral.opf import build, replayed
+from lateral.opf import build, choose_formulation, replayed
 
 #: The tolerance at which a run is meant to be certified as a whole.
 DEFAULT_TOLERANCE = 1e-6
@@ -88,12 +88,13 @@ def solve_areas(
     require(partition.case, radial=True)
     method = algorithm or Auto()
     method.require(objective)
-    plan = Plan.of(partition, objective)
+    require_formulation(choose_formulation(partition.case, formulation)[0])
     begin = time.perf_counter()
     whole = build(
         partition.case, formulation, objective, terminal=terminal, loss_term=loss_term, point=point, limits=limits
     )
     seconds = {"build": time.perf_counter() - begin}
+    plan = Plan.of(partition, objective, whole.formulation.voltages)
     chosen = whole.formulation.name
     task = Task(
         formulation=chosen,
@@ -122,6 +123,7 @@ def solve_areas(
             settled = settle(plan, where, carrier, patience=patience)
             seconds["point"] = settled.seconds
             at = AtPoint(where, settled)
+            plan = settled.begun(plan)
         begin = time.perf_counter()
         for last in iterate(plan, method, at, carrier, tolerance=tolerance, state=state, patience=patience):
             rounds.append(last.round)
@@ -136,6 +138,7 @@ def solve_areas(
                 if not earning or last.dead or last.round.failures or len(rounds) >= closest:
                     break
                 found, _ = _collected(at, plan, specs, last, settled)
+                whole = whole if found is None else with_limits(whole, found)
                 if found is None or joined(whole, found, iterations=len(rounds), seconds=seconds).ok:
                     break
         seconds["rounds"] = time.perf_counter() - begin
@@ -144,6 +147,7 @@ def solve_areas(
     result = None
     if parts is not None:
         begin = time.perf_counter()
+        whole = with_limits(whole, parts)
         result = joined(whole, parts, iterations=len(rounds), seconds=seconds)
         seconds["join"] = time.perf_counter() - begin
     best = None

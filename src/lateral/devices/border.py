@@ -13,6 +13,9 @@ prices     v given; pays lambda_P P + lambda_Q Q P, Q given; pays mu v          
 consensus  v, P, Q free; linear and quadratic terms on each, both sides          ADMM, auxiliary problem principle
 ========== ==================================== ====================================================================
 
+v is what the formulation says of a voltage (`NetworkModel.voltages`): its squared magnitude, or its real and imaginary
+part, each given, priced, or with terms of its own.
+
 Everything that crosses is a data slot, per conductor and step, so that an area is solved again and again without being
 rebuilt. Powers are positive towards the lower area.
 """
@@ -34,8 +37,11 @@ from lateral.program import Affine, stack
 from lateral.program.ports import Ports
 
 COUPLINGS = ("tariff", "prices", "consensus")
-#: What crosses a border, with the unit of each: squared voltage, active and reactive power.
-QUANTITIES = {"v": "pu^2", "p": "kW", "q": "kvar"}
+#: What crosses a border, with the unit of each: squared or complex voltage, active and reactive power.
+QUANTITIES = {"v": "pu^2", "v_re": "pu", "v_im": "pu", "p": "kW", "q": "kvar"}
+#: The slot that a quantity is given in, and the variable that it is where it is free.
+SLOTS = {"v": "v_pu_sq", "v_re": "v_re_pu", "v_im": "v_im_pu", "p": "p_kw", "q": "q_kvar"}
+VARIABLES = {"v": "vmag_sq", "v_re": "v_re", "v_im": "v_im"}
 
 
 def border_rows(group: Sequence[BorderHead] | Sequence[BorderTail]) -> list[str]:
@@ -52,7 +58,9 @@ class BorderHead(Source):
 
     coupling: str = spec("How the areas are coupled.", choices=COUPLINGS, default="tariff")
     slack_price: float = spec(
-        "Price of leaving the voltage given, objective per pu^2 and h; 0 for never.", default=0.0, minimum=0.0
+        "Price of leaving the voltage given, objective per pu^2 (of a complex one: pu) and h; 0 for never.",
+        default=0.0,
+        minimum=0.0,
     )
 
     @property
@@ -66,7 +74,7 @@ class BorderHead(Source):
 
         ::
 
-            v = v_given + v_up - v_down                               slack_price > 0, else v = v_given
+            v = v_given + v_up - v_down, or so each part of V         slack_price > 0, else v = v_given
             energy_cost_t = dt_t price_import_t p_total_t             coupling "tariff"
             cost_t = dt_t sum_c (price_p p + 1/2 w_p p^2 + q likewise) coupling "prices"
             cost_t = sum_c sum_x dt_x (lin_x x + 1/2 w_x x^2), x = v,p,q   coupling "consensus", v free;
@@ -76,45 +84,22 @@ class BorderHead(Source):
         rows = border_rows(group)
         owner = np.array([k for k, d in enumerate(group) for _ in d.crossing], dtype=np.int64)
         nodes = np.array([ctx.net.node(d.bus, c) for d in group for c in d.crossing], dtype=np.int64)
-        given = np.array([ctx.series(d.v_pu) ** 2 for d in group])[owner]
-        v = builder.data("border_head.v_pu_sq", rows, given, unit="pu^2")
-        free = np.array([d.coupling == "consensus" for d in group])[owner]
-        if np.any(free):
-            own = builder.variable("border_head", "vmag_sq", rows, unit="pu^2", lower=0.0, start=given, limit=False)
-            e_sq = own
-            held = np.flatnonzero(~free)
-            if len(held):
-                builder.equal("border_head", "v_given", [rows[k] for k in held], own.take(held), v.take(held))
-        else:
-            e_sq = v
-        slack = np.array([d.slack_price for d in group])[owner]
-        if np.any(slack > 0.0):
-            soft = (slack > 0.0).reshape(-1, 1)
-            up, down = (
-                builder.variable(
-                    "border_head", name, rows, unit="pu^2", lower=0.0, upper=np.where(soft, np.inf, 0.0), limit=False
-                )
-                for name in ("v_up", "v_down")
-            )
-            e_sq = e_sq + up - down
-            builder.minimise((up + down) * (slack.reshape(-1, 1) * hours))
+        voltages = cls._voltages(group, ctx, rows, owner)
         p_parts, q_parts = [], []
         at = 0
         for d in group:
             n = len(d.crossing)
             own_rows = np.arange(at, at + n)
             at += n
-            p, q = ctx.net.feed(
-                d.name,
-                nodes[own_rows],
-                e_sq.take(own_rows),
-                np.deg2rad(np.resize(d.angle_deg, n)),
-                np.zeros((n, n), dtype=complex),
-            )
+            given = [v.take(own_rows) for v in voltages.values()]
+            if len(given) == 2:
+                p, q = ctx.net.feed_at(d.name, nodes[own_rows], *given)
+            else:
+                angle = np.deg2rad(np.resize(d.angle_deg, n))
+                p, q = ctx.net.feed(d.name, nodes[own_rows], given[0], angle, np.zeros((n, n), dtype=complex))
             p_parts.append(p)
             q_parts.append(q)
-        names, _ = ctx.net.node_vmag_sq()
-        builder.copied.update(names[k] for k in nodes)
+        builder.copied.update(f"{d.bus}.{c}" for d in group for c in d.crossing)
         tariff = np.array([ctx.series(d.price_import) for d in group])
         prices = builder.data("border_head.price_import", [d.name for d in group], tariff, unit="$/kWh")
         for k, (d, p, q) in enumerate(zip(group, p_parts, q_parts, strict=True)):
@@ -126,16 +111,56 @@ class BorderHead(Source):
                 builder.output("source", "energy_cost", [d.name], cost, unit="$")
         whole_p, whole_q = _below(p_parts), _below(q_parts)
         coupling = np.array([d.coupling for d in group])[owner]
-        _border_costs(ctx, "border_head", rows, coupling, {"v": e_sq, "p": whole_p, "q": whole_q}, priced=("p", "q"))
+        _border_costs(ctx, "border_head", rows, coupling, {**voltages, "p": whole_p, "q": whole_q}, priced=("p", "q"))
+
+    @classmethod
+    def _voltages(
+        cls, group: Sequence[Self], ctx: DeviceContext, rows: Sequence[str], owner: IntArray
+    ) -> dict[str, Affine]:
+        """The voltages at the heads, as the formulation says them: data, or variables where they are free."""
+        builder, hours = ctx.builder, ctx.horizon.hours
+        size = np.array([ctx.series(d.v_pu) for d in group])[owner]
+        angle = np.deg2rad(np.concatenate([np.resize(d.angle_deg, len(d.crossing)) for d in group])).reshape(-1, 1)
+        starts = {"v": size**2, "v_re": size * np.cos(angle), "v_im": size * np.sin(angle)}
+        free = np.array([d.coupling == "consensus" for d in group])[owner]
+        slack = np.array([d.slack_price for d in group])[owner].reshape(-1, 1)
+        out: dict[str, Affine] = {}
+        for x in ctx.net.voltages:
+            unit, lower = QUANTITIES[x], 0.0 if x == "v" else -np.inf
+            v = builder.data(f"border_head.{SLOTS[x]}", rows, starts[x], unit=unit)
+            if np.any(free):
+                own = builder.variable(
+                    "border_head", VARIABLES[x], rows, unit=unit, lower=lower, start=starts[x], limit=False
+                )
+                held = np.flatnonzero(~free)
+                if len(held):
+                    names = [rows[int(k)] for k in held]
+                    builder.equal("border_head", f"{x}_given", names, own.take(held), v.take(held))
+                v = own
+            if np.any(slack > 0.0):
+                top = np.where(slack > 0.0, np.inf, 0.0)
+                up, down = (
+                    builder.variable("border_head", f"{x}_{way}", rows, unit=unit, lower=0.0, upper=top, limit=False)
+                    for way in ("up", "down")
+                )
+                v = v + up - down
+                builder.minimise((up + down) * (slack * hours))
+            out[x] = v
+        return out
 
     @classmethod
     def with_data(
         cls, group: Sequence[Self], values: Mapping[str, FloatArray], profiles: dict[str, FloatArray], n_steps: int
     ) -> Sequence[Self]:
         """Heads at the new voltage (root of the mean square of the conductors)."""
-        if "border_head.v_pu_sq" not in values:
+        shape = (len(border_rows(group)), n_steps)
+        if "border_head.v_pu_sq" in values:
+            rows = np.broadcast_to(values["border_head.v_pu_sq"], shape)
+        elif {"border_head.v_re_pu", "border_head.v_im_pu"} <= set(values):
+            parts = (np.broadcast_to(values[f"border_head.v_{x}_pu"], shape) for x in ("re", "im"))
+            rows = sum((part**2 for part in parts), np.zeros(shape))
+        else:
             return group
-        rows = np.broadcast_to(values["border_head.v_pu_sq"], (len(border_rows(group)), n_steps))
         out = []
         at = 0
         for d in group:
@@ -223,8 +248,11 @@ class BorderTail(Load):
                 builder.minimise((less + more) * (slack * ctx.horizon.hours * kva))
         ctx.net.inject(ports, -drawn["p"], -drawn["q"])
         coupling = np.array([d.coupling for d in group])[owner]
-        v = ctx.net.power_of_v(ports, np.full(len(nodes), 2.0))
-        _border_costs(ctx, "border_tail", rows, coupling, {"v": v, **drawn}, priced=("v",))
+        if len(ctx.net.voltages) == 2:
+            v = dict(zip(ctx.net.voltages, ctx.net.node_voltage(nodes), strict=True))
+        else:
+            v = {"v": ctx.net.power_of_v(ports, np.full(len(nodes), 2.0))}
+        _border_costs(ctx, "border_tail", rows, coupling, {**v, **drawn}, priced=tuple(v))
 
     @classmethod
     def with_data(
@@ -263,17 +291,17 @@ def _border_costs(
 ) -> None:
     """Prices of what the other side decides on, or linear and quadratic terms on everything that crosses."""
     builder, kva, hours = ctx.builder, ctx.base.total_kva, ctx.horizon.hours
-    to_unit = {"v": 1.0, "p": kva, "q": kva}
+    to_unit = {x: kva if x in ("p", "q") else 1.0 for x in crossing}
     with_prices = _where(coupling == "prices")
     if len(with_prices):
         names = [rows[k] for k in with_prices]
         for x in priced:
-            unit = {"v": "objective/pu^2", "p": "objective/kWh", "q": "objective/kvarh"}[x]
+            unit = f"objective/{QUANTITIES[x]}{'h' if x in ('p', 'q') else ''}"
             price = builder.data(f"{kind}.price_{x}", names, np.zeros((len(names), ctx.n_steps)), unit=unit)
-            per_step = 1.0 if x == "v" else hours
+            per_step = hours if x in ("p", "q") else 1.0
             what = crossing[x].take(with_prices) * (to_unit[x] * per_step)
             builder.minimise(what.times_parameter(price))
-            if x != "v":
+            if x in ("p", "q"):
                 near = builder.data(
                     f"{kind}.w_{x}", names, np.zeros((len(names), ctx.n_steps)), unit=f"{unit}/{QUANTITIES[x]}"
                 )
@@ -281,10 +309,11 @@ def _border_costs(
     in_consensus = _where(coupling == "consensus")
     if len(in_consensus):
         names = [rows[k] for k in in_consensus]
-        for x, unit in QUANTITIES.items():
+        for x in crossing:
+            unit = QUANTITIES[x]
             zeros, ones = np.zeros((len(names), ctx.n_steps)), np.ones((len(names), ctx.n_steps))
-            per = unit if x == "v" else f"{unit}h"
-            per_step = np.ones(ctx.n_steps) if x == "v" else hours
+            per = f"{unit}h" if x in ("p", "q") else unit
+            per_step = hours if x in ("p", "q") else np.ones(ctx.n_steps)
             linear = builder.data(f"{kind}.lin_{x}", names, zeros, unit=f"objective/{per}")
             weight = builder.data(f"{kind}.w_{x}", names, ones, unit=f"objective/{per}/{unit}")
             what = crossing[x].take(in_consensus) * to_unit[x]
@@ -300,4 +329,4 @@ def _below(parts: Sequence[Affine]) -> Affine:
     return parts[0] if len(parts) == 1 else stack(list(parts))
 
 
-__all__ = ["COUPLINGS", "QUANTITIES", "BorderHead", "BorderTail", "border_rows"]
+__all__ = ["COUPLINGS", "QUANTITIES", "SLOTS", "VARIABLES", "BorderHead", "BorderTail", "border_rows"]

@@ -48,6 +48,10 @@ class Formulation(ABC):
     relaxes: ClassVar[bool] = False
     #: True when it needs a radial feeder; it then gets the branches of `radial_network`, else those of `wire_network`
     radial_only: ClassVar[bool] = True
+    #: why a feeder that is cut into areas cannot be solved in it; empty where it can
+    whole_only: ClassVar[str] = ""
+    #: what its areas say of a voltage at a border, see `NetworkModel.voltages`
+    voltages: ClassVar[tuple[str, ...]] = NetworkModel.voltages
 
     @abstractmethod
     def declines(self, feeder: Feeder, network: RadialNetwork) -> tuple[Fault, ...]:

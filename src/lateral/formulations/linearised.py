@@ -46,6 +46,8 @@ class _Model(RectangularModel):
     """The family's rows through a builder that writes them to first order."""
 
     neglects_curvature = True
+    #: as its rows at a point know a source: by the square of its voltage
+    voltages: ClassVar[tuple[str, ...]] = ("v",)
 
     def __init__(
         self, builder: ProgramBuilder, feeder: Feeder, network: RadialNetwork, base: Base, point: OperatingPoint
@@ -240,6 +242,8 @@ class Linearised(RectangularFormulation):
 
     name: ClassVar[str] = "linearised"
     title: ClassVar[str] = "first order at a solved point, rounds to the exact optimum (any phases, radial or meshed)"
+    voltages: ClassVar[tuple[str, ...]] = _Model.voltages
+    whole_only: ClassVar[str] = "it is made again in each round, at a power flow and prices of the whole"
     model: ClassVar[type[RectangularModel]] = _Model
 
 

@@ -453,6 +453,7 @@ class MatrixFormulation(Formulation):
     balanced_only: ClassVar[bool] = False
     point: ClassVar[str] = "loaded"
     relaxes: ClassVar[bool] = True
+    whole_only: ClassVar[str] = "it has matrices of voltages, of which a border would say the diagonal only"
     #: the model that devices meet
     model: ClassVar[type[MatrixFlowModel]]
 

@@ -55,7 +55,7 @@ class LegFlows:
         """The flows of a network's legs."""
         k, n = net.n_legs, net.n_nodes
         ideal = sparse.csr_matrix((net.a_val, (net.a_leg, net.a_node)), shape=(k, n))
-        rows, cols, values = [], [], []
+        rows, cols, values = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=complex)]
         order = np.argsort(net.branch[net.z_row], kind="stable")
         of_entry = net.branch[net.z_row][order]
         count = np.bincount(net.branch, minlength=len(net.branch_names))

@@ -40,7 +40,7 @@ from lateral.formulations.rectangular_limits import Limits
 from lateral.network.admittance import NodeIndex, nodal_matrix_pu
 from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder, Line, Shunt, Switch
-from lateral.network.kron import ReducedNetwork, reduce_nodal
+from lateral.network.kron import CHAIN, MOST_NEIGHBOURS, ReducedNetwork, reduce_nodal
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
 from lateral.program import Affine, Block, Curve, Power, ProgramBuilder, stack
 from lateral.program.ports import NetworkModel, Ports
@@ -61,15 +61,18 @@ class _Feed:
     name: str
     elements: tuple[str, ...]
     nodes: IntArray
+    p: Affine
+    q: Affine
     e_sq: Affine
     angle: FloatArray
     z: ComplexArray
-    p: Affine
-    q: Affine
+    given: Complex | None = None
 
 
 class RectangularModel(NetworkModel):
     """Variables and rows that the family shares, written in `close`, when it is known which nodes are used."""
+
+    voltages: ClassVar[tuple[str, ...]] = ("v_re", "v_im")
 
     def __init__(
         self,
@@ -101,6 +104,7 @@ class RectangularModel(NetworkModel):
         self._loss_weights: list[Affine] = []
         self._all_squares: Affine | None = None
         self._unbalance_weights: list[Affine] = []
+        self._asked: list[tuple[IntArray, Complex]] = []
         self._n_read = 0
         self._short = np.zeros(0, dtype=np.int64)
         self._short_current: Complex | None = None
@@ -269,8 +273,29 @@ class RectangularModel(NetworkModel):
         elements = tuple(f"{name}.{self.net.nodes[i][1]}" for i in nodes)
         p = self.builder.variable("feed", "p", elements, unit="kW", to_unit=self.base.total_kva, limit=False)
         q = self.builder.variable("feed", "q", elements, unit="kvar", to_unit=self.base.total_kva, limit=False)
-        self._feeds.append(_Feed(name, elements, nodes, e_sq, angle, z, p, q))
+        self._feeds.append(_Feed(name, elements, nodes, p, q, e_sq, angle, z))
         return p, q
+
+    def feed_at(self, name: str, nodes: IntArray, v_re: Affine, v_im: Affine) -> tuple[Affine, Affine]:
+        """See `NetworkModel.feed_at`."""
+        n = len(nodes)
+        nothing = Affine.zeros(n, self.n_steps)
+        p, q = self.feed(name, nodes, nothing, np.zeros(n), np.zeros((n, n), dtype=complex))
+        self._feeds[-1] = replace(self._feeds[-1], given=Complex(v_re, v_im))
+        return p, q
+
+    def node_voltage(self, nodes: IntArray) -> tuple[Affine, Affine]:
+        """See `NetworkModel.node_voltage`: variables, tied to the voltages in `close`."""
+        names = [self._names[k] for k in nodes]
+        start = np.broadcast_to(self._v0[nodes], (len(nodes), self.n_steps))
+        own = Complex(
+            *(
+                self.builder.variable("node", x, names, unit="pu", start=np.asarray(values), limit=False)
+                for x, values in (("v_re", start.real), ("v_im", start.imag))
+            )
+        )
+        self._asked.append((nodes, own))
+        return own.re, own.im
 
     def add_loss_cost(self, weight: Affine) -> None:
         """See `NetworkModel.add_loss_cost`: ``weight_t V^H Re(Y) V``, convex."""
@@ -307,6 +332,10 @@ class RectangularModel(NetworkModel):
             balance = balance + self._ratio_currents(total)
         self._ports(ports, p, q, balance, total)
         self._read_squares()
+        for nodes, own in self._asked:
+            apart, names = own - self._node_voltage(nodes), [self._names[k] for k in nodes]
+            for quantity, row in (("v_re", apart.re), ("v_im", apart.im)):
+                self.builder.equal("node", quantity, names, row, unit="pu")
         n = self._n_true
         # the limits of transformers with a decided tap are with the taps
         bare = np.array([name in self._ratios.labels for name in self.net.branch_names], dtype=bool)
@@ -346,7 +375,14 @@ class RectangularModel(NetworkModel):
         for at, value in self._shunts:
             m = incidence(at, n)
             y = y + m.T @ sparse.diags(value) @ m
-        return reduce_nodal(y.tocsc(), (*self.net.nodes, *ratios.nodes), used)
+        most = CHAIN if self._at_border else MOST_NEIGHBOURS
+        return reduce_nodal(y.tocsc(), (*self.net.nodes, *ratios.nodes), used, most=most)
+
+    @property
+    def _at_border(self) -> bool:
+        """Whether this is an area of a larger feeder: it may eliminate only what the whole surely eliminates too, so
+        that it knows the voltage and the dual of every node that the whole keeps."""
+        return bool(self._asked) or any(feed.given is not None for feed in self._feeds)
 
     def _short_legs(self, used: set[int]) -> IntArray:
         """Legs of lines and switches so short that their admittance would drown the balance in rounding.
@@ -361,7 +397,7 @@ class RectangularModel(NetworkModel):
         tail[net.a_leg] = net.a_node
         bus = [node[0] for node in net.nodes]
         buses = {bus[k] for k in used}
-        line = np.array([not name.startswith("transformer.") for name in net.branch_names])[net.branch]
+        line = _plain_branches(net)[net.branch]
         short = plain & line & (z * STIFF < 1.0)
         branches = {
             int(net.branch[k]) for k in np.flatnonzero(short) if bus[net.to_node[k]] in buses and bus[tail[k]] in buses
@@ -477,7 +513,7 @@ class RectangularModel(NetworkModel):
         builder, n = self.builder, len(feed.nodes)
         ports = Ports(feed.nodes, np.full(n, -1))
         v = self._across(ports)
-        size = np.sqrt(builder.at_start(feed.e_sq))
+        size = np.sqrt(np.maximum(builder.at_start(feed.e_sq), 0.0))
         size = np.where(size > 0.0, size, np.abs(self._v0[feed.nodes]))
         e0 = size * np.exp(1j * feed.angle.reshape(-1, 1))
         stiff = not np.any(feed.z)
@@ -492,6 +528,12 @@ class RectangularModel(NetworkModel):
 
         current = Complex(variable("i_re", i0.real, "pu", total), variable("i_im", i0.imag, "pu", total))
         e = v
+        if feed.given is not None:
+            apart = v - feed.given
+            for quantity, part in (("v_re", apart.re), ("v_im", apart.im)):
+                builder.equal("feed", quantity, feed.elements, part, unit="pu")
+            self._source_power(feed, v, current, total)
+            return self._to_nodes(ports, current)
         if not stiff:
             e = Complex(variable("e_re", e0.real, "pu", 1.0), variable("e_im", e0.imag, "pu", 1.0))
             row, col = np.divmod(np.arange(n * n), n)
@@ -504,12 +546,16 @@ class RectangularModel(NetworkModel):
         self._feed_rows.append((feed, current, None if stiff else e, square))
         builder.equal("feed", "voltage", feed.elements, square, feed.e_sq)
         builder.quadratic("feed", "e_sq", feed.elements, [(e.re, e.re), (e.im, e.im)], -square, 0.0, 0.0, unit="pu^2")
+        self._source_power(feed, v, current, total)
+        return self._to_nodes(ports, current)
+
+    def _source_power(self, feed: _Feed, v: Complex, current: Complex, total: float) -> None:
+        """What a source gives at its nodes."""
         for quantity, pairs, power in (
             ("p_power", [(v.re, current.re), (v.im, current.im)], feed.p),
             ("q_power", [(v.im, current.re), (v.re, -current.im)], feed.q),
         ):
-            builder.quadratic("feed", quantity, feed.elements, pairs, -power, 0.0, 0.0, unit="kW", scale=total)
-        return self._to_nodes(ports, current)
+            self.builder.quadratic("feed", quantity, feed.elements, pairs, -power, 0.0, 0.0, unit="kW", scale=total)
 
     def _ports(self, ports: Ports, p: Affine, q: Affine, balance: Complex, total: float) -> None:
         """Current balance of the nodes, and the power of every port."""
@@ -557,6 +603,9 @@ class RectangularModel(NetworkModel):
             for quantity, row in (("i_re", balance.re), ("i_im", balance.im))
         ]
         self._balance_rows = [*balances, *powers]
+        for members in self._islands:
+            for block in balances:
+                builder.sum_rows(block, np.searchsorted(free, members))
 
     def _with_islands(self, balance: Complex, ports: Ports, scale: FloatArray) -> Complex:
         """The balances with one row of each ungrounded island replaced by the sum over the island.
@@ -587,7 +636,7 @@ class RectangularModel(NetworkModel):
         """Sets of nodes joined by lines and switches that nothing but antifloat shunts ties to ground."""
         net, n = self.net, len(self._names)
         plain = np.bincount(net.a_leg, minlength=net.n_legs) == 1
-        line = np.array([not name.startswith("transformer.") for name in net.branch_names])[net.branch]
+        line = _plain_branches(net)[net.branch]
         own = (plain & line)[net.a_leg]
         tail, head = net.a_node[own], net.to_node[net.a_leg[own]]
         bus: dict[str, int] = {}
@@ -759,6 +808,11 @@ class RectangularModel(NetworkModel):
         builder.derive("bus", "q_balance", names, of_q, unit="kvar", to_unit=kw, dual=True)
 
 
+def _plain_branches(net: RadialNetwork) -> np.ndarray:
+    """Which branches are no transformers, shape (branches,)."""
+    return np.array([not name.startswith("transformer.") for name in net.branch_names], dtype=bool)
+
+
 def _charging(element: Line | Switch) -> list[Shunt]:
     """Half of the susceptance at each end, as shunts."""
     if element.b_us is None or not np.any(element.b_us):
@@ -794,6 +848,7 @@ class RectangularFormulation(Formulation):
     balanced_only: ClassVar[bool] = False
     radial_only: ClassVar[bool] = False
     point: ClassVar[str] = "loaded"
+    voltages: ClassVar[tuple[str, ...]] = RectangularModel.voltages
     #: the model that devices meet
     model: ClassVar[type[RectangularModel]]
 

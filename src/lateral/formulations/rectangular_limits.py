@@ -107,7 +107,7 @@ class Limits:
             for bus in feeder.buses
             if bus.vpp_min_pu > 0.0 or np.isfinite(bus.vpp_max_pu)
             for i, j in ((1, 2), (2, 3), (3, 1))
-            if (bus.name, i) in at and (bus.name, j) in at
+            if (bus.name, i) in at and (bus.name, j) in at and not self._copied(bus.name, i, j)
         ]
         if pairs:
             ends = np.array([[at[bus.name, i], at[bus.name, j]] for bus, i, j in pairs])
@@ -116,7 +116,11 @@ class Limits:
             low, high = (np.array([getattr(bus, name) for bus, *_ in pairs]) * root for name in _PHASE_TO_PHASE)
             names = [f"{bus.name}.{i}-{j}" for bus, i, j in pairs]
             self._limit_square("vpp_sq", names, apart, low, high)
-        limited = [k for k, bus in enumerate(self.three_phase) if np.isfinite(feeder.bus[bus].unbalance_max)]
+        limited = [
+            k
+            for k, bus in enumerate(self.three_phase)
+            if np.isfinite(feeder.bus[bus].unbalance_max) and not self._copied(bus, 1, 2, 3)
+        ]
         if limited:
             positive, negative = self.sequences()
             own = np.array(limited)
@@ -127,6 +131,10 @@ class Limits:
             names = [self.three_phase[k] for k in limited]
             scale = np.maximum(share**2, 1e-4)
             self.builder.quadratic("bus", "unbalance", names, rows, None, -np.inf, 0.0, scale=scale, limit=True)
+
+    def _copied(self, bus: str, *conductors: int) -> bool:
+        """Whether another area decides on these voltages, and looks after what they may be."""
+        return all(f"{bus}.{c}" in self.builder.copied for c in conductors)
 
     @cached_property
     def three_phase(self) -> tuple[str, ...]:

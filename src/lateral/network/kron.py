@@ -25,6 +25,9 @@ from lateral.network.schema import ComplexArray, IntArray
 
 #: A bus with more neighbours than this is kept.
 MOST_NEIGHBOURS = 3
+#: Dead ends and links of chains have at most so many. Eliminating them gives no other bus a neighbour more, so that all
+#: of them go in any order; and a part of a feeder that keeps its borders keeps every bus that the whole keeps.
+CHAIN = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,18 +50,21 @@ class ReducedNetwork:
         return v
 
 
-def reduce_nodal(y: sparse.csc_matrix, nodes: Sequence[Node], keep: Collection[int]) -> ReducedNetwork:
+def reduce_nodal(
+    y: sparse.csc_matrix, nodes: Sequence[Node], keep: Collection[int], *, most: int = MOST_NEIGHBOURS
+) -> ReducedNetwork:
     """Eliminate buses at which nothing is connected.
 
     Args:
         y: nodal matrix, shape (n, n).
         nodes: (bus, conductor) of each row.
         keep: positions at which something is connected; all nodes of their buses are kept.
+        most: a bus with more neighbours than this is kept; `MOST_NEIGHBOURS` or `CHAIN`.
     """
     n = len(nodes)
     bus_of: dict[str, int] = {}
     bus = np.array([bus_of.setdefault(b, len(bus_of)) for b, _ in nodes], dtype=np.int64)
-    out = _eliminated(y, bus, len(bus_of), {int(bus[k]) for k in keep})
+    out = _eliminated(y, bus, len(bus_of), {int(bus[k]) for k in keep}, most)
     gone = np.flatnonzero(out[bus])
     kept = np.flatnonzero(~out[bus])
     unit = sparse.csr_matrix((np.ones(len(kept)), (kept, np.arange(len(kept)))), shape=(n, len(kept)))
@@ -73,7 +79,7 @@ def reduce_nodal(y: sparse.csc_matrix, nodes: Sequence[Node], keep: Collection[i
     return ReducedNetwork(kept, s.tocsr(), (unit + spread @ way).tocsr())
 
 
-def _eliminated(y: sparse.csc_matrix, bus: IntArray, n_buses: int, fixed: Collection[int]) -> np.ndarray:
+def _eliminated(y: sparse.csc_matrix, bus: IntArray, n_buses: int, fixed: Collection[int], most: int) -> np.ndarray:
     """Which buses go, shape (n_buses,): fewest neighbours first."""
     coo = y.tocoo()
     near: list[set[int]] = [set() for _ in range(n_buses)]
@@ -83,9 +89,9 @@ def _eliminated(y: sparse.csc_matrix, bus: IntArray, n_buses: int, fixed: Collec
             near[b].add(a)
     gone = np.zeros(n_buses, dtype=bool)
     held = set(fixed)
-    queues: list[list[int]] = [[] for _ in range(MOST_NEIGHBOURS + 1)]
+    queues: list[list[int]] = [[] for _ in range(most + 1)]
     for b in range(n_buses - 1, -1, -1):
-        if b not in held and len(near[b]) <= MOST_NEIGHBOURS:
+        if b not in held and len(near[b]) <= most:
             queues[len(near[b])].append(b)
     while True:
         queue = next((q for q in queues if q), None)
@@ -93,7 +99,7 @@ def _eliminated(y: sparse.csc_matrix, bus: IntArray, n_buses: int, fixed: Collec
             return gone
         b = queue.pop()
         degree = len(near[b])
-        if gone[b] or degree > MOST_NEIGHBOURS:
+        if gone[b] or degree > most:
             continue
         if queue is not queues[degree]:  # its neighbours have changed since it was put here
             queues[degree].append(b)
@@ -105,7 +111,7 @@ def _eliminated(y: sparse.csc_matrix, bus: IntArray, n_buses: int, fixed: Collec
             near[a] |= around
             near[a].discard(a)
         for a in around:
-            if a not in held and len(near[a]) <= MOST_NEIGHBOURS:
+            if a not in held and len(near[a]) <= most:
                 queues[len(near[a])].append(a)
 
 
@@ -132,4 +138,4 @@ def _way_back(y_ee: sparse.csc_matrix, y_ek: sparse.csr_matrix) -> sparse.csr_ma
     return sparse.csr_matrix((found[row, within], (row, column[first[piece[row]] + within])), shape=y_ek.shape)
 
 
-__all__ = ["MOST_NEIGHBOURS", "ReducedNetwork", "reduce_nodal"]
+__all__ = ["CHAIN", "MOST_NEIGHBOURS", "ReducedNetwork", "reduce_nodal"]

@@ -29,11 +29,15 @@ if TYPE_CHECKING:
 #: What crosses a border: quantity -> title of its panel. Squared voltages are shown as magnitudes.
 PANELS = {
     "v": "voltage, pu",
+    "v_re": "voltage, real part, pu",
+    "v_im": "voltage, imaginary part, pu",
     "p": "P, kW",
     "q": "Q, kvar",
     "price_p": "price of P, per kWh",
     "price_q": "price of Q, per kvarh",
     "price_v": "price of voltage, per pu²",
+    "price_v_re": "price of voltage, real part, per pu",
+    "price_v_im": "price of voltage, imaginary part, per pu",
 }
 #: Sides of a border where both say the same quantity: suffix -> (words, dash).
 SIDES = {"": ("", "solid"), "up": ("said below", "solid"), "down": ("said above", "dot")}

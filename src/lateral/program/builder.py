@@ -85,6 +85,7 @@ class ProgramBuilder:
         self._matrices: list[tuple[Block, Affine, int, FloatArray]] = []
         self._n_matrices = 0
         self._derived: list[Derived] = []
+        self._sums: list[IntArray] = []
         self._linear: list[Affine] = []
         self._forms: list[tuple[Affine, Affine, Affine]] = []
         self._slots: dict[str, Slot] = {}
@@ -194,6 +195,10 @@ class ProgramBuilder:
         self._equal.scale.append(1.0 / _cells(scale, expr.n, expr.n_steps))
         self._equal.size += block.size
         return block
+
+    def sum_rows(self, block: Block, members: IntArray) -> None:
+        """Say that the first of some rows of a block was written as the sum over all of them; see `Program.sums`."""
+        self._sums.append(block.start + members.reshape(-1, 1) * block.n_steps + np.arange(block.n_steps))
 
     def between(
         self,
@@ -604,6 +609,7 @@ class ProgramBuilder:
             curve_blocks=tuple(c[0] for c in self._curves),
             derived=tuple(self._derived),
             ineq_offset=moved,
+            sums=tuple(self._sums),
             objective_floor=self.objective_floor,
             baked=self._baked_slots(),
             tree=self._tree(),

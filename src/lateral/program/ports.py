@@ -13,6 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -43,6 +44,8 @@ class NetworkModel(ABC):
     """What a formulation offers to devices and objectives, while a program is being built."""
 
     builder: ProgramBuilder
+    #: what a border between areas says of the voltage of a conductor: its square ``("v",)``, or ``("v_re", "v_im")``
+    voltages: ClassVar[tuple[str, ...]] = ("v",)
 
     @abstractmethod
     def node(self, bus: str, conductor: int) -> int:
@@ -154,6 +157,32 @@ class NetworkModel(ABC):
             angle: its angle, rad, shape (n,).
             z: impedance matrix, pu, shape (n, n); zeros for a stiff source.
         """
+
+    def feed_at(self, name: str, nodes: IntArray, v_re: Affine, v_im: Affine) -> tuple[Affine, Affine]:
+        """A stiff source of a complex voltage at nodes: power (p, q) it gives, shape (nodes, T).
+
+        The duals of the rows ``feed.v_re`` and ``feed.v_im`` are d(minimum) / d(that part of the voltage), per pu.
+
+        Args:
+            name: name of the source.
+            nodes: positions, shape (n,).
+            v_re: real part of the voltage, pu: numbers, data or variables, shape (n, T).
+            v_im: imaginary part, likewise.
+
+        Raises:
+            TypeError: the formulation has no complex voltages, see ``voltages``.
+        """
+        message = "this formulation has no complex voltages"
+        raise TypeError(message)
+
+    def node_voltage(self, nodes: IntArray) -> tuple[Affine, Affine]:
+        """Real and imaginary part of the voltages of nodes, pu, shape (nodes, T); each node is asked for once.
+
+        Raises:
+            TypeError: the formulation has no complex voltages, see ``voltages``.
+        """
+        message = "this formulation has no complex voltages"
+        raise TypeError(message)
 
     @abstractmethod
     def node_vmag_sq(self) -> tuple[Sequence[str], Affine]:

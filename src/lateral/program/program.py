@@ -168,7 +168,8 @@ class Program:
     compared with it where the objective is smaller. ``ineq_offset`` is what of the middle of a row is no variable: it
     stands on the sides ``l`` and ``u``, and a limit as it was stated is the side plus it. ``baked`` names the slots
     whose present data are numbers in some row: after an `update` of one of them the program is to be built again
-    (`lateral.model.Model` does).
+    (`lateral.model.Model` does). ``sums`` names equalities of which the first was written as the sum over all, an array
+    (rows, T) each: see `by_row`.
     """
 
     c: FloatArray
@@ -210,6 +211,21 @@ class Program:
     objective_floor: float = 0.0
     baked: frozenset[str] = frozenset()
     tree: TreeHint | None = None
+    sums: tuple[IntArray, ...] = ()
+
+    def by_row(self, eq_dual: FloatArray) -> FloatArray:
+        """Duals of the equalities as if each stood for itself, where the first of some stands for the sum over all."""
+        out = np.array(eq_dual, dtype=float)
+        for rows in self.sums:
+            out[rows[1:]] += out[rows[0]]
+        return out
+
+    def with_sums(self, by_row: FloatArray) -> FloatArray:
+        """The other way round: the duals of the equalities as they are written."""
+        out = np.array(by_row, dtype=float)
+        for rows in self.sums:
+            out[rows[1:]] -= out[rows[0]]
+        return out
 
     @property
     def n(self) -> int:

@@ -19,14 +19,11 @@ from typing import ClassVar, final
 from lateral.areas.agent import Answer
 from lateral.areas.algorithms.admm import Admm
 from lateral.areas.algorithms.base import Algorithm, Borders, State
-from lateral.areas.algorithms.consensus import COPIES
 from lateral.areas.algorithms.enapp_priced import EnappPriced
 from lateral.areas.message import Message, Values
 from lateral.areas.plan import Plan, Wave
+from lateral.areas.quantities import POWERS, copies
 from lateral.errors import OptionError
-
-#: What becomes the multiplier of a child's copy, and its sign.
-MULTIPLIER = {"v": ("price_v", -1.0), "p": ("price_p", 1.0), "q": ("price_q", 1.0)}
 
 
 @final
@@ -107,9 +104,10 @@ class Auto(Algorithm):
         held, local = {}, dict(begin.local)
         for name, border in plan.borders.items():
             own = state.held[name]
-            held[name] = {key: own[x] for x in COPIES for key in (x, f"{x}.up", f"{x}.down")}
-            for x, (price, sign) in MULTIPLIER.items():
-                local[f"{border.child}/{name}/{x}"] = sign * own[price]
+            both = copies(plan.voltages)
+            held[name] = {key: own[x] for x in both for key in (x, f"{x}.up", f"{x}.down")}
+            for x in both:  # what becomes the multiplier of a child's copy
+                local[f"{border.child}/{name}/{x}"] = (1.0 if x in POWERS else -1.0) * own[f"price_{x}"]
         return dataclasses.replace(
             begin,
             round=state.round,

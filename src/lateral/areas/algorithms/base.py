@@ -15,11 +15,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from lateral.areas.agent import HEAD_IN, TAIL_IN, Answer
+from lateral.areas.agent import Answer
 from lateral.areas.message import Message, Values
 from lateral.areas.plan import Plan, Wave
+from lateral.areas.quantities import copies, head_in, tail_in
+from lateral.errors import Fault, UnsupportedError
 from lateral.network.schema import FloatArray
-from lateral.objectives import Objective
+from lateral.objectives import Objective, Unbalance
 from lateral.objectives import get as objective_named
 
 #: A place for values, where only the names of quantities matter.
@@ -88,9 +90,18 @@ class Algorithm(ABC):
 
         Raises:
             OptionError: an objective that does not exist, or that this algorithm would give a wrong answer for.
+            UnsupportedError: unbalance, a mean over buses of which no area knows how many the others have.
         """
-        if isinstance(objective, str):
-            objective_named(objective)
+        goal = objective_named(objective) if isinstance(objective, str) else objective
+        if any(weight and isinstance(part, Unbalance) for weight, part in goal.terms):
+            fault = Fault(
+                "ARE-031 objective",
+                f"objective.{Unbalance.name}",
+                "a mean over the three-phase buses of the whole",
+                "an objective that is a sum over areas",
+                "Take another objective, limit unbalance_max at buses, or solve the feeder as a whole.",
+            )
+            raise UnsupportedError([fault])
 
     @abstractmethod
     def waves(self, plan: Plan) -> tuple[Wave, ...]:
@@ -114,9 +125,9 @@ class Algorithm(ABC):
         out: dict[str, Values] = {}
         if area in plan.head:
             border = plan.head[area].name
-            out[border] = {x: state.held[border][x] for x in HEAD_IN[self.coupling]}
+            out[border] = {x: state.held[border][x] for x in head_in(self.coupling, plan.voltages)}
         for b in plan.tails[area]:
-            out[b.name] = {x: state.held[b.name][x] for x in TAIL_IN[self.coupling]}
+            out[b.name] = {x: state.held[b.name][x] for x in tail_in(self.coupling, plan.voltages)}
         return out
 
     def step(
@@ -172,8 +183,8 @@ class Algorithm(ABC):
     def says(self, plan: Plan, border: str, area: str) -> tuple[str, ...]:
         """The quantities that an area says at a border, before they are labelled."""
         if self.coupling == "consensus":
-            return ("v", "p", "q")
-        return (TAIL_IN if plan.borders[border].child == area else HEAD_IN)[self.coupling]
+            return copies(plan.voltages)
+        return (tail_in if plan.borders[border].child == area else head_in)(self.coupling, plan.voltages)
 
     def may_say(self, plan: Plan, border: str, area: str) -> tuple[tuple[str, ...], ...]:
         """The sets of quantities of which an answer holds one at a border."""
@@ -233,13 +244,13 @@ def neighbours(plan: Plan, area: str) -> list[tuple[str, str]]:
 
 
 def scale_of(plan: Plan, quantity: str, price_scale: float) -> float:
-    """What counts as 1: 1 pu^2, the power base, the price scale, and for the price of v both together."""
+    """What counts as 1: 1 pu^2 (pu), the power base, the price scale, and for prices of voltage both together."""
     match quantity.split(".")[0]:
         case "p" | "q":
             return plan.s_kva
         case "price_p" | "price_q":
             return price_scale
-        case "price_v":
+        case "price_v" | "price_v_re" | "price_v_im":
             return price_scale * plan.s_kva
     return 1.0
 

@@ -1,5 +1,7 @@
 """Consensus: what `admm` and `app` share. Both sides of a border have copies of its v, P and Q, and are made to agree.
 
+v is the squared magnitude; where the formulation says voltages as complex numbers, both of its parts, each as v here.
+
 With x_own and x_other the two sides' copies of a quantity and y_own = -y_other their multipliers, each side adds to its
 objective, per conductor and step, ``lin x + 1/2 w x^2``; then y moves along x_own - x_other. The methods differ in lin,
 w and the step of y.
@@ -23,13 +25,12 @@ import numpy as np
 from lateral.areas.algorithms.base import Algorithm, Borders, State, scale_of
 from lateral.areas.message import Values
 from lateral.areas.plan import Plan, Wave
+from lateral.areas.quantities import POWERS, copies
 from lateral.errors import OptionError
 from lateral.network.schema import FloatArray
 
-#: What both sides have copies of.
-COPIES = ("v", "p", "q")
-#: Penalty 1, as a share of the price scale over the power base (of v: times it).
-UNIT = {"v": 1.0, "p": 0.1, "q": 0.1}
+#: Penalty 1, as a share of the price scale over the power base (of voltages: times it).
+UNIT = {"v": 1.0, "v_re": 1.0, "v_im": 1.0, "p": 0.1, "q": 0.1}
 
 
 class Consensus(Algorithm):
@@ -69,9 +70,7 @@ class Consensus(Algorithm):
         """S = 0 and the voltage of the source, on both sides."""
         out: dict[str, Values] = {}
         for name in plan.borders:
-            one = plan.ones(name)
-            start = {"v": one * plan.v_start, "p": 0.0 * one, "q": 0.0 * one}
-            out[name] = {key: start[x] for x in COPIES for key in (x, f"{x}.up", f"{x}.down")}
+            out[name] = {key: value for x, value in plan.first(name).items() for key in (x, f"{x}.up", f"{x}.down")}
         return out
 
     def init(self, plan: Plan) -> State:
@@ -80,11 +79,11 @@ class Consensus(Algorithm):
         size = price_size(plan)
         local, numbers = {}, {}
         for name, border in plan.borders.items():
-            for x in COPIES:
+            for x in copies(plan.voltages):
                 one = plan.ones(name)
                 local[f"{border.child}/{name}/{x}"] = one * plan.price_start if x == "p" else 0.0 * one
                 unit = scale_of(plan, f"price_{x}", size) / scale_of(plan, x, size)
-                numbers[f"{name}/{x}"] = self.penalty * UNIT[x] * unit * (self.ratio_v if x == "v" else 1.0)
+                numbers[f"{name}/{x}"] = self.penalty * UNIT[x] * unit * (1.0 if x in POWERS else self.ratio_v)
         return dataclasses.replace(state, local=local, numbers=numbers, price_scale=size)
 
     def inputs(self, plan: Plan, state: State, area: str) -> dict[str, Values]:
@@ -96,7 +95,7 @@ class Consensus(Algorithm):
             below = area == border.child
             own, other, sign = ("up", "down", 1.0) if below else ("down", "up", -1.0)
             said, heard, values = state.said[name], state.held[name], {}
-            for x in COPIES:
+            for x in copies(plan.voltages):
                 y = sign * state.local[f"{border.child}/{name}/{x}"]
                 penalty = state.numbers[f"{name}/{x}"]
                 lin, w = self.terms(said[f"{x}.{own}"], heard[f"{x}.{other}"], heard[x], y, penalty)
@@ -124,7 +123,7 @@ class Consensus(Algorithm):
                 residuals.setdefault(name, float("inf"))
                 continue
             said, apart, drift, sizes = state.said[name], {}, {}, {}
-            for x in COPIES:
+            for x in copies(plan.voltages):
                 key, at = f"{border.child}/{name}/{x}", f"{name}/{x}"
                 up, down = said[f"{x}.up"], said[f"{x}.down"]
                 unit, price_unit = (scale_of(plan, what, state.price_scale) for what in (x, f"price_{x}"))
@@ -135,7 +134,7 @@ class Consensus(Algorithm):
                 sizes[x] = (float(np.abs(mean).max()) / unit, float(np.abs(local[key]).max()) / price_unit)
                 held[name][x] = mean
             residuals[name] = max(*apart.values(), *drift.values())
-            for x in ("p", "q"):
+            for x in POWERS if plan.voltages == ("v",) else ():
                 (power, price), at = sizes[x], f"{name}/{x}"
                 numbers[at] *= self.balance_of(state, apart[x] / max(power, 1e-9), drift[x] / max(price, 1e-9))
         residual = max(residuals.values(), default=0.0)
@@ -171,4 +170,4 @@ def price_size(plan: Plan) -> float:
     return float(np.abs(plan.price_start).mean()) or 1.0
 
 
-__all__ = ["COPIES", "UNIT", "Consensus", "positive", "price_size"]
+__all__ = ["UNIT", "Consensus", "positive", "price_size"]

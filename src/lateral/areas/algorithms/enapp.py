@@ -21,7 +21,6 @@ from typing import ClassVar, Literal, final
 import numpy as np
 
 from lateral.areas.algorithms.base import Algorithm, Borders, State
-from lateral.areas.message import Values
 from lateral.areas.plan import Plan, Wave
 from lateral.errors import OptionError
 from lateral.objectives import Objective, Peak
@@ -29,6 +28,7 @@ from lateral.objectives import get as objective_named
 
 #: Weights of the last rounds, the newest first.
 WEIGHTS = {"v": (0.95, 0.05), "p": (0.70, 0.25, 0.05), "q": (0.70, 0.25, 0.05)}
+WEIGHTS |= dict.fromkeys(("v_re", "v_im"), WEIGHTS["v"])
 
 
 @final
@@ -52,7 +52,9 @@ class Enapp(Algorithm):
 
         Raises:
             OptionError: the objective has a peak in it.
+            UnsupportedError: see `Algorithm.require`.
         """
+        super().require(objective)
         goal = objective_named(objective) if isinstance(objective, str) else objective
         if any(weight and isinstance(part, Peak) for weight, part in goal.terms):
             message = (
@@ -66,11 +68,7 @@ class Enapp(Algorithm):
 
     def first(self, plan: Plan) -> Borders:
         """S = 0 and the voltage of the source."""
-        out: dict[str, Values] = {}
-        for name in plan.borders:
-            one = plan.ones(name)
-            out[name] = {"v": one * plan.v_start, "p": 0.0 * one, "q": 0.0 * one}
-        return out
+        return {name: plan.first(name) for name in plan.borders}
 
     def measured(self, plan: Plan, state: State) -> State:
         """Residuals as published: the change of what is said, |dS| (complex) and |dv|.
@@ -82,7 +80,8 @@ class Enapp(Algorithm):
         for name, now in state.said.items():
             old = state.before[name]
             ds = np.hypot(now["p"] - old["p"], now["q"] - old["q"]) / plan.s_kva
-            residuals[name] = max(float(ds.max()), float(np.abs(now["v"] - old["v"]).max()))
+            dv = max(float(np.abs(now[x] - old[x]).max()) for x in plan.voltages)
+            residuals[name] = max(float(ds.max()), dv)
             if stale:
                 apart = self.distance(plan, name, now, state.used.get(name, {}), 1.0)
                 residuals[name] = max(residuals[name], apart, self.distance(plan, name, now, state.held[name], 1.0))

@@ -5,7 +5,8 @@ Beside V, P and Q each border carries three prices per conductor and step:
     lambda_P, lambda_Q   duals of the parent's balance at the border bus, going down: what one more kWh there costs
     mu_V                 dual of the child's head voltage, going up: what one more pu^2 of voltage costs it
 
-The child pays ``lambda_P P + lambda_Q Q`` instead of the tariff, the parent ``mu_V v``.
+The child pays ``lambda_P P + lambda_Q Q`` instead of the tariff, the parent ``mu_V v``. Where the formulation says
+voltages as complex numbers, V_re and V_im go down and each has its own mu: four prices, and all that follows holds.
 
 **Fixed point.** Write the whole as ``min f(x) + g(y)`` with x the parent, y the child, coupled by ``S(x) = S(y)`` and
 ``v(y) = v(x)``. With multipliers lambda and mu, its stationarity in x is that of the parent's own problem (S given: its
@@ -47,11 +48,10 @@ from lateral.areas.algorithms.anderson import anderson
 from lateral.areas.algorithms.base import Algorithm, Borders, State, scale_of
 from lateral.areas.message import Values
 from lateral.areas.plan import Plan, Wave
+from lateral.areas.quantities import copies, head_in, magnitude_sq, tail_in
 from lateral.errors import OptionError
 from lateral.network.schema import FloatArray
 
-#: What goes down a border.
-DOWN = ("v", "price_p", "price_q")
 PRICES = ("price_p", "price_q")
 #: Acceleration restarts where a residual is this many times the best one.
 SAFEGUARD = 20.0
@@ -108,15 +108,8 @@ class EnappPriced(Algorithm):
         out: dict[str, Values] = {}
         for name in plan.borders:
             one = plan.ones(name)
-            zero = 0.0 * one
-            out[name] = {
-                "v": one * plan.v_start,
-                "price_p": one * plan.price_start,
-                "price_q": zero,
-                "p": zero,
-                "q": zero,
-                "price_v": zero,
-            }
+            prices = {f"price_{x}": 0.0 * one for x in copies(plan.voltages)}
+            out[name] = {**plan.first(name), **prices, "price_p": one * plan.price_start}
         return out
 
     def inputs(self, plan: Plan, state: State, area: str) -> dict[str, Values]:
@@ -136,10 +129,10 @@ class EnappPriced(Algorithm):
         """Weight of the proximal term, objective per kWh and kW (kvarh and kvar)."""
         return state.numbers.get("proximal", 0.0) * state.price_scale / plan.s_kva
 
-    @property
-    def _mixed(self) -> tuple[str, ...]:
+    def _mixed(self, plan: Plan) -> tuple[str, ...]:
         """What is mixed: in sweeps what goes down; what goes up follows from it in the same round."""
-        return DOWN if self.order == "sweep" else (*DOWN, "p", "q", "price_v")
+        down = head_in(self.coupling, plan.voltages)
+        return down if self.order == "sweep" else (*down, *tail_in(self.coupling, plan.voltages))
 
     def close(self, plan: Plan, state: State) -> State:
         """Mix what was used with what came of it, by Anderson's method where every message arrived."""
@@ -186,7 +179,7 @@ class EnappPriced(Algorithm):
         parts = [
             ((borders[b][x] - (weight * said[b][x[-1]] if x in PRICES else 0.0)) / scale_of(plan, x, state.price_scale))
             for b in plan.borders
-            for x in self._mixed
+            for x in self._mixed(plan)
         ]
         return np.concatenate([part.reshape(-1) for part in parts]) if parts else np.zeros(0)
 
@@ -196,7 +189,7 @@ class EnappPriced(Algorithm):
         at = 0
         for border in plan.borders:
             shape = plan.shape(border)
-            for x in self._mixed:
+            for x in self._mixed(plan):
                 cells = vector[at : at + shape[0] * shape[1]]
                 value = cells.reshape(shape) * scale_of(plan, x, state.price_scale)
                 out[border][x] = value + weight * state.said[border][x[-1]] if x in PRICES else value
@@ -207,12 +200,12 @@ class EnappPriced(Algorithm):
         """Whether every squared voltage is one, and nothing is beyond reason."""
         at = 0
         for border in plan.borders:
-            size = int(np.prod(plan.shape(border)))
-            v = vector[at : at + size]
-            if np.any(v < 0.25) or np.any(v > 4.0):
+            size, n = int(np.prod(plan.shape(border))), len(plan.voltages)
+            v_sq = magnitude_sq([vector[at + k * size : at + (k + 1) * size] for k in range(n)])
+            if np.any(v_sq < 0.25) or np.any(v_sq > 4.0):
                 return False
-            at += size * len(self._mixed)
+            at += size * len(self._mixed(plan))
         return bool(np.all(np.abs(vector) < 1e4))
 
 
-__all__ = ["DOWN", "EnappPriced"]
+__all__ = ["EnappPriced"]

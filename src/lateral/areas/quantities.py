@@ -1,0 +1,61 @@
+"""What crosses a border, by name: voltages as the formulation says them, P, Q, and their prices.
+
+The voltages are ``("v",)``, the squared magnitude, or ``("v_re", "v_im")``; see `NetworkModel.voltages`. A price of x
+is ``price_x``; in consensus an area is told ``lin_x`` and ``w_x``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lateral.network.schema import FloatArray
+
+#: Powers, in the order in which they are kept.
+POWERS = ("p", "q")
+
+
+def head_in(coupling: str, voltages: Sequence[str]) -> tuple[str, ...]:
+    """What a head is told; nothing in consensus, where both sides have copies."""
+    match coupling:
+        case "tariff":
+            return tuple(voltages)
+        case "prices":
+            return (*voltages, "price_p", "price_q")
+    return ()
+
+
+def tail_in(coupling: str, voltages: Sequence[str]) -> tuple[str, ...]:
+    """What a tail is told; nothing in consensus."""
+    match coupling:
+        case "tariff":
+            return POWERS
+        case "prices":
+            return (*POWERS, *(f"price_{x}" for x in voltages))
+    return ()
+
+
+def head_may(coupling: str) -> tuple[str, ...]:
+    """What a head may be told beside: the weights of a proximal term, see `lateral.areas.algorithms.enapp_priced`."""
+    return ("w_p", "w_q") if coupling == "prices" else ()
+
+
+def copies(voltages: Sequence[str]) -> tuple[str, ...]:
+    """What both sides of a border have copies of in consensus."""
+    return (*voltages, *POWERS)
+
+
+def terms(voltages: Sequence[str]) -> tuple[str, ...]:
+    """What an area is told in consensus: linear and quadratic terms."""
+    return tuple(f"{kind}_{x}" for kind in ("lin", "w") for x in copies(voltages))
+
+
+def magnitude_sq(values: Sequence[FloatArray]) -> FloatArray:
+    """Squared magnitude of a voltage, pu^2, from what is said of it."""
+    if len(values) == 1:
+        return np.asarray(values[0])
+    return np.asarray(sum(part**2 for part in values))
+
+
+__all__ = ["POWERS", "copies", "head_in", "head_may", "magnitude_sq", "tail_in", "terms"]
