@@ -104,9 +104,6 @@ class AreaAgent:
         self._options = None if task.tolerance is None else Options(tolerance=task.tolerance)
         self.result: Result | None = None
         self._objective = own_objective(task.objective, task.share)
-        #: what its formulation says of a voltage at a border
-        self.voltages = choose_formulation(case, task.formulation)[0].voltages
-        self._twin = ElasticTwin(self.case, self._objective, self.voltages)
         self._explained: tuple[str, ...] = ()
         self._scaled: list[tuple[Model, frozenset[str]]] = []
         self._flow = AreaFlow(self.case, loaded=task.point == "baseline")
@@ -115,6 +112,15 @@ class AreaAgent:
     def model(self) -> Model:
         """The built problem; built on first use."""
         return self._built(self.case)
+
+    @cached_property
+    def voltages(self) -> tuple[str, ...]:
+        """What its formulation says of a voltage at a border."""
+        return choose_formulation(self.case, self.task.formulation)[0].voltages
+
+    @cached_property
+    def _twin(self) -> ElasticTwin:
+        return ElasticTwin(self.case, self._objective, self.voltages)
 
     @cached_property
     def _in_consensus(self) -> AreaAgent:
