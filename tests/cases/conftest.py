@@ -1,0 +1,8 @@
+"""The strategies are shared with other tests: make the tests folder importable."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
