@@ -18,7 +18,7 @@ from lateral.program.ports import Ports
 BoolArray = NDArray[np.bool_]
 
 #: A load this near to an edge of its band gets the whole law where a formulation can write it, pu.
-NEAR_EDGE_PU = 0.03
+NEAR_EDGE_PU = 0.01
 #: Over this much voltage the corners of a load's law are rounded, pu.
 ROUNDING_PU = 3e-4
 
