@@ -223,11 +223,12 @@ def broker() -> Iterator[Connection]:
 
 
 def test_a_wrong_key_is_declined() -> None:
-    """The broker of HELICS 3.6 then ends, so that it is not the one of the other tests."""
+    """The broker of HELICS 3.6 then ends, so that it is not the one of the other tests; on a busy machine before it has
+    said why, and then it counts as one that cannot be reached."""
     where = Connection(broker=f"127.0.0.1:{_free_port()}", key="sesame")
     process = start_broker(where)
     try:
-        with pytest.raises(SolveError, match=f"broker at {where.broker} declines: the key"):
+        with pytest.raises(SolveError, match=f"broker at {where.broker} (declines: the key|cannot be reached; .* key)"):
             Member("stranger", dataclasses.replace(where, key="wrong"))
     finally:
         process.kill()
