@@ -33,10 +33,6 @@ SAME_PU = 1e-9
 RETRY_TOLERANCE = 1e-11
 #: A voltage further than this beyond its limit is one whose limit was left out, pu.
 BEYOND_PU = 1e-6
-#: Corners of curves are this much wider in a first solve, from which the sharp ones are solved.
-SOFTER = 3.0
-#: Tolerance of that first solve.
-SOFT_TOLERANCE = 1e-7
 #: Quantities of voltage, and what follows from it.
 VOLTAGES = ("v_re", "v_im", "vmag_sq", "v_power", "law")
 #: Exact programs up to this many variables are solved from their convex relaxation, which also bounds the optimum.
@@ -211,7 +207,6 @@ class Model:
             residuals = recompute(self.program, solution)
             choices.append("infeasible by proof: the convex relaxation of the exact model is infeasible")
         else:
-            start = start or self._soft_start(name)
             solution = self._session[2].solve(self.program, start)
             status, residuals = _judged(self.program, solution)
         if status is Status.INACCURATE and name in ("clarabel", "ipopt") and options is None:
@@ -302,17 +297,6 @@ class Model:
             apart = max(float(np.abs(x - fresh.program.start_point)[cells].max(initial=0.0)) for cells in voltages)
             # at the same voltages the fresh point has the new variables as well
             self.program = self.tangent.moved(self.program, x if apart > SAME_PU else fresh.program.start_point)
-
-    def _soft_start(self, solver: str) -> Solution | None:
-        """A rough solution with wide corners of curves, where there are corners at all.
-
-        Sharp ones make an interior-point method zigzag: 16 iterations with wide ones where narrow ones took 59.
-        """
-        if not self.program.curves.has_corners:
-            return None
-        soft = dataclasses.replace(self.program, curves=self.program.curves.softened(SOFTER))
-        found = solvers.get(solver, Options(tolerance=SOFT_TOLERANCE)).solve(soft)
-        return found if found.status is Status.OPTIMAL else None
 
     def start_from(self, result: Result, *, voltages: bool = True) -> None:
         """Let the next solve start at the variables of another result, by their labels; with or without voltages."""

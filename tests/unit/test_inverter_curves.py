@@ -14,6 +14,7 @@ from lateral.baseline import power_flow
 from lateral.case import Case
 from lateral.checks import check
 from lateral.devices import PV, Battery, Load
+from lateral.devices.inverter import ROUNDING_PU
 from lateral.io.dispatch import Dispatch
 from lateral.network.horizon import Horizon
 from lateral.opf import build, linear_power_flow, refined, replayed
@@ -102,7 +103,7 @@ def test_other_formulations_take_the_piece_at_their_point_and_say_so(formulation
     if formulation == "lindist3flow":
         assert q < -10.0
     else:
-        assert q == pytest.approx(0.0, abs=0.05)  # what rounding leaves of the corners
+        assert q == pytest.approx(0.0, abs=1e-9)
         assert "1.0000 to 1.0000 pu" in note[0]
 
 
@@ -116,7 +117,7 @@ def test_each_port_follows_its_own_voltage(place: dict[str, Any], phases: str, m
     assert r.replay.errors.max_dv_pu <= 1e-7  # type: ignore[union-attr]
     device = case.devices[-1]
     _, q = r.port_points[device.label]
-    curve = Bends(np.array([device.volt_var_v_pu]), np.array([device.volt_var_q_pu]), np.array([[3e-4]]))  # type: ignore[attr-defined]
+    curve = Bends(np.array([device.volt_var_v_pu]), np.array([device.volt_var_q_pu]), np.array([[ROUNDING_PU]]))  # type: ignore[attr-defined]
     v = dict(zip(r.network.nodes, _phasors(r), strict=True))
     for k, (a, b) in enumerate(device.ports):  # type: ignore[attr-defined]
         u = np.abs(v["b", a] - (v["b", b] if b else 0.0)) / (1.0 if device.connection == "wye" else np.sqrt(3.0))  # type: ignore[attr-defined]

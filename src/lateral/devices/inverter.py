@@ -14,7 +14,7 @@ from lateral.program import Affine, Bends, OfRoot
 from lateral.program.ports import Ports
 
 #: Over this much voltage the corners of an inverter's curve are rounded, pu.
-ROUNDING_PU = 3e-4
+ROUNDING_PU = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

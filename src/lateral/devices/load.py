@@ -18,9 +18,9 @@ from lateral.program.ports import Ports
 BoolArray = NDArray[np.bool_]
 
 #: A load this near to an edge of its band gets the whole law where a formulation can write it, pu.
-NEAR_EDGE_PU = 0.01
-#: Over this much voltage the corners of a load's law are rounded, pu.
-ROUNDING_PU = 3e-4
+NEAR_EDGE_PU = 0.03
+#: Over this share of its power the corners of a load's law are rounded.
+ROUNDING = 1e-3
 
 #: OpenDSS load model number -> the word used here.
 MODELS = (
@@ -140,7 +140,7 @@ class Load(ShuntDevice):
             p = p_kw(t) sum_k a_k (|V| / V_rated)^e_k,    q likewise
 
         Outside of ``v_min_pu ... v_max_pu`` a load is what OpenDSS makes of it there. A formulation that writes curves
-        has this law as it is (its corners rounded over `ROUNDING_PU`) at every step at which a load is within
+        has this law as it is (its corners rounded over `ROUNDING`) at every step at which a load is within
         `NEAR_EDGE_PU` of an edge; else it takes the side on which its operating point lies. The cut-off of a zip load
         is taken at the operating point.
         """
@@ -272,7 +272,7 @@ def _inject_banded(
     def curve(side: int, own: IntArray) -> Banded:
         inside, below, above = (table[side][k][owner[own]] * power[own] for k in range(3))
         extra, exponent = (table[side][k][owner[own]].reshape(-1, 1) for k in (3, 4))
-        width = np.full((len(own), 1), ROUNDING_PU)
+        width = np.full((len(own), 1), ROUNDING)
         return Banded(inside, below, above, extra * ratio[own] ** exponent, exponent, v_min[own], v_max[own], width)
 
     same = np.array([a == b for a, b in zip(*laws, strict=True)], dtype=bool)[owner]

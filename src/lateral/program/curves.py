@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import final
 
 import numpy as np
@@ -25,10 +25,6 @@ class Curve(ABC):
     @abstractmethod
     def bend(self, z: FloatArray) -> FloatArray:
         """phi''(z), shape (n, T)."""
-
-    def softened(self, factor: float) -> Curve:
-        """The curve with its corners rounded over ``factor`` times the width; itself where it has no corners."""
-        return self
 
 
 @final
@@ -67,24 +63,20 @@ class Power(Curve):
 class Bends(Curve):
     """A piecewise linear curve with rounded corners (volt-var, volt-watt)::
 
-        phi(z) = y_0 + s_0 (z - z_1) + sum_k (s_k - s_(k-1)) h(z - z_k),   h(d) = (d + sqrt(d^2 + w^2)) / 2 - w/2 at far
+        phi(z) = y_1 + sum_k (s_k - s_(k-1)) h(z - z_k),      h the rounded ramp of `ramp`
 
-    ``h`` is a ramp that differs from ``max(d, 0)`` by at most w/2, at the corner itself. The curve passes its points to
-    within that times the change of slope.
+    It is the piecewise linear curve itself further than the width from its corners, and differs from it there by at
+    most 3/16 of the width times the change of slope.
 
     Attributes:
         points: where it bends, ascending, shape (n, K).
         values: phi at the bends, shape (n, K); constant before the first and after the last.
-        width: rounding w, in units of z, shape (n, 1).
+        width: rounding, in units of z, shape (n, 1).
     """
 
     points: FloatArray
     values: FloatArray
     width: FloatArray
-
-    def softened(self, factor: float) -> Curve:
-        """See `Curve.softened`."""
-        return replace(self, width=factor * self.width)
 
     def _turns(self) -> FloatArray:
         """Change of slope at each bend, shape (n, K)."""
@@ -92,29 +84,24 @@ class Bends(Curve):
         flat = np.zeros((len(slopes), 1))
         return np.asarray(np.diff(np.concatenate([flat, slopes, flat], axis=1), axis=1))
 
+    def _sum(self, z: FloatArray, derivative: int) -> FloatArray:
+        turns = self._turns()
+        parts = (
+            turns[:, k : k + 1] * ramp(z - p[:, None], self.width)[derivative] for k, p in enumerate(self.points.T)
+        )
+        return np.asarray(sum(parts))
+
     def value(self, z: FloatArray) -> FloatArray:
         """See `Curve.value`."""
-        total = np.repeat(self.values[:, :1], z.shape[1], axis=1)
-        for k, turn in enumerate(self._turns().T):
-            d = z - self.points[:, k : k + 1]
-            total = total + turn[:, None] * 0.5 * (d + np.sqrt(d**2 + self.width**2))
-        return total
+        return self.values[:, :1] + self._sum(z, 0)
 
     def slope(self, z: FloatArray) -> FloatArray:
         """See `Curve.slope`."""
-        total = np.zeros_like(z)
-        for k, turn in enumerate(self._turns().T):
-            d = z - self.points[:, k : k + 1]
-            total = total + turn[:, None] * 0.5 * (1.0 + d / np.sqrt(d**2 + self.width**2))
-        return total
+        return self._sum(z, 1)
 
     def bend(self, z: FloatArray) -> FloatArray:
         """See `Curve.bend`."""
-        total = np.zeros_like(z)
-        for k, turn in enumerate(self._turns().T):
-            d = z - self.points[:, k : k + 1]
-            total = total + turn[:, None] * 0.5 * self.width**2 / (d**2 + self.width**2) ** 1.5
-        return total
+        return self._sum(z, 2)
 
 
 @final
@@ -122,14 +109,15 @@ class Bends(Curve):
 class Banded(Curve):
     """Power of a load as a function of its squared voltage w = u^2, with what it becomes outside of its band::
 
-        phi(w) = f + h(a - f) - h(f - b),      h(x) = (x + sqrt(x^2 + width^2)) / 2, a rounded max(x, 0)
+        phi(w) = f + h(a - f) - h(f - b),      h a rounded max(x, 0)
         f = c_0 + c_1 u + c_2 u^2 + c_e u^e           within v_low ... v_high
         b = b_0 + b_1 u + b_2 u^2                     below; meets f at v_low and is less than f below it
         a = a_0 + a_1 u + a_2 u^2                     above; meets f at v_high and is more than f above it
 
     This form keeps a rising, convex corner rising and convex, so that it makes no optimum of its own. What it adds is
-    width/2 at the corner and ``width^2 / (4 |a - f|)`` away from it. Where a law jumps at an edge (some load models of
-    OpenDSS do), the side is switched over about ``width`` instead::
+    at most 3/16 of the width, at the corner, and nothing where the two sides differ by more than the width (`ramp`).
+    Where a law jumps at an edge (some load models of OpenDSS do), the side is switched
+    over a smaller part of it instead::
 
         phi = f + s (a - f),      s = (1 + tanh(d / (SHARPER width))) / 2,   d = u - v_high         (b likewise)
 
@@ -138,7 +126,7 @@ class Banded(Curve):
         extra: c_e, shape (n, 1).
         exponent: e, shape (n, 1).
         v_low, v_high: the band, shape (n, 1).
-        width: rounding, shape (n, 1).
+        width: rounding, as a share of the power at rated voltage, shape (n, 1).
     """
 
     inside: FloatArray
@@ -153,13 +141,9 @@ class Banded(Curve):
     #: squared voltages below this count as this
     LEAST = 1e-4
     #: a jump is rounded over this much less: a schedule that rests against one is then at its inner side
-    SHARPER = 0.1
+    SHARPER = 0.03
     #: a difference between two sides at their edge that is no jump
     NO_JUMP = 1e-9
-
-    def softened(self, factor: float) -> Curve:
-        """See `Curve.softened`."""
-        return replace(self, width=factor * self.width)
 
     def _in_u(self, w: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         """u, phi, d phi / du, d^2 phi / du^2."""
@@ -189,9 +173,8 @@ class Banded(Curve):
 
     def _rounded(self, x: list[FloatArray]) -> tuple[FloatArray, FloatArray, FloatArray]:
         """h(x) and its derivatives by u."""
-        root = np.sqrt(x[0] ** 2 + self.width**2)
-        h1, h2 = 0.5 * (1.0 + x[0] / root), 0.5 * self.width**2 / root**3
-        return 0.5 * (x[0] + root), h1 * x[1], h1 * x[2] + h2 * x[1] ** 2
+        h, h1, h2 = ramp(x[0], self.width)
+        return h, h1 * x[1], h1 * x[2] + h2 * x[1] ** 2
 
     def _switched(self, x: list[FloatArray], d: FloatArray, sign: float) -> tuple[FloatArray, FloatArray, FloatArray]:
         """s x and its derivatives by u."""
@@ -231,11 +214,6 @@ class OfRoot(Curve):
     #: squared voltages below this count as this
     LEAST = 1e-4
 
-    def softened(self, factor: float) -> Curve:
-        """See `Curve.softened`."""
-        wider = self.inner.softened(factor)
-        return self if wider is self.inner else OfRoot(wider)
-
     def value(self, z: FloatArray) -> FloatArray:
         """See `Curve.value`."""
         return self.inner.value(np.sqrt(np.maximum(z, self.LEAST)))
@@ -251,10 +229,20 @@ class OfRoot(Curve):
         return np.asarray(np.where(z > self.LEAST, 0.25 * (self.inner.bend(u) - self.inner.slope(u) / u) / u**2, 0.0))
 
 
+def ramp(x: FloatArray, width: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """A rounded ``max(x, 0)`` with its first and second derivative, all continuous::
+
+    h(x) = width (3/16 + t/2 + 3 t^2/8 - t^4/16),   t = x / width,   for |x| < width;   else max(x, 0)
+    """
+    t = np.clip(x / width, -1.0, 1.0)
+    h = width * (3.0 / 16.0 + t * (0.5 + t * (0.375 - t**2 / 16.0))) + np.maximum(x - width, 0.0)
+    return h, 0.5 + t * (0.75 - 0.25 * t**2), 0.75 * (1.0 - t**2) / width
+
+
 def _parabola(c: FloatArray, u: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """``c_0 + c_1 u + c_2 u^2`` and its derivatives, coefficients of shape (n, 3)."""
     c0, c1, c2 = (c[:, k : k + 1] for k in range(3))
     return c0 + (c1 + c2 * u) * u, c1 + 2.0 * c2 * u, np.broadcast_to(2.0 * c2, u.shape)
 
 
-__all__ = ["Banded", "Bends", "Curve", "OfRoot", "Power"]
+__all__ = ["Banded", "Bends", "Curve", "OfRoot", "Power", "ramp"]

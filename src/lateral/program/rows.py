@@ -3,7 +3,7 @@ patterns."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
@@ -180,15 +180,6 @@ class CurveRows:
         """``sum_i kappa_i grad row_i(x)``, shape (n,)."""
         out = np.bincount(self.y, weights=kappa * self.y_slope, minlength=len(x))
         return np.asarray(out + np.bincount(self.z, weights=kappa * self.z_slope(x), minlength=len(x)))
-
-    @property
-    def has_corners(self) -> bool:
-        """Whether a curve has corners that can be rounded more."""
-        return any(curve.softened(1.0) is not curve for curve, _ in self.curves)
-
-    def softened(self, factor: float) -> CurveRows:
-        """The rows with corners rounded over ``factor`` times their width."""
-        return replace(self, curves=tuple((curve.softened(factor), shape) for curve, shape in self.curves))
 
     def scaled(self, rows: FloatArray, d: FloatArray) -> CurveRows:
         """The rows times ``rows`` in variables x / d."""
