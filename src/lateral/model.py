@@ -255,7 +255,7 @@ class Model:
             choices=tuple(choices),
             conflicts=conflicts,
         )
-        if self.rebuild is not None and result.ok and not self.formulation.radial_only:
+        if self.rebuild is not None and result.ok and self.formulation.lazy:
             beyond = _beyond(result) - self.enforced
             if beyond:
                 return self._solve_with(beyond, result, solver, options, explain_infeasible=explain_infeasible)

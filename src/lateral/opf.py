@@ -349,7 +349,7 @@ def settled(model: Model, result: Result, *, solver: str = "auto", options: Opti
     """
     rebuild, before = model.rebuild, np.inf
     for _ in range(SETTLE_ROUNDS):
-        if rebuild is None or model.formulation.radial_only or not result.ok:
+        if rebuild is None or not model.formulation.lazy or not result.ok:
             break
         begin = time.perf_counter()
         where, _ = operating_point(

@@ -84,7 +84,7 @@ def with_limits(whole: Model, parts: Sequence[Mapping[str, Any]]) -> Model:
                     size = float(np.abs(np.asarray(values, dtype=float)).max(initial=0.0))
                     if (name, element) not in known and size * program.objective_scale > COSTS:
                         missing.add(element)
-    if whole.rebuild is None or whole.formulation.radial_only or not missing:
+    if whole.rebuild is None or not whole.formulation.lazy or not missing:
         return whole
     enforce = whole.enforced | missing
     return whole.rebuild(whole.case, at=None, screen=whole.screened, enforce=enforce)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -48,6 +49,11 @@ class Formulation(ABC):
     relaxes: ClassVar[bool] = False
     #: True when it needs a radial feeder; it then gets the branches of `radial_network`, else those of `wire_network`
     radial_only: ClassVar[bool] = True
+    #: True when limits far from binding, and laws of loads far from an edge of their band, are left out: they are
+    #: looked at after the solve, and written in a further one where that was wrong (lazy constraints)
+    lazy: ClassVar[bool] = False
+    #: the model that devices meet, where `network` is not the formulation's own
+    model: ClassVar[Callable[..., NetworkModel]]
     #: why a feeder that is cut into areas cannot be solved in it; empty where it can
     whole_only: ClassVar[str] = ""
     #: what its areas say of a voltage at a border, see `NetworkModel.voltages`
@@ -57,7 +63,6 @@ class Formulation(ABC):
     def declines(self, feeder: Feeder, network: RadialNetwork) -> tuple[Fault, ...]:
         """Why this formulation cannot take the feeder; empty when it can."""
 
-    @abstractmethod
     def network(
         self,
         builder: ProgramBuilder,
@@ -66,7 +71,15 @@ class Formulation(ABC):
         base: Base,
         point: OperatingPoint | None,
     ) -> NetworkModel:
-        """The network model that devices meet."""
+        """The network model that devices meet: the class named in ``model``.
+
+        Raises:
+            ValueError: the formulation is made at an operating point, and none is given.
+        """
+        if point is None and self.point != "none":
+            message = f"{self.name} is made at an operating point"
+            raise ValueError(message)
+        return type(self).model(builder, feeder, network, base, point)
 
 
 __all__ = ["Formulation", "OperatingPoint"]

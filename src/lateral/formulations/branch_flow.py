@@ -498,24 +498,6 @@ class BranchFlowFormulation(Formulation):
             )
         return (*faults, *_beyond_magnitudes(feeder, self.name))
 
-    def network(
-        self,
-        builder: ProgramBuilder,
-        feeder: Feeder,
-        network: RadialNetwork,
-        base: Base,
-        point: OperatingPoint | None,
-    ) -> NetworkModel:
-        """See `Formulation.network`.
-
-        Raises:
-            ValueError: the formulation is made at an operating point, and none is given.
-        """
-        if point is None and self.point != "none":
-            message = f"{self.name} is made at an operating point"
-            raise ValueError(message)
-        return self.model(builder, feeder, network, base, point)
-
 
 def _beyond_magnitudes(feeder: Feeder, name: str) -> list[Fault]:
     """Limits that need voltage angles, which squared magnitudes do not have; the first of each kind is named."""

@@ -44,7 +44,7 @@ from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
 from lateral.program import Affine, ProgramBuilder, stack
-from lateral.program.ports import NetworkModel, Ports
+from lateral.program.ports import NetworkModel, Ports, unique_ports
 from lateral.units import Base
 
 #: Voltage that no node without a limit goes beyond, as a share of the operating point: an interior-point method needs
@@ -436,15 +436,12 @@ def _summed(parts: Sequence[Injection], n_steps: int) -> Injection:
         none = np.zeros(0, dtype=np.int64)
         zero = Affine.zeros(0, n_steps)
         return Injection(Ports(none, none), zero, zero, np.zeros((0, n_steps)))
-    a, b = (np.concatenate([getattr(i.ports, k) for i in parts]) for k in ("a", "b"))
-    a, b = np.minimum(a, b), np.maximum(a, b)
-    stride = int(b.max()) + 1
-    keys, place = np.unique(a * stride + b, return_inverse=True)
-    each, ones = np.arange(len(a)), np.ones(len(a))
-    p, q = (stack([getattr(i, side) for i in parts]).map_terms(len(keys), place, each, ones) for side in ("p", "q"))
-    i_max = np.zeros((len(keys), n_steps))
+    ports, place = unique_ports([i.ports for i in parts])
+    each, ones = np.arange(len(place)), np.ones(len(place))
+    p, q = (stack([getattr(i, side) for i in parts]).map_terms(len(ports), place, each, ones) for side in ("p", "q"))
+    i_max = np.zeros((len(ports), n_steps))
     np.add.at(i_max, place, np.vstack([i.i_max for i in parts]))
-    return Injection(Ports(keys // stride, keys % stride), p, q, i_max)
+    return Injection(ports, p, q, i_max)
 
 
 class MatrixFormulation(Formulation):
@@ -460,24 +457,6 @@ class MatrixFormulation(Formulation):
     def declines(self, feeder: Feeder, network: RadialNetwork) -> tuple[Fault, ...]:
         """Loops, and admittances that are no branch."""
         return network.faults
-
-    def network(
-        self,
-        builder: ProgramBuilder,
-        feeder: Feeder,
-        network: RadialNetwork,
-        base: Base,
-        point: OperatingPoint | None,
-    ) -> NetworkModel:
-        """See `Formulation.network`.
-
-        Raises:
-            ValueError: no operating point is given.
-        """
-        if point is None:
-            message = f"{self.name} is made at an operating point"
-            raise ValueError(message)
-        return self.model(builder, feeder, network, base, point)
 
 
 __all__ = ["MatrixFlowModel", "MatrixFormulation"]

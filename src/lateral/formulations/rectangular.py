@@ -43,7 +43,7 @@ from lateral.network.feeder import Feeder, Line, Shunt, Switch
 from lateral.network.kron import CHAIN, MOST_NEIGHBOURS, ReducedNetwork, reduce_nodal
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
 from lateral.program import Affine, Block, Curve, Power, ProgramBuilder, stack
-from lateral.program.ports import NetworkModel, Ports
+from lateral.program.ports import NetworkModel, Ports, unique_ports
 from lateral.units import Base
 
 #: Admittance, pu, from which on a line between used buses is short: see `RectangularModel._short_legs`.
@@ -830,15 +830,10 @@ def _summed(parts: list[tuple[Ports, Affine, Affine]], n_steps: int) -> tuple[Po
     if not parts:
         none = np.zeros(0, dtype=np.int64)
         return Ports(none, none), Affine.zeros(0, n_steps), Affine.zeros(0, n_steps)
-    a, b = (np.concatenate([getattr(ports, k) for ports, *_ in parts]) for k in ("a", "b"))
-    swap = (b > a) | (a < 0)
-    a, b = np.where(swap, b, a), np.where(swap, a, b)
-    stride = int(a.max()) + 2
-    pairs, place = np.unique(a * stride + b + 1, return_inverse=True)
-    out = Ports(pairs // stride, pairs % stride - 1)
-    each = np.arange(len(a))
+    out, place = unique_ports([ports for ports, *_ in parts])
+    each = np.arange(len(place))
     p, q = stack([part[1] for part in parts]), stack([part[2] for part in parts])
-    ones = np.ones(len(a))
+    ones = np.ones(len(place))
     return out, p.map_terms(len(out), place, each, ones), q.map_terms(len(out), place, each, ones)
 
 
@@ -847,6 +842,7 @@ class RectangularFormulation(Formulation):
 
     balanced_only: ClassVar[bool] = False
     radial_only: ClassVar[bool] = False
+    lazy: ClassVar[bool] = True
     point: ClassVar[str] = "loaded"
     voltages: ClassVar[tuple[str, ...]] = RectangularModel.voltages
     #: the model that devices meet
@@ -855,24 +851,6 @@ class RectangularFormulation(Formulation):
     def declines(self, feeder: Feeder, network: RadialNetwork) -> tuple[Fault, ...]:
         """Nothing: any feeder, radial or meshed."""
         return ()
-
-    def network(
-        self,
-        builder: ProgramBuilder,
-        feeder: Feeder,
-        network: RadialNetwork,
-        base: Base,
-        point: OperatingPoint | None,
-    ) -> NetworkModel:
-        """See `Formulation.network`.
-
-        Raises:
-            ValueError: no operating point is given.
-        """
-        if point is None:
-            message = f"{self.name} is made at an operating point"
-            raise ValueError(message)
-        return self.model(builder, feeder, network, base, point)
 
 
 __all__ = ["Complex", "RectangularFormulation", "RectangularModel"]

@@ -40,6 +40,18 @@ class Ports:
         return len(self.a)
 
 
+def unique_ports(parts: Sequence[Ports]) -> tuple[Ports, IntArray]:
+    """The different ports of several sets, and which of them each port is, shape (all ports,).
+
+    (b, a) is the port (a, b): voltage and current change their sign together, power does not.
+    """
+    a, b = (np.concatenate([np.zeros(0, dtype=np.int64), *(getattr(ports, k) for ports in parts)]) for k in ("a", "b"))
+    a, b = np.maximum(a, b), np.minimum(a, b)
+    stride = int(a.max(initial=0)) + 2
+    pairs, place = np.unique(a * stride + b + 1, return_inverse=True)
+    return Ports(pairs // stride, pairs % stride - 1), place
+
+
 class NetworkModel(ABC):
     """What a formulation offers to devices and objectives, while a program is being built."""
 
