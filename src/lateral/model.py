@@ -16,6 +16,7 @@ from lateral.case import Case
 from lateral.devices.base import Declared
 from lateral.errors import OptionError, did_you_mean
 from lateral.formulations import Formulation, OperatingPoint
+from lateral.network.admittance import NodeIndex
 from lateral.network.branches import RadialNetwork
 from lateral.network.schema import FloatArray
 from lateral.objectives import Objective
@@ -33,6 +34,11 @@ SAME_PU = 1e-9
 RETRY_TOLERANCE = 1e-11
 #: A voltage further than this beyond its limit is one whose limit was left out, pu.
 BEYOND_PU = 1e-6
+#: A port's voltage further than this beyond the side of its band that a load took is one that left it, pu.
+SIDE_PU = 1e-6
+LEFT_SIDE = "loads left the side of their band that was taken, by {:.1e} pu"
+#: How often a problem is built again with what was wrongly left out.
+MOST_LOOKS = 6
 #: Quantities of voltage, and what follows from it.
 VOLTAGES = ("v_re", "v_im", "vmag_sq", "v_power", "law")
 #: Exact programs up to this many variables are solved from their convex relaxation, which also bounds the optimum.
@@ -65,6 +71,7 @@ class Model:
         screened: whether branch limits that no flow could reach were left out.
         enforced: nodes and branches whose limits are written although they seemed far from binding.
         tangent: of a program to first order: moves it to another point.
+        point: the operating point that it was last built at, where that is another one than it began with.
     """
 
     case: Case
@@ -78,6 +85,7 @@ class Model:
     screened: bool = False
     enforced: frozenset[str] = frozenset()
     tangent: Tangent | None = None
+    point: OperatingPoint | None = None
     _session: tuple[str, Options | None, Session] | None = field(default=None, repr=False)
     _last: Solution | None = field(default=None, repr=False)
     _q_per_p: FloatArray | None = field(default=None, repr=False)
@@ -141,6 +149,7 @@ class Model:
             self.program = self.tangent.moved(self.program, self.program.start_point)
         self.case = _with_data(self.case, full)
         if self.rebuild is not None and self.program.baked & set(full):
+            self.point = None
             self._take_over(self.rebuild(self.case, at=None, screen=self.screened, enforce=self.enforced), None)
             self._session, self._last = None, None
         return self
@@ -181,15 +190,49 @@ class Model:
             present[place[element]] = _fitted(f"{element!r} of {name!r}", row, present.shape[1:])
         return present
 
-    def solve(self, solver: str = "auto", options: Options | None = None, *, explain_infeasible: bool = True) -> Result:
+    def solve(
+        self,
+        solver: str = "auto",
+        options: Options | None = None,
+        *,
+        explain_infeasible: bool = True,
+        sides: bool = True,
+    ) -> Result:
         """Solve with the present data; starts from the last solution where the solver can.
+
+        A problem from which something was left out (limits far from binding; the side of its band that a load takes) is
+        looked at after the solve. Where that was wrong it is built again with it and solved from the schedule, at most
+        `MOST_LOOKS` times; ``choices`` says so, and a result in which something is still wrong is ``inaccurate``.
 
         Args:
             solver: ``auto`` or a name.
             options: typed options of the solver.
             explain_infeasible: re-solve an infeasible problem elastically and name the limits that cause it.
+            sides: whether to look at the sides of bands as well; False where what a neighbour says is not yet settled.
         """
-        begin = time.perf_counter()
+        begin, built = time.perf_counter(), 0.0
+        result = self._solve(solver, options, explain_infeasible=explain_infeasible)
+        notes: list[str] = []
+        for look in range(MOST_LOOKS + 1):
+            wrong = self._left_out(result, sides=sides)
+            if not wrong.note:
+                break
+            if look == MOST_LOOKS or not self._can_write(wrong):
+                caution = f"{wrong.note}, and writing it did not mend it"
+                result = dataclasses.replace(result, status=Status.INACCURATE, cautions=(*result.cautions, caution))
+                break
+            start = time.perf_counter()
+            self._build_again(wrong, result)
+            built += time.perf_counter() - start
+            notes.append(f"built and solved again: {wrong.note}")
+            result = self._solve(solver, options, explain_infeasible=explain_infeasible)
+        seconds = {**self.seconds, "solve": time.perf_counter() - begin - built}
+        seconds["build"] = seconds.get("build", 0.0) + built
+        seconds["total"] = sum(v for k, v in seconds.items() if k != "total")
+        return dataclasses.replace(result, seconds=seconds, choices=(*result.choices, *notes))
+
+    def _solve(self, solver: str, options: Options | None, *, explain_infeasible: bool) -> Result:
+        """Solve the program as it is."""
         choices = list(self.choices)
         name = solver
         if solver == "auto":
@@ -241,8 +284,7 @@ class Model:
                 conflicts = explain(self.program, solvers.get("ipopt", None))
         if status is Status.OPTIMAL:
             self._last = solution
-        seconds = {**self.seconds, "solve": time.perf_counter() - begin}
-        result = Result(
+        return Result(
             case=self.case,
             formulation=self.formulation.name,
             objective_name=objective_name(self.objective),
@@ -251,22 +293,47 @@ class Model:
             solution=solution,
             residuals=residuals,
             network=self.network,
-            seconds={**seconds, "total": sum(v for k, v in seconds.items() if k != "total")},
+            seconds={},
             choices=tuple(choices),
             conflicts=conflicts,
         )
-        if self.rebuild is not None and result.ok and self.formulation.lazy:
-            beyond = _beyond(result) - self.enforced
-            if beyond:
-                return self._solve_with(beyond, result, solver, options, explain_infeasible=explain_infeasible)
-        elif self.rebuild is not None and self.screened and result.ok and _overloaded(result):
-            fresh = self.rebuild(self.case, at=None, screen=False, enforce=self.enforced)
-            self._take_over(fresh, result)
-            self._session, self._last = None, None
-            self.choices = (*self.choices, "built again with every branch limit: one that was left out is exceeded")
-            self.screened = False
-            return self.solve(solver, options, explain_infeasible=explain_infeasible)
-        return result
+
+    def _left_out(self, result: Result, *, sides: bool) -> _LeftOut:
+        """What the result shows to be wrong of what was left out of the problem."""
+        if self.rebuild is None or not result.ok:
+            return _LeftOut("")
+        if not self.formulation.lazy:
+            if self.screened and _overloaded(result):
+                return _LeftOut("a branch limit that was left out is exceeded", screen=False)
+            return _LeftOut("")
+        beyond = _beyond(result)
+        # a program to first order is looked at in the power flow of its schedule, see `lateral.successive`
+        over = beyond_sides(result.program, result.solution.x) if sides and self.tangent is None else 0.0
+        said = []
+        if beyond:
+            some = ", ".join(sorted(beyond)[:3]) + (", ..." if len(beyond) > 3 else "")
+            said.append(f"{len(beyond)} limits that were left out are exceeded ({some})")
+        if over > SIDE_PU:
+            said.append(LEFT_SIDE.format(over))
+        return _LeftOut("; ".join(said), beyond=beyond, sides=over > SIDE_PU)
+
+    def _can_write(self, wrong: _LeftOut) -> bool:
+        """Whether building again would write something new."""
+        return wrong.sides or not wrong.screen or bool(wrong.beyond - self.enforced)
+
+    def _build_again(self, wrong: _LeftOut, result: Result) -> None:
+        """Build again with what was wrongly left out; the next solve starts from the schedule."""
+        assert self.rebuild is not None
+        self.enforced |= wrong.beyond
+        self.screened = self.screened and wrong.screen
+        if wrong.sides:
+            self.point = _point_of(result)
+        fresh = self.rebuild(self.case, at=self.point, screen=self.screened, enforce=self.enforced)
+        self._take_over(fresh, result)
+        if self.formulation.lazy and self.tangent is None:
+            # at a new point the program's own voltages are those of the schedule
+            self.start_from(result, voltages=not wrong.sides)
+        self._session, self._last = None, None
 
     def make_at(self, point: OperatingPoint, result: Result) -> bool:
         """Build again at another operating point, in place: devices take their law there.
@@ -279,6 +346,7 @@ class Model:
         """
         if self.rebuild is None:
             return False
+        self.point = point
         fresh = self.rebuild(self.case, at=point, screen=self.screened, enforce=self.enforced)
         self._take_over(fresh, result)
         self._session, self._last = None, None
@@ -290,6 +358,7 @@ class Model:
         names = [n for n in self.program.slots if n in fresh.program.slots and not n.startswith(OWN_SLOTS)]
         present = {name: self._slot(name) for name in names}
         self.program, self.network, self.tangent = fresh.program.update(present), fresh.network, fresh.tangent
+        self.choices = fresh.choices
         if self.tangent is not None and result is not None:
             point = dataclasses.replace(result.solution, x=result.program.start_point)
             x = carried(self.program, dataclasses.replace(result, solution=point))
@@ -303,27 +372,6 @@ class Model:
         self.program = dataclasses.replace(
             self.program, start_point=carried(self.program, result, () if voltages else VOLTAGES)
         )
-
-    def _solve_with(
-        self,
-        beyond: frozenset[str],
-        result: Result,
-        solver: str,
-        options: Options | None,
-        *,
-        explain_infeasible: bool,
-    ) -> Result:
-        """Build again with the limits that the schedule exceeds, and solve from it."""
-        assert self.rebuild is not None
-        self.enforced |= beyond
-        fresh = self.rebuild(self.case, at=None, screen=self.screened, enforce=self.enforced)
-        self._take_over(fresh, result)
-        if self.tangent is None:
-            self.start_from(result)
-        self._session, self._last = None, None
-        some = ", ".join(sorted(beyond)[:3]) + (", ..." if len(beyond) > 3 else "")
-        self.choices = (*self.choices, f"solved again with {len(beyond)} limits that were exceeded ({some})")
-        return self.solve(solver, options, explain_infeasible=explain_infeasible)
 
 
 def carried(program: Program, result: Result, without: Sequence[str] = ()) -> FloatArray:
@@ -347,6 +395,23 @@ def carried(program: Program, result: Result, without: Sequence[str] = ()) -> Fl
             values = result.solution.x[before.cells].reshape(-1, block.n_steps)
             start[block.cells].reshape(-1, block.n_steps)[to] = values[source]
     return start
+
+
+@dataclass(frozen=True, slots=True)
+class _LeftOut:
+    """What was wrongly left out of a problem.
+
+    Attributes:
+        note: one sentence; empty when nothing was.
+        beyond: nodes and branches beyond their limits.
+        sides: whether loads left the side of their band that was taken.
+        screen: False to write every branch limit.
+    """
+
+    note: str
+    beyond: frozenset[str] = frozenset()
+    sides: bool = False
+    screen: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -414,6 +479,21 @@ def _beyond(result: Result) -> frozenset[str]:
         loading = result.loading
         names |= set(loading.loc[loading["share"] > 1.0 + 1e-6, "element"])
     return frozenset(names)
+
+
+def beyond_sides(program: Program, x: FloatArray) -> float:
+    """How far voltages are beyond what devices took for granted, pu; 0 for not at all."""
+    return max((float(a.beyond(x).max(initial=0.0)) for a in program.assumptions), default=0.0)
+
+
+def _point_of(result: Result) -> OperatingPoint:
+    """The voltages of a result as an operating point; nodes that no source reaches are at zero volts."""
+    nodes = NodeIndex.of(result.case.feeder).nodes
+    v = np.sqrt(np.maximum(result.value("bus.vmag_sq"), 0.0)) * np.exp(1j * np.deg2rad(result.value("bus.vang")))
+    whole = np.zeros((len(nodes), v.shape[1]), dtype=complex)
+    place = {node: k for k, node in enumerate(nodes)}
+    whole[[place[node] for node in result.network.nodes]] = v
+    return OperatingPoint(nodes, whole, np.zeros_like(whole), loaded=True)
 
 
 def _overloaded(result: Result) -> bool:

@@ -34,9 +34,6 @@ from lateral.successive import first_point, settle
 
 #: Rounds that ``auto`` solves of a formulation made at an operating point, and up to how many variables.
 AUTO_ROUNDS, AUTO_ROUNDS_UP_TO = 3, 200_000
-#: Voltage difference between an exact form and the power flow of its schedule that counts as none, and how often it is
-#: made again otherwise.
-SETTLED_PU, SETTLE_ROUNDS = 5e-6, 3
 #: Rounds of a first-order formulation, at most: it ends when the schedule rests.
 MOST_ROUNDS = 10
 #: Which limits of a feeder enter a problem.
@@ -142,8 +139,10 @@ def build(
         program = first_point(program, builder.tangent, case, operating, network)
     seconds = {"build": time.perf_counter() - begin}
 
+    why = tuple(choices[:1]) if formulation == "auto" else ()
+
     def rebuild(case: Case, *, at: OperatingPoint | None, screen: bool, enforce: frozenset[str]) -> Model:
-        return build(
+        fresh = build(
             case,
             chosen,
             goal,
@@ -154,6 +153,8 @@ def build(
             check=False,
             enforce=enforce,
         )
+        fresh.choices = (*why, *fresh.choices)
+        return fresh
 
     return Model(
         case,
@@ -239,11 +240,12 @@ def default_rounds(model: Model, formulation: str | Formulation) -> int:
 
 
 def auto_rounds(model: Model) -> int:
-    """How many rounds ``auto`` solves: 3 for a formulation made at an operating point, unless the problem is large; at
-    most `MOST_ROUNDS` of one that is to first order."""
+    """How many rounds ``auto`` solves: 3 for a formulation that neglects something away from its operating point,
+    unless the problem is large; at most `MOST_ROUNDS` of one that is to first order; 1 of an exact one."""
     if model.tangent is not None:
         return MOST_ROUNDS
-    return AUTO_ROUNDS if model.formulation.point != "none" and model.program.n <= AUTO_ROUNDS_UP_TO else 1
+    first_order = model.formulation.point != "none" and not model.formulation.lazy
+    return AUTO_ROUNDS if first_order and model.program.n <= AUTO_ROUNDS_UP_TO else 1
 
 
 def refined(
@@ -260,7 +262,7 @@ def refined(
     Each round is made at the power flow of the schedule before, so that the model is exact where the schedule is; on
     IEEE 13 and 123 three rounds bring the voltage error of the replay from 2e-3 to 1e-5 pu. There is no trust region
     and no promise of convergence: the replay shows what the rounds brought. A formulation to first order
-    (``linearised``) has both, see `lateral.successive.settle`; an exact form is `settled`.
+    (``linearised``) has both, see `lateral.successive.settle`; an exact form looks at its own, see `Model.solve`.
 
     Args:
         model: the model of the first round.
@@ -292,7 +294,7 @@ def refined(
         note = f"round {k}: made again at the power flow of the schedule before"
         choices = (*result.choices, note, *(c for c in again.choices if c not in result.choices))
         result = dataclasses.replace(again, seconds={**seconds, "total": sum(seconds.values())}, choices=choices)
-    return settled(model, result, solver=solver, options=options)
+    return result
 
 
 def made_exact(
@@ -318,63 +320,17 @@ def made_exact(
         OptionError: the formulation is no relaxation.
     """
     require_relaxation(model.formulation)
-    made: list[Model] = []
 
     def make(name: str, at: OperatingPoint | None) -> Model:
         point = "baseline" if at is None else at
         case, goal = result.case, model.objective
-        made.append(build(case, name, goal, terminal=terminal, point=point, limits=limits, check=False))
-        return made[0]
+        return build(case, name, goal, terminal=terminal, point=point, limits=limits, check=False)
 
     def flow(relaxed: Result) -> OperatingPoint:
         return operating_point(relaxed.case, loaded=True, dispatch=_by_kind(relaxed))[0]
 
     plain = options if type(options) is Options else None
-    exact = recovered(result, make, flow, solver=solver, options=plain)
-    return settled(made[0], exact, solver="auto", options=plain) if made else exact
-
-
-def settled(model: Model, result: Result, *, solver: str = "auto", options: Options | None = None) -> Result:
-    """The result of an exact form, made again where loads crossed an edge of their band on the way.
-
-    Away from an edge of its band a load takes the side on which the operating point lies. Whether that was right is
-    seen in the power flow of the schedule: where voltages differ by more than `SETTLED_PU`, the problem is made again
-    at that power flow and solved from the schedule, at most `SETTLE_ROUNDS` times; the result says so.
-
-    Args:
-        model: the model that was solved.
-        result: its result; returned as it is for formulations that are not exact at any point.
-        solver: see `solve`.
-        options: see `solve`.
-    """
-    rebuild, before = model.rebuild, np.inf
-    for _ in range(SETTLE_ROUNDS):
-        if rebuild is None or not model.formulation.lazy or not result.ok:
-            break
-        begin = time.perf_counter()
-        where, _ = operating_point(
-            result.case,
-            loaded=True,
-            dispatch=_by_kind(result),
-            ports=result.port_points,
-            settings=result.settings,
-        )
-        place = {node: k for k, node in enumerate(where.nodes)}
-        flow = np.abs(where.v_pu[[place[node] for node in result.network.nodes]])
-        apart = float(np.abs(flow - np.sqrt(np.maximum(result.value("bus.vmag_sq"), 0.0))).max(initial=0.0))
-        if apart <= SETTLED_PU or apart > 0.5 * before:
-            break
-        before = apart
-        again = rebuild(result.case, at=where, screen=model.screened, enforce=model.enforced)
-        again.start_from(result, voltages=False)
-        model = again
-        spent = {**result.seconds, "build": result.seconds["build"] + time.perf_counter() - begin}
-        found = again.solve(solver, options)
-        seconds = {name: spent.get(name, 0.0) + found.seconds[name] for name in ("solve",)} | {"build": spent["build"]}
-        note = f"made again at the power flow of the schedule, which was {apart:.1e} pu away: loads left their band"
-        choices = (*result.choices, note, *(c for c in found.choices if c not in result.choices))
-        result = dataclasses.replace(found, seconds={**seconds, "total": sum(seconds.values())}, choices=choices)
-    return result
+    return recovered(result, make, flow, solver=solver, options=plain)
 
 
 def replayed(result: Result) -> Result:
@@ -494,6 +450,5 @@ __all__ = [
     "made_exact",
     "prediction_of",
     "replayed",
-    "settled",
     "solve",
 ]

@@ -288,7 +288,7 @@ def test_a_limit_at_an_eliminated_node_is_enforced() -> None:
     assert limit > 1.011
     tight = dataclasses.replace(c.feeder, buses=(bus("a"), bus("m", v_max_pu=limit), bus("c")))
     r = solved(c.with_(feeder=tight))
-    assert any("limits that were exceeded" in choice for choice in r.choices)
+    assert any("limits that were left out are exceeded" in choice for choice in r.choices)
     assert v_of(r)[own].max() == pytest.approx(limit, abs=1e-6)
     assert r.cost > free.cost
     assert_power_flow(r)
@@ -392,6 +392,24 @@ def test_infeasible_says_which_limit() -> None:
 def test_capacitors_are_part_of_the_matrix() -> None:
     c = case(CHAIN, *LINES, *uneven(), Capacitor(name="k", bus="b", terminals=(1, 2, 3, 0), q_kvar=120.0))
     assert_power_flow(solved(c))
+
+
+def test_new_loads_that_leave_their_band_are_seen() -> None:
+    """Built where every voltage is well inside; with loads four times as large the law below the band holds, as in a
+    fresh build, and both are the power flow."""
+    light = case(CHAIN, *LINES, *(dataclasses.replace(d, v_min_pu=0.92, v_low_pu=0.5) for d in uneven()))
+    heavy = {d.name: np.array([4.0 * d.p_kw]) for d in light.loads}
+    for formulation in EXACT:
+        model = build(light, formulation)
+        assert v_of(model.solve()).min() > 0.95
+        r = model.update(loads=heavy).solve()
+        assert r.ok
+        assert any("left the side of their band" in choice for choice in r.choices)
+        assert v_of(r).min() < 0.92
+        assert_power_flow(r, 2e-6)
+        assert r.p_source_kw[0] == pytest.approx(build(r.case, formulation).solve().p_source_kw[0], rel=1e-7)
+        again = model.solve()
+        assert not any("left the side" in choice for choice in again.choices)  # nothing was built again
 
 
 # -- elimination -------------------------------------------------------------------------------------------------------

@@ -213,7 +213,8 @@ class AreaAgent:
             # limits)
             model.program = model.program.rescaled()
             self._scaled = [*(pair for pair in self._scaled if pair[0] is not model), (model, model.enforced)][-2:]
-        return model.solve(self.task.solver, self._options, explain_infeasible=explain)
+        # sides of load bands are looked at when the areas agree, see `lateral.areas.join`
+        return model.solve(self.task.solver, self._options, explain_infeasible=explain, sides=False)
 
     def _verdict(self, result: Result) -> tuple[Status, str]:
         """The status of the area, and the sentence; where it leaves what it is given it is not optimal."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lateral.model import Model, objective_name
+from lateral.model import LEFT_SIDE, SIDE_PU, Model, beyond_sides, objective_name
 from lateral.network.schema import FloatArray
 from lateral.program import Block
 from lateral.results.residuals import earned_status, recompute
@@ -52,17 +52,22 @@ def joined(
     z = reduced_cost(program, x, y, w, mu, nu, kappa)
     solution = Solution(x, y, w, mu, z, Status.OPTIMAL, "areas", iterations, 0.0, "joined from areas", nu, kappa)
     residuals = recompute(program, solution)
+    status = earned_status(program, solution, residuals)
+    over = beyond_sides(program, x)
+    if over > SIDE_PU and status is Status.OPTIMAL:
+        status = Status.INACCURATE
     return Result(
         case=whole.case,
         formulation=whole.formulation.name,
         objective_name=objective_name(whole.objective),
-        status=earned_status(program, solution, residuals),
+        status=status,
         program=program,
         solution=solution,
         residuals=residuals,
         network=whole.network,
         seconds={**seconds, "total": sum(v for k, v in seconds.items() if k != "total")},
         choices=whole.choices,
+        cautions=(LEFT_SIDE.format(over),) if over > SIDE_PU else (),
     )
 
 

@@ -164,15 +164,20 @@ class Load(ShuntDevice):
         ratio = (base / rated).reshape(-1, 1)
 
         u = ctx.net.reference_v(ports) * ratio
-        if ctx.net.writes_curves:
-            near = _near_edge(group, owner, u)
-            if near.any():
-                at, step = np.nonzero(near)
-                _inject_banded(group, owner, ports, ratio, ctx, at, step, p_port.pick(at, step), q_port.pick(at, step))
-                away = (~near).astype(float)
-                p_port, q_port = p_port * away, q_port * away
+        near = _near_edge(group, owner, u) if ctx.net.writes_curves else np.zeros(u.shape, dtype=bool)
+        if near.any():
+            at, step = np.nonzero(near)
+            _inject_banded(group, owner, ports, ratio, ctx, at, step, p_port.pick(at, step), q_port.pick(at, step))
+            away = (~near).astype(float)
+            p_port, q_port = p_port * away, q_port * away
         v_min, v_max, v_low = (column(group, name)[owner] for name in ("v_min_pu", "v_max_pu", "v_low_pu"))
         inside = ((u > v_min) & (u <= v_max) & (u > v_low)).astype(float)
+        # a constant impedance is the same on both sides; where the whole law is written, there are none
+        free = near | np.array([d.model == "constant_impedance" for d in group], dtype=bool)[owner].reshape(-1, 1)
+        above, below = u > v_max, (u <= v_min) | (u <= v_low)
+        low = np.where(free | below, 0.0, np.where(above, v_max, np.maximum(v_min, v_low)))
+        high = np.where(free | above, np.inf, np.where(below, np.maximum(v_min, v_low), v_max))
+        ctx.net.assume_v(ports, low / ratio, high / ratio)
         flat = np.array([not d.q_follows_profile for d in group], dtype=bool)[owner].reshape(-1, 1)
         cut = np.array([d.zip_v_cut_pu if d.model == "zip" else 0.0 for d in group])[owner].reshape(-1, 1)
         alive = np.where((cut > 0.0) & (u > v_low), 0.5 * (1.0 + np.tanh(500.0 * (u - cut))), 1.0)

@@ -324,6 +324,10 @@ def _impedance_outside(group: Sequence[PV], where: DevicePorts, ctx: DeviceConte
     ratio = (base / rated).reshape(-1, 1)
     low, high = column(group, "v_min_pu")[owner], column(group, "v_max_pu")[owner]
     u = ctx.net.reference_v(ports) * ratio
+    held = ~decides[owner].reshape(-1, 1)
+    sides = np.where(held & (u > high), high, np.where(held & (u >= low), low, 0.0))
+    tops = np.where(held & (u < low), low, np.where(held & (u <= high), high, np.inf))
+    ctx.net.assume_v(ports, sides / ratio, tops / ratio)
     edge = np.where(u < low, low, np.where(u > high, high, np.inf))
     edge = np.where(decides[owner].reshape(-1, 1), np.inf, edge)
     return np.asarray((ratio / edge) ** 2)

@@ -102,6 +102,7 @@ class RectangularModel(NetworkModel):
         self._squares: list[tuple[str, tuple[str, ...], Ports, Affine, tuple[IntArray, IntArray] | None]] = []
         self._feeds: list[_Feed] = []
         self._loss_weights: list[Affine] = []
+        self._assumed: list[tuple[Ports, FloatArray, FloatArray]] = []
         self._all_squares: Affine | None = None
         self._unbalance_weights: list[Affine] = []
         self._asked: list[tuple[IntArray, Complex]] = []
@@ -233,6 +234,11 @@ class RectangularModel(NetworkModel):
         )
         self.builder.curve(component, quantity, names, y, w, curve)
         return y
+
+    def assume_v(self, ports: Ports, low: FloatArray, high: FloatArray) -> None:
+        """See `NetworkModel.assume_v`."""
+        shape = (len(ports), self.n_steps)
+        self._assumed.append((ports, np.broadcast_to(low, shape), np.broadcast_to(high, shape)))
 
     def reference_v(self, ports: Ports) -> FloatArray:
         """See `NetworkModel.reference_v`."""
@@ -760,7 +766,12 @@ class RectangularModel(NetworkModel):
             plus, minus = (np.abs(np.einsum("bct,c->bt", v, w)) for w in (turn, turn.conj()))
             return np.asarray(minus / np.maximum(plus, 1e-9))
 
+        def vang(x: FloatArray, _y: FloatArray, _nu: FloatArray) -> FloatArray:
+            return np.angle(voltage(x), deg=True)
+
         builder.derive("bus", "vmag_sq", names, vmag_sq, unit="pu^2")
+        builder.derive("bus", "vang", names, vang, unit="deg")
+        self._derive_assumptions(voltage)
         if three_phase:
             phases = np.array([net.position[bus, c] for bus in three_phase for c in (1, 2, 3)])
             builder.derive("three_phase_bus", "unbalance", three_phase, unbalance, unit="pu")
@@ -768,6 +779,20 @@ class RectangularModel(NetworkModel):
         builder.derive("branch", "q_from", net.legs, q_from, unit="kvar", to_unit=kw)
         builder.derive("system", "losses", ["all"], losses, unit="kW", to_unit=kw)
         self._derive_prices(voltage, shape)
+
+    def _derive_assumptions(self, voltage: Callable[[FloatArray], ComplexArray]) -> None:
+        """Name how far a port's voltage is beyond the side of its band that a device took."""
+        for ports, low, high in self._assumed:
+            # ground is an extra row of zeros, reached by -1
+            def beyond(
+                x: FloatArray, ports: Ports = ports, low: FloatArray = low, high: FloatArray = high
+            ) -> FloatArray:
+                v = voltage(x)
+                v = np.vstack([v, np.zeros((1, v.shape[1]))])
+                u = np.abs(v[ports.a] - v[ports.b])
+                return np.asarray(np.maximum(low - u, u - high))
+
+            self.builder.assume("port", "v_side", self._port_names(ports), beyond)
 
     def _derive_prices(self, voltage: Callable[[FloatArray], ComplexArray], shape: tuple[int, int]) -> None:
         """Name what one more kW or kvar drawn at each node costs.

@@ -12,6 +12,7 @@ from lateral.network.schema import FloatArray, IntArray
 from lateral.program.affine import Affine, stack
 from lateral.program.curves import Curve
 from lateral.program.program import (
+    Assumption,
     Block,
     DataMap,
     Derived,
@@ -85,6 +86,7 @@ class ProgramBuilder:
         self._matrices: list[tuple[Block, Affine, int, FloatArray]] = []
         self._n_matrices = 0
         self._derived: list[Derived] = []
+        self._assumptions: list[Assumption] = []
         self._sums: list[IntArray] = []
         self._linear: list[Affine] = []
         self._forms: list[tuple[Affine, Affine, Affine]] = []
@@ -423,6 +425,13 @@ class ProgramBuilder:
         """Say that rows were written with the present data of an array as numbers; see `Program.baked`."""
         self._baked.append(np.unique(expr.par[expr.par >= 0]))
 
+    def assume(
+        self, component: str, quantity: str, elements: Sequence[str], beyond: Callable[[FloatArray], FloatArray]
+    ) -> None:
+        """Name something that is taken for granted; see `Assumption`."""
+        block = Block(component, quantity, tuple(elements), self.n_steps, 0, "pu", np.ones(()), limit=False)
+        self._assumptions.append(Assumption(block, beyond))
+
     def at_start(self, expr: Affine) -> FloatArray:
         """The value of an array at the start point and the present data, shape (n, T)."""
         return expr.value(*self.start())
@@ -608,6 +617,7 @@ class ProgramBuilder:
             quadratic_blocks=tuple(self._quadratics.blocks),
             curve_blocks=tuple(c[0] for c in self._curves),
             derived=tuple(self._derived),
+            assumptions=tuple(self._assumptions),
             ineq_offset=moved,
             sums=tuple(self._sums),
             objective_floor=self.objective_floor,

@@ -123,6 +123,12 @@ class NetworkModel(ABC):
         w = self.power_of_v(ports, np.full(len(ports), 2.0))
         return (w - at) * curve.slope(at) + curve.value(at)
 
+    def assume_v(self, ports: Ports, low: FloatArray, high: FloatArray) -> None:  # noqa: B027
+        """Say that what was injected holds while |V| across the ports is within these sides, shape (ports, T), per unit
+        of the first node's base. A formulation that is exact looks at it after the solve; to the others it says nothing
+        new: they take all of a device's law at their operating point.
+        """
+
     #: whether `inject_curve` can be called
     writes_curves: bool = False
 

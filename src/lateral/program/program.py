@@ -146,6 +146,19 @@ class Derived:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Assumption:
+    """Something that was taken for granted when the program was built, and can be looked at in a solution.
+
+    Attributes:
+        block: its labels.
+        beyond: from variables x to how far beyond it they are, per unit, shape (n, T); zero and less where it holds.
+    """
+
+    block: Block
+    beyond: Callable[[FloatArray], FloatArray]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class TreeHint:
     """Tree and storage chains, for solvers that can use them.
 
@@ -207,6 +220,7 @@ class Program:
     curve_blocks: tuple[Block, ...] = ()
     semidefinite_blocks: tuple[Block, ...] = ()
     derived: tuple[Derived, ...] = ()
+    assumptions: tuple[Assumption, ...] = ()
     ineq_offset: FloatArray = field(default_factory=lambda: np.zeros(0))
     objective_floor: float = 0.0
     baked: frozenset[str] = frozenset()

@@ -285,6 +285,7 @@ class _Maker:
             quadratics=quadratics,
             semidefinite=SemidefiniteRows(wide(p.semidefinite.m), p.semidefinite.m0, p.semidefinite.dims),
             derived=(),
+            assumptions=(),
             col_scale=np.concatenate([p.col_scale, *self.scale]),
             ineq_scale=np.concatenate([p.ineq_scale, 1.0 / p.col_scale[rows]]),
             objective_scale=1.0,
