@@ -218,6 +218,8 @@ class Model:
             if not wrong.note:
                 break
             if look == MOST_LOOKS or not self._can_write(wrong):
+                if self.tangent is not None:  # written to first order already: the rounds bring it within
+                    break
                 caution = f"{wrong.note}, and writing it did not mend it"
                 result = dataclasses.replace(result, status=Status.INACCURATE, cautions=(*result.cautions, caution))
                 break
