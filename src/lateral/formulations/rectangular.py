@@ -169,9 +169,9 @@ class RectangularModel(NetworkModel):
         names = self._port_names(ports)
         cells = [f"{names[k]} @{t}" for k, t in zip(elements.tolist(), steps.tolist(), strict=True)]
         v = np.broadcast_to(self.reference_v(ports), (len(ports), self.n_steps))
-        component, w = self._squared(cells, v[elements, steps].reshape(-1, 1))
+        component, w = self._squared(cells, v[elements, steps].reshape(-1, 1), at=(elements, steps))
         self._squares.append((component, tuple(cells), ports, w, (elements, steps)))
-        y = self._curve(component, "law", cells, w, curve)
+        y = self._curve(component, "law", cells, w, curve, at=(elements, steps))
         place = (len(ports), self.n_steps, elements, steps)
         self.inject(ports, y.times_parameter(p).put(*place), y.times_parameter(q).put(*place))
 
@@ -201,7 +201,9 @@ class RectangularModel(NetworkModel):
         self._squares.append((component, names, ports, w, None))
         return component, names, w
 
-    def _squared(self, names: Sequence[str], v: FloatArray) -> tuple[str, Affine]:
+    def _squared(
+        self, names: Sequence[str], v: FloatArray, *, at: tuple[IntArray, IntArray] | None = None
+    ) -> tuple[str, Affine]:
         """New variables w = |U|^2 that start at v^2, shape (n, 1 or T): component and w; `close` ties them."""
         self._n_read += 1
         component = "port" if self._n_read == 1 else f"port{self._n_read}"
@@ -216,10 +218,20 @@ class RectangularModel(NetworkModel):
             start=start,
             n_steps=v.shape[1],
             limit=False,
+            at=at,
         )
         return component, w
 
-    def _curve(self, component: str, quantity: str, names: Sequence[str], w: Affine, curve: Curve) -> Affine:
+    def _curve(
+        self,
+        component: str,
+        quantity: str,
+        names: Sequence[str],
+        w: Affine,
+        curve: Curve,
+        *,
+        at: tuple[IntArray, IntArray] | None = None,
+    ) -> Affine:
         """New variables ``y = phi(w)``."""
         start = curve.value(self.builder.at_start(w))
         y = self.builder.variable(
@@ -231,8 +243,9 @@ class RectangularModel(NetworkModel):
             scale=np.maximum(np.abs(start), 0.1),
             n_steps=w.n_steps,
             limit=False,
+            at=at,
         )
-        self.builder.curve(component, quantity, names, y, w, curve)
+        self.builder.curve(component, quantity, names, y, w, curve, at=at)
         return y
 
     def assume_v(self, ports: Ports, low: FloatArray, high: FloatArray) -> None:
@@ -687,7 +700,8 @@ class RectangularModel(NetworkModel):
             u = self._across(ports)
             if cells is not None:
                 u = Complex(u.re.pick(*cells), u.im.pick(*cells))
-            self.builder.quadratic(component, "vmag_sq", names, [(u.re, u.re), (u.im, u.im)], -w, 0.0, 0.0, unit="pu^2")
+            pairs = [(u.re, u.re), (u.im, u.im)]
+            self.builder.quadratic(component, "vmag_sq", names, pairs, -w, 0.0, 0.0, unit="pu^2", at=cells)
         if self._all_squares is not None:
             v = self._node_voltage(np.arange(self._n_true))
             pairs = [(v.re, v.re), (v.im, v.im)]

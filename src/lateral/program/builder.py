@@ -142,6 +142,7 @@ class ProgramBuilder:
         start: Number = 0.0,
         n_steps: int | None = None,
         limit: bool = True,
+        at: tuple[IntArray, IntArray] | None = None,
     ) -> Affine:
         """New variables of shape (len(elements), T).
 
@@ -157,10 +158,11 @@ class ProgramBuilder:
             start: where a nonlinear solver starts.
             n_steps: number of steps, when it is not the horizon's.
             limit: whether its bounds may be named as the reason of an infeasibility.
+            at: see `Block.at`.
         """
         t_count = self.n_steps if n_steps is None else n_steps
         n = len(elements)
-        block = Block(component, quantity, tuple(elements), t_count, self._n, unit, _column(to_unit), limit)
+        block = Block(component, quantity, tuple(elements), t_count, self._n, unit, _column(to_unit), limit, at)
         lower_a = lower if isinstance(lower, Affine) else Affine.constant(_cells(lower, n, t_count).reshape(n, t_count))
         upper_a = upper if isinstance(upper, Affine) else Affine.constant(_cells(upper, n, t_count).reshape(n, t_count))
         self._variables.append(block)
@@ -273,6 +275,7 @@ class ProgramBuilder:
         to_unit: Number = 1.0,
         scale: Number = 1.0,
         limit: bool = False,
+        at: tuple[IntArray, IntArray] | None = None,
     ) -> Block:
         """Rows ``lower <= sum_k f_k g_k + linear <= upper``, pairs (f, g) of numbers and variables; nothing need be
         convex. Sides are numbers or arrays of data; ``scale`` is the typical size of the middle.
@@ -292,7 +295,7 @@ class ProgramBuilder:
         middle = Affine.zeros(n, t_count) if linear is None else linear
         low = lower if isinstance(lower, Affine) else Affine.constant(_cells(lower, n, t_count).reshape(n, t_count))
         high = upper if isinstance(upper, Affine) else Affine.constant(_cells(upper, n, t_count).reshape(n, t_count))
-        block = Block(component, quantity, tuple(elements), t_count, rows.size, unit, _column(to_unit), limit)
+        block = Block(component, quantity, tuple(elements), t_count, rows.size, unit, _column(to_unit), limit, at)
         rows.blocks.append(block)
         rows.pairs.append(list(pairs))
         rows.linear.append(middle)
@@ -302,7 +305,17 @@ class ProgramBuilder:
         rows.size += block.size
         return block
 
-    def curve(self, component: str, quantity: str, elements: Sequence[str], y: Affine, z: Affine, curve: Curve) -> None:
+    def curve(
+        self,
+        component: str,
+        quantity: str,
+        elements: Sequence[str],
+        y: Affine,
+        z: Affine,
+        curve: Curve,
+        *,
+        at: tuple[IntArray, IntArray] | None = None,
+    ) -> None:
         """Rows ``y = phi(z)`` between variables.
 
         Raises:
@@ -316,7 +329,9 @@ class ProgramBuilder:
         if self.tangent is not None:
             self.tangent.curve(self, component, quantity, elements, y, z, curve)
             return
-        block = Block(component, quantity, tuple(elements), y.n_steps, self._n_curves, "", np.ones(()), limit=False)
+        block = Block(
+            component, quantity, tuple(elements), y.n_steps, self._n_curves, "", np.ones(()), limit=False, at=at
+        )
         self._curves.append((block, y.col, z.col, curve, np.ones(block.size)))
         self._n_curves += block.size
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import final
 
@@ -83,7 +84,8 @@ class NativeSession(Session):
                     self._middle = middle
                     break
         status, message = _WORDS[outcome.word]
-        if outcome.word in ("stalled", "broken", "limit") and not late() and self._proved_infeasible(program):
+        unsure = outcome.word in ("stalled", "broken", "limit") and not late()
+        if unsure and program.has_relaxation and self._proved_infeasible(program):
             return no_point(
                 program,
                 status=Status.INFEASIBLE,
@@ -118,10 +120,12 @@ class NativeSession(Session):
         equal[s.link_of >= 0] = it.eta
         y = -s.equalities.gather(equal, len(program.b))
         w = -s.ranges.gather(it.y[n_rows : n_rows + n_ranges], len(program.l))
-        mu = -s.products.gather(it.y[n_rows + n_ranges :], program.products.n_rows)
+        mu = -s.products.gather(it.y[k.p_first - k.nv : k.q_first - k.nv], program.products.n_rows)
+        nu = -s.quadratics.gather(it.y[k.q_first - k.nv : k.c_first - k.nv], program.quadratics.n_rows)
+        kappa = -s.curves.gather(it.y[k.c_first - k.nv :], program.curves.n_rows)
         found = unscaled_solution(
             program, x=x, y=y, w=w, mu=mu, status=status, solver="native", iterations=iterations, seconds=seconds,
-            message=message,
+            message=message, nu=nu, kappa=kappa,
         )  # fmt: skip
         y, w = found.eq_dual.copy(), found.ineq_dual.copy()
         # a row of one variable takes what is left of that variable's gradient; of a range, where it is what holds
@@ -134,8 +138,12 @@ class NativeSession(Session):
             z = found.reduced_cost[cols]
             own = np.where(z > 0, sides[0] >= program.lb[cols], sides[1] <= program.ub[cols])
             w[rows] = np.where(own, z / coefficient, 0.0)
-        z = reduced_cost(program, found.x, y, w, found.product_dual)
-        return Solution(found.x, y, w, found.product_dual, z, status, "native", iterations, seconds, message)
+        return dataclasses.replace(
+            found,
+            eq_dual=y,
+            ineq_dual=w,
+            reduced_cost=reduced_cost(program, found.x, y, w, found.product_dual, found.quadratic_dual, found.curve_dual),
+        )
 
 
 __all__ = ["NativeSession"]
