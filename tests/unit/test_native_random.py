@@ -37,7 +37,7 @@ OPEN = {
     269: "soc: at the optimum, and does not stop",
     266: "locally infeasible: the linear system could not be solved",
     462: "locally infeasible: likewise",
-    929: "batteries at limits: does not stop",
+    929: "soc, nearly infeasible: at the optimum, and does not stop",
 }
 
 
