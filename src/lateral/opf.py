@@ -29,6 +29,7 @@ from lateral.program import ProgramBuilder
 from lateral.recover import recovered, require_relaxation
 from lateral.replay import Prediction, replay
 from lateral.results.result import Result
+from lateral.results.verification import verified
 from lateral.solvers import Options
 from lateral.successive import first_point, settle
 
@@ -184,6 +185,7 @@ def solve(
     limits: str = "all",
     rounds: int | None = None,
     recover: bool = False,
+    verify: bool = False,
     with_replay: bool = True,
     check: bool = True,
 ) -> Result:
@@ -204,6 +206,7 @@ def solve(
         rounds: how often a formulation that is made at an operating point is solved, see `refined`; absent: 3 where
             ``auto`` chose it and the problem is small; of ``linearised`` until the schedule rests, at most 10; else 1.
         recover: make an exact schedule of a relaxed one, see `made_exact`.
+        verify: solve the problem a second time with another solver, see `lateral.results.verification.verified`.
         with_replay: run every step of the schedule in OpenDSS.
         check: look for faults first.
     """
@@ -225,6 +228,8 @@ def solve(
     result = refined(model, result, rounds=rounds, solver=solver, options=options)
     if recover:
         result = made_exact(model, result, terminal=terminal, limits=limits, solver=solver, options=options)
+    if verify:
+        result = verified(result)
     if not (with_replay and result.has_values):
         return result
     try:
