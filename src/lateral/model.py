@@ -14,7 +14,7 @@ import numpy as np
 from lateral import solvers
 from lateral.case import Case
 from lateral.devices.base import Declared
-from lateral.errors import OptionError, did_you_mean
+from lateral.errors import OptionError, UnsupportedError, did_you_mean
 from lateral.formulations import Formulation, OperatingPoint
 from lateral.network.admittance import NodeIndex
 from lateral.network.branches import RadialNetwork
@@ -241,7 +241,15 @@ class Model:
             name, why = solvers.choose(self.program)
             choices.append(f"solver {name}: {why}")
         if self._session is None or self._session[:2] != (name, options):
-            self._session = (name, options, solvers.get(name, options).start(self.program))
+            try:
+                session = solvers.get(name, options).start(self.program)
+            except UnsupportedError as why:
+                if solver != "auto" or name != "native":
+                    raise
+                choices.append(f"solver ipopt: native declines, {why.faults[0].found}")
+                name = "ipopt"
+                session = solvers.get(name, options).start(self.program)
+            self._session = (name, options, session)
             self._last = None
         relaxation = None
         if solver == "auto" and self._last is None and self._wants_relaxation:
@@ -254,6 +262,8 @@ class Model:
         else:
             solution = self._session[2].solve(self.program, start)
             status, residuals = _judged(self.program, solution)
+            if solution.solver != name:
+                choices.append(f"fallback to {solution.solver}: {solution.message}")
         if status is Status.INACCURATE and name in ("clarabel", "ipopt") and options is None:
             warm = solution if name == "ipopt" else None
             again = solvers.get(name, Options(tolerance=RETRY_TOLERANCE)).solve(self.program, warm)

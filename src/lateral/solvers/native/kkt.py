@@ -266,9 +266,7 @@ class Kkt:
             y = (s.now, s.before, s.now)[which]
             if not len(a):
                 continue
-            inverse = np.where(
-                (loose >= 0)[:, None], self.factors[np.maximum(loose, 0)], blocks[np.maximum(block, 0)]
-            )
+            inverse = np.where((loose >= 0)[:, None], self.factors[np.maximum(loose, 0)], blocks[np.maximum(block, 0)])
             full = [np.broadcast_to(e.val[k], (len(k), t)) for e, k in ((x, a), (y, b))]
             if which == 0:
                 np.add.at(diagonal, row, full[0] * full[1] * inverse)

@@ -334,7 +334,13 @@ class Method:
     # -- one iteration ------------------------------------------------------------------------------------------------
 
     def _direction(
-        self, it: Iterate, r: Residuals, slack: FloatArray, centre_x: FloatArray, centre_s: FloatArray, rows: FloatArray,
+        self,
+        it: Iterate,
+        r: Residuals,
+        slack: FloatArray,
+        centre_x: FloatArray,
+        centre_s: FloatArray,
+        rows: FloatArray,
         values: Values,
     ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, bool]:
         """dx, ds, dy, d eta of one right-hand side.

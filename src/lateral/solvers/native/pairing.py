@@ -9,6 +9,9 @@ ordered by minimum degree, which on a feeder goes from the leaves to the root by
 
 from __future__ import annotations
 
+import heapq
+
+import numba
 import numpy as np
 import scipy.sparse as sp
 
@@ -109,8 +112,6 @@ def curve_slopes(s: StepProgram, x: FloatArray) -> tuple[FloatArray, FloatArray,
 
 def _matched(steps: StepProgram, rows: IntArray, cols: IntArray, values: FloatArray, equal: IntArray) -> IntArray:
     """The variable of each equality, by the largest product of coefficients."""
-    from scipy.sparse.csgraph import min_weight_full_bipartite_matching
-
     d = steps.data
     there = steps.variables.present(steps.n_steps) > 0.0
     fixed = ((d["fixed"] > 0.0) & there).any(axis=1)
@@ -123,14 +124,80 @@ def _matched(steps: StepProgram, rows: IntArray, cols: IntArray, values: FloatAr
     usable = ~fixed[cols] & (values > 0.0)
     cost = 1.0 - np.log(np.maximum(share[usable], LEAST))
     graph = sp.csr_array((cost, (place[usable], cols[usable])), shape=(len(equal), steps.variables.n))
-    try:
-        at, variable = min_weight_full_bipartite_matching(graph)
-    except ValueError as why:
+    out = cheapest_matching(
+        graph.indptr.astype(np.int64), graph.indices.astype(np.int64), graph.data, steps.variables.n
+    )
+    if np.any(out < 0):
         message = "equalities that determine no variable"
-        raise Declined(message) from why
-    out = np.empty(len(equal), dtype=np.int64)
-    out[at] = variable
-    return out
+        raise Declined(message)
+    return np.asarray(out)
+
+
+@numba.njit(cache=True)
+def cheapest_matching(indptr, indices, cost, n_cols):  # type: ignore[no-untyped-def]
+    """The column of every row so that no column is taken twice and the sum of costs is least; -1 where none is left.
+
+    Shortest augmenting paths, one row after another (Jonker and Volgenant 1987). SciPy's own does not always return.
+    """
+    n = len(indptr) - 1
+    u, v = np.zeros(n), np.zeros(n_cols)
+    row_of, col_of = np.full(n_cols, -1), np.full(n, -1)
+    for i in range(n):  # whatever is cheapest, where it is free
+        u[i] = np.inf
+        best = -1
+        for e in range(indptr[i], indptr[i + 1]):
+            if cost[e] < u[i]:
+                u[i], best = cost[e], indices[e]
+        if best >= 0 and row_of[best] < 0:
+            row_of[best], col_of[i] = i, best
+    distance, before = np.full(n_cols, np.inf), np.full(n_cols, -1)
+    done = np.zeros(n_cols, dtype=np.bool_)
+    for start in range(n):
+        if col_of[start] >= 0 or indptr[start] == indptr[start + 1]:
+            continue
+        seen = [0]
+        seen.pop()
+        heap = [(0.0, 0)]
+        heap.pop()
+        i, at, end = start, 0.0, -1
+        while True:
+            for e in range(indptr[i], indptr[i + 1]):
+                j = indices[e]
+                far = at + max(cost[e] - u[i] - v[j], 0.0)
+                if not done[j] and far < distance[j]:
+                    if distance[j] == np.inf:
+                        seen.append(j)
+                    distance[j], before[j] = far, i
+                    heapq.heappush(heap, (far, j))
+            found = -1
+            while len(heap):
+                at, j = heapq.heappop(heap)
+                if not done[j]:
+                    found = j
+                    break
+            if found < 0:
+                break
+            done[found] = True
+            if row_of[found] < 0:
+                end = found
+                break
+            i = row_of[found]
+        if end >= 0:
+            u[start] += at
+            for j in seen:
+                if done[j] and j != end:
+                    v[j] -= at - distance[j]
+                    u[row_of[j]] += at - distance[j]
+            j = end
+            while True:
+                i = before[j]
+                row_of[j] = i
+                col_of[i], j = j, col_of[i]
+                if i == start:
+                    break
+        for j in seen:
+            distance[j], before[j], done[j] = np.inf, -1, False
+    return col_of
 
 
 def _least_degree(n: int, rows: IntArray, cols: IntArray) -> IntArray:

@@ -26,6 +26,8 @@ from lateral.solvers.native.method import Iterate, Method
 from lateral.solvers.native.order import order_of
 from lateral.solvers.native.steps import Declined, StepProgram
 
+#: Newton steps, where the caller sets no limit.
+MOST_ITERATIONS = 100
 _WORDS = {
     "solved": (Status.OPTIMAL, "solved"),
     "limit": (Status.LIMIT_REACHED, "iterations or time ran out"),
@@ -51,7 +53,7 @@ class NativeSession(Session):
                 code="SOL-010 no-structure",
                 element="solver.native",
                 found=str(why),
-                allowed="rows within one step on a tree of one conductor per bus; storage rows apart",
+                allowed="variables and rows of one step each, the same at every step, and storage rows",
                 action="Choose solver 'auto'.",
             )
             raise UnsupportedError([fault]) from why
@@ -74,7 +76,7 @@ class NativeSession(Session):
             for start in starts:
                 iterate, outcome, middle = self._method.solve(
                     gap=o.tolerance or 1e-8,
-                    max_iterations=o.max_iterations or 100,
+                    max_iterations=o.max_iterations or MOST_ITERATIONS,
                     start=None if start is None else start.copy(),
                     give_up=lambda: note.pressed or late(),
                     verbose=print if o.verbose else None,
@@ -84,16 +86,11 @@ class NativeSession(Session):
                     self._middle = middle
                     break
         status, message = _WORDS[outcome.word]
-        unsure = outcome.word in ("stalled", "broken", "limit") and not late()
-        if unsure and program.has_relaxation and self._proved_infeasible(program):
-            return no_point(
-                program,
-                status=Status.INFEASIBLE,
-                solver="native",
-                iterations=spent,
-                seconds=time.perf_counter() - begin,
-                message="no step makes progress; Clarabel proves that the convex relaxation is infeasible",
-            )
+        # a limit that the caller set is kept to; other ends are somebody else's turn
+        most = o.max_iterations or MOST_ITERATIONS
+        given_up = outcome.word in ("stalled", "broken") or (outcome.word == "limit" and most >= MOST_ITERATIONS)
+        if given_up and not note.pressed and not late() and getattr(o, "fallback", True):
+            return self._handed_over(program, spent, message, time.perf_counter() - begin)
         if not np.all(np.isfinite(iterate.x)):
             seconds = time.perf_counter() - begin
             return no_point(
@@ -101,12 +98,23 @@ class NativeSession(Session):
             )
         return self._solution(program, iterate, status, spent, time.perf_counter() - begin, message)
 
-    def _proved_infeasible(self, program: Program) -> bool:
-        """Whether a conic solver proves it: a relaxation without a point leaves the program none."""
-        from lateral.solvers.clarabel import ClarabelSolver
+    def _handed_over(self, program: Program, spent: int, message: str, seconds: float) -> Solution:
+        """The answer of another solver, which says so: Clarabel's for cones and for a proof that there is none, Ipopt's
+        for what is not convex."""
+        from lateral import solvers
 
-        cones = program.relaxed() if program.problem_class is ProblemClass.NLP else program
-        return ClarabelSolver().solve(cones).status is Status.INFEASIBLE
+        o = self._options
+        left = None if o.time_limit_s is None else max(o.time_limit_s - seconds, 0.1)
+        options = Options(time_limit_s=left, verbose=o.verbose)
+        found = None
+        if program.has_relaxation:
+            found = solvers.get("clarabel", options).solve(program.relaxed())
+        if found is None or (program.problem_class is ProblemClass.NLP and found.status is not Status.INFEASIBLE):
+            found = solvers.get("ipopt", options).solve(program)
+        said = f"native: {message}; handed over to {found.solver}: {found.message}"
+        return dataclasses.replace(
+            found, iterations=spent + found.iterations, seconds=seconds + found.seconds, message=said
+        )
 
     def _solution(
         self, program: Program, it: Iterate, status: Status, iterations: int, seconds: float, message: str
@@ -142,7 +150,9 @@ class NativeSession(Session):
             found,
             eq_dual=y,
             ineq_dual=w,
-            reduced_cost=reduced_cost(program, found.x, y, w, found.product_dual, found.quadratic_dual, found.curve_dual),
+            reduced_cost=reduced_cost(
+                program, found.x, y, w, found.product_dual, found.quadratic_dual, found.curve_dual
+            ),
         )
 
 

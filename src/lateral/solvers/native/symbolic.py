@@ -55,7 +55,6 @@ class Symbolic:
         )  # fmt: skip
         return np.asarray(out)
 
-
     def above(self, touched: IntArray) -> IntArray:
         """Pivots that lie between these unknowns and the root, in order: all that a solve from them to them passes."""
         return np.asarray(_above(self.pivot_of[touched], self.m, self.sptr, self.srow, self.pivot_of))
