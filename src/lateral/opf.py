@@ -168,6 +168,8 @@ def build(
         screened=screen_limits,
         enforced=enforce,
         tangent=builder.tangent,
+        held=(*ctx.notes, *sorted(builder.first_order)),
+        granted=model.takes_for_granted(),
     )
 
 
@@ -330,7 +332,7 @@ def made_exact(
         return operating_point(relaxed.case, loaded=True, dispatch=_by_kind(relaxed))[0]
 
     plain = options if type(options) is Options else None
-    return recovered(result, make, flow, solver=solver, options=plain)
+    return recovered(model, result, make, flow, solver=solver, options=plain)
 
 
 def replayed(result: Result) -> Result:

@@ -18,6 +18,7 @@ from lateral.network.horizon import Horizon
 from lateral.network.schema import Element
 from lateral.opf import build
 from lateral.program import ProblemClass
+from lateral.recover import _bound
 from lateral.results.result import Result
 from strategies import three_phases_of
 
@@ -321,6 +322,38 @@ def test_recovery_is_tight_where_the_relaxation_is() -> None:
 def test_only_a_relaxation_is_recovered() -> None:
     with pytest.raises(OptionError, match="nothing to recover"):
         lateral.solve(WYE, "lindist3flow", recover=True)
+
+
+def test_no_bound_of_a_problem_that_decides_more() -> None:
+    """`soc` takes the piece of a volt-var curve at nominal voltage: its optimum bounds another problem."""
+    c = reverse(0.1)
+    devices = tuple(dataclasses.replace(d, q_control="volt_var") if isinstance(d, PV) else d for d in c.devices)
+    r = lateral.solve(c.with_(devices=devices), "soc", recover=True, with_replay=False)
+    assert r.ok, r.status_text
+    (text,) = [text for text in r.choices if "proves no bound" in text]
+    assert "the piece of its curve" in text
+    assert not any("no schedule is below" in text for text in r.choices)
+    assert not any(text.startswith("pv: volt_var") for text in r.choices)
+
+
+def test_a_bound_that_does_not_hold_is_said() -> None:
+    """Never a gap of zero in its place: here the bound is that of twice the load."""
+    c = reverse(0.1).with_(devices=tuple(d for d in reverse(0.1).devices if not isinstance(d, PV)))
+    half = tuple(dataclasses.replace(d, p_kw=0.5 * d.p_kw) if isinstance(d, Load) else d for d in c.devices)
+    relaxed, exact = build(c, "soc").solve(), build(c.with_(devices=half), "nonlinear").solve()
+    assert "this bound does not hold" in _bound(relaxed, exact, (), ())
+    assert "at most" in _bound(relaxed, build(c, "nonlinear").solve(), (), ())
+
+
+def test_a_bound_names_what_it_rests_on() -> None:
+    assert build(WYE, "sdp").granted == ()
+    free = tuple(dataclasses.replace(b, v_max_pu=float("inf")) for b in WYE.feeder.buses)
+    narrow = tuple(dataclasses.replace(d, v_min_pu=0.999) if isinstance(d, Load) else d for d in WYE.devices)
+    c = WYE.with_(feeder=dataclasses.replace(WYE.feeder, buses=free), devices=narrow)
+    r = lateral.solve(c, "sdp", recover=True, with_replay=False)
+    (text,) = [text for text in r.choices if "proves that no schedule" in text]
+    assert "voltages without a limit are at most 20 % below and 20 % above the operating point" in text
+    assert "stay on the side of their voltage band" in text
 
 
 def test_an_infeasible_relaxation_is_a_proof() -> None:

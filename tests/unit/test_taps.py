@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import lateral
 from lateral.baseline import power_flow
 from lateral.case import Case
 from lateral.checks import check
@@ -310,3 +311,13 @@ def test_the_files_alone_give_the_schedule(tmp_path: Path) -> None:
         base = 1000.0 * r.case.feeder.bus[bus].v_base_kv
         assert v[at[f"{bus}.{c}"]] / base == pytest.approx(model[k], abs=2e-6)
     engine.Text.Command = "ClearAll"
+
+
+def test_a_held_tap_gives_no_bound_of_a_decided_one() -> None:
+    """The relaxation holds the tap, the recovered schedule decides it: neither a bound nor a note that it is held."""
+    r = lateral.solve(case_of("wye wye"), "sdp", recover=True, with_replay=False)
+    assert r.ok, r.status_text
+    assert np.abs(r.settings["regulator.r"] - 1.0).max() > 1e-3
+    (text,) = [text for text in r.choices if "proves no bound" in text]
+    assert "tap held" in text
+    assert not any(text.startswith("regulator.") or "no schedule is below" in text for text in r.choices)

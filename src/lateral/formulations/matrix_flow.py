@@ -35,7 +35,7 @@ from scipy import sparse
 
 from lateral.errors import Fault
 from lateral.formulations.base import Formulation, OperatingPoint
-from lateral.formulations.matrix_loads import Band, Injection, power_between, product_between
+from lateral.formulations.matrix_loads import BETWEEN, UNLIMITED, Band, Injection, power_between, product_between
 from lateral.formulations.matrix_measures import derive_measures
 from lateral.formulations.matrix_pool import Group, MatricesMaker
 from lateral.formulations.matrix_ranges import NEGLIGIBLE_PU, Fed, Section, blocks_of, merged, ranges_of, sections_of
@@ -91,6 +91,7 @@ class MatrixFlowModel(NetworkModel):
         self._feeds: list[Feed] = []
         self._loss_weights: list[Affine] = []
         self._unbalance_weights: list[Affine] = []
+        self._takes_sides = False
         self._n_read = 0
 
     # -- ports ----------------------------------------------------------------------------------------------------
@@ -218,6 +219,31 @@ class MatrixFlowModel(NetworkModel):
     def add_unbalance_cost(self, weight: Affine) -> None:
         """See `NetworkModel.add_unbalance_cost`; linear in v."""
         self._unbalance_weights.append(weight)
+
+    def assume_v(self, ports: Ports, low: FloatArray, high: FloatArray) -> None:
+        """See `NetworkModel.assume_v`; only whether a side is among the possible voltages matters here."""
+        least, most = (np.sqrt(side) for side in self.band.squares(ports))
+        self._takes_sides |= bool(np.any(low > least) or np.any(high < most))
+
+    def takes_for_granted(self) -> tuple[str, ...]:
+        """See `NetworkModel.takes_for_granted`."""
+        out = []
+        if self.band.guessed:
+            low, high = (abs(share - 1.0) for share in UNLIMITED)
+            out.append(
+                f"voltages without a limit are at most {100 * low:.0f} % below and {100 * high:.0f} % above the "
+                "operating point"
+            )
+        if len(self.between.ports):
+            out.append(
+                f"voltages between conductors are at most {100 * (BETWEEN[1] - 1.0):.0f} % beyond what the limits give "
+                "at the angles of the operating point"
+            )
+        if self._grounded:
+            out.append("neutrals are grounded")
+        if self._takes_sides:
+            out.append("loads and inverters stay on the side of their voltage band on which the operating point is")
+        return tuple(out)
 
     @property
     def neglects_losses(self) -> bool:

@@ -50,17 +50,21 @@ class Band:
         low, high: of each node to ground, pu, shape (n,).
         v0: voltages at the operating point, shape (n, 1 or T).
         pairs: limits between two conductors where the bus has them, pu of the nodes' base, by the two nodes.
+        guessed: whether a node that no source holds has no limit on a side, so that `UNLIMITED` stands for it.
     """
 
     low: FloatArray
     high: FloatArray
     v0: ComplexArray
     pairs: dict[tuple[int, int], tuple[float, float]]
+    guessed: bool
 
     @classmethod
     def of(cls, feeder: Feeder, network: RadialNetwork, v0: ComplexArray, low: FloatArray, high: FloatArray) -> Band:
         """From the limits of a feeder; 0 and inf are none."""
         size = np.abs(v0)
+        free = (low <= 0.0) | ~np.isfinite(high)
+        free[network.roots] = False
         pairs: dict[tuple[int, int], tuple[float, float]] = {}
         for bus in feeder.buses:
             limits = np.sqrt(3.0) * np.array([bus.vpp_min_pu, bus.vpp_max_pu])
@@ -72,6 +76,7 @@ class Band:
             np.where(np.isfinite(high), high, UNLIMITED[1] * size.max(axis=1)),
             v0,
             pairs,
+            bool(free.any()),
         )
 
     def current(self, builder: ProgramBuilder, ports: Ports, p: Affine, q: Affine, exponent: float = 0.0) -> FloatArray:

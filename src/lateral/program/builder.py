@@ -103,6 +103,8 @@ class ProgramBuilder:
         self.objective_floor = 0.0
         #: nodes whose limits are to be written although they seemed far from binding, by name
         self.enforced: frozenset[str] = frozenset()
+        #: laws of devices that a formulation has to first order only, in words; a bound of it is none of the exact one
+        self.first_order: set[str] = set()
         #: writes quadratic rows and curves to first order, where a formulation asks for it
         self.tangent: Tangent | None = None
 
