@@ -85,6 +85,42 @@ class LegFlows:
         return power
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Through:
+    """Power through branches, ``S = sum W conj(I)`` over the rows of a branch, as `Result.loading` has it.
+
+    Attributes:
+        branch: branch of each row, shape (m,).
+        w: voltage behind the ideal part, over the nodes, shape (m, n).
+        i: current into the series impedance, likewise.
+    """
+
+    branch: IntArray
+    w: sparse.csr_matrix
+    i: sparse.csr_matrix
+
+    @classmethod
+    def of(cls, net: RadialNetwork, legs: LegFlows) -> Through:
+        """Of every leg of a network."""
+        k = np.arange(len(legs.pick))
+        ends = sparse.csr_matrix((np.ones(len(k)), (k, legs.pick)), shape=legs.ideal.shape)
+        return cls(net.branch, legs.ideal, (legs.admittance @ (legs.ideal - ends)).tocsr())
+
+    def with_other(self, other: Through) -> Through:
+        """The rows of ``other`` in place of those of its branches, over its nodes, of which it has more at the end."""
+        keep = np.flatnonzero(~np.isin(self.branch, other.branch))
+        shape = (len(keep), other.w.shape[1])
+        own = [sparse.csr_matrix((m.data, m.indices, m.indptr), shape=shape) for m in (self.w[keep], self.i[keep])]
+        w, i = (sparse.vstack([a, b], format="csr") for a, b in zip(own, (other.w, other.i), strict=True))
+        return Through(np.concatenate([self.branch[keep], other.branch]), w, i)
+
+    def at(self, v: ComplexArray, n_branches: int) -> ComplexArray:
+        """S of every branch at voltages of the nodes, shape (branches, T)."""
+        out = np.zeros((n_branches, v.shape[1]), dtype=complex)
+        np.add.at(out, self.branch, (self.w @ v) * np.conj(self.i @ v))
+        return out
+
+
 def entries(matrix: sparse.spmatrix) -> tuple[IntArray, IntArray, ComplexArray]:
     """(row, column, value) of a sparse matrix."""
     coo = matrix.tocoo()
@@ -101,4 +137,4 @@ def incidence(ports: Ports, n: int) -> sparse.csr_matrix:
     )
 
 
-__all__ = ["Complex", "LegFlows", "entries", "incidence"]
+__all__ = ["Complex", "LegFlows", "Through", "entries", "incidence"]

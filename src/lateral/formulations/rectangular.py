@@ -34,7 +34,7 @@ from scipy.sparse.csgraph import connected_components
 
 from lateral.errors import Fault
 from lateral.formulations.base import Formulation, OperatingPoint
-from lateral.formulations.phasors import Complex, LegFlows, entries, incidence
+from lateral.formulations.phasors import Complex, LegFlows, Through, entries, incidence
 from lateral.formulations.ratios import Ratios, Tap, declines_ratio
 from lateral.formulations.rectangular_limits import Limits
 from lateral.network.admittance import NodeIndex, nodal_matrix_pu
@@ -342,22 +342,21 @@ class RectangularModel(NetworkModel):
             apart, names = own - self._node_voltage(nodes), [self._names[k] for k in nodes]
             for quantity, row in (("v_re", apart.re), ("v_im", apart.im)):
                 self.builder.equal("node", quantity, names, row, unit="pu")
-        n = self._n_true
-        # the limits of transformers with a decided tap are with the taps
-        bare = np.array([name in self._ratios.labels for name in self.net.branch_names], dtype=bool)
+        n, legs = self._n_true, LegFlows.of(self.net)
         self._limits = Limits(
             builder=self.builder,
             feeder=self._feeder,
-            net=replace(self.net, s_max_pu=np.where(bare, np.inf, self.net.s_max_pu)) if bare.any() else self.net,
+            net=self.net,
             base=self.base,
             names=self._names[:n],
             v=self._v,
-            reduced=ReducedNetwork(kept[kept < n], self._reduced.s, self._reduced.t[:n]),
-            v0=self._v0[:n],
+            reduced=self._reduced,
+            v0=self._v0,
             v_low=self._v_low,
             v_high=self._v_high,
             fed=np.concatenate([feed.nodes for feed in self._feeds]),
-            legs=LegFlows.of(self.net),
+            legs=legs,
+            through=Through.of(self.net, legs).with_other(self._ratios.through),
             short=self._short,
             short_current=self._short_current,
         )

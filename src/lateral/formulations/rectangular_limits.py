@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 from scipy import sparse
 
-from lateral.formulations.phasors import Complex, LegFlows, entries
+from lateral.formulations.phasors import Complex, LegFlows, Through, entries
 from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder
 from lateral.network.kron import ReducedNetwork
@@ -40,10 +40,12 @@ class Limits:
         names: name of each node.
         v: voltages of the kept nodes.
         reduced: which nodes are kept, and how the others follow.
-        v0: voltages of all nodes at the operating point, pu, shape (n, 1 or T).
+        v0: voltages of all nodes at the operating point, pu; internal nodes of decided taps are the last ones, shape
+            (n + m, 1 or T).
         v_low, v_high: limits of each node, pu; 0 and inf for none, shape (n,).
         fed: nodes of sources, whose voltage is given.
         legs: flows of the branches.
+        through: power through the branches.
         short: legs whose current is a variable.
         short_current: that variable.
     """
@@ -60,6 +62,7 @@ class Limits:
     v_high: FloatArray
     fed: IntArray
     legs: LegFlows
+    through: Through
     short: IntArray
     short_current: Complex | None
 
@@ -78,11 +81,12 @@ class Limits:
         low, high = self.v_low, self.v_high
         limited = (low > 0.0) | np.isfinite(high)
         limited[self.fed] = False
-        size = np.abs(self.v0)
+        size = np.abs(self.v0[: len(self.names)])
         near = (size.min(axis=1) < low + NEAR_PU) | (size.max(axis=1) > high - NEAR_PU)
         asked = np.array([name in self.builder.enforced for name in self.names])
         written = limited & (near | asked)
-        written[self.reduced.kept] = limited[self.reduced.kept]
+        kept = self.reduced.kept[self.reduced.kept < len(self.names)]
+        written[kept] = limited[kept]
         nodes = np.flatnonzero(written)
         if not len(nodes):
             return
@@ -169,8 +173,8 @@ class Limits:
         bounded = np.flatnonzero(np.isfinite(net.s_max_pu))
         if not (len(limited) or len(bounded)):
             return
-        w0 = legs.ideal @ self.v0
-        i0 = legs.admittance @ (w0 - self.v0[legs.pick])
+        v0 = self.v0[: len(self.names)]
+        i0 = legs.admittance @ (legs.ideal @ v0 - v0[legs.pick])
         near = np.abs(i0).max(axis=1) >= LIMIT_MARGIN * net.i_max_pu
         own = np.array([k for k in limited if self._wanted(net.legs[k], bool(near[k]))], dtype=np.int64)
         if len(own):
@@ -189,8 +193,7 @@ class Limits:
                 scale=limit,
                 limit=True,
             )
-        s0 = np.zeros((len(net.branch_names), w0.shape[1]), dtype=complex)
-        np.add.at(s0, net.branch, w0 * np.conj(i0))
+        s0 = self.through.at(self.v0, len(net.branch_names))
         s_max = net.s_max_pu / self.base.multiplicity
         near = np.abs(s0).max(axis=1) >= LIMIT_MARGIN * s_max
         own = np.array([b for b in bounded if self._wanted(net.branch_names[b], bool(near[b]))], dtype=np.int64)
@@ -202,23 +205,24 @@ class Limits:
         return near or not self.builder.screen_limits or name in self.builder.enforced
 
     def _power_limits(self, own: IntArray, s_max: FloatArray, s0: ComplexArray) -> None:
-        """``|sum over legs of W conj(I)| <= s_max`` with variables for P and Q."""
-        net, builder = self.net, self.builder
+        """``|sum of W conj(I)| <= s_max`` with variables for P and Q; taps of no matter (`Through`)."""
+        net, builder, through = self.net, self.builder, self.through
         place = np.full(len(net.branch_names), -1)
         place[own] = np.arange(len(own))
-        legs = np.flatnonzero(place[net.branch] >= 0)
+        rows = np.flatnonzero(place[through.branch] >= 0)
         names = [net.branch_names[b] for b in own]
-        w = self.v.map(len(legs), *entries(self.legs.ideal[legs] @ self.reduced.t))
-        i = self._leg_currents(legs)
+        # no row is of a short branch: those are lines and switches
+        w, i = (self.v.map(len(rows), *entries(m[rows] @ self.reduced.t)) for m in (through.w, through.i))
         start = np.broadcast_to(s0, (len(own), self.builder.n_steps))
         parts = []
-        widest = int(np.bincount(place[net.branch[legs]]).max())
-        order = np.argsort(place[net.branch[legs]], kind="stable")
-        row = place[net.branch[legs]][order]
+        of_row = place[through.branch[rows]]
+        widest = int(np.bincount(of_row).max())
+        order = np.argsort(of_row, kind="stable")
+        row = of_row[order]
         nth = np.arange(len(order)) - np.searchsorted(row, np.arange(len(own)))[row]
         for quantity, sides, values in (
-            ("p_total", ((w.re, i.re, 1.0), (w.im, i.im, 1.0)), start.real),
-            ("q_total", ((w.im, i.re, 1.0), (w.re, i.im, -1.0)), start.imag),
+            ("p_through", ((w.re, i.re, 1.0), (w.im, i.im, 1.0)), start.real),
+            ("q_through", ((w.im, i.re, 1.0), (w.re, i.im, -1.0)), start.imag),
         ):
             power = builder.variable(
                 "branch",
@@ -255,7 +259,7 @@ class Limits:
         legs = self.legs
         k = np.arange(len(legs.pick))
         ends = sparse.csr_matrix((np.ones(len(k)), (k, legs.pick)), shape=legs.ideal.shape)
-        rows = legs.admittance[own] @ (legs.ideal - ends) @ self.reduced.t
+        rows = legs.admittance[own] @ (legs.ideal - ends) @ self.reduced.t[: len(self.names)]
         current = self.v.map(len(own), *entries(rows))
         short = np.flatnonzero(np.isin(own, self.short))
         if self.short_current is None or not len(short):
