@@ -256,6 +256,7 @@ class Model:
             choices.append("infeasible by proof: the convex relaxation of the exact model is infeasible")
         else:
             solution = self._session[2].solve(self.program, start)
+            choices += solution.notes
             status, residuals = _judged(self.program, solution)
         if status is Status.INACCURATE and name in ("clarabel", "ipopt") and options is None:
             warm = solution if name == "ipopt" else None

@@ -78,6 +78,7 @@ class Solution:
         iterations: iterations used.
         seconds: wall time inside the solver and its callbacks.
         message: the solver's own words.
+        notes: what was done otherwise than at first, to be told with the result.
     """
 
     x: FloatArray
@@ -93,6 +94,7 @@ class Solution:
     quadratic_dual: FloatArray = field(default_factory=_none)
     curve_dual: FloatArray = field(default_factory=_none)
     semidefinite_dual: FloatArray = field(default_factory=_none)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
