@@ -42,7 +42,7 @@ def recovered(
     source: Model,
     relaxed: Result,
     make: Callable[[str, OperatingPoint | None], Model],
-    flow: Callable[[Result], OperatingPoint],
+    flow: Callable[[Result], tuple[OperatingPoint, list[str]]],
     *,
     solver: str = "auto",
     options: Options | None = None,
@@ -54,7 +54,7 @@ def recovered(
         relaxed: its result; returned as it is when it has no schedule (an infeasible relaxation proves that
             none exists).
         make: builds the exact form of a name, at an operating point or at the day without control.
-        flow: power flow of a relaxed schedule.
+        flow: power flow of a relaxed schedule, and notes on it.
         solver: for the exact form; a solver that does not take it counts as ``auto``.
         options: plain options for it.
     """
@@ -66,7 +66,8 @@ def recovered(
     point: OperatingPoint | None = None
     if name != "nonlinear":
         try:
-            point = flow(relaxed)
+            point, said = flow(relaxed)
+            notes += said
         except UnsupportedError:
             notes.append(
                 "recovery: the power flow of the relaxed schedule does not converge; made at the day before it"

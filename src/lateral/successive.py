@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import scipy.sparse as sp
 
-from lateral.baseline import power_flow, pv_baseline
+from lateral.baseline import pv_baseline
 from lateral.case import Case
 from lateral.devices.base import Declared
 from lateral.formulations import OperatingPoint
@@ -34,10 +34,9 @@ from lateral.model import Model
 from lateral.network.admittance import NodeIndex
 from lateral.network.branches import RadialNetwork
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
-from lateral.operating import point_at
+from lateral.operating import point_at, schedule_flow
 from lateral.program import Program
 from lateral.program.tangent import Tangent
-from lateral.results.points import port_points, settings
 from lateral.results.residuals import earned_status, objective_size, recompute
 from lateral.results.result import Result
 from lateral.solvers import Options, Solution, Status
@@ -329,13 +328,7 @@ class Rounds:
         """The schedule of a step with its power flow; None where that does not converge."""
         x = solution.x
         program = self.tangent.reweighed(self.at.program, solution, x)
-        flow = power_flow(
-            self.case,
-            dispatch=dispatch_at(self.case, program, x),
-            ports=port_points(self.case, program, x),
-            settings=settings(self.case, program, x),
-            tolerance_pu=FLOW_TOLERANCE_PU,
-        )
+        flow = schedule_flow(self.case, program, x, tolerance_pu=FLOW_TOLERANCE_PU)
         if not np.all(flow.converged) or self.tangent.state is None:
             return None
         v = _voltages(self.net, flow.index.nodes, flow.v_pu)
@@ -480,23 +473,4 @@ def settle(
     )
 
 
-def dispatch_at(case: Case, program: Program, x: FloatArray) -> dict[str, tuple[FloatArray, FloatArray]]:
-    """Set-points in x by kind of device, kW and kvar, in the order of the case."""
-    rows: dict[str, dict[str, FloatArray]] = {"p_injected": {}, "q_injected": {}}
-    for output in program.outputs:
-        block = output.block
-        if block.quantity in rows:
-            values = output.value(x, program.theta) * block.to_unit
-            rows[block.quantity] |= {f"{block.component}.{e}": v for e, v in zip(block.elements, values, strict=True)}
-    p, q = rows["p_injected"], rows["q_injected"]
-    kinds: dict[str, list[str]] = {}
-    for device in case.devices:
-        if device.label in p:
-            kinds.setdefault(device.kind, []).append(device.label)
-    return {
-        kind: (np.array([p[k] for k in own]), np.array([q.get(k, np.zeros_like(p[k])) for k in own]))
-        for kind, own in kinds.items()
-    }
-
-
-__all__ = ["ACCEPT", "REST", "At", "Rounds", "Verdict", "dispatch_at", "first_point", "settle"]
+__all__ = ["ACCEPT", "REST", "At", "Rounds", "Verdict", "first_point", "settle"]

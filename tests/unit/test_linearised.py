@@ -27,6 +27,7 @@ from lateral.io.rule import DerRule, add_ders
 from lateral.model import Model
 from lateral.network.feeder import Bus, Feeder, Line
 from lateral.network.horizon import Horizon
+from lateral.operating import dispatch_at
 from lateral.opf import MOST_ROUNDS, build, default_rounds, refined, solve
 from lateral.program import Block, ProblemClass, Program
 from lateral.results.residuals import Residuals, recompute
@@ -98,7 +99,7 @@ def test_limits_that_bind(name: str, v_min: float, v_max: float) -> None:
     assert r.ok, r.status_text
     assert n_rounds(r) <= 6
     assert r.objective == pytest.approx(exact(name, 6, v_min=v_min, v_max=v_max).objective, rel=1e-5)
-    flow = power_flow(r.case, dispatch=successive.dispatch_at(r.case, r.program, r.solution.x))
+    flow = power_flow(r.case, dispatch=dispatch_at(r.case, r.program, r.solution.x))
     size = flow.vmag_pu[flow.vmag_pu > 0.3]
     assert v_min - 1e-5 < size.min() < v_min + 1e-4
     assert size.max() < v_max + 1e-5
@@ -131,7 +132,7 @@ def test_first_round_is_nearer_to_its_power_flow_than_lindist3flow(name: str) ->
     off = {}
     for formulation in ("linearised", "lindist3flow"):
         r = build(with_ders(name, 6), formulation, limits="voltage").solve()
-        flow = power_flow(r.case, dispatch=successive.dispatch_at(r.case, r.program, r.solution.x))
+        flow = power_flow(r.case, dispatch=dispatch_at(r.case, r.program, r.solution.x))
         place = {node: k for k, node in enumerate(flow.index.nodes)}
         v = flow.vmag_pu[[place[node] for node in r.network.nodes]]
         price = r.case.series(r.case.sources[0].price_import)
@@ -403,7 +404,7 @@ def test_loads_that_leave_their_band() -> None:
     assert r.ok, r.status_text
     assert [c for c in r.choices if "left their band" in c]
     assert r.objective == pytest.approx(solve(case, "current-voltage", with_replay=False).objective, rel=1e-5)
-    flow = power_flow(case, dispatch=successive.dispatch_at(case, r.program, r.solution.x))
+    flow = power_flow(case, dispatch=dispatch_at(case, r.program, r.solution.x))
     np.testing.assert_allclose(np.sqrt(r.value("bus.vmag_sq")), flow.vmag_pu, atol=1e-4)
 
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NoReturn
 
 import numpy as np
 import pytest
 
 import lateral
 from ac_points import ac_point
+from lateral import opf
 from lateral.case import Case
 from lateral.devices import PV, Capacitor, Load, Source
-from lateral.errors import OptionError
+from lateral.errors import Fault, OptionError, UnsupportedError
 from lateral.io import builtin
 from lateral.network.feeder import Bus, Feeder, Line, Transformer, Winding
 from lateral.network.horizon import Horizon
 from lateral.network.schema import Element
-from lateral.opf import build
+from lateral.opf import Model, build, made_exact
 from lateral.program import ProblemClass
 from lateral.recover import _bound
 from lateral.results.result import Result
+from lateral.solvers import Options
+from lateral.solvers.clarabel import ClarabelOptions
 from strategies import three_phases_of
 
 KV = 2.4
@@ -354,6 +358,40 @@ def test_a_bound_names_what_it_rests_on() -> None:
     (text,) = [text for text in r.choices if "proves that no schedule" in text]
     assert "voltages without a limit are at most 20 % below and 20 % above the operating point" in text
     assert "stay on the side of their voltage band" in text
+
+
+def test_an_exact_form_that_declines_costs_no_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the power flow of the schedule nor the day without control converges: the relaxed schedule, and why."""
+
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise UnsupportedError([Fault("FOR-010 no-operating-point", "case.x", "none", "one", "Lower the load.")])
+
+    model = build(WYE, "sdp")
+    relaxed = model.solve()
+    monkeypatch.setattr(opf, "schedule_point", fail)
+    monkeypatch.setattr(opf, "operating_point", fail)
+    r = made_exact(model, relaxed)
+    assert r.formulation == "sdp"
+    assert r.objective == relaxed.objective
+    assert "no exact schedule was made of it: [FOR-010" in r.status_text
+
+
+def test_what_was_asked_of_a_solver_is_asked_of_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ClarabelOptions().plain() is None
+    asked = Options(tolerance=1e-8, time_limit_s=60.0)
+    given = ClarabelOptions(tolerance=1e-8, time_limit_s=60.0)
+    assert given.plain() == asked == asked.plain()
+    seen = []
+    plain = Model.solve
+
+    def solve(self: Model, solver: str, options: Options | None = None) -> Result:
+        seen.append(options)
+        return plain(self, solver, options)
+
+    monkeypatch.setattr(Model, "solve", solve)
+    r = lateral.solve(WYE, "sdp", solver="clarabel", options=given, recover=True, with_replay=False)
+    assert r.ok, r.status_text
+    assert seen == [given, asked]
 
 
 def test_an_infeasible_relaxation_is_a_proof() -> None:
