@@ -39,12 +39,13 @@ from lateral.formulations.matrix_loads import BETWEEN, UNLIMITED, Band, Injectio
 from lateral.formulations.matrix_measures import derive_measures
 from lateral.formulations.matrix_pool import Group, MatricesMaker
 from lateral.formulations.matrix_ranges import NEGLIGIBLE_PU, Fed, Section, blocks_of, merged, ranges_of, sections_of
-from lateral.formulations.matrix_rows import Feed, Rows, port_names
+from lateral.formulations.matrix_rows import Feed, Rows
+from lateral.formulations.point_model import PointModel, port_names
 from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
 from lateral.program import Affine, ProgramBuilder, stack
-from lateral.program.ports import NetworkModel, Ports, unique_ports
+from lateral.program.ports import Ports, unique_ports
 from lateral.units import Base
 
 #: Voltage that no node without a limit goes beyond, as a share of the operating point: an interior-point method needs
@@ -52,7 +53,7 @@ from lateral.units import Base
 UNBOUNDED = 1.5
 
 
-class MatrixFlowModel(NetworkModel):
+class MatrixFlowModel(PointModel):
     """Variables and rows that the family shares, written in `close`, when it is known what is drawn where."""
 
     def __init__(
@@ -92,7 +93,6 @@ class MatrixFlowModel(NetworkModel):
         self._loss_weights: list[Affine] = []
         self._unbalance_weights: list[Affine] = []
         self._takes_sides = False
-        self._n_read = 0
 
     # -- ports ----------------------------------------------------------------------------------------------------
 
@@ -101,10 +101,6 @@ class MatrixFlowModel(NetworkModel):
         if conductor == 0 or (bus, conductor) in self._grounded:
             return -1
         return self.net.position[bus, conductor]
-
-    def base_kv(self, nodes: IntArray) -> FloatArray:
-        """See `NetworkModel.base_kv`."""
-        return self.net.v_base_kv[nodes]
 
     def inject(self, ports: Ports, p: Affine, q: Affine) -> None:
         """See `NetworkModel.inject`."""
@@ -143,30 +139,15 @@ class MatrixFlowModel(NetworkModel):
         """See `NetworkModel.shunt`: ``s = -diag(v Y^H)``."""
         self._shunts.append((ports, np.asarray(g + 1j * b, dtype=complex).reshape(-1)))
 
-    def power_of_v(self, ports: Ports, exponent: FloatArray) -> Affine:
-        """See `NetworkModel.power_of_v`: exact for 0 and 2, else between the curve and its chord."""
-        out = Affine.constant(np.ones((len(ports), self.n_steps)) * (exponent == 0.0).reshape(-1, 1))
-        asked = np.flatnonzero(exponent != 0.0)
-        if not len(asked):
-            return out
-        own = Ports(ports.a[asked], ports.b[asked])
-        component, names, w = self._squared(own)
-        e = exponent[asked]
-        square, bent = np.flatnonzero(e == 2.0), np.flatnonzero(e != 2.0)
-        parts = [w.take(square).map_terms(len(ports), asked[square], np.arange(len(square)), np.ones(len(square)))]
-        if len(bent):
-            low, high = self.band.squares(Ports(own.a[bent], own.b[bent]))
-            y = power_between(self.builder, component, [names[k] for k in bent], w.take(bent), e[bent], low, high)
-            parts.append(y.map_terms(len(ports), asked[bent], np.arange(len(bent)), np.ones(len(bent))))
-        for part in parts:
-            out = out + part
-        return out
+    def _bent_power(
+        self, component: str, names: Sequence[str], ports: Ports, w: Affine, exponent: FloatArray
+    ) -> Affine:
+        """See `PointModel._bent_power`: between the curve and its chord."""
+        return power_between(self.builder, component, names, w, exponent, *self.band.squares(ports))
 
     def _squared(self, ports: Ports) -> tuple[str, tuple[str, ...], Affine]:
-        """w = |U|^2 of ports: the node's own, or a variable whose row is written in `close`."""
-        self._n_read += 1
-        component = "port" if self._n_read == 1 else f"port{self._n_read}"
-        names = port_names(self.net, ports)
+        """See `PointModel._squared`: the node's own, or a variable whose row is written in `close`."""
+        component, names = self._component(), port_names(self.net, ports)
         pair = np.flatnonzero((ports.a >= 0) & (ports.b >= 0))
         if not len(pair):
             return component, names, self.v.take(np.maximum(ports.a, ports.b))
@@ -187,15 +168,6 @@ class MatrixFlowModel(NetworkModel):
         w = own.map_terms(len(ports), pair, np.arange(len(pair)), np.ones(len(pair)))
         single = self.v.take(np.maximum(ports.a, ports.b)[one])
         return component, names, w + single.map_terms(len(ports), one, np.arange(len(one)), np.ones(len(one)))
-
-    def reference_v(self, ports: Ports) -> FloatArray:
-        """See `NetworkModel.reference_v`."""
-        return np.abs(self._u0(ports))
-
-    def _u0(self, ports: Ports) -> ComplexArray:
-        padded = np.vstack([self._v0, np.zeros((1, self._v0.shape[1]))])
-        across = padded[ports.a] - padded[ports.b]
-        return np.broadcast_to(across, (len(ports), self.n_steps)) if across.shape[1] > 1 else across
 
     def node_vmag_sq(self) -> tuple[Sequence[str], Affine]:
         """See `NetworkModel.node_vmag_sq`."""

@@ -35,6 +35,7 @@ from scipy.sparse.csgraph import connected_components
 from lateral.errors import Fault
 from lateral.formulations.base import Formulation, OperatingPoint
 from lateral.formulations.phasors import Complex, LegFlows, Through, entries, incidence
+from lateral.formulations.point_model import PointModel, port_names, susceptance_power
 from lateral.formulations.ratios import Ratios, Tap, declines_ratio
 from lateral.formulations.rectangular_limits import Limits
 from lateral.network.admittance import NodeIndex, nodal_matrix_pu
@@ -43,7 +44,7 @@ from lateral.network.feeder import Feeder, Line, Shunt, Switch
 from lateral.network.kron import CHAIN, MOST_NEIGHBOURS, ReducedNetwork, reduce_nodal
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
 from lateral.program import Affine, Block, Curve, Power, ProgramBuilder, stack
-from lateral.program.ports import NetworkModel, Ports, unique_ports
+from lateral.program.ports import Ports, unique_ports
 from lateral.units import Base
 
 #: Admittance, pu, from which on a line between used buses is short: see `RectangularModel._short_legs`.
@@ -69,7 +70,7 @@ class _Feed:
     given: Complex | None = None
 
 
-class RectangularModel(NetworkModel):
+class RectangularModel(PointModel):
     """Variables and rows that the family shares, written in `close`, when it is known which nodes are used."""
 
     voltages: ClassVar[tuple[str, ...]] = ("v_re", "v_im")
@@ -106,7 +107,6 @@ class RectangularModel(NetworkModel):
         self._all_squares: Affine | None = None
         self._unbalance_weights: list[Affine] = []
         self._asked: list[tuple[IntArray, Complex]] = []
-        self._n_read = 0
         self._short = np.zeros(0, dtype=np.int64)
         self._short_current: Complex | None = None
         #: what was written, for leaves that evaluate it: ports with their power, sources with current, voltage, square
@@ -121,10 +121,6 @@ class RectangularModel(NetworkModel):
     def node(self, bus: str, conductor: int) -> int:
         """See `NetworkModel.node`; neutrals are nodes."""
         return -1 if conductor == 0 else self.net.position[bus, conductor]
-
-    def base_kv(self, nodes: IntArray) -> FloatArray:
-        """See `NetworkModel.base_kv`."""
-        return self.net.v_base_kv[nodes]
 
     def inject(self, ports: Ports, p: Affine, q: Affine) -> None:
         """See `NetworkModel.inject`."""
@@ -141,23 +137,11 @@ class RectangularModel(NetworkModel):
         """See `NetworkModel.shunt`: part of the nodal matrix."""
         self._shunts.append((ports, np.asarray(g + 1j * b, dtype=complex).reshape(-1)))
 
-    def power_of_v(self, ports: Ports, exponent: FloatArray) -> Affine:
-        """See `NetworkModel.power_of_v`; exact for every exponent."""
-        out = Affine.constant(np.ones((len(ports), self.n_steps)) * (exponent == 0.0).reshape(-1, 1))
-        asked = np.flatnonzero(exponent != 0.0)
-        if not len(asked):
-            return out
-        own = Ports(ports.a[asked], ports.b[asked])
-        e = exponent[asked].reshape(-1, 1)
-        component, names, w = self._squared_at(own)
-        bent = np.flatnonzero(e[:, 0] != 2.0)
-        flat = np.ones((len(own), 1))
-        flat[bent] = 0.0
-        values = w * flat
-        if len(bent):
-            y = self._curve(component, "v_power", [names[k] for k in bent], w.take(bent), Power(0.5 * e[bent]))
-            values = values + y.map_terms(len(own), bent, np.arange(len(bent)), np.ones(len(bent)))
-        return out + values.map_terms(len(ports), asked, np.arange(len(asked)), np.ones(len(asked)))
+    def _bent_power(
+        self, component: str, names: Sequence[str], ports: Ports, w: Affine, exponent: FloatArray
+    ) -> Affine:
+        """See `PointModel._bent_power`: a curve, exact."""
+        return self._curve(component, "v_power", names, w, Power(0.5 * exponent.reshape(-1, 1)))
 
     #: see `NetworkModel.writes_curves` and `NetworkModel.reads_curves`
     writes_curves = reads_curves = True
@@ -166,10 +150,10 @@ class RectangularModel(NetworkModel):
         self, ports: Ports, elements: IntArray, steps: IntArray, curve: Curve, p: Affine, q: Affine
     ) -> None:
         """See `NetworkModel.inject_curve`."""
-        names = self._port_names(ports)
+        names = port_names(self.net, ports)
         cells = [f"{names[k]} @{t}" for k, t in zip(elements.tolist(), steps.tolist(), strict=True)]
         v = np.broadcast_to(self.reference_v(ports), (len(ports), self.n_steps))
-        component, w = self._squared(cells, v[elements, steps].reshape(-1, 1))
+        component, w = self._squares_from(cells, v[elements, steps].reshape(-1, 1))
         self._squares.append((component, tuple(cells), ports, w, (elements, steps)))
         y = self._curve(component, "law", cells, w, curve)
         place = (len(ports), self.n_steps, elements, steps)
@@ -177,35 +161,28 @@ class RectangularModel(NetworkModel):
 
     def inject_susceptance(self, ports: Ports, b: Affine, b_0: FloatArray) -> Affine:
         """See `NetworkModel.inject_susceptance`: the bilinear row ``q = b w`` with ``w = |U|^2``, exact."""
-        component, names, w = self._squared_at(ports)
-        start = self.builder.at_start(b) * self.builder.at_start(w)
-        size = np.maximum(self.builder.magnitude(b), 1e-6)
-        q = self.builder.variable(
-            component, "q", names, unit="kvar", to_unit=self.base.total_kva, start=start, scale=size, limit=False
-        )
-        self.builder.quadratic(component, "q", names, [(b, w)], -q, 0.0, 0.0, unit="kvar", scale=size)
+        component, names, w = self._squared(ports)
+        q = susceptance_power(self.builder, component, names, b, w, self.base.total_kva)
         self._susceptances.append((q, b, w))
         self.inject(ports, Affine.zeros(*q.shape), q)
         return q
 
     def curve_of_v(self, ports: Ports, curve: Curve) -> Affine:
         """See `NetworkModel.curve_of_v`: a variable ``y = phi(w)``, exact."""
-        component, names, w = self._squared_at(ports)
+        component, names, w = self._squared(ports)
         return self._curve(component, "curve", names, w, curve)
 
-    def _squared_at(self, ports: Ports) -> tuple[str, tuple[str, ...], Affine]:
-        """New variables w = |U|^2 of ports at every step: component, names, w."""
-        names = self._port_names(ports)
+    def _squared(self, ports: Ports) -> tuple[str, tuple[str, ...], Affine]:
+        """See `PointModel._squared`: new variables."""
+        names = port_names(self.net, ports)
         v = np.array(np.broadcast_to(self.reference_v(ports), (len(ports), self.n_steps)))
-        component, w = self._squared(names, v)
+        component, w = self._squares_from(names, v)
         self._squares.append((component, names, ports, w, None))
         return component, names, w
 
-    def _squared(self, names: Sequence[str], v: FloatArray) -> tuple[str, Affine]:
+    def _squares_from(self, names: Sequence[str], v: FloatArray) -> tuple[str, Affine]:
         """New variables w = |U|^2 that start at v^2, shape (n, 1 or T): component and w; `close` ties them."""
-        self._n_read += 1
-        component = "port" if self._n_read == 1 else f"port{self._n_read}"
-        start = v**2
+        component, start = self._component(), v**2
         w = self.builder.variable(
             component,
             "vmag_sq",
@@ -239,21 +216,6 @@ class RectangularModel(NetworkModel):
         """See `NetworkModel.assume_v`."""
         shape = (len(ports), self.n_steps)
         self._assumed.append((ports, np.broadcast_to(low, shape), np.broadcast_to(high, shape)))
-
-    def reference_v(self, ports: Ports) -> FloatArray:
-        """See `NetworkModel.reference_v`."""
-        return np.abs(self._u0(ports))
-
-    def _u0(self, ports: Ports) -> ComplexArray:
-        padded = np.vstack([self._v0, np.zeros((1, self._v0.shape[1]))])
-        return padded[ports.a] - padded[ports.b]
-
-    def _port_names(self, ports: Ports) -> tuple[str, ...]:
-        nodes = self.net.nodes
-        return tuple(
-            self._names[a] if b < 0 else f"{self._names[a]}-{nodes[b][1]}"
-            for a, b in zip(ports.a.tolist(), ports.b.tolist(), strict=True)
-        )
 
     def declines_ratio(self, transformer: str, winding: int) -> str:
         """See `NetworkModel.declines_ratio`."""
@@ -576,7 +538,7 @@ class RectangularModel(NetworkModel):
         )
         own = np.union1d(self._own_currents(ports), np.flatnonzero(np.isin(ports.a, with_data)))
         u = self._across(ports)
-        labels = self._port_names(ports)
+        labels = port_names(self.net, ports)
         if len(own):
             some = Ports(ports.a[own], ports.b[own])
 
@@ -791,7 +753,7 @@ class RectangularModel(NetworkModel):
                 u = np.abs(v[ports.a] - v[ports.b])
                 return np.asarray(np.maximum(low - u, u - high))
 
-            self.builder.assume("port", "v_side", self._port_names(ports), beyond)
+            self.builder.assume("port", "v_side", port_names(self.net, ports), beyond)
 
     def _derive_prices(self, voltage: Callable[[FloatArray], ComplexArray], shape: tuple[int, int]) -> None:
         """Name what one more kW or kvar drawn at each node costs.

@@ -14,6 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from lateral.formulations.phasors import Complex, LegFlows, Through, entries
+from lateral.formulations.point_model import phase_limits, phase_nodes, phase_range, three_phase_buses
 from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder
 from lateral.network.kron import ReducedNetwork
@@ -25,7 +26,6 @@ from lateral.units import Base
 NEAR_PU = 0.01
 #: A current or power limit is written from the start where the operating point reaches this share of it.
 LIMIT_MARGIN = 0.8
-_PHASE_TO_PHASE = ("vpp_min_pu", "vpp_max_pu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,30 +105,19 @@ class Limits:
         V_1 = (V_a + a V_b + a^2 V_c) / 3,   V_2 = (V_a + a^2 V_b + a V_c) / 3,   a = exp(j 120 deg)
         |V_2|^2 <= unbalance_max^2 |V_1|^2                                    (Fortescue 1918; IEC 61000-3-13)
         """
-        feeder, at = self.feeder, self.net.position
-        pairs = [
-            (bus, i, j)
-            for bus in feeder.buses
-            if bus.vpp_min_pu > 0.0 or np.isfinite(bus.vpp_max_pu)
-            for i, j in ((1, 2), (2, 3), (3, 1))
-            if (bus.name, i) in at and (bus.name, j) in at and not self._copied(bus.name, i, j)
-        ]
+        pairs = [(b, i, j) for b, i, j in phase_limits(self.feeder, self.net) if not self._copied(b.name, i, j)]
         if pairs:
-            ends = np.array([[at[bus.name, i], at[bus.name, j]] for bus, i, j in pairs])
-            apart = self.node_voltage(ends[:, 0]) - self.node_voltage(ends[:, 1])
-            root = np.sqrt(3.0)
-            low, high = (np.array([getattr(bus, name) for bus, *_ in pairs]) * root for name in _PHASE_TO_PHASE)
-            names = [f"{bus.name}.{i}-{j}" for bus, i, j in pairs]
-            self._limit_square("vpp_sq", names, apart, low, high)
+            ports, low, high, names = phase_range(pairs, self.net)
+            self._limit_square("vpp_sq", names, self.node_voltage(ports.a) - self.node_voltage(ports.b), low, high)
         limited = [
             k
             for k, bus in enumerate(self.three_phase)
-            if np.isfinite(feeder.bus[bus].unbalance_max) and not self._copied(bus, 1, 2, 3)
+            if np.isfinite(self.feeder.bus[bus].unbalance_max) and not self._copied(bus, 1, 2, 3)
         ]
         if limited:
             positive, negative = self.sequences()
             own = np.array(limited)
-            share = np.array([feeder.bus[self.three_phase[k]].unbalance_max for k in limited]).reshape(-1, 1)
+            share = np.array([self.feeder.bus[self.three_phase[k]].unbalance_max for k in limited]).reshape(-1, 1)
             plus, minus = positive.take(own), negative.take(own)
             rows = [(minus.re, minus.re), (minus.im, minus.im)]
             rows += [(plus.re, plus.re * -(share**2)), (plus.im, plus.im * -(share**2))]
@@ -143,13 +132,12 @@ class Limits:
     @cached_property
     def three_phase(self) -> tuple[str, ...]:
         """Buses with phases 1, 2 and 3."""
-        at = self.net.position
-        return tuple(b.name for b in self.feeder.buses if all((b.name, c) in at for c in (1, 2, 3)))
+        return tuple(bus.name for bus in three_phase_buses(self.feeder, self.net))
 
     def sequences(self) -> tuple[Complex, Complex]:
         """Positive- and negative-sequence voltages of the three-phase buses, each of shape (buses, T)."""
         n = len(self.three_phase)
-        nodes = np.array([self.net.position[bus, c] for bus in self.three_phase for c in (1, 2, 3)], dtype=np.int64)
+        nodes = phase_nodes([self.feeder.bus[bus] for bus in self.three_phase], self.net).reshape(-1)
         v = self.node_voltage(nodes)
         out, source = np.repeat(np.arange(n), 3), np.arange(3 * n)
         turn = np.asarray(np.exp(2j * np.pi / 3.0) ** np.array([0, 1, 2]) / 3.0, dtype=complex)
