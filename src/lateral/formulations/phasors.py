@@ -43,6 +43,48 @@ class Complex:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """Voltages of the kept nodes of a network, and ports between them.
+
+    Attributes:
+        v: the voltages.
+        kept: which nodes these are, ascending.
+        n: number of all nodes.
+    """
+
+    v: Complex
+    kept: IntArray
+    n: int
+
+    @property
+    def place(self) -> IntArray:
+        """Position of each node among the kept ones, -1 for none, shape (n,)."""
+        out = np.full(self.n, -1)
+        out[self.kept] = np.arange(len(self.kept))
+        return out
+
+    def across(self, ports: Ports) -> Complex:
+        """U = M V across ports."""
+        place = self.place
+        k = np.arange(len(ports))
+        two = ports.b >= 0
+        out = np.concatenate([k, k[two]])
+        source = np.concatenate([place[ports.a], place[ports.b[two]]])
+        sign = np.concatenate([np.ones(len(k)), -np.ones(int(two.sum()))])
+        return self.v.map(len(ports), out, source, sign)
+
+    def to_nodes(self, ports: Ports, current: Complex) -> Complex:
+        """M' I at the nodes."""
+        place = self.place
+        k = np.arange(len(ports))
+        two = ports.b >= 0
+        out = np.concatenate([place[ports.a], place[ports.b[two]]])
+        source = np.concatenate([k, k[two]])
+        sign = np.concatenate([np.ones(len(k)), -np.ones(int(two.sum()))])
+        return current.map(len(self.kept), out, source, sign)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class LegFlows:
     """Power into the series impedance of every leg from node voltages: ``S = W conj(I)``, ``I = Z^+ (W - V_s)``."""
 
@@ -137,4 +179,4 @@ def incidence(ports: Ports, n: int) -> sparse.csr_matrix:
     )
 
 
-__all__ = ["Complex", "LegFlows", "Through", "entries", "incidence"]
+__all__ = ["Complex", "Kept", "LegFlows", "Through", "entries", "incidence"]
