@@ -12,7 +12,7 @@ import lateral
 from ac_points import ac_point
 from lateral import opf
 from lateral.case import Case
-from lateral.devices import PV, Capacitor, Load, Source
+from lateral.devices import PV, SVC, Capacitor, Load, Source
 from lateral.errors import Fault, OptionError, UnsupportedError
 from lateral.io import builtin
 from lateral.network.feeder import Bus, Feeder, Line, Transformer, Winding
@@ -410,3 +410,16 @@ def test_a_decided_capacitor_is_bounded_by_planes() -> None:
     c = WYE.with_(devices=(*WYE.devices, bank))
     r, exact = run(c, "sdp", "loss"), run(c, "current-voltage", "loss")
     assert 0.9 * exact.objective < r.objective <= exact.objective * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("formulation", ["soc3", "sdp"])
+def test_a_reactor_that_is_decided_is_bounded_by_planes(formulation: str) -> None:
+    """A susceptance below zero: capacitive loads ask for it, and a bound that keeps it at zero is none."""
+    reactor = SVC(name="v", bus="c", terminals=(*ABC, 0), q_min_kvar=-200.0, q_max_kvar=50.0)
+    loads = tuple(dataclasses.replace(d, q_kvar=-60.0) if isinstance(d, Load) else d for d in WYE.devices)
+    c = WYE.with_(devices=(*loads, reactor))
+    r, exact = run(c, formulation, "loss"), run(c, "current-voltage", "loss")
+    assert exact.settings["svc.v"].max() < -50.0
+    assert r.objective <= exact.objective * (1 + 1e-5)
+    if formulation == "sdp":
+        assert r.objective > 0.9 * exact.objective

@@ -127,7 +127,7 @@ class MatrixFlowModel(PointModel):
             self._inject(Injection(own, p_own, q_own, i_max[rest]))
 
     def inject_susceptance(self, ports: Ports, b: Affine, b_0: FloatArray) -> Affine:
-        """See `NetworkModel.inject_susceptance`: ``b |V|^2`` between the planes that bound a product, for b >= 0."""
+        """See `NetworkModel.inject_susceptance`: ``b |V|^2`` between the planes that bound a product."""
         component, names, w = self._squared(ports)
         low, high = self.band.squares(ports)
         q = product_between(self.builder, component, names, b, w, low, high)

@@ -177,9 +177,12 @@ def product_between(
     low: FloatArray,
     high: FloatArray,
 ) -> Affine:
-    """A variable q for ``b w`` with ``0 <= b <= b_max`` and low <= w <= high (McCormick 1976)::
+    """A variable q for ``b w`` with ``b_min <= b <= b_max`` and low <= w <= high (McCormick 1976)::
 
-        low b <= q <= high b,      b_max w + high (b - b_max) <= q <= b_max w + low (b - b_max)
+        b_min w + low (b - b_min)  <= q <= b_min w + high (b - b_min)
+        b_max w + high (b - b_max) <= q <= b_max w + low (b - b_max)
+
+    with ``b_min = 0`` where no susceptance is negative.
 
     Args:
         builder: takes the rows.
@@ -189,12 +192,15 @@ def product_between(
         w: squared voltage, shape (ports, T).
         low, high: squared voltages that are possible, shape (ports, 1).
     """
-    most = builder.magnitude(b)
-    q = builder.variable(component, "q_shunt", names, unit="pu", lower=0.0, scale=np.maximum(most, 1e-9), limit=False)
-    scale = np.maximum(most, 1e-9)
+    most, least = -builder.least(-b), np.minimum(builder.least(b), 0.0)
+    scale = np.maximum(builder.magnitude(b), 1e-9)
+    q = builder.variable(component, "q_shunt", names, unit="pu", lower=least * high, scale=scale, limit=False)
+    at_low, at_high = b * low, b * high
+    if np.any(least):
+        at_low, at_high = (w * least + (b - least) * side for side in (low, high))
     for quantity, row in (
-        ("q_low", q - b * low),
-        ("q_high", b * high - q),
+        ("q_low", q - at_low),
+        ("q_high", at_high - q),
         ("q_below", q - w * most - (b - most) * high),
         ("q_above", w * most + (b - most) * low - q),
     ):

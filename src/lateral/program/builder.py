@@ -486,6 +486,18 @@ class ProgramBuilder:
         total = np.abs(expr.const) + np.bincount(expr.row, weights=size, minlength=len(expr.const))
         return np.asarray(total.reshape(expr.shape))
 
+    def least(self, expr: Affine) -> FloatArray:
+        """A lower bound of an array of numbers and variables, shape (n, T): variables at their worse bound."""
+        theta = np.concatenate(self._theta) if self._theta else np.zeros(0)
+        low, high = np.full(self._n, -np.inf), np.full(self._n, np.inf)
+        for block, lower, upper in self._bounds:
+            low[block.cells], high[block.cells] = (s.value(_NOTHING, theta).reshape(-1) for s in (lower, upper))
+        has = (expr.col >= 0) & (expr.val != 0.0)
+        val, col = expr.val[has], expr.col[has]
+        part = np.where(val > 0.0, val * low[col], val * high[col])
+        total = expr.const + np.bincount(expr.row[has], weights=part, minlength=len(expr.const))
+        return np.asarray(total.reshape(expr.shape))
+
     def present(self, expr: Affine) -> FloatArray:
         """The value of an array of data only at the present data, shape (n, T)."""
         return expr.value(_NOTHING, np.concatenate(self._theta) if self._theta else np.zeros(0))
