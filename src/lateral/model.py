@@ -23,7 +23,7 @@ from lateral.objectives import Objective
 from lateral.objectives.energy_cost import EnergyCost, loss_price_of
 from lateral.program import ProblemClass, Program
 from lateral.program.tangent import OWN_SLOTS, Tangent
-from lateral.results.residuals import Residuals, earned_status, objective_size, recompute
+from lateral.results.residuals import GAP_TOLERANCE, Residuals, earned_status, objective_size, recompute
 from lateral.results.result import Result
 from lateral.solvers import Options, Session, Solution, Status
 from lateral.solvers.elastic import explain
@@ -72,6 +72,9 @@ class Model:
         enforced: nodes and branches whose limits are written although they seemed far from binding.
         tangent: of a program to first order: moves it to another point.
         point: the operating point that it was last built at, where that is another one than it began with.
+        held: what it does otherwise than the devices ask or to first order only, in words: a bound of it is none of a
+            model that does not.
+        granted: what a bound of it rests on, see `NetworkModel.takes_for_granted`.
     """
 
     case: Case
@@ -86,6 +89,8 @@ class Model:
     enforced: frozenset[str] = frozenset()
     tangent: Tangent | None = None
     point: OperatingPoint | None = None
+    held: tuple[str, ...] = ()
+    granted: tuple[str, ...] = ()
     _session: tuple[str, Options | None, Session] | None = field(default=None, repr=False)
     _last: Solution | None = field(default=None, repr=False)
     _q_per_p: FloatArray | None = field(default=None, repr=False)
@@ -261,6 +266,7 @@ class Model:
             choices.append("infeasible by proof: the convex relaxation of the exact model is infeasible")
         else:
             solution = self._session[2].solve(self.program, start)
+            choices += solution.notes
             status, residuals = _judged(self.program, solution)
             if solution.solver != name:
                 choices.append(f"fallback to {solution.solver}: {solution.message}")
@@ -283,9 +289,15 @@ class Model:
         if relaxation is not None and relaxation.bound is not None and status is Status.OPTIMAL:
             value = self.program.objective(solution.x)
             gap = (value - relaxation.bound) / objective_size(self.program, solution.x)
-            choices.append(
-                f"the convex relaxation proves that no schedule is better by more than {max(gap, 0.0):.1e} relative"
-            )
+            if gap < -GAP_TOLERANCE:
+                choices.append(
+                    f"the bound of the convex relaxation does not hold: {-gap:.1e} relative above the schedule"
+                )
+            else:
+                least = gap if gap >= 0.0 else GAP_TOLERANCE  # below the bound by rounding
+                choices.append(
+                    f"the convex relaxation proves that no schedule is better by more than {least:.1e} relative"
+                )
         conflicts: tuple[Any, ...] = ()
         if status in (Status.INFEASIBLE, Status.LOCALLY_INFEASIBLE) and explain_infeasible:
             convex = self.program.problem_class is not ProblemClass.NLP
@@ -370,7 +382,7 @@ class Model:
         names = [n for n in self.program.slots if n in fresh.program.slots and not n.startswith(OWN_SLOTS)]
         present = {name: self._slot(name) for name in names}
         self.program, self.network, self.tangent = fresh.program.update(present), fresh.network, fresh.tangent
-        self.choices = fresh.choices
+        self.choices, self.held, self.granted = fresh.choices, fresh.held, fresh.granted
         if self.tangent is not None and result is not None:
             point = dataclasses.replace(result.solution, x=result.program.start_point)
             x = carried(self.program, dataclasses.replace(result, solution=point))

@@ -103,6 +103,8 @@ class ProgramBuilder:
         self.objective_floor = 0.0
         #: nodes whose limits are to be written although they seemed far from binding, by name
         self.enforced: frozenset[str] = frozenset()
+        #: laws of devices that a formulation has to first order only, in words; a bound of it is none of the exact one
+        self.first_order: set[str] = set()
         #: writes quadratic rows and curves to first order, where a formulation asks for it
         self.tangent: Tangent | None = None
 
@@ -497,6 +499,18 @@ class ProgramBuilder:
                     nominal[block.cells] = 1.0
             size[with_var] *= nominal[expr.col[with_var]]
         total = np.abs(expr.const) + np.bincount(expr.row, weights=size, minlength=len(expr.const))
+        return np.asarray(total.reshape(expr.shape))
+
+    def least(self, expr: Affine) -> FloatArray:
+        """A lower bound of an array of numbers and variables, shape (n, T): variables at their worse bound."""
+        theta = np.concatenate(self._theta) if self._theta else np.zeros(0)
+        low, high = np.full(self._n, -np.inf), np.full(self._n, np.inf)
+        for block, lower, upper in self._bounds:
+            low[block.cells], high[block.cells] = (s.value(_NOTHING, theta).reshape(-1) for s in (lower, upper))
+        has = (expr.col >= 0) & (expr.val != 0.0)
+        val, col = expr.val[has], expr.col[has]
+        part = np.where(val > 0.0, val * low[col], val * high[col])
+        total = expr.const + np.bincount(expr.row[has], weights=part, minlength=len(expr.const))
         return np.asarray(total.reshape(expr.shape))
 
     def present(self, expr: Affine) -> FloatArray:
