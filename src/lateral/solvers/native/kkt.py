@@ -240,7 +240,7 @@ class Kkt:
 
     def prepare_links(self) -> bool:
         """Maps and preconditioner of the storage rows; False when the preconditioner is not positive."""
-        sy, gr, t = self.symbolic, self.groups, self.n_steps
+        sy, gr = self.symbolic, self.groups
         if gr is None:
             self._each(
                 kernels.selected_inverse, self.factors, self._inverse, self._between, sy.size, sy.dpos, sy.lptr, sy.m,
@@ -283,6 +283,7 @@ class Kkt:
         loose = np.full(self.nv, -1)
         loose[self._loose] = self._at_loose
         gr = self.groups
+        assert gr is not None
         where: dict[int, tuple[int, int]] = {}
         for g in range(len(gr.n_in)):
             for q in range(int(gr.n_in[g])):

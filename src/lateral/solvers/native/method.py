@@ -314,7 +314,7 @@ class Method:
     def _reset_slacks(self, it: Iterate) -> None:
         """Give every slack what its row really has, where that is further from its bound, or about as far from one that
         does not hold it: it costs nothing, and the row holds (Nocedal and Wright 2006, section 19.3)."""
-        k, p, t = self.kkt, self.steps, self.steps.n_steps
+        p, t = self.steps, self.steps.n_steps
         ranges = np.zeros((p.ranges.n, t))
         kernels.add_product(ranges, p.g.row, p.g.col, p.g.val, it.x, 0, t)
         rows = np.vstack([ranges, self._nonlinear(it.x, self._values(it.x, constant=True))])

@@ -114,8 +114,8 @@ def _matched(steps: StepProgram, rows: IntArray, cols: IntArray, values: FloatAr
     """The variable of each equality, by the largest product of coefficients."""
     d = steps.data
     there = steps.variables.present(steps.n_steps) > 0.0
-    fixed = ((d["fixed"] > 0.0) & there).any(axis=1)
-    bounded = (np.isfinite(d["low"]) | np.isfinite(d["high"])).any(axis=1)
+    fixed = np.any((d["fixed"] > 0.0) & there, axis=1)
+    bounded = np.any(np.isfinite(d["low"]) | np.isfinite(d["high"]), axis=1)
     values = np.where(bounded[cols], BOUNDED, 1.0) * values
     place = np.searchsorted(equal, rows)
     largest = np.zeros(len(equal))
