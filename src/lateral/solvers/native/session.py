@@ -64,6 +64,15 @@ class NativeSession(Session):
         begin = time.perf_counter()
         o = self._options
         self._steps.load(program)
+        if self._steps.crossed:
+            return no_point(
+                program,
+                status=Status.INFEASIBLE,
+                solver="native",
+                iterations=0,
+                seconds=time.perf_counter() - begin,
+                message="the bounds of a variable exclude each other",
+            )
         self._method.load()
         limit = np.inf if o.time_limit_s is None else o.time_limit_s
 

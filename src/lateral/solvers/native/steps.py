@@ -16,6 +16,9 @@ from lateral.network.schema import FloatArray, IntArray
 from lateral.program import Block, Program
 from lateral.program.rows import CurveRows
 
+#: Bounds that exclude each other by more than this are no rounding, in solver scale.
+CROSSED = 1e-9
+
 
 class Declined(Exception):
     """The program does not repeat step by step; the text says where."""
@@ -159,6 +162,7 @@ class StepProgram:
         data: vectors and bounds, (elements, T) each.
         constant: constant of the objective.
         floor: size of objective below which a relative gap means nothing.
+        crossed: whether the bounds of a variable exclude each other, so that there is no point.
     """
 
     variables: Cells
@@ -196,6 +200,7 @@ class StepProgram:
     data: dict[str, FloatArray]
     constant: float = 0.0
     floor: float = 0.0
+    crossed: bool = False
 
     @classmethod
     def of(cls, program: Program) -> StepProgram:
@@ -324,7 +329,9 @@ class StepProgram:
             at = self.variables.element[cols], self.variables.step[cols]
             sides = np.sort(np.stack([s.l[rows] / coefficients, s.u[rows] / coefficients]), axis=0)
             low[at], high[at] = np.maximum(low[at], sides[0]), np.minimum(high[at], sides[1])
-        fixed = np.isfinite(low) & (high - low <= 1e-12 * np.maximum(1.0, np.abs(np.where(np.isfinite(low), low, 0.0))))
+        near = 1e-12 * np.maximum(1.0, np.abs(np.where(np.isfinite(low), low, 0.0)))
+        fixed = np.isfinite(low) & (high - low <= near)
+        self.crossed = bool(np.any(low - high > CROSSED * np.maximum(1.0, np.abs(np.where(fixed, low, 0.0)))))
         value = np.where(fixed, low, 0.0)
         there = self.variables.present(t)
         absent = there == 0.0
@@ -332,6 +339,8 @@ class StepProgram:
         rows, cols, coefficients = self.alone
         at = self.variables.element[cols], self.variables.step[cols]
         fixed[at], value[at] = True, s.b[rows] / coefficients
+        beyond = np.maximum(low[at] - value[at], value[at] - high[at])
+        self.crossed |= bool(np.any(beyond > CROSSED * np.maximum(1.0, np.abs(value[at]))))
         b = self.equalities.spread(s.b, t)
         a0 = np.zeros((self.products.n * self.width, t))
         if len(p.a0):
