@@ -523,12 +523,14 @@ class Method:
 
 
 def _is_small(r: Residuals, it: Iterate, worth: float) -> bool:
-    """Whether what is left of the gradient is small, and what it could be worth small against the objective's gap."""
+    """Whether what is left of the gradient is small, and what it and the rows could be worth small against the gap."""
     if not r.dual < DUAL:
         return False
     at_stake = (
         np.abs(r.dual_x * np.maximum(np.abs(it.x), 1.0)).sum() + np.abs(r.dual_s * np.maximum(np.abs(it.s), 1.0)).sum()
     )
+    # and so what is left of rows, at their prices
+    at_stake += np.abs(r.rows * it.y).sum() + np.abs(r.links * it.eta).sum()
     return bool(at_stake < 10.0 * worth)
 
 
