@@ -14,16 +14,18 @@ METHOD = """## The method in short
     minimise    f(x)
     subject to  A x = b,   G x - s = 0,   h(x) + w = 0  (w = 0 where exact),   C x = d,   bounds on x, s, w
 
-within each step: `A`, `G` rows of the network and its devices, `h = sum a^2 - u v` product rows (currents, inverter
-discs); `C` the storage rows, the only ones that link steps. A primal-dual interior point solves with slacks and
-multipliers
+within each step: `A`, `G` rows of the network and its devices; `h` what is not linear: products `sum a^2 - u v`
+(currents, inverter discs), quadratic rows `sum f g + ...` (powers of ports, magnitudes), curves `y - phi(z)` (load
+laws, inverter curves); `C` the storage rows, the only ones that link steps. A primal-dual interior point solves with
+slacks and multipliers
 
-    [ H + D     J'    C' ] [dx ]      H  exact Hessian of the Lagrangian, indefinite through u v
+    [ H + D     J'    C' ] [dx ]      H  exact Hessian of the Lagrangian, indefinite through u v and f g
     [ J      -D_s^-1     ] [dy ]      D, D_s  barrier terms z / (distance to the bound)
     [ C                  ] [eta]
 
 once to predict (no barrier) and once to correct, with one factorisation (Mehrotra 1992). Second-order parts of the
-products are exact, as they are quadratic. Where a step has another number of negative pivots than rows, the
+products and quadratic rows are exact. A slack that does not bind is set to what its row has after every step, so that
+flat directions leave no residual behind. Where a step has another number of negative pivots than rows, the
 diagonal is raised.
 
 **Tree.** Without `C` the matrix falls apart into one per step, K. Node by node, from the leaves to the root, the
@@ -34,10 +36,18 @@ pairs
 are pivots of 2 x 2, so that no diagonal is needed; what a node leaves behind is a 3 x 3 block on its parent's
 voltage and two balances. Cost and memory are linear in buses times steps, and the inner loop runs over the steps.
 
+**Any other network.** Three-phase nodes, meshes, ports: every equality is paired with a variable that it determines, by
+the matching whose coefficients have the largest product (Duff and Koster 2001; Schenk and Gaertner 2006), variables
+without bounds first, and the pairs are ordered by minimum degree. On a feeder that goes from the leaves to the root by
+itself. Rows that a step does not have (a load near an edge of its band at some steps only) are there with a diagonal
+of one, so that all steps keep one pattern.
+
 **Chain.** What is left on the storage multipliers is `S = C K^-1 C'`, applied without being formed: by small maps
-per node that were condensed from the factors, up to the root and back. Conjugate gradients solve it, with a
+per node that were condensed from the factors, up to the root and back; on other networks by a solve along the pivots
+between storages and root alone. Conjugate gradients solve it, with a
 preconditioner that is exact in time: per storage a tridiagonal matrix whose entries are the blocks of K^-1 at its
-own node (selected inversion). What links storages through the network is left to the iterations.
+own node (selected inversion; Takahashi et al. 1973 on other networks).
+What links storages through the network is left to the iterations.
 
 **Stopping.** Violation below 1e-9 pu in the units of the program, gradient and complementarity below the tolerance
 relative to the objective. The status is earned from recomputed residuals like every solver's."""

@@ -359,6 +359,23 @@ class Model:
             self.start_from(result, voltages=not wrong.sides)
         self._session, self._last = None, None
 
+    def shift(self, steps: int = 1) -> Model:
+        """Say that the horizon moved on: the next solve's data, which `update` gives, begin ``steps`` later.
+
+        What solves start from moves along, so that a rolling horizon is solved warm. Data stay as they are.
+
+        Raises:
+            OptionError: fewer than one step.
+        """
+        if steps < 1:
+            message = f"a horizon moves on by 1 step or more, not by {steps}"
+            raise OptionError(message)
+        if self._session is not None:
+            self._session[2].shift(steps)
+        if self._last is not None:
+            self._last = dataclasses.replace(self._last, x=_later(self.program, self._last.x, steps))
+        return self
+
     def make_at(self, point: OperatingPoint, result: Result) -> bool:
         """Build again at another operating point, in place: devices take their law there.
 
@@ -419,6 +436,15 @@ def carried(program: Program, result: Result, without: Sequence[str] = ()) -> Fl
             values = result.solution.x[before.cells].reshape(-1, block.n_steps)
             start[block.cells].reshape(-1, block.n_steps)[to] = values[source]
     return start
+
+
+def _later(program: Program, x: FloatArray, steps: int) -> FloatArray:
+    """Variables so many steps later; the steps at the end repeat the last one."""
+    out = x.copy()
+    for block in program.variables:
+        ahead = np.minimum(np.arange(block.n_steps) + steps, block.n_steps - 1)
+        out[block.cells] = x[block.cells].reshape(-1, block.n_steps)[:, ahead].reshape(-1)
+    return out
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import scipy.sparse as sp
 from scipy.optimize import linear_sum_assignment
 
 import lateral
-from lateral.errors import UnsupportedError
+from lateral.errors import OptionError, UnsupportedError
 from lateral.model import Model
 from lateral.results.residuals import recompute
 from lateral.solvers import Options, Status
@@ -19,6 +21,10 @@ from lateral.solvers.native.kkt import Kkt, Point
 from lateral.solvers.native.order import order_of
 from lateral.solvers.native.pairing import cheapest_matching
 from lateral.solvers.native.steps import StepProgram
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks are beside the package, not in it
+
+from benchmarks.random_feeders import problem as random_problem
 
 BALANCED = ("nonlinear", "soc", "lindistflow")
 THREE_PHASE = ("current-voltage", "bus-injection", "lindist3flow")
@@ -351,3 +357,44 @@ def test_cheapest_matching() -> None:
             assert cost[rows, found].sum() == pytest.approx(cost[rows, cols].sum(), abs=1e-9)
         else:
             assert (found < 0).any()
+
+
+def test_a_shifted_horizon_is_warm() -> None:
+    """One step later, with what the battery holds then: from the moved iterate in half of the steps, to the optimum of
+    a cold solve."""
+    model = model_of("ieee123-t24")
+    first = model.solve("native")
+    p = np.array([load.p_kw * model.case.multiplier(load.profile) for load in model.case.loads])
+    sun, price = model._slot("pv.p_available_kw"), model._slot("source.price_import")[0]
+    later = {
+        "loads": np.roll(p, -1, axis=1),
+        "pv": np.roll(sun, -1, axis=1),
+        "prices": np.roll(price, -1),
+        "initial": first.value("battery.energy")[:, 0],
+    }
+    cold = model_of("ieee123-t24").update(**later).solve("native")
+    warm = model.update(**later).shift().solve("native")
+    assert warm.ok
+    assert warm.solution.iterations <= 0.6 * cold.solution.iterations
+    assert warm.objective == pytest.approx(cold.objective, rel=2e-8)
+    with pytest.raises(OptionError, match="1 step or more"):
+        model.shift(0)
+
+
+def test_what_it_cannot_solve_is_handed_over_and_says_so() -> None:
+    """A relaxation that is not tight, under negative prices."""
+    model = random_problem(133).build()
+    alone = model.solve("native", NativeOptions(fallback=False))
+    assert not alone.ok
+    helped = model.solve("native")
+    assert helped.solution.solver == "clarabel"
+    assert "native: " in helped.solution.message
+    assert any("fallback to clarabel" in choice for choice in helped.choices)
+
+
+def test_bounds_that_exclude_each_other() -> None:
+    model = model_of("ads10", "lindistflow")
+    cells, high = model.program.block("bus.vmag_sq").cells, model.program.ub.copy()
+    high[cells] = model.program.lb[cells] - 0.01
+    model.program = dataclasses.replace(model.program, ub=high)
+    assert model.solve("native").status is Status.INFEASIBLE

@@ -142,6 +142,10 @@ class Session(ABC):
             warm: a solution to start from, where the solver can use one.
         """
 
+    def shift(self, steps: int) -> None:  # noqa: B027
+        """Say that the data of the next solve is that of the last one, so many steps later: what the session keeps to
+        start from moves along. Nothing to do where it keeps nothing."""
+
 
 class Solver(ABC):
     """One solver. Leaves are final; they declare what they accept and start sessions."""

@@ -34,7 +34,7 @@ PUSH = 0.05
 #: A slack whose ``s / w`` is above this is far from its bound, in solver scale.
 FAR = 1e4
 #: Complementarity, relative to the objective, of the iterate that later solves start from.
-WARM_GAP = 1e-3
+WARM_GAP = 3e-5
 #: A run of this many steps shorter than this is no progress.
 SHORT_STEPS, SHORT = 8, 1e-3
 
@@ -60,6 +60,12 @@ class Iterate:
     z_high: FloatArray
     w_low: FloatArray
     w_high: FloatArray
+
+    def shifted(self, steps: int) -> Iterate:
+        """The same so many steps later: each step takes the numbers of the one that far ahead, or of the last."""
+        t = self.x.shape[1]
+        ahead = np.minimum(np.arange(t) + steps, t - 1)
+        return Iterate(*(getattr(self, name)[:, ahead] for name in self.__slots__))
 
     def copy(self) -> Iterate:
         """A copy of every array."""

@@ -28,6 +28,8 @@ from lateral.solvers.native.steps import Declined, StepProgram
 
 #: Newton steps, where the caller sets no limit.
 MOST_ITERATIONS = 100
+#: And from an earlier iterate: one that is no good is left soon.
+MOST_WARM = 30
 _WORDS = {
     "solved": (Status.OPTIMAL, "solved"),
     "limit": (Status.LIMIT_REACHED, "iterations or time ran out"),
@@ -85,7 +87,7 @@ class NativeSession(Session):
             for start in starts:
                 iterate, outcome, middle = self._method.solve(
                     gap=o.tolerance or 1e-8,
-                    max_iterations=o.max_iterations or MOST_ITERATIONS,
+                    max_iterations=o.max_iterations or (MOST_ITERATIONS if start is None else MOST_WARM),
                     start=None if start is None else start.copy(),
                     give_up=lambda: note.pressed or late(),
                     verbose=print if o.verbose else None,
@@ -106,6 +108,11 @@ class NativeSession(Session):
                 program, status=Status.ERROR, solver="native", iterations=spent, seconds=seconds, message=message
             )
         return self._solution(program, iterate, status, spent, time.perf_counter() - begin, message)
+
+    def shift(self, steps: int) -> None:
+        """See `Session.shift`; steps that are new start as the last one that there was."""
+        if self._middle is not None:
+            self._middle = self._middle.shifted(steps)
 
     def _handed_over(self, program: Program, spent: int, message: str, seconds: float) -> Solution:
         """The answer of another solver, which says so: Clarabel's for cones and for a proof that there is none, Ipopt's
