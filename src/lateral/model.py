@@ -543,7 +543,7 @@ def _point_of(result: Result) -> OperatingPoint:
     whole = np.zeros((len(nodes), v.shape[1]), dtype=complex)
     place = {node: k for k, node in enumerate(nodes)}
     whole[[place[node] for node in result.network.nodes]] = v
-    return OperatingPoint(nodes, whole, np.zeros_like(whole), loaded=True)
+    return OperatingPoint(nodes, whole, np.zeros_like(whole), loaded=True, schedule=True)
 
 
 def _overloaded(result: Result) -> bool:

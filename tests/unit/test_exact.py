@@ -412,6 +412,25 @@ def test_new_loads_that_leave_their_band_are_seen() -> None:
         assert not any("left the side" in choice for choice in again.choices)  # nothing was built again
 
 
+def test_no_load_rests_in_a_jump_of_its_law() -> None:
+    """A law that jumps by 4 % at 0.95 pu: the cheapest voltage is in the middle of the jump, where no load can be. The
+    schedule ends beside it, and is the power flow."""
+    loads = [
+        dataclasses.replace(d, model="cvr", cvr_p=0.8, cvr_q=3.0, v_min_pu=0.95, v_low_pu=0.5, p_kw=2.0 * d.p_kw)
+        for d in uneven()
+    ]
+    pv = PV(name="s", bus="c", terminals=(1, 2, 3, 0), p_rated_kw=0.0, s_max_kva=300.0, q_control="free")
+    c = case(CHAIN, *LINES, *loads, pv)
+    low = dataclasses.replace(c.sources[0], v_pu=0.97)
+    c = c.with_(devices=tuple(low if d is c.sources[0] else d for d in c.devices))
+    for formulation in EXACT:
+        r = build(c, formulation).solve()
+        assert r.ok
+        assert any("left the side of their band" in choice for choice in r.choices)
+        assert v_of(r)[6, 0] == pytest.approx(0.95 + 1.8e-4, abs=1e-6)  # the end of the rounded jump
+        assert_power_flow(r)
+
+
 # -- elimination -------------------------------------------------------------------------------------------------------
 
 

@@ -19,6 +19,8 @@ BoolArray = NDArray[np.bool_]
 
 #: A load this near to an edge of its band gets the whole law where a formulation can write it, pu.
 NEAR_EDGE_PU = 0.03
+#: A voltage so near the end of a jump rests there, pu.
+RESTS = 1e-7
 #: Over this share of its power the corners of a load's law are rounded.
 ROUNDING = 1e-3
 
@@ -282,6 +284,7 @@ def _inject_banded(
 
     same = np.array([a == b for a, b in zip(*laws, strict=True)], dtype=bool)[owner]
     both, split = np.flatnonzero(same), np.flatnonzero(~same)
+    within = _off_jumps(sub, port, step, [curve(side, np.arange(len(at))) for side in (0, 1)], ctx)
     zero = Affine.zeros(len(split), 1)
     for own, side, p_own, q_own in (
         (both, 0, p.take(both), q.take(both)),
@@ -289,7 +292,37 @@ def _inject_banded(
         (split, 1, zero, q.take(split)),
     ):
         if len(own):
-            ctx.net.inject_curve(sub, port[own], step[own], curve(side, own), -p_own, -q_own)
+            sides = within[0][own], within[1][own]
+            ctx.net.inject_curve(sub, port[own], step[own], curve(side, own), -p_own, -q_own, within=sides)
+
+
+def _off_jumps(
+    ports: Ports, port: IntArray, step: IntArray, curves: Sequence[Banded], ctx: DeviceContext
+) -> tuple[FloatArray, FloatArray]:
+    """Where |V| may be so that no load rests in the middle of a jump of its law, where no load can be: (lowest, highest).
+
+    On the way to a schedule any voltage may be taken. A schedule that came to rest in a jump is solved again with the
+    jump behind it: on the side on which it was, as a limit of the voltage.
+    """
+    shape = len(ports), ctx.n_steps
+    u = np.broadcast_to(ctx.net.reference_v(ports), shape)[port, step]
+    none = np.zeros(len(u)), np.full(len(u), np.inf)
+    low, high = (side.copy() for side in none)
+    side_low, side_high = np.zeros(shape), np.full(shape, np.inf)
+    for curve in curves:
+        for edge, jumps in zip((curve.v_low[:, 0], curve.v_high[:, 0]), curve.jumps, strict=True):
+            above, below = jumps & (u >= edge), jumps & (u < edge)
+            over, under = edge + curve.zone, edge - curve.zone
+            np.maximum.at(side_low, (port[above], step[above]), over[above])
+            np.minimum.at(side_high, (port[below], step[below]), under[below])
+            rests = np.abs(u - edge) <= curve.zone + RESTS
+            low = np.where(above & rests, np.maximum(low, over), low)
+            high = np.where(below & rests, np.minimum(high, under), high)
+    if np.any(side_low > 0.0) or np.any(np.isfinite(side_high)):
+        ctx.net.assume_v(ports, side_low, side_high)
+    if not ctx.net.at_schedule:
+        return none
+    return low, high
 
 
 _Law = tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...], float, float]

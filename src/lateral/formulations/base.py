@@ -26,12 +26,14 @@ class OperatingPoint:
         v_pu: complex voltages on the buses' bases, shape (n, T) or (n, 1).
         injected_pu: complex currents that devices put into the nodes, same shape.
         loaded: False for the no-load point (nominal angles, no currents).
+        schedule: whether it is what a solved schedule came to, so that what rests at an edge there is meant.
     """
 
     nodes: tuple[Node, ...]
     v_pu: ComplexArray
     injected_pu: ComplexArray
     loaded: bool
+    schedule: bool = False
 
 
 class Formulation(ABC):

@@ -91,6 +91,7 @@ class RectangularModel(PointModel):
         index = NodeIndex.of(feeder)
         place = {node: k for k, node in enumerate(point.nodes)}
         self._v0 = point.v_pu[[place[node] for node in network.nodes]]
+        self.at_schedule = point.schedule
         self._feeder, self._index = feeder, index
         self._own = np.array([index.position[node] for node in network.nodes], dtype=np.int64)
         self._names = tuple(f"{bus}.{c}" for bus, c in network.nodes)
@@ -148,13 +149,21 @@ class RectangularModel(PointModel):
     writes_curves = reads_curves = True
 
     def inject_curve(
-        self, ports: Ports, elements: IntArray, steps: IntArray, curve: Curve, p: Affine, q: Affine
+        self,
+        ports: Ports,
+        elements: IntArray,
+        steps: IntArray,
+        curve: Curve,
+        p: Affine,
+        q: Affine,
+        *,
+        within: tuple[FloatArray, FloatArray] | None = None,
     ) -> None:
         """See `NetworkModel.inject_curve`."""
         names = port_names(self.net, ports)
         cells = [f"{names[k]} @{t}" for k, t in zip(elements.tolist(), steps.tolist(), strict=True)]
         v = np.broadcast_to(self.reference_v(ports), (len(ports), self.n_steps))
-        component, w = self._squares_from(cells, v[elements, steps].reshape(-1, 1), at=(elements, steps))
+        component, w = self._squares_from(cells, v[elements, steps].reshape(-1, 1), at=(elements, steps), within=within)
         self._squares.append((component, tuple(cells), ports, w, (elements, steps)))
         y = self._curve(component, "law", cells, w, curve, at=(elements, steps))
         place = (len(ports), self.n_steps, elements, steps)
@@ -182,7 +191,12 @@ class RectangularModel(PointModel):
         return component, names, w
 
     def _squares_from(
-        self, names: Sequence[str], v: FloatArray, *, at: tuple[IntArray, IntArray] | None = None
+        self,
+        names: Sequence[str],
+        v: FloatArray,
+        *,
+        at: tuple[IntArray, IntArray] | None = None,
+        within: tuple[FloatArray, FloatArray] | None = None,
     ) -> tuple[str, Affine]:
         """New variables w = |U|^2 that start at v^2, shape (n, 1 or T): component and w; `close` ties them."""
         component, start = self._component(), v**2
@@ -191,7 +205,8 @@ class RectangularModel(PointModel):
             "vmag_sq",
             names,
             unit="pu^2",
-            lower=1e-4,
+            lower=1e-4 if within is None else np.maximum(within[0] ** 2, 1e-4).reshape(-1, 1),
+            upper=np.inf if within is None else (within[1] ** 2).reshape(-1, 1),
             scale=start,
             start=start,
             n_steps=v.shape[1],

@@ -187,7 +187,10 @@ def with_islands(
         if not len(members) or size == 0.0:
             continue
         first = int(members[0])
-        has = np.flatnonzero(np.abs(weight) > 1e-6 * size)
+        # all but what the sum over a column leaves of rounding: small ones add up (an island is also what is tied to
+        # ground by the leakage of many small transformers alone)
+        rounding = 8.0 * np.finfo(float).eps * np.abs(wires.diagonal())[reduced.kept]
+        has = np.flatnonzero(np.abs(weight) > rounding)
         total = v.map(n, np.full(len(has), first), has, weight[has])
         keep = np.ones((n, 1))
         keep[first] = 0.0

@@ -145,15 +145,28 @@ class Banded(Curve):
     #: a difference between two sides at their edge that is no jump
     NO_JUMP = 1e-9
 
+    @property
+    def jumps(self) -> tuple[FloatArray, FloatArray]:
+        """Whether the law jumps at the lower and at the upper edge, shape (n,) each."""
+        low, high = self._jumps(self.below, self.v_low), self._jumps(self.above, self.v_high)
+        return low[:, 0], high[:, 0]
+
+    def _jumps(self, coefficients: FloatArray, edge: FloatArray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.abs(_parabola(coefficients, edge)[0] - self._within(edge)[0]) > self.NO_JUMP)
+
+    @property
+    def zone(self) -> FloatArray:
+        """How far from an edge a jump is over, to 1e-5 of it, shape (n,)."""
+        return 6.0 * self.SHARPER * self.width[:, 0]
+
     def _in_u(self, w: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         """u, phi, d phi / du, d^2 phi / du^2."""
         u = np.sqrt(np.maximum(w, self.LEAST))
         f = self._within(u)
         total = list(f)
         for coefficients, edge, sign in ((self.below, self.v_low, -1.0), (self.above, self.v_high, 1.0)):
-            with np.errstate(invalid="ignore"):
-                at_edge = _parabola(coefficients, edge)[0] - self._within(edge)[0]
-            jumps = np.abs(at_edge) > self.NO_JUMP
+            jumps = self._jumps(coefficients, edge)
             x = [sign * (p - q) for p, q in zip(_parabola(coefficients, u), f, strict=True)]
             for into, rounded, switched in zip(
                 range(3), self._rounded(x), self._switched(x, sign * (u - edge), sign), strict=True

@@ -131,11 +131,21 @@ class NetworkModel(ABC):
         new: they take all of a device's law at their operating point.
         """
 
+    #: whether the operating point is what a solved schedule came to
+    at_schedule: bool = False
     #: whether `inject_curve` can be called
     writes_curves: bool = False
 
     def inject_curve(
-        self, ports: Ports, elements: IntArray, steps: IntArray, curve: Curve, p: Affine, q: Affine
+        self,
+        ports: Ports,
+        elements: IntArray,
+        steps: IntArray,
+        curve: Curve,
+        p: Affine,
+        q: Affine,
+        *,
+        within: tuple[FloatArray, FloatArray] | None = None,
     ) -> None:
         """Inject ``p phi(|V|^2)`` and ``q phi(|V|^2)`` at single ports and steps.
 
@@ -144,6 +154,7 @@ class NetworkModel(ABC):
             elements, steps: port and step of each cell, shape (k,).
             curve: phi with one row per cell.
             p, q: numbers or data, shape (k, 1).
+            within: lowest and highest |V| of each cell, shape (k,); 0 and inf for none.
 
         Only where ``writes_curves`` is true: formulations that are made at an operating point take a device's law
         there instead.
