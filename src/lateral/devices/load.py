@@ -299,7 +299,7 @@ def _inject_banded(
 def _off_jumps(
     ports: Ports, port: IntArray, step: IntArray, curves: Sequence[Banded], ctx: DeviceContext
 ) -> tuple[FloatArray, FloatArray]:
-    """Where |V| may be so that no load rests in the middle of a jump of its law, where no load can be: (lowest, highest).
+    """Where |V| may be so that no load rests within a jump of its law, where none can be: (lowest, highest).
 
     On the way to a schedule any voltage may be taken. A schedule that came to rest in a jump is solved again with the
     jump behind it: on the side on which it was, as a limit of the voltage.

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lateral.network.schema import FloatArray
+
+BoolArray = NDArray[np.bool_]
 
 
 class Curve(ABC):
@@ -146,12 +149,12 @@ class Banded(Curve):
     NO_JUMP = 1e-9
 
     @property
-    def jumps(self) -> tuple[FloatArray, FloatArray]:
+    def jumps(self) -> tuple[BoolArray, BoolArray]:
         """Whether the law jumps at the lower and at the upper edge, shape (n,) each."""
         low, high = self._jumps(self.below, self.v_low), self._jumps(self.above, self.v_high)
         return low[:, 0], high[:, 0]
 
-    def _jumps(self, coefficients: FloatArray, edge: FloatArray) -> np.ndarray:
+    def _jumps(self, coefficients: FloatArray, edge: FloatArray) -> BoolArray:
         with np.errstate(invalid="ignore"):
             return np.asarray(np.abs(_parabola(coefficients, edge)[0] - self._within(edge)[0]) > self.NO_JUMP)
 
