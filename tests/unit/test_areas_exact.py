@@ -133,7 +133,17 @@ def test_unbalance_is_declined() -> None:
         solve_areas(lateral.cut(ieee13(), 2), formulation="current-voltage", objective="cost+unbalance")
 
 
-@pytest.mark.parametrize("form", ["linearised", "sdp", "soc3"])
+@pytest.mark.parametrize("areas", [2, 3])
+def test_areas_to_first_order(areas: int) -> None:
+    """One round at the power flow that the areas found: the optimum of the whole's round there; borders say complex
+    voltages, and begin with what is drawn below them."""
+    run = solve_areas(lateral.cut(ieee13(), areas), formulation="linearised", with_replay=False)
+    assert run.status is Status.OPTIMAL, run.status_text
+    assert abs(run.gap_to_central) <= 1e-6
+    assert run.algorithm == "admm"
+
+
+@pytest.mark.parametrize("form", ["sdp", "soc3"])
 def test_formulations_of_the_whole_are_declined(form: str) -> None:
     with pytest.raises(UnsupportedError, match="ARE-032"):
         solve_areas(lateral.cut(ieee13(), 2), formulation=form)

@@ -14,6 +14,7 @@ import numpy as np
 from lateral.areas.elastic import ElasticTwin
 from lateral.areas.flow import AreaFlow
 from lateral.areas.message import Values
+from lateral.areas.quantities import POWERS
 from lateral.case import Case
 from lateral.devices import BorderHead, BorderTail
 from lateral.devices.base import DeviceContext
@@ -28,6 +29,7 @@ from lateral.opf import build, choose_formulation
 from lateral.program import Block, Program
 from lateral.results.result import Result
 from lateral.solvers import Options, Status, choose
+from lateral.successive import first_point
 
 #: Rows that hold a voltage at what a head is told, and where a tail reads it.
 _GIVEN = {"v": "feed.voltage", "v_re": "feed.v_re", "v_im": "feed.v_im"}
@@ -97,6 +99,8 @@ class AreaAgent:
         self.tails = self.case.of(BorderTail)
         #: the operating point that the model is made at, where its formulation wants one
         self.point: OperatingPoint | None = None
+        #: what the areas below draw there, by border
+        self._drawn: dict[str, Values] = {}
         self._rows = {
             kind: {row: k for k, row in enumerate(border_rows(group))}
             for kind, group in (("border_head", self.heads), ("border_tail", self.tails))
@@ -126,7 +130,7 @@ class AreaAgent:
     def _in_consensus(self) -> AreaAgent:
         """The same area with its borders in consensus; built where a run goes over to it."""
         other = AreaAgent(self.name, self.case, dataclasses.replace(self.task, coupling="consensus"))
-        other.point = self.point
+        other.point, other._drawn = self.point, self._drawn
         return other
 
     def _built(self, case: Case) -> Model:
@@ -134,7 +138,7 @@ class AreaAgent:
         if self.point is None and choose_formulation(case, task.formulation)[0].point != "none":
             message = "no operating point yet: the areas find it together, see lateral.areas.point"
             raise PointMissingError(message)
-        return build(
+        model = build(
             case,
             task.formulation,
             self._objective,
@@ -143,6 +147,25 @@ class AreaAgent:
             limits=task.limits,
             point="baseline" if self.point is None else self.point,
         )
+        if model.tangent is not None and self.point is not None and self.tails:
+            self._pass_through(model, self.point)
+        return model
+
+    def _pass_through(self, model: Model, point: OperatingPoint) -> None:
+        """Let a model that is to first order begin with what the areas below draw at the point, in place."""
+        program = model.program
+        start = program.start_point.copy()
+        for x in POWERS:
+            drawn = np.concatenate([np.asarray(self._drawn[tail.name][x], dtype=float) for tail in self.tails])
+            slot = f"border_tail.{SLOTS[x]}"
+            if slot in program.slots:
+                program = program.update({slot: drawn})
+            for block in program.variables:
+                if block.name == f"border_tail.{x}":
+                    start[block.cells] = (drawn / block.to_unit).reshape(-1)
+        program = dataclasses.replace(program, start_point=start)
+        assert model.tangent is not None
+        model.program = first_point(program, model.tangent, model.case, point, model.network)
 
     def power_flow(self, borders: Mapping[str, Values], steps: Sequence[int] | None = None) -> dict[str, Any]:
         """The area's own power flow between given borders, without control, or unloaded where the task says nominal.
@@ -158,6 +181,7 @@ class AreaAgent:
         said, settled = self._flow.solve(borders)
         if steps is not None:
             self.point = self._flow.point(steps)
+            self._drawn = {tail.name: borders[tail.name] for tail in self.tails}
             for built in ("model", "_in_consensus"):
                 self.__dict__.pop(built, None)
         return {"borders": said, "settled": settled}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lateral.areas.agent import AreaAgent, Task
-from lateral.areas.algorithms import Algorithm, Auto, State
+from lateral.areas.algorithms import Admm, Algorithm, Auto, State
 from lateral.areas.checkpoint import Checkpoint, about
 from lateral.areas.driver import Patience, Progress, iterate
 from lateral.areas.executors import Executor, Serial
@@ -86,9 +86,13 @@ def solve_areas(
         SolveError: an area cannot be started.
     """
     require(partition.case, radial=True)
+    form = choose_formulation(partition.case, formulation)[0]
+    require_formulation(form)
     method = algorithm or Auto()
+    if isinstance(method, Auto) and form.first_order:
+        # prices of rows to first order do not lead to one optimum in all cuts; copies that are to agree do
+        method = Admm()
     method.require(objective)
-    require_formulation(choose_formulation(partition.case, formulation)[0])
     begin = time.perf_counter()
     whole = build(
         partition.case, formulation, objective, terminal=terminal, loss_term=loss_term, point=point, limits=limits

@@ -56,6 +56,8 @@ class Formulation(ABC):
     lazy: ClassVar[bool] = False
     #: the model that devices meet, where `network` is not the formulation's own
     model: ClassVar[Callable[..., NetworkModel]]
+    #: whether its rows are to first order at a point, made again in rounds
+    first_order: ClassVar[bool] = False
     #: why a feeder that is cut into areas cannot be solved in it; empty where it can
     whole_only: ClassVar[str] = ""
     #: what its areas say of a voltage at a border, see `NetworkModel.voltages`

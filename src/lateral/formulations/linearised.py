@@ -46,8 +46,6 @@ class _Model(RectangularModel):
     """The family's rows through a builder that writes them to first order."""
 
     neglects_curvature = True
-    #: as its rows at a point know a source: by the square of its voltage
-    voltages: ClassVar[tuple[str, ...]] = ("v",)
 
     def __init__(
         self, builder: ProgramBuilder, feeder: Feeder, network: RadialNetwork, base: Base, point: OperatingPoint
@@ -140,7 +138,9 @@ class _Model(RectangularModel):
         for feed, current, e, square in self._feed_rows:
             parts += [current, *([] if e is None else [e])]
             alone += [square, feed.p, feed.q]
-        self._tangent.network += [a.col for pair in parts for a in (pair.re, pair.im)] + [a.col for a in alone]
+        self._tangent.network += [a.col for pair in parts for a in (pair.re, pair.im)] + [
+            a.col for a in alone if a is not None
+        ]
 
     # -- the point ------------------------------------------------------------------------------------------------
 
@@ -158,6 +158,8 @@ class _Model(RectangularModel):
             x[self._all_squares.col] = (np.abs(v) ** 2).reshape(-1)
         for q, b, w in self._susceptances:
             x[q.col] = (b.value(x, theta) * w.value(x, theta)).reshape(-1)
+        for nodes, own in self._asked:
+            _set(x, own, v[nodes])
         self._tangent.curves(x, theta)
         left = np.asarray(self._reduced.s @ v[kept])
         place = np.full(len(self._names) + 1, -1)
@@ -219,7 +221,8 @@ class _Model(RectangularModel):
             size = np.sqrt(feed.e_sq.value(x, theta))
             if e is not None:
                 _set(x, e, size * np.exp(1j * feed.angle.reshape(-1, 1)))
-            x[square.col] = (size**2).reshape(-1)
+            if square is not None:
+                x[square.col] = (size**2).reshape(-1)
             power = v[feed.nodes] * np.conj(own) + missing
             x[feed.p.col], x[feed.q.col] = power.real.reshape(-1), power.imag.reshape(-1)
 
@@ -242,8 +245,8 @@ class Linearised(RectangularFormulation):
 
     name: ClassVar[str] = "linearised"
     title: ClassVar[str] = "first order at a solved point, rounds to the exact optimum (any phases, radial or meshed)"
+    first_order: ClassVar[bool] = True
     voltages: ClassVar[tuple[str, ...]] = _Model.voltages
-    whole_only: ClassVar[str] = "it is made again in each round, at a power flow and prices of the whole"
     model: ClassVar[type[RectangularModel]] = _Model
 
 

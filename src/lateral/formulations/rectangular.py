@@ -113,7 +113,7 @@ class RectangularModel(PointModel):
         self._short_current: Complex | None = None
         #: what was written, for leaves that evaluate it: ports with their power, sources with current, voltage, square
         self._port_rows: tuple[Ports, Affine, Affine, Complex] | None = None
-        self._feed_rows: list[tuple[_Feed, Complex, Complex | None, Affine]] = []
+        self._feed_rows: list[tuple[_Feed, Complex, Complex | None, Affine | None]] = []
         self._taps: list[Tap] = []
         self._susceptances: list[tuple[Affine, Affine, Affine]] = []
         self._n_true = len(self._names)
@@ -459,6 +459,7 @@ class RectangularModel(PointModel):
             apart = v - feed.given
             for quantity, part in (("v_re", apart.re), ("v_im", apart.im)):
                 builder.equal("feed", quantity, feed.elements, part, unit="pu")
+            self._feed_rows.append((feed, current, None, None))
             self._source_power(feed, v, current, total)
             return self._kept.to_nodes(ports, current)
         if not stiff:
