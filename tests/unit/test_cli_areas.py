@@ -313,11 +313,11 @@ def test_a_study_file_brings_its_tariff_and_options(capfd: pytest.CaptureFixture
     study = tmp_path / "study.toml"
     study.write_text(
         'case = "case33bw-areas"\n[tariff]\nlow = 0.2\nhigh = 0.2\nhigh_hours = [16, 22]\n'
-        '[solve]\nformulation = "nonlinear"\nobjective = "loss"\nreplay = false\nmax_iterations = 500\n'
+        '[solve]\nformulation = "nonlinear"\nobjective = "loss"\nreplay = false\nmax_iterations = 500\nrecover = true\n'
     )
     code, out, err = call(capfd, "run", study, "--no-central", "--json")
     assert code == 0, err
-    assert "areas do not use max_iterations" in err
+    assert "areas do not use recover, max_iterations of" in err
     summary = json.loads(out)
     assert (summary["objective_name"], summary["replay"]) == ("loss", None)
     assert summary["cost"] == pytest.approx(0.2 * summary["energy_import_kwh"], rel=1e-9)

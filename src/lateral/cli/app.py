@@ -10,6 +10,7 @@ import typer
 from lateral.cli import areas
 from lateral.cli.failures import OF_STATUS, Exit, as_data
 from lateral.cli.options import (
+    KEYS,
     BalancedOption,
     CaseArgument,
     FirstOption,
@@ -348,6 +349,7 @@ def compare(
     from lateral.cli import comparing
     from lateral.cli.folder import check_target
     from lateral.cli.loading import load
+    from lateral.cli.running import name_unused
 
     if out is not None:
         check_target(Path(out))
@@ -358,7 +360,8 @@ def compare(
     options = merged(
         loaded.options, objective=objective, terminal=terminal, solver=solver, loss_term=loss_term, limits=limits
     )
-    passed = {name: getattr(options, name) for name in ("objective", "terminal", "solver", "loss_term", "limits")}
+    passed = {name: getattr(options, name) for name in comparing.PASSED}
+    name_unused(loaded.options, "compare does", *(key for key in KEYS if key not in comparing.PASSED))
     title = loaded.case.name
     if axes or others:
         with working("comparing ..."):

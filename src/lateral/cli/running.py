@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lateral.cli.loading import Loaded
@@ -75,6 +76,19 @@ def note_prices(loaded: Loaded, objective: str) -> None:
         )
 
 
+def name_unused(study: Mapping[str, Any], who: str, *keys: str) -> None:
+    """Say which options of a study a command has no use for.
+
+    Args:
+        study: its ``[solve]``.
+        who: the command with its verb, as in "areas do".
+        *keys: the options.
+    """
+    found = [key for key in keys if key in study]
+    if found:
+        note(f"{who} not use {', '.join(found)} of the study's [solve]")
+
+
 def _count(n: int, thing: str) -> str:
     return f"{n:,} {thing}" if n == 1 else f"{n:,} {thing}s"
 
@@ -115,4 +129,4 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-__all__ = ["note_prices", "solved", "summary_rows"]
+__all__ = ["name_unused", "note_prices", "solved", "summary_rows"]
