@@ -21,9 +21,9 @@ from lateral.case import Case
 from lateral.io import opendss
 from lateral.io.overlay import new_horizon, set_limits, set_loads, set_profiles, set_tariff
 from lateral.io.rule import DerRule, add_ders
+from lateral.operating import dispatch_at
 from lateral.opf import build, refined
 from lateral.results.result import Result
-from lateral.successive import dispatch_at
 
 #: name, master, limits in pu, whether the exact form is solved as well
 FEEDERS = (

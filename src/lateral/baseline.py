@@ -17,8 +17,8 @@ from lateral.case import Case
 from lateral.devices import PV, SVC, Battery, Capacitor, Load
 from lateral.devices.base import ShuntDevice
 from lateral.devices.inverter import Inverter
-from lateral.errors import OptionError, did_you_mean
-from lateral.following import Followers, follow, follows
+from lateral.errors import Fault, OptionError, UnsupportedError, did_you_mean
+from lateral.following import Followers, at_voltages, follow, follows
 from lateral.network.admittance import NodeIndex, Triplets, capacitor_admittance
 from lateral.network.branches import radial_network
 from lateral.network.feeder import Feeder
@@ -217,7 +217,18 @@ def power_flow(
         UnsupportedError: a sweep over a feeder that is not radial.
     """
     problem = nodal_problem(case, pv_q=pv_q, dispatch=dispatch, ports=ports, settings=settings)
-    taps = _taps(case, settings or {})
+    return _followed(case, problem, _taps(case, settings or {}), method, tolerance_pu, start)[0]
+
+
+def _followed(
+    case: Case,
+    problem: NodalProblem,
+    taps: Mapping[tuple[str, int], FloatArray],
+    method: str = "auto",
+    tolerance_pu: float = 1e-8,
+    start: ComplexArray | None = None,
+) -> tuple[PowerFlow, PortLoads]:
+    """The power flow of a problem, and its ports with what those that follow the voltage draw there."""
 
     def solve(loads: PortLoads, begin: ComplexArray | None) -> PowerFlow:
         given = replace(problem, loads=loads)
@@ -226,26 +237,42 @@ def power_flow(
         return _solved(case, case.feeder, given, method=method, tolerance_pu=tolerance_pu, start=begin)
 
     if problem.followers is None:
-        return solve(problem.loads, start)
-    return follow(problem.followers, problem.loads, solve, start)[0]
+        return solve(problem.loads, start), problem.loads
+    return follow(problem.followers, problem.loads, solve, start)
 
 
-def following_ports(case: Case) -> dict[str, tuple[FloatArray, FloatArray]]:
+def following_ports(case: Case, flow: PowerFlow | None = None) -> dict[str, tuple[FloatArray, FloatArray]]:
     """p and q of the ports of the inverters that follow the voltage, in the day without any control, by label.
+
+    Args:
+        case: the case.
+        flow: its day without any control, where that is solved already.
 
     Returns:
         kW and kvar given, each of shape (ports, T); empty without such inverters.
+
+    Raises:
+        UnsupportedError: the power flow or what follows it does not settle at some step, so that nobody knows.
     """
     if not any(follows(d) for d in case.devices):
         return {}
     problem = nodal_problem(case)
     assert problem.followers is not None
-
-    def solve(loads: PortLoads, begin: ComplexArray | None) -> PowerFlow:
-        given = replace(problem, loads=loads)
-        return _solved(case, case.feeder, given, method="auto", tolerance_pu=1e-8, start=begin)
-
-    _, loads = follow(problem.followers, problem.loads, solve, None)
+    if flow is None:
+        flow, loads = _followed(case, problem, {})
+    else:
+        loads = at_voltages(problem.followers, problem.loads, flow.v)
+    open_steps = np.flatnonzero(~flow.converged)
+    if len(open_steps):
+        owners = dict.fromkeys(problem.owner[k] for k in problem.followers.rows.tolist())
+        fault = Fault(
+            "FOR-011 no-settled-curve",
+            next(iter(owners)),
+            f"a day without control that does not settle at {len(open_steps)} steps, first at step {open_steps[0]}",
+            "a power flow that converges at every step with inverters on their curves",
+            "Lower the load, make curves of the voltage less steep, or give the set-points.",
+        )
+        raise UnsupportedError([fault])
     times = float(case.feeder.n_phases)
     out = {}
     for label in dict.fromkeys(problem.owner[k] for k in problem.followers.rows.tolist()):

@@ -14,7 +14,7 @@ import numpy as np
 from lateral import solvers
 from lateral.case import Case
 from lateral.devices.base import Declared
-from lateral.errors import OptionError, did_you_mean
+from lateral.errors import OptionError, UnsupportedError, did_you_mean
 from lateral.formulations import Formulation, OperatingPoint
 from lateral.network.admittance import NodeIndex
 from lateral.network.branches import RadialNetwork
@@ -23,7 +23,7 @@ from lateral.objectives import Objective
 from lateral.objectives.energy_cost import EnergyCost, loss_price_of
 from lateral.program import ProblemClass, Program
 from lateral.program.tangent import OWN_SLOTS, Tangent
-from lateral.results.residuals import Residuals, earned_status, objective_size, recompute
+from lateral.results.residuals import GAP_TOLERANCE, Residuals, earned_status, objective_size, recompute
 from lateral.results.result import Result
 from lateral.solvers import Options, Session, Solution, Status
 from lateral.solvers.elastic import explain
@@ -72,6 +72,9 @@ class Model:
         enforced: nodes and branches whose limits are written although they seemed far from binding.
         tangent: of a program to first order: moves it to another point.
         point: the operating point that it was last built at, where that is another one than it began with.
+        held: what it does otherwise than the devices ask or to first order only, in words: a bound of it is none of a
+            model that does not.
+        granted: what a bound of it rests on, see `NetworkModel.takes_for_granted`.
     """
 
     case: Case
@@ -86,6 +89,8 @@ class Model:
     enforced: frozenset[str] = frozenset()
     tangent: Tangent | None = None
     point: OperatingPoint | None = None
+    held: tuple[str, ...] = ()
+    granted: tuple[str, ...] = ()
     _session: tuple[str, Options | None, Session] | None = field(default=None, repr=False)
     _last: Solution | None = field(default=None, repr=False)
     _q_per_p: FloatArray | None = field(default=None, repr=False)
@@ -218,6 +223,8 @@ class Model:
             if not wrong.note:
                 break
             if look == MOST_LOOKS or not self._can_write(wrong):
+                if self.tangent is not None:  # written to first order already: the rounds bring it within
+                    break
                 caution = f"{wrong.note}, and writing it did not mend it"
                 result = dataclasses.replace(result, status=Status.INACCURATE, cautions=(*result.cautions, caution))
                 break
@@ -239,7 +246,15 @@ class Model:
             name, why = solvers.choose(self.program)
             choices.append(f"solver {name}: {why}")
         if self._session is None or self._session[:2] != (name, options):
-            self._session = (name, options, solvers.get(name, options).start(self.program))
+            try:
+                session = solvers.get(name, options).start(self.program)
+            except UnsupportedError as why:
+                if solver != "auto" or name != "native":
+                    raise
+                choices.append(f"solver ipopt: native declines, {why.faults[0].found}")
+                name = "ipopt"
+                session = solvers.get(name, options).start(self.program)
+            self._session = (name, options, session)
             self._last = None
         relaxation = None
         if solver == "auto" and self._last is None and self._wants_relaxation:
@@ -251,7 +266,10 @@ class Model:
             choices.append("infeasible by proof: the convex relaxation of the exact model is infeasible")
         else:
             solution = self._session[2].solve(self.program, start)
+            choices += solution.notes
             status, residuals = _judged(self.program, solution)
+            if solution.solver != name:
+                choices.append(f"fallback to {solution.solver}: {solution.message}")
         if status is Status.INACCURATE and name in ("clarabel", "ipopt") and options is None:
             warm = solution if name == "ipopt" else None
             again = solvers.get(name, Options(tolerance=RETRY_TOLERANCE)).solve(self.program, warm)
@@ -271,9 +289,15 @@ class Model:
         if relaxation is not None and relaxation.bound is not None and status is Status.OPTIMAL:
             value = self.program.objective(solution.x)
             gap = (value - relaxation.bound) / objective_size(self.program, solution.x)
-            choices.append(
-                f"the convex relaxation proves that no schedule is better by more than {max(gap, 0.0):.1e} relative"
-            )
+            if gap < -GAP_TOLERANCE:
+                choices.append(
+                    f"the bound of the convex relaxation does not hold: {-gap:.1e} relative above the schedule"
+                )
+            else:
+                least = gap if gap >= 0.0 else GAP_TOLERANCE  # below the bound by rounding
+                choices.append(
+                    f"the convex relaxation proves that no schedule is better by more than {least:.1e} relative"
+                )
         conflicts: tuple[Any, ...] = ()
         if status in (Status.INFEASIBLE, Status.LOCALLY_INFEASIBLE) and explain_infeasible:
             convex = self.program.problem_class is not ProblemClass.NLP
@@ -358,7 +382,7 @@ class Model:
         names = [n for n in self.program.slots if n in fresh.program.slots and not n.startswith(OWN_SLOTS)]
         present = {name: self._slot(name) for name in names}
         self.program, self.network, self.tangent = fresh.program.update(present), fresh.network, fresh.tangent
-        self.choices = fresh.choices
+        self.choices, self.held, self.granted = fresh.choices, fresh.held, fresh.granted
         if self.tangent is not None and result is not None:
             point = dataclasses.replace(result.solution, x=result.program.start_point)
             x = carried(self.program, dataclasses.replace(result, solution=point))

@@ -12,7 +12,11 @@ from lateral.case import Case
 from lateral.errors import Fault, OptionError, UnsupportedError
 from lateral.formulations import OperatingPoint
 from lateral.network.admittance import NodeIndex, nodal_matrix
+from lateral.network.powerflow import PowerFlow
 from lateral.network.schema import ComplexArray, FloatArray
+from lateral.program import Program
+from lateral.results.points import port_points
+from lateral.results.points import settings as settings_of
 
 #: A conductor whose voltage at the operating point is below this is a neutral, pu.
 NEUTRAL_PU = 0.3
@@ -39,17 +43,61 @@ def operating_point(
         the point, and notes on steps that do not converge.
 
     Raises:
-        UnsupportedError: the power flow without control does not converge at any step.
+        UnsupportedError: the power flow does not converge at any step.
     """
     bare = case if loaded else unloaded(case)
     flow = power_flow(bare, dispatch=dispatch, ports=ports, settings=settings) if loaded else power_flow(bare)
+    return _settled(case, flow, "without control" if dispatch is None else "of the schedule", loaded=loaded)
+
+
+def schedule_flow(case: Case, program: Program, x: FloatArray, *, tolerance_pu: float = 1e-8) -> PowerFlow:
+    """The power flow of the schedule at a point of a program: set-points, port by port where they differ, settings."""
+    return power_flow(
+        case,
+        dispatch=dispatch_at(case, program, x),
+        ports=port_points(case, program, x),
+        settings=settings_of(case, program, x),
+        tolerance_pu=tolerance_pu,
+    )
+
+
+def schedule_point(case: Case, program: Program, x: FloatArray) -> tuple[OperatingPoint, list[str]]:
+    """The operating point of the schedule at a point of a program, and notes, as of `operating_point`.
+
+    Raises:
+        UnsupportedError: its power flow does not converge at any step.
+    """
+    return _settled(case, schedule_flow(case, program, x), "of the schedule", loaded=True)
+
+
+def dispatch_at(case: Case, program: Program, x: FloatArray) -> dict[str, tuple[FloatArray, FloatArray]]:
+    """Set-points in x by kind of device, kW and kvar, in the order of the case."""
+    rows: dict[str, dict[str, FloatArray]] = {"p_injected": {}, "q_injected": {}}
+    for output in program.outputs:
+        block = output.block
+        if block.quantity in rows:
+            values = output.value(x, program.theta) * block.to_unit
+            rows[block.quantity] |= {f"{block.component}.{e}": v for e, v in zip(block.elements, values, strict=True)}
+    p, q = rows["p_injected"], rows["q_injected"]
+    kinds: dict[str, list[str]] = {}
+    for device in case.devices:
+        if device.label in p:
+            kinds.setdefault(device.kind, []).append(device.label)
+    return {
+        kind: (np.array([p[k] for k in own]), np.array([q.get(k, np.zeros_like(p[k])) for k in own]))
+        for kind, own in kinds.items()
+    }
+
+
+def _settled(case: Case, flow: PowerFlow, of: str, *, loaded: bool) -> tuple[OperatingPoint, list[str]]:
+    """The operating point of a power flow, with steps that do not converge as the nearest one that does."""
     notes: list[str] = []
     ok = np.flatnonzero(flow.converged)
     if not len(ok):
         fault = Fault(
             "FOR-010 no-operating-point",
             f"case.{case.name}",
-            "a power flow without control that does not converge at any step",
+            f"a power flow {of} that does not converge at any step",
             "a power flow that converges",
             "Lower the load, check impedances and taps, or take point='nominal'.",
         )
@@ -59,7 +107,7 @@ def operating_point(
         nearest = ok[np.abs(np.arange(len(flow.converged))[:, None] - ok[None]).argmin(axis=1)]
         v = v[:, nearest]
         notes.append(
-            f"operating point: {len(flow.converged) - len(ok)} steps do not converge; the nearest step is used"
+            f"operating point {of}: {len(flow.converged) - len(ok)} steps do not converge; the nearest step is used"
         )
     return point_at(case, v, loaded=loaded), notes
 
@@ -101,4 +149,13 @@ def unloaded(case: Case) -> Case:
     return case.with_(devices=tuple(case.sources))
 
 
-__all__ = ["NEUTRAL_PU", "fits", "operating_point", "point_at", "unloaded"]
+__all__ = [
+    "NEUTRAL_PU",
+    "dispatch_at",
+    "fits",
+    "operating_point",
+    "point_at",
+    "schedule_flow",
+    "schedule_point",
+    "unloaded",
+]

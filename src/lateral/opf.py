@@ -19,16 +19,16 @@ from lateral.io.dispatch import Dispatch
 from lateral.model import Model, groups
 from lateral.network.admittance import Node
 from lateral.network.branches import radial_network
-from lateral.network.schema import FloatArray
 from lateral.network.topology import loops
 from lateral.network.wires import wire_network
 from lateral.objectives import Objective
 from lateral.objectives.base import per_step
-from lateral.operating import NEUTRAL_PU, fits, operating_point
+from lateral.operating import NEUTRAL_PU, fits, operating_point, schedule_point
 from lateral.program import ProgramBuilder
 from lateral.recover import recovered, require_relaxation
 from lateral.replay import Prediction, replay
 from lateral.results.result import Result
+from lateral.results.verification import verified
 from lateral.solvers import Options
 from lateral.successive import first_point, settle
 
@@ -168,6 +168,8 @@ def build(
         screened=screen_limits,
         enforced=enforce,
         tangent=builder.tangent,
+        held=(*ctx.notes, *sorted(builder.first_order)),
+        granted=model.takes_for_granted(),
     )
 
 
@@ -184,6 +186,7 @@ def solve(
     limits: str = "all",
     rounds: int | None = None,
     recover: bool = False,
+    verify: bool = False,
     with_replay: bool = True,
     check: bool = True,
 ) -> Result:
@@ -204,6 +207,7 @@ def solve(
         rounds: how often a formulation that is made at an operating point is solved, see `refined`; absent: 3 where
             ``auto`` chose it and the problem is small; of ``linearised`` until the schedule rests, at most 10; else 1.
         recover: make an exact schedule of a relaxed one, see `made_exact`.
+        verify: solve the problem a second time with another solver, see `lateral.results.verification.verified`.
         with_replay: run every step of the schedule in OpenDSS.
         check: look for faults first.
     """
@@ -225,6 +229,8 @@ def solve(
     result = refined(model, result, rounds=rounds, solver=solver, options=options)
     if recover:
         result = made_exact(model, result, terminal=terminal, limits=limits, solver=solver, options=options)
+    if verify:
+        result = verified(result)
     if not (with_replay and result.has_values):
         return result
     try:
@@ -281,18 +287,18 @@ def refined(
         if progress is not None:
             progress(k)
         begin = time.perf_counter()
-        where, _ = operating_point(
-            result.case,
-            loaded=True,
-            dispatch=_by_kind(result),
-            ports=result.port_points,
-            settings=result.settings,
-        )
+        try:
+            where, said = schedule_point(result.case, result.program, result.solution.x)
+            fresh = rebuild(result.case, at=where, screen=model.screened, enforce=model.enforced)
+        except UnsupportedError as error:
+            caution = f"but round {k} was not made, the schedule is that of round {k - 1}: {error}"
+            return dataclasses.replace(result, cautions=(*result.cautions, caution))
         spent = {**result.seconds, "build": result.seconds["build"] + time.perf_counter() - begin}
-        again = rebuild(result.case, at=where, screen=model.screened, enforce=model.enforced).solve(solver, options)
+        again = fresh.solve(solver, options)
         seconds = {name: spent.get(name, 0.0) + again.seconds[name] for name in again.seconds if name != "total"}
         note = f"round {k}: made again at the power flow of the schedule before"
-        choices = (*result.choices, note, *(c for c in again.choices if c not in result.choices))
+        new = dict.fromkeys([*said, *again.choices])
+        choices = (*result.choices, note, *(c for c in new if c not in result.choices))
         result = dataclasses.replace(again, seconds={**seconds, "total": sum(seconds.values())}, choices=choices)
     return result
 
@@ -314,7 +320,7 @@ def made_exact(
         terminal: see `build`.
         limits: see `build`.
         solver: see `solve`.
-        options: see `solve`.
+        options: see `solve`; of those of another solver what every solver has.
 
     Raises:
         OptionError: the formulation is no relaxation.
@@ -326,11 +332,16 @@ def made_exact(
         case, goal = result.case, model.objective
         return build(case, name, goal, terminal=terminal, point=point, limits=limits, check=False)
 
-    def flow(relaxed: Result) -> OperatingPoint:
-        return operating_point(relaxed.case, loaded=True, dispatch=_by_kind(relaxed))[0]
+    def flow(relaxed: Result) -> tuple[OperatingPoint, list[str]]:
+        return schedule_point(relaxed.case, relaxed.program, relaxed.solution.x)
 
-    plain = options if type(options) is Options else None
-    return recovered(result, make, flow, solver=solver, options=plain)
+    # the exact form has another solver, unless it is the same by name
+    own = options if options is None or solver == "ipopt" else options.plain()
+    try:
+        return recovered(model, result, make, flow, solver=solver, options=own)
+    except UnsupportedError as error:
+        caution = f"but no exact schedule was made of it: {error}"
+        return dataclasses.replace(result, cautions=(*result.cautions, caution))
 
 
 def replayed(result: Result) -> Result:
@@ -354,15 +365,6 @@ def dispatch_of(result: Result) -> Dispatch:
         ports=result.port_points,
         settings=result.settings,
     )
-
-
-def _by_kind(result: Result) -> dict[str, tuple[FloatArray, FloatArray]]:
-    """The set-points of a result by kind of device, in the order of the case, for `lateral.baseline.power_flow`."""
-    rows: dict[str, list[tuple[FloatArray, FloatArray]]] = {}
-    for device in result.case.devices:
-        if device.label in result.set_points:
-            rows.setdefault(device.kind, []).append(result.set_points[device.label])
-    return {kind: (np.array([p for p, _ in own]), np.array([q for _, q in own])) for kind, own in rows.items()}
 
 
 def prediction_of(result: Result) -> Prediction:

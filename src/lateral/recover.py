@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from lateral.errors import OptionError, UnsupportedError
 from lateral.formulations import Formulation, OperatingPoint
 from lateral.model import Model
-from lateral.results.residuals import PRIMAL_TOLERANCE, objective_size
+from lateral.results.residuals import GAP_TOLERANCE, PRIMAL_TOLERANCE, objective_size
 from lateral.results.result import Result
 from lateral.solvers import Options
 
@@ -39,9 +39,10 @@ def exact_form(result: Result) -> str:
 
 
 def recovered(
+    source: Model,
     relaxed: Result,
     make: Callable[[str, OperatingPoint | None], Model],
-    flow: Callable[[Result], OperatingPoint],
+    flow: Callable[[Result], tuple[OperatingPoint, list[str]]],
     *,
     solver: str = "auto",
     options: Options | None = None,
@@ -49,22 +50,24 @@ def recovered(
     """The exact result from a relaxed one.
 
     Args:
-        relaxed: result of a relaxation; returned as it is when it has no schedule (an infeasible relaxation proves that
+        source: the model of the relaxation.
+        relaxed: its result; returned as it is when it has no schedule (an infeasible relaxation proves that
             none exists).
         make: builds the exact form of a name, at an operating point or at the day without control.
-        flow: power flow of a relaxed schedule.
+        flow: power flow of a relaxed schedule, and notes on it.
         solver: for the exact form; a solver that does not take it counts as ``auto``.
         options: plain options for it.
     """
     if not relaxed.has_values:
         return relaxed
     begin = time.perf_counter()
-    notes = list(relaxed.choices)
+    notes: list[str] = []
     name = exact_form(relaxed)
     point: OperatingPoint | None = None
     if name != "nonlinear":
         try:
-            point = flow(relaxed)
+            point, said = flow(relaxed)
+            notes += said
         except UnsupportedError:
             notes.append(
                 "recovery: the power flow of the relaxed schedule does not converge; made at the day before it"
@@ -73,7 +76,10 @@ def recovered(
     model.start_from(relaxed)
     made = time.perf_counter() - begin
     exact = model.solve(solver if solver in ("auto", "ipopt") else "auto", options)
-    notes.append(_bound(relaxed, exact))
+    # what the relaxation alone does otherwise is not what happened to this schedule
+    other = tuple(note for note in source.held if note not in model.held)
+    notes = [*(choice for choice in relaxed.choices if choice not in other), *notes]
+    notes.append(_bound(relaxed, exact, other, source.granted))
     notes += [f"recovered by {name} from the schedule of {relaxed.formulation}"]
     notes += [choice for choice in exact.choices if choice not in notes]
     seconds = {k: relaxed.seconds.get(k, 0.0) + exact.seconds.get(k, 0.0) for k in ("build", "solve")}
@@ -81,21 +87,45 @@ def recovered(
     return dataclasses.replace(exact, choices=tuple(notes), seconds={**seconds, "total": sum(seconds.values())})
 
 
-def _bound(relaxed: Result, exact: Result) -> str:
-    """What the relaxation proves, as a sentence."""
+def _bound(relaxed: Result, exact: Result, other: Sequence[str], granted: Sequence[str]) -> str:
+    """What the relaxation proves, as a sentence.
+
+    Args:
+        relaxed: its result.
+        exact: the exact schedule.
+        other: what the relaxation does otherwise than the exact form: its optimum is that of another problem then.
+        granted: what the bound rests on.
+    """
     how = f"relaxation gap {relaxed.max_relaxation_gap:.1e} pu"
     if relaxed.max_rank_ratio is not None:
         how += f", second eigenvalue {relaxed.max_rank_ratio:.1e} of the first"
+    if other:
+        return f"{relaxed.formulation} proves no bound, because it decides less than the exact form: {'; '.join(other)}"
     if not np.isfinite(relaxed.residuals.duality_gap) or relaxed.residuals.max_primal > PRIMAL_TOLERANCE:
         return f"{relaxed.formulation} ended {relaxed.status.word} and proves no bound ({how})"
     # the gap is a certificate whatever its size, see `lateral.results.residuals`
     size = objective_size(relaxed.program, relaxed.solution.x)
     bound = relaxed.objective - relaxed.residuals.duality_gap * size
     text = f"{relaxed.formulation} proves that no schedule is below {bound:.8g} ({how})"
-    if exact.has_values:
-        gap = (exact.objective - bound) / max(abs(exact.objective), exact.program.objective_floor, 1e-12)
-        text += f"; the exact schedule is {exact.objective:.8g}, at most {max(gap, 0.0):.1e} relative above the best"
-    return text
+    if granted:
+        text += f", given that {', '.join(granted)}"
+    if not exact.has_values:
+        return text
+    off = max(exact.residuals.max_primal, exact.residuals.max_bound)
+    if not off <= PRIMAL_TOLERANCE:
+        return f"{text}; what the exact form ended at breaks its rows by {off:.1e} pu and is not compared with it"
+    gap = (exact.objective - bound) / max(abs(exact.objective), exact.program.objective_floor, 1e-12)
+    if gap < -GAP_TOLERANCE:
+        return (
+            f"{relaxed.formulation} gives {bound:.8g} ({how}), but this bound does not hold: the exact schedule is "
+            f"{exact.objective:.8g}, {-gap:.1e} relative below it"
+        )
+    return f"{text}; the exact schedule is {exact.objective:.8g}, {_within(gap)} the best"
+
+
+def _within(gap: float) -> str:
+    """How far a schedule is above the best; a bound that it is below by rounding is met."""
+    return f"at most {gap:.1e} relative above" if gap >= 0.0 else f"within {GAP_TOLERANCE:.0e} relative of"
 
 
 __all__ = ["exact_form", "recovered", "require_relaxation"]

@@ -9,7 +9,8 @@ At a schedule whose power flow is x_k, the program made there (`lateral.program.
 programming"; Conn, Gould and Toint 2000, section 15.3.) A step is accepted when ``merit(x_k) - merit(x)`` is at least
 `ACCEPT` of ``merit(x_k) - m_k(x)``. Decisions may move by no more than a radius, as a share of their range; the radius
 shrinks after a rejected or badly predicted step and grows after a good one that it held back. Rounds end when the
-predicted decrease is below `REST` of the objective. rho_i is twice the largest multiplier that the row's block has had.
+predicted decrease is below `REST` of the objective and, where the step is not tiny (a flat merit), its power flow is no
+worse. rho_i is twice the largest multiplier that the row's block has had.
 
 What is left to choose once a schedule runs (how much of what a source gives is bought, the peak) is chosen at its best
 for the merit; everything else of the network comes from the power flow.
@@ -24,9 +25,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.optimize import linprog
 
-from lateral.baseline import power_flow, pv_baseline
+from lateral.baseline import pv_baseline
 from lateral.case import Case
 from lateral.devices.base import Declared
 from lateral.formulations import OperatingPoint
@@ -34,10 +34,9 @@ from lateral.model import Model
 from lateral.network.admittance import NodeIndex
 from lateral.network.branches import RadialNetwork
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
-from lateral.operating import point_at
+from lateral.operating import point_at, schedule_flow
 from lateral.program import Program
 from lateral.program.tangent import Tangent
-from lateral.results.points import port_points, settings
 from lateral.results.residuals import earned_status, objective_size, recompute
 from lateral.results.result import Result
 from lateral.solvers import Options, Solution, Status
@@ -54,6 +53,8 @@ LEFT = 5e-5
 MOST_MADE = 3
 #: Violation of an equality at a point, in solver scale, from which on it is no power flow of the program's schedule.
 STRANGE = 1e-2
+#: A step below this share of the ranges needs no power flow to rest.
+TINY = 1e-4
 #: A trust region below this is no step.
 SMALLEST = 1e-6
 #: Tolerance of the power flows, pu.
@@ -157,6 +158,7 @@ class Rounds:
         radius: trust region, share of the range of each decision; inf for none.
         rho, mu: weight of the violation of each two-sided row and cone.
         decisions: variables that set-points consist of.
+        notes: what went otherwise than it should, each once.
     """
 
     case: Case
@@ -167,6 +169,7 @@ class Rounds:
     rho: FloatArray = field(default_factory=lambda: np.zeros(0))
     mu: FloatArray = field(default_factory=lambda: np.zeros(0))
     decisions: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    notes: list[str] = field(default_factory=list)
 
     @classmethod
     def start(cls, case: Case, tangent: Tangent, net: RadialNetwork, program: Program) -> Rounds:
@@ -203,6 +206,7 @@ class Rounds:
         out = Rounds.start(model.case, model.tangent, model.network, model.tangent.moved(model.program, x))
         out.at = dataclasses.replace(out.at, v_pu=self.at.v_pu)
         out.radius = self.radius
+        out.notes = list(dict.fromkeys([*self.notes, *out.notes]))
         return out
 
     # -- steps ----------------------------------------------------------------------------------------------------
@@ -281,7 +285,8 @@ class Rounds:
             )
         # the program is convex: a step that is held back has no more than its promise times what it was held back by
         small = REST * size * (min(self.radius, 1.0) if held else 1.0)
-        if -REST * size <= promised <= small:
+        rests = -REST * size <= promised <= small
+        if rests and length <= TINY:
             return Verdict(f"{says}, step {length:.1e}", rests=True)
         there = self.reached(result.solution)
         if there is None:
@@ -290,6 +295,14 @@ class Rounds:
             return Verdict(f"rejected, its power flow does not converge; {says}", stuck=stuck)
         gained = self.at.merit(self.rho, self.mu) - there.merit(self.rho, self.mu)
         says = f"{says}, true {gained / size:.1e}, step {length:.1e}"
+        if (
+            rests
+        ):  # a flat merit: the schedule before is as good to first order, so the new one must be as good in truth
+            if gained < -REST * size:
+                self.radius = 0.25 * length
+                return Verdict(f"rejected, {says}")
+            self.at = there
+            return Verdict(says, rests=True)
         if promised < 0.0:  # by corners that the program rounds: the power flow has the last word
             if gained <= REST * size:
                 return Verdict(says, stuck="predictions are not accurate enough here")
@@ -315,13 +328,7 @@ class Rounds:
         """The schedule of a step with its power flow; None where that does not converge."""
         x = solution.x
         program = self.tangent.reweighed(self.at.program, solution, x)
-        flow = power_flow(
-            self.case,
-            dispatch=dispatch_at(self.case, program, x),
-            ports=port_points(self.case, program, x),
-            settings=settings(self.case, program, x),
-            tolerance_pu=FLOW_TOLERANCE_PU,
-        )
+        flow = schedule_flow(self.case, program, x, tolerance_pu=FLOW_TOLERANCE_PU)
         if not np.all(flow.converged) or self.tangent.state is None:
             return None
         v = _voltages(self.net, flow.index.nodes, flow.v_pu)
@@ -331,7 +338,7 @@ class Rounds:
     def _chosen(self, program: Program, x: FloatArray) -> FloatArray:
         """x with what is neither decided nor network at its best: variables that share a row with the network."""
         known = np.zeros(program.n, dtype=bool)
-        known[np.concatenate([*self.tangent.network, self.decisions])] = True
+        known[np.concatenate([*self.tangent.network, *self.tangent.followers, self.decisions])] = True
         seen = np.zeros(program.n, dtype=bool)
         seen[np.concatenate([np.zeros(0, dtype=np.int64), *self.tangent.network])] = True
         free = np.zeros(program.n, dtype=bool)
@@ -349,6 +356,8 @@ class Rounds:
             rows = np.flatnonzero(np.diff(own.indptr))
             rest = (matrix @ left)[rows]
             sides.append((own[rows], low[rows] - rest, high[rows] - rest))
+        from scipy.optimize import linprog  # only where something is left to choose
+
         (a, b, _), (g, low, high) = sides
         upper, lower = np.isfinite(high), np.isfinite(low)
         found = linprog(
@@ -362,6 +371,9 @@ class Rounds:
         out = x.copy()
         if found.status == 0:
             out[at] = found.x
+        else:
+            note = f"what is left to choose at a power flow stays as predicted: {found.message}"
+            self.notes += [] if note in self.notes else [note]
         return out
 
 
@@ -408,7 +420,8 @@ def settle(
         return result
     begin, spent = time.perf_counter(), result.seconds["solve"]
     state = Rounds.start(model.case, model.tangent, model.network, model.program)
-    best, accepted, told, k, made, first = result, False, [], 1, 0, result.choices
+    best, accepted, told, k, made = result, False, [], 1, 0
+    choices = list(result.choices)
     while True:
         # the bounds of the trust region are no limits of the schedule
         whole = state.at.program
@@ -430,15 +443,19 @@ def settle(
         model.program = state.bounded()
         result = model.solve(solver, options, explain_infeasible=False)
         if model.tangent is not state.tangent:  # built again, with a limit that had been left out
+            choices += [c for c in result.choices if c not in choices]
             state = state.rebuilt(model)
             model.program = state.bounded()
             result = model.solve(solver, options, explain_infeasible=False)
+        choices += [c for c in result.choices if c not in choices]
     model.program = state.at.program
     residuals = recompute(best.program, best.solution)
     status = earned_status(best.program, best.solution, residuals)
     cautions: tuple[str, ...] = ()
-    if verdict.rests:
+    if verdict.rests and status is Status.OPTIMAL:
         told.append(f"at rest after {k} rounds: a local optimum of the exact model")
+    elif verdict.rests:
+        told.append(f"at rest after {k} rounds, but without its trust region the last solve is {status.word}")
     else:
         status = Status.LIMIT_REACHED
         which = "the last one whose power flow was better" if accepted else "the first one, for want of a better"
@@ -450,29 +467,10 @@ def settle(
         best,
         residuals=residuals,
         status=status,
-        cautions=cautions,
+        cautions=(*best.cautions, *cautions),
         seconds={**seconds, "total": sum(seconds.values())},
-        choices=(*first, *(c for c in best.choices if c not in first), *told),
+        choices=(*choices, *told, *state.notes),
     )
 
 
-def dispatch_at(case: Case, program: Program, x: FloatArray) -> dict[str, tuple[FloatArray, FloatArray]]:
-    """Set-points in x by kind of device, kW and kvar, in the order of the case."""
-    rows: dict[str, dict[str, FloatArray]] = {"p_injected": {}, "q_injected": {}}
-    for output in program.outputs:
-        block = output.block
-        if block.quantity in rows:
-            values = output.value(x, program.theta) * block.to_unit
-            rows[block.quantity] |= {f"{block.component}.{e}": v for e, v in zip(block.elements, values, strict=True)}
-    p, q = rows["p_injected"], rows["q_injected"]
-    kinds: dict[str, list[str]] = {}
-    for device in case.devices:
-        if device.label in p:
-            kinds.setdefault(device.kind, []).append(device.label)
-    return {
-        kind: (np.array([p[k] for k in own]), np.array([q.get(k, np.zeros_like(p[k])) for k in own]))
-        for kind, own in kinds.items()
-    }
-
-
-__all__ = ["ACCEPT", "REST", "At", "Rounds", "Verdict", "dispatch_at", "first_point", "settle"]
+__all__ = ["ACCEPT", "REST", "At", "Rounds", "Verdict", "first_point", "settle"]

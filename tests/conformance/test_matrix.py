@@ -42,6 +42,7 @@ from lateral.program import ProblemClass
 from lateral.results.residuals import GAP_TOLERANCE, PRIMAL_TOLERANCE, recompute
 from lateral.solvers import SOLVERS, Options
 from lateral.solvers.base import Status
+from lateral.solvers.native import NativeOptions
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -225,11 +226,7 @@ def reason_to_skip(cls: type, variant: str, formulation: str, solver: str) -> st
     kind = class_of(cls, variant, formulation, solver)
     if kind not in SOLVERS[solver].solver.accepts:
         return f"{solver} does not take a {kind.name}"
-    if solver == "native" and model_of(cls, variant, formulation, solver).program.tree is None:
-        return "native takes programs on a tree"
     program = model_of(cls, variant, formulation, solver).program
-    if solver == "native" and (program.quadratics.n_rows or program.curves.n_rows):
-        return "native takes products only"
     if solver == "native" and any(b.quantity.endswith("_day") for b in program.variables):
         return "native takes no variable of all steps"
     return ""
@@ -249,7 +246,7 @@ def test_combination(row: tuple[type, str, str, str]) -> None:
     # Clarabel stops on its own scaled residuals; where a squared current hardly costs anything (sun curtailed at noon)
     # the recomputed gap is then up to 6e-6, and `auto` falls back to Ipopt. Told to go on, it ends near 1e-8.
     tighter = Options(tolerance=1e-11) if (formulation, solver) == ("soc", "clarabel") else None
-    r = model.solve(solver, tighter)
+    r = model.solve(solver, NativeOptions(fallback=False) if solver == "native" else tighter)
     assert r.status is Status.OPTIMAL, f"{r.status_text}\n{r.solution.message}\n{r.residuals}"
     again = recompute(r.program, r.solution)
     assert again.max_primal <= PRIMAL_TOLERANCE
@@ -319,17 +316,14 @@ def test_skips_are_counted() -> None:
 
 #: reasons and how often, of 57 variants: a row per exact form (nonlinear, current-voltage, bus-injection); a soc row
 #: per variant, and 21 linear ones where a disc is a cone; 12 where a border has a quadratic cost: both in consensus,
-#: and the two heads with prices (their proximal term); the forms without a tree; capacitors decided once, and what is a
-#: curve or a bilinear row in nonlinear
+#: and the two heads with prices (their proximal term); capacitors decided once
 COUNTED = Counter(
     {
         "highs does not take a SOCP": 192,
         "highs does not take a NLP": 171,
         "clarabel does not take a NLP": 171,
         "highs does not take a QP": 12,
-        "native takes programs on a tree": 285,
-        "native takes no variable of all steps": 7,
-        "native takes products only": 10,
+        "native takes no variable of all steps": 20,
     }
 )
 

@@ -11,9 +11,11 @@ import dataclasses
 from collections import defaultdict
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy.optimize import OptimizeResult
 
 from lateral import successive
 from lateral.baseline import power_flow
@@ -25,6 +27,7 @@ from lateral.io.rule import DerRule, add_ders
 from lateral.model import Model
 from lateral.network.feeder import Bus, Feeder, Line
 from lateral.network.horizon import Horizon
+from lateral.operating import dispatch_at
 from lateral.opf import MOST_ROUNDS, build, default_rounds, refined, solve
 from lateral.program import Block, ProblemClass, Program
 from lateral.results.residuals import Residuals, recompute
@@ -96,7 +99,7 @@ def test_limits_that_bind(name: str, v_min: float, v_max: float) -> None:
     assert r.ok, r.status_text
     assert n_rounds(r) <= 6
     assert r.objective == pytest.approx(exact(name, 6, v_min=v_min, v_max=v_max).objective, rel=1e-5)
-    flow = power_flow(r.case, dispatch=successive.dispatch_at(r.case, r.program, r.solution.x))
+    flow = power_flow(r.case, dispatch=dispatch_at(r.case, r.program, r.solution.x))
     size = flow.vmag_pu[flow.vmag_pu > 0.3]
     assert v_min - 1e-5 < size.min() < v_min + 1e-4
     assert size.max() < v_max + 1e-5
@@ -129,7 +132,7 @@ def test_first_round_is_nearer_to_its_power_flow_than_lindist3flow(name: str) ->
     off = {}
     for formulation in ("linearised", "lindist3flow"):
         r = build(with_ders(name, 6), formulation, limits="voltage").solve()
-        flow = power_flow(r.case, dispatch=successive.dispatch_at(r.case, r.program, r.solution.x))
+        flow = power_flow(r.case, dispatch=dispatch_at(r.case, r.program, r.solution.x))
         place = {node: k for k, node in enumerate(flow.index.nodes)}
         v = flow.vmag_pu[[place[node] for node in r.network.nodes]]
         price = r.case.series(r.case.sources[0].price_import)
@@ -309,6 +312,52 @@ def test_a_step_that_costs_more_is_rejected(monkeypatch: pytest.MonkeyPatch) -> 
     assert state.length(model.solve().solution.x) <= 0.25 * length * (1.0 + 1e-6)
 
 
+def test_a_flat_merit_rests_only_where_the_power_flow_is_as_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing promised and a large step: the power flow of the new schedule decides."""
+    _, r, state = started(balanced_case())
+    before = state.at
+    monkeypatch.setattr(successive.Rounds, "predicted", lambda self, solution: 0.0)
+    state.rho[:] = 1e3
+    violation = (before.violation[0], before.violation[1] + 1.0, before.violation[2])
+    worse, same = dataclasses.replace(before, violation=violation), dataclasses.replace(before)
+    monkeypatch.setattr(successive.Rounds, "reached", lambda self, solution: worse)
+    verdict = state.judge(r)
+    assert not verdict.rests
+    assert verdict.text.startswith("rejected")
+    assert state.at is before
+    assert state.radius < 1.0
+    monkeypatch.setattr(successive.Rounds, "reached", lambda self, solution: same)
+    assert state.judge(r).rests
+    assert state.at is same
+    # a tiny step needs no power flow
+    monkeypatch.setattr(successive.Rounds, "reached", lambda self, solution: None)
+    monkeypatch.setattr(successive, "TINY", np.inf)
+    assert state.judge(r).rests
+
+
+def test_what_every_round_chose_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, count = Model.solve, iter(range(100))
+
+    def solve_and_say(self: Model, *args: Any, **kwargs: Any) -> Result:
+        r = plain(self, *args, **kwargs)
+        return dataclasses.replace(r, choices=(*r.choices, f"fallback {next(count)}"))
+
+    monkeypatch.setattr(Model, "solve", solve_and_say)
+    r = settled(balanced_case())
+    n = n_rounds(r)
+    assert n > 1
+    assert [c for c in r.choices if c.startswith("fallback")] == [f"fallback {k}" for k in range(n)]
+    assert len(set(r.choices)) == len(r.choices)
+
+
+def test_a_rest_that_is_not_accurate_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(successive, "earned_status", lambda *_: Status.INACCURATE)
+    r = solve(balanced_case(), "linearised", with_replay=False)
+    assert r.status is Status.INACCURATE
+    assert not any("local optimum" in c for c in r.choices)
+    assert any("at rest" in c and "inaccurate" in c for c in r.choices)
+
+
 def test_a_power_flow_that_fails_shrinks_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
     _, r, state = started(balanced_case())
     monkeypatch.setattr(successive.Rounds, "reached", lambda self, solution: None)
@@ -355,19 +404,30 @@ def test_loads_that_leave_their_band() -> None:
     assert r.ok, r.status_text
     assert [c for c in r.choices if "left their band" in c]
     assert r.objective == pytest.approx(solve(case, "current-voltage", with_replay=False).objective, rel=1e-5)
-    flow = power_flow(case, dispatch=successive.dispatch_at(case, r.program, r.solution.x))
+    flow = power_flow(case, dispatch=dispatch_at(case, r.program, r.solution.x))
     np.testing.assert_allclose(np.sqrt(r.value("bus.vmag_sq")), flow.vmag_pu, atol=1e-4)
+
+
+def two_prices() -> Case:
+    """Energy is sold for less than it is bought."""
+    case = balanced_case()
+    sources = {s.label for s in case.sources}
+    own = tuple(dataclasses.replace(d, price_export=0.05) if d.label in sources else d for d in case.devices)
+    return case.with_(devices=own)
 
 
 def test_two_prices_are_traded_at_their_best() -> None:
     """What is bought and sold follows from the power flow when a step is judged."""
-    case = balanced_case()
-    sources = {s.label for s in case.sources}
-    own = tuple(dataclasses.replace(d, price_export=0.05) if d.label in sources else d for d in case.devices)
-    case = case.with_(devices=own)
+    case = two_prices()
     r = settled(case)
     assert r.ok, r.status_text
     assert r.objective == pytest.approx(build(case, "nonlinear").solve().objective, rel=1e-6)
+
+
+def test_a_choice_that_is_not_found_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scipy.optimize.linprog", lambda *_, **__: OptimizeResult(status=4, message="trouble"))
+    _, _, state = started(two_prices())
+    assert state.notes == ["what is left to choose at a power flow stays as predicted: trouble"]
 
 
 def test_new_data_go_on_from_the_schedule() -> None:

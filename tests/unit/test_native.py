@@ -6,6 +6,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
+from scipy.optimize import linear_sum_assignment
 
 import lateral
 from lateral.errors import UnsupportedError
@@ -15,9 +17,11 @@ from lateral.solvers import Options, Status
 from lateral.solvers.native import NativeOptions
 from lateral.solvers.native.kkt import Kkt, Point
 from lateral.solvers.native.order import order_of
+from lateral.solvers.native.pairing import cheapest_matching
 from lateral.solvers.native.steps import StepProgram
 
 BALANCED = ("nonlinear", "soc", "lindistflow")
+THREE_PHASE = ("current-voltage", "bus-injection", "lindist3flow")
 
 
 def model_of(name: str = "ads10", formulation: str = "nonlinear", objective: str = "cost") -> Model:
@@ -35,8 +39,11 @@ def kkt_of(model: Model, seed: int = 1) -> tuple[Kkt, Point]:
     def around(n: int) -> np.ndarray:
         return rng.uniform(0.5, 1.5, (n, t))
 
-    slack = 0.1 * around(steps.ranges.n + products)
-    slack[steps.ranges.n :][steps.exact] = 0.0
+    quadratics, curves = steps.quadratics.n, steps.curves.n
+    slack = 0.1 * around(steps.ranges.n + products + quadratics + curves)
+    exact = np.concatenate([np.zeros(steps.ranges.n, bool), steps.exact, steps.level, np.ones(curves, bool)])
+    slack[exact] = 0.0
+    present = steps.curves.present(t)
     point = Point(
         around(products * steps.width),
         around(products),
@@ -44,6 +51,12 @@ def kkt_of(model: Model, seed: int = 1) -> tuple[Kkt, Point]:
         0.1 * around(products),
         around(kkt.nv),
         slack,
+        around(quadratics * steps.pairs),
+        around(quadratics * steps.pairs),
+        0.1 * around(quadratics),
+        present * around(curves),
+        present * around(curves),
+        present * around(curves),
     )
     return kkt, point
 
@@ -80,8 +93,21 @@ def assembled(kkt: Kkt, point: Point, step: int) -> np.ndarray:
     np.add.at(out, (own + kkt.p_first, s.squares.col), 2.0 * column(s.squares.val) * point.squares[s.squares.row, step])
     np.add.at(out, (s.u.row + kkt.p_first, s.u.col), -column(s.u.val) * point.v[s.u.row, step])
     np.add.at(out, (s.v.row + kkt.p_first, s.v.col), -column(s.v.val) * point.u[s.v.row, step])
+    f_row, g_row = s.f.row // s.pairs, s.g2.row // s.pairs
+    np.add.at(out, (f_row + kkt.q_first, s.f.col), column(s.f.val) * point.g[s.f.row, step])
+    np.add.at(out, (g_row + kkt.q_first, s.g2.col), column(s.g2.val) * point.f[s.g2.row, step])
+    np.add.at(out, (s.w.row + kkt.q_first, s.w.col), column(s.w.val))
+    curve = kkt.c_first + np.arange(s.curves.n)
+    out[curve, s.curve_y] += point.y_slope[:, step]
+    out[curve, s.curve_z] += point.z_slope[:, step]
     out = out + out.T
     hessian = np.zeros((nv, nv))
+    np.add.at(hessian, (s.curve_z, s.curve_z), point.bend[:, step])
+    f, g = np.zeros((s.quadratics.n * s.pairs, nv)), np.zeros((s.quadratics.n * s.pairs, nv))
+    np.add.at(f, (s.f.row, s.f.col), column(s.f.val))
+    np.add.at(g, (s.g2.row, s.g2.col), column(s.g2.val))
+    nu = np.repeat(point.nu[:, step], s.pairs)
+    hessian += f.T @ (nu[:, None] * g) + g.T @ (nu[:, None] * f)
     np.add.at(hessian, (s.q.row, s.q.col), column(s.q.val))
     squares = np.zeros((s.products.n * s.width, nv))
     u, v = np.zeros((s.products.n, nv)), np.zeros((s.products.n, nv))
@@ -94,11 +120,15 @@ def assembled(kkt: Kkt, point: Point, step: int) -> np.ndarray:
     out[:nv, :nv] += hessian + np.diag(point.diagonal[:, step])
     rows = np.arange(kkt.g_first, n)
     out[rows, rows] -= point.slack[:, step]
+    rows = np.arange(nv, n)
+    out[rows, rows] -= 1.0 - s.data["present"][:, step]  # rows that this step does not have
     return out
 
 
-@pytest.mark.parametrize("formulation", BALANCED)
-@pytest.mark.parametrize("name", ["ads10", "case33bw"])
+@pytest.mark.parametrize(
+    ("name", "formulation"),
+    [*((name, f) for name in ("ads10", "case33bw") for f in BALANCED), *(("ieee13", f) for f in THREE_PHASE)],
+)
 def test_elimination_is_exact(name: str, formulation: str) -> None:
     """L D L' gives the matrix back, and a solve solves it: nothing is lost in the order from leaves to root."""
     kkt, point = kkt_of(model_of(name, formulation))
@@ -130,10 +160,12 @@ def test_storage_rows_are_linked_and_their_transpose_is_one() -> None:
     assert left == pytest.approx(right, rel=1e-12)
 
 
-@pytest.mark.parametrize("formulation", BALANCED)
-def test_maps_through_the_tree_equal_full_solves(formulation: str) -> None:
-    """``S p`` by small maps per node is C K^-1 C' p by whole solves."""
-    kkt, point = kkt_of(model_of(formulation=formulation))
+@pytest.mark.parametrize(
+    ("name", "formulation"), [*(("ads10", f) for f in BALANCED), *(("ieee13", f) for f in THREE_PHASE)]
+)
+def test_maps_through_the_tree_equal_full_solves(name: str, formulation: str) -> None:
+    """``S p`` by small maps per node, or by some of the pivots, is C K^-1 C' p by whole solves."""
+    kkt, point = kkt_of(model_of(name, formulation))
     kkt.factor(point)
     assert kkt.prepare_links()
     p = np.random.default_rng(4).normal(size=(kkt.n_links, kkt.n_steps))
@@ -171,6 +203,38 @@ def test_the_same_optimum_as_the_others(name: str, formulation: str) -> None:
     other = "ipopt" if formulation == "nonlinear" else "clarabel"
     best = model_of(name, formulation).solve(other, Options(tolerance=1e-10))
     assert found.objective == pytest.approx(best.objective, rel=1e-7 if other == "ipopt" else 1e-6)
+
+
+@pytest.mark.parametrize("formulation", THREE_PHASE)
+def test_three_phase_optima(formulation: str) -> None:
+    """As Ipopt (Clarabel for what is convex), with the duals of every kind of row."""
+    found = model_of("ieee13", formulation).solve("native", NativeOptions(fallback=False))
+    assert found.status is Status.OPTIMAL, found.status_text
+    other = "clarabel" if formulation == "lindist3flow" else "ipopt"
+    best = model_of("ieee13", formulation).solve(other, Options(tolerance=1e-10))
+    assert found.objective == pytest.approx(best.objective, rel=1e-7)
+    for mine, theirs in (
+        (found.solution.quadratic_dual, best.solution.quadratic_dual),
+        (found.solution.curve_dual, best.solution.curve_dual),
+    ):
+        size = np.abs(theirs).max(initial=1e-9)
+        assert np.abs(mine - theirs).max(initial=0.0) <= 1e-4 * size
+
+
+def test_selected_inverse() -> None:
+    """Entries of K^-1 on the pattern of the pivots between storages, against dense algebra."""
+    kkt, point = kkt_of(model_of("ieee13", "current-voltage"))
+    kkt.factor(point)
+    kkt.prepare_links()
+    sy = kkt.symbolic
+    for step in (0, kkt.n_steps - 1):
+        inverse = np.linalg.inv(assembled(kkt, point, step))
+        for k in kkt._between[::7]:
+            a = sy.unknown[k, 0]
+            assert kkt._inverse[sy.dpos[k], step] == pytest.approx(inverse[a, a], rel=1e-6, abs=1e-9)
+            reached = sy.srow[sy.sptr[k] : sy.sptr[k] + sy.m[k]]
+            entries = kkt._inverse[sy.lptr[k] : sy.lptr[k] + sy.size[k] * sy.m[k] : sy.size[k], step]
+            assert entries == pytest.approx(inverse[reached, a], rel=1e-4, abs=1e-8)
 
 
 @pytest.mark.parametrize("objective", ["loss", "vdev", "curtailment", "cost+0.1*loss"])
@@ -224,8 +288,6 @@ def test_terminal_rules(terminal: str) -> None:
 def test_it_says_why_it_declines() -> None:
     with pytest.raises(UnsupportedError, match=r"SOL-010.*no time axis"):
         model_of("ads10", "nonlinear", "peak").solve("native")
-    with pytest.raises(UnsupportedError, match=r"SOL-010.*tree"):
-        model_of("ieee13", "lindist3flow").solve("native")
 
 
 @pytest.mark.parametrize("formulation", BALANCED)
@@ -271,3 +333,21 @@ def test_threads_change_nothing() -> None:
     one = model_of("ieee123-t5").solve("native", NativeOptions(threads=1))
     two = model_of("ieee123-t5").solve("native", NativeOptions(threads=2))
     assert np.array_equal(one.solution.x, two.solution.x)
+
+
+def test_cheapest_matching() -> None:
+    """The least sum, by SciPy's dense assignment; -1 where there is none. Few different costs make ties."""
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        n, m = np.sort(rng.integers(1, 12, 2))
+        mask = rng.random((n, m)) < rng.uniform(0.2, 0.9)
+        cost = rng.integers(1, 4, (n, m)) if rng.random() < 0.5 else 0.1 + rng.random((n, m))
+        graph = sp.csr_array(np.where(mask, cost, 0.0))
+        found = cheapest_matching(graph.indptr.astype(np.int64), graph.indices.astype(np.int64), graph.data, int(m))
+        rows, cols = linear_sum_assignment(np.where(mask, cost, 1e6))
+        if mask[rows, cols].all():
+            assert len(set(found.tolist())) == n
+            assert mask[rows, found].all()
+            assert cost[rows, found].sum() == pytest.approx(cost[rows, cols].sum(), abs=1e-9)
+        else:
+            assert (found < 0).any()

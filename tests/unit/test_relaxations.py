@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NoReturn
 
 import numpy as np
 import pytest
 
 import lateral
 from ac_points import ac_point
+from lateral import opf
 from lateral.case import Case
-from lateral.devices import PV, Capacitor, Load, Source
-from lateral.errors import OptionError
+from lateral.devices import PV, SVC, Capacitor, Load, Source
+from lateral.errors import Fault, OptionError, UnsupportedError
 from lateral.io import builtin
 from lateral.network.feeder import Bus, Feeder, Line, Transformer, Winding
 from lateral.network.horizon import Horizon
 from lateral.network.schema import Element
-from lateral.opf import build
+from lateral.opf import Model, build, made_exact
 from lateral.program import ProblemClass
+from lateral.recover import _bound
 from lateral.results.result import Result
+from lateral.solvers import Options
+from lateral.solvers.clarabel import ClarabelOptions
 from strategies import three_phases_of
 
 KV = 2.4
@@ -323,6 +328,72 @@ def test_only_a_relaxation_is_recovered() -> None:
         lateral.solve(WYE, "lindist3flow", recover=True)
 
 
+def test_no_bound_of_a_problem_that_decides_more() -> None:
+    """`soc` takes the piece of a volt-var curve at nominal voltage: its optimum bounds another problem."""
+    c = reverse(0.1)
+    devices = tuple(dataclasses.replace(d, q_control="volt_var") if isinstance(d, PV) else d for d in c.devices)
+    r = lateral.solve(c.with_(devices=devices), "soc", recover=True, with_replay=False)
+    assert r.ok, r.status_text
+    (text,) = [text for text in r.choices if "proves no bound" in text]
+    assert "the piece of its curve" in text
+    assert not any("no schedule is below" in text for text in r.choices)
+    assert not any(text.startswith("pv: volt_var") for text in r.choices)
+
+
+def test_a_bound_that_does_not_hold_is_said() -> None:
+    """Never a gap of zero in its place: here the bound is that of twice the load."""
+    c = reverse(0.1).with_(devices=tuple(d for d in reverse(0.1).devices if not isinstance(d, PV)))
+    half = tuple(dataclasses.replace(d, p_kw=0.5 * d.p_kw) if isinstance(d, Load) else d for d in c.devices)
+    relaxed, exact = build(c, "soc").solve(), build(c.with_(devices=half), "nonlinear").solve()
+    assert "this bound does not hold" in _bound(relaxed, exact, (), ())
+    assert "at most" in _bound(relaxed, build(c, "nonlinear").solve(), (), ())
+
+
+def test_a_bound_names_what_it_rests_on() -> None:
+    assert build(WYE, "sdp").granted == ()
+    free = tuple(dataclasses.replace(b, v_max_pu=float("inf")) for b in WYE.feeder.buses)
+    narrow = tuple(dataclasses.replace(d, v_min_pu=0.999) if isinstance(d, Load) else d for d in WYE.devices)
+    c = WYE.with_(feeder=dataclasses.replace(WYE.feeder, buses=free), devices=narrow)
+    r = lateral.solve(c, "sdp", recover=True, with_replay=False)
+    (text,) = [text for text in r.choices if "proves that no schedule" in text]
+    assert "voltages without a limit are at most 20 % below and 20 % above the operating point" in text
+    assert "stay on the side of their voltage band" in text
+
+
+def test_an_exact_form_that_declines_costs_no_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the power flow of the schedule nor the day without control converges: the relaxed schedule, and why."""
+
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise UnsupportedError([Fault("FOR-010 no-operating-point", "case.x", "none", "one", "Lower the load.")])
+
+    model = build(WYE, "sdp")
+    relaxed = model.solve()
+    monkeypatch.setattr(opf, "schedule_point", fail)
+    monkeypatch.setattr(opf, "operating_point", fail)
+    r = made_exact(model, relaxed)
+    assert r.formulation == "sdp"
+    assert r.objective == relaxed.objective
+    assert "no exact schedule was made of it: [FOR-010" in r.status_text
+
+
+def test_what_was_asked_of_a_solver_is_asked_of_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ClarabelOptions().plain() is None
+    asked = Options(tolerance=1e-8, time_limit_s=60.0)
+    given = ClarabelOptions(tolerance=1e-8, time_limit_s=60.0)
+    assert given.plain() == asked == asked.plain()
+    seen = []
+    plain = Model.solve
+
+    def solve(self: Model, solver: str, options: Options | None = None) -> Result:
+        seen.append(options)
+        return plain(self, solver, options)
+
+    monkeypatch.setattr(Model, "solve", solve)
+    r = lateral.solve(WYE, "sdp", solver="clarabel", options=given, recover=True, with_replay=False)
+    assert r.ok, r.status_text
+    assert seen == [given, asked]
+
+
 def test_an_infeasible_relaxation_is_a_proof() -> None:
     """No schedule: nothing to recover, and the limits that stand in the way are named."""
     buses = tuple(dataclasses.replace(b, v_min_pu=0.9995) if b.name == "c" else b for b in WYE.feeder.buses)
@@ -339,3 +410,16 @@ def test_a_decided_capacitor_is_bounded_by_planes() -> None:
     c = WYE.with_(devices=(*WYE.devices, bank))
     r, exact = run(c, "sdp", "loss"), run(c, "current-voltage", "loss")
     assert 0.9 * exact.objective < r.objective <= exact.objective * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("formulation", ["soc3", "sdp"])
+def test_a_reactor_that_is_decided_is_bounded_by_planes(formulation: str) -> None:
+    """A susceptance below zero: capacitive loads ask for it, and a bound that keeps it at zero is none."""
+    reactor = SVC(name="v", bus="c", terminals=(*ABC, 0), q_min_kvar=-200.0, q_max_kvar=50.0)
+    loads = tuple(dataclasses.replace(d, q_kvar=-60.0) if isinstance(d, Load) else d for d in WYE.devices)
+    c = WYE.with_(devices=(*loads, reactor))
+    r, exact = run(c, formulation, "loss"), run(c, "current-voltage", "loss")
+    assert exact.settings["svc.v"].max() < -50.0
+    assert r.objective <= exact.objective * (1 + 1e-5)
+    if formulation == "sdp":
+        assert r.objective > 0.9 * exact.objective

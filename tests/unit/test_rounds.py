@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cache
+from typing import NoReturn
 
 import numpy as np
 import pytest
 
 import lateral
+from lateral import opf
 from lateral.case import Case
+from lateral.errors import Fault, UnsupportedError
 from lateral.io import builtin
 from lateral.network.horizon import Horizon
 from lateral.opf import AUTO_ROUNDS, auto_rounds, build, refined
@@ -107,3 +110,24 @@ def test_progress_and_new_data_stay() -> None:
     assert r.cost == pytest.approx(
         float((r.case.series(source.price_import) * r.p_source_kw) @ r.case.horizon.hours), rel=1e-9
     )
+
+
+def test_notes_of_a_power_flow_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = opf.schedule_point
+    monkeypatch.setattr(opf, "schedule_point", lambda *args: (plain(*args)[0], ["2 steps do not converge"]))
+    model = build(ieee13(), "lindist3flow")
+    r = refined(model, model.solve(), rounds=3)
+    assert r.choices.count("2 steps do not converge") == 1
+
+
+def test_a_power_flow_that_fails_costs_no_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise UnsupportedError([Fault("FOR-010 no-operating-point", "case.x", "none", "one", "Lower the load.")])
+
+    monkeypatch.setattr(opf, "schedule_point", fail)
+    model = build(ieee13(), "lindist3flow")
+    first = model.solve()
+    r = refined(model, first, rounds=3)
+    assert r.ok
+    assert r.cost == first.cost
+    assert "round 2 was not made" in r.status_text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from lateral import solvers
 from lateral.errors import UnsupportedError
 from lateral.program import Affine, ProblemClass, Program, ProgramBuilder, SemidefiniteRows, upper_triangle
 from lateral.results.residuals import earned_status, recompute
-from lateral.solvers import Status
+from lateral.solvers import Options, Status, clarabel
 from lateral.solvers.elastic import elastic
 
 
@@ -136,3 +137,47 @@ def test_entries_must_fit() -> None:
     x = builder.variable("x", "x", ["a", "b"], unit="")
     with pytest.raises(ValueError, match="2 entries"):
         builder.psd("x", "m", ["m"], 2, x, scale=np.ones((1, 2)))
+
+
+# -- several tries ----------------------------------------------------------------------------------------------------
+
+
+def outcomes(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> list[float]:
+    """Let the tries of Clarabel end with these words, in turn; returns the time limits that they were given."""
+    plain, left, limits = clarabel._ClarabelSession._run, list(words), []
+
+    def run(self: clarabel._ClarabelSession) -> object:
+        limits.append(self._settings.time_limit)
+        raw = plain(self)
+        said = {name: getattr(raw, name) for name in ("x", "z", "s", "iterations")}
+        return SimpleNamespace(**said, status=left.pop(0))
+
+    monkeypatch.setattr(clarabel, "_GOOD_GAP", -1.0)
+    monkeypatch.setattr(clarabel._ClarabelSession, "_run", run)
+    return limits
+
+
+@pytest.mark.parametrize("late", ["MaxIterations", "MaxTime", "AlmostPrimalInfeasible", "PrimalInfeasible"])
+def test_a_later_try_without_a_point_leaves_the_best(late: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes(monkeypatch, ["AlmostSolved", late, "Solved", late])
+    s = solvers.get("clarabel").solve(smallest_eigenvalue(A))
+    assert s.status in (Status.OPTIMAL, Status.INACCURATE)
+    np.testing.assert_allclose(s.x, np.linalg.eigvalsh(A)[0], rtol=1e-6)
+    (note,) = s.notes
+    assert note.startswith(("clarabel: try 1 of 4", "clarabel: try 3 of 4"))
+
+
+def test_a_first_try_without_a_point_is_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes(monkeypatch, ["PrimalInfeasible"])
+    s = solvers.get("clarabel").solve(smallest_eigenvalue(A))
+    assert s.status is Status.INFEASIBLE
+    assert s.notes == ()
+
+
+def test_all_tries_together_have_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = outcomes(monkeypatch, ["AlmostSolved"] * 4)
+    now = iter(np.arange(0.0, 1000.0, 3.0))
+    monkeypatch.setattr(clarabel.time, "perf_counter", lambda: float(next(now)))
+    s = solvers.get("clarabel", Options(time_limit_s=8.0)).solve(smallest_eigenvalue(A))
+    assert limits == [5.0, 2.0]
+    assert np.isfinite(s.x).all()

@@ -11,6 +11,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+import lateral
 from lateral.errors import OptionError, UnsupportedError
 from lateral.program import Affine, ProblemClass, Program, ProgramBuilder
 from lateral.results.residuals import earned_status, recompute
@@ -302,8 +303,10 @@ def test_auto() -> None:
         ProblemClass.LP: "highs",
         ProblemClass.QP: "clarabel",
         ProblemClass.SOCP: "clarabel",
-        ProblemClass.NLP: "ipopt",
+        ProblemClass.NLP: "native",
     }
+    daily = lateral.build(lateral.read("ads10"), "nonlinear", "peak").program  # the peak is one variable of all steps
+    assert choose(daily)[0] == "ipopt"
 
 
 def test_a_local_optimum_says_so() -> None:

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+import lateral
 from lateral.baseline import power_flow
 from lateral.case import Case
 from lateral.checks import check
 from lateral.cli.schedules import read_schedule
 from lateral.cli.writing import schedule
-from lateral.devices import Load, Regulator, Source
+from lateral.devices import PV, Load, Regulator, Source
 from lateral.errors import CaseError
 from lateral.io import builtin
 from lateral.io.dispatch import Dispatch
@@ -22,7 +23,7 @@ from lateral.io.opendss.write import render_opendss, write_opendss
 from lateral.network.admittance import primitive_of
 from lateral.network.feeder import Bus, Feeder, Line, Transformer, Winding
 from lateral.network.horizon import Horizon
-from lateral.network.tapped import declines, tapped_primitive, with_taps
+from lateral.network.tapped import declines, series_flow, series_power, tapped_primitive, with_taps
 from lateral.opf import build, dispatch_of, replayed
 from lateral.results.result import Result
 
@@ -211,6 +212,51 @@ def test_the_loading_limit_of_a_transformer_with_a_decided_tap() -> None:
     assert r.objective == pytest.approx(solved(case).objective, rel=1e-6)
 
 
+@pytest.mark.parametrize("tapped", [(0,), (1,), (0, 1)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_power_through_knows_no_tap(kind: str, tapped: tuple[int, ...]) -> None:
+    """``sum W conj(I)`` over constant matrices is the power into the series impedance at any taps."""
+    t, taps, rng = KINDS[kind], {0: 0.93, 1: 1.08}, np.random.default_rng(3)
+    part = tapped_primitive(t, tapped)
+    v = 2400.0 * (rng.normal(size=(len(part.nodes), 1)) + 1j * rng.normal(size=(len(part.nodes), 1)))
+    true = series_power(t, np.array([[taps[k]] for k in tapped]), tapped, v).sum()
+    ground = np.vstack([v, np.zeros((1, 1))])
+    inner = [(ground[a] - ground[b]) / taps[k] for (a, b), k in zip(part.ends, part.windings, strict=True)]
+    whole = np.vstack([v, inner])
+    w, i = series_flow(t, tapped)
+    assert np.sum((w @ whole) * np.conj(i @ whole)) == pytest.approx(true, rel=1e-10)
+
+
+@pytest.mark.parametrize("formulation", EXACT)
+@pytest.mark.parametrize(
+    ("kind", "side"), [("wye wye", 1), ("wye wye", 2), ("delta wye", 2), ("wye delta", 2), ("three windings", 3)]
+)
+def test_a_loading_limit_that_binds_is_a_loading_of_one(kind: str, side: int, formulation: str) -> None:
+    """A PV system that sells through the transformer: what the limit keeps is what `Result.loading` says."""
+    case = case_of(kind, side=side)
+    t = dataclasses.replace(case.feeder.transformers[0], s_max_kva=60.0)
+    used = case.feeder.buses[0].conductors
+    terminals, connection = ((1, 2, 3), "delta") if kind == "wye delta" else ((*used, 0), "wye")
+    sun = PV(
+        name="sun",
+        bus="d",
+        terminals=terminals,
+        connection=connection,
+        p_rated_kw=900.0,
+        s_max_kva=900.0,
+        curtailable=True,
+        q_control="free",
+    )
+    devices = tuple(d for d in case.devices if not isinstance(d, Load))
+    r = solved(
+        case.with_(feeder=dataclasses.replace(case.feeder, transformers=(t,)), devices=(*devices, sun)),
+        formulation,
+        "cost",
+    )
+    row = r.loading.set_index("element").loc["transformer.t"]
+    assert row["share"] == pytest.approx(1.0, abs=1e-5)
+
+
 def test_a_formulation_without_ratios_holds_the_tap_and_says_so() -> None:
     case = case_of("wye wye")
     r = replayed(solved(case, "lindist3flow"))
@@ -310,3 +356,13 @@ def test_the_files_alone_give_the_schedule(tmp_path: Path) -> None:
         base = 1000.0 * r.case.feeder.bus[bus].v_base_kv
         assert v[at[f"{bus}.{c}"]] / base == pytest.approx(model[k], abs=2e-6)
     engine.Text.Command = "ClearAll"
+
+
+def test_a_held_tap_gives_no_bound_of_a_decided_one() -> None:
+    """The relaxation holds the tap, the recovered schedule decides it: neither a bound nor a note that it is held."""
+    r = lateral.solve(case_of("wye wye"), "sdp", recover=True, with_replay=False)
+    assert r.ok, r.status_text
+    assert np.abs(r.settings["regulator.r"] - 1.0).max() > 1e-3
+    (text,) = [text for text in r.choices if "proves no bound" in text]
+    assert "tap held" in text
+    assert not any(text.startswith("regulator.") or "no schedule is below" in text for text in r.choices)

@@ -27,7 +27,7 @@ from lateral.objectives import get as objective_named
 from lateral.opf import build, choose_formulation
 from lateral.program import Block, Program
 from lateral.results.result import Result
-from lateral.solvers import Options, Status
+from lateral.solvers import Options, Status, choose
 
 #: Rows that hold a voltage at what a head is told, and where a tail reads it.
 _GIVEN = {"v": "feed.voltage", "v_re": "feed.v_re", "v_im": "feed.v_im"}
@@ -214,7 +214,12 @@ class AreaAgent:
             model.program = model.program.rescaled()
             self._scaled = [*(pair for pair in self._scaled if pair[0] is not model), (model, model.enforced)][-2:]
         # sides of load bands are looked at when the areas agree, see `lateral.areas.join`
-        return model.solve(self.task.solver, self._options, explain_infeasible=explain, sides=False)
+        # Ipopt starts exactly where it ended before; the structured solver starts anew or from half way, which lets a
+        # form that is not convex jump between optima from round to round
+        solver = self.task.solver
+        if solver == "auto" and choose(model.program)[0] == "native":
+            solver = "ipopt"
+        return model.solve(solver, self._options, explain_infeasible=explain, sides=False)
 
     def _verdict(self, result: Result) -> tuple[Status, str]:
         """The status of the area, and the sentence; where it leaves what it is given it is not optimal."""

@@ -18,7 +18,7 @@ from lateral.solvers import Status
 OF_SOLVE = (
     *("case", "status", "status_text", "formulation", "problem_class", "solver", "objective_name", "objective", "cost"),
     *("energy_import_kwh", "losses_kwh", "n_buses", "n_nodes", "n_steps", "n_variables", "iterations", "seconds"),
-    *("residuals", "replay", "choices", "conflicts", "case_hash", "versions"),
+    *("residuals", "replay", "verification", "choices", "conflicts", "case_hash", "versions"),
 )
 
 

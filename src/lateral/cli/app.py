@@ -33,6 +33,7 @@ from lateral.cli.options import (
     TerminalOption,
     TimeOption,
     ToleranceOption,
+    VerifyOption,
     merged,
 )
 from lateral.cli.powerflow import powerflow
@@ -78,6 +79,7 @@ def solve(
     recover: RecoverOption = None,
     limits: LimitsOption = None,
     balanced: BalancedOption = False,
+    verify: VerifyOption = None,
     replay: ReplayOption = None,
     tolerance: ToleranceOption = None,
     max_iterations: IterationsOption = None,
@@ -110,6 +112,7 @@ def solve(
         point=point,
         rounds=rounds,
         recover=recover,
+        verify=verify,
         limits=limits,
         replay=replay,
         tolerance=tolerance,

@@ -49,6 +49,9 @@ RecoverOption = Annotated[
     bool | None,
     typer.Option("--recover/--no-recover", help="Make an exact schedule of a relaxed one (soc, soc3, sdp)."),
 ]
+VerifyOption = Annotated[
+    bool | None, typer.Option("--verify/--no-verify", help="Solve it a second time with another solver, and compare.")
+]
 LimitsOption = Annotated[
     str | None, typer.Option("--limits", metavar="all|voltage|none", help="Which limits of the feeder hold.")
 ]
@@ -89,6 +92,7 @@ KEYS: Mapping[str, type | tuple[type, ...]] = {
     "limits": str,
     "rounds": int,
     "recover": bool,
+    "verify": bool,
     "replay": bool,
     "tolerance": (float, int),
     "max_iterations": int,
@@ -109,6 +113,7 @@ class SolveOptions:
     limits: str = "all"
     rounds: int | None = None
     recover: bool = False
+    verify: bool = False
     replay: bool = True
     tolerance: float | None = None
     max_iterations: int | None = None

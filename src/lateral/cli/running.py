@@ -18,6 +18,7 @@ def solved(loaded: Loaded, options: SolveOptions) -> Result:
     """Build, solve and replay, with the reading time in ``seconds``."""
     from lateral.opf import build, default_rounds, made_exact, refined, replayed
     from lateral.recover import require_relaxation
+    from lateral.results.verification import verified
     from lateral.solvers import Options
 
     note_prices(loaded, options.objective)
@@ -57,6 +58,9 @@ def solved(loaded: Loaded, options: SolveOptions) -> Result:
                 solver=options.solver,
                 options=None if given == Options() else given,
             )
+    if options.verify:
+        with working("solving it again with another solver ..."):
+            result = verified(result)
     if options.replay and result.has_values:
         with working(f"replaying {_count(loaded.case.horizon.n_steps, 'step')} in OpenDSS ..."):
             result = replayed(result)

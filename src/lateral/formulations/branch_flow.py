@@ -113,6 +113,8 @@ class BranchFlowModel(NetworkModel):
         v_sq = self._port_vmag_sq(ports)
         ref = self._over_time(self.reference_v(ports))
         e = exponent.reshape(-1, 1)
+        bent = [value for value in np.unique(exponent).tolist() if value not in (0.0, 2.0)]
+        self.builder.first_order.update(f"|V|^{value:g} of loads is taken to first order" for value in bent)
         with np.errstate(divide="ignore"):
             slope = np.where(e == 0.0, 0.0, 0.5 * e * ref ** (e - 2.0))
         return v_sq * slope + (ref**e - slope * ref**2)

@@ -136,7 +136,7 @@ class _Model(RectangularModel):
         parts = [self._v, *currents, *([] if self._short_current is None else [self._short_current])]
         alone = [w for _, _, _, w, _ in self._squares] + ([] if self._all_squares is None else [self._all_squares])
         alone += [q for q, *_ in self._susceptances]
-        alone += [a for a in map(self.builder.find, ("branch.p_total", "branch.q_total")) if a is not None]
+        alone += [a for a in map(self.builder.find, ("branch.p_through", "branch.q_through")) if a is not None]
         for feed, current, e, square in self._feed_rows:
             parts += [current, *([] if e is None else [e])]
             alone += [square, feed.p, feed.q]
@@ -177,7 +177,7 @@ class _Model(RectangularModel):
 
     def _powers_through(self, program: Program, x: FloatArray, v: ComplexArray) -> None:
         """Powers of branches with a limit, in place."""
-        blocks = [b for b in program.variables if b.name in ("branch.p_total", "branch.q_total")]
+        blocks = [b for b in program.variables if b.name in ("branch.p_through", "branch.q_through")]
         if not blocks:
             return
         total = np.zeros((len(self.net.branch_names), self.n_steps), dtype=complex)
@@ -185,7 +185,7 @@ class _Model(RectangularModel):
         place = {name: k for k, name in enumerate(self.net.branch_names)}
         for block in blocks:
             power = total[[place[name] for name in block.elements]]
-            x[block.cells] = (power.real if block.quantity == "p_total" else power.imag).reshape(-1)
+            x[block.cells] = (power.real if block.quantity == "p_through" else power.imag).reshape(-1)
 
     def _sources(self, x: FloatArray, theta: FloatArray, v: ComplexArray, left: ComplexArray, place: IntArray) -> None:
         """Currents of sources and short branches: what the balance of the nodes leaves for them, by least squares.

@@ -35,16 +35,17 @@ from scipy import sparse
 
 from lateral.errors import Fault
 from lateral.formulations.base import Formulation, OperatingPoint
-from lateral.formulations.matrix_loads import Band, Injection, power_between, product_between
+from lateral.formulations.matrix_loads import BETWEEN, UNLIMITED, Band, Injection, power_between, product_between
 from lateral.formulations.matrix_measures import derive_measures
 from lateral.formulations.matrix_pool import Group, MatricesMaker
 from lateral.formulations.matrix_ranges import NEGLIGIBLE_PU, Fed, Section, blocks_of, merged, ranges_of, sections_of
-from lateral.formulations.matrix_rows import Feed, Rows, port_names
+from lateral.formulations.matrix_rows import Feed, Rows
+from lateral.formulations.point_model import PointModel, port_names
 from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
 from lateral.program import Affine, ProgramBuilder, stack
-from lateral.program.ports import NetworkModel, Ports, unique_ports
+from lateral.program.ports import Ports, unique_ports
 from lateral.units import Base
 
 #: Voltage that no node without a limit goes beyond, as a share of the operating point: an interior-point method needs
@@ -52,7 +53,7 @@ from lateral.units import Base
 UNBOUNDED = 1.5
 
 
-class MatrixFlowModel(NetworkModel):
+class MatrixFlowModel(PointModel):
     """Variables and rows that the family shares, written in `close`, when it is known what is drawn where."""
 
     def __init__(
@@ -91,7 +92,7 @@ class MatrixFlowModel(NetworkModel):
         self._feeds: list[Feed] = []
         self._loss_weights: list[Affine] = []
         self._unbalance_weights: list[Affine] = []
-        self._n_read = 0
+        self._takes_sides = False
 
     # -- ports ----------------------------------------------------------------------------------------------------
 
@@ -100,10 +101,6 @@ class MatrixFlowModel(NetworkModel):
         if conductor == 0 or (bus, conductor) in self._grounded:
             return -1
         return self.net.position[bus, conductor]
-
-    def base_kv(self, nodes: IntArray) -> FloatArray:
-        """See `NetworkModel.base_kv`."""
-        return self.net.v_base_kv[nodes]
 
     def inject(self, ports: Ports, p: Affine, q: Affine) -> None:
         """See `NetworkModel.inject`."""
@@ -130,7 +127,7 @@ class MatrixFlowModel(NetworkModel):
             self._inject(Injection(own, p_own, q_own, i_max[rest]))
 
     def inject_susceptance(self, ports: Ports, b: Affine, b_0: FloatArray) -> Affine:
-        """See `NetworkModel.inject_susceptance`: ``b |V|^2`` between the planes that bound a product, for b >= 0."""
+        """See `NetworkModel.inject_susceptance`: ``b |V|^2`` between the planes that bound a product."""
         component, names, w = self._squared(ports)
         low, high = self.band.squares(ports)
         q = product_between(self.builder, component, names, b, w, low, high)
@@ -142,30 +139,15 @@ class MatrixFlowModel(NetworkModel):
         """See `NetworkModel.shunt`: ``s = -diag(v Y^H)``."""
         self._shunts.append((ports, np.asarray(g + 1j * b, dtype=complex).reshape(-1)))
 
-    def power_of_v(self, ports: Ports, exponent: FloatArray) -> Affine:
-        """See `NetworkModel.power_of_v`: exact for 0 and 2, else between the curve and its chord."""
-        out = Affine.constant(np.ones((len(ports), self.n_steps)) * (exponent == 0.0).reshape(-1, 1))
-        asked = np.flatnonzero(exponent != 0.0)
-        if not len(asked):
-            return out
-        own = Ports(ports.a[asked], ports.b[asked])
-        component, names, w = self._squared(own)
-        e = exponent[asked]
-        square, bent = np.flatnonzero(e == 2.0), np.flatnonzero(e != 2.0)
-        parts = [w.take(square).map_terms(len(ports), asked[square], np.arange(len(square)), np.ones(len(square)))]
-        if len(bent):
-            low, high = self.band.squares(Ports(own.a[bent], own.b[bent]))
-            y = power_between(self.builder, component, [names[k] for k in bent], w.take(bent), e[bent], low, high)
-            parts.append(y.map_terms(len(ports), asked[bent], np.arange(len(bent)), np.ones(len(bent))))
-        for part in parts:
-            out = out + part
-        return out
+    def _bent_power(
+        self, component: str, names: Sequence[str], ports: Ports, w: Affine, exponent: FloatArray
+    ) -> Affine:
+        """See `PointModel._bent_power`: between the curve and its chord."""
+        return power_between(self.builder, component, names, w, exponent, *self.band.squares(ports))
 
     def _squared(self, ports: Ports) -> tuple[str, tuple[str, ...], Affine]:
-        """w = |U|^2 of ports: the node's own, or a variable whose row is written in `close`."""
-        self._n_read += 1
-        component = "port" if self._n_read == 1 else f"port{self._n_read}"
-        names = port_names(self.net, ports)
+        """See `PointModel._squared`: the node's own, or a variable whose row is written in `close`."""
+        component, names = self._component(), port_names(self.net, ports)
         pair = np.flatnonzero((ports.a >= 0) & (ports.b >= 0))
         if not len(pair):
             return component, names, self.v.take(np.maximum(ports.a, ports.b))
@@ -186,15 +168,6 @@ class MatrixFlowModel(NetworkModel):
         w = own.map_terms(len(ports), pair, np.arange(len(pair)), np.ones(len(pair)))
         single = self.v.take(np.maximum(ports.a, ports.b)[one])
         return component, names, w + single.map_terms(len(ports), one, np.arange(len(one)), np.ones(len(one)))
-
-    def reference_v(self, ports: Ports) -> FloatArray:
-        """See `NetworkModel.reference_v`."""
-        return np.abs(self._u0(ports))
-
-    def _u0(self, ports: Ports) -> ComplexArray:
-        padded = np.vstack([self._v0, np.zeros((1, self._v0.shape[1]))])
-        across = padded[ports.a] - padded[ports.b]
-        return np.broadcast_to(across, (len(ports), self.n_steps)) if across.shape[1] > 1 else across
 
     def node_vmag_sq(self) -> tuple[Sequence[str], Affine]:
         """See `NetworkModel.node_vmag_sq`."""
@@ -218,6 +191,31 @@ class MatrixFlowModel(NetworkModel):
     def add_unbalance_cost(self, weight: Affine) -> None:
         """See `NetworkModel.add_unbalance_cost`; linear in v."""
         self._unbalance_weights.append(weight)
+
+    def assume_v(self, ports: Ports, low: FloatArray, high: FloatArray) -> None:
+        """See `NetworkModel.assume_v`; only whether a side is among the possible voltages matters here."""
+        least, most = (np.sqrt(side) for side in self.band.squares(ports))
+        self._takes_sides |= bool(np.any(low > least) or np.any(high < most))
+
+    def takes_for_granted(self) -> tuple[str, ...]:
+        """See `NetworkModel.takes_for_granted`."""
+        out = []
+        if self.band.guessed:
+            low, high = (abs(share - 1.0) for share in UNLIMITED)
+            out.append(
+                f"voltages without a limit are at most {100 * low:.0f} % below and {100 * high:.0f} % above the "
+                "operating point"
+            )
+        if len(self.between.ports):
+            out.append(
+                f"voltages between conductors are at most {100 * (BETWEEN[1] - 1.0):.0f} % beyond what the limits give "
+                "at the angles of the operating point"
+            )
+        if self._grounded:
+            out.append("neutrals are grounded")
+        if self._takes_sides:
+            out.append("loads and inverters stay on the side of their voltage band on which the operating point is")
+        return tuple(out)
 
     @property
     def neglects_losses(self) -> bool:

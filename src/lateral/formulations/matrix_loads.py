@@ -50,17 +50,21 @@ class Band:
         low, high: of each node to ground, pu, shape (n,).
         v0: voltages at the operating point, shape (n, 1 or T).
         pairs: limits between two conductors where the bus has them, pu of the nodes' base, by the two nodes.
+        guessed: whether a node that no source holds has no limit on a side, so that `UNLIMITED` stands for it.
     """
 
     low: FloatArray
     high: FloatArray
     v0: ComplexArray
     pairs: dict[tuple[int, int], tuple[float, float]]
+    guessed: bool
 
     @classmethod
     def of(cls, feeder: Feeder, network: RadialNetwork, v0: ComplexArray, low: FloatArray, high: FloatArray) -> Band:
         """From the limits of a feeder; 0 and inf are none."""
         size = np.abs(v0)
+        free = (low <= 0.0) | ~np.isfinite(high)
+        free[network.roots] = False
         pairs: dict[tuple[int, int], tuple[float, float]] = {}
         for bus in feeder.buses:
             limits = np.sqrt(3.0) * np.array([bus.vpp_min_pu, bus.vpp_max_pu])
@@ -72,6 +76,7 @@ class Band:
             np.where(np.isfinite(high), high, UNLIMITED[1] * size.max(axis=1)),
             v0,
             pairs,
+            bool(free.any()),
         )
 
     def current(self, builder: ProgramBuilder, ports: Ports, p: Affine, q: Affine, exponent: float = 0.0) -> FloatArray:
@@ -172,9 +177,12 @@ def product_between(
     low: FloatArray,
     high: FloatArray,
 ) -> Affine:
-    """A variable q for ``b w`` with ``0 <= b <= b_max`` and low <= w <= high (McCormick 1976)::
+    """A variable q for ``b w`` with ``b_min <= b <= b_max`` and low <= w <= high (McCormick 1976)::
 
-        low b <= q <= high b,      b_max w + high (b - b_max) <= q <= b_max w + low (b - b_max)
+        b_min w + low (b - b_min)  <= q <= b_min w + high (b - b_min)
+        b_max w + high (b - b_max) <= q <= b_max w + low (b - b_max)
+
+    with ``b_min = 0`` where no susceptance is negative.
 
     Args:
         builder: takes the rows.
@@ -184,12 +192,15 @@ def product_between(
         w: squared voltage, shape (ports, T).
         low, high: squared voltages that are possible, shape (ports, 1).
     """
-    most = builder.magnitude(b)
-    q = builder.variable(component, "q_shunt", names, unit="pu", lower=0.0, scale=np.maximum(most, 1e-9), limit=False)
-    scale = np.maximum(most, 1e-9)
+    most, least = -builder.least(-b), np.minimum(builder.least(b), 0.0)
+    scale = np.maximum(builder.magnitude(b), 1e-9)
+    q = builder.variable(component, "q_shunt", names, unit="pu", lower=least * high, scale=scale, limit=False)
+    at_low, at_high = b * low, b * high
+    if np.any(least):
+        at_low, at_high = (w * least + (b - least) * side for side in (low, high))
     for quantity, row in (
-        ("q_low", q - b * low),
-        ("q_high", b * high - q),
+        ("q_low", q - at_low),
+        ("q_high", at_high - q),
         ("q_below", q - w * most - (b - most) * high),
         ("q_above", w * most + (b - most) * low - q),
     ):

@@ -15,6 +15,7 @@ from lateral.formulations.hermitian import LinearMap, diagonal, quadratic
 from lateral.formulations.matrix_loads import Injection
 from lateral.formulations.matrix_pool import Matrices
 from lateral.formulations.matrix_ranges import Ranges, Section
+from lateral.formulations.point_model import phase_limits, phase_nodes, phase_range, port_names, three_phase_buses
 from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
@@ -384,30 +385,18 @@ class Rows:
 
             |V_2|^2 = sum_ij conj(t_i) t_j v_ji,   t = (1, a^2, a) / 3,   a = exp(j 120 deg)       (Fortescue 1918)
         """
-        at, builder = self.net.position, self.builder
-        pairs = [
-            (bus, i, j)
-            for bus in feeder.buses
-            if bus.vpp_min_pu > 0.0 or np.isfinite(bus.vpp_max_pu)
-            for i, j in ((1, 2), (2, 3), (3, 1))
-            if (bus.name, i) in at and (bus.name, j) in at
-        ]
+        builder = self.builder
+        pairs = phase_limits(feeder, self.net)
         if pairs:
-            ends = np.array([[at[bus.name, i], at[bus.name, j]] for bus, i, j in pairs])
-            low, high = (
-                3.0 * np.array([getattr(b, name) for b, *_ in pairs]) ** 2 for name in ("vpp_min_pu", "vpp_max_pu")
-            )
-            names = [f"{bus.name}.{i}-{j}" for bus, i, j in pairs]
-            across = self.across(Ports(ends[:, 0], ends[:, 1]))
-            builder.between(
-                "bus", "vpp_sq", names, low.reshape(-1, 1), across, high.reshape(-1, 1), unit="pu^2", scale=3.0
-            )
-        three = [bus for bus in feeder.buses if all((bus.name, c) in at for c in (1, 2, 3))]
+            ports, low, high, names = phase_range(pairs, self.net)
+            low, high = (side.reshape(-1, 1) ** 2 for side in (low, high))
+            builder.between("bus", "vpp_sq", names, low, self.across(ports), high, unit="pu^2", scale=3.0)
+        three = three_phase_buses(feeder, self.net)
         limited = [k for k, bus in enumerate(three) if np.isfinite(bus.unbalance_max)]
         if not (three and (weights or limited)):
             return
         turn = np.exp(2j * np.pi / 3.0) ** np.arange(3)
-        nodes = np.array([[at[bus.name, c] for c in (1, 2, 3)] for bus in three], dtype=np.int64)
+        nodes = phase_nodes(three, self.net)
         i, j = (side.reshape(-1) for side in np.meshgrid(np.arange(3), np.arange(3), indexing="ij"))
         re, im = self.products(nodes[:, i].reshape(-1), nodes[:, j].reshape(-1))
         out = np.repeat(np.arange(len(three)), 9)
@@ -429,13 +418,4 @@ class Rows:
             builder.between("bus", "unbalance", names, -np.inf, row, 0.0, scale=np.maximum(share_sq, 1e-4))
 
 
-def port_names(net: RadialNetwork, ports: Ports) -> tuple[str, ...]:
-    """Names of ports: the node's, or both conductors."""
-    names = [f"{bus}.{c}" for bus, c in net.nodes]
-    return tuple(
-        names[max(a, b)] if min(a, b) < 0 else f"{names[a]}-{net.nodes[b][1]}"
-        for a, b in zip(ports.a.tolist(), ports.b.tolist(), strict=True)
-    )
-
-
-__all__ = ["Feed", "Nodal", "Rows", "port_names"]
+__all__ = ["Feed", "Nodal", "Rows"]

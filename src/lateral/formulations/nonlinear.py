@@ -14,6 +14,7 @@ import numpy as np
 
 from lateral.formulations.branch_flow import BranchFlowFormulation, BranchFlowModel
 from lateral.formulations.conic_legs import ConicLegs
+from lateral.formulations.point_model import numbered_port, susceptance_power
 from lateral.network.schema import FloatArray
 from lateral.program import Affine, Curve
 from lateral.program.ports import Ports
@@ -35,7 +36,7 @@ class _Model(ConicLegs):
         own = Ports(ports.a[linear], ports.b[linear])
         self._n_vmag += 1
         names = [self._names[i] for i in own.a]
-        component = "port" if self._n_vmag == 1 else f"port{self._n_vmag}"
+        component = numbered_port(self._n_vmag)
         y = self.builder.variable(component, "vmag", names, unit="pu", lower=0.0, start=1.0, limit=False)
         ones = Affine.constant(np.ones(y.shape))
         self.builder.product(component, "vmag", names, [y], self.v.take(own.a), ones, equality=True)
@@ -59,17 +60,14 @@ class _Model(ConicLegs):
     def inject_susceptance(self, ports: Ports, b: Affine, b_0: FloatArray) -> Affine:
         """See `NetworkModel.inject_susceptance`: the bilinear row ``q = b v``, exact."""
         component, names, w = self._squares(ports)
-        size = np.maximum(self.builder.magnitude(b), 1e-6)
-        kva, start = self.base.total_kva, self.builder.at_start(b) * self.builder.at_start(w)
-        q = self.builder.variable(component, "q", names, unit="kvar", to_unit=kva, start=start, scale=size, limit=False)
-        self.builder.quadratic(component, "q", names, [(b, w)], -q, 0.0, 0.0, unit="kvar", scale=size)
+        q = susceptance_power(self.builder, component, names, b, w, self.base.total_kva)
         self.inject(ports, Affine.zeros(*q.shape), q)
         return q
 
     def _squares(self, ports: Ports) -> tuple[str, list[str], Affine]:
         """A component of its own, the names of the ports' nodes, and their squared voltages as plain variables."""
         self._n_vmag += 1
-        component = "port" if self._n_vmag == 1 else f"port{self._n_vmag}"
+        component = numbered_port(self._n_vmag)
         cells = self.v.col.reshape(self.v.shape)[ports.a].reshape(-1)
         each = np.arange(len(cells))
         w = Affine(

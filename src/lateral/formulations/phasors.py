@@ -43,6 +43,48 @@ class Complex:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """Voltages of the kept nodes of a network, and ports between them.
+
+    Attributes:
+        v: the voltages.
+        kept: which nodes these are, ascending.
+        n: number of all nodes.
+    """
+
+    v: Complex
+    kept: IntArray
+    n: int
+
+    @property
+    def place(self) -> IntArray:
+        """Position of each node among the kept ones, -1 for none, shape (n,)."""
+        out = np.full(self.n, -1)
+        out[self.kept] = np.arange(len(self.kept))
+        return out
+
+    def across(self, ports: Ports) -> Complex:
+        """U = M V across ports."""
+        place = self.place
+        k = np.arange(len(ports))
+        two = ports.b >= 0
+        out = np.concatenate([k, k[two]])
+        source = np.concatenate([place[ports.a], place[ports.b[two]]])
+        sign = np.concatenate([np.ones(len(k)), -np.ones(int(two.sum()))])
+        return self.v.map(len(ports), out, source, sign)
+
+    def to_nodes(self, ports: Ports, current: Complex) -> Complex:
+        """M' I at the nodes."""
+        place = self.place
+        k = np.arange(len(ports))
+        two = ports.b >= 0
+        out = np.concatenate([place[ports.a], place[ports.b[two]]])
+        source = np.concatenate([k, k[two]])
+        sign = np.concatenate([np.ones(len(k)), -np.ones(int(two.sum()))])
+        return current.map(len(self.kept), out, source, sign)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class LegFlows:
     """Power into the series impedance of every leg from node voltages: ``S = W conj(I)``, ``I = Z^+ (W - V_s)``."""
 
@@ -85,6 +127,42 @@ class LegFlows:
         return power
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Through:
+    """Power through branches, ``S = sum W conj(I)`` over the rows of a branch, as `Result.loading` has it.
+
+    Attributes:
+        branch: branch of each row, shape (m,).
+        w: voltage behind the ideal part, over the nodes, shape (m, n).
+        i: current into the series impedance, likewise.
+    """
+
+    branch: IntArray
+    w: sparse.csr_matrix
+    i: sparse.csr_matrix
+
+    @classmethod
+    def of(cls, net: RadialNetwork, legs: LegFlows) -> Through:
+        """Of every leg of a network."""
+        k = np.arange(len(legs.pick))
+        ends = sparse.csr_matrix((np.ones(len(k)), (k, legs.pick)), shape=legs.ideal.shape)
+        return cls(net.branch, legs.ideal, (legs.admittance @ (legs.ideal - ends)).tocsr())
+
+    def with_other(self, other: Through) -> Through:
+        """The rows of ``other`` in place of those of its branches, over its nodes, of which it has more at the end."""
+        keep = np.flatnonzero(~np.isin(self.branch, other.branch))
+        shape = (len(keep), other.w.shape[1])
+        own = [sparse.csr_matrix((m.data, m.indices, m.indptr), shape=shape) for m in (self.w[keep], self.i[keep])]
+        w, i = (sparse.vstack([a, b], format="csr") for a, b in zip(own, (other.w, other.i), strict=True))
+        return Through(np.concatenate([self.branch[keep], other.branch]), w, i)
+
+    def at(self, v: ComplexArray, n_branches: int) -> ComplexArray:
+        """S of every branch at voltages of the nodes, shape (branches, T)."""
+        out = np.zeros((n_branches, v.shape[1]), dtype=complex)
+        np.add.at(out, self.branch, (self.w @ v) * np.conj(self.i @ v))
+        return out
+
+
 def entries(matrix: sparse.spmatrix) -> tuple[IntArray, IntArray, ComplexArray]:
     """(row, column, value) of a sparse matrix."""
     coo = matrix.tocoo()
@@ -101,4 +179,4 @@ def incidence(ports: Ports, n: int) -> sparse.csr_matrix:
     )
 
 
-__all__ = ["Complex", "LegFlows", "entries", "incidence"]
+__all__ = ["Complex", "Kept", "LegFlows", "Through", "entries", "incidence"]

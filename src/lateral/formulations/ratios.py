@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import sparse
 
-from lateral.formulations.phasors import Complex
+from lateral.formulations.phasors import Complex, Through
 from lateral.network.admittance import Node, Triplets
 from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
-from lateral.network.tapped import declines, series_power, tapped_primitive
+from lateral.network.tapped import declines, series_flow, series_power, tapped_primitive
 from lateral.program import Affine, ProgramBuilder, stack
 from lateral.program.ports import Ports
 from lateral.units import Base
@@ -65,6 +65,7 @@ class Ratios:
         sign: +1, or -1 where the winding starts at the second node of its port, shape (m,).
         a0: tap at the operating point, shape (m,).
         extra: the constant parts of the transformers over true and internal nodes, per unit, shape (n + m, n + m).
+        through: the power through these transformers, over true and internal nodes.
     """
 
     feeder: Feeder
@@ -77,6 +78,7 @@ class Ratios:
     sign: FloatArray
     a0: FloatArray
     extra: sparse.csr_matrix
+    through: Through
 
     @classmethod
     def of(cls, feeder: Feeder, net: RadialNetwork, base: Base, taps: Sequence[Tap]) -> Ratios:
@@ -86,6 +88,7 @@ class Ratios:
         names: list[str] = []
         tap_of, a, b, sign, a0 = [], [], [], [], []
         parts: list[Triplets] = []
+        flows: list[tuple[int, IntArray, ComplexArray, ComplexArray]] = []
         v_base = [net.v_base_kv]
         for name in dict.fromkeys(tap.transformer for tap in taps):
             t = own[name]
@@ -93,7 +96,9 @@ class Ratios:
             part = tapped_primitive(t, sorted(which))
             true = [net.position[node] for node in part.nodes]
             inner = n + len(names) + np.arange(len(part.windings))
-            parts.append(Triplets.of_blocks(np.concatenate([true, inner])[None].astype(np.int64), part.y[None]))
+            at = np.concatenate([true, inner]).astype(np.int64)
+            parts.append(Triplets.of_blocks(at[None], part.y[None]))
+            flows.append((net.branch_names.index(t.label), at, *series_flow(t, sorted(which))))
             for k, (winding, (start, end)) in enumerate(zip(part.windings, part.ends, strict=True)):
                 first, second = (true[e] if e >= 0 else -1 for e in (start, end))
                 turned = first < 0
@@ -106,11 +111,15 @@ class Ratios:
                 names.append(f"{name}.{winding + 1}.{core}")
                 v_base.append(net.v_base_kv[a[-1:]])
         size = n + len(names)
-        volt = sparse.diags(np.concatenate(v_base))
+        kv = np.concatenate(v_base)
+        volt = sparse.diags(kv)
         extra = (volt @ Triplets.join(parts).matrix(size) @ volt * (1000.0 / base.s_kva)).tocsr()
         ports = Ports(np.array(a, dtype=np.int64), np.array(b, dtype=np.int64))
         where = np.array(tap_of, dtype=np.int64)
-        return cls(feeder, net, base, tuple(taps), tuple(names), where, ports, np.array(sign), np.array(a0), extra)
+        through = _through(flows, kv, base)
+        return cls(
+            feeder, net, base, tuple(taps), tuple(names), where, ports, np.array(sign), np.array(a0), extra, through
+        )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -180,47 +189,7 @@ class Ratios:
             ("i_im", scale, j.im, i.im * sign),
         ):
             builder.quadratic("ratio", quantity, self.names, [(a, f)], -g, 0.0, 0.0, unit="pu", scale=size)
-        self._limit(builder, u, j)
         return j, i
-
-    def _limit(self, builder: ProgramBuilder, u: Complex, j: Complex) -> None:
-        """The loading limit of a transformer, at its tapped winding: ``|sum over cores of U conj(J)| <= s_max``."""
-        limits = {t.name: t.s_max_kva for t in self.feeder.transformers}
-        own = [k for k, tap in enumerate(self.taps) if np.isfinite(limits[tap.transformer])]
-        if not own:
-            return
-        names = [self.taps[k].transformer for k in own]
-        s_max = np.array([[limits[name]] for name in names]) / self.base.total_kva
-        cores = [np.flatnonzero(self.tap_of == k) for k in own]
-        parts = []
-        for quantity, sides in (
-            ("p_total", ((u.re, j.re, 1.0), (u.im, j.im, 1.0))),
-            ("q_total", ((u.im, j.re, 1.0), (u.re, j.im, -1.0))),
-        ):
-            power = builder.variable(
-                "ratio", quantity, names, unit="kVA", to_unit=self.base.total_kva, scale=s_max, limit=False
-            )
-            pairs = []
-            for nth in range(max(len(c) for c in cores)):
-                row = np.array([k for k, c in enumerate(cores) if len(c) > nth])
-                at = np.array([c[nth] for c in cores if len(c) > nth])
-                place = (len(own), row, at, np.ones(len(row)))
-                pairs += [(f.map_terms(*place), g.map_terms(*place) * sign) for f, g, sign in sides]
-            builder.quadratic("ratio", quantity, names, pairs, -power, 0.0, 0.0, unit="kW", scale=s_max)
-            parts.append(power)
-        shape = (len(own), builder.n_steps)
-        builder.product(
-            "ratio",
-            "s_limit",
-            names,
-            parts,
-            Affine.constant(np.broadcast_to(s_max**2, shape)),
-            Affine.constant(np.ones(shape)),
-            unit="kVA",
-            to_unit=self.base.total_kva,
-            scale=s_max**2,
-            limit=True,
-        )
 
     def leg_power(self, x: FloatArray, v: ComplexArray) -> tuple[IntArray, ComplexArray]:
         """Legs of these transformers, and the power into their series impedance at the decided taps, pu.
@@ -243,6 +212,36 @@ class Ratios:
         if not legs:
             return np.zeros(0, dtype=np.int64), np.zeros((0, v.shape[1]), dtype=complex)
         return np.concatenate(legs), np.vstack(power)
+
+
+def _through(flows: Sequence[tuple[int, IntArray, ComplexArray, ComplexArray]], kv: FloatArray, base: Base) -> Through:
+    """Power through transformers from `lateral.network.tapped.series_flow`, per unit.
+
+    Args:
+        flows: branch, nodes, and W and I over these nodes, of each transformer.
+        kv: voltage base of every node.
+        base: power base.
+    """
+    none = np.zeros(0, dtype=np.int64)
+    branch, row, col = [none], [none], [none]
+    w_val, i_val = [np.zeros(0, dtype=complex)], [np.zeros(0, dtype=complex)]
+    first = 0
+    for number, at, w, i in flows:
+        n = len(w)
+        branch.append(np.full(n, number))
+        row.append(first + np.repeat(np.arange(n), len(at)))
+        col.append(np.tile(at, n))
+        # a base of its own for a row cancels in W conj(I)
+        w_val.append((w * kv[at]).ravel())
+        i_val.append((i * kv[at]).ravel() * (1000.0 / base.s_kva))
+        first += n
+    place = (np.concatenate(row), np.concatenate(col))
+    wide, current = (
+        sparse.csr_matrix((np.concatenate(values), place), shape=(first, len(kv))) for values in (w_val, i_val)
+    )
+    for matrix in (wide, current):
+        matrix.eliminate_zeros()
+    return Through(np.concatenate(branch), wide, current)
 
 
 __all__ = ["Ratios", "Tap", "declines_ratio"]

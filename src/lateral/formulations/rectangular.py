@@ -24,34 +24,36 @@ it is, ``(Y V)_i`` (bus injection).
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 
 from lateral.errors import Fault
 from lateral.formulations.base import Formulation, OperatingPoint
-from lateral.formulations.phasors import Complex, LegFlows, entries, incidence
+from lateral.formulations.phasors import Complex, Kept, LegFlows, Through, entries, incidence
+from lateral.formulations.point_model import PointModel, port_names, susceptance_power
 from lateral.formulations.ratios import Ratios, Tap, declines_ratio
 from lateral.formulations.rectangular_limits import Limits
+from lateral.formulations.rectangular_short import (
+    floating,
+    short_currents,
+    short_legs,
+    short_losses,
+    with_islands,
+    without_series,
+)
+from lateral.formulations.rectangular_values import NEUTRAL_PU, BalanceRows, Values
 from lateral.network.admittance import NodeIndex, nodal_matrix_pu
 from lateral.network.branches import RadialNetwork
-from lateral.network.feeder import Feeder, Line, Shunt, Switch
+from lateral.network.feeder import Feeder
 from lateral.network.kron import CHAIN, MOST_NEIGHBOURS, ReducedNetwork, reduce_nodal
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
 from lateral.program import Affine, Block, Curve, Power, ProgramBuilder, stack
-from lateral.program.ports import NetworkModel, Ports, unique_ports
+from lateral.program.ports import Ports, unique_ports
 from lateral.units import Base
-
-#: Admittance, pu, from which on a line between used buses is short: see `RectangularModel._short_legs`.
-STIFF = 1e5
-#: A set of nodes whose currents to elsewhere add up to less than this share of its admittances is ungrounded.
-FLOATING = 1e-7
-#: A conductor below this voltage at the operating point is a neutral: no limit holds there, pu.
-NEUTRAL_PU = 0.3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +71,7 @@ class _Feed:
     given: Complex | None = None
 
 
-class RectangularModel(NetworkModel):
+class RectangularModel(PointModel):
     """Variables and rows that the family shares, written in `close`, when it is known which nodes are used."""
 
     voltages: ClassVar[tuple[str, ...]] = ("v_re", "v_im")
@@ -106,7 +108,6 @@ class RectangularModel(NetworkModel):
         self._all_squares: Affine | None = None
         self._unbalance_weights: list[Affine] = []
         self._asked: list[tuple[IntArray, Complex]] = []
-        self._n_read = 0
         self._short = np.zeros(0, dtype=np.int64)
         self._short_current: Complex | None = None
         #: what was written, for leaves that evaluate it: ports with their power, sources with current, voltage, square
@@ -121,10 +122,6 @@ class RectangularModel(NetworkModel):
     def node(self, bus: str, conductor: int) -> int:
         """See `NetworkModel.node`; neutrals are nodes."""
         return -1 if conductor == 0 else self.net.position[bus, conductor]
-
-    def base_kv(self, nodes: IntArray) -> FloatArray:
-        """See `NetworkModel.base_kv`."""
-        return self.net.v_base_kv[nodes]
 
     def inject(self, ports: Ports, p: Affine, q: Affine) -> None:
         """See `NetworkModel.inject`."""
@@ -141,23 +138,11 @@ class RectangularModel(NetworkModel):
         """See `NetworkModel.shunt`: part of the nodal matrix."""
         self._shunts.append((ports, np.asarray(g + 1j * b, dtype=complex).reshape(-1)))
 
-    def power_of_v(self, ports: Ports, exponent: FloatArray) -> Affine:
-        """See `NetworkModel.power_of_v`; exact for every exponent."""
-        out = Affine.constant(np.ones((len(ports), self.n_steps)) * (exponent == 0.0).reshape(-1, 1))
-        asked = np.flatnonzero(exponent != 0.0)
-        if not len(asked):
-            return out
-        own = Ports(ports.a[asked], ports.b[asked])
-        e = exponent[asked].reshape(-1, 1)
-        component, names, w = self._squared_at(own)
-        bent = np.flatnonzero(e[:, 0] != 2.0)
-        flat = np.ones((len(own), 1))
-        flat[bent] = 0.0
-        values = w * flat
-        if len(bent):
-            y = self._curve(component, "v_power", [names[k] for k in bent], w.take(bent), Power(0.5 * e[bent]))
-            values = values + y.map_terms(len(own), bent, np.arange(len(bent)), np.ones(len(bent)))
-        return out + values.map_terms(len(ports), asked, np.arange(len(asked)), np.ones(len(asked)))
+    def _bent_power(
+        self, component: str, names: Sequence[str], ports: Ports, w: Affine, exponent: FloatArray
+    ) -> Affine:
+        """See `PointModel._bent_power`: a curve, exact."""
+        return self._curve(component, "v_power", names, w, Power(0.5 * exponent.reshape(-1, 1)))
 
     #: see `NetworkModel.writes_curves` and `NetworkModel.reads_curves`
     writes_curves = reads_curves = True
@@ -166,46 +151,41 @@ class RectangularModel(NetworkModel):
         self, ports: Ports, elements: IntArray, steps: IntArray, curve: Curve, p: Affine, q: Affine
     ) -> None:
         """See `NetworkModel.inject_curve`."""
-        names = self._port_names(ports)
+        names = port_names(self.net, ports)
         cells = [f"{names[k]} @{t}" for k, t in zip(elements.tolist(), steps.tolist(), strict=True)]
         v = np.broadcast_to(self.reference_v(ports), (len(ports), self.n_steps))
-        component, w = self._squared(cells, v[elements, steps].reshape(-1, 1))
+        component, w = self._squares_from(cells, v[elements, steps].reshape(-1, 1), at=(elements, steps))
         self._squares.append((component, tuple(cells), ports, w, (elements, steps)))
-        y = self._curve(component, "law", cells, w, curve)
+        y = self._curve(component, "law", cells, w, curve, at=(elements, steps))
         place = (len(ports), self.n_steps, elements, steps)
         self.inject(ports, y.times_parameter(p).put(*place), y.times_parameter(q).put(*place))
 
     def inject_susceptance(self, ports: Ports, b: Affine, b_0: FloatArray) -> Affine:
         """See `NetworkModel.inject_susceptance`: the bilinear row ``q = b w`` with ``w = |U|^2``, exact."""
-        component, names, w = self._squared_at(ports)
-        start = self.builder.at_start(b) * self.builder.at_start(w)
-        size = np.maximum(self.builder.magnitude(b), 1e-6)
-        q = self.builder.variable(
-            component, "q", names, unit="kvar", to_unit=self.base.total_kva, start=start, scale=size, limit=False
-        )
-        self.builder.quadratic(component, "q", names, [(b, w)], -q, 0.0, 0.0, unit="kvar", scale=size)
+        component, names, w = self._squared(ports)
+        q = susceptance_power(self.builder, component, names, b, w, self.base.total_kva)
         self._susceptances.append((q, b, w))
         self.inject(ports, Affine.zeros(*q.shape), q)
         return q
 
     def curve_of_v(self, ports: Ports, curve: Curve) -> Affine:
         """See `NetworkModel.curve_of_v`: a variable ``y = phi(w)``, exact."""
-        component, names, w = self._squared_at(ports)
+        component, names, w = self._squared(ports)
         return self._curve(component, "curve", names, w, curve)
 
-    def _squared_at(self, ports: Ports) -> tuple[str, tuple[str, ...], Affine]:
-        """New variables w = |U|^2 of ports at every step: component, names, w."""
-        names = self._port_names(ports)
+    def _squared(self, ports: Ports) -> tuple[str, tuple[str, ...], Affine]:
+        """See `PointModel._squared`: new variables."""
+        names = port_names(self.net, ports)
         v = np.array(np.broadcast_to(self.reference_v(ports), (len(ports), self.n_steps)))
-        component, w = self._squared(names, v)
+        component, w = self._squares_from(names, v)
         self._squares.append((component, names, ports, w, None))
         return component, names, w
 
-    def _squared(self, names: Sequence[str], v: FloatArray) -> tuple[str, Affine]:
+    def _squares_from(
+        self, names: Sequence[str], v: FloatArray, *, at: tuple[IntArray, IntArray] | None = None
+    ) -> tuple[str, Affine]:
         """New variables w = |U|^2 that start at v^2, shape (n, 1 or T): component and w; `close` ties them."""
-        self._n_read += 1
-        component = "port" if self._n_read == 1 else f"port{self._n_read}"
-        start = v**2
+        component, start = self._component(), v**2
         w = self.builder.variable(
             component,
             "vmag_sq",
@@ -216,10 +196,20 @@ class RectangularModel(NetworkModel):
             start=start,
             n_steps=v.shape[1],
             limit=False,
+            at=at,
         )
         return component, w
 
-    def _curve(self, component: str, quantity: str, names: Sequence[str], w: Affine, curve: Curve) -> Affine:
+    def _curve(
+        self,
+        component: str,
+        quantity: str,
+        names: Sequence[str],
+        w: Affine,
+        curve: Curve,
+        *,
+        at: tuple[IntArray, IntArray] | None = None,
+    ) -> Affine:
         """New variables ``y = phi(w)``."""
         start = curve.value(self.builder.at_start(w))
         y = self.builder.variable(
@@ -231,29 +221,15 @@ class RectangularModel(NetworkModel):
             scale=np.maximum(np.abs(start), 0.1),
             n_steps=w.n_steps,
             limit=False,
+            at=at,
         )
-        self.builder.curve(component, quantity, names, y, w, curve)
+        self.builder.curve(component, quantity, names, y, w, curve, at=at)
         return y
 
     def assume_v(self, ports: Ports, low: FloatArray, high: FloatArray) -> None:
         """See `NetworkModel.assume_v`."""
         shape = (len(ports), self.n_steps)
         self._assumed.append((ports, np.broadcast_to(low, shape), np.broadcast_to(high, shape)))
-
-    def reference_v(self, ports: Ports) -> FloatArray:
-        """See `NetworkModel.reference_v`."""
-        return np.abs(self._u0(ports))
-
-    def _u0(self, ports: Ports) -> ComplexArray:
-        padded = np.vstack([self._v0, np.zeros((1, self._v0.shape[1]))])
-        return padded[ports.a] - padded[ports.b]
-
-    def _port_names(self, ports: Ports) -> tuple[str, ...]:
-        nodes = self.net.nodes
-        return tuple(
-            self._names[a] if b < 0 else f"{self._names[a]}-{nodes[b][1]}"
-            for a, b in zip(ports.a.tolist(), ports.b.tolist(), strict=True)
-        )
 
     def declines_ratio(self, transformer: str, winding: int) -> str:
         """See `NetworkModel.declines_ratio`."""
@@ -327,11 +303,14 @@ class RectangularModel(NetworkModel):
         self._reduced = self._reduce(ports)
         kept = self._reduced.kept
         self._v = self._voltages(kept)
+        self._kept = Kept(self._v, kept, len(self._names))
         total = self._scale_of_sources(p, q)
         balance = self._v.map(len(kept), *entries(self._reduced.s))
         balance = self._with_linear(balance)
         if len(self._short):
-            balance = balance + self._short_currents(total)
+            short = short_currents(self.builder, self.net, self._short, self._kept, self._v0, total)
+            self._short_current = short[0]
+            balance = balance + short[1]
         for feed in self._feeds:
             balance = balance - self._source(feed, total)
         if len(self._ratios):
@@ -342,22 +321,21 @@ class RectangularModel(NetworkModel):
             apart, names = own - self._node_voltage(nodes), [self._names[k] for k in nodes]
             for quantity, row in (("v_re", apart.re), ("v_im", apart.im)):
                 self.builder.equal("node", quantity, names, row, unit="pu")
-        n = self._n_true
-        # the limits of transformers with a decided tap are with the taps
-        bare = np.array([name in self._ratios.labels for name in self.net.branch_names], dtype=bool)
+        n, legs = self._n_true, LegFlows.of(self.net)
         self._limits = Limits(
             builder=self.builder,
             feeder=self._feeder,
-            net=replace(self.net, s_max_pu=np.where(bare, np.inf, self.net.s_max_pu)) if bare.any() else self.net,
+            net=self.net,
             base=self.base,
             names=self._names[:n],
             v=self._v,
-            reduced=ReducedNetwork(kept[kept < n], self._reduced.s, self._reduced.t[:n]),
-            v0=self._v0[:n],
+            reduced=self._reduced,
+            v0=self._v0,
             v_low=self._v_low,
             v_high=self._v_high,
             fed=np.concatenate([feed.nodes for feed in self._feeds]),
-            legs=LegFlows.of(self.net),
+            legs=legs,
+            through=Through.of(self.net, legs).with_other(self._ratios.through),
             short=self._short,
             short_current=self._short_current,
         )
@@ -373,7 +351,7 @@ class RectangularModel(NetworkModel):
         groups = [ports, *(at for at, *_ in self._linear), *(at for _, _, at, *_ in self._squares)]
         used = {int(k) for at in groups for k in (*at.a, *at.b) if k >= 0}
         used |= {int(k) for feed in self._feeds for k in feed.nodes}
-        self._short = self._short_legs(used)
+        self._short = short_legs(self.net, used)
         used |= set(self.net.to_node[self._short].tolist())
         ratios = self._ratios
         used |= {int(k) for k in (*ratios.ports.a, *ratios.ports.b) if k >= 0} | set(range(self._n_true, n))
@@ -390,36 +368,10 @@ class RectangularModel(NetworkModel):
         that it knows the voltage and the dual of every node that the whole keeps."""
         return bool(self._asked) or any(feed.given is not None for feed in self._feeds)
 
-    def _short_legs(self, used: set[int]) -> IntArray:
-        """Legs of lines and switches so short that their admittance would drown the balance in rounding.
-
-        They stay out of the nodal matrix; their currents are variables, and ``V_p - V_s = Z I`` a row.
-        """
-        net = self.net
-        z = np.full(net.n_legs, np.inf)
-        np.minimum.at(z, net.z_row[net.z_row == net.z_col], np.abs(net.z_val[net.z_row == net.z_col]))
-        plain = np.bincount(net.a_leg, minlength=net.n_legs) == 1
-        tail = np.full(net.n_legs, -1)
-        tail[net.a_leg] = net.a_node
-        bus = [node[0] for node in net.nodes]
-        buses = {bus[k] for k in used}
-        line = _plain_branches(net)[net.branch]
-        short = plain & line & (z * STIFF < 1.0)
-        branches = {
-            int(net.branch[k]) for k in np.flatnonzero(short) if bus[net.to_node[k]] in buses and bus[tail[k]] in buses
-        }
-        return np.flatnonzero(np.isin(net.branch, list(branches)))
-
     def _matrix_without(self, labels: set[str]) -> sparse.csc_matrix:
         """The nodal matrix without the series part of some lines and switches; their charging stays."""
         feeder = self._ratios.without(self._feeder)
-        wires: tuple[Line | Switch, ...] = (*feeder.lines, *feeder.switches)
-        out = replace(
-            feeder,
-            lines=tuple(e for e in feeder.lines if e.label not in labels),
-            switches=tuple(e for e in feeder.switches if e.label not in labels),
-            shunts=(*feeder.shunts, *(s for e in wires if e.label in labels for s in _charging(e))),
-        )
+        out = without_series(feeder, labels)
         own = nodal_matrix_pu(out, self._index, self.base).tocsr()[self._own][:, self._own]
         return self._ratios.widened(own).tocsc()
 
@@ -439,68 +391,22 @@ class RectangularModel(NetworkModel):
         """Voltages of any nodes, as arrays over the variables."""
         return self._v.map(len(nodes), *entries(self._reduced.t[nodes]))
 
-    def _across(self, ports: Ports) -> Complex:
-        """U = M V across ports of kept nodes."""
-        place = np.full(len(self._names), -1)
-        place[self._reduced.kept] = np.arange(len(self._reduced.kept))
-        k = np.arange(len(ports))
-        two = ports.b >= 0
-        out = np.concatenate([k, k[two]])
-        source = np.concatenate([place[ports.a], place[ports.b[two]]])
-        sign = np.concatenate([np.ones(len(k)), -np.ones(int(two.sum()))])
-        return self._v.map(len(ports), out, source, sign)
-
-    def _to_nodes(self, ports: Ports, current: Complex) -> Complex:
-        """M' I at the kept nodes."""
-        place = np.full(len(self._names), -1)
-        place[self._reduced.kept] = np.arange(len(self._reduced.kept))
-        k = np.arange(len(ports))
-        two = ports.b >= 0
-        out = np.concatenate([place[ports.a], place[ports.b[two]]])
-        source = np.concatenate([k, k[two]])
-        sign = np.concatenate([np.ones(len(k)), -np.ones(int(two.sum()))])
-        return current.map(len(self._reduced.kept), out, source, sign)
-
     def _with_linear(self, balance: Complex) -> Complex:
         """Constant impedances: ``I = (p - jq) U``, with p and q numbers or data."""
         for ports, p, q in self._linear:
-            u = self._across(ports)
+            u = self._kept.across(ports)
             re = u.re.times_parameter(p) + u.im.times_parameter(q)
             im = u.im.times_parameter(p) - u.re.times_parameter(q)
-            balance = balance - self._to_nodes(ports, Complex(re, im))
+            balance = balance - self._kept.to_nodes(ports, Complex(re, im))
         return balance
-
-    def _short_currents(self, total: float) -> Complex:
-        """Currents of the short branches, leaving the sending nodes and entering the receiving ones."""
-        builder, net, own = self.builder, self.net, self._short
-        names = [net.legs[k] for k in own]
-        place = np.full(net.n_legs, -1)
-        place[own] = np.arange(len(own))
-
-        def variable(quantity: str) -> Affine:
-            return builder.variable("branch", quantity, names, unit="pu", scale=total, limit=False)
-
-        current = Complex(variable("i_re"), variable("i_im"))
-        self._short_current = current
-        tail = np.full(net.n_legs, -1)
-        tail[net.a_leg] = net.a_node
-        ground = np.full(len(own), -1)
-        ends = [Ports(nodes[own], ground) for nodes in (tail, net.to_node)]
-        e = np.flatnonzero(place[net.z_row] >= 0)
-        drop = current.map(len(own), place[net.z_row[e]], place[net.z_col[e]], net.z_val[e])
-        v_p, v_s = (self._across(at) for at in ends)
-        size = np.abs(self._v0[net.to_node[own]]).max(axis=1).reshape(-1, 1)
-        for quantity, row in (("drop_re", (v_p - v_s - drop).re), ("drop_im", (v_p - v_s - drop).im)):
-            builder.equal("branch", quantity, names, row, unit="pu", scale=np.maximum(size, 0.05))
-        return self._to_nodes(ends[0], current) - self._to_nodes(ends[1], current)
 
     def _ratio_currents(self, total: float) -> Complex:
         """Currents of the decided taps, leaving the terminals of their windings and entering the internal nodes."""
         ratios, kept, n = self._ratios, self._reduced.kept, self._n_true
         inner = Ports(np.arange(n, n + len(ratios)), np.full(len(ratios), -1))
         into = self._reduced.s[np.searchsorted(kept, inner.a)] @ self._v0[kept]
-        j, i = ratios.couple(self.builder, self._across(ratios.ports), self._across(inner), into, total)
-        return self._to_nodes(ratios.ports, j) - self._to_nodes(inner, i)
+        j, i = ratios.couple(self.builder, self._kept.across(ratios.ports), self._kept.across(inner), into, total)
+        return self._kept.to_nodes(ratios.ports, j) - self._kept.to_nodes(inner, i)
 
     def _scale_of_sources(self, p: Affine, q: Affine) -> float:
         """Typical power of a source's conductor, pu."""
@@ -518,7 +424,7 @@ class RectangularModel(NetworkModel):
         """Voltage behind the impedance, and the current that a source gives, at the kept nodes."""
         builder, n = self.builder, len(feed.nodes)
         ports = Ports(feed.nodes, np.full(n, -1))
-        v = self._across(ports)
+        v = self._kept.across(ports)
         size = np.sqrt(np.maximum(builder.at_start(feed.e_sq), 0.0))
         size = np.where(size > 0.0, size, np.abs(self._v0[feed.nodes]))
         e0 = size * np.exp(1j * feed.angle.reshape(-1, 1))
@@ -539,7 +445,7 @@ class RectangularModel(NetworkModel):
             for quantity, part in (("v_re", apart.re), ("v_im", apart.im)):
                 builder.equal("feed", quantity, feed.elements, part, unit="pu")
             self._source_power(feed, v, current, total)
-            return self._to_nodes(ports, current)
+            return self._kept.to_nodes(ports, current)
         if not stiff:
             e = Complex(variable("e_re", e0.real, "pu", 1.0), variable("e_im", e0.imag, "pu", 1.0))
             row, col = np.divmod(np.arange(n * n), n)
@@ -553,7 +459,7 @@ class RectangularModel(NetworkModel):
         builder.equal("feed", "voltage", feed.elements, square, feed.e_sq)
         builder.quadratic("feed", "e_sq", feed.elements, [(e.re, e.re), (e.im, e.im)], -square, 0.0, 0.0, unit="pu^2")
         self._source_power(feed, v, current, total)
-        return self._to_nodes(ports, current)
+        return self._kept.to_nodes(ports, current)
 
     def _source_power(self, feed: _Feed, v: Complex, current: Complex, total: float) -> None:
         """What a source gives at its nodes."""
@@ -576,8 +482,8 @@ class RectangularModel(NetworkModel):
             np.concatenate([np.zeros(0, dtype=np.int64), *(k for at, *_ in self._linear for k in (at.a, at.b))])
         )
         own = np.union1d(self._own_currents(ports), np.flatnonzero(np.isin(ports.a, with_data)))
-        u = self._across(ports)
-        labels = self._port_names(ports)
+        u = self._kept.across(ports)
+        labels = port_names(self.net, ports)
         if len(own):
             some = Ports(ports.a[own], ports.b[own])
 
@@ -587,7 +493,7 @@ class RectangularModel(NetworkModel):
                 )
 
             current = Complex(variable("i_re", i0[own].real), variable("i_im", i0[own].imag))
-            balance = balance - self._to_nodes(some, current)
+            balance = balance - self._kept.to_nodes(some, current)
             self._port_rows = (some, p.take(own), q.take(own), current)
             self._powers_of([labels[k] for k in own], u.take(own), current, p.take(own), q.take(own), size[own])
         rest = np.setdiff1d(np.arange(len(ports)), own)
@@ -600,70 +506,20 @@ class RectangularModel(NetworkModel):
                 [labels[k] for k in rest], u.take(rest), balance.take(at), p.take(rest), q.take(rest), size[rest]
             )
         free = np.setdiff1d(np.arange(len(kept)), at)
-        self._balanced, self._powered = free, at
         scale = np.full((len(kept), 1), total)
-        balance = self._with_islands(balance, ports, scale)
+        connected = [ports, self._ratios.ports, *(p for p, *_ in self._linear), *(p for p, _ in self._shunts)]
+        fed = np.concatenate([feed.nodes for feed in self._feeds])
+        apart = floating(self.net, self._wires, connected, fed)
+        balance, islands = with_islands(balance, apart, self._wires, self._reduced, self._v, scale)
         named = [names[k] for k in free]
         balances = [
             builder.equal("bus", quantity, named, row.take(free), unit="pu", scale=scale[free])
             for quantity, row in (("i_re", balance.re), ("i_im", balance.im))
         ]
-        self._balance_rows = [*balances, *powers]
-        for members in self._islands:
+        self._balance = BalanceRows(free, at, [*balances, *powers], islands)
+        for members in islands:
             for block in balances:
                 builder.sum_rows(block, np.searchsorted(free, members))
-
-    def _with_islands(self, balance: Complex, ports: Ports, scale: FloatArray) -> Complex:
-        """The balances with one row of each ungrounded island replaced by the sum over the island.
-
-        What holds the voltage to ground of such an island are the antifloat shunts of its transformers, 1e-8 pu and
-        less: drowned in the rounding of any single balance. In the sum all other currents cancel, and the row is scaled
-        by what is left. ``scale`` is changed in place.
-        """
-        self._islands = []
-        for nodes in self._floating(ports):
-            held = np.asarray(self._wires[nodes].sum(axis=0)).reshape(1, -1) @ self._reduced.t
-            weight = np.asarray(held).reshape(-1)
-            members = np.flatnonzero(np.isin(self._reduced.kept, nodes))
-            size = float(np.abs(weight).max(initial=0.0))
-            if not len(members) or size == 0.0:
-                continue
-            first = int(members[0])
-            has = np.flatnonzero(np.abs(weight) > 1e-6 * size)
-            total = self._v.map(len(self._reduced.kept), np.full(len(has), first), has, weight[has])
-            keep = np.ones((len(self._reduced.kept), 1))
-            keep[first] = 0.0
-            balance = Complex(balance.re * keep, balance.im * keep) + total
-            scale[first] = size
-            self._islands.append(members)
-        return balance
-
-    def _floating(self, ports: Ports) -> list[IntArray]:
-        """Sets of nodes joined by lines and switches that nothing but antifloat shunts ties to ground."""
-        net, n = self.net, len(self._names)
-        plain = np.bincount(net.a_leg, minlength=net.n_legs) == 1
-        line = _plain_branches(net)[net.branch]
-        own = (plain & line)[net.a_leg]
-        tail, head = net.a_node[own], net.to_node[net.a_leg[own]]
-        bus: dict[str, int] = {}
-        of_bus = np.array([bus.setdefault(b, len(bus)) for b, _ in net.nodes])
-        graph = sparse.coo_matrix((np.ones(len(tail)), (of_bus[tail], of_bus[head])), shape=(len(bus), len(bus)))
-        n_parts, part_of_bus = connected_components(graph, directed=False)
-        # an internal node of a decided tap is a piece by itself, tied by the leakage to the other windings
-        inner = n_parts + np.arange(n - self._n_true)
-        part, n_parts = np.concatenate([part_of_bus[of_bus], inner]), n_parts + len(inner)
-        sums = sparse.csr_matrix((np.ones(n), (part, np.arange(n))), shape=(n_parts, n)) @ self._wires
-        diagonal = np.zeros(n_parts)
-        np.maximum.at(diagonal, part, np.abs(self._wires.diagonal()))
-        left = np.zeros(n_parts)
-        coo = sums.tocoo()
-        np.maximum.at(left, coo.row, np.abs(coo.data))
-        tied = left > FLOATING * np.maximum(diagonal, 1e-300)
-        connected = (ports, self._ratios.ports, *(p for p, *_ in self._linear), *(p for p, _ in self._shunts))
-        grounded = [at.a[at.b < 0] for at in connected]
-        tied[part[np.concatenate([*grounded, *(feed.nodes for feed in self._feeds)])]] = True
-        tied[inner] = True
-        return [np.flatnonzero(part == k) for k in np.flatnonzero(~tied)]
 
     def _powers_of(
         self, names: Sequence[str], u: Complex, i: Complex, p: Affine, q: Affine, size: FloatArray
@@ -684,10 +540,11 @@ class RectangularModel(NetworkModel):
     def _read_squares(self) -> None:
         """``w = |U|^2`` wherever a squared voltage was asked for."""
         for component, names, ports, w, cells in self._squares:
-            u = self._across(ports)
+            u = self._kept.across(ports)
             if cells is not None:
                 u = Complex(u.re.pick(*cells), u.im.pick(*cells))
-            self.builder.quadratic(component, "vmag_sq", names, [(u.re, u.re), (u.im, u.im)], -w, 0.0, 0.0, unit="pu^2")
+            pairs = [(u.re, u.re), (u.im, u.im)]
+            self.builder.quadratic(component, "vmag_sq", names, pairs, -w, 0.0, 0.0, unit="pu^2", at=cells)
         if self._all_squares is not None:
             v = self._node_voltage(np.arange(self._n_true))
             pairs = [(v.re, v.re), (v.im, v.im)]
@@ -704,19 +561,8 @@ class RectangularModel(NetworkModel):
             for v in (self._v.re, self._v.im):
                 seen = v.map_terms(loss.shape[0], row, col, np.asarray(value.real))
                 self.builder.minimise_products(v, seen, weight.take(np.zeros(v.n, dtype=np.int64)))
-            self._short_losses(weight)
-
-    def _short_losses(self, weight: Affine) -> None:
-        """``I^H Re(Z) I`` of the short branches."""
-        if self._short_current is None:
-            return
-        net = self.net
-        place = np.full(net.n_legs, -1)
-        place[self._short] = np.arange(len(self._short))
-        e = np.flatnonzero(place[net.z_row] >= 0)
-        for i in (self._short_current.re, self._short_current.im):
-            seen = i.map_terms(i.n, place[net.z_row[e]], place[net.z_col[e]], np.asarray(net.z_val[e].real))
-            self.builder.minimise_products(i, seen, weight.take(np.zeros(i.n, dtype=np.int64)))
+            if self._short_current is not None:
+                short_losses(self.builder, self.net, self._short, self._short_current, weight)
 
     def _loss_matrix(self) -> sparse.csr_matrix:
         """Re of the wires' matrix over the kept nodes: constant admittances of devices take no part in losses."""
@@ -725,129 +571,21 @@ class RectangularModel(NetworkModel):
         return sparse.csr_matrix(wires.real)
 
     def _derive(self) -> None:
-        """Name what follows from the voltages: magnitudes of all nodes, flows, losses and prices."""
-        builder, net, kw = self.builder, self.net, self.base.total_kva
-        cells_re, cells_im = self._v.re.col, self._v.im.col
-        shape = (len(self._reduced.kept), self.n_steps)
-        t, n, ratios = self._reduced.t, self._n_true, self._ratios
-        wires = self._matrix_without(set())
-        legs, three_phase = self._limits.legs, self._limits.three_phase
-        names = self._names[:n]
-
-        def with_inner(x: FloatArray) -> ComplexArray:
-            return np.asarray(t @ (x[cells_re] + 1j * x[cells_im]).reshape(shape))
-
-        def voltage(x: FloatArray) -> ComplexArray:
-            return with_inner(x)[:n]
-
-        def power(x: FloatArray) -> ComplexArray:
-            v = voltage(x)
-            s = legs.power(v)
-            at, own = ratios.leg_power(x, v)
-            s[at] = own
-            return s
-
-        def vmag_sq(x: FloatArray, _y: FloatArray, _nu: FloatArray) -> FloatArray:
-            return np.abs(voltage(x)) ** 2
-
-        def p_from(x: FloatArray, _y: FloatArray, _nu: FloatArray) -> FloatArray:
-            return np.asarray(power(x).real)
-
-        def q_from(x: FloatArray, _y: FloatArray, _nu: FloatArray) -> FloatArray:
-            return np.asarray(power(x).imag)
-
-        def losses(x: FloatArray, _y: FloatArray, _nu: FloatArray) -> FloatArray:
-            v = with_inner(x)
-            return np.asarray((v.conj() * (wires @ v)).real.sum(axis=0, keepdims=True))
-
-        def unbalance(x: FloatArray, _y: FloatArray, _nu: FloatArray) -> FloatArray:
-            v = voltage(x)[phases].reshape(-1, 3, shape[1])
-            turn = np.exp(2j * np.pi / 3.0) ** np.arange(3)
-            plus, minus = (np.abs(np.einsum("bct,c->bt", v, w)) for w in (turn, turn.conj()))
-            return np.asarray(minus / np.maximum(plus, 1e-9))
-
-        def vang(x: FloatArray, _y: FloatArray, _nu: FloatArray) -> FloatArray:
-            return np.angle(voltage(x), deg=True)
-
-        builder.derive("bus", "vmag_sq", names, vmag_sq, unit="pu^2")
-        builder.derive("bus", "vang", names, vang, unit="deg")
-        self._derive_assumptions(voltage)
-        if three_phase:
-            phases = np.array([net.position[bus, c] for bus in three_phase for c in (1, 2, 3)])
-            builder.derive("three_phase_bus", "unbalance", three_phase, unbalance, unit="pu")
-        builder.derive("branch", "p_from", net.legs, p_from, unit="kW", to_unit=kw)
-        builder.derive("branch", "q_from", net.legs, q_from, unit="kvar", to_unit=kw)
-        builder.derive("system", "losses", ["all"], losses, unit="kW", to_unit=kw)
-        self._derive_prices(voltage, shape)
-
-    def _derive_assumptions(self, voltage: Callable[[FloatArray], ComplexArray]) -> None:
-        """Name how far a port's voltage is beyond the side of its band that a device took."""
-        for ports, low, high in self._assumed:
-            # ground is an extra row of zeros, reached by -1
-            def beyond(
-                x: FloatArray, ports: Ports = ports, low: FloatArray = low, high: FloatArray = high
-            ) -> FloatArray:
-                v = voltage(x)
-                v = np.vstack([v, np.zeros((1, v.shape[1]))])
-                u = np.abs(v[ports.a] - v[ports.b])
-                return np.asarray(np.maximum(low - u, u - high))
-
-            self.builder.assume("port", "v_side", self._port_names(ports), beyond)
-
-    def _derive_prices(self, voltage: Callable[[FloatArray], ComplexArray], shape: tuple[int, int]) -> None:
-        """Name what one more kW or kvar drawn at each node costs.
-
-        Drawing p + jq draws the current ``(p - jq) V / |V|^2``. With the complex dual Y of the current balance (the
-        value of one more unit drawn is -Y; at an eliminated node ``Y_e = conj(T) Y``)::
-
-            price of p = -Re(conj(V) Y) / |V|^2,   price of q = Im(conj(V) Y) / |V|^2
-
-        A node whose balance is written as power has ``Y = (nu_p - j nu_q) V`` of the duals of those rows.
-        """
-        builder, kw, t_conj = self.builder, self.base.total_kva, self._reduced.t[: self._n_true].conj()
-        names = self._names[: self._n_true]
-        free, at = self._balanced, self._powered
-        rows, islands = self._balance_rows, self._islands
-
-        def prices(x: FloatArray, y: FloatArray, nu: FloatArray) -> ComplexArray:
-            v = voltage(x)
-            dual = np.zeros(shape, dtype=complex)
-            parts = [y[block.cells].reshape(len(free), -1) for block in rows[:2]]
-            dual[free] = parts[0] + 1j * parts[1]
-            for members in islands:  # the first row stood for the sum over all
-                dual[members[1:]] += dual[members[0]]
-            if len(at):
-                parts = [nu[block.cells].reshape(len(at), -1) for block in rows[2:]]
-                dual[at] = (parts[0] - 1j * parts[1]) * v[self._reduced.kept[at]]
-            c = v.conj() * np.asarray(t_conj @ dual)
-            size = np.maximum(np.abs(v) ** 2, NEUTRAL_PU**2)
-            return np.asarray((-c.real + 1j * c.imag) / size)
-
-        def of_p(x: FloatArray, y: FloatArray, nu: FloatArray) -> FloatArray:
-            return np.asarray(prices(x, y, nu).real)
-
-        def of_q(x: FloatArray, y: FloatArray, nu: FloatArray) -> FloatArray:
-            return np.asarray(prices(x, y, nu).imag)
-
-        builder.derive("bus", "p_balance", names, of_p, unit="kW", to_unit=kw, dual=True)
-        builder.derive("bus", "q_balance", names, of_q, unit="kvar", to_unit=kw, dual=True)
-
-
-def _plain_branches(net: RadialNetwork) -> np.ndarray:
-    """Which branches are no transformers, shape (branches,)."""
-    return np.array([not name.startswith("transformer.") for name in net.branch_names], dtype=bool)
-
-
-def _charging(element: Line | Switch) -> list[Shunt]:
-    """Half of the susceptance at each end, as shunts."""
-    if element.b_us is None or not np.any(element.b_us):
-        return []
-    half, none = 0.5 * element.b_us, np.zeros_like(element.b_us)
-    ends = ((element.bus_from, element.conductors_from), (element.bus_to, element.conductors_to))
-    return [
-        Shunt(name=f"{element.name}:{k}", bus=bus, conductors=conductors, g_us=none, b_us=half)
-        for k, (bus, conductors) in enumerate(ends)
-    ]
+        """Name what follows from the voltages, see `lateral.formulations.rectangular_values`."""
+        Values(
+            builder=self.builder,
+            net=self.net,
+            base=self.base,
+            names=self._names[: self._n_true],
+            v=self._v,
+            reduced=self._reduced,
+            ratios=self._ratios,
+            wires=self._matrix_without(set()),
+            legs=self._limits.legs,
+            three_phase=self._limits.three_phase,
+            assumed=self._assumed,
+            balance=self._balance,
+        ).write()
 
 
 def _summed(parts: list[tuple[Ports, Affine, Affine]], n_steps: int) -> tuple[Ports, Affine, Affine]:

@@ -13,7 +13,8 @@ from functools import cached_property
 import numpy as np
 from scipy import sparse
 
-from lateral.formulations.phasors import Complex, LegFlows, entries
+from lateral.formulations.phasors import Complex, LegFlows, Through, entries
+from lateral.formulations.point_model import phase_limits, phase_nodes, phase_range, three_phase_buses
 from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder
 from lateral.network.kron import ReducedNetwork
@@ -25,7 +26,6 @@ from lateral.units import Base
 NEAR_PU = 0.01
 #: A current or power limit is written from the start where the operating point reaches this share of it.
 LIMIT_MARGIN = 0.8
-_PHASE_TO_PHASE = ("vpp_min_pu", "vpp_max_pu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,10 +40,12 @@ class Limits:
         names: name of each node.
         v: voltages of the kept nodes.
         reduced: which nodes are kept, and how the others follow.
-        v0: voltages of all nodes at the operating point, pu, shape (n, 1 or T).
+        v0: voltages of all nodes at the operating point, pu; internal nodes of decided taps are the last ones, shape
+            (n + m, 1 or T).
         v_low, v_high: limits of each node, pu; 0 and inf for none, shape (n,).
         fed: nodes of sources, whose voltage is given.
         legs: flows of the branches.
+        through: power through the branches.
         short: legs whose current is a variable.
         short_current: that variable.
     """
@@ -60,6 +62,7 @@ class Limits:
     v_high: FloatArray
     fed: IntArray
     legs: LegFlows
+    through: Through
     short: IntArray
     short_current: Complex | None
 
@@ -78,11 +81,12 @@ class Limits:
         low, high = self.v_low, self.v_high
         limited = (low > 0.0) | np.isfinite(high)
         limited[self.fed] = False
-        size = np.abs(self.v0)
+        size = np.abs(self.v0[: len(self.names)])
         near = (size.min(axis=1) < low + NEAR_PU) | (size.max(axis=1) > high - NEAR_PU)
         asked = np.array([name in self.builder.enforced for name in self.names])
         written = limited & (near | asked)
-        written[self.reduced.kept] = limited[self.reduced.kept]
+        kept = self.reduced.kept[self.reduced.kept < len(self.names)]
+        written[kept] = limited[kept]
         nodes = np.flatnonzero(written)
         if not len(nodes):
             return
@@ -101,30 +105,19 @@ class Limits:
         V_1 = (V_a + a V_b + a^2 V_c) / 3,   V_2 = (V_a + a^2 V_b + a V_c) / 3,   a = exp(j 120 deg)
         |V_2|^2 <= unbalance_max^2 |V_1|^2                                    (Fortescue 1918; IEC 61000-3-13)
         """
-        feeder, at = self.feeder, self.net.position
-        pairs = [
-            (bus, i, j)
-            for bus in feeder.buses
-            if bus.vpp_min_pu > 0.0 or np.isfinite(bus.vpp_max_pu)
-            for i, j in ((1, 2), (2, 3), (3, 1))
-            if (bus.name, i) in at and (bus.name, j) in at and not self._copied(bus.name, i, j)
-        ]
+        pairs = [(b, i, j) for b, i, j in phase_limits(self.feeder, self.net) if not self._copied(b.name, i, j)]
         if pairs:
-            ends = np.array([[at[bus.name, i], at[bus.name, j]] for bus, i, j in pairs])
-            apart = self.node_voltage(ends[:, 0]) - self.node_voltage(ends[:, 1])
-            root = np.sqrt(3.0)
-            low, high = (np.array([getattr(bus, name) for bus, *_ in pairs]) * root for name in _PHASE_TO_PHASE)
-            names = [f"{bus.name}.{i}-{j}" for bus, i, j in pairs]
-            self._limit_square("vpp_sq", names, apart, low, high)
+            ports, low, high, names = phase_range(pairs, self.net)
+            self._limit_square("vpp_sq", names, self.node_voltage(ports.a) - self.node_voltage(ports.b), low, high)
         limited = [
             k
             for k, bus in enumerate(self.three_phase)
-            if np.isfinite(feeder.bus[bus].unbalance_max) and not self._copied(bus, 1, 2, 3)
+            if np.isfinite(self.feeder.bus[bus].unbalance_max) and not self._copied(bus, 1, 2, 3)
         ]
         if limited:
             positive, negative = self.sequences()
             own = np.array(limited)
-            share = np.array([feeder.bus[self.three_phase[k]].unbalance_max for k in limited]).reshape(-1, 1)
+            share = np.array([self.feeder.bus[self.three_phase[k]].unbalance_max for k in limited]).reshape(-1, 1)
             plus, minus = positive.take(own), negative.take(own)
             rows = [(minus.re, minus.re), (minus.im, minus.im)]
             rows += [(plus.re, plus.re * -(share**2)), (plus.im, plus.im * -(share**2))]
@@ -139,13 +132,12 @@ class Limits:
     @cached_property
     def three_phase(self) -> tuple[str, ...]:
         """Buses with phases 1, 2 and 3."""
-        at = self.net.position
-        return tuple(b.name for b in self.feeder.buses if all((b.name, c) in at for c in (1, 2, 3)))
+        return tuple(bus.name for bus in three_phase_buses(self.feeder, self.net))
 
     def sequences(self) -> tuple[Complex, Complex]:
         """Positive- and negative-sequence voltages of the three-phase buses, each of shape (buses, T)."""
         n = len(self.three_phase)
-        nodes = np.array([self.net.position[bus, c] for bus in self.three_phase for c in (1, 2, 3)], dtype=np.int64)
+        nodes = phase_nodes([self.feeder.bus[bus] for bus in self.three_phase], self.net).reshape(-1)
         v = self.node_voltage(nodes)
         out, source = np.repeat(np.arange(n), 3), np.arange(3 * n)
         turn = np.asarray(np.exp(2j * np.pi / 3.0) ** np.array([0, 1, 2]) / 3.0, dtype=complex)
@@ -169,8 +161,8 @@ class Limits:
         bounded = np.flatnonzero(np.isfinite(net.s_max_pu))
         if not (len(limited) or len(bounded)):
             return
-        w0 = legs.ideal @ self.v0
-        i0 = legs.admittance @ (w0 - self.v0[legs.pick])
+        v0 = self.v0[: len(self.names)]
+        i0 = legs.admittance @ (legs.ideal @ v0 - v0[legs.pick])
         near = np.abs(i0).max(axis=1) >= LIMIT_MARGIN * net.i_max_pu
         own = np.array([k for k in limited if self._wanted(net.legs[k], bool(near[k]))], dtype=np.int64)
         if len(own):
@@ -189,8 +181,7 @@ class Limits:
                 scale=limit,
                 limit=True,
             )
-        s0 = np.zeros((len(net.branch_names), w0.shape[1]), dtype=complex)
-        np.add.at(s0, net.branch, w0 * np.conj(i0))
+        s0 = self.through.at(self.v0, len(net.branch_names))
         s_max = net.s_max_pu / self.base.multiplicity
         near = np.abs(s0).max(axis=1) >= LIMIT_MARGIN * s_max
         own = np.array([b for b in bounded if self._wanted(net.branch_names[b], bool(near[b]))], dtype=np.int64)
@@ -202,23 +193,24 @@ class Limits:
         return near or not self.builder.screen_limits or name in self.builder.enforced
 
     def _power_limits(self, own: IntArray, s_max: FloatArray, s0: ComplexArray) -> None:
-        """``|sum over legs of W conj(I)| <= s_max`` with variables for P and Q."""
-        net, builder = self.net, self.builder
+        """``|sum of W conj(I)| <= s_max`` with variables for P and Q; taps of no matter (`Through`)."""
+        net, builder, through = self.net, self.builder, self.through
         place = np.full(len(net.branch_names), -1)
         place[own] = np.arange(len(own))
-        legs = np.flatnonzero(place[net.branch] >= 0)
+        rows = np.flatnonzero(place[through.branch] >= 0)
         names = [net.branch_names[b] for b in own]
-        w = self.v.map(len(legs), *entries(self.legs.ideal[legs] @ self.reduced.t))
-        i = self._leg_currents(legs)
+        # no row is of a short branch: those are lines and switches
+        w, i = (self.v.map(len(rows), *entries(m[rows] @ self.reduced.t)) for m in (through.w, through.i))
         start = np.broadcast_to(s0, (len(own), self.builder.n_steps))
         parts = []
-        widest = int(np.bincount(place[net.branch[legs]]).max())
-        order = np.argsort(place[net.branch[legs]], kind="stable")
-        row = place[net.branch[legs]][order]
+        of_row = place[through.branch[rows]]
+        widest = int(np.bincount(of_row).max())
+        order = np.argsort(of_row, kind="stable")
+        row = of_row[order]
         nth = np.arange(len(order)) - np.searchsorted(row, np.arange(len(own)))[row]
         for quantity, sides, values in (
-            ("p_total", ((w.re, i.re, 1.0), (w.im, i.im, 1.0)), start.real),
-            ("q_total", ((w.im, i.re, 1.0), (w.re, i.im, -1.0)), start.imag),
+            ("p_through", ((w.re, i.re, 1.0), (w.im, i.im, 1.0)), start.real),
+            ("q_through", ((w.im, i.re, 1.0), (w.re, i.im, -1.0)), start.imag),
         ):
             power = builder.variable(
                 "branch",
@@ -255,7 +247,7 @@ class Limits:
         legs = self.legs
         k = np.arange(len(legs.pick))
         ends = sparse.csr_matrix((np.ones(len(k)), (k, legs.pick)), shape=legs.ideal.shape)
-        rows = legs.admittance[own] @ (legs.ideal - ends) @ self.reduced.t
+        rows = legs.admittance[own] @ (legs.ideal - ends) @ self.reduced.t[: len(self.names)]
         current = self.v.map(len(own), *entries(rows))
         short = np.flatnonzero(np.isin(own, self.short))
         if self.short_current is None or not len(short):

@@ -210,7 +210,7 @@ def radial_network(
         if any(node in known for node in group.nodes):
             faults.append(
                 Fault(
-                    "NET-020 loop",
+                    "NET-004 loop",
                     group.names[0],
                     "a branch that closes a loop" if all(n in known for n in group.nodes) else "a second way in",
                     "a radial feeder: one way from the source to every conductor",

@@ -54,6 +54,14 @@ def tapped_primitive(transformer: Transformer, windings: Sequence[int]) -> Tappe
     if declines(transformer):
         message = declines(transformer)
         raise ValueError(message)
+    out = _split(transformer, windings, no_load=True)
+    n = len(out.nodes)
+    out.y[:n, :n] += primitive_of(transformer).y - primitive_of(transformer, antifloat=False).y
+    return out
+
+
+def _split(transformer: Transformer, windings: Sequence[int], *, no_load: bool) -> TappedPrimitive:
+    """The constant part without antifloat shunts, with or without what flows at no load."""
     shape, nodes = shape_of(transformer)
     per_core = 2 * shape.n_windings
     ends = list(shape.ends)
@@ -70,10 +78,46 @@ def tapped_primitive(transformer: Transformer, windings: Sequence[int]) -> Tappe
         windings=tuple(replace(w, tap=1.0) if k in windings else w for k, w in enumerate(transformer.windings)),
     )
     wider = replace(shape, ends=tuple(ends), n_local=len(nodes) + len(of))
-    y = transformer_stack(wider, [rated], antifloat=False, no_load=True)[0]
-    n = len(nodes)
-    y[:n, :n] += primitive_of(transformer).y - primitive_of(transformer, antifloat=False).y
+    y = transformer_stack(wider, [rated], antifloat=False, no_load=no_load)[0]
     return TappedPrimitive(nodes, tuple(of), tuple(pairs), y)
+
+
+def series_flow(transformer: Transformer, windings: Sequence[int]) -> tuple[ComplexArray, ComplexArray]:
+    """Voltage behind the ideal part and current into the series impedance, over true and internal nodes.
+
+    ::
+
+        S = sum W conj(I),    I = -(Y_rp V_p + Y_rr V_r),    W = -T pinv(T' Y_rr T) T' Y_rp V_p
+
+    r are the receiving sides (internal nodes of tapped windings but the first, true nodes of the others), p the sending
+    one, Y the series part at rated turns, and T how windings are connected, without what a delta cannot have.
+    A tap multiplies a voltage and divides a current, so that none is left in S: it is `series_power`, with constant
+    matrices. A tapped winding that meets the first one at a node (an autotransformer) is the exception: there S is that
+    at rated turns.
+
+    Args:
+        transformer: the transformer.
+        windings: windings with decided taps (from 0).
+
+    Returns:
+        W without unit and I in siemens, each of shape (receiving, n + m).
+    """
+    part = _split(transformer, windings, no_load=False)
+    y, n, m = part.y, len(part.nodes), len(part.windings)
+    first = {(transformer.windings[0].bus, t) for t in transformer.windings[0].terminals if t > 0}
+    sends = np.array([*(node in first for node in part.nodes), *(k == 0 for k in part.windings)], dtype=bool)
+    p, r = np.flatnonzero(sends), np.flatnonzero(~sends)
+    turn = np.vstack([np.eye(n), np.zeros((m, n))])
+    for k, (start, end) in enumerate(part.ends):
+        for at, sign in ((start, 1.0), (end, -1.0)):
+            if at >= 0:
+                turn[n + k, at] += sign
+    t = turn[np.ix_(r, r[r < n])]
+    y_rp, y_rr = y[np.ix_(r, p)], y[np.ix_(r, r)]
+    w, i = np.zeros((len(r), n + m), dtype=complex), np.zeros((len(r), n + m), dtype=complex)
+    w[:, p] = -t @ np.linalg.pinv(t.T @ y_rr @ t, rcond=1e-12) @ t.T @ y_rp
+    i[:, p], i[:, r] = -y_rp, -y_rr
+    return w, i
 
 
 def with_taps(feeder: Feeder, taps: Mapping[tuple[str, int], float]) -> Feeder:
@@ -125,4 +169,4 @@ def series_power(transformer: Transformer, taps: FloatArray, windings: Sequence[
     return np.array(out).T
 
 
-__all__ = ["TappedPrimitive", "declines", "series_power", "tapped_primitive", "with_taps"]
+__all__ = ["TappedPrimitive", "declines", "series_flow", "series_power", "tapped_primitive", "with_taps"]

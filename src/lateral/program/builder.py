@@ -103,6 +103,8 @@ class ProgramBuilder:
         self.objective_floor = 0.0
         #: nodes whose limits are to be written although they seemed far from binding, by name
         self.enforced: frozenset[str] = frozenset()
+        #: laws of devices that a formulation has to first order only, in words; a bound of it is none of the exact one
+        self.first_order: set[str] = set()
         #: writes quadratic rows and curves to first order, where a formulation asks for it
         self.tangent: Tangent | None = None
 
@@ -142,6 +144,7 @@ class ProgramBuilder:
         start: Number = 0.0,
         n_steps: int | None = None,
         limit: bool = True,
+        at: tuple[IntArray, IntArray] | None = None,
     ) -> Affine:
         """New variables of shape (len(elements), T).
 
@@ -157,10 +160,11 @@ class ProgramBuilder:
             start: where a nonlinear solver starts.
             n_steps: number of steps, when it is not the horizon's.
             limit: whether its bounds may be named as the reason of an infeasibility.
+            at: see `Block.at`.
         """
         t_count = self.n_steps if n_steps is None else n_steps
         n = len(elements)
-        block = Block(component, quantity, tuple(elements), t_count, self._n, unit, _column(to_unit), limit)
+        block = Block(component, quantity, tuple(elements), t_count, self._n, unit, _column(to_unit), limit, at)
         lower_a = lower if isinstance(lower, Affine) else Affine.constant(_cells(lower, n, t_count).reshape(n, t_count))
         upper_a = upper if isinstance(upper, Affine) else Affine.constant(_cells(upper, n, t_count).reshape(n, t_count))
         self._variables.append(block)
@@ -273,6 +277,7 @@ class ProgramBuilder:
         to_unit: Number = 1.0,
         scale: Number = 1.0,
         limit: bool = False,
+        at: tuple[IntArray, IntArray] | None = None,
     ) -> Block:
         """Rows ``lower <= sum_k f_k g_k + linear <= upper``, pairs (f, g) of numbers and variables; nothing need be
         convex. Sides are numbers or arrays of data; ``scale`` is the typical size of the middle.
@@ -292,7 +297,7 @@ class ProgramBuilder:
         middle = Affine.zeros(n, t_count) if linear is None else linear
         low = lower if isinstance(lower, Affine) else Affine.constant(_cells(lower, n, t_count).reshape(n, t_count))
         high = upper if isinstance(upper, Affine) else Affine.constant(_cells(upper, n, t_count).reshape(n, t_count))
-        block = Block(component, quantity, tuple(elements), t_count, rows.size, unit, _column(to_unit), limit)
+        block = Block(component, quantity, tuple(elements), t_count, rows.size, unit, _column(to_unit), limit, at)
         rows.blocks.append(block)
         rows.pairs.append(list(pairs))
         rows.linear.append(middle)
@@ -302,7 +307,17 @@ class ProgramBuilder:
         rows.size += block.size
         return block
 
-    def curve(self, component: str, quantity: str, elements: Sequence[str], y: Affine, z: Affine, curve: Curve) -> None:
+    def curve(
+        self,
+        component: str,
+        quantity: str,
+        elements: Sequence[str],
+        y: Affine,
+        z: Affine,
+        curve: Curve,
+        *,
+        at: tuple[IntArray, IntArray] | None = None,
+    ) -> None:
         """Rows ``y = phi(z)`` between variables.
 
         Raises:
@@ -316,7 +331,9 @@ class ProgramBuilder:
         if self.tangent is not None:
             self.tangent.curve(self, component, quantity, elements, y, z, curve)
             return
-        block = Block(component, quantity, tuple(elements), y.n_steps, self._n_curves, "", np.ones(()), limit=False)
+        block = Block(
+            component, quantity, tuple(elements), y.n_steps, self._n_curves, "", np.ones(()), limit=False, at=at
+        )
         self._curves.append((block, y.col, z.col, curve, np.ones(block.size)))
         self._n_curves += block.size
 
@@ -482,6 +499,18 @@ class ProgramBuilder:
                     nominal[block.cells] = 1.0
             size[with_var] *= nominal[expr.col[with_var]]
         total = np.abs(expr.const) + np.bincount(expr.row, weights=size, minlength=len(expr.const))
+        return np.asarray(total.reshape(expr.shape))
+
+    def least(self, expr: Affine) -> FloatArray:
+        """A lower bound of an array of numbers and variables, shape (n, T): variables at their worse bound."""
+        theta = np.concatenate(self._theta) if self._theta else np.zeros(0)
+        low, high = np.full(self._n, -np.inf), np.full(self._n, np.inf)
+        for block, lower, upper in self._bounds:
+            low[block.cells], high[block.cells] = (s.value(_NOTHING, theta).reshape(-1) for s in (lower, upper))
+        has = (expr.col >= 0) & (expr.val != 0.0)
+        val, col = expr.val[has], expr.col[has]
+        part = np.where(val > 0.0, val * low[col], val * high[col])
+        total = expr.const + np.bincount(expr.row[has], weights=part, minlength=len(expr.const))
         return np.asarray(total.reshape(expr.shape))
 
     def present(self, expr: Affine) -> FloatArray:

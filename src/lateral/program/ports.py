@@ -104,6 +104,7 @@ class NetworkModel(ABC):
             b: susceptances, per unit of the ports' node bases, without data.
             b_0: susceptances at the operating point, shape (ports, 1) or (ports, T).
         """
+        self.builder.first_order.add("susceptances that are decided are taken to first order")
         at = self.reference_v(ports) ** 2
         q = b * at + (self.power_of_v(ports, np.full(len(ports), 2.0)) - at) * b_0
         self.inject(ports, Affine.zeros(*q.shape), q)
@@ -118,6 +119,7 @@ class NetworkModel(ABC):
         Exact where ``reads_curves`` is true; here first order at the operating point, which for a piecewise linear
         curve is the piece that the point is on.
         """
+        self.builder.first_order.add("curves of the voltage are taken to first order")
         at = self.reference_v(ports) ** 2
         # a curve has as many rows as ports; where the point is the same at every step, so is what it is there
         w = self.power_of_v(ports, np.full(len(ports), 2.0))
@@ -148,6 +150,10 @@ class NetworkModel(ABC):
         """
         message = "this formulation writes no curves"
         raise TypeError(message)
+
+    def takes_for_granted(self) -> tuple[str, ...]:
+        """What a bound that the formulation gives rests on, beyond the case itself; asked after `close`."""
+        return ()
 
     @abstractmethod
     def reference_v(self, ports: Ports) -> FloatArray:

@@ -52,6 +52,8 @@ class Block:
         unit: unit of the value in engineering terms.
         to_unit: factor from per unit to that unit, scalar or (n, 1).
         limit: True when rows or bounds of it are limits that may be named as the reason of an infeasibility.
+        at: of cells that exist at some steps only (``n_steps`` is 1 then): which thing each cell is, by a number, and
+            its step.
     """
 
     component: str
@@ -62,6 +64,7 @@ class Block:
     unit: str
     to_unit: FloatArray
     limit: bool = True
+    at: tuple[IntArray, IntArray] | None = None
 
     @property
     def name(self) -> str:

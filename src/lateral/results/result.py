@@ -26,6 +26,7 @@ from lateral.network.schema import FloatArray
 from lateral.program import Block, Derived, ProblemClass, Program
 from lateral.results.points import port_points, settings
 from lateral.results.residuals import Residuals
+from lateral.results.verification import Verification
 from lateral.solvers.base import Solution, Status
 from lateral.solvers.elastic import Conflict
 
@@ -70,6 +71,7 @@ class Result:
         conflicts: when infeasible, the limits that give way in the elastic solve, largest first.
         replay: the OpenDSS replay, when it was run.
         cautions: what the method that found it has to say against it, for the status sentence.
+        verification: what a second solver said, when one was asked.
     """
 
     case: Case
@@ -85,6 +87,7 @@ class Result:
     conflicts: tuple[Conflict, ...] = ()
     replay: ReplayLike | None = None
     cautions: tuple[str, ...] = ()
+    verification: Verification | None = None
     _cache: dict[str, Any] = field(default_factory=dict, repr=False)
 
     # -- values ---------------------------------------------------------------------------------------------------
@@ -617,6 +620,7 @@ class Result:
                 "duality_gap": number(r.duality_gap),
             },
             "replay": self.replay.summary() if self.replay is not None else None,
+            "verification": self.verification.as_dict() if self.verification is not None else None,
             "choices": list(self.choices),
             "conflicts": list(self.reasons),
             "case_hash": self.case.hash,

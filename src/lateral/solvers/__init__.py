@@ -100,8 +100,19 @@ def choose(program: Program) -> tuple[str, str]:
             return "clarabel", "a second-order cone program: Clarabel, which takes cones as they are"
         case ProblemClass.SDP:
             return "clarabel", "a semidefinite program: Clarabel, which takes matrices as they are"
+        case ProblemClass.NLP if repeats(program):
+            return (
+                "native",
+                "a non-convex program that repeats step by step: the structured solver, for a local optimum",
+            )
         case ProblemClass.NLP:
             return "ipopt", "a non-convex program: Ipopt, for a local optimum"
+
+
+def repeats(program: Program) -> bool:
+    """Whether every variable has a step, so that the structured solver may take the program."""
+    n_steps = max((b.n_steps for b in program.variables), default=1)
+    return all(b.n_steps == n_steps or b.at is not None for b in program.variables)
 
 
 register_solver(HighsSolver, HighsOptions)

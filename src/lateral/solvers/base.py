@@ -19,7 +19,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import ClassVar
 
@@ -78,6 +78,7 @@ class Solution:
         iterations: iterations used.
         seconds: wall time inside the solver and its callbacks.
         message: the solver's own words.
+        notes: what was done otherwise than at first, to be told with the result.
     """
 
     x: FloatArray
@@ -93,6 +94,7 @@ class Solution:
     quadratic_dual: FloatArray = field(default_factory=_none)
     curve_dual: FloatArray = field(default_factory=_none)
     semidefinite_dual: FloatArray = field(default_factory=_none)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,12 @@ class Options:
             if value is not None and not (math.isfinite(value) and value > 0):
                 message = f"the solver's {name} must be a finite number above 0, not {value!r}"
                 raise OptionError(message)
+
+    def plain(self) -> Options | None:
+        """What was asked for other than the defaults, as options that every solver takes; None for nothing."""
+        own = {f.name: (getattr(self, f.name), f.default) for f in fields(type(self))}
+        asked = {f.name: own[f.name][0] for f in fields(Options) if own[f.name][0] != own[f.name][1]}
+        return Options(**asked) if asked else None
 
 
 class Session(ABC):

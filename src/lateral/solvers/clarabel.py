@@ -16,7 +16,7 @@ projection of z on that ray.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -49,7 +49,7 @@ def _cost_factor(program: Program) -> float:
 
 #: Factor of the costs, regularisation and step of each try of a semidefinite program. At a solution most matrices have
 #: rank one, and the solver stops in rounding at gaps of 0.3e-6 to 5e-6 (ieee13, 34, 37, 123), each of these at another
-#: place; where the first is not good enough the best of them is taken.
+#: place; where the first is not good enough the best of them is taken, within the time limit of one solve.
 MATRIX_TRIES = ((10.0, 3e-8, 0.9), (30.0, 3e-8, 0.99), (3.0, 3e-8, 0.99), (3.0, 3e-8, 0.9))
 #: Gap, relative, at which no further try is made.
 _GOOD_GAP = 8e-7
@@ -160,6 +160,7 @@ class _ClarabelSession(Session):
             s.reduced_tol_feas = s.reduced_tol_gap_abs = s.reduced_tol_gap_rel = max(1e-6, options.tolerance)
         if options.max_iterations is not None:
             s.max_iter = options.max_iterations
+        self._time_limit = options.time_limit_s
         if options.time_limit_s is not None:
             s.time_limit = options.time_limit_s
 
@@ -170,8 +171,8 @@ class _ClarabelSession(Session):
         scaled = program.scaled()
         sides = _Sides.of(scaled)
         if program.semidefinite.n_rows:
-            raw, factor = self._best_of(scaled, sides, _rows(scaled, sides))
-            return self._read(program, scaled, sides, raw, factor, start)
+            raw, factor, notes = self._best_of(scaled, sides, _rows(scaled, sides), start)
+            return replace(self._read(program, scaled, sides, raw, factor, start), notes=notes)
         factor = _cost_factor(program)
         p, q = sp.csc_array(sp.triu(scaled.q)) * factor, scaled.c * factor
         a, b = _rows(scaled, sides)
@@ -190,29 +191,47 @@ class _ClarabelSession(Session):
             self._solver.set_termination_callback(lambda _info: interrupt.pressed)
             return self._solver.solve()
 
-    def _best_of(self, s: ScaledProgram, sides: _Sides, rows: tuple[sp.csc_array, FloatArray]) -> tuple[Any, float]:
-        """The best of `MATRIX_TRIES`, and the factor of its costs."""
+    def _best_of(
+        self, s: ScaledProgram, sides: _Sides, rows: tuple[sp.csc_array, FloatArray], start: float
+    ) -> tuple[Any, float, tuple[str, ...]]:
+        """The best of `MATRIX_TRIES`, the factor of its costs, and which one it was where it was not the first.
+
+        A try without a point ends the search where none was found before, and else leaves the best as it is. All tries
+        together have the time limit, counted from ``start``.
+        """
         a, b = sp.csc_matrix(rows[0]), rows[1]
         upper = sp.csc_matrix(sp.triu(s.q))
-        best: tuple[float, Any, float] | None = None
+        best: tuple[float, Any, float, int] | None = None
+        made = 0
         for factor, regularisation, step in MATRIX_TRIES:
+            if self._time_limit is not None:
+                left = self._time_limit - (time.perf_counter() - start)
+                if made and left <= 0.0:
+                    break
+                self._settings.time_limit = max(left, 1e-3)  # the first one says that time ran out
+            made += 1
             self._settings.static_regularization_constant, self._settings.max_step_fraction = regularisation, step
             q = s.c * factor
             self._solver = self._lib.DefaultSolver(upper * factor, q, a, b, self._cones(s, sides), self._settings)
             raw = self._run()
             if _STATUS.get(str(raw.status), Status.ERROR) not in (Status.OPTIMAL, Status.INACCURATE):
-                return raw, factor
+                if best is None:
+                    return raw, factor, ()
+                continue
             x, z, slack = np.array(raw.x), np.array(raw.z), np.array(raw.s)
             whole = s.q @ x
             wrong = np.abs(whole * factor + q + a.T @ z) @ np.maximum(np.abs(x), 1.0)
             wrong += np.abs(a @ x + slack - b) @ np.abs(z)
             gap = float(abs(slack @ z) + wrong) / max(abs(float(q @ x)), 1e-2)
-            if best is None or not gap >= best[0]:
-                best = gap, raw, factor
+            if best is None or gap < best[0] or not np.isfinite(best[0]):
+                best = gap, raw, factor, made
             if gap <= _GOOD_GAP:
                 break
         assert best is not None
-        return best[1], best[2]
+        gap, raw, factor, number = best
+        if made == 1:
+            return raw, factor, ()
+        return raw, factor, (f"clarabel: try {number} of {made} taken, whose gap of {gap:.1e} was the smallest",)
 
     def _fits(self, p: sp.csc_array, a: sp.csc_array) -> bool:
         """Whether the patterns are those of the solver that exists."""

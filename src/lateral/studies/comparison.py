@@ -232,10 +232,10 @@ def _replay_numbers(run: Replay) -> dict[str, Any]:
 
 
 def _no_control(case: Case) -> dict[str, Any]:
-    dispatch = Dispatch.baseline(case)
     hours = case.horizon.hours
     row: dict[str, Any] = {"formulation": NO_CONTROL, "status": "replayed"}
     try:
+        dispatch = Dispatch.baseline(case)
         run = replay(case, dispatch)
     except (EngineError, UnsupportedError) as error:
         return row | {"status": "error", "reason": str(error)}

@@ -1,20 +1,21 @@
 """native: a structured interior-point solver for multi-period programs on a tree.
 
-A radial feeder is a tree in space, a horizon a chain in time. General solvers find that out by ordering a sparse
-matrix; this one knows it. One step's linear system is eliminated from the leaves to the root in small dense pivots, all
-steps side by side; storage, which links the steps, is left to conjugate gradients with a preconditioner that is exact
-in time.
+A radial feeder is a tree in space, a horizon a chain in time. General solvers find that out by ordering one large
+sparse matrix; this one knows it. One step's linear system is eliminated from the leaves to the root in small dense
+pivots, all steps side by side; storage, which links the steps, is left to conjugate gradients with a preconditioner
+that is exact in time.
 
     steps      what a program looks like in one step, and what links steps
-    order      from the leaves to the root
+    order      from the leaves to the root of a tree of one conductor per bus
+    pairing    the order of any other network: pairs of large coefficients, least fill first
     symbolic   where elimination fills in
     kernels    the loops, compiled by Numba
     kkt        the linear system of one Newton step
     method     predictor, corrector, steps, stopping
     session    from a program to a solution, again and again
 
-It takes programs whose formulation attaches a tree of one conductor per bus (`lindistflow`, `soc`, `nonlinear`), and
-says why it declines others. Its answer is judged like any other solver's, by recomputed residuals.
+It takes what repeats step by step (all balanced and three-phase models but those with matrices), and says why it
+declines the rest. Its answer is judged like any other solver's, by recomputed residuals.
 """
 
 from __future__ import annotations
@@ -38,12 +39,14 @@ class NativeOptions(Options):
         max_iterations: Newton steps.
         warm: start from an earlier solve of the same session.
         threads: how many; each has some of the steps, and the numbers do not depend on it.
+        fallback: hand what it cannot solve over to Clarabel or Ipopt; the answer names who gave it.
     """
 
     tolerance: float | None = DEFAULT_TOLERANCE
     max_iterations: int | None = 100
     warm: bool = True
     threads: int = 1
+    fallback: bool = True
 
 
 @final

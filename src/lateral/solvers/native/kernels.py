@@ -112,6 +112,95 @@ def solve(V, R, size, unknown, dpos, lptr, m, sptr, srow, t0, t1):  # type: igno
 
 
 @_compiled
+def solve_some(V, R, some, size, unknown, dpos, lptr, m, sptr, srow, t0, t1):  # type: ignore[no-untyped-def]
+    """`solve` along some pivots only, which are closed upwards; elsewhere R is zero and not asked for."""
+    for j in range(len(some)):
+        k = some[j]
+        rows, first, s, a = m[k], lptr[k], sptr[k], unknown[k, 0]
+        if size[k] == 1:
+            for i in range(rows):
+                r = srow[s + i]
+                for t in range(t0, t1):
+                    R[r, t] -= V[first + i, t] * R[a, t]
+        else:
+            b = unknown[k, 1]
+            for i in range(rows):
+                r, p = srow[s + i], first + 2 * i
+                for t in range(t0, t1):
+                    R[r, t] -= V[p, t] * R[a, t] + V[p + 1, t] * R[b, t]
+    for j in range(len(some) - 1, -1, -1):
+        k = some[j]
+        rows, first, s, d, a = m[k], lptr[k], sptr[k], dpos[k], unknown[k, 0]
+        if size[k] == 1:
+            for t in range(t0, t1):
+                R[a, t] *= V[d, t]
+            for i in range(rows):
+                r = srow[s + i]
+                for t in range(t0, t1):
+                    R[a, t] -= V[first + i, t] * R[r, t]
+        else:
+            b = unknown[k, 1]
+            for t in range(t0, t1):
+                x, y = R[a, t], R[b, t]
+                R[a, t] = V[d, t] * x + V[d + 1, t] * y
+                R[b, t] = V[d + 1, t] * x + V[d + 2, t] * y
+            for i in range(rows):
+                r, p = srow[s + i], first + 2 * i
+                for t in range(t0, t1):
+                    R[a, t] -= V[p, t] * R[r, t]
+                    R[b, t] -= V[p + 1, t] * R[r, t]
+
+
+@_compiled
+def selected_inverse(  # type: ignore[no-untyped-def]
+    V, Z, some, size, dpos, lptr, m, uptr, utgt, work, t0, t1
+):
+    """Entries of ``K^-1`` on the pattern of some pivots, which are closed upwards (Takahashi et al. 1973).
+
+    With L the column of a pivot, D its block and s what it reaches::
+
+        Z_sk = -Z_ss L        Z_kk = D^-1 - L' Z_sk
+    """
+    for j in range(len(some) - 1, -1, -1):
+        k = some[j]
+        rows, first, d, u0 = m[k], lptr[k], dpos[k], uptr[k]
+        w = size[k]
+        for q in range(w * rows):
+            for t in range(t0, t1):
+                work[q, t] = 0.0
+        u = u0
+        for i in range(rows):
+            for h in range(i + 1):
+                z = utgt[u]
+                u += 1
+                for q in range(w):
+                    low, high = first + w * h + q, first + w * i + q
+                    to_i, to_h = w * i + q, w * h + q
+                    for t in range(t0, t1):
+                        work[to_i, t] -= Z[z, t] * V[low, t]
+                    if h != i:
+                        for t in range(t0, t1):
+                            work[to_h, t] -= Z[z, t] * V[high, t]
+        n_own = 1 if w == 1 else 3
+        for q in range(n_own):
+            for t in range(t0, t1):
+                Z[d + q, t] = V[d + q, t]
+        for i in range(rows):
+            p = first + w * i
+            if w == 1:
+                for t in range(t0, t1):
+                    Z[p, t] = work[i, t]
+                    Z[d, t] -= V[p, t] * work[i, t]
+            else:
+                for t in range(t0, t1):
+                    Z[p, t] = work[2 * i, t]
+                    Z[p + 1, t] = work[2 * i + 1, t]
+                    Z[d, t] -= V[p, t] * work[2 * i, t]
+                    Z[d + 1, t] -= V[p, t] * work[2 * i + 1, t]
+                    Z[d + 2, t] -= V[p + 1, t] * work[2 * i + 1, t]
+
+
+@_compiled
 def condense(  # type: ignore[no-untyped-def]
     V,
     M,

@@ -26,8 +26,8 @@ import numpy as np
 from lateral.network.schema import FloatArray, IntArray
 from lateral.solvers.native import kernels
 from lateral.solvers.native.order import Order
-from lateral.solvers.native.steps import Entries, StepProgram
-from lateral.solvers.native.symbolic import analyse, group
+from lateral.solvers.native.steps import Entries, StepProgram, same_row, step_pattern
+from lateral.solvers.native.symbolic import Groups, analyse, group
 
 #: Added to primal and taken from dual diagonals.
 REGULARISATION = 1e-11
@@ -43,7 +43,10 @@ class Point:
         squares, u, v: values of the affine parts of the products.
         mu: multipliers of the products.
         diagonal: barrier of the variables, shape (nv, T).
-        slack: ``1 / D_s`` of ranges and products; 0 for exact products, shape (ranges + products, T).
+        slack: ``1 / D_s`` of the rows after the equalities; 0 for exact ones, shape (rows, T).
+        f, g: values of the two factors of every pair of the quadratic rows.
+        nu: multipliers of the quadratic rows.
+        y_slope, z_slope, bend: derivatives of the curves; the last times its multiplier.
     """
 
     squares: FloatArray
@@ -52,6 +55,12 @@ class Point:
     mu: FloatArray
     diagonal: FloatArray
     slack: FloatArray
+    f: FloatArray
+    g: FloatArray
+    nu: FloatArray
+    y_slope: FloatArray
+    z_slope: FloatArray
+    bend: FloatArray
 
 
 class Kkt:
@@ -68,26 +77,22 @@ class Kkt:
         self.n_rows = int((s.row_of >= 0).sum())
         self.g_first = nv + self.n_rows
         self.p_first = self.g_first + s.ranges.n
-        self.n = self.p_first + s.products.n
+        self.q_first = self.p_first + s.products.n
+        self.c_first = self.q_first + s.quadratics.n
+        self.n = self.c_first + s.curves.n
         self.n_links = int((s.link_of >= 0).sum())
         own = s.squares.row // s.width
-        one, two = _same_row(s.squares.row, s.squares.row)
+        one, two = same_row(s.squares.row, s.squares.row)
         lower = s.squares.col[one] >= s.squares.col[two]
         self._square_pairs = one[lower], two[lower]
-        self._uv_pairs = _same_row(s.u.row, s.v.row)
+        self._uv_pairs = same_row(s.u.row, s.v.row)
+        self._fg_pairs = same_row(s.f.row, s.g2.row)
         one, two = self._square_pairs
         first, second = self._uv_pairs
-        rows = np.concatenate(
-            [
-                s.a.row + nv, s.g.row + self.g_first, s.q.row, own + self.p_first, s.u.row + self.p_first,
-                s.v.row + self.p_first, s.squares.col[one], s.u.col[first],
-            ]
-        )  # fmt: skip
-        cols = np.concatenate(
-            [
-                s.a.col, s.g.col, s.q.col, s.squares.col, s.u.col, s.v.col, s.squares.col[two], s.v.col[second],
-            ]
-        )  # fmt: skip
+        left, right = self._fg_pairs
+        f_row, g_row = (e.row // s.pairs + self.q_first for e in (s.f, s.g2))
+        curve_row = self.c_first + np.arange(s.curves.n)
+        rows, cols = step_pattern(s)
         self.symbolic = sy = analyse(self.n, order.unknown, order.size, rows, cols)
         self._at_a = sy.entry(s.a.row + nv, s.a.col)
         self._at_g = sy.entry(s.g.row + self.g_first, s.g.col)
@@ -98,6 +103,11 @@ class Kkt:
         self._at_v = sy.entry(s.v.row + self.p_first, s.v.col)
         self._at_square_pairs = sy.entry(s.squares.col[one], s.squares.col[two])
         self._at_uv_pairs = sy.entry(s.u.col[first], s.v.col[second])
+        self._at_f, self._at_g2 = sy.entry(f_row, s.f.col), sy.entry(g_row, s.g2.col)
+        self._at_w = sy.entry(s.w.row + self.q_first, s.w.col)
+        self._at_fg_pairs = sy.entry(s.f.col[left], s.g2.col[right])
+        self._at_y, self._at_z = sy.entry(curve_row, s.curve_y), sy.entry(curve_row, s.curve_z)
+        self._at_bend = sy.entry(s.curve_z, s.curve_z)
         everything = np.arange(self.n)
         self._at_diagonal = sy.entry(everything, everything)
         t = self.n_steps
@@ -105,8 +115,21 @@ class Kkt:
         self._work = np.zeros((2 * sy.widest + 2, t))
         self._loose = order.loose
         self._at_loose = self._at_diagonal[order.loose]
-        if self.n_links:
-            touched = np.setdiff1d(np.unique(np.concatenate([s.now.col, s.before.col])), order.loose)
+        self.groups: Groups | None = None
+        touched = np.setdiff1d(np.unique(np.concatenate([s.now.col, s.before.col])), order.loose)
+        if self.n_links and order.group is None:
+            self._touched = touched
+            self._between = sy.above(touched)
+            self._inverse = np.zeros((sy.n_entries, t))
+            self._inverse_work = np.zeros((2 * sy.widest + 2, t))
+            flat = sy.unknown[self._between].reshape(-1)
+            self._reached = flat[flat >= 0]
+            self._w, self._x = np.zeros((self.nv, t)), np.zeros((self.n, t))
+            self._within = [
+                self._entry_terms(a, b) for a, b in ((s.now, s.now), (s.before, s.before), (s.before, s.now))
+            ]
+        elif self.n_links:
+            assert order.group is not None
             self.groups = gr = group(sy, order.group, touched)
             self._maps = np.zeros((int(gr.mptr[-1]), t))
             self._blocks = np.zeros((int(gr.zptr[-1]), t))
@@ -127,6 +150,10 @@ class Kkt:
         twice = (s.u.col[first] == s.v.col[second]).astype(float).reshape(-1, 1)
         self._square_terms = 2.0 * s.squares.val[one] * s.squares.val[two]
         self._uv_terms = -s.u.val[first] * s.v.val[second] * (1.0 + twice)
+        left, right = self._fg_pairs
+        twice = (s.f.col[left] == s.g2.col[right]).astype(float).reshape(-1, 1)
+        self._fg_terms = s.f.val[left] * s.g2.val[right] * (1.0 + twice)
+        self._absent = 1.0 - s.data["present"]
         self._two_squares, self._minus_u, self._minus_v = 2.0 * s.squares.val, -s.u.val, -s.v.val
 
     def _each(self, kernel: Callable[..., Any], *arrays: Any) -> list[Any]:
@@ -158,10 +185,19 @@ class Kkt:
         first, _ = self._uv_pairs
         kernels.add_scaled(v, self._at_square_pairs, square_row[one], self._square_terms, point.mu, 0, t)
         kernels.add_scaled(v, self._at_uv_pairs, s.u.row[first], self._uv_terms, point.mu, 0, t)
+        left, _ = self._fg_pairs
+        kernels.add_scaled(v, self._at_f, s.f.row, s.f.val, point.g, 0, t)
+        kernels.add_scaled(v, self._at_g2, s.g2.row, s.g2.val, point.f, 0, t)
+        v[self._at_w] += s.w.val
+        kernels.add_scaled(v, self._at_fg_pairs, s.f.row[left] // s.pairs, self._fg_terms, point.nu, 0, t)
+        v[self._at_y] += point.y_slope
+        v[self._at_z] += point.z_slope
+        np.add.at(v, self._at_bend, point.bend)
         d = self._at_diagonal
         v[d[: self.nv]] += point.diagonal + (REGULARISATION + extra)
         v[d[self.nv : self.g_first]] -= REGULARISATION
         v[d[self.g_first :]] -= point.slack + REGULARISATION
+        v[d[self.nv :]] -= self._absent
         sy = self.symbolic
         negative = np.concatenate(
             self._each(kernels.factor, v, sy.size, sy.dpos, sy.lptr, sy.m, sy.uptr, sy.utgt, self._work)
@@ -204,7 +240,13 @@ class Kkt:
 
     def prepare_links(self) -> bool:
         """Maps and preconditioner of the storage rows; False when the preconditioner is not positive."""
-        sy, gr, t = self.symbolic, self.groups, self.n_steps
+        sy, gr = self.symbolic, self.groups
+        if gr is None:
+            self._each(
+                kernels.selected_inverse, self.factors, self._inverse, self._between, sy.size, sy.dpos, sy.lptr, sy.m,
+                sy.uptr, sy.utgt, self._inverse_work,
+            )  # fmt: skip
+            return self._tridiagonal(self._inverse)
         self._each(
             kernels.condense, self.factors, self._maps, sy.size, sy.dpos, sy.lptr, sy.m, sy.sptr, gr.local, gr.plocal,
             gr.first, gr.last, gr.n_in, gr.n_out, gr.n_own, gr.eptr, gr.elocal, gr.mptr, self._map_work,
@@ -213,16 +255,18 @@ class Kkt:
             kernels.inverse_blocks, self._maps, self._blocks, gr.n_in, gr.n_out, gr.eptr, gr.mptr, gr.zptr, gr.xptr,
             gr.xentry, gr.parent, self._map_work,
         )  # fmt: skip
+        return self._tridiagonal(self._blocks)
+
+    def _tridiagonal(self, blocks: FloatArray) -> bool:
+        """The preconditioner from entries of K^-1; False when it is not positive."""
+        s, t = self.steps, self.n_steps
         diagonal, beside = np.zeros((self.n_links, t)), np.zeros((self.n_links, t))
-        s = self.steps
         for which, (a, b, row, loose, block) in enumerate(self._within):
             x = (s.now, s.before, s.before)[which]
             y = (s.now, s.before, s.now)[which]
             if not len(a):
                 continue
-            inverse = np.where(
-                (loose >= 0)[:, None], self.factors[np.maximum(loose, 0)], self._blocks[np.maximum(block, 0)]
-            )
+            inverse = np.where((loose >= 0)[:, None], self.factors[np.maximum(loose, 0)], blocks[np.maximum(block, 0)])
             full = [np.broadcast_to(e.val[k], (len(k), t)) for e, k in ((x, a), (y, b))]
             if which == 0:
                 np.add.at(diagonal, row, full[0] * full[1] * inverse)
@@ -235,10 +279,11 @@ class Kkt:
 
     def _block_terms(self, x: Entries, y: Entries) -> tuple[IntArray, IntArray, IntArray, IntArray, IntArray]:
         """Pairs of coefficients of one storage row whose variables share an entry of K^-1 that is at hand."""
-        a, b = _same_row(x.row, y.row)
+        a, b = same_row(x.row, y.row)
         loose = np.full(self.nv, -1)
         loose[self._loose] = self._at_loose
         gr = self.groups
+        assert gr is not None
         where: dict[int, tuple[int, int]] = {}
         for g in range(len(gr.n_in)):
             for q in range(int(gr.n_in[g])):
@@ -258,9 +303,31 @@ class Kkt:
         at = np.where(x.col[a] == y.col[b], loose[x.col[a]], -1)
         return a, b, x.row[a], at, np.array(block, dtype=np.int64)[kept]
 
+    def _entry_terms(self, x: Entries, y: Entries) -> tuple[IntArray, IntArray, IntArray, IntArray, IntArray]:
+        """The same where K^-1 is known by entries of the factor's pattern, which has all of these pairs."""
+        a, b = same_row(x.row, y.row)
+        loose = np.full(self.nv, -1)
+        loose[self._loose] = self._at_loose
+        at = np.where(x.col[a] == y.col[b], loose[x.col[a]], -1)
+        return a, b, x.row[a], at, self.symbolic.entry(x.col[a], y.col[b])
+
     def _apply(self, p: FloatArray) -> FloatArray:
         """``S p``."""
-        gr = self.groups
+        gr, sy = self.groups, self.symbolic
+        if gr is None:
+            w, x = self._w, self._x
+            w[:] = 0.0
+            self.links_transposed(p, w)
+            loose = w[self._loose] * self.factors[self._at_loose]
+            x[self._reached] = 0.0
+            x[self._touched] = w[self._touched]
+            self._each(
+                kernels.solve_some, self.factors, x, self._between, sy.size, sy.unknown, sy.dpos, sy.lptr, sy.m,
+                sy.sptr, sy.srow,
+            )  # fmt: skip
+            w[self._touched] = x[self._touched]
+            w[self._loose] = loose
+            return self.links(w)
         w = self._w
         w[:] = 0.0
         self.links_transposed(p, w)
@@ -315,16 +382,6 @@ class Kkt:
         pull = np.zeros_like(r)
         self.links_transposed(eta, pull)
         return self.within(r - pull), eta, positive
-
-
-def _same_row(x: IntArray, y: IntArray) -> tuple[IntArray, IntArray]:
-    """All pairs (entry of x, entry of y) of the same row."""
-    order = np.argsort(y, kind="stable")
-    low, high = np.searchsorted(y[order], x, "left"), np.searchsorted(y[order], x, "right")
-    count = high - low
-    first = np.repeat(np.arange(len(x)), count)
-    offset = np.arange(len(first)) - np.repeat(np.cumsum(count) - count, count)
-    return first, order[np.repeat(low, count) + offset]
 
 
 __all__ = ["Kkt", "Point"]

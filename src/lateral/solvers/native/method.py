@@ -12,6 +12,7 @@ not a solution in the end is handed on as what it is, and the caller's residuals
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -21,6 +22,7 @@ from lateral.network.schema import FloatArray
 from lateral.solvers.native import kernels
 from lateral.solvers.native.kkt import Kkt, Point
 from lateral.solvers.native.order import Order
+from lateral.solvers.native.pairing import curve_slopes
 from lateral.solvers.native.steps import StepProgram
 
 #: Feasibility, pu; stationarity, in solver scale.
@@ -29,6 +31,8 @@ PRIMAL, DUAL = 1e-9, 1e-7
 FIXED = 1e12
 #: Distance from bounds at the start, of max(1, |bound|) and of the range.
 PUSH = 0.05
+#: A slack whose ``s / w`` is above this is far from its bound, in solver scale.
+FAR = 1e4
 #: Complementarity, relative to the objective, of the iterate that later solves start from.
 WARM_GAP = 1e-3
 #: A run of this many steps shorter than this is no progress.
@@ -80,6 +84,17 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Values:
+    """The affine parts of the nonlinear rows at a point: squares a, u, v of products; f, g of quadratic rows."""
+
+    a: FloatArray
+    u: FloatArray
+    v: FloatArray
+    f: FloatArray
+    g: FloatArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Residuals:
     """What is wrong at a point."""
 
@@ -107,30 +122,76 @@ class Method:
         self.low = np.where(self.fixed, -np.inf, d["low"])
         self.high = np.where(self.fixed, np.inf, d["high"])
         n_exact = s.products.n
-        self.s_low = np.vstack([d["g_low"], np.where(s.exact.reshape(-1, 1), -np.inf, 0.0) * np.ones((n_exact, t))])
-        self.s_high = np.vstack([d["g_high"], np.full((n_exact, t), np.inf)])
-        #: sign of the slack in its row: ``G x - s = 0``, ``h(x) + s = 0``; 0 for an exact product
-        sign = np.concatenate([-np.ones(s.ranges.n), np.where(s.exact, 0.0, 1.0)])
+        level, free = s.level.reshape(-1, 1), np.full((s.curves.n, t), np.inf)
+        self.s_low = np.vstack(
+            [
+                d["g_low"],
+                np.where(s.exact.reshape(-1, 1), -np.inf, 0.0) * np.ones((n_exact, t)),
+                np.where(level, -np.inf, d["q_low"]),
+                -free,
+            ]
+        )
+        self.s_high = np.vstack(
+            [d["g_high"], np.full((n_exact, t), np.inf), np.where(level, np.inf, d["q_high"]), free]
+        )
+        #: what a quadratic equality is to be
+        self.level = np.where(level & np.isfinite(d["q_low"]), d["q_low"], 0.0)
+        #: sign of the slack in its row: ``G x - s = 0``, ``h(x) + s = 0``; 0 for an exact row
+        sign = np.concatenate(
+            [-np.ones(s.ranges.n), np.where(s.exact, 0.0, 1.0), np.where(s.level, 0.0, -1.0), np.zeros(s.curves.n)]
+        )
         self.sign = np.repeat(sign.reshape(-1, 1), t, axis=1)
-        self.unscale = np.vstack([d["unscale_b"], d["unscale_g"], d["unscale_p"]])
+        self.unscale = np.vstack([d["unscale_b"], d["unscale_g"], d["unscale_p"], d["unscale_q"], d["unscale_c"]])
         counted = [np.isfinite(a).sum() for a in (self.low, self.high, self.s_low, self.s_high)]
         self.n_bounds = int(sum(counted))
 
     # -- values -------------------------------------------------------------------------------------------------------
 
-    def _affine(self, x: FloatArray, *, constant: bool) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """The affine parts of the products: squares, u, v."""
+    def _values(self, x: FloatArray, *, constant: bool) -> Values:
+        """What the nonlinear rows are made of at x; without constants, of a step."""
         s, d, t = self.steps, self.steps.data, self.steps.n_steps
         out = []
         for e, n, c in (
             (s.squares, s.products.n * s.width, "a0"),
             (s.u, s.products.n, "u0"),
             (s.v, s.products.n, "v0"),
+            (s.f, s.quadratics.n * s.pairs, "f0"),
+            (s.g2, s.quadratics.n * s.pairs, "f1"),
         ):
             value = d[c].copy() if constant else np.zeros((n, t))
             kernels.add_product(value, e.row, e.col, e.val, x, 0, t)
             out.append(value)
-        return out[0], out[1], out[2]
+        return Values(*out)
+
+    def _quadratic_rows(self, v: Values) -> FloatArray:
+        """``sum f g`` of every quadratic row."""
+        s = self.steps
+        return np.asarray((v.f * v.g).reshape(s.quadratics.n, s.pairs, s.n_steps).sum(axis=1))
+
+    def _nonlinear(self, x: FloatArray, v: Values) -> FloatArray:
+        """Left minus right of products, quadratic rows and curves, without slacks."""
+        s, t = self.steps, self.steps.n_steps
+        quadratic = self._quadratic_rows(v) - self.level
+        kernels.add_product(quadratic, s.w.row, s.w.col, s.w.val, x, 0, t)
+        quadratic *= s.data["present"][self.kkt.q_first - self.kkt.nv : self.kkt.c_first - self.kkt.nv]
+        return np.vstack([self._product(v.a, v.u, v.v), quadratic, self._curve_rows(x)])
+
+    def _slopes_times(self, v: Values, dx: FloatArray) -> FloatArray:
+        """J dx of ranges, products, quadratic rows; zero of curves, which have no slack."""
+        s, t = self.steps, self.steps.n_steps
+        step = self._values(dx, constant=False)
+        ranges = np.zeros((s.ranges.n, t))
+        kernels.add_product(ranges, s.g.row, s.g.col, s.g.val, dx, 0, t)
+        squares = 2.0 * (v.a * step.a).reshape(s.products.n, s.width, t).sum(axis=1)
+        pairs = (v.f * step.g + step.f * v.g).reshape(s.quadratics.n, s.pairs, t).sum(axis=1)
+        kernels.add_product(pairs, s.w.row, s.w.col, s.w.val, dx, 0, t)
+        return np.vstack([ranges, squares - v.u * step.v - step.u * v.v, pairs, np.zeros((s.curves.n, t))])
+
+    def _curve_rows(self, x: FloatArray) -> FloatArray:
+        s = self.steps
+        if not s.curves.n:
+            return np.zeros((0, s.n_steps))
+        return s.curves.spread(s.curve_rows.value(s.variables.gather(x, len(s.variables.element))), s.n_steps)
 
     def _product(self, a: FloatArray, u: FloatArray, v: FloatArray) -> FloatArray:
         """``sum a^2 - u v``."""
@@ -157,10 +218,11 @@ class Method:
         kernels.add_product(ranges, p.g.row, p.g.col, p.g.val, x, 0, t)
         return np.vstack([equal, np.vstack([ranges, h]) + self.sign * s])
 
-    def _residuals(self, it: Iterate, a: FloatArray, u: FloatArray, v: FloatArray) -> Residuals:
+    def _residuals(self, it: Iterate, values: Values, slopes: tuple[FloatArray, FloatArray]) -> Residuals:
         p, k, t = self.steps, self.kkt, self.steps.n_steps
-        n_rows, n_ranges = k.n_rows, p.ranges.n
-        y_g, y_p = it.y[n_rows : n_rows + n_ranges], it.y[n_rows + n_ranges :]
+        n_rows = k.n_rows
+        y_g, y_p, y_q, y_c = self._by_kind(it.y)
+        a, u, v = values.a, values.u, values.v
         dual = p.data["c"] + self._quadratic(it.x) - it.z_low + it.z_high
         kernels.add_product(dual, p.a.col, p.a.row, p.a.val, it.y[:n_rows], 0, t)
         kernels.add_product(dual, p.g.col, p.g.row, p.g.val, y_g, 0, t)
@@ -168,14 +230,27 @@ class Method:
         kernels.add_product(dual, p.squares.col, p.squares.row, p.squares.val, weight, 0, t)
         kernels.add_product(dual, p.u.col, p.u.row, p.u.val, -v * y_p, 0, t)
         kernels.add_product(dual, p.v.col, p.v.row, p.v.val, -u * y_p, 0, t)
+        of_pair = np.repeat(y_q, p.pairs, axis=0)
+        kernels.add_product(dual, p.f.col, p.f.row, p.f.val, of_pair * values.g, 0, t)
+        kernels.add_product(dual, p.g2.col, p.g2.row, p.g2.val, of_pair * values.f, 0, t)
+        kernels.add_product(dual, p.w.col, p.w.row, p.w.val, y_q, 0, t)
+        np.add.at(dual, p.curve_y, slopes[0] * y_c)
+        np.add.at(dual, p.curve_z, slopes[1] * y_c)
         if k.n_links:
             k.links_transposed(it.eta, dual)
         dual[self.fixed] = 0.0
         dual_s = np.where(self.sign != 0.0, self.sign * it.y[n_rows:] - it.w_low + it.w_high, 0.0)
-        rows = self._rows(it.x, it.s, self._product(a, u, v))
+        rows = self._rows(it.x, it.s, self._nonlinear(it.x, values))
         links = k.links(it.x) - p.data["link_b"] if k.n_links else np.zeros((0, t))
         primal = max(_largest(rows * self.unscale), _largest(links * p.data["unscale_link"]))
         return Residuals(dual, dual_s, rows, links, primal, max(_largest(dual), _largest(dual_s)))
+
+    def _by_kind(self, y: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """Multipliers of ranges, products, quadratic rows and curves."""
+        k = self.kkt
+        edges = [k.n_rows, k.p_first - k.nv, k.q_first - k.nv, k.c_first - k.nv, len(y)]
+        g, p, q, c = (y[a:b] for a, b in itertools.pairwise(edges))
+        return g, p, q, c
 
     # -- start --------------------------------------------------------------------------------------------------------
 
@@ -187,12 +262,21 @@ class Method:
         x = _inside(x, self.low, self.high)
         self._power_flow(x)
         x = _inside(x, self.low, self.high)
-        a, u, v = self._affine(x, constant=True)
-        h = self._product(a, u, v)
+        values = self._values(x, constant=True)
+        h, quadratic, curved = np.split(self._nonlinear(x, values), [p.products.n, p.products.n + p.quadratics.n])
         ranges = np.zeros((p.ranges.n, t))
         kernels.add_product(ranges, p.g.row, p.g.col, p.g.val, x, 0, t)
-        slack = np.where(p.exact.reshape(-1, 1), 0.0, np.maximum(-h, 0.1 * np.maximum(np.abs(u * v), 1e-3)))
-        s = np.vstack([_inside(ranges, p.data["g_low"], p.data["g_high"]), slack])
+        size = np.maximum(np.abs(values.u * values.v), 1e-3)
+        slack = np.where(p.exact.reshape(-1, 1), 0.0, np.maximum(-h, 0.1 * size))
+        level = p.level.reshape(-1, 1)
+        s = np.vstack(
+            [
+                _inside(ranges, p.data["g_low"], p.data["g_high"]),
+                slack,
+                np.where(level, 0.0, _inside(quadratic, p.data["q_low"], p.data["q_high"])),
+                np.zeros_like(curved),
+            ]
+        )
         mu = max(max(abs(self.objective(x)), p.floor) / max(self.n_bounds, 1), 1e-6)
         zero = np.zeros((self.kkt.n_rows + len(s), t))
         return Iterate(
@@ -210,13 +294,14 @@ class Method:
         slack = np.where(rows[k.n_rows :].reshape(-1, 1), 0.0, 1e10) * np.ones((len(rows) - k.n_rows, t))
         before = x.copy()
         for _ in range(limit):
-            a, u, v = self._affine(x, constant=True)
-            r = self._rows(x, np.zeros_like(self.sign), self._product(a, u, v))
+            values = self._values(x, constant=True)
+            r = self._rows(x, np.zeros_like(self.sign), self._nonlinear(x, values))
             r[~rows] = 0.0
             worst = _largest(r)
             if worst < 1e-8:
                 return
-            k.factor(Point(a, u, v, np.zeros_like(u), diagonal, slack))
+            none = np.zeros((k.n - k.nv, t))
+            k.factor(self._point(x, values, none, diagonal, slack))
             full = np.zeros((k.n, t))
             full[k.nv :] = -r
             step = k.within(full)[: k.nv]
@@ -226,10 +311,37 @@ class Method:
                 return
             x += step
 
+    def _reset_slacks(self, it: Iterate) -> None:
+        """Give every slack what its row really has, where that is further from its bound, or about as far from one that
+        does not hold it: it costs nothing, and the row holds (Nocedal and Wright 2006, section 19.3)."""
+        p, t = self.steps, self.steps.n_steps
+        ranges = np.zeros((p.ranges.n, t))
+        kernels.add_product(ranges, p.g.row, p.g.col, p.g.val, it.x, 0, t)
+        rows = np.vstack([ranges, self._nonlinear(it.x, self._values(it.x, constant=True))])
+        real = -self.sign * rows
+        with np.errstate(invalid="ignore"):
+            room_now = np.minimum(it.s - self.s_low, self.s_high - it.s)
+            room_then = np.minimum(real - self.s_low, self.s_high - real)
+            near = (np.abs(real - it.s) <= 0.1 * room_now) & (room_now > it.w_low + it.w_high)
+            better = (self.sign != 0.0) & ((room_then >= room_now) | near)
+        it.s = np.where(better, real, it.s)
+
+    def _point(self, x: FloatArray, v: Values, y: FloatArray, diagonal: FloatArray, slack: FloatArray) -> Point:
+        _, y_p, y_q, y_c = self._by_kind(y)
+        y_slope, z_slope, bend = curve_slopes(self.steps, x)
+        return Point(v.a, v.u, v.v, y_p, diagonal, slack, v.f, v.g, y_q, y_slope, z_slope, y_c * bend)
+
     # -- one iteration ------------------------------------------------------------------------------------------------
 
     def _direction(
-        self, it: Iterate, r: Residuals, slack: FloatArray, centre_x: FloatArray, centre_s: FloatArray, rows: FloatArray
+        self,
+        it: Iterate,
+        r: Residuals,
+        slack: FloatArray,
+        centre_x: FloatArray,
+        centre_s: FloatArray,
+        rows: FloatArray,
+        values: Values,
     ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, bool]:
         """dx, ds, dy, d eta of one right-hand side.
 
@@ -247,6 +359,10 @@ class Method:
         solution, eta, positive = k.solve(right, -r.links)
         dx, dy = solution[: k.nv], solution[k.nv :]
         ds = (r_s - self.sign * dy[k.n_rows :]) * slack
+        # where a slack is far from its bound, its multiplier is rounding: there the row itself says what it becomes
+        far = (self.sign != 0.0) & (slack > FAR)
+        if far.any():
+            ds = np.where(far, -self.sign * (rows[k.n_rows :] + self._slopes_times(values, dx)), ds)
         return dx, ds, dy, eta, positive
 
     def solve(
@@ -282,8 +398,8 @@ class Method:
         extra = 0.0
         middle: Iterate | None = None
         for number in range(max_iterations + 1):
-            a, u, v = self._affine(it.x, constant=True)
-            r = self._residuals(it, a, u, v)
+            values = self._values(it.x, constant=True)
+            r = self._residuals(it, values, curve_slopes(self.steps, it.x)[:2])
             total = kernels.barrier(it.x, self.low, self.high, it.z_low, it.z_high, diagonal_x)
             total += kernels.barrier(it.s, self.s_low, self.s_high, it.w_low, it.w_high, diagonal_s)
             mu, value = total / count, self.objective(it.x)
@@ -310,12 +426,12 @@ class Method:
             diagonal_x[self.fixed] = FIXED
             with np.errstate(divide="ignore"):
                 slack = np.where(self.sign != 0.0, 1.0 / np.maximum(diagonal_s, 1e-14), 0.0)
-            point = Point(a, u, v, it.y[k.n_rows + self.steps.ranges.n :], diagonal_x, slack)
+            point = self._point(it.x, values, it.y, diagonal_x, slack)
             extra = self._factored(point, extra)
             if not np.isfinite(extra):
                 word = "broken"
                 break
-            dx, ds, dy, eta, d_low, d_high, e_low, e_high = self._predict_and_correct(it, r, slack, mu, target)
+            dx, ds, dy, eta, d_low, d_high, e_low, e_high = self._predict_and_correct(it, r, values, slack, mu, target)
             if not (np.all(np.isfinite(dx)) and np.all(np.isfinite(dy))):
                 word = "broken"
                 break
@@ -329,6 +445,7 @@ class Method:
             it.z_high += dual * d_high
             it.w_low += dual * e_low
             it.w_high += dual * e_high
+            self._reset_slacks(it)
             short = short + 1 if max(primal, dual) < SHORT else 0
         return it, Outcome(word, number, k.iterations, tuple(log)), middle
 
@@ -350,14 +467,15 @@ class Method:
         return float("inf")
 
     def _predict_and_correct(
-        self, it: Iterate, r: Residuals, slack: FloatArray, mu: float, target: float
+        self, it: Iterate, r: Residuals, values: Values, slack: FloatArray, mu: float, target: float
     ) -> tuple[FloatArray, ...]:
         """Mehrotra's two solves with one factorisation."""
+        k = self.kkt
         zeros = [np.zeros_like(q) for q in (it.z_low, it.z_high, it.w_low, it.w_high)]
         d_low, d_high, e_low, e_high = zeros
         centre_x, centre_s = np.empty_like(it.x), np.empty_like(it.s)
         self._centred(it, d_low, d_high, e_low, e_high, 0.0, centre_x, centre_s)
-        dx, ds, dy, eta, _ = self._direction(it, r, slack, centre_x, centre_s, r.rows)
+        dx, ds, dy, eta, _ = self._direction(it, r, slack, centre_x, centre_s, r.rows, values)
         self._dual_steps(it, dx, ds, 0.0, d_low, d_high, e_low, e_high)
         primal, dual = self._steps(it, dx, ds, d_low, d_high, e_low, e_high, 1.0)
         after = kernels.complementarity_after(
@@ -371,11 +489,13 @@ class Method:
         kernels.second_order(dx, d_low, d_high, omega, cap)
         kernels.second_order(ds, e_low, e_high, omega, cap)
         rows = r.rows.copy()
-        a, u, v = self._affine(dx, constant=False)
-        if len(u):
-            rows[len(rows) - len(u) :] += omega * primal**2 * self._product(a, u, v)
+        step = self._values(dx, constant=False)
+        first = k.p_first - k.nv
+        rows[first : first + len(step.u)] += omega * primal**2 * self._product(step.a, step.u, step.v)
+        first = k.q_first - k.nv
+        rows[first : first + self.steps.quadratics.n] += omega * primal**2 * self._quadratic_rows(step)
         self._centred(it, d_low, d_high, e_low, e_high, sigma * mu, centre_x, centre_s)
-        dx, ds, dy, eta, _ = self._direction(it, r, slack, centre_x, centre_s, rows)
+        dx, ds, dy, eta, _ = self._direction(it, r, slack, centre_x, centre_s, rows, values)
         self._dual_steps(it, dx, ds, sigma * mu, d_low, d_high, e_low, e_high)
         return dx, ds, dy, eta, d_low, d_high, e_low, e_high
 
@@ -403,12 +523,14 @@ class Method:
 
 
 def _is_small(r: Residuals, it: Iterate, worth: float) -> bool:
-    """Whether what is left of the gradient is small, and what it could be worth small against the objective's gap."""
+    """Whether what is left of the gradient is small, and what it and the rows could be worth small against the gap."""
     if not r.dual < DUAL:
         return False
     at_stake = (
         np.abs(r.dual_x * np.maximum(np.abs(it.x), 1.0)).sum() + np.abs(r.dual_s * np.maximum(np.abs(it.s), 1.0)).sum()
     )
+    # and so what is left of rows, at their prices
+    at_stake += np.abs(r.rows * it.y).sum() + np.abs(r.links * it.eta).sum()
     return bool(at_stake < 10.0 * worth)
 
 

@@ -42,19 +42,32 @@ class Order:
     Attributes:
         unknown: unknowns of each pivot, (pivots, 2), the second -1 for single ones. Unknowns: variables, then rows.
         size: 1 or 2 per pivot.
-        group: group of each pivot, ascending.
+        group: group of each pivot, ascending; None where the order knows no groups.
         network: True for unknowns of the network itself (pairs), shape (unknowns,).
         loose: variables that only storage rows touch.
     """
 
     unknown: IntArray
     size: IntArray
-    group: IntArray
+    group: IntArray | None
     network: np.ndarray
     loose: IntArray
 
 
 def order_of(program: Program, steps: StepProgram) -> Order:
+    """The order of elimination: of a tree of one conductor per bus by its nodes, of anything else by `pairing`.
+
+    Raises:
+        Declined: no order was found.
+    """
+    from lateral.solvers.native.pairing import paired
+
+    if program.tree is None or steps.quadratics.n or steps.curves.n:
+        return paired(steps)
+    return tree_order(program, steps)
+
+
+def tree_order(program: Program, steps: StepProgram) -> Order:
     """The order of elimination of a program with a tree.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import final
 
@@ -25,6 +26,8 @@ from lateral.solvers.native.method import Iterate, Method
 from lateral.solvers.native.order import order_of
 from lateral.solvers.native.steps import Declined, StepProgram
 
+#: Newton steps, where the caller sets no limit.
+MOST_ITERATIONS = 100
 _WORDS = {
     "solved": (Status.OPTIMAL, "solved"),
     "limit": (Status.LIMIT_REACHED, "iterations or time ran out"),
@@ -50,7 +53,7 @@ class NativeSession(Session):
                 code="SOL-010 no-structure",
                 element="solver.native",
                 found=str(why),
-                allowed="rows within one step on a tree of one conductor per bus; storage rows apart",
+                allowed="variables and rows of one step each, the same at every step, and storage rows",
                 action="Choose solver 'auto'.",
             )
             raise UnsupportedError([fault]) from why
@@ -61,6 +64,15 @@ class NativeSession(Session):
         begin = time.perf_counter()
         o = self._options
         self._steps.load(program)
+        if self._steps.crossed:
+            return no_point(
+                program,
+                status=Status.INFEASIBLE,
+                solver="native",
+                iterations=0,
+                seconds=time.perf_counter() - begin,
+                message="the bounds of a variable exclude each other",
+            )
         self._method.load()
         limit = np.inf if o.time_limit_s is None else o.time_limit_s
 
@@ -73,7 +85,7 @@ class NativeSession(Session):
             for start in starts:
                 iterate, outcome, middle = self._method.solve(
                     gap=o.tolerance or 1e-8,
-                    max_iterations=o.max_iterations or 100,
+                    max_iterations=o.max_iterations or MOST_ITERATIONS,
                     start=None if start is None else start.copy(),
                     give_up=lambda: note.pressed or late(),
                     verbose=print if o.verbose else None,
@@ -83,15 +95,11 @@ class NativeSession(Session):
                     self._middle = middle
                     break
         status, message = _WORDS[outcome.word]
-        if outcome.word in ("stalled", "broken", "limit") and not late() and self._proved_infeasible(program):
-            return no_point(
-                program,
-                status=Status.INFEASIBLE,
-                solver="native",
-                iterations=spent,
-                seconds=time.perf_counter() - begin,
-                message="no step makes progress; Clarabel proves that the convex relaxation is infeasible",
-            )
+        # a limit that the caller set is kept to; other ends are somebody else's turn
+        most = o.max_iterations or MOST_ITERATIONS
+        given_up = outcome.word in ("stalled", "broken") or (outcome.word == "limit" and most >= MOST_ITERATIONS)
+        if given_up and not note.pressed and not late() and getattr(o, "fallback", True):
+            return self._handed_over(program, spent, message, time.perf_counter() - begin)
         if not np.all(np.isfinite(iterate.x)):
             seconds = time.perf_counter() - begin
             return no_point(
@@ -99,12 +107,23 @@ class NativeSession(Session):
             )
         return self._solution(program, iterate, status, spent, time.perf_counter() - begin, message)
 
-    def _proved_infeasible(self, program: Program) -> bool:
-        """Whether a conic solver proves it: a relaxation without a point leaves the program none."""
-        from lateral.solvers.clarabel import ClarabelSolver
+    def _handed_over(self, program: Program, spent: int, message: str, seconds: float) -> Solution:
+        """The answer of another solver, which says so: Clarabel's for cones and for a proof that there is none, Ipopt's
+        for what is not convex."""
+        from lateral import solvers
 
-        cones = program.relaxed() if program.problem_class is ProblemClass.NLP else program
-        return ClarabelSolver().solve(cones).status is Status.INFEASIBLE
+        o = self._options
+        left = None if o.time_limit_s is None else max(o.time_limit_s - seconds, 0.1)
+        options = Options(time_limit_s=left, verbose=o.verbose)
+        found = None
+        if program.has_relaxation:
+            found = solvers.get("clarabel", options).solve(program.relaxed())
+        if found is None or (program.problem_class is ProblemClass.NLP and found.status is not Status.INFEASIBLE):
+            found = solvers.get("ipopt", options).solve(program)
+        said = f"native: {message}; handed over to {found.solver}: {found.message}"
+        return dataclasses.replace(
+            found, iterations=spent + found.iterations, seconds=seconds + found.seconds, message=said
+        )
 
     def _solution(
         self, program: Program, it: Iterate, status: Status, iterations: int, seconds: float, message: str
@@ -118,10 +137,12 @@ class NativeSession(Session):
         equal[s.link_of >= 0] = it.eta
         y = -s.equalities.gather(equal, len(program.b))
         w = -s.ranges.gather(it.y[n_rows : n_rows + n_ranges], len(program.l))
-        mu = -s.products.gather(it.y[n_rows + n_ranges :], program.products.n_rows)
+        mu = -s.products.gather(it.y[k.p_first - k.nv : k.q_first - k.nv], program.products.n_rows)
+        nu = -s.quadratics.gather(it.y[k.q_first - k.nv : k.c_first - k.nv], program.quadratics.n_rows)
+        kappa = -s.curves.gather(it.y[k.c_first - k.nv :], program.curves.n_rows)
         found = unscaled_solution(
             program, x=x, y=y, w=w, mu=mu, status=status, solver="native", iterations=iterations, seconds=seconds,
-            message=message,
+            message=message, nu=nu, kappa=kappa,
         )  # fmt: skip
         y, w = found.eq_dual.copy(), found.ineq_dual.copy()
         # a row of one variable takes what is left of that variable's gradient; of a range, where it is what holds
@@ -134,8 +155,14 @@ class NativeSession(Session):
             z = found.reduced_cost[cols]
             own = np.where(z > 0, sides[0] >= program.lb[cols], sides[1] <= program.ub[cols])
             w[rows] = np.where(own, z / coefficient, 0.0)
-        z = reduced_cost(program, found.x, y, w, found.product_dual)
-        return Solution(found.x, y, w, found.product_dual, z, status, "native", iterations, seconds, message)
+        return dataclasses.replace(
+            found,
+            eq_dual=y,
+            ineq_dual=w,
+            reduced_cost=reduced_cost(
+                program, found.x, y, w, found.product_dual, found.quadratic_dual, found.curve_dual
+            ),
+        )
 
 
 __all__ = ["NativeSession"]

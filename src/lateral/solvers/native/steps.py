@@ -14,6 +14,10 @@ import scipy.sparse as sp
 
 from lateral.network.schema import FloatArray, IntArray
 from lateral.program import Block, Program
+from lateral.program.rows import CurveRows
+
+#: Bounds that exclude each other by more than this are no rounding, in solver scale.
+CROSSED = 1e-9
 
 
 class Declined(Exception):
@@ -36,15 +40,24 @@ class Cells:
 
     @classmethod
     def of(cls, blocks: Sequence[Block], total: int, n_steps: int) -> Cells:
-        """The cells of blocks that have ``n_steps`` steps."""
+        """The cells of blocks that have ``n_steps`` steps, or cells at some steps only (`Block.at`)."""
         element, step, n = np.full(total, -1), np.zeros(total, dtype=np.int64), 0
         for block in blocks:
-            if block.n_steps == n_steps:
+            if block.at is not None:
+                which, when = block.at
+                _, number = np.unique(which, return_inverse=True)
+                element[block.cells], step[block.cells] = n + number, when
+                n += int(number.max(initial=-1)) + 1
+            elif block.n_steps == n_steps:
                 k = len(block.elements)
                 element[block.cells] = np.repeat(np.arange(n, n + k), n_steps)
                 step[block.cells] = np.tile(np.arange(n_steps), k)
                 n += k
         return cls(element, step, n)
+
+    def present(self, n_steps: int) -> FloatArray:
+        """1 where a cell exists, shape (n, T)."""
+        return self.spread(np.ones(len(self.element)), n_steps)
 
     def spread(self, values: FloatArray, n_steps: int) -> FloatArray:
         """A vector over cells as (n, T)."""
@@ -123,7 +136,8 @@ def _shortest(values: FloatArray) -> FloatArray:
 class StepProgram:
     """A program by steps, in solver scale.
 
-    Rows of one step are, in this order: equalities, ranges (``l <= G x <= u``), products. Storage rows stand apart.
+    Rows of one step are, in this order: equalities, ranges (``l <= G x <= u``), products, quadratic rows, curves.
+    Storage rows stand apart.
 
     Attributes:
         variables, equalities, ranges, products: where cells are.
@@ -138,9 +152,17 @@ class StepProgram:
         width: squares per product.
         q: coefficients of the quadratic objective.
         exact: products that are equalities.
+        quadratics, curves: where their cells are.
+        f, g2, w: coefficients of the quadratic rows; row of f and g2 = quadratic row * pairs + which pair.
+        pairs: pairs per quadratic row.
+        pair_of, pair_step: where each pair of the program is.
+        level: quadratic rows that are equalities.
+        curve_y, curve_z: variables of each curve.
+        curve_rows: the curves themselves, over the cells of the program.
         data: vectors and bounds, (elements, T) each.
         constant: constant of the objective.
         floor: size of objective below which a relative gap means nothing.
+        crossed: whether the bounds of a variable exclude each other, so that there is no point.
     """
 
     variables: Cells
@@ -163,9 +185,22 @@ class StepProgram:
     square_of: IntArray
     q: Entries
     exact: np.ndarray
+    quadratics: Cells
+    curves: Cells
+    f: Entries
+    g2: Entries
+    w: Entries
+    pairs: int
+    pair_of: IntArray
+    pair_step: IntArray
+    level: np.ndarray
+    curve_y: IntArray
+    curve_z: IntArray
+    curve_rows: CurveRows
     data: dict[str, FloatArray]
     constant: float = 0.0
     floor: float = 0.0
+    crossed: bool = False
 
     @classmethod
     def of(cls, program: Program) -> StepProgram:
@@ -174,13 +209,10 @@ class StepProgram:
         Raises:
             Declined: it does not repeat.
         """
-        if program.quadratics.n_rows or program.curves.n_rows:
-            message = "nonlinear rows that are no products"
-            raise Declined(message)
         s = program.scaled()
         n_steps = max((b.n_steps for b in program.variables), default=1)
         variables = Cells.of(program.variables, program.n, n_steps)
-        untimed = [b.name for b in program.variables if b.n_steps != n_steps]
+        untimed = [b.name for b in program.variables if b.n_steps != n_steps and b.at is None]
         if untimed:
             message = f"the variables {untimed[0]!r} have no time axis"
             raise Declined(message)
@@ -205,6 +237,22 @@ class StepProgram:
         )
         exact = np.zeros(products.n, dtype=bool)
         exact[products.element] = p.equality
+        q = s.quadratics
+        quadratics = Cells.of(program.quadratic_blocks, q.n_rows, n_steps)
+        nth, pairs = _which_square(q.row, q.n_rows)
+        rows_of_pairs = Cells(quadratics.element[q.row] * pairs + nth, quadratics.step[q.row], quadratics.n * pairs)
+        level = np.zeros(quadratics.n, dtype=bool)
+        level[quadratics.element] = q.l == q.u
+        if np.any(level[quadratics.element] != (q.l == q.u)):
+            message = "quadratic rows that are equalities at some steps only"
+            raise Declined(message)
+        curves = Cells.of(program.curve_blocks, s.curves.n_rows, n_steps)
+        curve_y, curve_z = np.zeros(curves.n, dtype=np.int64), np.zeros(curves.n, dtype=np.int64)
+        curve_y[curves.element], curve_z[curves.element] = (variables.element[k] for k in (s.curves.y, s.curves.z))
+        for cells, k in ((curve_y, s.curves.y), (curve_z, s.curves.z)):
+            if np.any(cells[curves.element] != variables.element[k]) or np.any(variables.step[k] != curves.step):
+                message = "curves that are of other variables at other steps"
+                raise Declined(message)
         out = cls(
             variables=variables,
             equalities=equalities,
@@ -226,6 +274,18 @@ class StepProgram:
             square_of=rows_of_squares.element,
             q=entries(sp.csr_array(s.q), variables, variables, n_steps, 0, "quadratic costs"),
             exact=exact,
+            quadratics=quadratics,
+            curves=curves,
+            f=entries(q.f, rows_of_pairs, variables, n_steps, 0, "quadratic rows"),
+            g2=entries(q.g, rows_of_pairs, variables, n_steps, 0, "quadratic rows"),
+            w=entries(q.w, quadratics, variables, n_steps, 0, "quadratic rows"),
+            pairs=pairs,
+            pair_of=rows_of_pairs.element,
+            pair_step=rows_of_pairs.step,
+            level=level,
+            curve_y=curve_y,
+            curve_z=curve_z,
+            curve_rows=s.curves,
             data={},
         )
         for name, e, count in (
@@ -234,6 +294,9 @@ class StepProgram:
             ("products", out.u, p.u.nnz),
             ("products", out.v, p.v.nnz),
             ("quadratic costs", out.q, s.q.nnz),
+            ("quadratic rows", out.f, q.f.nnz),
+            ("quadratic rows", out.g2, q.g.nnz),
+            ("quadratic rows", out.w, q.w.nnz),
         ):
             if int((e.place >= 0).sum()) < count:
                 message = f"{name} that reach back in time"
@@ -253,17 +316,31 @@ class StepProgram:
         self.u.refill(p.u.data, t)
         self.v.refill(p.v.data, t)
         self.q.refill(sp.csr_array(s.q).data, t)
+        q = s.quadratics
+        self.f.refill(q.f.data, t)
+        self.g2.refill(q.g.data, t)
+        self.w.refill(q.w.data, t)
+        f0, g0 = np.zeros((self.quadratics.n * self.pairs, t)), np.zeros((self.quadratics.n * self.pairs, t))
+        f0[self.pair_of, self.pair_step], g0[self.pair_of, self.pair_step] = q.f0, q.g0
+        self.curve_rows = s.curves
         low, high = self.variables.spread(s.lb, t), self.variables.spread(s.ub, t)
         rows, cols, coefficients = self.bounding
         if len(rows):
             at = self.variables.element[cols], self.variables.step[cols]
             sides = np.sort(np.stack([s.l[rows] / coefficients, s.u[rows] / coefficients]), axis=0)
             low[at], high[at] = np.maximum(low[at], sides[0]), np.minimum(high[at], sides[1])
-        fixed = np.isfinite(low) & (high - low <= 1e-12 * np.maximum(1.0, np.abs(np.where(np.isfinite(low), low, 0.0))))
+        near = 1e-12 * np.maximum(1.0, np.abs(np.where(np.isfinite(low), low, 0.0)))
+        fixed = np.isfinite(low) & (high - low <= near)
+        self.crossed = bool(np.any(low - high > CROSSED * np.maximum(1.0, np.abs(np.where(fixed, low, 0.0)))))
         value = np.where(fixed, low, 0.0)
+        there = self.variables.present(t)
+        absent = there == 0.0
+        fixed[absent], value[absent], low[absent], high[absent] = True, 0.0, -np.inf, np.inf
         rows, cols, coefficients = self.alone
         at = self.variables.element[cols], self.variables.step[cols]
         fixed[at], value[at] = True, s.b[rows] / coefficients
+        beyond = np.maximum(low[at] - value[at], value[at] - high[at])
+        self.crossed |= bool(np.any(beyond > CROSSED * np.maximum(1.0, np.abs(value[at]))))
         b = self.equalities.spread(s.b, t)
         a0 = np.zeros((self.products.n * self.width, t))
         if len(p.a0):
@@ -282,17 +359,37 @@ class StepProgram:
             "a0": a0,
             "u0": self.products.spread(p.u0, t),
             "v0": self.products.spread(p.v0, t),
+            "f0": f0,
+            "f1": g0,
+            "q_low": np.where(self.quadratics.present(t) > 0.0, self.quadratics.spread(q.l, t), -np.inf),
+            "q_high": np.where(self.quadratics.present(t) > 0.0, self.quadratics.spread(q.u, t), np.inf),
+            "present": np.vstack(
+                [
+                    np.ones((int((self.row_of >= 0).sum()), t)),
+                    self.ranges.present(t),
+                    self.products.present(t),
+                    self.quadratics.present(t),
+                    self.curves.present(t),
+                ]
+            ),
             "start": self.variables.spread(s.x0, t),
             "unscale_b": 1.0 / self.equalities.spread(program.eq_scale, t)[self.row_of >= 0],
             "unscale_link": 1.0 / self.equalities.spread(program.eq_scale, t)[self.link_of >= 0],
             "unscale_g": 1.0 / np.maximum(self.ranges.spread(program.ineq_scale, t), 1e-300),
             "unscale_p": 1.0 / np.maximum(self.products.spread(program.product_scale, t), 1e-300),
+            "unscale_q": _inverse(self.quadratics.spread(program.quadratic_scale, t)),
+            "unscale_c": _inverse(self.curves.spread(program.curve_scale, t)),
         }
+
+
+def _inverse(values: FloatArray) -> FloatArray:
+    """1 / values; 0 where there is no row."""
+    return np.where(values > 0.0, 1.0 / np.where(values > 0.0, values, 1.0), 0.0)
 
 
 def _alone(blocks: Sequence[Block], matrix: sp.csr_array, n_steps: int) -> tuple[IntArray, IntArray, FloatArray]:
     """Rows without a time axis, each of one variable."""
-    untimed = [b for b in blocks if b.n_steps != n_steps]
+    untimed = [b for b in blocks if b.n_steps != n_steps and b.at is None]
     if not untimed:
         none = np.zeros(0, dtype=np.int64)
         return none, none, np.zeros(0)
@@ -324,4 +421,53 @@ def _those(whole: Entries, position: IntArray) -> Entries:
     return Entries(position[whole.row[keep]], whole.col[keep], whole.val[keep], number[whole.place], whole.step)
 
 
-__all__ = ["Cells", "Declined", "Entries", "StepProgram", "entries"]
+def step_pattern(s: StepProgram) -> tuple[IntArray, IntArray]:
+    """Which unknowns of one step meet in the linear system: (row, column), either triangle, some of them twice.
+
+    Unknowns are the variables, then the rows in the order of `StepProgram`.
+    """
+    nv = s.variables.n
+    g_first = nv + int((s.row_of >= 0).sum())
+    p_first = g_first + s.ranges.n
+    q_first = p_first + s.products.n
+    curve_row = q_first + s.quadratics.n + np.arange(s.curves.n)
+    one, two = same_row(s.squares.row, s.squares.row)
+    first, second = same_row(s.u.row, s.v.row)
+    left, right = same_row(s.f.row, s.g2.row)
+    # the preconditioner of the storage rows needs the entries of the inverse at pairs of one storage row
+    now, beside = same_row(s.now.row, s.now.row)
+    before, earlier = same_row(s.before.row, s.before.row)
+    a, b = same_row(s.before.row, s.now.row)
+    pairs = [
+        (s.a.row + nv, s.a.col),
+        (s.g.row + g_first, s.g.col),
+        (s.q.row, s.q.col),
+        (s.squares.row // s.width + p_first, s.squares.col),
+        (s.u.row + p_first, s.u.col),
+        (s.v.row + p_first, s.v.col),
+        (s.squares.col[one], s.squares.col[two]),
+        (s.u.col[first], s.v.col[second]),
+        (s.f.row // s.pairs + q_first, s.f.col),
+        (s.g2.row // s.pairs + q_first, s.g2.col),
+        (s.w.row + q_first, s.w.col),
+        (s.f.col[left], s.g2.col[right]),
+        (curve_row, s.curve_y),
+        (curve_row, s.curve_z),
+        (s.now.col[now], s.now.col[beside]),
+        (s.before.col[before], s.before.col[earlier]),
+        (s.before.col[a], s.now.col[b]),
+    ]
+    return np.concatenate([p[0] for p in pairs]), np.concatenate([p[1] for p in pairs])
+
+
+def same_row(x: IntArray, y: IntArray) -> tuple[IntArray, IntArray]:
+    """All pairs (entry of x, entry of y) of the same row."""
+    order = np.argsort(y, kind="stable")
+    low, high = np.searchsorted(y[order], x, "left"), np.searchsorted(y[order], x, "right")
+    count = high - low
+    first = np.repeat(np.arange(len(x)), count)
+    offset = np.arange(len(first)) - np.repeat(np.cumsum(count) - count, count)
+    return first, order[np.repeat(low, count) + offset]
+
+
+__all__ = ["Cells", "Declined", "Entries", "StepProgram", "entries", "same_row", "step_pattern"]

@@ -55,6 +55,22 @@ class Symbolic:
         )  # fmt: skip
         return np.asarray(out)
 
+    def above(self, touched: IntArray) -> IntArray:
+        """Pivots that lie between these unknowns and the root, in order: all that a solve from them to them passes."""
+        return np.asarray(_above(self.pivot_of[touched], self.m, self.sptr, self.srow, self.pivot_of))
+
+
+@numba.njit(cache=True)
+def _above(first, m, sptr, srow, pivot_of):  # type: ignore[no-untyped-def]
+    """The pivots and everything that they reach, ascending."""
+    marked = np.zeros(len(m), dtype=np.bool_)
+    for k in first:
+        marked[k] = True
+    for k in range(len(m)):
+        if marked[k] and m[k]:
+            marked[pivot_of[srow[sptr[k]]]] = True  # what else it reaches lies above that one
+    return np.flatnonzero(marked)
+
 
 def analyse(n: int, unknown: IntArray, size: IntArray, rows: IntArray, cols: IntArray) -> Symbolic:
     """The elimination of a symmetric pattern.

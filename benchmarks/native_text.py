@@ -1,0 +1,50 @@
+"""The words of the page on the structured solver; its numbers come from `benchmarks.native`."""
+
+HEAD = """# The structured solver
+
+<!-- written by `python -m benchmarks.native --json FILE --page`; words: benchmarks/native_text.py -->
+
+A feeder is a tree in space and a horizon a chain in time. General interior-point solvers find that out by ordering
+one large sparse matrix; `native` knows it. What it takes, how it is chosen and what it declines:
+[solvers](solvers.md). The code: `src/lateral/solvers/native/`, its text from `steps` (what repeats) to `session`
+(again and again)."""
+
+METHOD = """## The method in short
+
+    minimise    f(x)
+    subject to  A x = b,   G x - s = 0,   h(x) + w = 0  (w = 0 where exact),   C x = d,   bounds on x, s, w
+
+within each step: `A`, `G` rows of the network and its devices, `h = sum a^2 - u v` product rows (currents, inverter
+discs); `C` the storage rows, the only ones that link steps. A primal-dual interior point solves with slacks and
+multipliers
+
+    [ H + D     J'    C' ] [dx ]      H  exact Hessian of the Lagrangian, indefinite through u v
+    [ J      -D_s^-1     ] [dy ]      D, D_s  barrier terms z / (distance to the bound)
+    [ C                  ] [eta]
+
+once to predict (no barrier) and once to correct, with one factorisation (Mehrotra 1992). Second-order parts of the
+products are exact, as they are quadratic. Where a step has another number of negative pivots than rows, the
+diagonal is raised.
+
+**Tree.** Without `C` the matrix falls apart into one per step, K. Node by node, from the leaves to the root, the
+pairs
+
+    (P, p_balance)   (Q, q_balance)   (l, current)   (v, drop)        devices and limits of the node before them
+
+are pivots of 2 x 2, so that no diagonal is needed; what a node leaves behind is a 3 x 3 block on its parent's
+voltage and two balances. Cost and memory are linear in buses times steps, and the inner loop runs over the steps.
+
+**Chain.** What is left on the storage multipliers is `S = C K^-1 C'`, applied without being formed: by small maps
+per node that were condensed from the factors, up to the root and back. Conjugate gradients solve it, with a
+preconditioner that is exact in time: per storage a tridiagonal matrix whose entries are the blocks of K^-1 at its
+own node (selected inversion). What links storages through the network is left to the iterations.
+
+**Stopping.** Violation below 1e-9 pu in the units of the program, gradient and complementarity below the tolerance
+relative to the objective. The status is earned from recomputed residuals like every solver's."""
+
+READING = """Feeders `tree-NxT`: a trunk with random laterals, lowest voltage without control 0.953 pu, PV on 20 %
+and batteries on 30 % of the load buses (33 % of the load, 4 h, terminal energy equal to initial, disc limits),
+energy cost. All of lateral's solvers get the same scaled program; a solve is a session and its first solve, without
+the building of the program. *Error* is the objective less that of `native` at a tolerance of 1e-10, relative.
+Ipopt's default tolerance is 1e-8 (lateral asks for 1e-9); the others are at lateral's. On a shared machine read
+ratios within one run."""

@@ -1,0 +1,180 @@
+"""What follows from the voltages of a rectangular model: magnitudes, flows, losses, prices, what was assumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from lateral.formulations.phasors import Complex, LegFlows
+from lateral.formulations.point_model import port_names
+from lateral.formulations.ratios import Ratios
+from lateral.network.branches import RadialNetwork
+from lateral.network.kron import ReducedNetwork
+from lateral.network.schema import ComplexArray, FloatArray, IntArray
+from lateral.program import Block, ProgramBuilder
+from lateral.program.ports import Ports
+from lateral.units import Base
+
+#: A conductor below this voltage at the operating point is a neutral: no limit holds there, pu.
+NEUTRAL_PU = 0.3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BalanceRows:
+    """How the balances of the kept nodes were written; every attribute is in positions among them.
+
+    Attributes:
+        free: nodes with a balance of current.
+        powered: nodes whose balance is a power.
+        rows: balances of current, real and imaginary, then of p and q.
+        islands: nodes of each ungrounded island; the row of the first one stands for the sum over all.
+    """
+
+    free: IntArray
+    powered: IntArray
+    rows: Sequence[Block]
+    islands: Sequence[IntArray]
+
+
+@dataclass(frozen=True, eq=False)
+class Values:
+    """Names what follows from the voltages, as `Derived` of the program.
+
+    Attributes:
+        builder: takes them.
+        net: nodes and branches.
+        base: power base.
+        names: name of each true node.
+        v: voltages of the kept nodes.
+        reduced: which nodes are kept, and how the others follow.
+        ratios: decided taps.
+        wires: admittance of the wires over all nodes, pu.
+        legs: flows of the branches.
+        three_phase: buses with phases 1, 2 and 3.
+        assumed: ports with the lowest and highest voltage that a device took for granted.
+        balance: how the balances were written.
+    """
+
+    builder: ProgramBuilder
+    net: RadialNetwork
+    base: Base
+    names: tuple[str, ...]
+    v: Complex
+    reduced: ReducedNetwork
+    ratios: Ratios
+    wires: sparse.csc_matrix
+    legs: LegFlows
+    three_phase: tuple[str, ...]
+    assumed: Sequence[tuple[Ports, FloatArray, FloatArray]]
+    balance: BalanceRows
+
+    def write(self) -> None:
+        """Name magnitudes of all nodes, flows, losses and prices."""
+        builder, net, kw = self.builder, self.net, self.base.total_kva
+        cells_re, cells_im = self.v.re.col, self.v.im.col
+        shape = (len(self.reduced.kept), builder.n_steps)
+        t, n, ratios, wires = self.reduced.t, len(self.names), self.ratios, self.wires
+        legs, three_phase, names = self.legs, self.three_phase, self.names
+
+        def with_inner(x: FloatArray) -> ComplexArray:
+            return np.asarray(t @ (x[cells_re] + 1j * x[cells_im]).reshape(shape))
+
+        def voltage(x: FloatArray) -> ComplexArray:
+            return with_inner(x)[:n]
+
+        def power(x: FloatArray) -> ComplexArray:
+            v = voltage(x)
+            s = legs.power(v)
+            at, own = ratios.leg_power(x, v)
+            s[at] = own
+            return s
+
+        def vmag_sq(x: FloatArray, _y: FloatArray, _nu: FloatArray) -> FloatArray:
+            return np.abs(voltage(x)) ** 2
+
+        def p_from(x: FloatArray, _y: FloatArray, _nu: FloatArray) -> FloatArray:
+            return np.asarray(power(x).real)
+
+        def q_from(x: FloatArray, _y: FloatArray, _nu: FloatArray) -> FloatArray:
+            return np.asarray(power(x).imag)
+
+        def losses(x: FloatArray, _y: FloatArray, _nu: FloatArray) -> FloatArray:
+            v = with_inner(x)
+            return np.asarray((v.conj() * (wires @ v)).real.sum(axis=0, keepdims=True))
+
+        def unbalance(x: FloatArray, _y: FloatArray, _nu: FloatArray) -> FloatArray:
+            v = voltage(x)[phases].reshape(-1, 3, shape[1])
+            turn = np.exp(2j * np.pi / 3.0) ** np.arange(3)
+            plus, minus = (np.abs(np.einsum("bct,c->bt", v, w)) for w in (turn, turn.conj()))
+            return np.asarray(minus / np.maximum(plus, 1e-9))
+
+        def vang(x: FloatArray, _y: FloatArray, _nu: FloatArray) -> FloatArray:
+            return np.angle(voltage(x), deg=True)
+
+        builder.derive("bus", "vmag_sq", names, vmag_sq, unit="pu^2")
+        builder.derive("bus", "vang", names, vang, unit="deg")
+        self._assumptions(voltage)
+        if three_phase:
+            phases = np.array([net.position[bus, c] for bus in three_phase for c in (1, 2, 3)])
+            builder.derive("three_phase_bus", "unbalance", three_phase, unbalance, unit="pu")
+        builder.derive("branch", "p_from", net.legs, p_from, unit="kW", to_unit=kw)
+        builder.derive("branch", "q_from", net.legs, q_from, unit="kvar", to_unit=kw)
+        builder.derive("system", "losses", ["all"], losses, unit="kW", to_unit=kw)
+        self._prices(voltage, shape)
+
+    def _assumptions(self, voltage: Callable[[FloatArray], ComplexArray]) -> None:
+        """Name how far a port's voltage is beyond the side of its band that a device took."""
+        for ports, low, high in self.assumed:
+            # ground is an extra row of zeros, reached by -1
+            def beyond(
+                x: FloatArray, ports: Ports = ports, low: FloatArray = low, high: FloatArray = high
+            ) -> FloatArray:
+                v = voltage(x)
+                v = np.vstack([v, np.zeros((1, v.shape[1]))])
+                u = np.abs(v[ports.a] - v[ports.b])
+                return np.asarray(np.maximum(low - u, u - high))
+
+            self.builder.assume("port", "v_side", port_names(self.net, ports), beyond)
+
+    def _prices(self, voltage: Callable[[FloatArray], ComplexArray], shape: tuple[int, int]) -> None:
+        """Name what one more kW or kvar drawn at each node costs.
+
+        Drawing p + jq draws the current ``(p - jq) V / |V|^2``. With the complex dual Y of the current balance (the
+        value of one more unit drawn is -Y; at an eliminated node ``Y_e = conj(T) Y``)::
+
+            price of p = -Re(conj(V) Y) / |V|^2,   price of q = Im(conj(V) Y) / |V|^2
+
+        A node whose balance is written as power has ``Y = (nu_p - j nu_q) V`` of the duals of those rows.
+        """
+        builder, kw, names = self.builder, self.base.total_kva, self.names
+        kept, t_conj = self.reduced.kept, self.reduced.t[: len(names)].conj()
+        free, at, rows, islands = self.balance.free, self.balance.powered, self.balance.rows, self.balance.islands
+
+        def prices(x: FloatArray, y: FloatArray, nu: FloatArray) -> ComplexArray:
+            v = voltage(x)
+            dual = np.zeros(shape, dtype=complex)
+            parts = [y[block.cells].reshape(len(free), -1) for block in rows[:2]]
+            dual[free] = parts[0] + 1j * parts[1]
+            for members in islands:  # the first row stood for the sum over all
+                dual[members[1:]] += dual[members[0]]
+            if len(at):
+                parts = [nu[block.cells].reshape(len(at), -1) for block in rows[2:]]
+                dual[at] = (parts[0] - 1j * parts[1]) * v[kept[at]]
+            c = v.conj() * np.asarray(t_conj @ dual)
+            size = np.maximum(np.abs(v) ** 2, NEUTRAL_PU**2)
+            return np.asarray((-c.real + 1j * c.imag) / size)
+
+        def of_p(x: FloatArray, y: FloatArray, nu: FloatArray) -> FloatArray:
+            return np.asarray(prices(x, y, nu).real)
+
+        def of_q(x: FloatArray, y: FloatArray, nu: FloatArray) -> FloatArray:
+            return np.asarray(prices(x, y, nu).imag)
+
+        builder.derive("bus", "p_balance", names, of_p, unit="kW", to_unit=kw, dual=True)
+        builder.derive("bus", "q_balance", names, of_q, unit="kvar", to_unit=kw, dual=True)
+
+
+__all__ = ["NEUTRAL_PU", "BalanceRows", "Values"]
