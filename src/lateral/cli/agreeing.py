@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 from lateral.cli.loading import Loaded
 from lateral.cli.options import SolveOptions
 from lateral.cli.running import name_unused, note_prices
-from lateral.cli.screen import note, number, working
+from lateral.cli.screen import count, note, number, working
 from lateral.errors import OptionError, did_you_mean
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ def agreed(loaded: Loaded, options: SolveOptions, asked: Asked) -> AreasRun:
     with working("cutting ..."):
         partition = partition_of(loaded.case, asked.areas)
     n = len(partition.areas)
-    with working(f"solving {n} area{'s' * (n > 1)} in rounds ..."), _kept(asked.checkpoint):
+    with working(f"solving {count(n, 'area')} in rounds ..."), _kept(asked.checkpoint):
         return solve_areas(
             partition,
             asked.algorithm,

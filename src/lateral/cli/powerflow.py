@@ -23,7 +23,7 @@ from lateral.cli.options import (
     StepsOption,
     merged,
 )
-from lateral.cli.screen import note, number, pairs, print_json, to_json, working
+from lateral.cli.screen import count, note, number, pairs, print_json, to_json, working
 
 if TYPE_CHECKING:
     from lateral.case import Case
@@ -71,20 +71,19 @@ def powerflow(
     if out is not None:
         check_target(Path(out))
     with working(f"reading {case} ..."):
-        loaded = load(case, horizon=horizon, steps=steps, step_h=step_h, first=first, root=root)
-        loaded = loaded.to_balanced() if balanced else loaded
+        loaded = load(case, horizon=horizon, steps=steps, step_h=step_h, first=first, root=root, balanced=balanced)
         options = merged(loaded.options, replay=replay)
         begin = time.perf_counter()
         faults = _faults(loaded)
     seconds = {"read": loaded.seconds, "check": time.perf_counter() - begin}
     n_steps = loaded.case.horizon.n_steps
-    with working(f"solving {_count(n_steps, 'step')} ..."):
+    with working(f"solving {count(n_steps, 'step')} ..."):
         begin = time.perf_counter()
         flow = power_flow(loaded.case, method=method)
         seconds["solve"] = time.perf_counter() - begin
     run = None
     if options.replay:
-        with working(f"replaying {_count(n_steps, 'step')} in OpenDSS ..."):
+        with working(f"replaying {count(n_steps, 'step')} in OpenDSS ..."):
             begin = time.perf_counter()
             run = _replayed(loaded.case, flow)
             seconds["replay"] = time.perf_counter() - begin
@@ -234,17 +233,13 @@ def _write(loaded: Loaded, flow: PowerFlow, target: Path, summary: dict[str, Any
         write_frames(tables, folder / "tables")
 
 
-def _count(n: int, thing: str) -> str:
-    return f"{n:,} {thing}" if n == 1 else f"{n:,} {thing}s"
-
-
 def _rows(s: dict[str, Any]) -> list[tuple[str, str]]:
     """The summary for the screen."""
     source, residual = s["source"], s["residual"]
     methods = ", ".join(f"{name} {n:,}" for name, n in s["methods"].items())
     rows = [
         ("status", s["status_text"]),
-        ("feeder", f"{s['n_buses']:,} buses, {s['n_nodes']:,} nodes, {_count(s['n_steps'], 'step')}"),
+        ("feeder", f"{s['n_buses']:,} buses, {s['n_nodes']:,} nodes, {count(s['n_steps'], 'step')}"),
         ("method", f"{s['method']}; steps by {methods}; {s['iterations']} iterations at most"),
         ("residual", f"voltage {number(residual['change_pu'])} pu, power {number(residual['mismatch_kva'])} kVA"),
         ("voltage", f"{number(s['v_min_pu'], digits=4)} to {number(s['v_max_pu'], digits=4)} pu"),
@@ -265,7 +260,7 @@ def _rows(s: dict[str, Any]) -> list[tuple[str, str]]:
             )
         )
         if not p["converged"]:
-            rows.append(("", f"{_count(p['n_not_converged'], 'step')} did not converge in OpenDSS"))
+            rows.append(("", f"{count(p['n_not_converged'], 'step')} did not converge in OpenDSS"))
     rows.append(("seconds", ", ".join(f"{k} {v:.2f}" for k, v in s["seconds"].items())))
     return rows
 
