@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import lateral
 from lateral.areas.algorithms import BUILT_IN
 from lateral.areas.run import AreasRun
 from lateral.cli import agreeing, areas_output, folder, run
+from lateral.cli.options import KEYS
 from lateral.errors import OptionError
 from lateral.solvers import Status
 
@@ -321,6 +323,12 @@ def test_a_study_file_brings_its_tariff_and_options(capfd: pytest.CaptureFixture
     summary = json.loads(out)
     assert (summary["objective_name"], summary["replay"]) == ("loss", None)
     assert summary["cost"] == pytest.approx(0.2 * summary["energy_import_kwh"], rel=1e-9)
+
+
+def test_every_option_of_a_study_is_used_or_named() -> None:
+    from lateral.cli import areas
+
+    assert set(inspect.signature(areas.run).parameters) | set(agreeing.UNUSED) >= set(KEYS)
 
 
 def test_a_run_of_many_rounds_is_shown_in_short(capfd: pytest.CaptureFixture[str]) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lateral.areas.run import AreasRun, Round
 
 #: Options of a study's solve that a run over areas has no use for.
-UNUSED = ("rounds", "recover", "tolerance", "max_iterations", "time_limit_s")
+UNUSED = ("rounds", "recover", "verify", "tolerance", "max_iterations", "time_limit_s")
 #: Rounds at most, where nothing else is said.
 MAX_ROUNDS = 200
 #: Options that areas with owners of their own take.
