@@ -22,7 +22,8 @@ from lateral.checks.codes import CODES
 from lateral.checks.view import View
 from lateral.errors import CaseError, Fault
 
-_RULES = (*values.RULES, *network.RULES, *grounding.RULES, *devices.RULES, *series.RULES, *units.RULES)
+_GROUPS = (values, network, grounding, devices, series, units)
+_RULES = tuple(rule for group in _GROUPS for rule in group.RULES)
 
 
 def check(case: Case, *, radial: bool = False) -> tuple[Fault, ...]:
