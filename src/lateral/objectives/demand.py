@@ -13,9 +13,10 @@ from lateral.objectives.base import Objective
 
 @final
 class Demand(Objective):
-    """``sum_t dt_t (p_import_t - p_export_t)``, kWh: with loads that follow the voltage, conservation voltage reduction.
+    """``sum_t dt_t (p_import_t - p_export_t)``, kWh.
 
-    Net of all sources: a kWh that is exported, at whatever time and from whatever source, makes up for one taken.
+    With loads that follow the voltage this is conservation voltage reduction. Net of all sources: a kWh that is
+    exported, at whatever time and from whatever source, makes up for one taken.
     """
 
     name: ClassVar[str] = "demand"
