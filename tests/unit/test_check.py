@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,8 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import lateral
 from lateral.case import Case
-from lateral.checks import CODES, check, require
+from lateral.checks import BUILD_CODES, CODES, check, require
 from lateral.devices import (
     PV,
     Battery,
@@ -622,6 +625,14 @@ def test_codes_carry_a_sentence() -> None:
     for code, sentence in CODES.items():
         assert code[:3] in {"VAL", "NET", "DEV", "PRO", "HOR", "UNI"}
         assert sentence.endswith(".")
+
+
+def test_codes_of_building_are_those_that_the_code_raises() -> None:
+    source = Path(lateral.__file__).parent
+    files = [p for p in source.rglob("*.py") if p.parent.name != "checks"]
+    found = {c for p in files for c in re.findall(r'"((?:NET-04|FOR-)\d+ [^"]+)"', p.read_text(encoding="utf-8"))}
+    assert found == set(BUILD_CODES)
+    assert all(sentence.endswith(".") for sentence in BUILD_CODES.values())
 
 
 def test_messages_are_complete() -> None:
