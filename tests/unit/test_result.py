@@ -86,6 +86,9 @@ def test_phantom_drop_behind_a_source_is_counted_and_said(case: Case) -> None:
     # a bound is what was solved to the end and is convex, and nothing else is called one
     assert r.is_bound
     assert "it is a bound, --recover" in r.status_text
+    # ... and of what is held or approximate it is one only there
+    some = dataclasses.replace(r, program=dataclasses.replace(r.program, held=("the tap of r is held", "so is s", "t")))
+    assert "it is a bound only for what it holds (the tap of r is held, and 2 more), --recover" in some.status_text
     unfinished = dataclasses.replace(r, status=Status.INACCURATE)
     assert not unfinished.is_bound
     assert "not tight" in unfinished.status_text

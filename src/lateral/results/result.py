@@ -101,7 +101,7 @@ class Result:
     def is_bound(self) -> bool:
         """True when no point of this model is better: it is convex, and was solved to the end.
 
-        Of a relaxation this bounds every schedule.
+        Of a relaxation this bounds every schedule that keeps to what the program holds (``program.held``).
         """
         return self.ok and self.program.problem_class is not ProblemClass.NLP
 
@@ -132,7 +132,7 @@ class Result:
         out = list(self.cautions)
         if not self.has_values:
             return ()
-        advice = f"{'it is a bound, ' if self.is_bound else ''}--recover makes an exact schedule of it"
+        advice = f"{self._bounds()}--recover makes an exact schedule of it"
         if self.max_relaxation_gap > GAP_WARNING_PU:
             out.append(
                 f"but the relaxation is not tight: {100 * self.relaxation_gap_share:.1f} % of its losses do not exist "
@@ -163,6 +163,16 @@ class Result:
                     "negative prices and binding voltage limits"
                 )
         return tuple(out)
+
+    def _bounds(self) -> str:
+        """What the objective of a relaxation bounds, as the beginning of a sentence: nothing where it is no bound."""
+        if not self.is_bound:
+            return ""
+        held = self.program.held
+        if not held:
+            return "it is a bound, "
+        more = f", and {len(held) - 1} more" if len(held) > 1 else ""
+        return f"it is a bound only for what it holds ({held[0]}{more}), "
 
     @cached_property
     def reasons(self) -> tuple[str, ...]:
