@@ -165,6 +165,12 @@ def faults(_: str) -> str:
     return table(("code", "what is wrong"), rows)
 
 
+def build_faults(_: str) -> str:
+    """Codes of building a network or a formulation."""
+    rows = [(f"`{code}`", sentence) for code, sentence in checks.BUILD_CODES.items()]
+    return table(("code", "what is wrong"), rows)
+
+
 def import_codes(_: str) -> str:
     """Codes of the import report."""
     from lateral.io.opendss.report import CODES
@@ -202,6 +208,7 @@ GENERATORS: dict[str, Callable[[str], str]] = {
     "objectives": objective_sections,
     "cli": cli,
     "faults": faults,
+    "build-faults": build_faults,
     "import-codes": import_codes,
     "cases": cases,
     "layers": layers,

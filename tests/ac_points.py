@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lateral.baseline import nodal_problem, power_flow
+from lateral.baseline import power_flow
 from lateral.case import Case
 from lateral.formulations.base import OperatingPoint
 from lateral.formulations.matrix_flow import MatrixFlowModel
@@ -17,7 +17,7 @@ from lateral.network.admittance import NodeIndex
 from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder
 from lateral.opf import build
-from lateral.program import ProgramBuilder
+from lateral.program import Affine, ProgramBuilder
 from lateral.units import Base
 
 
@@ -58,25 +58,24 @@ def ac_point(case: Case, **options: object) -> ACPoint:
     v = flow.v_pu[at]
     x = np.full(program.n, np.nan)
 
-    def put(name: str, values: np.ndarray) -> None:
-        for block in program.variables:
-            if block.name == name:
-                x[block.cells] = np.broadcast_to(values, (len(block.elements), block.n_steps)).reshape(-1)
+    def put(name: str, elements: tuple[str, ...], values: np.ndarray) -> None:
+        """Give the one variable of a name and of these elements its values, shape (elements, T)."""
+        (block,) = (b for b in program.variables if b.name == name and b.elements == elements)
+        assert values.shape == (len(elements), block.n_steps)
+        x[block.cells] = values.reshape(-1)
 
     # what ports inject, at the voltages of the power flow
-    p_at, q_at = ({}, {})
     cells = seen.m.pool.col.reshape(seen.m.pool.shape)
-    put("bus.vmag_sq", np.abs(v) ** 2)
+    x[cells[: len(v)]] = np.abs(v) ** 2
     for component, names, ports, _ in seen._squares:
-        put(f"{component}.vmag_sq", np.abs(v[ports.a] - v[ports.b]) ** 2)
-        assert names
-    for block in program.variables:
-        if block.quantity == "v_power":
-            raise AssertionError("a load between two curves has no one point; use exponents 0 and 2")
-    del p_at, q_at
+        put(f"{component}.vmag_sq", tuple(names), np.abs(v[ports.a] - v[ports.b]) ** 2)
+    if any(block.quantity == "v_power" for block in program.variables):
+        raise AssertionError("a load between two curves has no one point; use exponents 0 and 2")
 
-    def value(a: object) -> np.ndarray:
-        return a.value(np.nan_to_num(x), program.theta)  # type: ignore[attr-defined]
+    def value(a: Affine) -> np.ndarray:
+        out = a.value(x, program.theta)
+        assert np.all(np.isfinite(out)), "of a variable that has no value yet"
+        return out
 
     drawn = np.zeros_like(v)
     for what in seen._nodal:
@@ -110,11 +109,8 @@ def ac_point(case: Case, **options: object) -> ACPoint:
         if not f.stiff:
             v_all[f.at] = v[f.nodes] + f.z @ given
         s = v[f.nodes] * np.conj(given)
-        own = [n for n in program.variables if n.name == "feed.p" and n.elements == f.elements]
-        for name, part in (("feed.p", s.real), ("feed.q", s.imag)):
-            block = next(b for b in program.variables if b.name == name and b.elements == f.elements)
-            x[block.cells] = part.reshape(-1)
-        assert own
+        put("feed.p", f.elements, s.real)
+        put("feed.q", f.elements, s.imag)
     x[cells[: len(v_all)]] = np.abs(v_all) ** 2
 
     core: dict[int, np.ndarray] = {}
@@ -162,8 +158,6 @@ def ac_point(case: Case, **options: object) -> ACPoint:
     for block in program.inequalities:
         out = np.maximum(program.l - middle, middle - program.u)[block.cells]
         worst[block.name] = max(worst.get(block.name, 0.0), float(out.max(initial=0.0)))
-    for dim, _ in program.semidefinite.by_dim():
-        worst[f"psd {dim}"] = 0.0
     for (dim, _), e in zip(
         program.semidefinite.by_dim(), program.semidefinite.eigenvalues(program.semidefinite.value(x)), strict=True
     ):
@@ -172,4 +166,4 @@ def ac_point(case: Case, **options: object) -> ACPoint:
     return ACPoint(model, x, worst)
 
 
-__all__ = ["ACPoint", "ac_point", "nodal_problem"]
+__all__ = ["ACPoint", "ac_point"]

@@ -1,8 +1,9 @@
-"""The exact form on every shared feeder: optimal, and replayed in OpenDSS to 1e-5 pu.
+"""The exact form on eight of the nineteen shared feeders: optimal, and replayed in OpenDSS.
 
 PV at a fifth and batteries at a tenth of the load buses, energy cost, a day of load, sun and price. Loads are as the
-masters have them: with bands (0.95 to 1.05 or 0.88 to 1.05) outside of which OpenDSS makes impedances of them. What is
-left in the replay is the rounding of the corners of those laws, 3e-4 pu wide.
+masters have them: with bands (0.95 to 1.05 or 0.88 to 1.05) outside of which OpenDSS makes impedances of them. Where a
+load rests at an edge of its band, what is left in the replay is the rounding of that corner, over 1e-3 of its power;
+elsewhere it is what solver and engine leave. The bars are two to three times what was measured, 5e-9 pu at least.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ pytestmark = pytest.mark.skipif(not FEEDERS.is_dir(), reason="the shared feeders
 
 #: master, steps, limits, largest voltage error allowed in the replay
 ROWS = (
-    ("ieee13/IEEE13Nodeckt.dss", 24, (0.85, 1.15), 1e-5),
-    ("ieee34/ieee34Mod2.dss", 24, (0.85, 1.15), 1e-5),
-    ("ieee37/ieee37.dss", 8, (0.85, 1.15), 1e-5),
-    ("ieee123/IEEE123Master.dss", 24, (0.85, 1.15), 1e-5),
-    ("eulv906/Master.dss", 24, (0.85, 1.15), 1e-5),
+    ("ieee13/IEEE13Nodeckt.dss", 24, (0.85, 1.15), 6e-9),
+    ("ieee34/ieee34Mod2.dss", 24, (0.85, 1.15), 3e-6),
+    ("ieee37/ieee37.dss", 8, (0.85, 1.15), 4e-8),
+    ("ieee123/IEEE123Master.dss", 24, (0.85, 1.15), 6e-6),
+    ("eulv906/Master.dss", 24, (0.85, 1.15), 5e-9),
     # the PV of the model lifts the feeder to 1.17 pu and cannot be cut
-    ("smartds84/Master.dss", 24, (0.80, 1.25), 1e-5),
+    ("smartds84/Master.dss", 24, (0.80, 1.25), 5e-9),
     ("ieee8500/Master-unbal.dss", 1, (0.85, 1.15), 1e-5),
     # its loads jump by 4 % at 0.95 pu (CVR inside of the band, constant power outside); the schedule rests against that
-    ("epri_ckt5/Master_ckt5.dss", 1, (0.85, 1.15), 2e-5),
+    ("epri_ckt5/Master_ckt5.dss", 1, (0.85, 1.15), 3e-5),
 )
 
 
@@ -60,8 +61,8 @@ def test_exact_schedule_in_opendss(master: str, n_steps: int, limits: tuple[floa
     model = build(with_ders(master, n_steps, limits), "current-voltage", limits="voltage")
     r = replayed(refined(model, model.solve(), rounds=1))
     assert r.ok, r.status_text
-    assert r.residuals.max_primal <= 1e-8
-    assert r.residuals.duality_gap <= 1e-6
+    assert r.residuals.max_primal <= 3e-9
+    assert r.residuals.duality_gap <= 3e-9
     assert r.replay is not None
     seen = r.replay.summary()
     assert seen["converged"]

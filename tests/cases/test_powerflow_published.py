@@ -2,8 +2,10 @@
 
 The 50 solutions are those of the test suite of PowerModelsDistribution: volts and radians of every node, made by
 OpenDSS at a base frequency of 50 Hz unless the file sets another. The engine here starts at 60 Hz, and some files set
-50 only after their first elements, so that 50 Hz is set before the file is read. Tolerance 1e-6 pu: the solutions of
-`en_validation_case_data` were solved to the engine's own 1e-4 (they differ by up to 6e-7), the others to 1e-9.
+50 only after their first elements, so that 50 Hz is set before the file is read. The solutions of
+`en_validation_case_data` were solved to the engine's own 1e-4 (they differ by up to 6e-7, the bar is 1e-6 pu), the
+others to 1e-9 (they differ by up to 0.9e-9, the bar is 2.5e-9 pu). The published feeders are solved by the engine
+here, to 1e-8 (it differs by up to 3e-8 with 8500 nodes, the bar is 8e-8 pu).
 
 The feeders are data beside the project; without them these tests are skipped.
 """
@@ -28,7 +30,9 @@ from lateral.network.powerflow import PowerFlow
 FEEDERS = Path(__file__).parents[3] / "shared" / "feeders"
 pytestmark = pytest.mark.skipif(not FEEDERS.is_dir(), reason="the shared feeders are not here")
 
-TOLERANCE_PU = 1e-6
+#: Largest difference from a stored solution, by folder, and from the engine on a published feeder.
+TOLERANCE_PU = {"opendss_solutions": 2.5e-9, "en_validation_case_solutions": 1e-6}
+FEEDER_PU = 8e-8
 
 #: Folder of the solutions -> folder of the models.
 SOLUTIONS = {"opendss_solutions": "opendss", "en_validation_case_solutions": "en_validation_case_data"}
@@ -86,12 +90,13 @@ def test_stored_solution(path: Path, tmp_path: Path) -> None:
     flow = solve(case, report)
     assert flow.all_converged
     place = flow.index.position
+    tolerance = LOOSE_PU.get(path.stem, TOLERANCE_PU[path.parent.name])
     compared = 0
     for bus, values in solution["bus"].items():
         for conductor, magnitude in values["vm"].items():
             k = place[bus.lower(), int(conductor)]
             v = magnitude * np.exp(1j * values["va"][conductor])
-            assert abs(flow.v[k, 0] - v) <= LOOSE_PU.get(path.stem, TOLERANCE_PU) * 1e3 * flow.index.v_base_kv[k]
+            assert abs(flow.v[k, 0] - v) <= tolerance * 1e3 * flow.index.v_base_kv[k]
             compared += 1
     assert compared >= 6
 
@@ -108,7 +113,7 @@ def test_every_method_on_published_feeders(master: str) -> None:
     flow = solve(case, report, "newton")
     assert flow.all_converged
     v, base = reference.at(flow.index.nodes), 1e3 * flow.index.v_base_kv
-    assert np.max(np.abs(flow.v[:, 0] - v) / base) <= TOLERANCE_PU
+    assert np.max(np.abs(flow.v[:, 0] - v) / base) <= FEEDER_PU
     if SWEPT[master] is None:
         with pytest.raises(UnsupportedError, match="PF-003"):
             solve(case, report, "sweep")
@@ -116,7 +121,7 @@ def test_every_method_on_published_feeders(master: str) -> None:
     swept = solve(case, report, "sweep")
     assert swept.all_converged is SWEPT[master]
     if swept.all_converged:
-        assert np.max(np.abs(swept.v[:, 0] - v) / base) <= TOLERANCE_PU
+        assert np.max(np.abs(swept.v[:, 0] - v) / base) <= FEEDER_PU
 
 
 def test_newton_takes_over_on_the_8500_node_feeder_at_three_times_its_load() -> None:

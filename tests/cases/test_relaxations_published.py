@@ -52,36 +52,39 @@ def case3(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 @pytest.mark.parametrize(
     ("formulation", "kw", "rel"),
-    [("current-voltage", 21.4812, 3e-6), ("sdp", 21.4812, 3e-6), ("soc3", 21.179, 5e-5), ("lindist3flow", 21.0, 1e-6)],
+    [("current-voltage", 21.4812, 3e-6), ("sdp", 21.4812, 3e-6), ("soc3", 21.179, 3e-5), ("lindist3flow", 21.0, 1e-9)],
 )
 def test_case3_unbalanced(case3: Case, formulation: str, kw: float, rel: float) -> None:
-    """Smallest power of the source, kW."""
+    """Smallest power of the source, kW, to the digits that are published; without losses it is the load."""
     linear = {"point": "nominal", "loss_term": False} if formulation == "lindist3flow" else {}
     r = build(case3, formulation, limits="none", **linear).solve()  # type: ignore[arg-type]
     assert r.ok, r.status_text
     assert r.p_source_kw[0] == pytest.approx(kw, rel=rel)
     if formulation == "sdp":
-        assert r.max_relaxation_gap < 1e-8
+        assert r.max_relaxation_gap < 1e-11  # 2e-12
         assert r.max_rank_ratio is not None
-        assert r.max_rank_ratio < 1e-6
+        assert r.max_rank_ratio < 1e-10  # 2e-11
     if formulation == "soc3":
         assert "the relaxation is not tight" in r.status_text
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "soc3", "sdp"),
     [
-        "ieee4bus/4Bus-DY-Bal.DSS",
-        "ieee4bus/4Bus-GrdYD-Bal.DSS",
-        "ieee4bus/4Bus-YD-Bal.DSS",
-        "ieee4bus/4Bus-YY-Bal.DSS",
-        "ieee4bus/4bus-OYOD-UnBal.dss",
-        "ieee13/IEEE13Nodeckt.dss",
-        "ieee34/ieee34Mod2.dss",
+        ("ieee4bus/4Bus-DY-Bal.DSS", -0.054047, 0.0),
+        ("ieee4bus/4Bus-GrdYD-Bal.DSS", -0.205679, -0.019508),
+        ("ieee4bus/4Bus-YD-Bal.DSS", -0.067794, -0.019508),
+        ("ieee4bus/4Bus-YY-Bal.DSS", -0.051538, 0.0),
+        ("ieee4bus/4bus-OYOD-UnBal.dss", -0.071518, -0.041433),
+        ("ieee13/IEEE13Nodeckt.dss", -0.040205, -0.004757),
+        ("ieee34/ieee34Mod2.dss", -0.055320, -0.017535),
     ],
 )
-def test_bounds(name: str) -> None:
-    """soc3 and sdp below the exact optimum, each with its certificate."""
+def test_bounds(name: str, soc3: float, sdp: float) -> None:
+    """soc3 and sdp below the exact optimum, each with its certificate, and as far below it as ever: a share of it.
+
+    An optimum of a convex program has one value, so that only the gaps of the solvers are allowed for.
+    """
     case = limited(priced(read(str(FEEDERS / name))), 0.7, 1.2)
     exact = build(case, "current-voltage", limits="voltage").solve()
     assert exact.ok
@@ -91,13 +94,13 @@ def test_bounds(name: str) -> None:
         assert r.status in (Status.OPTIMAL, Status.INACCURATE), r.status_text
         assert r.residuals.duality_gap < CERTIFIED
         assert r.residuals.max_primal < PRIMAL_TOLERANCE
-        found[formulation] = r.objective / exact.objective
-    assert found["soc3"] <= found["sdp"] + 2e-6
-    # corners of load laws are rounded in the exact form, which moves it by 1e-6
-    assert found["sdp"] <= 1.0 + 3e-6
-    if name.split("/")[1] in ("4Bus-DY-Bal.DSS", "4Bus-YY-Bal.DSS"):
-        assert found["sdp"] == pytest.approx(1.0, abs=2e-6)
-        assert r.max_relaxation_gap < 1e-5
+        found[formulation] = r.objective / exact.objective - 1.0
+    assert found["soc3"] == pytest.approx(soc3, abs=CERTIFIED)
+    if sdp < 0.0:
+        assert found["sdp"] == pytest.approx(sdp, abs=CERTIFIED)
+    else:  # tight
+        assert found["sdp"] == pytest.approx(0.0, abs=1e-8)  # 3e-9
+        assert r.max_relaxation_gap < 5e-8  # 2e-8
 
 
 @pytest.mark.parametrize("name", ["ieee13/IEEE13Nodeckt.dss", "ieee34/ieee34Mod2.dss", "ieee4bus/4Bus-GrdYD-Bal.DSS"])
@@ -106,11 +109,11 @@ def test_rows_hold_at_the_power_flow(name: str) -> None:
     case = read(str(FEEDERS / name))
     loads = {d.label: dataclasses.replace(d, model="constant_power") for d in case.loads}
     point = ac_point(case.with_(devices=tuple(loads.get(d.label, d) for d in case.devices)), limits="none")
-    assert max(point.worst.values()) < 1e-8, point.worst
+    assert max(point.worst.values()) < 1.5e-9, point.worst  # 5e-10, of a power flow to 1e-9
 
 
 def test_ieee13_over_four_steps_is_recovered() -> None:
-    """Four loads levels: the bound is below the exact schedule, by no more than loads that follow the voltage leave."""
+    """Four load levels: the bound is below the exact schedule, by what loads that follow the voltage leave."""
     case = limited(priced(read(str(FEEDERS / "ieee13" / "IEEE13Nodeckt.dss")), 0.1), 0.9, 1.1)
     devices = (dataclasses.replace(d, profile="day") if isinstance(d, Load) else d for d in case.devices)
     day = {"day": np.array([0.4, 0.7, 1.0, 0.8])}
@@ -120,7 +123,6 @@ def test_ieee13_over_four_steps_is_recovered() -> None:
     r = lateral.solve(case, "sdp", limits="voltage", recover=True, with_replay=False)
     assert r.ok, r.status_text
     assert r.formulation == "current-voltage"
-    assert relaxed.objective <= r.objective * (1 + 3e-6)
+    assert 1.0 - relaxed.objective / r.objective == pytest.approx(1.2331e-3, abs=CERTIFIED)
     (text,) = [text for text in r.choices if "proves that no schedule" in text]
-    gap = float(text.rsplit("at most ", 1)[1].split(" ")[0])
-    assert 0.0 <= gap < 5e-3
+    assert text.endswith("at most 1.2e-03 relative above the best")

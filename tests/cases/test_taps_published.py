@@ -24,12 +24,14 @@ def test_ieee13_with_the_published_taps_and_with_free_ones() -> None:
     assert {t.name: t.windings[1].tap for t in case.feeder.transformers if t.name != "sub"} == pytest.approx(published)
     held = build(case, "current-voltage", "loss").solve()
     assert held.ok
-    assert held.p_source_kw[0] == pytest.approx(405.235, abs=1e-3)
+    assert held.p_source_kw[0] == pytest.approx(405.235, abs=1.5e-4)  # 5e-5 off what is published to 1e-3
     free = case.with_(
         devices=tuple(dataclasses.replace(d, decision="step") if isinstance(d, Regulator) else d for d in case.devices)
     )
     r = replayed(build(free, "current-voltage", "loss").solve())
     assert r.ok
-    assert r.objective < held.objective
-    assert r.replay.errors.max_dv_pu <= 1e-6  # type: ignore[union-attr]
-    assert all(0.9 <= tap[0] <= 1.1 + 1e-9 for tap in r.settings.values())
+    assert held.objective - r.objective == pytest.approx(0.19105, abs=1e-4)  # kW of losses
+    assert r.replay.errors.max_dv_pu <= 1e-9  # type: ignore[union-attr]
+    # the optimum is flat in the taps
+    best = {"regulator.creg1a": 0.9537, "regulator.creg1b": 1.0499, "regulator.creg1c": 1.0499}
+    assert {name: tap[0] for name, tap in r.settings.items()} == pytest.approx(best, abs=1e-3)

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from lateral import devices, formulations, objectives, solvers
+from lateral import checks, devices, formulations, objectives, solvers
 from lateral.cli.failures import OF_STATUS
 from lateral.network.schema import fields_of
 
@@ -60,6 +60,12 @@ def test_every_formulation_has_a_page(name: str) -> None:
     for row in ("exact when", "neglects", "refuses", "class", "default solver"):
         assert f"| {row} |" in text
     assert "**Source.**" in text
+
+
+def test_the_rules_are_counted() -> None:
+    n = len(checks._RULES) + len(checks.network.RADIAL)
+    said = f"{n} rules in {len(checks._GROUPS)} groups, {len(checks.CODES)} codes"
+    assert said in (DOCS / "design.md").read_text()
 
 
 def test_every_status_and_solver_is_described() -> None:

@@ -1,6 +1,7 @@
 """Areas of the exact three-phase forms: complex voltages at borders, four prices, a joined result that is certified.
 
-Objectives agree with the central solve to 1e-6 relative (the tolerance of a certificate), the replay to 1e-6 pu.
+Bars are two to three times what is measured: objectives agree with the central solve to 7e-9 relative (of losses to
+7e-7, which are small beside the power that they are a difference of), the replay to 5e-8 pu.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ from lateral.solvers import Status
 
 FEEDERS = Path(__file__).parents[3] / "shared" / "feeders"
 FORMS = ("current-voltage", "bus-injection")
-RELATIVE = 1e-6
-REPLAY_PU = 1e-6
+RELATIVE = 2e-8
+RELATIVE_OF_LOSSES = 1.5e-6
+REPLAY_PU = 1e-7
 
 
 def steps_of(case: Case, n: int, first: int = 11) -> Case:
@@ -57,12 +59,12 @@ def below(case: Case, v_max: float) -> Case:
     return case.with_(feeder=dataclasses.replace(case.feeder, buses=buses))
 
 
-def certified(run: AreasRun) -> None:
+def certified(run: AreasRun, relative: float = RELATIVE) -> None:
     """That a run ended as optimal, at the central optimum, and the engine sees what it says."""
     assert run.status is Status.OPTIMAL, run.status_text
     assert run.result is not None and run.result.ok
     assert run.central is not None and run.central.ok
-    assert abs(run.result.objective - run.central.objective) <= RELATIVE * max(abs(run.central.objective), 1e-2)
+    assert abs(run.result.objective - run.central.objective) <= relative * max(abs(run.central.objective), 1e-2)
     if run.result.replay is not None:
         assert run.result.replay.summary()["max_dv_pu"] <= REPLAY_PU
 
@@ -94,16 +96,18 @@ def test_borders_at_any_branch_and_of_any_width(labels: list[str], conductors: l
 
 @pytest.mark.parametrize("objective", ["loss", "vdev", "cost+0.1*curtailment"])
 def test_other_objectives(objective: str) -> None:
-    certified(solve_areas(cut(ieee13(), ["line.632670"]), formulation="current-voltage", objective=objective))
+    run = solve_areas(cut(ieee13(), ["line.632670"]), formulation="current-voltage", objective=objective)
+    certified(run, RELATIVE_OF_LOSSES if objective == "loss" else RELATIVE)
 
 
 def test_consensus_from_the_beginning() -> None:
     certified(solve_areas(lateral.cut(ieee13(), 2), Admm(), formulation="current-voltage", with_replay=False))
 
 
-def test_app_agrees_and_says_how_far_it_is_certified() -> None:
+def test_app_agrees_and_is_certified() -> None:
     run = solve_areas(lateral.cut(ieee13(), 2), App(), formulation="bus-injection", with_replay=False)
-    assert run.status in (Status.OPTIMAL, Status.INACCURATE)
+    assert run.status is Status.OPTIMAL, run.status_text
+    assert run.residual <= 1e-7
     assert run.gap_to_central is not None and abs(run.gap_to_central) <= RELATIVE
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,9 +16,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import lateral
 from lateral.case import Case
-from lateral.checks import CODES, check, require
-from lateral.devices import PV, Battery, BorderHead, BorderTail, Capacitor, Load, Regulator, SoftOpenPoint, Source
+from lateral.checks import BUILD_CODES, CODES, check, require
+from lateral.devices import (
+    PV,
+    Battery,
+    BorderHead,
+    BorderTail,
+    Capacitor,
+    Load,
+    Regulator,
+    SoftOpenPoint,
+    Source,
+    Statcom,
+)
 from lateral.devices.base import ShuntDevice
 from lateral.errors import CaseError, Fault
 from lateral.io import builtin
@@ -613,6 +627,14 @@ def test_codes_carry_a_sentence() -> None:
         assert sentence.endswith(".")
 
 
+def test_codes_of_building_are_those_that_the_code_raises() -> None:
+    source = Path(lateral.__file__).parent
+    files = [p for p in source.rglob("*.py") if p.parent.name != "checks"]
+    found = {c for p in files for c in re.findall(r'"((?:NET-04|FOR-)\d+ [^"]+)"', p.read_text(encoding="utf-8"))}
+    assert found == set(BUILD_CODES)
+    assert all(sentence.endswith(".") for sentence in BUILD_CODES.values())
+
+
 def test_messages_are_complete() -> None:
     for change, *_ in BAD.values():
         for fault in check(change(three_phase())):
@@ -780,6 +802,77 @@ def test_faults_of_an_admittance(code: str, changes: dict[str, object]) -> None:
     found = check(changed(**changes))
     assert code in {f.code.split()[0] for f in found}, [str(f) for f in found]
     assert any(f.element.startswith("admittance.") for f in found)
+
+
+def floating() -> Case:
+    """The three-phase case with nothing but delta devices behind a delta winding without antifloat shunts."""
+    case = winding("transformer.t1", 2, terminals=ABC, connection="delta")(three_phase())
+    case = put("transformer.t1", antifloat_ppm=0.0)(case)
+    return put("pv.roof", terminals=ABC, connection="delta")(case)
+
+
+#: Between three conductors and nothing else; the second one to ground as well, a ten-thousandth of that.
+RING = 3.0 * np.eye(3) - np.ones((3, 3))
+AGAINST_GROUND = RING + 1e-4 * np.eye(3)
+LOW = Terminal(bus="low", conductors=ABC)
+
+
+@pytest.mark.parametrize(
+    ("what", "tie"),
+    [
+        (Shunt(name="s", bus="low", conductors=ABC, g_us=RING, b_us=RING), False),
+        (Shunt(name="s", bus="low", conductors=ABC, g_us=RING, b_us=AGAINST_GROUND), True),
+        (MultiTerminal(name="s", terminals=(LOW,), g_us=RING, b_us=RING), False),
+        (MultiTerminal(name="s", terminals=(LOW,), g_us=AGAINST_GROUND, b_us=RING), True),
+        (Load(name="s", bus="low", terminals=(1, 2, 3, 0), p_kw=0.0), False),
+        (Load(name="s", bus="low", terminals=(1, 2, 3, 0), p_kw=1.0), True),
+        (Load(name="s", bus="low", terminals=(1, 2, 3), connection="wye", p_kw=1.0), False),
+        (Capacitor(name="s", bus="low", terminals=(1, 2, 3, 0), q_kvar=0.0), False),
+        (Capacitor(name="s", bus="low", terminals=(1, 2, 3, 0), q_kvar=5.0), True),
+        (PV(name="s", bus="low", terminals=(1, 2, 3, 0), p_rated_kw=0.0, s_max_kva=5.0), False),
+        (PV(name="s", bus="low", terminals=(1, 2, 3, 0), p_rated_kw=5.0, s_max_kva=5.0), True),
+        (Statcom(name="s", bus="low", terminals=(1, 2, 3, 0), q_rated_kvar=5.0), False),
+    ],
+)
+def test_what_ties_an_island_to_ground(what: Element, tie: bool) -> None:
+    """An admittance to ground, or a device that draws or gives something without control; no idle one."""
+    case = floating()
+    if isinstance(what, Shunt):
+        case = case.with_(feeder=dataclasses.replace(case.feeder, shunts=(*case.feeder.shunts, what)))
+    elif isinstance(what, MultiTerminal):
+        case = case.with_(feeder=dataclasses.replace(case.feeder, admittances=(what,)))
+    else:
+        case = add(what)(case)
+    assert any(f.code.startswith("NET-023") for f in check(case)) is not tie
+
+
+@pytest.mark.parametrize(("second", "ppm"), [("delta", 0.0), ("delta", 1.0), ("wye", 0.0)])
+def test_an_admittance_joins_the_buses_that_feel_each_other(second: str, ppm: float) -> None:
+    """A transformer as a matrix isolates what its windings isolate, and ties to ground what they tie."""
+    more = {} if second == "delta" else {"connection": "wye", "terminals": (1, 2, 3, 0)}
+    case = winding("transformer.t1", 2, **more)(floating()) if more else floating()
+    case = put("transformer.t1", antifloat_ppm=ppm)(case)
+    (t1,) = (t for t in case.feeder.transformers if t.name == "t1")
+    others = tuple(t for t in case.feeder.transformers if t is not t1)
+    y = 1e6 * primitive_of(t1).y
+    ends = (Terminal(bus="end", conductors=ABC), LOW)
+    made = MultiTerminal(name="t1", terminals=ends, g_us=y.real, b_us=y.imag)
+    feeder = dataclasses.replace(case.feeder, transformers=others, admittances=(made,))
+    found = [f for f in check(case.with_(feeder=feeder)) if f.code.startswith("NET-023")]
+    assert [f.element for f in found] == (["admittance.t1"] if second == "delta" and not ppm else [])
+    # a line as a matrix joins its buses: what is behind it floats with what is before it
+    part = 1e6 * primitive_of(line("l9", "low", "far", x_ohm=matrix(0.6, 0.2))).y
+    wire = MultiTerminal(
+        name="l9", terminals=(LOW, Terminal(bus="far", conductors=ABC)), g_us=part.real, b_us=part.imag
+    )
+    buses = (*case.feeder.buses, dataclasses.replace(find(case, "bus.low"), name="far"))
+    found = [
+        f
+        for f in check(case.with_(feeder=dataclasses.replace(case.feeder, buses=buses, admittances=(wire,))))
+        if f.code.startswith("NET-023")
+    ]
+    assert [f.element for f in found] == (["transformer.t1"] if second == "delta" and not ppm else [])
+    assert all("2 bus(es)" in f.message and "far" in f.message for f in found)
 
 
 def test_a_phase_that_an_admittance_does_not_couple_is_dead() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import lateral
 from lateral.areas.algorithms import BUILT_IN
 from lateral.areas.run import AreasRun
 from lateral.cli import agreeing, areas_output, folder, run
+from lateral.cli.options import KEYS
 from lateral.errors import OptionError
 from lateral.solvers import Status
 
@@ -313,14 +315,20 @@ def test_a_study_file_brings_its_tariff_and_options(capfd: pytest.CaptureFixture
     study = tmp_path / "study.toml"
     study.write_text(
         'case = "case33bw-areas"\n[tariff]\nlow = 0.2\nhigh = 0.2\nhigh_hours = [16, 22]\n'
-        '[solve]\nformulation = "nonlinear"\nobjective = "loss"\nreplay = false\nmax_iterations = 500\n'
+        '[solve]\nformulation = "nonlinear"\nobjective = "loss"\nreplay = false\nmax_iterations = 500\nrecover = true\n'
     )
     code, out, err = call(capfd, "run", study, "--no-central", "--json")
     assert code == 0, err
-    assert "areas do not use max_iterations" in err
+    assert "areas do not use recover, max_iterations of" in err
     summary = json.loads(out)
     assert (summary["objective_name"], summary["replay"]) == ("loss", None)
     assert summary["cost"] == pytest.approx(0.2 * summary["energy_import_kwh"], rel=1e-9)
+
+
+def test_every_option_of_a_study_is_used_or_named() -> None:
+    from lateral.cli import areas
+
+    assert set(inspect.signature(areas.run).parameters) | set(agreeing.UNUSED) >= set(KEYS)
 
 
 def test_a_run_of_many_rounds_is_shown_in_short(capfd: pytest.CaptureFixture[str]) -> None:

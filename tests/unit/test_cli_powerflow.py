@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,26 @@ from test_powerflow import two_bus
 
 import lateral
 from lateral.cli import folder, run
+from lateral.cli.loading import Loaded
+from lateral.cli.powerflow import _rows, flow_summary
+from lateral.network.feeder import Shunt
 
 BAD = Path(__file__).parents[1] / "cases" / "bad"
 
 KEYS = {
     *("case", "status", "status_text", "converged", "not_converged", "method", "methods", "n_buses", "n_nodes"),
-    *("n_dead_nodes", "n_steps", "iterations", "residual", "losses_kwh", "energy_import_kwh", "energy_export_kwh"),
+    *(
+        "n_dead_nodes",
+        "dead_nodes",
+        "n_low_nodes",
+        "low_nodes",
+        "n_steps",
+        "iterations",
+        "residual",
+        "losses_kwh",
+        "energy_import_kwh",
+        "energy_export_kwh",
+    ),
     *("source", "v_min_pu", "v_max_pu", "seconds", "replay", "faults", "case_hash", "versions"),
 }
 
@@ -136,6 +151,30 @@ def test_a_step_that_does_not_converge_is_4_and_nothing_is_made_up(
     assert voltage["b.1"].isna().tolist() == [False, True]
     assert run(["powerflow", str(tmp_path / "heavy"), "--no-replay"]) == 4
     assert "1 of 2 steps did not converge" in capfd.readouterr().out
+
+
+def test_nodes_that_the_voltage_range_leaves_out_are_counted_and_named() -> None:
+    """Ten that no source reaches, a phase that has collapsed, and a neutral: none is hidden."""
+    case = two_bus(p=1.0, q=0.0)
+    dark = [replace(case.feeder.buses[1], name=f"far{k}") for k in range(10)]
+    weak = replace(case.feeder.buses[1], name="weak", conductors=(1, 4))
+    wire = replace(case.feeder.lines[0], name="w", bus_to="weak", r_ohm=[[40.0]], x_ohm=[[40.0]])
+    earth = Shunt(name="e", bus="weak", conductors=(1, 4), g_us=np.diag([1e5, 1e5]), b_us=np.zeros((2, 2)))
+    joined = Shunt(name="j", bus="weak", conductors=(1, 4), g_us=[[1.0, -1.0], [-1.0, 1.0]], b_us=np.zeros((2, 2)))
+    buses = (*case.feeder.buses, *dark, weak)
+    lines = (*case.feeder.lines, wire)
+    odd = case.with_(feeder=replace(case.feeder, buses=buses, lines=lines, shunts=(earth, joined)))
+    flow = lateral.power_flow(odd)
+    assert flow.all_converged
+    summary = flow_summary(Loaded(case=odd), flow, "auto", None, {})
+    assert summary["n_dead_nodes"] == 10
+    assert summary["dead_nodes"] == [f"far{k}.1" for k in range(8)]
+    assert (summary["n_low_nodes"], summary["low_nodes"]) == (2, ["weak.1", "weak.4"])
+    assert summary["v_min_pu"] > 0.99
+    shown = "\n".join(text for _, text in _rows(summary))
+    assert "without 10 nodes that no source reaches: far0.1, " in shown
+    assert "far7.1, ..." in shown
+    assert "without 2 nodes at 0.3 pu or less: weak.1, weak.4\n" in shown
 
 
 def test_loops_are_no_fault_here_but_are_not_swept(capfd: pytest.CaptureFixture[str]) -> None:

@@ -148,3 +148,12 @@ def test_command(capfd: pytest.CaptureFixture[str], tmp_path) -> None:
         f"comparison.{suffix}" for suffix in ("json", "csv", "parquet", "html")
     }
     assert len(pd.read_csv(out / "comparison.csv")) == 4
+
+
+def test_options_of_a_study_that_it_has_no_use_for_are_named(capfd: pytest.CaptureFixture[str], tmp_path) -> None:
+    study = tmp_path / "study.toml"
+    study.write_text('case = "ads10"\n[solve]\nobjective = "loss"\nformulation = "sdp"\nrecover = true\n')
+    assert run(["compare", str(study), "--formulation", "lindistflow", "--json"]) == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out)["objective_name"] == "loss"
+    assert "compare does not use formulation, recover of the study's [solve]" in err

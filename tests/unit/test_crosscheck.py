@@ -221,6 +221,28 @@ new load.l bus1=c kv=0.48 kw=100"""
     assert report.entry["transformer.x"].code == "IMP-016"
 
 
+@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+def test_a_matrix_that_is_not_finite_is_no_agreement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, odd: float
+) -> None:
+    from lateral.io.opendss import crosscheck
+
+    right = crosscheck.reduce_to_nodes
+
+    def wrong(data, yprim):  # type: ignore[no-untyped-def]
+        nodes, y = right(data, yprim)
+        y = y.copy()
+        if data.name == "line.x":
+            y[0, 1] = odd
+        return nodes, y
+
+    monkeypatch.setattr(crosscheck, "reduce_to_nodes", wrong)
+    _, report = imported(tmp_path, "\nnew line.x bus1=b bus2=c length=1\nnew load.l bus1=c kv=12.47 kw=100")
+    (found,) = report.admittances.above
+    assert (found.element, found.code, found.error) == ("line.x", "IMP-016", float("inf"))
+    assert report.entry["line.x"].outcome == "approximated"
+
+
 def test_an_open_switch_is_explained_not_hidden(tmp_path: Path) -> None:
     body = """
 new line.x bus1=b bus2=c r1=0.1 x1=0.2 c1=3 length=1

@@ -153,8 +153,7 @@ def test_loads_outside_of_their_band_are_exact(model: str) -> None:
     """Below v_min the law of OpenDSS holds; the operating point starts on the wrong side where PV lifts the voltage."""
     more = {"model": model, "v_min_pu": 0.97, "v_low_pu": 0.5, "zip_p": (0.4, 0.3, 0.3), "zip_q": (0.4, 0.3, 0.3)}
     heavy = tuple(dataclasses.replace(d, p_kw=4.0 * d.p_kw, q_kvar=4.0 * d.q_kvar) for d in uneven(**more))
-    # corners are rounded over 3e-4 pu, so that the law near one is off by half of that
-    assert_power_flow(solved(case(CHAIN, *LINES, *heavy)), 5e-6)
+    assert_power_flow(solved(case(CHAIN, *LINES, *heavy)))  # none ends in the rounding of a corner
 
 
 @pytest.mark.parametrize("formulation", EXACT)

@@ -1,8 +1,8 @@
 """The first-order formulation: its rounds against the exact optimum, its fixed points, its trust region and its words.
 
 Exact optima are those of `current-voltage`. An objective is flat at its optimum, so that rounds that end at a predicted
-decrease of 1e-7 leave a gap of that order; corners of load laws (rounded in the programs, sharp in the power flow) make
-it 1e-6 at worst.
+decrease of 1e-7 leave a gap of that order at most (measured: 1e-8 and less). Losses are less flat: they are a few per
+cent of the cost, and a schedule may shift them for nothing.
 """
 
 from __future__ import annotations
@@ -67,6 +67,16 @@ def settled(case: Case, objective: str = "cost", rounds: int = MOST_ROUNDS) -> R
     return refined(model, model.solve(), rounds=rounds)
 
 
+#: Relative distance to the exact optimum: of the objective, and of the losses where the objective holds them.
+COST, LOSSES = 1e-7, 5e-6
+
+
+def assert_same(r: Result, best: Result, losses: float = LOSSES) -> None:
+    """The exact optimum, from either side."""
+    assert r.objective == pytest.approx(best.objective, rel=COST)
+    assert r.losses_kwh == pytest.approx(best.losses_kwh, rel=losses)
+
+
 def n_rounds(r: Result) -> int:
     return len([c for c in r.choices if c.startswith("round ")])
 
@@ -82,36 +92,44 @@ def exact(name: str, n_steps: int, objective: str = "cost", **limits: float) -> 
 
 
 @shared
-@pytest.mark.parametrize(("name", "n_steps"), [("ieee13", 24), ("ieee34", 6), ("ieee123", 6), ("eulv906", 2)])
-def test_rounds_reach_the_exact_optimum(name: str, n_steps: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "n_steps", "losses"),
+    # 3.5e-5 was measured on ieee123, at a cost that is 1e-8 off
+    [("ieee13", 24, LOSSES), ("ieee34", 6, LOSSES), ("ieee123", 6, 1e-4), ("eulv906", 2, LOSSES)],
+)
+def test_rounds_reach_the_exact_optimum(name: str, n_steps: int, losses: float) -> None:
     r = settled(with_ders(name, n_steps))
     assert r.ok, r.status_text
     assert n_rounds(r) <= 6
-    assert r.objective == pytest.approx(exact(name, n_steps).objective, rel=1e-5)
+    assert_same(r, exact(name, n_steps), losses)
     assert "at rest" in r.choices[-1]
 
 
 @shared
-@pytest.mark.parametrize(("name", "v_min", "v_max"), [("ieee13", 0.97, 1.06), ("ieee123", 0.985, 1.08)])
-def test_limits_that_bind(name: str, v_min: float, v_max: float) -> None:
-    """The exact optimum again, and the power flow of the schedule keeps the limits to 1e-5 pu."""
+@pytest.mark.parametrize(
+    ("name", "v_min", "v_max", "lower"),
+    [("ieee13", 0.97, 1.06, True), ("ieee123", 0.985, 1.08, True), ("ieee123", 0.9, 1.07, False)],
+)
+def test_limits_that_bind(name: str, v_min: float, v_max: float, lower: bool) -> None:
+    """The exact optimum again, and the power flow of the schedule rests at the limit to 1e-8 pu (measured: 2e-9)."""
     r = settled(with_ders(name, 6, v_min, v_max))
     assert r.ok, r.status_text
     assert n_rounds(r) <= 6
-    assert r.objective == pytest.approx(exact(name, 6, v_min=v_min, v_max=v_max).objective, rel=1e-5)
+    assert_same(r, exact(name, 6, v_min=v_min, v_max=v_max), LOSSES if lower else 1e-5)
     flow = power_flow(r.case, dispatch=dispatch_at(r.case, r.program, r.solution.x))
     size = flow.vmag_pu[flow.vmag_pu > 0.3]
-    assert v_min - 1e-5 < size.min() < v_min + 1e-4
-    assert size.max() < v_max + 1e-5
+    assert (size.min() if lower else size.max()) == pytest.approx(v_min if lower else v_max, abs=1e-8)
+    assert size.min() > v_min - 1e-8
+    assert size.max() < v_max + 1e-8
 
 
 @shared
 @pytest.mark.parametrize("objective", ["cost", "loss", "vdev", "peak", "cost+0.1*loss"])
 def test_objectives(objective: str) -> None:
-    """Each at rest, and no worse than what the exact form finds from the day without control (a local optimum, too)."""
+    """Each at rest, and what the exact form finds from the day without control."""
     r = settled(with_ders("ieee123", 4), objective)
     assert r.ok, r.status_text
-    assert r.objective <= exact("ieee123", 4, objective).objective * (1.0 + 1e-5)
+    assert r.objective == pytest.approx(exact("ieee123", 4, objective).objective, rel=COST)
 
 
 @shared
@@ -174,12 +192,13 @@ def balanced_case() -> Case:
 
 
 def test_three_identical_phases_are_the_balanced_feeder() -> None:
-    """After rounds the exact balanced optimum, proved by its relaxation, to 1e-6."""
+    """After rounds the exact balanced optimum, proved by its relaxation."""
     case = balanced_case()
     r = settled(three_phases_of(case))
     assert r.ok, r.status_text
-    assert r.objective == pytest.approx(build(case, "nonlinear").solve().objective, rel=1e-6)
-    assert settled(case).objective == pytest.approx(r.objective, rel=1e-6)
+    best = build(case, "nonlinear").solve()
+    assert_same(r, best)
+    assert_same(settled(case), best)
 
 
 def test_a_loop() -> None:
@@ -188,7 +207,7 @@ def test_a_loop() -> None:
     meshed = case.with_(feeder=dataclasses.replace(case.feeder, lines=(*case.feeder.lines, closing)))
     r = settled(meshed)
     assert r.ok, r.status_text
-    assert r.objective == pytest.approx(build(meshed, "current-voltage").solve().objective, rel=1e-6)
+    assert_same(r, build(meshed, "current-voltage").solve())
 
 
 @pytest.mark.parametrize("share", [0.9, 0.97])
@@ -202,8 +221,8 @@ def test_a_current_limit_that_binds(share: float) -> None:
     tight = case.with_(feeder=dataclasses.replace(case.feeder, lines=lines))
     r = settled(tight)
     assert r.ok, r.status_text
-    assert r.objective == pytest.approx(build(tight, "current-voltage").solve().objective, rel=1e-5)
-    assert r.loading["share"].max() == pytest.approx(1.0, abs=1e-4)
+    assert_same(r, build(tight, "current-voltage").solve())
+    assert r.loading["share"].max() == pytest.approx(1.0, abs=2e-9)
 
 
 # -- fixed points -----------------------------------------------------------------------------------------------------
@@ -250,7 +269,7 @@ def test_a_round_at_the_exact_optimum_does_not_move(name: str) -> None:
     assert [b.name for b in model.program.variables] == [b.name for b in best.program.variables]
     model.program = model.tangent.moved(model.program, best.solution.x)
     r = model.solve()
-    assert r.objective == pytest.approx(best.objective, rel=1e-8)
+    assert r.objective == pytest.approx(best.objective, rel=1e-9)
     found = exact_residuals(best.program, r.program, best.solution.x, r.solution)
     assert found.max_primal < 1e-8
     assert found.duality_gap < 1e-5
@@ -382,7 +401,7 @@ def test_from_the_unloaded_feeder() -> None:
     r = solve(case, "linearised", point="nominal", with_replay=False)
     assert r.ok, r.status_text
     assert "the point before was no power flow" in " ".join(r.choices)
-    assert r.objective == pytest.approx(settled(case).objective, rel=1e-6)
+    assert_same(r, settled(case))
 
 
 def test_loads_that_leave_their_band() -> None:
@@ -403,9 +422,9 @@ def test_loads_that_leave_their_band() -> None:
     r = solve(case, "linearised", with_replay=False)
     assert r.ok, r.status_text
     assert [c for c in r.choices if "left their band" in c]
-    assert r.objective == pytest.approx(solve(case, "current-voltage", with_replay=False).objective, rel=1e-5)
+    assert_same(r, solve(case, "current-voltage", with_replay=False), 2e-5)
     flow = power_flow(case, dispatch=dispatch_at(case, r.program, r.solution.x))
-    np.testing.assert_allclose(np.sqrt(r.value("bus.vmag_sq")), flow.vmag_pu, atol=1e-4)
+    np.testing.assert_allclose(np.sqrt(r.value("bus.vmag_sq")), flow.vmag_pu, rtol=0.0, atol=1e-8)
 
 
 def two_prices() -> Case:
@@ -421,7 +440,7 @@ def test_two_prices_are_traded_at_their_best() -> None:
     case = two_prices()
     r = settled(case)
     assert r.ok, r.status_text
-    assert r.objective == pytest.approx(build(case, "nonlinear").solve().objective, rel=1e-6)
+    assert_same(r, build(case, "nonlinear").solve())
 
 
 def test_a_choice_that_is_not_found_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -440,7 +459,7 @@ def test_new_data_go_on_from_the_schedule() -> None:
     r = refined(model, model.solve(), rounds=MOST_ROUNDS)
     assert r.ok, r.status_text
     assert model._session is session
-    assert r.objective == pytest.approx(settled(model.case).objective, rel=1e-6)
+    assert_same(r, settled(model.case), 2e-5)
 
 
 def test_classes() -> None:

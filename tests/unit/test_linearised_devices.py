@@ -31,11 +31,12 @@ CASES: dict[str, Callable[[], Case]] = {
 def test_rounds_end_at_the_exact_optimum(kind: str) -> None:
     r, exact = (lateral.solve(CASES[kind](), f, "loss") for f in ("linearised", "current-voltage"))
     assert r.ok
-    assert r.objective == pytest.approx(exact.objective, rel=1e-5)
-    assert r.replay.errors.max_dv_pu <= 1e-6  # type: ignore[union-attr]
+    # the objective is the losses; 2e-9 was measured, of the bank, and 3e-9 pu in the replay
+    assert r.objective == pytest.approx(exact.objective, rel=1e-8)
+    assert r.replay.errors.max_dv_pu <= 1e-8  # type: ignore[union-attr]
 
 
 def test_taps_are_held_and_that_is_said() -> None:
     r = lateral.solve(case_of("wye wye"), "linearised", "loss")
     assert any("tap held at 1, because the formulation holds taps" in c for c in r.choices)
-    assert r.replay.errors.max_dv_pu <= 1e-6  # type: ignore[union-attr]
+    assert r.replay.errors.max_dv_pu <= 1e-8  # type: ignore[union-attr]

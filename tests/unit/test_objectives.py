@@ -67,6 +67,16 @@ def test_peak(case: Case) -> None:
     assert r.p_source_kw.max() == pytest.approx(12.0, abs=1e-3)
 
 
+def test_demand_is_net(case: Case) -> None:
+    """Loads of 40 kWh, PV of 50 kW in both hours: 60 kWh go out and count as 60 kWh less."""
+    devices = tuple(
+        dataclasses.replace(d, p_rated_kw=50.0, s_max_kva=60.0) if isinstance(d, PV) else d for d in case.devices
+    )
+    r = run(case.with_(devices=devices), "demand")
+    assert r.objective == pytest.approx(-60.0, abs=1e-3)
+    assert r.energy_import_kwh == pytest.approx(-60.0, abs=1e-3)
+
+
 def test_loss(case: Case) -> None:
     """Losses r P^2 are least when P is flat, 12 kW: 2 h of 0.1 ohm (12 / 2.4)^2 A^2 / 1000 = 0.005 kWh."""
     r = run(case, "loss")

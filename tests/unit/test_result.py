@@ -16,6 +16,7 @@ from lateral.errors import OptionError
 from lateral.network.feeder import Bus, Feeder, Line
 from lateral.network.horizon import Horizon
 from lateral.opf import build
+from lateral.solvers.base import Status
 
 
 @pytest.fixture
@@ -82,6 +83,22 @@ def test_phantom_drop_behind_a_source_is_counted_and_said(case: Case) -> None:
     assert r.max_relaxation_gap > 1e-2
     assert "not tight" in r.status_text
     assert exact.max_relaxation_gap < 1e-6
+    # a bound is what was solved to the end and is convex, and nothing else is called one
+    assert r.is_bound
+    assert "it is a bound, --recover" in r.status_text
+    # ... and of what is held or approximate it is one only there
+    some = dataclasses.replace(r, program=dataclasses.replace(r.program, held=("the tap of r is held", "so is s", "t")))
+    assert "it is a bound only for what it holds (the tap of r is held, and 2 more), --recover" in some.status_text
+    unfinished = dataclasses.replace(r, status=Status.INACCURATE)
+    assert not unfinished.is_bound
+    assert "not tight" in unfinished.status_text
+    assert "bound, --recover" not in unfinished.status_text
+    assert not exact.is_bound
+    # what an exact model violates is a violation and no relaxation
+    more = exact.solution.x.copy()
+    more[next(b for b in exact.program.variables if b.name == "branch.imag_sq").cells] += 1.0
+    off = dataclasses.replace(exact, status=Status.INACCURATE, solution=dataclasses.replace(exact.solution, x=more))
+    assert off.warnings == ()
 
 
 def test_tables_carry_units(case: Case) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -196,6 +198,22 @@ def test_schedule_files_and_tables(tmp_path: Any) -> None:
     assert read_folder(write_folder(case, tmp_path / "case")).hash == case.hash
     with pytest.raises(CaseError, match="at two buses"):
         Dispatch(p_kw={"soft_open_point.s": np.ones(2)}, q_kvar={}).check(case)
+
+
+def test_ports_of_a_schedule_go_by_their_numbers(tmp_path: Path) -> None:
+    """Whatever the order of the rows; a number that is missing or none is a fault of its element."""
+    case = forked(*uneven(), conductors=(1, 2, 3))
+    r = solved(case, "current-voltage")
+    table, file = schedule(r), tmp_path / "schedule.csv"
+    table.iloc[::-1].to_csv(file, index=False)
+    again = read_schedule(file, case)
+    np.testing.assert_allclose(again.ports["soft_open_point.s"], r.port_points["soft_open_point.s"], atol=1e-9)
+    for port, found in ((7.0, "1, 3, 4, 5, 6, 7"), (2.5, "1, 2.5, 3, 4, 5, 6"), ("x", "no number")):
+        wrong = table.astype({"port": object})
+        wrong.loc[table["port"] == 2.0, "port"] = port
+        wrong.to_csv(file, index=False)
+        with pytest.raises(CaseError, match=rf"IO-064 schedule\] soft_open_point\.s: .*{re.escape(found)}"):
+            read_schedule(file, case)
 
 
 def test_what_does_not_fit() -> None:

@@ -358,6 +358,15 @@ def test_the_files_alone_give_the_schedule(tmp_path: Path) -> None:
     engine.Text.Command = "ClearAll"
 
 
+def test_a_relaxation_that_holds_a_tap_says_what_it_bounds() -> None:
+    model = build(case_of("wye wye"), "soc3")
+    assert model.program.held == model.held
+    r = model.solve()
+    assert r.is_bound
+    (text,) = r.warnings
+    assert "it is a bound only for what it holds (regulator.r: tap held at 1, because the formulation holds" in text
+
+
 def test_a_held_tap_gives_no_bound_of_a_decided_one() -> None:
     """The relaxation holds the tap, the recovered schedule decides it: neither a bound nor a note that it is held."""
     r = lateral.solve(case_of("wye wye"), "sdp", recover=True, with_replay=False)

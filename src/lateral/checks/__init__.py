@@ -18,11 +18,12 @@ import numpy as np
 
 from lateral.case import Case
 from lateral.checks import devices, grounding, network, series, units, values
-from lateral.checks.codes import CODES
+from lateral.checks.codes import BUILD_CODES, CODES
 from lateral.checks.view import View
 from lateral.errors import CaseError, Fault
 
-_RULES = (*values.RULES, *network.RULES, *grounding.RULES, *devices.RULES, *series.RULES, *units.RULES)
+_GROUPS = (values, network, grounding, devices, series, units)
+_RULES = tuple(rule for group in _GROUPS for rule in group.RULES)
 
 
 def check(case: Case, *, radial: bool = False) -> tuple[Fault, ...]:
@@ -54,4 +55,4 @@ def require(case: Case, *, radial: bool = False) -> None:
         raise CaseError(faults)
 
 
-__all__ = ["CODES", "check", "require"]
+__all__ = ["BUILD_CODES", "CODES", "check", "require"]

@@ -77,6 +77,19 @@ CODES: Mapping[str, str] = MappingProxyType(
     }
 )
 
+#: Codes that no rule of `lateral.check` finds, because only building a network or a formulation shows them.
+BUILD_CODES: Mapping[str, str] = MappingProxyType(
+    {
+        "NET-040 singular impedance": "The impedance matrix of an element has no inverse.",
+        "NET-041 no branch": "A generic admittance is no branch, and the formulation needs a radial feeder.",
+        "FOR-001 not-balanced": "A bus has more than one conductor, and the formulation is balanced.",
+        "FOR-010 no-operating-point": "The power flow at which a linear model is made converges at no step.",
+        "FOR-011 no-settled-curve": "The power flow does not settle with inverters on their curves of the voltage.",
+        "FOR-020 no-angles": "The objective is unbalance, and the formulation knows no voltage angles.",
+        "FOR-021 limit-needs-angles": "A limit is between phases or of unbalance, and the formulation has no angles.",
+    }
+)
+
 _FULL = {code[:7]: code for code in CODES}
 
 

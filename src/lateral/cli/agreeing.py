@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 
 from lateral.cli.loading import Loaded
 from lateral.cli.options import SolveOptions
-from lateral.cli.running import note_prices
-from lateral.cli.screen import note, number, working
+from lateral.cli.running import name_unused, note_prices
+from lateral.cli.screen import count, note, number, working
 from lateral.errors import OptionError, did_you_mean
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lateral.areas.run import AreasRun, Round
 
 #: Options of a study's solve that a run over areas has no use for.
-UNUSED = ("rounds", "tolerance", "max_iterations", "time_limit_s")
+UNUSED = ("rounds", "recover", "verify", "tolerance", "max_iterations", "time_limit_s")
 #: Rounds at most, where nothing else is said.
 MAX_ROUNDS = 200
 #: Options that areas with owners of their own take.
@@ -227,9 +227,7 @@ def say_unused(study: Mapping[str, Any], *more: str) -> None:
         study: its ``[solve]``.
         *more: options that a command has no use for, beside `UNUSED`.
     """
-    found = [key for key in (*more, *UNUSED) if key in study]
-    if found:
-        note(f"areas do not use {', '.join(found)} of the study's [solve]")
+    name_unused(study, "areas do", *more, *UNUSED)
 
 
 def agreed(loaded: Loaded, options: SolveOptions, asked: Asked) -> AreasRun:
@@ -241,7 +239,7 @@ def agreed(loaded: Loaded, options: SolveOptions, asked: Asked) -> AreasRun:
     with working("cutting ..."):
         partition = partition_of(loaded.case, asked.areas)
     n = len(partition.areas)
-    with working(f"solving {n} area{'s' * (n > 1)} in rounds ..."), _kept(asked.checkpoint):
+    with working(f"solving {count(n, 'area')} in rounds ..."), _kept(asked.checkpoint):
         return solve_areas(
             partition,
             asked.algorithm,

@@ -10,6 +10,7 @@ import typer
 from lateral.cli import areas
 from lateral.cli.failures import OF_STATUS, Exit, as_data
 from lateral.cli.options import (
+    KEYS,
     BalancedOption,
     CaseArgument,
     FirstOption,
@@ -36,7 +37,7 @@ from lateral.cli.options import (
     merged,
 )
 from lateral.cli.powerflow import powerflow
-from lateral.cli.screen import note, number, pairs, print_json, table, working
+from lateral.cli.screen import count, note, number, pairs, print_json, table, working
 
 app = typer.Typer(
     name="lateral",
@@ -99,8 +100,7 @@ def solve(
     if out is not None:
         check_target(Path(out))  # before the work, not after it
     with working(f"reading {case} ..."):
-        loaded = load(case, horizon=horizon, steps=steps, step_h=step_h, first=first, root=root)
-        loaded = loaded.to_balanced() if balanced else loaded
+        loaded = load(case, horizon=horizon, steps=steps, step_h=step_h, first=first, root=root, balanced=balanced)
     options = merged(
         loaded.options,
         formulation=formulation,
@@ -163,7 +163,7 @@ def check(
         table(
             ("code", "element", "message"),
             [(f.code, f.element, f.message) for f in faults],
-            title=f"{case}: {len(faults)} fault{'s' if len(faults) > 1 else ''}",
+            title=f"{case}: {count(len(faults), 'fault')}",
         )
     else:
         note(f"{case}: no faults")
@@ -351,17 +351,19 @@ def compare(
     from lateral.cli import comparing
     from lateral.cli.folder import check_target
     from lateral.cli.loading import load
+    from lateral.cli.running import name_unused
 
     if out is not None:
         check_target(Path(out))
     axes, more = comparing.parse_sweep(sweep or [])
     with working(f"reading {case} ..."):
-        read = [load(name) for name in (case, *(name for name in more if name != case))]
-        loaded, *others = [one.to_balanced() if balanced else one for one in read]
+        names = (case, *(name for name in more if name != case))
+        loaded, *others = [load(name, balanced=balanced) for name in names]
     options = merged(
         loaded.options, objective=objective, terminal=terminal, solver=solver, loss_term=loss_term, limits=limits
     )
-    passed = {name: getattr(options, name) for name in ("objective", "terminal", "solver", "loss_term", "limits")}
+    passed = {name: getattr(options, name) for name in comparing.PASSED}
+    name_unused(loaded.options, "compare does", *(key for key in KEYS if key not in comparing.PASSED))
     title = loaded.case.name
     if axes or others:
         with working("comparing ..."):

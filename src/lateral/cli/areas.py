@@ -216,8 +216,7 @@ def run(
             resume=going_on,
         )
         with working(f"reading {case} ..."):
-            loaded = load(case, horizon=horizon, steps=steps, step_h=step_h, first=first, root=root)
-            loaded = loaded.to_balanced() if balanced else loaded
+            loaded = load(case, horizon=horizon, steps=steps, step_h=step_h, first=first, root=root, balanced=balanced)
         options = merged(
             loaded.options,
             formulation=formulation,
@@ -286,8 +285,7 @@ def cut(
         algorithm, option, order=order, relax=relax, mixing=mixing, depth=depth, penalty=penalty
     )
     with working(f"reading {case} ..."):
-        loaded = load(case, horizon=horizon, steps=steps, step_h=step_h, first=first, root=root)
-        loaded = loaded.to_balanced() if balanced else loaded
+        loaded = load(case, horizon=horizon, steps=steps, step_h=step_h, first=first, root=root, balanced=balanced)
     options = merged(
         loaded.options,
         formulation=formulation,

@@ -15,6 +15,8 @@ from lateral.plots.save import save
 from lateral.studies.comparison import COLUMNS, comparison_figure
 from lateral.studies.sweeps import AXES
 
+#: Options of the solve that every formulation of a comparison gets.
+PASSED = ("objective", "terminal", "solver", "loss_term", "limits")
 #: Columns of the screen's table: name, heading, digits.
 _SHOWN = (
     ("cost", "cost $", 2),
@@ -84,4 +86,4 @@ def write(frame: pd.DataFrame, data: dict[str, Any], title: str, target: Path) -
         save(comparison_figure(shown, title), folder / "comparison.html")
 
 
-__all__ = ["parse_sweep", "show", "write"]
+__all__ = ["PASSED", "parse_sweep", "show", "write"]

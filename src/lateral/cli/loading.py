@@ -31,12 +31,6 @@ class Loaded:
     report: ImportReport | None = None
     seconds: float = 0.0
 
-    def to_balanced(self) -> Loaded:
-        """The same with the balanced equivalent of the case, which balanced formulations take."""
-        begin = time.perf_counter()
-        case = self.case.to_balanced()
-        return replace(self, case=case, seconds=self.seconds + time.perf_counter() - begin)
-
 
 def load(
     name: str,
@@ -46,13 +40,30 @@ def load(
     step_h: float | None = None,
     first: int = 0,
     root: str | None = None,
+    balanced: bool = False,
 ) -> Loaded:
-    """Read a case; the keywords are those of an OpenDSS master and are refused for anything else.
+    """Read a case.
+
+    Args:
+        name: a built-in case, a case folder, a study file or an OpenDSS master.
+        horizon, steps, step_h, first, root: of an OpenDSS master; refused for anything else.
+        balanced: take the balanced equivalent of the case, which balanced formulations need.
 
     Raises:
         CaseError: there is no such case, or it has faults.
         OptionError: an option that does not exist, or that this kind of case does not take.
     """
+    loaded = _read(name, horizon, steps, step_h, first, root)
+    if not balanced:
+        return loaded
+    begin = time.perf_counter()
+    case = loaded.case.to_balanced()
+    return replace(loaded, case=case, seconds=loaded.seconds + time.perf_counter() - begin)
+
+
+def _read(
+    name: str, horizon: str | None, steps: int | None, step_h: float | None, first: int, root: str | None
+) -> Loaded:
     from lateral import io
 
     path = Path(name)

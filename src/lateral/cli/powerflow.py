@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +24,7 @@ from lateral.cli.options import (
     StepsOption,
     merged,
 )
-from lateral.cli.screen import note, number, pairs, print_json, to_json, working
+from lateral.cli.screen import count, note, number, pairs, print_json, to_json, working
 
 if TYPE_CHECKING:
     from lateral.case import Case
@@ -43,6 +44,8 @@ MethodOption = Annotated[
 
 #: Voltages below this say nothing of the supply: neutrals, and nodes without a source, pu.
 LIVE_PU = 0.3
+#: Names of nodes that are left out of the voltage range, at most.
+NAMED = 8
 
 
 def powerflow(
@@ -71,20 +74,19 @@ def powerflow(
     if out is not None:
         check_target(Path(out))
     with working(f"reading {case} ..."):
-        loaded = load(case, horizon=horizon, steps=steps, step_h=step_h, first=first, root=root)
-        loaded = loaded.to_balanced() if balanced else loaded
+        loaded = load(case, horizon=horizon, steps=steps, step_h=step_h, first=first, root=root, balanced=balanced)
         options = merged(loaded.options, replay=replay)
         begin = time.perf_counter()
         faults = _faults(loaded)
     seconds = {"read": loaded.seconds, "check": time.perf_counter() - begin}
     n_steps = loaded.case.horizon.n_steps
-    with working(f"solving {_count(n_steps, 'step')} ..."):
+    with working(f"solving {count(n_steps, 'step')} ..."):
         begin = time.perf_counter()
         flow = power_flow(loaded.case, method=method)
         seconds["solve"] = time.perf_counter() - begin
     run = None
     if options.replay:
-        with working(f"replaying {_count(n_steps, 'step')} in OpenDSS ..."):
+        with working(f"replaying {count(n_steps, 'step')} in OpenDSS ..."):
             begin = time.perf_counter()
             run = _replayed(loaded.case, flow)
             seconds["replay"] = time.perf_counter() - begin
@@ -155,6 +157,8 @@ def flow_summary(
     ok = flow.all_converged
     failed = np.flatnonzero(~flow.converged)
     live = np.where(flow.vmag_pu > LIVE_PU, flow.vmag_pu, np.nan)[:, flow.converged]
+    dead = [f"{bus}.{c}" for (bus, c), fed in zip(flow.index.nodes, flow.energized, strict=True) if not fed]
+    low = _low(flow)
     p, q = flow.source_kva.real, flow.source_kva.imag
     words = "every step converged" if ok else f"{failed.size} of {flow.converged.size} steps did not converge"
     summary: dict[str, Any] = {
@@ -167,7 +171,10 @@ def flow_summary(
         "methods": dict(Counter(flow.methods)),
         "n_buses": len(case.feeder.buses),
         "n_nodes": len(flow.index),
-        "n_dead_nodes": int((~flow.energized).sum()),
+        "n_dead_nodes": len(dead),
+        "dead_nodes": dead[:NAMED],
+        "n_low_nodes": len(low),
+        "low_nodes": low[:NAMED],
         "n_steps": case.horizon.n_steps,
         "iterations": int(flow.iterations.max(initial=0)),
         "residual": {
@@ -194,6 +201,15 @@ def flow_summary(
     if loaded.report is not None:
         summary["import"] = loaded.report.summary
     return summary
+
+
+def _low(flow: PowerFlow) -> list[str]:
+    """Nodes with a source that are left out of the voltage range at some step: neutrals as a rule, so phases first."""
+    import numpy as np
+
+    hidden = flow.energized & np.any((flow.vmag_pu <= LIVE_PU) & flow.converged, axis=1)
+    nodes = [flow.index.nodes[k] for k in np.flatnonzero(hidden).tolist()]
+    return [f"{bus}.{c}" for bus, c in sorted(nodes, key=lambda node: node[1] > 3)]
 
 
 def _write(loaded: Loaded, flow: PowerFlow, target: Path, summary: dict[str, Any]) -> None:
@@ -234,20 +250,17 @@ def _write(loaded: Loaded, flow: PowerFlow, target: Path, summary: dict[str, Any
         write_frames(tables, folder / "tables")
 
 
-def _count(n: int, thing: str) -> str:
-    return f"{n:,} {thing}" if n == 1 else f"{n:,} {thing}s"
-
-
 def _rows(s: dict[str, Any]) -> list[tuple[str, str]]:
     """The summary for the screen."""
     source, residual = s["source"], s["residual"]
     methods = ", ".join(f"{name} {n:,}" for name, n in s["methods"].items())
     rows = [
         ("status", s["status_text"]),
-        ("feeder", f"{s['n_buses']:,} buses, {s['n_nodes']:,} nodes, {_count(s['n_steps'], 'step')}"),
+        ("feeder", f"{s['n_buses']:,} buses, {s['n_nodes']:,} nodes, {count(s['n_steps'], 'step')}"),
         ("method", f"{s['method']}; steps by {methods}; {s['iterations']} iterations at most"),
         ("residual", f"voltage {number(residual['change_pu'])} pu, power {number(residual['mismatch_kva'])} kVA"),
         ("voltage", f"{number(s['v_min_pu'], digits=4)} to {number(s['v_max_pu'], digits=4)} pu"),
+        *(("", text) for text in _left_out(s)),
         (
             "source",
             f"{number(source['p_min_kw'])} to {number(source['p_max_kw'])} kW, "
@@ -265,9 +278,19 @@ def _rows(s: dict[str, Any]) -> list[tuple[str, str]]:
             )
         )
         if not p["converged"]:
-            rows.append(("", f"{_count(p['n_not_converged'], 'step')} did not converge in OpenDSS"))
+            rows.append(("", f"{count(p['n_not_converged'], 'step')} did not converge in OpenDSS"))
     rows.append(("seconds", ", ".join(f"{k} {v:.2f}" for k, v in s["seconds"].items())))
     return rows
+
+
+def _left_out(s: dict[str, Any]) -> Iterator[str]:
+    """What the voltage range leaves out, for the screen."""
+    for n, names, why in (
+        (s["n_dead_nodes"], s["dead_nodes"], "that no source reaches"),
+        (s["n_low_nodes"], s["low_nodes"], f"at {LIVE_PU:g} pu or less"),
+    ):
+        if n:
+            yield f"without {count(n, 'node')} {why}: {', '.join(names)}{', ...' if n > len(names) else ''}"
 
 
 __all__ = ["flow_summary", "powerflow"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lateral.cli.loading import Loaded
 from lateral.cli.options import SolveOptions
-from lateral.cli.screen import note, number, working
+from lateral.cli.screen import count, note, number, working
 
 if TYPE_CHECKING:
     from lateral.results.result import Result
@@ -36,7 +37,7 @@ def solved(loaded: Loaded, options: SolveOptions) -> Result:
     given = Options(
         tolerance=options.tolerance, max_iterations=options.max_iterations, time_limit_s=options.time_limit_s
     )
-    with working(f"solving {_count(model.program.n, 'variable')} ..."):
+    with working(f"solving {count(model.program.n, 'variable')} ..."):
         result = model.solve(options.solver, None if given == Options() else given)
     rounds = options.rounds or default_rounds(model, options.formulation)
     result = refined(
@@ -61,7 +62,7 @@ def solved(loaded: Loaded, options: SolveOptions) -> Result:
         with working("solving it again with another solver ..."):
             result = verified(result)
     if options.replay and result.has_values:
-        with working(f"replaying {_count(loaded.case.horizon.n_steps, 'step')} in OpenDSS ..."):
+        with working(f"replaying {count(loaded.case.horizon.n_steps, 'step')} in OpenDSS ..."):
             result = replayed(result)
     phases = {k: v for k, v in result.seconds.items() if k != "total"}
     seconds = {"read": loaded.seconds, **phases}
@@ -79,8 +80,17 @@ def note_prices(loaded: Loaded, objective: str) -> None:
         )
 
 
-def _count(n: int, thing: str) -> str:
-    return f"{n:,} {thing}" if n == 1 else f"{n:,} {thing}s"
+def name_unused(study: Mapping[str, Any], who: str, *keys: str) -> None:
+    """Say which options of a study a command has no use for.
+
+    Args:
+        study: its ``[solve]``.
+        who: the command with its verb, as in "areas do".
+        *keys: the options.
+    """
+    found = [key for key in keys if key in study]
+    if found:
+        note(f"{who} not use {', '.join(found)} of the study's [solve]")
 
 
 def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
@@ -89,7 +99,7 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("status", s["status_text"]),
         ("model", f"{s['formulation']} ({s['problem_class']}), {s['solver']}, {s['n_variables']:,} variables"),
-        ("feeder", f"{s['n_buses']} buses, {_count(s['n_steps'], 'step')}"),
+        ("feeder", f"{s['n_buses']} buses, {count(s['n_steps'], 'step')}"),
     ]
     if s["cost"] is not None:
         rows += [
@@ -109,14 +119,14 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
                 "OpenDSS replay",
                 f"voltage {number(p['max_dv_pu'], digits=6)} pu at most, losses {number(p['dloss_kw'])} kW, "
                 f"source {number(p['dp_source_kw'])} kW, {number(p['dq_source_kvar'])} kvar off; "
-                f"{_count(p['n_violations'], 'voltage violation')}; cost {number(p['cost'], '$')}",
+                f"{count(p['n_violations'], 'voltage violation')}; cost {number(p['cost'], '$')}",
             )
         )
         if not p["converged"]:
-            rows.append(("", f"{_count(p['n_not_converged'], 'step')} did not converge in OpenDSS"))
+            rows.append(("", f"{count(p['n_not_converged'], 'step')} did not converge in OpenDSS"))
     rows += [("chosen", text) for text in s["choices"]]
     rows.append(("seconds", ", ".join(f"{k} {v:.2f}" for k, v in s["seconds"].items())))
     return rows
 
 
-__all__ = ["note_prices", "solved", "summary_rows"]
+__all__ = ["name_unused", "note_prices", "solved", "summary_rows"]

@@ -38,7 +38,10 @@ def read_schedule(path: Path, case: Case) -> Dispatch:
     for column in ("port", "setting"):
         if column not in frame.columns:
             frame[column] = np.nan
-    frame["port"] = pd.to_numeric(frame["port"], errors="coerce").fillna(0.0)
+    blank = frame["port"].isna()
+    frame["port"] = pd.to_numeric(frame["port"], errors="coerce").mask(blank, 0.0)
+    _check_ports(frame[~blank], path)
+    frame = frame.sort_values("port", kind="stable")  # rows of the dispatch are in the order of the ports
     for (label, port), rows in frame.groupby(["element", "port"], sort=False):
         ordered = rows.iloc[np.argsort(pd.to_datetime(rows["time"], utc=True, errors="coerce").to_numpy())]
         p_k, q_k, setting = (
@@ -62,6 +65,23 @@ def read_schedule(path: Path, case: Case) -> Dispatch:
     dispatch = Dispatch(p_kw=p, q_kvar=q, ports=by_port, settings=settings)
     dispatch.check(case)
     return dispatch
+
+
+def _check_ports(rows: pd.DataFrame, path: Path) -> None:
+    """Raise unless the ports of every element are numbered 1, 2, ... without a gap.
+
+    Raises:
+        CaseError: with every element whose ports are not.
+    """
+    faults = []
+    for label, own in rows.groupby("element", sort=False)["port"]:
+        numbers = sorted(own.unique().tolist())
+        if numbers != list(range(1, len(numbers) + 1)):
+            found = f"ports {', '.join('no number' if n != n else f'{n:g}' for n in numbers)} in {path.name}"
+            allowed = "ports 1, 2, ... without a gap"
+            faults.append(Fault("IO-064 schedule", str(label), found, allowed, "Use schedule.csv of a solve."))
+    if faults:
+        raise CaseError(faults)
 
 
 __all__ = ["read_schedule"]

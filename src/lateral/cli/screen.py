@@ -127,4 +127,21 @@ def number(value: Any, unit: str = "", digits: int = 3) -> str:
     return f"{text} {unit}".strip()
 
 
-__all__ = ["console", "note", "number", "pairs", "plain", "print_json", "printable", "table", "to_json", "working"]
+def count(n: int, thing: str) -> str:
+    """A number of things for the screen: one of them has no plural."""
+    return f"{n:,} {thing}" if n == 1 else f"{n:,} {thing}s"
+
+
+__all__ = [
+    "console",
+    "count",
+    "note",
+    "number",
+    "pairs",
+    "plain",
+    "print_json",
+    "printable",
+    "table",
+    "to_json",
+    "working",
+]

@@ -8,7 +8,7 @@ is in; a formulation never asks which device it serves. A user's own device is a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
@@ -37,7 +37,6 @@ class DeviceContext:
         feeder: the wires.
         terminal: rule for stored energy at the end: equal, at-least, free or priced.
         alpha: price of energy lost in storage, $/kWh.
-        notes: what a device does otherwise than its fields ask, because the formulation cannot; goes into ``choices``.
     """
 
     builder: ProgramBuilder
@@ -48,7 +47,11 @@ class DeviceContext:
     feeder: Feeder
     terminal: str
     alpha: float
-    notes: list[str] = field(default_factory=list)
+
+    @property
+    def notes(self) -> list[str]:
+        """What devices do otherwise than their fields ask, because the formulation cannot; goes into ``choices``."""
+        return self.builder.notes
 
     @property
     def n_steps(self) -> int:

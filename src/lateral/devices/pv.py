@@ -97,7 +97,8 @@ class PV(Inverter):
 
         With phases free p_k >= 0 and q_k are decided at each port, each within its share of the inverter (s_max / n in
         place of s_max); their sums take the place of p and q. f and g are piecewise linear, their corners rounded over
-        3e-4 pu; where the formulation writes no curves, they are the piece on which its operating point lies.
+        1e-3 pu, exact beyond that; where the formulation writes no curves, they are the piece on which its operating
+        point lies.
 
         With p fixed the disc is the bound ``|q| <= sqrt(s_max^2 - p(t)^2)``. What exceeds s_max is clipped, at the
         power factor where one is held. Where the formulation's operating point lies outside

@@ -1,4 +1,4 @@
-"""Demand: energy taken from the grid, whatever it costs (conservation voltage reduction)."""
+"""Demand: energy taken from the grid less what is given back, whatever it costs (conservation voltage reduction)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from lateral.objectives.base import Objective
 
 @final
 class Demand(Objective):
-    """``sum_t dt_t p_import_t``, kWh: with loads that follow the voltage, conservation voltage reduction."""
+    """``sum_t dt_t (p_import_t - p_export_t)``, kWh.
+
+    With loads that follow the voltage this is conservation voltage reduction. Net of all sources: a kWh that is
+    exported, at whatever time and from whatever source, makes up for one taken.
+    """
 
     name: ClassVar[str] = "demand"
-    title: ClassVar[str] = "energy taken from the grid (conservation voltage reduction)"
+    title: ClassVar[str] = "net energy taken from the grid (conservation voltage reduction)"
     unit: ClassVar[str] = "kWh"
     floor: ClassVar[float] = 1.0
 

@@ -105,6 +105,8 @@ class ProgramBuilder:
         self.enforced: frozenset[str] = frozenset()
         #: laws of devices that a formulation has to first order only, in words; a bound of it is none of the exact one
         self.first_order: set[str] = set()
+        #: what devices do otherwise than their fields ask, because the formulation cannot, in words
+        self.notes: list[str] = []
         #: writes quadratic rows and curves to first order, where a formulation asks for it
         self.tangent: Tangent | None = None
 
@@ -649,6 +651,7 @@ class ProgramBuilder:
             assumptions=tuple(self._assumptions),
             ineq_offset=moved,
             sums=tuple(self._sums),
+            held=(*self.notes, *sorted(self.first_order)),
             objective_floor=self.objective_floor,
             baked=self._baked_slots(),
             tree=self._tree(),

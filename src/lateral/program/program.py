@@ -185,7 +185,8 @@ class Program:
     stands on the sides ``l`` and ``u``, and a limit as it was stated is the side plus it. ``baked`` names the slots
     whose present data are numbers in some row: after an `update` of one of them the program is to be built again
     (`lateral.model.Model` does). ``sums`` names equalities of which the first was written as the sum over all, an array
-    (rows, T) each: see `by_row`.
+    (rows, T) each: see `by_row`. ``held`` says in words what is otherwise than the case asks: decisions that
+    are held, laws that are taken to first order.
     """
 
     c: FloatArray
@@ -229,6 +230,7 @@ class Program:
     baked: frozenset[str] = frozenset()
     tree: TreeHint | None = None
     sums: tuple[IntArray, ...] = ()
+    held: tuple[str, ...] = ()
 
     def by_row(self, eq_dual: FloatArray) -> FloatArray:
         """Duals of the equalities as if each stood for itself, where the first of some stands for the sum over all."""

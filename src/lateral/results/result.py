@@ -23,7 +23,7 @@ from lateral.errors import OptionError, did_you_mean
 from lateral.network.branches import RadialNetwork
 from lateral.network.powerflow import PowerFlow
 from lateral.network.schema import FloatArray
-from lateral.program import Block, Derived, Program
+from lateral.program import Block, Derived, ProblemClass, Program
 from lateral.results.points import port_points, settings
 from lateral.results.residuals import Residuals
 from lateral.results.verification import Verification
@@ -98,6 +98,14 @@ class Result:
         return self.status is Status.OPTIMAL
 
     @property
+    def is_bound(self) -> bool:
+        """True when no point of this model is better: it is convex, and was solved to the end.
+
+        Of a relaxation this bounds every schedule that keeps to what the program holds (``program.held``).
+        """
+        return self.ok and self.program.problem_class is not ProblemClass.NLP
+
+    @property
     def has_values(self) -> bool:
         """True when there is a point at all (also one that is not optimal)."""
         return bool(np.all(np.isfinite(self.solution.x))) and self.status not in (
@@ -124,20 +132,21 @@ class Result:
         out = list(self.cautions)
         if not self.has_values:
             return ()
+        advice = f"{self._bounds()}--recover makes an exact schedule of it"
         if self.max_relaxation_gap > GAP_WARNING_PU:
             out.append(
                 f"but the relaxation is not tight: {100 * self.relaxation_gap_share:.1f} % of its losses do not exist "
-                f"(gap {self.max_relaxation_gap:.1e} pu); it is a bound, --recover makes an exact schedule of it"
+                f"(gap {self.max_relaxation_gap:.1e} pu); {advice}"
             )
         elif (self.max_rank_ratio or 0.0) > RANK_WARNING:
             out.append(
                 f"but the relaxation is not tight: a matrix has a second eigenvalue of {self.max_rank_ratio:.1e} of "
-                "the first; it is a bound, --recover makes an exact schedule of it"
+                f"the first; {advice}"
             )
         if (self.max_law_gap or 0.0) > LAW_WARNING:
             out.append(
                 f"but loads that follow the voltage are up to {100 * (self.max_law_gap or 0.0):.2g} % off their law, "
-                "which the relaxation allows; it is a bound, --recover makes an exact schedule of it"
+                f"which the relaxation allows; {advice}"
             )
         rating = max((b.p_discharge_max_kw for b in self.case.batteries), default=0.0)
         if self.max_simultaneous_kw > max(1e-4 * rating, 1e-4):
@@ -154,6 +163,16 @@ class Result:
                     "negative prices and binding voltage limits"
                 )
         return tuple(out)
+
+    def _bounds(self) -> str:
+        """What the objective of a relaxation bounds, as the beginning of a sentence: nothing where it is no bound."""
+        if not self.is_bound:
+            return ""
+        held = self.program.held
+        if not held:
+            return "it is a bound, "
+        more = f", and {len(held) - 1} more" if len(held) > 1 else ""
+        return f"it is a bound only for what it holds ({held[0]}{more}), "
 
     @cached_property
     def reasons(self) -> tuple[str, ...]:
@@ -341,12 +360,15 @@ class Result:
         return np.asarray(r.reshape(-1, 1) * rows[0][1])
 
     def _current_rows(self, name: str) -> list[tuple[Block, FloatArray]]:
-        """``l - (P^2 + Q^2) / w`` of the product rows of a name, pu, block by block, each of shape (n, T)."""
+        """``l - (P^2 + Q^2) / w`` of the product rows of a name, pu, block by block, each of shape (n, T).
+
+        0 of rows that are exact, where it is a violation and no relaxation.
+        """
         out = []
         rows, x = self.program.products, self.solution.x
         for block in self.program.product_blocks:
             if block.name == name:
-                h = rows.value(x)[block.cells]
+                h = np.where(rows.equality[block.cells], 0.0, rows.value(x)[block.cells])
                 w = (rows.v @ x + rows.v0)[block.cells]
                 out.append((block, np.asarray((-h / w).reshape(len(block.elements), block.n_steps))))
         return out

@@ -114,14 +114,12 @@ def _compare(build: Build, element: Element, data: ElementData, ours: tuple[Node
     if not build.grounds.isdisjoint(ours):
         live = [k for k, node in enumerate(ours) if node not in build.grounds]
         ours, mine = tuple(ours[k] for k in live), mine[np.ix_(live, live)]
-    if not set(ours) <= set(nodes):
+    if not (set(ours) <= set(nodes) and np.isfinite(y).all() and np.isfinite(mine).all()):  # NaN is above nothing
         return _Found(data.name, float("inf"), "")
     if nodes != ours:
         nodes, y = _over(ours, nodes, y)
     scale = float(np.abs(y).max(initial=0.0)) or float(np.abs(mine).max(initial=0.0))
     error = float(np.abs(y - mine).max(initial=0.0)) / scale if scale > 0.0 else 0.0
-    if not np.isfinite(error):
-        error = float("inf")
     return _Found(data.name, error, _reason(element, data, y, mine) if error > 0.1 * ADMITTANCE_TOLERANCE else "")
 
 
