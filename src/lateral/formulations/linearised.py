@@ -137,7 +137,7 @@ class _Model(RectangularModel):
         alone += [a for a in map(self.builder.find, ("branch.p_through", "branch.q_through")) if a is not None]
         for feed, current, e, square in self._feed_rows:
             parts += [current, *([] if e is None else [e])]
-            alone += [square, feed.p, feed.q]
+            alone += [*([] if square is None else [square]), feed.p, feed.q]
         self._tangent.network += [a.col for pair in parts for a in (pair.re, pair.im)] + [
             a.col for a in alone if a is not None
         ]
