@@ -49,6 +49,10 @@ preconditioner that is exact in time: per storage a tridiagonal matrix whose ent
 own node (selected inversion; Takahashi et al. 1973 on other networks).
 What links storages through the network is left to the iterations.
 
+**Relaxations.** Cones of currents are tried as equalities first. Where no multiplier has the wrong sign, the point
+satisfies the optimality conditions of the cones too, which are convex, and is their optimum (Farivar and Low 2013);
+otherwise the cones are solved as they are.
+
 **Stopping.** Violation below 1e-9 pu in the units of the program, gradient and complementarity below the tolerance
 relative to the objective. The status is earned from recomputed residuals like every solver's."""
 

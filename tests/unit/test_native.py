@@ -381,6 +381,24 @@ def test_a_shifted_horizon_is_warm() -> None:
         model.shift(0)
 
 
+def test_a_tight_relaxation_is_solved_by_its_equalities() -> None:
+    """No multiplier has the wrong sign, so the point is the optimum of the cones, and the gap certifies it; where
+    relaxation gains something (negative prices: phantom losses) it has, and the cones are solved as they are."""
+    tight = model_of("ieee123-t5", "soc").solve("native", NativeOptions(fallback=False))
+    exact = model_of("ieee123-t5", "nonlinear").solve("native")
+    assert tight.ok
+    assert tight.objective == pytest.approx(exact.objective, rel=1e-9)
+    assert recompute(tight.program, tight.solution).duality_gap <= 1e-8
+    rows = tight.program.products
+    current = ~rows.equality & (np.diff(rows.u.indptr) > 0)
+    assert np.abs(rows.value(tight.solution.x)[current]).max() <= 1e-9
+    paid = {"prices": np.full(5, -0.1)}  # who is paid to draw burns what it can
+    loose = model_of("ieee123-t5", "soc").update(**paid).solve("native")
+    truth = model_of("ieee123-t5", "nonlinear").update(**paid).solve("ipopt")
+    assert loose.status in (Status.OPTIMAL, Status.INACCURATE)
+    assert loose.objective < truth.objective - 1.0
+
+
 def test_what_it_cannot_solve_is_handed_over_and_says_so() -> None:
     """A relaxation that is not tight, under negative prices."""
     model = random_problem(133).build()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from typing import final
 
 import numpy as np
@@ -22,12 +23,14 @@ from lateral.solvers.base import (
     reduced_cost,
     unscaled_solution,
 )
-from lateral.solvers.native.method import Iterate, Method
+from lateral.solvers.native.method import Iterate, Method, Outcome
 from lateral.solvers.native.order import order_of
 from lateral.solvers.native.steps import Declined, StepProgram
 
 #: Newton steps, where the caller sets no limit.
 MOST_ITERATIONS = 100
+#: A multiplier of a cone that is above zero by this much, relative to the largest, has the wrong sign.
+SIGN = 1e-9
 #: And from an earlier iterate: one that is no good is left soon.
 MOST_WARM = 30
 _WORDS = {
@@ -38,6 +41,40 @@ _WORDS = {
 }
 
 
+class _Part:
+    """A program of one pattern with its method, and where later solves start."""
+
+    def __init__(self, program: Program, options: Options) -> None:
+        self.steps = StepProgram.of(program)
+        self.method = Method(self.steps, order_of(program, self.steps), threads=getattr(options, "threads", 1))
+        self.middle: Iterate | None = None
+
+    def load(self, program: Program) -> bool:
+        """Take the numbers of a program of this pattern; False where the bounds of a variable exclude each other."""
+        self.steps.load(program)
+        if not self.steps.crossed:
+            self.method.load()
+        return not self.steps.crossed
+
+    def run(self, options: Options, give_up: Callable[[], bool]) -> tuple[Iterate, Outcome, int]:
+        """The last iterate, how it ended, and the Newton steps of all attempts."""
+        most, warm = options.max_iterations or MOST_ITERATIONS, getattr(options, "warm", True)
+        spent = 0
+        for start in [None] if self.middle is None or not warm else [self.middle, None]:
+            iterate, outcome, middle = self.method.solve(
+                gap=options.tolerance or 1e-8,
+                max_iterations=most if start is None else min(most, MOST_WARM),
+                start=None if start is None else start.copy(),
+                give_up=give_up,
+                verbose=print if options.verbose else None,
+            )
+            spent += outcome.iterations
+            if outcome.word == "solved":
+                self.middle = middle
+                break
+        return iterate, outcome, spent
+
+
 @final
 class NativeSession(Session):
     """One pattern of program."""
@@ -45,11 +82,14 @@ class NativeSession(Session):
     def __init__(self, program: Program, options: Options) -> None:
         self._pattern = pattern_of(program)
         self._options = options
-        self._middle: Iterate | None = None
+        self._whole: _Part | None = None
+        self._tight: _Part | None = None
+        self._held = _may_be_tight(program)
         try:
-            self._steps = StepProgram.of(program)
-            threads = getattr(options, "threads", 1)
-            self._method = Method(self._steps, order_of(program, self._steps), threads=threads)
+            if self._held.any():
+                self._tight = _Part(_tightened(program, self._held), options)
+            else:
+                self._whole = _Part(program, options)
         except Declined as why:
             fault = Fault(
                 code="SOL-010 no-structure",
@@ -61,12 +101,22 @@ class NativeSession(Session):
             raise UnsupportedError([fault]) from why
 
     def solve(self, program: Program, warm: Solution | None = None) -> Solution:
-        """See `Session.solve`. A warm start is the session's own: the iterate of the last solve on its way."""
+        """See `Session.solve`. A warm start is the session's own: the iterate of the last solve on its way.
+
+        Cones of currents are tried as equalities first: where no multiplier has the wrong sign, that point satisfies
+        the optimality conditions of the cones as well, which are convex, and is their optimum (Farivar and Low 2013).
+        """
         check_pattern(program, self._pattern)
         begin = time.perf_counter()
         o = self._options
-        self._steps.load(program)
-        if self._steps.crossed:
+        limit = np.inf if o.time_limit_s is None else o.time_limit_s
+
+        def late() -> bool:
+            return time.perf_counter() - begin > limit
+
+        first = self._tight or self._whole
+        assert first is not None
+        if not first.load(program if self._tight is None else _tightened(program, self._held)):
             return no_point(
                 program,
                 status=Status.INFEASIBLE,
@@ -75,27 +125,27 @@ class NativeSession(Session):
                 seconds=time.perf_counter() - begin,
                 message="the bounds of a variable exclude each other",
             )
-        self._method.load()
-        limit = np.inf if o.time_limit_s is None else o.time_limit_s
-
-        def late() -> bool:
-            return time.perf_counter() - begin > limit
-
+        spent = 0
         with interrupts() as note, np.errstate(all="ignore"):
-            starts = [None] if self._middle is None or not getattr(o, "warm", True) else [self._middle, None]
-            spent = 0
-            for start in starts:
-                iterate, outcome, middle = self._method.solve(
-                    gap=o.tolerance or 1e-8,
-                    max_iterations=o.max_iterations or (MOST_ITERATIONS if start is None else MOST_WARM),
-                    start=None if start is None else start.copy(),
-                    give_up=lambda: note.pressed or late(),
-                    verbose=print if o.verbose else None,
-                )
-                spent += outcome.iterations
+
+            def give_up() -> bool:
+                return note.pressed or late()
+
+            if self._tight is not None:
+                iterate, outcome, spent = self._tight.run(o, give_up)
                 if outcome.word == "solved":
-                    self._middle = middle
-                    break
+                    found = self._solution(
+                        program, self._tight, iterate, Status.OPTIMAL, spent, time.perf_counter() - begin, "solved"
+                    )
+                    mu = found.product_dual[self._held]
+                    if np.all(mu <= SIGN * max(1.0, float(np.abs(mu).max(initial=0.0)))):
+                        return found
+            if self._whole is None:
+                self._whole = _Part(program, o)
+            if self._tight is not None:
+                self._whole.load(program)
+            iterate, outcome, more = self._whole.run(o, give_up)
+            spent += more
         status, message = _WORDS[outcome.word]
         # a limit that the caller set is kept to; other ends are somebody else's turn
         most = o.max_iterations or MOST_ITERATIONS
@@ -107,12 +157,13 @@ class NativeSession(Session):
             return no_point(
                 program, status=Status.ERROR, solver="native", iterations=spent, seconds=seconds, message=message
             )
-        return self._solution(program, iterate, status, spent, time.perf_counter() - begin, message)
+        return self._solution(program, self._whole, iterate, status, spent, time.perf_counter() - begin, message)
 
     def shift(self, steps: int) -> None:
         """See `Session.shift`; steps that are new start as the last one that there was."""
-        if self._middle is not None:
-            self._middle = self._middle.shifted(steps)
+        for part in (self._tight, self._whole):
+            if part is not None and part.middle is not None:
+                part.middle = part.middle.shifted(steps)
 
     def _handed_over(self, program: Program, spent: int, message: str, seconds: float) -> Solution:
         """The answer of another solver, which says so: Clarabel's for cones and for a proof that there is none, Ipopt's
@@ -133,10 +184,10 @@ class NativeSession(Session):
         )
 
     def _solution(
-        self, program: Program, it: Iterate, status: Status, iterations: int, seconds: float, message: str
+        self, program: Program, part: _Part, it: Iterate, status: Status, iterations: int, seconds: float, message: str
     ) -> Solution:
         """The numbers in program order and in the house's dual sign: the multipliers here have the other one."""
-        s, k = self._steps, self._method.kkt
+        s, k = part.steps, part.method.kkt
         x = s.variables.gather(it.x, program.n)
         n_rows, n_ranges = k.n_rows, s.ranges.n
         equal = np.zeros((s.equalities.n, s.n_steps))
@@ -170,6 +221,18 @@ class NativeSession(Session):
                 program, found.x, y, w, found.product_dual, found.quadratic_dual, found.curve_dual
             ),
         )
+
+
+def _may_be_tight(program: Program) -> np.ndarray:
+    """Cones ``sum a^2 <= u v`` whose u and v are both variable: currents of branches."""
+    p = program.products
+    return np.asarray(~p.equality & (np.diff(p.u.indptr) > 0) & (np.diff(p.v.indptr) > 0))
+
+
+def _tightened(program: Program, held: np.ndarray) -> Program:
+    """The program with some of its cones as equalities."""
+    products = dataclasses.replace(program.products, equality=program.products.equality | held)
+    return dataclasses.replace(program, products=products)
 
 
 __all__ = ["NativeSession"]
