@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from scipy.optimize import linear_sum_assignment
 
 import lateral
+from lateral.areas.solve import solve_areas
 from lateral.errors import OptionError, UnsupportedError
 from lateral.model import Model
 from lateral.results.residuals import recompute
@@ -416,3 +417,19 @@ def test_bounds_that_exclude_each_other() -> None:
     high[cells] = model.program.lb[cells] - 0.01
     model.program = dataclasses.replace(model.program, ub=high)
     assert model.solve("native").status is Status.INFEASIBLE
+
+
+@pytest.mark.parametrize(
+    ("name", "formulation", "areas"), [("ads10", "nonlinear", 3), ("ieee123-t5", "lindistflow", 4)]
+)
+def test_inside_areas(name: str, formulation: str, areas: int) -> None:
+    """One structured solver per area: the same agreement as with the others, and rounds after the first are warm."""
+    runs = [
+        solve_areas(lateral.cut(lateral.read(name), areas), formulation=formulation, solver=solver, with_replay=False)
+        for solver in ("auto", "native")
+    ]
+    assert [r.status for r in runs] == [Status.OPTIMAL, Status.OPTIMAL]
+    assert runs[1].gap_to_central == pytest.approx(0.0, abs=1e-8)
+    one, two = (r.result for r in runs)
+    assert one is not None and two is not None
+    assert two.cost == pytest.approx(one.cost, rel=1e-8)
