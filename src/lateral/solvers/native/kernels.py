@@ -76,79 +76,107 @@ def factor(V, size, dpos, lptr, m, uptr, utgt, work, t0, t1):  # type: ignore[no
 def solve(V, R, size, unknown, dpos, lptr, m, sptr, srow, t0, t1):  # type: ignore[no-untyped-def]
     """``R <- K^-1 R`` in place: leaves to the root, diagonal, root to the leaves."""
     n = len(size)
+    width = t1 - t0
+    work = np.empty((2, width))
+    x, y = work[0], work[1]
     for k in range(n):
         rows, first, s, a = m[k], lptr[k], sptr[k], unknown[k, 0]
+        r_a = R[a, t0:t1]
+        for t in range(width):
+            x[t] = r_a[t]
         if size[k] == 1:
             for i in range(rows):
-                r = srow[s + i]
-                for t in range(t0, t1):
-                    R[r, t] -= V[first + i, t] * R[a, t]
+                r, v = R[srow[s + i], t0:t1], V[first + i, t0:t1]
+                for t in range(width):
+                    r[t] -= v[t] * x[t]
         else:
-            b = unknown[k, 1]
+            r_b = R[unknown[k, 1], t0:t1]
+            for t in range(width):
+                y[t] = r_b[t]
             for i in range(rows):
-                r, p = srow[s + i], first + 2 * i
-                for t in range(t0, t1):
-                    R[r, t] -= V[p, t] * R[a, t] + V[p + 1, t] * R[b, t]
+                p = first + 2 * i
+                r, v, z = R[srow[s + i], t0:t1], V[p, t0:t1], V[p + 1, t0:t1]
+                for t in range(width):
+                    r[t] -= v[t] * x[t] + z[t] * y[t]
     for k in range(n - 1, -1, -1):
         rows, first, s, d, a = m[k], lptr[k], sptr[k], dpos[k], unknown[k, 0]
+        r_a, d_a = R[a, t0:t1], V[d, t0:t1]
         if size[k] == 1:
-            for t in range(t0, t1):
-                R[a, t] *= V[d, t]
+            for t in range(width):
+                x[t] = d_a[t] * r_a[t]
             for i in range(rows):
-                r = srow[s + i]
-                for t in range(t0, t1):
-                    R[a, t] -= V[first + i, t] * R[r, t]
+                r, v = R[srow[s + i], t0:t1], V[first + i, t0:t1]
+                for t in range(width):
+                    x[t] -= v[t] * r[t]
+            for t in range(width):
+                r_a[t] = x[t]
         else:
-            b = unknown[k, 1]
-            for t in range(t0, t1):
-                x, y = R[a, t], R[b, t]
-                R[a, t] = V[d, t] * x + V[d + 1, t] * y
-                R[b, t] = V[d + 1, t] * x + V[d + 2, t] * y
+            r_b, d_ab, d_b = R[unknown[k, 1], t0:t1], V[d + 1, t0:t1], V[d + 2, t0:t1]
+            for t in range(width):
+                x[t] = d_a[t] * r_a[t] + d_ab[t] * r_b[t]
+                y[t] = d_ab[t] * r_a[t] + d_b[t] * r_b[t]
             for i in range(rows):
-                r, p = srow[s + i], first + 2 * i
-                for t in range(t0, t1):
-                    R[a, t] -= V[p, t] * R[r, t]
-                    R[b, t] -= V[p + 1, t] * R[r, t]
+                p = first + 2 * i
+                r, v, z = R[srow[s + i], t0:t1], V[p, t0:t1], V[p + 1, t0:t1]
+                for t in range(width):
+                    x[t] -= v[t] * r[t]
+                    y[t] -= z[t] * r[t]
+            for t in range(width):
+                r_a[t] = x[t]
+                r_b[t] = y[t]
 
 
 @_compiled
 def solve_some(V, R, some, size, unknown, dpos, lptr, m, sptr, srow, t0, t1):  # type: ignore[no-untyped-def]
     """`solve` along some pivots only, which are closed upwards; elsewhere R is zero and not asked for."""
-    for j in range(len(some)):
-        k = some[j]
+    width = t1 - t0
+    work = np.empty((2, width))
+    x, y = work[0], work[1]
+    for k in some:
         rows, first, s, a = m[k], lptr[k], sptr[k], unknown[k, 0]
+        r_a = R[a, t0:t1]
+        for t in range(width):
+            x[t] = r_a[t]
         if size[k] == 1:
             for i in range(rows):
-                r = srow[s + i]
-                for t in range(t0, t1):
-                    R[r, t] -= V[first + i, t] * R[a, t]
+                r, v = R[srow[s + i], t0:t1], V[first + i, t0:t1]
+                for t in range(width):
+                    r[t] -= v[t] * x[t]
         else:
-            b = unknown[k, 1]
+            r_b = R[unknown[k, 1], t0:t1]
+            for t in range(width):
+                y[t] = r_b[t]
             for i in range(rows):
-                r, p = srow[s + i], first + 2 * i
-                for t in range(t0, t1):
-                    R[r, t] -= V[p, t] * R[a, t] + V[p + 1, t] * R[b, t]
-    for j in range(len(some) - 1, -1, -1):
-        k = some[j]
+                p = first + 2 * i
+                r, v, z = R[srow[s + i], t0:t1], V[p, t0:t1], V[p + 1, t0:t1]
+                for t in range(width):
+                    r[t] -= v[t] * x[t] + z[t] * y[t]
+    for k in some[::-1]:
         rows, first, s, d, a = m[k], lptr[k], sptr[k], dpos[k], unknown[k, 0]
+        r_a, d_a = R[a, t0:t1], V[d, t0:t1]
         if size[k] == 1:
-            for t in range(t0, t1):
-                R[a, t] *= V[d, t]
+            for t in range(width):
+                x[t] = d_a[t] * r_a[t]
             for i in range(rows):
-                r = srow[s + i]
-                for t in range(t0, t1):
-                    R[a, t] -= V[first + i, t] * R[r, t]
+                r, v = R[srow[s + i], t0:t1], V[first + i, t0:t1]
+                for t in range(width):
+                    x[t] -= v[t] * r[t]
+            for t in range(width):
+                r_a[t] = x[t]
         else:
-            b = unknown[k, 1]
-            for t in range(t0, t1):
-                x, y = R[a, t], R[b, t]
-                R[a, t] = V[d, t] * x + V[d + 1, t] * y
-                R[b, t] = V[d + 1, t] * x + V[d + 2, t] * y
+            r_b, d_ab, d_b = R[unknown[k, 1], t0:t1], V[d + 1, t0:t1], V[d + 2, t0:t1]
+            for t in range(width):
+                x[t] = d_a[t] * r_a[t] + d_ab[t] * r_b[t]
+                y[t] = d_ab[t] * r_a[t] + d_b[t] * r_b[t]
             for i in range(rows):
-                r, p = srow[s + i], first + 2 * i
-                for t in range(t0, t1):
-                    R[a, t] -= V[p, t] * R[r, t]
-                    R[b, t] -= V[p + 1, t] * R[r, t]
+                p = first + 2 * i
+                r, v, z = R[srow[s + i], t0:t1], V[p, t0:t1], V[p + 1, t0:t1]
+                for t in range(width):
+                    x[t] -= v[t] * r[t]
+                    y[t] -= z[t] * r[t]
+            for t in range(width):
+                r_a[t] = x[t]
+                r_b[t] = y[t]
 
 
 @_compiled
@@ -286,32 +314,39 @@ def condense(  # type: ignore[no-untyped-def]
 @_compiled
 def through(M, W, X, gin, gout, eptr, mptr, entry, exit_, xptr, t0, t1):  # type: ignore[no-untyped-def]
     """``X = e K^-1 e' W`` on all entries: up with G', down with S and G. W is overwritten."""
-    n = len(gin)
+    n, width = len(gin), t1 - t0
+    sum_ = np.empty(width)
     for g in range(n):
         n_in, n_out, e0, x0 = gin[g], gout[g], eptr[g], xptr[g]
         at_g = mptr[g] + n_in * (n_in + 1) // 2
-        for j in range(n_in):
-            w = entry[e0 + j]
-            for q in range(n_out):
-                o, c = exit_[x0 + q], at_g + j * n_out + q
-                for t in range(t0, t1):
-                    W[o, t] += M[c, t] * W[w, t]
+        for q in range(n_out):
+            out = W[exit_[x0 + q], t0:t1]
+            for t in range(width):
+                sum_[t] = out[t]
+            for j in range(n_in):
+                w, c = W[entry[e0 + j], t0:t1], M[at_g + j * n_out + q, t0:t1]
+                for t in range(width):
+                    sum_[t] += c[t] * w[t]
+            for t in range(width):
+                out[t] = sum_[t]
     for g in range(n - 1, -1, -1):
         n_in, n_out, e0, x0, m0 = gin[g], gout[g], eptr[g], xptr[g], mptr[g]
         at_g = m0 + n_in * (n_in + 1) // 2
         for i in range(n_in):
-            w = entry[e0 + i]
-            for t in range(t0, t1):
-                X[w, t] = 0.0
+            for t in range(width):
+                sum_[t] = 0.0
             for j in range(n_in):
-                c = m0 + (i * (i + 1) // 2 + j if j <= i else j * (j + 1) // 2 + i)
-                v = entry[e0 + j]
-                for t in range(t0, t1):
-                    X[w, t] += M[c, t] * W[v, t]
+                at = m0 + (i * (i + 1) // 2 + j if j <= i else j * (j + 1) // 2 + i)
+                w, c = W[entry[e0 + j], t0:t1], M[at, t0:t1]
+                for t in range(width):
+                    sum_[t] += c[t] * w[t]
             for q in range(n_out):
-                o, c = exit_[x0 + q], at_g + i * n_out + q
-                for t in range(t0, t1):
-                    X[w, t] += M[c, t] * X[o, t]
+                o, c = X[exit_[x0 + q], t0:t1], M[at_g + i * n_out + q, t0:t1]
+                for t in range(width):
+                    sum_[t] += c[t] * o[t]
+            x = X[entry[e0 + i], t0:t1]
+            for t in range(width):
+                x[t] = sum_[t]
 
 
 @_compiled
