@@ -219,6 +219,8 @@ def again(
         if phases is not None:
             phases.clear()
         with clock.phase(f"{name} warm"):
+            if name == "shift":
+                session.shift(1)
             warm = session.solve(program, solution)
         out[name] = {"cold": judged(program, fresh), "warm": judged(program, warm)}
         if phases is not None:
