@@ -291,6 +291,14 @@ class Method:
             _multiplier(mu, s - self.s_low), _multiplier(mu, self.s_high - s),
         )  # fmt: skip
 
+    def _moved(self, it: Iterate) -> Iterate:
+        """An earlier iterate for the present numbers: what is fixed is fixed at its new value, and what a new bound
+        leaves outside is just inside."""
+        it.x[self.fixed] = self.steps.data["value"][self.fixed]
+        it.x = _within(it.x, self.low, self.high)
+        it.s = np.where(self.sign != 0.0, _within(it.s, self.s_low, self.s_high), it.s)
+        return it
+
     def _power_flow(self, x: FloatArray, *, limit: int = 8) -> None:
         """Newton on the network's own rows with every device where it is, in place; gives up in silence."""
         k, t = self.kkt, self.steps.n_steps
@@ -395,7 +403,7 @@ class Method:
         """
         k = self.kkt
         k.iterations = 0
-        it = self._start() if start is None else start
+        it = self._start() if start is None else self._moved(start)
         log: list[str] = []
         short = 0
         count = max(self.n_bounds, 1)
@@ -553,6 +561,15 @@ def _inside(x: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
         below = high - np.minimum(PUSH * np.maximum(1.0, np.abs(high)), room)
         pushed = np.where(np.isfinite(low), np.maximum(x, above), x)
         return np.where(np.isfinite(high), np.minimum(pushed, below), pushed)
+
+
+def _within(x: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
+    """Values that are at or beyond a bound, a little inside of it; others as they are."""
+    with np.errstate(invalid="ignore"):
+        room = np.where(np.isfinite(low) & np.isfinite(high), PUSH * (high - low), 1e-4)
+        room = np.minimum(room, 1e-4)
+        x = np.where(np.isfinite(low) & (x <= low), low + room, x)
+        return np.where(np.isfinite(high) & (x >= high), high - room, x)
 
 
 def _multiplier(mu: float, slack: FloatArray) -> FloatArray:
