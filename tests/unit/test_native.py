@@ -100,10 +100,10 @@ def assembled(kkt: Kkt, point: Point, step: int) -> np.ndarray:
     np.add.at(out, (own + kkt.p_first, s.squares.col), 2.0 * column(s.squares.val) * point.squares[s.squares.row, step])
     np.add.at(out, (s.u.row + kkt.p_first, s.u.col), -column(s.u.val) * point.v[s.u.row, step])
     np.add.at(out, (s.v.row + kkt.p_first, s.v.col), -column(s.v.val) * point.u[s.v.row, step])
-    f_row, g_row = s.f.row // s.pairs, s.g2.row // s.pairs
-    np.add.at(out, (f_row + kkt.q_first, s.f.col), column(s.f.val) * point.g[s.f.row, step])
-    np.add.at(out, (g_row + kkt.q_first, s.g2.col), column(s.g2.val) * point.f[s.g2.row, step])
-    np.add.at(out, (s.w.row + kkt.q_first, s.w.col), column(s.w.val))
+    f_row, g_row = s.pair_f.row // s.pairs, s.pair_g.row // s.pairs
+    np.add.at(out, (f_row + kkt.q_first, s.pair_f.col), column(s.pair_f.val) * point.g[s.pair_f.row, step])
+    np.add.at(out, (g_row + kkt.q_first, s.pair_g.col), column(s.pair_g.val) * point.f[s.pair_g.row, step])
+    np.add.at(out, (s.pair_w.row + kkt.q_first, s.pair_w.col), column(s.pair_w.val))
     curve = kkt.c_first + np.arange(s.curves.n)
     out[curve, s.curve_y] += point.y_slope[:, step]
     out[curve, s.curve_z] += point.z_slope[:, step]
@@ -111,8 +111,8 @@ def assembled(kkt: Kkt, point: Point, step: int) -> np.ndarray:
     hessian = np.zeros((nv, nv))
     np.add.at(hessian, (s.curve_z, s.curve_z), point.bend[:, step])
     f, g = np.zeros((s.quadratics.n * s.pairs, nv)), np.zeros((s.quadratics.n * s.pairs, nv))
-    np.add.at(f, (s.f.row, s.f.col), column(s.f.val))
-    np.add.at(g, (s.g2.row, s.g2.col), column(s.g2.val))
+    np.add.at(f, (s.pair_f.row, s.pair_f.col), column(s.pair_f.val))
+    np.add.at(g, (s.pair_g.row, s.pair_g.col), column(s.pair_g.val))
     nu = np.repeat(point.nu[:, step], s.pairs)
     hessian += f.T @ (nu[:, None] * g) + g.T @ (nu[:, None] * f)
     np.add.at(hessian, (s.q.row, s.q.col), column(s.q.val))

@@ -5,6 +5,7 @@ sparse matrix; this one knows it. One step's linear system is eliminated from th
 pivots, all steps side by side; storage, which links the steps, is left to conjugate gradients with a preconditioner
 that is exact in time.
 
+    options    what can be asked for
     steps      what a program looks like in one step, and what links steps
     order      from the leaves to the root of a tree of one conductor per bus
     pairing    the order of any other network: pairs of large coefficients, least fill first
@@ -20,33 +21,11 @@ declines the rest. Its answer is judged like any other solver's, by recomputed r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, final
 
 from lateral.program import ProblemClass, Program
-from lateral.solvers.base import Options, Session, Solver
-
-#: Complementarity relative to the objective at which a point is a solution.
-DEFAULT_TOLERANCE = 1e-8
-
-
-@dataclass(frozen=True, slots=True)
-class NativeOptions(Options):
-    """Options of the structured solver.
-
-    Attributes:
-        tolerance: complementarity, relative to the objective.
-        max_iterations: Newton steps.
-        warm: start from an earlier solve of the same session.
-        threads: how many; each has some of the steps, and the numbers do not depend on it.
-        fallback: hand what it cannot solve over to Clarabel or Ipopt; the answer names who gave it.
-    """
-
-    tolerance: float | None = DEFAULT_TOLERANCE
-    max_iterations: int | None = 100
-    warm: bool = True
-    threads: int = 1
-    fallback: bool = True
+from lateral.solvers.base import Session, Solver
+from lateral.solvers.native.options import NativeOptions
 
 
 @final
@@ -57,12 +36,13 @@ class NativeSolver(Solver):
     accepts: ClassVar[frozenset[ProblemClass]] = frozenset(ProblemClass) - {ProblemClass.SDP}
 
     def __init__(self, options: NativeOptions | None = None) -> None:
-        super().__init__(options or NativeOptions())
+        self._own = options or NativeOptions()
+        super().__init__(self._own)
 
     def _start(self, program: Program) -> Session:
         from lateral.solvers.native.session import NativeSession
 
-        return NativeSession(program, self.options)
+        return NativeSession(program, self._own)
 
 
 __all__ = ["NativeOptions", "NativeSolver"]

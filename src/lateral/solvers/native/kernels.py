@@ -73,62 +73,11 @@ def factor(V, size, dpos, lptr, m, uptr, utgt, work, t0, t1):  # type: ignore[no
 
 
 @_compiled
-def solve(V, R, size, unknown, dpos, lptr, m, sptr, srow, t0, t1):  # type: ignore[no-untyped-def]
-    """``R <- K^-1 R`` in place: leaves to the root, diagonal, root to the leaves."""
-    n = len(size)
-    width = t1 - t0
-    work = np.empty((2, width))
-    x, y = work[0], work[1]
-    for k in range(n):
-        rows, first, s, a = m[k], lptr[k], sptr[k], unknown[k, 0]
-        r_a = R[a, t0:t1]
-        for t in range(width):
-            x[t] = r_a[t]
-        if size[k] == 1:
-            for i in range(rows):
-                r, v = R[srow[s + i], t0:t1], V[first + i, t0:t1]
-                for t in range(width):
-                    r[t] -= v[t] * x[t]
-        else:
-            r_b = R[unknown[k, 1], t0:t1]
-            for t in range(width):
-                y[t] = r_b[t]
-            for i in range(rows):
-                p = first + 2 * i
-                r, v, z = R[srow[s + i], t0:t1], V[p, t0:t1], V[p + 1, t0:t1]
-                for t in range(width):
-                    r[t] -= v[t] * x[t] + z[t] * y[t]
-    for k in range(n - 1, -1, -1):
-        rows, first, s, d, a = m[k], lptr[k], sptr[k], dpos[k], unknown[k, 0]
-        r_a, d_a = R[a, t0:t1], V[d, t0:t1]
-        if size[k] == 1:
-            for t in range(width):
-                x[t] = d_a[t] * r_a[t]
-            for i in range(rows):
-                r, v = R[srow[s + i], t0:t1], V[first + i, t0:t1]
-                for t in range(width):
-                    x[t] -= v[t] * r[t]
-            for t in range(width):
-                r_a[t] = x[t]
-        else:
-            r_b, d_ab, d_b = R[unknown[k, 1], t0:t1], V[d + 1, t0:t1], V[d + 2, t0:t1]
-            for t in range(width):
-                x[t] = d_a[t] * r_a[t] + d_ab[t] * r_b[t]
-                y[t] = d_ab[t] * r_a[t] + d_b[t] * r_b[t]
-            for i in range(rows):
-                p = first + 2 * i
-                r, v, z = R[srow[s + i], t0:t1], V[p, t0:t1], V[p + 1, t0:t1]
-                for t in range(width):
-                    x[t] -= v[t] * r[t]
-                    y[t] -= z[t] * r[t]
-            for t in range(width):
-                r_a[t] = x[t]
-                r_b[t] = y[t]
+def solve(V, R, some, size, unknown, dpos, lptr, m, sptr, srow, t0, t1):  # type: ignore[no-untyped-def]
+    """``R <- K^-1 R`` in place: leaves to the root, diagonal, root to the leaves.
 
-
-@_compiled
-def solve_some(V, R, some, size, unknown, dpos, lptr, m, sptr, srow, t0, t1):  # type: ignore[no-untyped-def]
-    """`solve` along some pivots only, which are closed upwards; elsewhere R is zero and not asked for."""
+    Along some pivots in their order: all of them, or closed upwards; then R is zero elsewhere, and not asked for there.
+    """
     width = t1 - t0
     work = np.empty((2, width))
     x, y = work[0], work[1]

@@ -86,11 +86,11 @@ class Kkt:
         lower = s.squares.col[one] >= s.squares.col[two]
         self._square_pairs = one[lower], two[lower]
         self._uv_pairs = same_row(s.u.row, s.v.row)
-        self._fg_pairs = same_row(s.f.row, s.g2.row)
+        self._fg_pairs = same_row(s.pair_f.row, s.pair_g.row)
         one, two = self._square_pairs
         first, second = self._uv_pairs
         left, right = self._fg_pairs
-        f_row, g_row = (e.row // s.pairs + self.q_first for e in (s.f, s.g2))
+        f_row, g_row = (e.row // s.pairs + self.q_first for e in (s.pair_f, s.pair_g))
         curve_row = self.c_first + np.arange(s.curves.n)
         rows, cols = step_pattern(s)
         self.symbolic = sy = analyse(self.n, order.unknown, order.size, rows, cols)
@@ -103,15 +103,16 @@ class Kkt:
         self._at_v = sy.entry(s.v.row + self.p_first, s.v.col)
         self._at_square_pairs = sy.entry(s.squares.col[one], s.squares.col[two])
         self._at_uv_pairs = sy.entry(s.u.col[first], s.v.col[second])
-        self._at_f, self._at_g2 = sy.entry(f_row, s.f.col), sy.entry(g_row, s.g2.col)
-        self._at_w = sy.entry(s.w.row + self.q_first, s.w.col)
-        self._at_fg_pairs = sy.entry(s.f.col[left], s.g2.col[right])
+        self._at_pair_f, self._at_pair_g = sy.entry(f_row, s.pair_f.col), sy.entry(g_row, s.pair_g.col)
+        self._at_pair_w = sy.entry(s.pair_w.row + self.q_first, s.pair_w.col)
+        self._at_fg_pairs = sy.entry(s.pair_f.col[left], s.pair_g.col[right])
         self._at_y, self._at_z = sy.entry(curve_row, s.curve_y), sy.entry(curve_row, s.curve_z)
         self._at_bend = sy.entry(s.curve_z, s.curve_z)
         everything = np.arange(self.n)
         self._at_diagonal = sy.entry(everything, everything)
         t = self.n_steps
         self.factors = np.zeros((sy.n_entries, t))
+        self._all = np.arange(len(sy.size))
         self._work = np.zeros((2 * sy.widest + 2, t))
         self._loose = order.loose
         self._at_loose = self._at_diagonal[order.loose]
@@ -151,8 +152,8 @@ class Kkt:
         self._square_terms = 2.0 * s.squares.val[one] * s.squares.val[two]
         self._uv_terms = -s.u.val[first] * s.v.val[second] * (1.0 + twice)
         left, right = self._fg_pairs
-        twice = (s.f.col[left] == s.g2.col[right]).astype(float).reshape(-1, 1)
-        self._fg_terms = s.f.val[left] * s.g2.val[right] * (1.0 + twice)
+        twice = (s.pair_f.col[left] == s.pair_g.col[right]).astype(float).reshape(-1, 1)
+        self._fg_terms = s.pair_f.val[left] * s.pair_g.val[right] * (1.0 + twice)
         self._absent = 1.0 - s.data["present"]
         self._two_squares, self._minus_u, self._minus_v = 2.0 * s.squares.val, -s.u.val, -s.v.val
 
@@ -186,10 +187,10 @@ class Kkt:
         kernels.add_scaled(v, self._at_square_pairs, square_row[one], self._square_terms, point.mu, 0, t)
         kernels.add_scaled(v, self._at_uv_pairs, s.u.row[first], self._uv_terms, point.mu, 0, t)
         left, _ = self._fg_pairs
-        kernels.add_scaled(v, self._at_f, s.f.row, s.f.val, point.g, 0, t)
-        kernels.add_scaled(v, self._at_g2, s.g2.row, s.g2.val, point.f, 0, t)
-        v[self._at_w] += s.w.val
-        kernels.add_scaled(v, self._at_fg_pairs, s.f.row[left] // s.pairs, self._fg_terms, point.nu, 0, t)
+        kernels.add_scaled(v, self._at_pair_f, s.pair_f.row, s.pair_f.val, point.g, 0, t)
+        kernels.add_scaled(v, self._at_pair_g, s.pair_g.row, s.pair_g.val, point.f, 0, t)
+        v[self._at_pair_w] += s.pair_w.val
+        kernels.add_scaled(v, self._at_fg_pairs, s.pair_f.row[left] // s.pairs, self._fg_terms, point.nu, 0, t)
         v[self._at_y] += point.y_slope
         v[self._at_z] += point.z_slope
         np.add.at(v, self._at_bend, point.bend)
@@ -206,8 +207,11 @@ class Kkt:
 
     def within(self, r: FloatArray) -> FloatArray:
         """``K^-1 r`` in place, r of shape (unknowns, T)."""
+        return self._solve(r, self._all)
+
+    def _solve(self, r: FloatArray, some: IntArray) -> FloatArray:
         sy = self.symbolic
-        self._each(kernels.solve, self.factors, r, sy.size, sy.unknown, sy.dpos, sy.lptr, sy.m, sy.sptr, sy.srow)
+        self._each(kernels.solve, self.factors, r, some, sy.size, sy.unknown, sy.dpos, sy.lptr, sy.m, sy.sptr, sy.srow)
         return r
 
     # -- storage ------------------------------------------------------------------------------------------------------
@@ -313,7 +317,7 @@ class Kkt:
 
     def _apply(self, p: FloatArray) -> FloatArray:
         """``S p``."""
-        gr, sy = self.groups, self.symbolic
+        gr = self.groups
         if gr is None:
             w, x = self._w, self._x
             w[:] = 0.0
@@ -321,10 +325,7 @@ class Kkt:
             loose = w[self._loose] * self.factors[self._at_loose]
             x[self._reached] = 0.0
             x[self._touched] = w[self._touched]
-            self._each(
-                kernels.solve_some, self.factors, x, self._between, sy.size, sy.unknown, sy.dpos, sy.lptr, sy.m,
-                sy.sptr, sy.srow,
-            )  # fmt: skip
+            self._solve(x, self._between)
             w[self._touched] = x[self._touched]
             w[self._loose] = loose
             return self.links(w)

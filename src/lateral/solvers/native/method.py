@@ -161,8 +161,8 @@ class Method:
             (s.squares, s.products.n * s.width, "a0"),
             (s.u, s.products.n, "u0"),
             (s.v, s.products.n, "v0"),
-            (s.f, s.quadratics.n * s.pairs, "f0"),
-            (s.g2, s.quadratics.n * s.pairs, "f1"),
+            (s.pair_f, s.quadratics.n * s.pairs, "pair_f0"),
+            (s.pair_g, s.quadratics.n * s.pairs, "pair_g0"),
         ):
             value = d[c].copy() if constant else np.zeros((n, t))
             kernels.add_product(value, e.row, e.col, e.val, x, 0, t)
@@ -178,7 +178,7 @@ class Method:
         """Left minus right of products, quadratic rows and curves, without slacks."""
         s, t = self.steps, self.steps.n_steps
         quadratic = self._quadratic_rows(v) - self.level
-        kernels.add_product(quadratic, s.w.row, s.w.col, s.w.val, x, 0, t)
+        kernels.add_product(quadratic, s.pair_w.row, s.pair_w.col, s.pair_w.val, x, 0, t)
         quadratic *= s.data["present"][self.kkt.q_first - self.kkt.nv : self.kkt.c_first - self.kkt.nv]
         return np.vstack([self._product(v.a, v.u, v.v), quadratic, self._curve_rows(x)])
 
@@ -190,7 +190,7 @@ class Method:
         kernels.add_product(ranges, s.g.row, s.g.col, s.g.val, dx, 0, t)
         squares = 2.0 * (v.a * step.a).reshape(s.products.n, s.width, t).sum(axis=1)
         pairs = (v.f * step.g + step.f * v.g).reshape(s.quadratics.n, s.pairs, t).sum(axis=1)
-        kernels.add_product(pairs, s.w.row, s.w.col, s.w.val, dx, 0, t)
+        kernels.add_product(pairs, s.pair_w.row, s.pair_w.col, s.pair_w.val, dx, 0, t)
         return np.vstack([ranges, squares - v.u * step.v - step.u * v.v, pairs, np.zeros((s.curves.n, t))])
 
     def _curve_rows(self, x: FloatArray) -> FloatArray:
@@ -237,9 +237,9 @@ class Method:
         kernels.add_product(dual, p.u.col, p.u.row, p.u.val, -v * y_p, 0, t)
         kernels.add_product(dual, p.v.col, p.v.row, p.v.val, -u * y_p, 0, t)
         of_pair = np.repeat(y_q, p.pairs, axis=0)
-        kernels.add_product(dual, p.f.col, p.f.row, p.f.val, of_pair * values.g, 0, t)
-        kernels.add_product(dual, p.g2.col, p.g2.row, p.g2.val, of_pair * values.f, 0, t)
-        kernels.add_product(dual, p.w.col, p.w.row, p.w.val, y_q, 0, t)
+        kernels.add_product(dual, p.pair_f.col, p.pair_f.row, p.pair_f.val, of_pair * values.g, 0, t)
+        kernels.add_product(dual, p.pair_g.col, p.pair_g.row, p.pair_g.val, of_pair * values.f, 0, t)
+        kernels.add_product(dual, p.pair_w.col, p.pair_w.row, p.pair_w.val, y_q, 0, t)
         np.add.at(dual, p.curve_y, slopes[0] * y_c)
         np.add.at(dual, p.curve_z, slopes[1] * y_c)
         if k.n_links:
@@ -292,11 +292,24 @@ class Method:
         )  # fmt: skip
 
     def _moved(self, it: Iterate) -> Iterate:
-        """An earlier iterate for the present numbers: what is fixed is fixed at its new value, and what a new bound
-        leaves outside is just inside."""
+        """An earlier iterate for the present numbers: what is fixed is fixed at its new value, what a new bound leaves
+        outside is just inside, and a bound that is new has a multiplier like the others'."""
         it.x[self.fixed] = self.steps.data["value"][self.fixed]
         it.x = _within(it.x, self.low, self.high)
         it.s = np.where(self.sign != 0.0, _within(it.s, self.s_low, self.s_high), it.s)
+        bounds = (
+            (it.z_low, it.x - self.low),
+            (it.z_high, self.high - it.x),
+            (it.w_low, it.s - self.s_low),
+            (it.w_high, self.s_high - it.s),
+        )
+        known = [(z * room)[np.isfinite(room) & (z > 0.0)] for z, room in bounds]
+        mu = float(np.concatenate(known).mean()) if any(len(k) for k in known) else 1e-6
+        for z, room in bounds:
+            finite = np.isfinite(room)
+            new = finite & ~(z > 0.0)
+            z[new] = mu / room[new]
+            z[~finite] = 0.0
         return it
 
     def _power_flow(self, x: FloatArray, *, limit: int = 8) -> None:

@@ -2,7 +2,7 @@
 first.
 
 In an interior-point system the rows have a zero diagonal. Pairing every equality with a variable makes pivots of two
-that need none; a matching of largest product of coefficients makes them large (Duff and Gilbert 2002, Schenk and
+that need none; a matching of largest product of coefficients makes them large (Duff and Koster 2001; Schenk and
 Gaertner 2006). What is left are variables with a barrier and rows with a slack, which stand alone. The pairs are then
 ordered by minimum degree, which on a feeder goes from the leaves to the root by itself.
 """
@@ -17,7 +17,7 @@ import scipy.sparse as sp
 
 from lateral.network.schema import FloatArray, IntArray
 from lateral.solvers.native.order import Order
-from lateral.solvers.native.steps import Declined, StepProgram, step_pattern
+from lateral.solvers.native.steps import Declined, Entries, StepProgram, step_pattern
 
 #: A variable with bounds counts this much less as the one that a row determines: its barrier stands in the pivot.
 BOUNDED = 1e-3
@@ -48,8 +48,6 @@ def paired(steps: StepProgram) -> Order:
     order = np.argsort(rank)
     network = np.zeros(n, dtype=bool)
     network[equal] = network[variable] = True
-    in_step = np.zeros(n, dtype=bool)
-    in_step[rows] = in_step[cols] = True
     linked = np.unique(np.concatenate([steps.now.col, steps.before.col]))
     met = np.zeros(n, dtype=bool)
     off = pattern_rows != pattern_cols
@@ -66,26 +64,27 @@ def _jacobian(s: StepProgram) -> tuple[IntArray, IntArray, FloatArray]:
     x = s.data["start"]
     first = nv + int((s.row_of >= 0).sum()) + s.ranges.n
 
-    def value(e: object, constant: FloatArray) -> FloatArray:
+    def value(e: Entries, constant: FloatArray) -> FloatArray:
         out = constant.copy()
-        np.add.at(out, e.row, e.val * x[e.col])  # type: ignore[attr-defined]
+        np.add.at(out, e.row, e.val * x[e.col])
         return out
 
     a, u, v = value(s.squares, s.data["a0"]), value(s.u, s.data["u0"]), value(s.v, s.data["v0"])
-    f, g = value(s.f, s.data["f0"]), value(s.g2, s.data["f1"])
+    f, g = value(s.pair_f, s.data["pair_f0"]), value(s.pair_g, s.data["pair_g0"])
     exact = first + np.arange(s.products.n)
     level = first + s.products.n + np.arange(s.quadratics.n)
     curve = first + s.products.n + s.quadratics.n + np.arange(s.curves.n)
     y_slope, z_slope, _ = curve_slopes(s, x)
+    of_f, of_g = s.pair_f.row // s.pairs, s.pair_g.row // s.pairs
     parts = [
         (s.a.row + nv, s.a.col, s.a.val, np.ones(len(s.a.row), dtype=bool)),
         (exact[s.squares.row // s.width], s.squares.col, 2.0 * s.squares.val * a[s.squares.row],
          s.exact[s.squares.row // s.width]),
         (exact[s.u.row], s.u.col, s.u.val * v[s.u.row], s.exact[s.u.row]),
         (exact[s.v.row], s.v.col, s.v.val * u[s.v.row], s.exact[s.v.row]),
-        (level[s.f.row // s.pairs], s.f.col, s.f.val * g[s.f.row], s.level[s.f.row // s.pairs]),
-        (level[s.g2.row // s.pairs], s.g2.col, s.g2.val * f[s.g2.row], s.level[s.g2.row // s.pairs]),
-        (level[s.w.row], s.w.col, s.w.val, s.level[s.w.row]),
+        (level[of_f], s.pair_f.col, s.pair_f.val * g[s.pair_f.row], s.level[of_f]),
+        (level[of_g], s.pair_g.col, s.pair_g.val * f[s.pair_g.row], s.level[of_g]),
+        (level[s.pair_w.row], s.pair_w.col, s.pair_w.val, s.level[s.pair_w.row]),
         (curve, s.curve_y, y_slope, np.ones(s.curves.n, dtype=bool)),
         (curve, s.curve_z, z_slope, np.ones(s.curves.n, dtype=bool)),
     ]  # fmt: skip

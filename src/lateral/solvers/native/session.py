@@ -24,15 +24,14 @@ from lateral.solvers.base import (
     unscaled_solution,
 )
 from lateral.solvers.native.method import Iterate, Method, Outcome
+from lateral.solvers.native.options import DEFAULT_TOLERANCE, NativeOptions
 from lateral.solvers.native.order import order_of
 from lateral.solvers.native.steps import Declined, StepProgram
 
-#: Newton steps, where the caller sets no limit.
-MOST_ITERATIONS = 100
+#: Newton steps, where the caller sets no limit; and from an earlier iterate: one that is no good is left soon.
+MOST_ITERATIONS, MOST_WARM = 100, 30
 #: A multiplier of a cone that is above zero by this much, relative to the largest, has the wrong sign.
 SIGN = 1e-9
-#: And from an earlier iterate: one that is no good is left soon.
-MOST_WARM = 30
 _WORDS = {
     "solved": (Status.OPTIMAL, "solved"),
     "limit": (Status.LIMIT_REACHED, "iterations or time ran out"),
@@ -44,9 +43,9 @@ _WORDS = {
 class _Part:
     """A program of one pattern with its method, and where later solves start."""
 
-    def __init__(self, program: Program, options: Options) -> None:
+    def __init__(self, program: Program, options: NativeOptions) -> None:
         self.steps = StepProgram.of(program)
-        self.method = Method(self.steps, order_of(program, self.steps), threads=getattr(options, "threads", 1))
+        self.method = Method(self.steps, order_of(program, self.steps), threads=options.threads)
         self.middle: Iterate | None = None
 
     def load(self, program: Program) -> bool:
@@ -56,13 +55,13 @@ class _Part:
             self.method.load()
         return not self.steps.crossed
 
-    def run(self, options: Options, give_up: Callable[[], bool]) -> tuple[Iterate, Outcome, int]:
+    def run(self, options: NativeOptions, give_up: Callable[[], bool]) -> tuple[Iterate, Outcome, int]:
         """The last iterate, how it ended, and the Newton steps of all attempts."""
-        most, warm = options.max_iterations or MOST_ITERATIONS, getattr(options, "warm", True)
+        most = options.max_iterations or MOST_ITERATIONS
         spent = 0
-        for start in [None] if self.middle is None or not warm else [self.middle, None]:
+        for start in [None] if self.middle is None or not options.warm else [self.middle, None]:
             iterate, outcome, middle = self.method.solve(
-                gap=options.tolerance or 1e-8,
+                gap=options.tolerance or DEFAULT_TOLERANCE,
                 max_iterations=most if start is None else min(most, MOST_WARM),
                 start=None if start is None else start.copy(),
                 give_up=give_up,
@@ -79,7 +78,7 @@ class _Part:
 class NativeSession(Session):
     """One pattern of program."""
 
-    def __init__(self, program: Program, options: Options) -> None:
+    def __init__(self, program: Program, options: NativeOptions) -> None:
         self._pattern = pattern_of(program)
         self._options = options
         self._whole: _Part | None = None
@@ -150,7 +149,7 @@ class NativeSession(Session):
         # a limit that the caller set is kept to; other ends are somebody else's turn
         most = o.max_iterations or MOST_ITERATIONS
         given_up = outcome.word in ("stalled", "broken") or (outcome.word == "limit" and most >= MOST_ITERATIONS)
-        if given_up and not note.pressed and not late() and getattr(o, "fallback", True):
+        if given_up and not note.pressed and not late() and o.fallback:
             return self._handed_over(program, spent, message, time.perf_counter() - begin)
         if not np.all(np.isfinite(iterate.x)):
             seconds = time.perf_counter() - begin
@@ -172,7 +171,8 @@ class NativeSession(Session):
 
         o = self._options
         left = None if o.time_limit_s is None else max(o.time_limit_s - seconds, 0.1)
-        options = Options(time_limit_s=left, verbose=o.verbose)
+        asked = o.tolerance if o.tolerance != DEFAULT_TOLERANCE else None  # else each has a default of its own
+        options = Options(tolerance=asked, time_limit_s=left, verbose=o.verbose)
         found = None
         if program.has_relaxation:
             found = solvers.get("clarabel", options).solve(program.relaxed())

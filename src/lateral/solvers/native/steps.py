@@ -153,7 +153,8 @@ class StepProgram:
         q: coefficients of the quadratic objective.
         exact: products that are equalities.
         quadratics, curves: where their cells are.
-        f, g2, w: coefficients of the quadratic rows; row of f and g2 = quadratic row * pairs + which pair.
+        pair_f, pair_g: coefficients of the two factors of the quadratic rows; row = quadratic row * pairs + which pair.
+        pair_w: coefficients of their linear part.
         pairs: pairs per quadratic row.
         pair_of, pair_step: where each pair of the program is.
         level: quadratic rows that are equalities.
@@ -187,9 +188,9 @@ class StepProgram:
     exact: np.ndarray
     quadratics: Cells
     curves: Cells
-    f: Entries
-    g2: Entries
-    w: Entries
+    pair_f: Entries
+    pair_g: Entries
+    pair_w: Entries
     pairs: int
     pair_of: IntArray
     pair_step: IntArray
@@ -276,9 +277,9 @@ class StepProgram:
             exact=exact,
             quadratics=quadratics,
             curves=curves,
-            f=entries(q.f, rows_of_pairs, variables, n_steps, 0, "quadratic rows"),
-            g2=entries(q.g, rows_of_pairs, variables, n_steps, 0, "quadratic rows"),
-            w=entries(q.w, quadratics, variables, n_steps, 0, "quadratic rows"),
+            pair_f=entries(q.f, rows_of_pairs, variables, n_steps, 0, "quadratic rows"),
+            pair_g=entries(q.g, rows_of_pairs, variables, n_steps, 0, "quadratic rows"),
+            pair_w=entries(q.w, quadratics, variables, n_steps, 0, "quadratic rows"),
             pairs=pairs,
             pair_of=rows_of_pairs.element,
             pair_step=rows_of_pairs.step,
@@ -294,9 +295,9 @@ class StepProgram:
             ("products", out.u, p.u.nnz),
             ("products", out.v, p.v.nnz),
             ("quadratic costs", out.q, s.q.nnz),
-            ("quadratic rows", out.f, q.f.nnz),
-            ("quadratic rows", out.g2, q.g.nnz),
-            ("quadratic rows", out.w, q.w.nnz),
+            ("quadratic rows", out.pair_f, q.f.nnz),
+            ("quadratic rows", out.pair_g, q.g.nnz),
+            ("quadratic rows", out.pair_w, q.w.nnz),
         ):
             if int((e.place >= 0).sum()) < count:
                 message = f"{name} that reach back in time"
@@ -317,9 +318,9 @@ class StepProgram:
         self.v.refill(p.v.data, t)
         self.q.refill(sp.csr_array(s.q).data, t)
         q = s.quadratics
-        self.f.refill(q.f.data, t)
-        self.g2.refill(q.g.data, t)
-        self.w.refill(q.w.data, t)
+        self.pair_f.refill(q.f.data, t)
+        self.pair_g.refill(q.g.data, t)
+        self.pair_w.refill(q.w.data, t)
         f0, g0 = np.zeros((self.quadratics.n * self.pairs, t)), np.zeros((self.quadratics.n * self.pairs, t))
         f0[self.pair_of, self.pair_step], g0[self.pair_of, self.pair_step] = q.f0, q.g0
         self.curve_rows = s.curves
@@ -359,8 +360,8 @@ class StepProgram:
             "a0": a0,
             "u0": self.products.spread(p.u0, t),
             "v0": self.products.spread(p.v0, t),
-            "f0": f0,
-            "f1": g0,
+            "pair_f0": f0,
+            "pair_g0": g0,
             "q_low": np.where(self.quadratics.present(t) > 0.0, self.quadratics.spread(q.l, t), -np.inf),
             "q_high": np.where(self.quadratics.present(t) > 0.0, self.quadratics.spread(q.u, t), np.inf),
             "present": np.vstack(
@@ -433,7 +434,7 @@ def step_pattern(s: StepProgram) -> tuple[IntArray, IntArray]:
     curve_row = q_first + s.quadratics.n + np.arange(s.curves.n)
     one, two = same_row(s.squares.row, s.squares.row)
     first, second = same_row(s.u.row, s.v.row)
-    left, right = same_row(s.f.row, s.g2.row)
+    left, right = same_row(s.pair_f.row, s.pair_g.row)
     # the preconditioner of the storage rows needs the entries of the inverse at pairs of one storage row
     now, beside = same_row(s.now.row, s.now.row)
     before, earlier = same_row(s.before.row, s.before.row)
@@ -447,10 +448,10 @@ def step_pattern(s: StepProgram) -> tuple[IntArray, IntArray]:
         (s.v.row + p_first, s.v.col),
         (s.squares.col[one], s.squares.col[two]),
         (s.u.col[first], s.v.col[second]),
-        (s.f.row // s.pairs + q_first, s.f.col),
-        (s.g2.row // s.pairs + q_first, s.g2.col),
-        (s.w.row + q_first, s.w.col),
-        (s.f.col[left], s.g2.col[right]),
+        (s.pair_f.row // s.pairs + q_first, s.pair_f.col),
+        (s.pair_g.row // s.pairs + q_first, s.pair_g.col),
+        (s.pair_w.row + q_first, s.pair_w.col),
+        (s.pair_f.col[left], s.pair_g.col[right]),
         (curve_row, s.curve_y),
         (curve_row, s.curve_z),
         (s.now.col[now], s.now.col[beside]),

@@ -1,0 +1,32 @@
+"""Options of the structured solver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lateral.solvers.base import Options
+
+#: Complementarity relative to the objective at which a point is a solution.
+DEFAULT_TOLERANCE = 1e-8
+
+
+@dataclass(frozen=True, slots=True)
+class NativeOptions(Options):
+    """Options of the structured solver.
+
+    Attributes:
+        tolerance: complementarity, relative to the objective.
+        max_iterations: Newton steps.
+        warm: start from an earlier solve of the same session.
+        threads: how many; each has some of the steps, and the numbers do not depend on it.
+        fallback: hand what it cannot solve over to Clarabel or Ipopt; the answer names who gave it.
+    """
+
+    tolerance: float | None = DEFAULT_TOLERANCE
+    max_iterations: int | None = 100
+    warm: bool = True
+    threads: int = 1
+    fallback: bool = True
+
+
+__all__ = ["DEFAULT_TOLERANCE", "NativeOptions"]
