@@ -23,15 +23,14 @@ from lateral.objectives import Objective
 from lateral.objectives.energy_cost import EnergyCost, loss_price_of
 from lateral.program import ProblemClass, Program
 from lateral.program.tangent import OWN_SLOTS, Tangent
-from lateral.results.residuals import GAP_TOLERANCE, Residuals, earned_status, objective_size, recompute
+from lateral.results.residuals import GAP_TOLERANCE, earned_status, objective_size, recompute
 from lateral.results.result import Result
+from lateral.results.retry import RETRY_TOLERANCE, judged, tighter
 from lateral.solvers import Options, Session, Solution, Status
 from lateral.solvers.elastic import explain
 
 #: Voltages that differ by no more than this are the same point, pu.
 SAME_PU = 1e-9
-#: Tolerance of a second try where the first answer of Clarabel or Ipopt did not pass the residual test.
-RETRY_TOLERANCE = 1e-11
 #: A voltage further than this beyond its limit is one whose limit was left out, pu.
 BEYOND_PU = 1e-6
 #: A port's voltage further than this beyond the side of its band that a load took is one that left it, pu.
@@ -256,48 +255,34 @@ class Model:
                 session = solvers.get(name, options).start(self.program)
             self._session = (name, options, session)
             self._last = None
-        relaxation = None
-        if solver == "auto" and self._last is None and self._wants_relaxation:
-            relaxation = _Relaxation.solve(self.program, options)
+        bounded = solver == "auto" and self._last is None and self._wants_relaxation
+        # Ipopt gains from the start; the structured solver needs none, and its multipliers often are the bound
+        relaxation = _Relaxation.solve(self.program, options) if bounded and name != "native" else None
         start = self._last if relaxation is None or relaxation.solution is None else relaxation.solution
         if relaxation is not None and relaxation.infeasible:
             solution, status = relaxation.proof, Status.INFEASIBLE
             residuals = recompute(self.program, solution)
-            choices.append("infeasible by proof: the convex relaxation of the exact model is infeasible")
         else:
             solution = self._session[2].solve(self.program, start)
             choices += solution.notes
-            status, residuals = _judged(self.program, solution)
+            status, residuals = judged(self.program, solution)
             if solution.solver != name:
                 choices.append(f"fallback to {solution.solver}: {solution.message}")
-        if status is Status.INACCURATE and name in ("clarabel", "ipopt") and options is None:
-            warm = solution if name == "ipopt" else None
-            again = solvers.get(name, Options(tolerance=RETRY_TOLERANCE)).solve(self.program, warm)
-            word, found = _judged(self.program, again)
-            if word is Status.OPTIMAL:
-                choices.append(
-                    f"solved again at tolerance {RETRY_TOLERANCE:g}: the first answer was not accurate enough"
-                )
-                solution, status, residuals = again, word, found
+        if options is None and (again := tighter(self.program, solution, status)) is not None:
+            choices.append(f"solved again at tolerance {RETRY_TOLERANCE:g}: the first answer was not accurate enough")
+            solution, (status, residuals) = again, judged(self.program, again)
         takes = self.program.problem_class in solvers.SOLVERS["ipopt"].solver.accepts
-        if status in (Status.INACCURATE, Status.ERROR) and solver == "auto" and name != "ipopt" and takes:
+        unsure = status in (Status.INACCURATE, Status.ERROR)
+        if unsure and solver == "auto" and solution.solver != "ipopt" and takes:
             again = solvers.get("ipopt", None).solve(self.program, None)
-            word, found = _judged(self.program, again)
+            word, found = judged(self.program, again)
             if word is Status.OPTIMAL:
-                choices.append(f"fallback to ipopt: {name} ended {status.word}")
+                choices.append(f"fallback to ipopt: {solution.solver} ended {status.word}")
                 solution, status, residuals = again, word, found
-        if relaxation is not None and relaxation.bound is not None and status is Status.OPTIMAL:
-            value = self.program.objective(solution.x)
-            gap = (value - relaxation.bound) / objective_size(self.program, solution.x)
-            if gap < -GAP_TOLERANCE:
-                choices.append(
-                    f"the bound of the convex relaxation does not hold: {-gap:.1e} relative above the schedule"
-                )
-            else:
-                least = gap if gap >= 0.0 else GAP_TOLERANCE  # below the bound by rounding
-                choices.append(
-                    f"the convex relaxation proves that no schedule is better by more than {least:.1e} relative"
-                )
+        if status is Status.INFEASIBLE and self.program.problem_class is ProblemClass.NLP:
+            choices.append("infeasible by proof: the convex relaxation of the exact model is infeasible")
+        if bounded and status is Status.OPTIMAL:
+            choices += _bound(self.program, solution, relaxation, options)
         conflicts: tuple[Any, ...] = ()
         if status in (Status.INFEASIBLE, Status.LOCALLY_INFEASIBLE) and explain_infeasible:
             convex = self.program.problem_class is not ProblemClass.NLP
@@ -509,10 +494,27 @@ def _fitted(what: str, given: FloatArray | float, shape: tuple[int, ...]) -> Flo
         raise OptionError(message) from error
 
 
-def _judged(program: Program, solution: Solution) -> tuple[Status, Residuals]:
-    """The earned status of a solution, and the residuals that it rests on."""
-    residuals = recompute(program, solution)
-    return earned_status(program, solution, residuals), residuals
+def _bound(
+    program: Program, solution: Solution, relaxation: _Relaxation | None, options: Options | None
+) -> tuple[str, ...]:
+    """By how much another schedule could be better, by the convex relaxation, in words.
+
+    A local optimum whose multipliers all have the signs that cones ask for satisfies the optimality conditions of the
+    relaxation, and the gap between it and its dual bounds every schedule. Otherwise the relaxation is solved.
+    """
+    cones = program.relaxed()
+    if relaxation is None:
+        status, residuals = judged(cones, solution)
+        relaxation = None if status is Status.OPTIMAL else _Relaxation.solve(program, options)
+        gap = residuals.duality_gap
+    if relaxation is not None:
+        if relaxation.bound is None:
+            return ()
+        gap = (program.objective(solution.x) - relaxation.bound) / objective_size(program, solution.x)
+    if gap < -GAP_TOLERANCE:
+        return (f"the bound of the convex relaxation does not hold: {-gap:.1e} relative above the schedule",)
+    least = gap if gap >= 0.0 else GAP_TOLERANCE  # below the bound by rounding
+    return (f"the convex relaxation proves that no schedule is better by more than {least:.1e} relative",)
 
 
 def _beyond(result: Result) -> frozenset[str]:

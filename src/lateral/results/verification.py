@@ -18,20 +18,20 @@ from lateral import solvers
 from lateral.errors import OptionError, UnsupportedError
 from lateral.network.schema import FloatArray
 from lateral.program import Program
-from lateral.results.residuals import earned_status, objective_size, recompute
+from lateral.results.residuals import objective_size
+from lateral.results.retry import judged, tighter
 from lateral.solvers import Options, Solution, Status
+from lateral.solvers.native import NativeOptions
 
 if TYPE_CHECKING:
     from lateral.results.result import Result
 
 #: Largest difference of two objectives that are the same, relative.
 SAME_OBJECTIVE = 1e-6
-#: Solvers in the order in which they are asked. Where something is to be proved infeasible `native` comes last: its
-#: proof is one of Clarabel.
+#: Solvers in the order in which they are asked. Where something is to be proved infeasible `native` comes last: by itself
+#: it proves nothing.
 ORDER = ("highs", "clarabel", "native", "ipopt")
 ORDER_INFEASIBLE = ("highs", "clarabel", "ipopt", "native")
-#: Tolerance of a second try where the first answer of Clarabel or Ipopt did not pass the residual test.
-RETRY_TOLERANCE = 1e-11
 _INFEASIBLE = (Status.INFEASIBLE, Status.LOCALLY_INFEASIBLE)
 _SETTLED = (Status.OPTIMAL, *_INFEASIBLE, Status.UNBOUNDED)
 
@@ -125,13 +125,15 @@ def _asked(result: Result, solver: str, options: Options | None) -> Verification
 
 
 def _solved(program: Program, name: str, options: Options | None) -> tuple[Solution, Status]:
-    """A solve from scratch, once more at a tighter tolerance where that may help, as `Model.solve` does."""
-    solution = solvers.get(name, options).solve(program)
-    status = earned_status(program, solution, recompute(program, solution))
-    if status is Status.INACCURATE and name in ("clarabel", "ipopt") and options is None:
-        again = solvers.get(name, Options(tolerance=RETRY_TOLERANCE)).solve(program)
-        if earned_status(program, again, recompute(program, again)) is Status.OPTIMAL:
-            return again, Status.OPTIMAL
+    """A solve from scratch by this solver alone, once more at a tighter tolerance where that may help, as `Model.solve`
+    does."""
+    own = solvers.get(name, options)
+    if isinstance(own.options, NativeOptions):  # what it hands over would be the first solver's answer again
+        own = solvers.get(name, dataclasses.replace(own.options, fallback=False))
+    solution = own.solve(program)
+    status = judged(program, solution)[0]
+    if options is None and (again := tighter(program, solution, status)) is not None:
+        return again, Status.OPTIMAL
     return solution, status
 
 
