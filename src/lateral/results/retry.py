@@ -18,8 +18,11 @@ def judged(program: Program, solution: Solution) -> tuple[Status, Residuals]:
 
 
 def tighter(program: Program, solution: Solution, status: Status) -> Solution | None:
-    """The optimum at a tighter tolerance, where the answer of Clarabel or Ipopt was not accurate enough; None where that
-    does not help."""
+    """The optimum at a tighter tolerance where the answer of Clarabel or Ipopt was not accurate enough.
+
+    Returns:
+        None where that does not help, or nothing is to be helped.
+    """
     name = solution.solver
     if status is not Status.INACCURATE or name not in ("clarabel", "ipopt"):
         return None

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 #: Largest difference of two objectives that are the same, relative.
 SAME_OBJECTIVE = 1e-6
-#: Solvers in the order in which they are asked. Where something is to be proved infeasible `native` comes last: by itself
-#: it proves nothing.
+#: Solvers in the order in which they are asked. Where something is to be proved infeasible `native` comes last: by
+#: itself it proves nothing.
 ORDER = ("highs", "clarabel", "native", "ipopt")
 ORDER_INFEASIBLE = ("highs", "clarabel", "ipopt", "native")
 _INFEASIBLE = (Status.INFEASIBLE, Status.LOCALLY_INFEASIBLE)

@@ -31,6 +31,8 @@ PRIMAL, DUAL = 1e-9, 1e-7
 FIXED = 1e12
 #: Distance from bounds at the start, of max(1, |bound|) and of the range.
 PUSH = 0.05
+#: What is added to the diagonal first where curvature is negative, and how often more is.
+LIFT, MOST_LIFTS = 1e-8, 8
 #: A slack whose ``s / w`` is above this is far from its bound, in solver scale.
 FAR = 1e4
 #: Complementarity, relative to the objective, of the iterate that later solves start from.
@@ -454,11 +456,11 @@ class Method:
             with np.errstate(divide="ignore"):
                 slack = np.where(self.sign != 0.0, 1.0 / np.maximum(diagonal_s, 1e-14), 0.0)
             point = self._point(it.x, values, it.y, diagonal_x, slack)
-            extra = self._factored(point, extra)
-            if not np.isfinite(extra):
+            found, extra = self._newton(it, r, values, point, slack, mu, target, extra)
+            if found is None:
                 word = "broken"
                 break
-            dx, ds, dy, eta, d_low, d_high, e_low, e_high = self._predict_and_correct(it, r, values, slack, mu, target)
+            dx, ds, dy, eta, d_low, d_high, e_low, e_high = found
             if not (np.all(np.isfinite(dx)) and np.all(np.isfinite(dy))):
                 word = "broken"
                 break
@@ -476,33 +478,61 @@ class Method:
             short = short + 1 if max(primal, dual) < SHORT else 0
         return it, Outcome(word, number, k.iterations, tuple(log)), middle
 
-    def _factored(self, point: Point, extra: float) -> float:
-        """Factor with as much added to the diagonal as curvature asks for.
+    def _newton(
+        self,
+        it: Iterate,
+        r: Residuals,
+        values: Values,
+        point: Point,
+        slack: FloatArray,
+        mu: float,
+        target: float,
+        extra: float,
+    ) -> tuple[tuple[FloatArray, ...] | None, float]:
+        """The step of one iteration, None where nothing helps, and what was added to the diagonal for it.
+
+        Curvature is seen twice: within a step by the signs of the pivots, across steps by the conjugate gradients.
+        """
+        least = 0.0
+        for _ in range(MOST_LIFTS):
+            extra = self._factored(point, extra, least)
+            if not np.isfinite(extra):
+                break
+            found = self._predict_and_correct(it, r, values, slack, mu, target)
+            if found is not None:
+                return found, extra
+            least = max(LIFT, 10.0 * extra)
+        return None, extra
+
+    def _factored(self, point: Point, extra: float, least: float) -> float:
+        """Factor with as much added to the diagonal as curvature asks for, and at least so much.
 
         Returns:
             what was added; inf when nothing helps.
         """
         k = self.kkt
-        trial = 0.0
+        trial = least
         for attempt in range(12):
             fine = k.factor(point, extra=trial)
             if fine and k.n_links:
                 fine = k.prepare_links()
             if fine:
                 return trial
-            trial = max(1e-8, extra / 3.0) if attempt == 0 else 10.0 * trial
+            trial = max(LIFT, extra / 3.0, 10.0 * trial) if attempt == 0 else 10.0 * trial
         return float("inf")
 
     def _predict_and_correct(
         self, it: Iterate, r: Residuals, values: Values, slack: FloatArray, mu: float, target: float
-    ) -> tuple[FloatArray, ...]:
-        """Mehrotra's two solves with one factorisation."""
+    ) -> tuple[FloatArray, ...] | None:
+        """Mehrotra's two solves with one factorisation; None where the storage rows have negative curvature."""
         k = self.kkt
         zeros = [np.zeros_like(q) for q in (it.z_low, it.z_high, it.w_low, it.w_high)]
         d_low, d_high, e_low, e_high = zeros
         centre_x, centre_s = np.empty_like(it.x), np.empty_like(it.s)
         self._centred(it, d_low, d_high, e_low, e_high, 0.0, centre_x, centre_s)
-        dx, ds, dy, eta, _ = self._direction(it, r, slack, centre_x, centre_s, r.rows, values)
+        dx, ds, dy, eta, positive = self._direction(it, r, slack, centre_x, centre_s, r.rows, values)
+        if not positive:
+            return None
         self._dual_steps(it, dx, ds, 0.0, d_low, d_high, e_low, e_high)
         primal, dual = self._steps(it, dx, ds, d_low, d_high, e_low, e_high, 1.0)
         after = kernels.complementarity_after(
@@ -516,13 +546,15 @@ class Method:
         kernels.second_order(dx, d_low, d_high, omega, cap)
         kernels.second_order(ds, e_low, e_high, omega, cap)
         rows = r.rows.copy()
-        step = self._values(dx, constant=False)
+        step = self._values(dx, constant=False)  # exact of products and quadratic rows; curves are left to first order
         first = k.p_first - k.nv
         rows[first : first + len(step.u)] += omega * primal**2 * self._product(step.a, step.u, step.v)
         first = k.q_first - k.nv
         rows[first : first + self.steps.quadratics.n] += omega * primal**2 * self._quadratic_rows(step)
         self._centred(it, d_low, d_high, e_low, e_high, sigma * mu, centre_x, centre_s)
-        dx, ds, dy, eta, _ = self._direction(it, r, slack, centre_x, centre_s, rows, values)
+        dx, ds, dy, eta, positive = self._direction(it, r, slack, centre_x, centre_s, rows, values)
+        if not positive:
+            return None
         self._dual_steps(it, dx, ds, sigma * mu, d_low, d_high, e_low, e_high)
         return dx, ds, dy, eta, d_low, d_high, e_low, e_high
 
