@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -21,15 +20,12 @@ import time
 from pathlib import Path
 
 import lateral
-from benchmarks.models.three_phase import day
+from benchmarks.models.ieee8500 import FEEDERS
+from benchmarks.models.three_phase import day, with_ders
 from lateral.case import Case
 from lateral.devices import Load
-from lateral.io import opendss
-from lateral.io.overlay import new_horizon, set_limits, set_loads, set_profiles, set_tariff
-from lateral.io.rule import DerRule, add_ders
 from lateral.opf import replayed
 
-FEEDERS = Path(os.environ.get("LATERAL_FEEDERS", Path(__file__).parents[2] / "shared" / "feeders"))
 MASTERS = {
     "ieee13": "ieee13/IEEE13Nodeckt.dss",
     "ieee34": "ieee34/ieee34Mod2.dss",
@@ -51,17 +47,8 @@ ROWS = (
 
 def case_of(name: str, steps: int, *, constant_power: bool) -> Case:
     """A feeder with PV, batteries, a day and a tariff."""
-    case = opendss.read(FEEDERS / MASTERS[name])[0]
-    if steps > 1:
-        source = day("ieee123", steps)
-        case = set_profiles(new_horizon(case, source.horizon), source.profiles)
-        case = set_tariff(set_loads(case, profile="load"), "price")
-        rule = DerRule(pv_share=0.2, battery_share=0.1)
-    else:
-        case = set_tariff(case, 0.2)
-        rule = DerRule(pv_share=0.2, battery_share=0.0, pv_profile="")
-    low, high = (0.8, 1.25) if name == "smartds84" else (0.85, 1.15)
-    case = add_ders(set_limits(case, v_min_pu=low, v_max_pu=high), rule)
+    limits = (0.8, 1.25) if name == "smartds84" else (0.85, 1.15)  # the PV of its model lifts it to 1.17 pu
+    case = with_ders(FEEDERS / MASTERS[name], limits, steps)
     if constant_power:
         devices = (
             dataclasses.replace(d, v_min_pu=0.1, v_max_pu=2.0, v_low_pu=0.0) if isinstance(d, Load) else d

@@ -15,12 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.models.three_phase import day
+from benchmarks.models.three_phase import with_ders
 from lateral.baseline import power_flow
 from lateral.case import Case
-from lateral.io import opendss
-from lateral.io.overlay import new_horizon, set_limits, set_loads, set_profiles, set_tariff
-from lateral.io.rule import DerRule, add_ders
 from lateral.operating import dispatch_at
 from lateral.opf import build, refined
 from lateral.results.result import Result
@@ -37,15 +34,6 @@ FEEDERS = (
     ("EU LV, 907 buses", "eulv906/Master.dss", (0.85, 1.15), True),
 )
 LARGEST = ("IEEE 8500", "ieee8500/Master-unbal.dss", (0.85, 1.15), False)
-
-
-def with_ders(master: Path, limits: tuple[float, float], n_steps: int = 24) -> Case:
-    """A feeder with a day of load, sun and price, PV at 20 % and batteries at 10 % of its loads."""
-    source = day("ieee123", n_steps)
-    case = set_profiles(new_horizon(opendss.read(master)[0], source.horizon), source.profiles)
-    case = set_tariff(set_loads(case, profile="load"), "price")
-    case = set_limits(case, v_min_pu=limits[0], v_max_pu=limits[1])
-    return add_ders(case, DerRule(pv_share=0.2, battery_share=0.1))
 
 
 def cost(r: Result) -> float:

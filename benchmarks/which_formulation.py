@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import lateral
-from benchmarks.linearised_rounds import with_ders
+from benchmarks.models.three_phase import with_ders
 
 #: name, master, voltage limits
 FEEDERS = (

@@ -7,11 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.models.three_phase import day
+from benchmarks.models.three_phase import with_ders as master_with_ders
 from benchmarks.registry import BenchModel
 from lateral.case import Case
-from lateral.io import opendss
-from lateral.io.overlay import new_horizon, set_limits, set_loads, set_profiles, set_tariff
-from lateral.io.rule import DerRule, add_ders
 
 #: Where the feeders lie: beside the repository, or where the variable says.
 FEEDERS = Path(os.environ.get("LATERAL_FEEDERS", Path(__file__).parents[3] / "shared" / "feeders"))
@@ -22,12 +20,7 @@ V_MIN_PU, V_MAX_PU = 0.85, 1.15
 
 def with_ders(n_steps: int) -> Case:
     """The feeder with a day of load, sun and price, PV at 20 % and batteries at 10 % of its load buses."""
-    case = opendss.read(MASTER)[0]
-    source = day("ieee123", n_steps)
-    case = set_profiles(new_horizon(case, source.horizon), source.profiles)
-    case = set_tariff(set_loads(case, profile="load"), "price")
-    case = set_limits(case, v_min_pu=V_MIN_PU, v_max_pu=V_MAX_PU)
-    return add_ders(case, DerRule(pv_share=0.2, battery_share=0.1))
+    return master_with_ders(MASTER, (V_MIN_PU, V_MAX_PU), n_steps)
 
 
 def _feeder(n_steps: int) -> BenchModel:

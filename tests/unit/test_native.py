@@ -229,7 +229,10 @@ def test_three_phase_optima(formulation: str) -> None:
 
 
 def test_selected_inverse() -> None:
-    """Entries of K^-1 on the pattern of the pivots between storages, against dense algebra."""
+    """Entries of K^-1 on the pattern of the pivots between storages, against dense algebra.
+
+    At a made-up point pivots are not as large as at a real one, and lose six digits of the smaller entries.
+    """
     kkt, point = kkt_of(model_of("ieee13", "current-voltage"))
     kkt.factor(point)
     kkt.prepare_links()
@@ -241,7 +244,7 @@ def test_selected_inverse() -> None:
             assert kkt._inverse[sy.dpos[k], step] == pytest.approx(inverse[a, a], rel=1e-6, abs=1e-9)
             reached = sy.srow[sy.sptr[k] : sy.sptr[k] + sy.m[k]]
             entries = kkt._inverse[sy.lptr[k] : sy.lptr[k] + sy.size[k] * sy.m[k] : sy.size[k], step]
-            assert entries == pytest.approx(inverse[reached, a], rel=1e-4, abs=1e-8)
+            assert entries == pytest.approx(inverse[reached, a], rel=1e-5, abs=1e-8)
 
 
 @pytest.mark.parametrize("objective", ["loss", "vdev", "curtailment", "cost+0.1*loss"])

@@ -26,18 +26,15 @@ from benchmarks.random_feeders import FORMULATIONS, KINDS, problem
 
 #: Three of each kind, then seeds that were seen to be hard.
 SEEDS = (*range(30), 94, 133, 226, 239, 266, 269, 462, 929)
-#: Seeds that native does not settle by itself, and why.
+#: Seeds that native does not settle by itself, and why (another machine may: rounding decides some of them).
 OPEN = {
     13: "negative prices, soc: no progress from a relaxation that is not tight",
     133: "negative prices, soc: likewise",
     9: "nonlinear, reverse flow without export: no step makes progress",
-    94: "soc: at the optimum, and does not stop",
     226: "soc: complementarity does not fall",
     239: "nonlinear, nothing to minimise: residual halts at 6e-9 pu",
     269: "soc: at the optimum, and does not stop",
     266: "locally infeasible: the linear system could not be solved",
-    462: "locally infeasible: likewise",
-    929: "soc, nearly infeasible: at the optimum, and does not stop",
 }
 
 
