@@ -387,7 +387,8 @@ class Page:
             return out
 
         clock = {name: line(*run, "wall") for name, *run in runs}
-        memory = {name: line(*run, "peak_mb") for name, *run in runs if run[2] == "default"}
+        # the same lines in the same colours
+        memory = {name: line(*run, "peak_mb") if run[2] == "default" else [] for name, *run in runs}
         shares = {_size(size): row["phases"] for size, row in self.good()}
         over = "buses times steps"
         return {

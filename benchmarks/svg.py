@@ -20,7 +20,7 @@ def log_chart(series: Mapping[str, Sequence[tuple[float, float]]], *, title: str
     """Lines over two logarithmic axes; a line is named at its right end, in the order of the mapping.
 
     Args:
-        series: points (x, y) by name, all above zero; empty ones are left out.
+        series: points (x, y) by name, all above zero; empty ones are left out, and keep their colour.
         title: heading.
         x_title: what x is.
         y_title: what y is.
@@ -50,8 +50,9 @@ def log_chart(series: Mapping[str, Sequence[tuple[float, float]]], *, title: str
     parts.append(_text(LEFT, TOP - 8, y_title))
     ends = {name: at(*points[-1])[1] for name, points in given.items()}
     places = _spread(ends)
-    for k, (name, points) in enumerate(given.items()):
-        colour, corners = CYCLE[k % len(CYCLE)], [at(*p) for p in points]
+    colours = {name: CYCLE[k % len(CYCLE)] for k, name in enumerate(series)}
+    for name, points in given.items():
+        colour, corners = colours[name], [at(*p) for p in points]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in corners)
         parts.append(f"<polyline points='{path}' fill='none' stroke='{colour}' stroke-width='2'/>")
         parts += [f"<circle cx='{x:.1f}' cy='{y:.1f}' r='3.5' fill='{colour}'/>" for x, y in corners]
@@ -112,7 +113,7 @@ def _decades(values: Sequence[float]) -> tuple[int, int]:
 
 
 def _power(k: int) -> str:
-    return f"{10.0**k:g}" if -4 < k < 5 else f"1e{k}"
+    return f"{10**k:,}" if 0 <= k < 7 else f"{10.0**k:g}"
 
 
 def _spread(ends: Mapping[str, float]) -> dict[str, float]:

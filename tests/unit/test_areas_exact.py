@@ -145,6 +145,7 @@ def test_areas_to_first_order(areas: int) -> None:
     assert run.status is Status.OPTIMAL, run.status_text
     assert abs(run.gap_to_central) <= 1e-6
     assert run.algorithm == "admm"
+    assert any("auto took admm" in choice for choice in run.choices)
 
 
 @pytest.mark.parametrize("form", ["sdp", "soc3"])

@@ -89,9 +89,11 @@ def solve_areas(
     form = choose_formulation(partition.case, formulation)[0]
     require_formulation(form)
     method = algorithm or Auto()
+    taken: list[str] = []
     if isinstance(method, Auto) and form.first_order:
         # prices of rows to first order do not lead to one optimum in all cuts; copies that are to agree do
         method = Admm()
+        taken.append(f"auto took admm: the rows of {form.name} are to first order")
     method.require(objective)
     begin = time.perf_counter()
     whole = build(
@@ -167,7 +169,7 @@ def solve_areas(
     finished = last is not None and last.finished
     dead = last.dead if last is not None else ()
     status, text = verdict(method, rounds, result, best, finished=finished, dead=dead, tolerance=tolerance)
-    choices = [*whole.choices, *(settled.choices if settled is not None else ())]
+    choices = [*whole.choices, *taken, *(settled.choices if settled is not None else ())]
     choices += method.notes(last.state) if last is not None else ()
     choices += [f"area {a!r} is gone: its last answer was repeated by the coordinator" for a in repeated]
     seconds["total"] = sum(seconds.values())

@@ -130,8 +130,8 @@ class Result:
     def warnings(self) -> tuple[str, ...]:
         """What a reader must know of a schedule that is optimal in its model and yet not to be trusted as it stands."""
         out = list(self.cautions)
-        if not self.has_values:
-            return ()
+        if not self.has_values or self.status is Status.LOCALLY_INFEASIBLE:  # what follows is about a schedule
+            return tuple(out)
         advice = f"{self._bounds()}--recover makes an exact schedule of it"
         if self.max_relaxation_gap > GAP_WARNING_PU:
             out.append(
