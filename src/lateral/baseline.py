@@ -18,7 +18,7 @@ from lateral.devices import PV, SVC, Battery, Capacitor, Load
 from lateral.devices.base import ShuntDevice
 from lateral.devices.inverter import Inverter
 from lateral.errors import Fault, OptionError, UnsupportedError, did_you_mean
-from lateral.following import Followers, at_voltages, follow, follows
+from lateral.following import Followers, follow, follows
 from lateral.network.admittance import NodeIndex, Triplets, capacitor_admittance
 from lateral.network.branches import radial_network
 from lateral.network.feeder import Feeder
@@ -241,12 +241,11 @@ def _followed(
     return follow(problem.followers, problem.loads, solve, start)
 
 
-def following_ports(case: Case, flow: PowerFlow | None = None) -> dict[str, tuple[FloatArray, FloatArray]]:
+def following_ports(case: Case) -> dict[str, tuple[FloatArray, FloatArray]]:
     """p and q of the ports of the inverters that follow the voltage, in the day without any control, by label.
 
     Args:
         case: the case.
-        flow: its day without any control, where that is solved already.
 
     Returns:
         kW and kvar given, each of shape (ports, T); empty without such inverters.
@@ -258,10 +257,7 @@ def following_ports(case: Case, flow: PowerFlow | None = None) -> dict[str, tupl
         return {}
     problem = nodal_problem(case)
     assert problem.followers is not None
-    if flow is None:
-        flow, loads = _followed(case, problem, {})
-    else:
-        loads = at_voltages(problem.followers, problem.loads, flow.v)
+    flow, loads = _followed(case, problem, {})
     open_steps = np.flatnonzero(~flow.converged)
     if len(open_steps):
         owners = dict.fromkeys(problem.owner[k] for k in problem.followers.rows.tolist())

@@ -143,11 +143,6 @@ def follow(
     return replace(flow, converged=flow.converged & settled), loads
 
 
-def at_voltages(followers: Followers, loads: PortLoads, v: ComplexArray) -> PortLoads:
-    """The port loads with the power that the followers have at voltages of the nodes, V, shape (n, T)."""
-    return followers.into(loads, followers.given(_across(loads, followers.rows, v) ** 2))
-
-
 def _across(loads: PortLoads, rows: IntArray, v: ComplexArray) -> FloatArray:
     """|U| across some ports, per unit of their rated voltage, shape (m, T)."""
     padded = np.vstack([v, np.zeros((1, v.shape[1]))])
@@ -171,4 +166,4 @@ def _mixed(past: Sequence[tuple[FloatArray, FloatArray]], scale: FloatArray) -> 
     return out
 
 
-__all__ = ["Followers", "at_voltages", "follow", "follows", "follows_q"]
+__all__ = ["Followers", "follow", "follows", "follows_q"]

@@ -71,9 +71,6 @@ class Model:
         enforced: nodes and branches whose limits are written although they seemed far from binding.
         tangent: of a program to first order: moves it to another point.
         point: the operating point that it was last built at, where that is another one than it began with.
-        held: what it does otherwise than the devices ask or to first order only, in words: a bound of it is none of a
-            model that does not.
-        granted: what a bound of it rests on, see `NetworkModel.takes_for_granted`.
     """
 
     case: Case
@@ -88,8 +85,6 @@ class Model:
     enforced: frozenset[str] = frozenset()
     tangent: Tangent | None = None
     point: OperatingPoint | None = None
-    held: tuple[str, ...] = ()
-    granted: tuple[str, ...] = ()
     _session: tuple[str, Options | None, Session] | None = field(default=None, repr=False)
     _last: Solution | None = field(default=None, repr=False)
     _q_per_p: FloatArray | None = field(default=None, repr=False)
@@ -201,6 +196,7 @@ class Model:
         *,
         explain_infeasible: bool = True,
         sides: bool = True,
+        avoid: str = "",
     ) -> Result:
         """Solve with the present data; starts from the last solution where the solver can.
 
@@ -213,9 +209,10 @@ class Model:
             options: typed options of the solver.
             explain_infeasible: re-solve an infeasible problem elastically and name the limits that cause it.
             sides: whether to look at the sides of bands as well; False where what a neighbour says is not yet settled.
+            avoid: a solver that ``auto`` is not to take.
         """
         begin, built = time.perf_counter(), 0.0
-        result = self._solve(solver, options, explain_infeasible=explain_infeasible)
+        result = self._solve(solver, options, explain_infeasible=explain_infeasible, avoid=avoid)
         notes: list[str] = []
         for look in range(MOST_LOOKS + 1):
             wrong = self._left_out(result, sides=sides)
@@ -231,18 +228,23 @@ class Model:
             self._build_again(wrong, result)
             built += time.perf_counter() - start
             notes.append(f"built and solved again: {wrong.note}")
-            result = self._solve(solver, options, explain_infeasible=explain_infeasible)
+            result = self._solve(solver, options, explain_infeasible=explain_infeasible, avoid=avoid)
+        over = 0.0 if self.formulation.lazy or not result.ok else beyond_sides(result.program, result.solution.x)
+        if over > SIDE_PU:
+            law = f"{LEFT_SIDE.format(over)}: {self.formulation.name} has their law on that side only"
+            caution = f"but {law}; take current-voltage, or mind the replay"
+            result = dataclasses.replace(result, cautions=(*result.cautions, caution))
         seconds = {**self.seconds, "solve": time.perf_counter() - begin - built}
         seconds["build"] = seconds.get("build", 0.0) + built
         seconds["total"] = sum(v for k, v in seconds.items() if k != "total")
         return dataclasses.replace(result, seconds=seconds, choices=(*result.choices, *notes))
 
-    def _solve(self, solver: str, options: Options | None, *, explain_infeasible: bool) -> Result:
+    def _solve(self, solver: str, options: Options | None, *, explain_infeasible: bool, avoid: str) -> Result:
         """Solve the program as it is."""
         choices = list(self.choices)
         name = solver
         if solver == "auto":
-            name, why = solvers.choose(self.program)
+            name, why = solvers.choose(self.program, avoid=avoid)
             choices.append(f"solver {name}: {why}")
         if self._session is None or self._session[:2] != (name, options):
             try:
@@ -384,7 +386,7 @@ class Model:
         names = [n for n in self.program.slots if n in fresh.program.slots and not n.startswith(OWN_SLOTS)]
         present = {name: self._slot(name) for name in names}
         self.program, self.network, self.tangent = fresh.program.update(present), fresh.network, fresh.tangent
-        self.choices, self.held, self.granted = fresh.choices, fresh.held, fresh.granted
+        self.choices = fresh.choices
         if self.tangent is not None and result is not None:
             point = dataclasses.replace(result.solution, x=result.program.start_point)
             x = carried(self.program, dataclasses.replace(result, solution=point))

@@ -134,6 +134,7 @@ def build(
         weight = price * per_step(ctx, case.horizon.hours * case.base.total_kva).const.reshape(1, -1)
         (model.add_loss_curvature if model.neglects_curvature else model.add_loss_cost)(weight)
     model.close()
+    builder.granted = model.takes_for_granted()
     program = builder.freeze()
     if builder.tangent is not None and operating is not None:
         program = first_point(program, builder.tangent, case, operating, network)
@@ -168,8 +169,6 @@ def build(
         screened=screen_limits,
         enforced=enforce,
         tangent=builder.tangent,
-        held=(*ctx.notes, *sorted(builder.first_order)),
-        granted=model.takes_for_granted(),
     )
 
 
@@ -338,7 +337,7 @@ def made_exact(
     # the exact form has another solver, unless it is the same by name
     own = options if options is None or solver == "ipopt" else options.plain()
     try:
-        return recovered(model, result, make, flow, solver=solver, options=own)
+        return recovered(result, make, flow, solver=solver, options=own)
     except UnsupportedError as error:
         caution = f"but no exact schedule was made of it: {error}"
         return dataclasses.replace(result, cautions=(*result.cautions, caution))

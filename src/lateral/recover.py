@@ -18,7 +18,7 @@ from lateral.formulations import Formulation, OperatingPoint
 from lateral.model import Model
 from lateral.results.residuals import GAP_TOLERANCE, PRIMAL_TOLERANCE, objective_size
 from lateral.results.result import Result
-from lateral.solvers import Options
+from lateral.solvers import SOLVERS, Options
 
 
 def require_relaxation(formulation: Formulation) -> None:
@@ -39,7 +39,6 @@ def exact_form(result: Result) -> str:
 
 
 def recovered(
-    source: Model,
     relaxed: Result,
     make: Callable[[str, OperatingPoint | None], Model],
     flow: Callable[[Result], tuple[OperatingPoint, list[str]]],
@@ -50,12 +49,11 @@ def recovered(
     """The exact result from a relaxed one.
 
     Args:
-        source: the model of the relaxation.
-        relaxed: its result; returned as it is when it has no schedule (an infeasible relaxation proves that
-            none exists).
+        relaxed: the result of a relaxation; returned as it is when it has no schedule (an infeasible relaxation
+            proves that none exists).
         make: builds the exact form of a name, at an operating point or at the day without control.
         flow: power flow of a relaxed schedule, and notes on it.
-        solver: for the exact form; a solver that does not take it counts as ``auto``.
+        solver: for the exact form; one that does not take it counts as ``auto``, and the result says so.
         options: plain options for it.
     """
     if not relaxed.has_values:
@@ -75,11 +73,16 @@ def recovered(
     model = make(name, point)
     model.start_from(relaxed)
     made = time.perf_counter() - begin
-    exact = model.solve(solver if solver in ("auto", "ipopt") else "auto", options)
+    if solver != "auto" and model.program.problem_class not in SOLVERS[solver].solver.accepts:
+        notes.append(f"recovery: {solver} does not take the exact form; solved by auto")
+        solver = "auto"
+    exact = model.solve(solver, options)
     # what the relaxation alone does otherwise is not what happened to this schedule
-    other = tuple(note for note in source.held if note not in model.held)
+    program, own = relaxed.program, exact.program.held
+    other = tuple(note for note in program.held if note not in own)
+    both = tuple(note for note in program.held if note in own)
     notes = [*(choice for choice in relaxed.choices if choice not in other), *notes]
-    notes.append(_bound(relaxed, exact, other, source.granted))
+    notes.append(_bound(relaxed, exact, other, (*both, *program.granted)))
     notes += [f"recovered by {name} from the schedule of {relaxed.formulation}"]
     notes += [choice for choice in exact.choices if choice not in notes]
     seconds = {k: relaxed.seconds.get(k, 0.0) + exact.seconds.get(k, 0.0) for k in ("build", "solve")}
@@ -94,7 +97,7 @@ def _bound(relaxed: Result, exact: Result, other: Sequence[str], granted: Sequen
         relaxed: its result.
         exact: the exact schedule.
         other: what the relaxation does otherwise than the exact form: its optimum is that of another problem then.
-        granted: what the bound rests on.
+        granted: what the bound rests on, what both forms hold among it.
     """
     how = f"relaxation gap {relaxed.max_relaxation_gap:.1e} pu"
     if relaxed.max_rank_ratio is not None:

@@ -428,6 +428,28 @@ def test_no_load_rests_in_a_jump_of_its_law() -> None:
         assert any("left the side of their band" in choice for choice in r.choices)
         assert v_of(r)[6, 0] == pytest.approx(0.95 + 1.8e-4, abs=1e-6)  # the end of the rounded jump
         assert_power_flow(r)
+        assert any("rested in a jump" in choice for choice in r.choices)
+
+
+def test_what_held_a_load_beside_a_jump_is_gone_with_new_data() -> None:
+    """After an update the voltage is as free as in a fresh build."""
+    loads = [
+        dataclasses.replace(d, model="cvr", cvr_p=0.8, cvr_q=3.0, v_min_pu=0.95, v_low_pu=0.5, p_kw=2.0 * d.p_kw)
+        for d in uneven()
+    ]
+    pv = PV(name="s", bus="c", terminals=(1, 2, 3, 0), p_rated_kw=0.0, s_max_kva=300.0, q_control="free")
+    c = case(CHAIN, *LINES, *loads, pv)
+    low = dataclasses.replace(c.sources[0], v_pu=0.97)
+    c = c.with_(devices=tuple(low if d is c.sources[0] else d for d in c.devices))
+    for formulation in EXACT:
+        model = build(c, formulation)
+        model.solve()
+        heavy = {d.name: np.array([1.2 * d.p_kw]) for d in loads}
+        r = model.update(loads=heavy).solve()
+        fresh = build(r.case, formulation).solve()
+        assert r.ok
+        assert r.cost == pytest.approx(fresh.cost, rel=1e-8)
+        assert v_of(r) == pytest.approx(v_of(fresh), abs=1e-6)
 
 
 # -- elimination -------------------------------------------------------------------------------------------------------

@@ -350,7 +350,7 @@ def test_a_bound_that_does_not_hold_is_said() -> None:
 
 
 def test_a_bound_names_what_it_rests_on() -> None:
-    assert build(WYE, "sdp").granted == ()
+    assert build(WYE, "sdp").program.granted == ()
     free = tuple(dataclasses.replace(b, v_max_pu=float("inf")) for b in WYE.feeder.buses)
     narrow = tuple(dataclasses.replace(d, v_min_pu=0.999) if isinstance(d, Load) else d for d in WYE.devices)
     c = WYE.with_(feeder=dataclasses.replace(WYE.feeder, buses=free), devices=narrow)
@@ -358,6 +358,19 @@ def test_a_bound_names_what_it_rests_on() -> None:
     (text,) = [text for text in r.choices if "proves that no schedule" in text]
     assert "voltages without a limit are at most 20 % below and 20 % above the operating point" in text
     assert "stay on the side of their voltage band" in text
+    assert "it is a bound only given that voltages without a limit" in build(c, "soc3").solve().status_text
+
+
+def test_loads_beyond_their_band_are_said_where_they_cannot_be_followed() -> None:
+    """`nonlinear` and `soc` take the law of a load at nominal voltage; at 0.91 pu it is another one below 0.95 pu."""
+    c = lateral.read("case33bw")
+    narrow = tuple(dataclasses.replace(d, v_min_pu=0.95, v_low_pu=0.5) if isinstance(d, Load) else d for d in c.devices)
+    assert not build(c, "nonlinear").solve().warnings
+    r = build(c.with_(devices=narrow), "nonlinear").solve()
+    assert r.ok
+    assert any("left the side of their band" in text and "current-voltage" in text for text in r.warnings)
+    relaxed = lateral.solve(c.with_(devices=narrow), "soc", recover=True, with_replay=False)
+    assert any("given that loads and inverters stay on the side" in text for text in relaxed.choices)
 
 
 def test_an_exact_form_that_declines_costs_no_schedule(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,16 +92,28 @@ def test_an_infeasibility_that_is_none_is_found_out() -> None:
     assert (v.verdict, v.objective_first) == ("differs", None)
     assert v.objective == pytest.approx(right.objective, rel=1e-6)
     assert "clarabel ended infeasible; " in v.text
+    assert "clarabel ended infeasible; " in found.status_text
 
 
-@pytest.mark.parametrize("formulation", ["nonlinear", "lindistflow"])
-def test_infeasible_twice(formulation: str) -> None:
+@pytest.mark.parametrize(("formulation", "verdict"), [("nonlinear", "open"), ("lindistflow", "agrees")])
+def test_infeasible_twice(formulation: str, verdict: str) -> None:
+    """What is convex is proved; that Ipopt finds nothing near its start either is no proof."""
     found = verified(infeasible(formulation))
     v = found.verification
     assert v is not None
-    assert v.verdict == "agrees", v.text
+    assert v.verdict == verdict, v.text
     assert v.objective is None
     assert found.reasons
+    assert ("which proves nothing" in found.status_text) == (verdict == "open")
+
+
+def test_the_second_opinion_is_not_the_first_solver_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """native alone: what it would hand over comes back as it is, and the next solver is asked."""
+    monkeypatch.setattr("lateral.solvers.native.session.MOST_ITERATIONS", 3)
+    found = verified(solved("nonlinear", "ipopt"), solver="native", options=Options(max_iterations=3))
+    v = found.verification
+    assert v is not None
+    assert (v.verdict, v.solver, v.status) == ("open", "native", "limit_reached")
 
 
 def test_a_second_solve_that_does_not_end_proves_nothing() -> None:

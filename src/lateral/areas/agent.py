@@ -28,7 +28,7 @@ from lateral.objectives import get as objective_named
 from lateral.opf import build, choose_formulation
 from lateral.program import Block, Program
 from lateral.results.result import Result
-from lateral.solvers import Options, Status, choose
+from lateral.solvers import Options, Status
 from lateral.successive import first_point
 
 #: Rows that hold a voltage at what a head is told, and where a tail reads it.
@@ -181,7 +181,10 @@ class AreaAgent:
         said, settled = self._flow.solve(borders)
         if steps is not None:
             self.point = self._flow.point(steps)
-            self._drawn = {tail.name: borders[tail.name] for tail in self.tails}
+            at = list(steps)  # power and voltage of the same step
+            self._drawn = {
+                tail.name: {x: np.asarray(borders[tail.name][x])[:, at] for x in POWERS} for tail in self.tails
+            }
             for built in ("model", "_in_consensus"):
                 self.__dict__.pop(built, None)
         return {"borders": said, "settled": settled}
@@ -240,10 +243,7 @@ class AreaAgent:
         # sides of load bands are looked at when the areas agree, see `lateral.areas.join`
         # Ipopt starts exactly where it ended before; the structured solver starts anew or from half way, which lets a
         # form that is not convex jump between optima from round to round
-        solver = self.task.solver
-        if solver == "auto" and choose(model.program)[0] == "native":
-            solver = "ipopt"
-        return model.solve(solver, self._options, explain_infeasible=explain, sides=False)
+        return model.solve(self.task.solver, self._options, explain_infeasible=explain, sides=False, avoid="native")
 
     def _verdict(self, result: Result) -> tuple[Status, str]:
         """The status of the area, and the sentence; where it leaves what it is given it is not optimal."""

@@ -67,7 +67,7 @@ def joined(
         network=whole.network,
         seconds={**seconds, "total": sum(v for k, v in seconds.items() if k != "total")},
         choices=whole.choices,
-        cautions=(LEFT_SIDE.format(over),) if over > SIDE_PU else (),
+        cautions=(f"{LEFT_SIDE.format(over)}: areas do not build again",) if over > SIDE_PU else (),
     )
 
 

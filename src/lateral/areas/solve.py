@@ -25,6 +25,7 @@ from lateral.areas.verdict import verdict
 from lateral.checks import require
 from lateral.errors import OptionError
 from lateral.opf import build, choose_formulation, replayed
+from lateral.solvers import choose
 
 #: The tolerance at which a run is meant to be certified as a whole.
 DEFAULT_TOLERANCE = 1e-6
@@ -145,7 +146,10 @@ def solve_areas(
                     break
                 found, _ = _collected(at, plan, specs, last, settled)
                 whole = whole if found is None else with_limits(whole, found)
-                if found is None or joined(whole, found, iterations=len(rounds), seconds=seconds).ok:
+                if found is None:
+                    break
+                whole_now = joined(whole, found, iterations=len(rounds), seconds=seconds)
+                if whole_now.ok or whole_now.cautions:  # what rounds can mend, they have
                     break
         seconds["rounds"] = time.perf_counter() - begin
         parts, repeated = _collected(at, plan, specs, last, settled) if where.owns_areas else (None, ())
@@ -169,6 +173,8 @@ def solve_areas(
     finished = last is not None and last.finished
     dead = last.dead if last is not None else ()
     status, text = verdict(method, rounds, result, best, finished=finished, dead=dead, tolerance=tolerance)
+    if solver == "auto" and choose(whole.program)[0] == "native":
+        taken.append("in areas auto is ipopt: it goes on from where it ended in the round before")
     choices = [*whole.choices, *taken, *(settled.choices if settled is not None else ())]
     choices += method.notes(last.state) if last is not None else ()
     choices += [f"area {a!r} is gone: its last answer was repeated by the coordinator" for a in repeated]

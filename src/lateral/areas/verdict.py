@@ -60,6 +60,8 @@ def verdict(
         return Status.OPTIMAL, f"{agree}; the whole was not seen, and so not certified"
     if result.ok:
         return Status.OPTIMAL, result.status_text
+    if result.cautions:
+        return Status.INACCURATE, f"inaccurate: {agree}, but {'; '.join(result.cautions)}"
     return Status.INACCURATE, f"inaccurate: {agree}, but {_short_of(algorithm, result, central)}"
 
 

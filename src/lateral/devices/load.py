@@ -320,8 +320,15 @@ def _off_jumps(
             high = np.where(below & rests, np.minimum(high, under), high)
     if np.any(side_low > 0.0) or np.any(np.isfinite(side_high)):
         ctx.net.assume_v(ports, side_low, side_high)
-    if not ctx.net.at_schedule:
+    rest = np.isfinite(high) | (low > 0.0)
+    if not ctx.net.at_schedule or not rest.any():
         return none
+    # a limit for this schedule alone: with new data the loads may be on the other side
+    ctx.builder.at_one_schedule = True
+    ctx.notes.append(
+        f"load: {int(rest.sum())} loads and steps rested in a jump of their law; their voltage is kept beside it, on "
+        "the side on which it was"
+    )
     return low, high
 
 

@@ -16,10 +16,14 @@ import numpy as np
 from lateral.formulations.branch_flow import BranchFlowModel
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
 from lateral.program import Affine
+from lateral.program.ports import Ports
 
 
 class ConicLegs(BranchFlowModel):
     """Legs with a squared current; a leaf says whether its row is an equality."""
+
+    #: whether a device took the side of its band at nominal voltage
+    _sides = False
 
     @property
     @abstractmethod
@@ -59,6 +63,27 @@ class ConicLegs(BranchFlowModel):
         current = self.builder.variable("feed", "imag_sq", elements, unit="pu", limit=False)
         self.builder.product("feed", "current", elements, [p, q], current, v, equality=self._exact)
         return current * (np.abs(np.diag(z)) ** 2).reshape(-1, 1)
+
+    def assume_v(self, ports: Ports, low: FloatArray, high: FloatArray) -> None:
+        """See `NetworkModel.assume_v`; laws were taken at nominal voltage."""
+        own = np.flatnonzero(np.any((low > 0.0) | np.isfinite(high), axis=-1) & (ports.a >= 0))
+        if not len(own):
+            return
+        shape = (len(ports), self.n_steps)
+        cells = self.v.take(ports.a[own]).col.reshape(len(own), self.n_steps)
+        least, most = (np.broadcast_to(side, shape)[own] for side in (low, high))
+
+        def beyond(x: FloatArray) -> FloatArray:
+            u = np.sqrt(np.maximum(x[cells], 0.0))
+            return np.asarray(np.maximum(least - u, u - most))
+
+        self._sides = True
+        self.builder.assume("port", "v_side", [self._names[k] for k in ports.a[own]], beyond)
+
+    def takes_for_granted(self) -> tuple[str, ...]:
+        """See `NetworkModel.takes_for_granted`."""
+        side = "loads and inverters stay on the side of their voltage band on which nominal voltage is"
+        return (side,) if self._sides else ()
 
     def _limit_current(self, legs: IntArray, names: Sequence[str], limit_sq: FloatArray, w: Affine) -> None:
         """The limit is the upper bound of l, written with the variable."""

@@ -210,7 +210,7 @@ class RectangularModel(PointModel):
             scale=start,
             start=start,
             n_steps=v.shape[1],
-            limit=False,
+            limit=within is not None,  # so that an infeasibility can name it
             at=at,
         )
         return component, w

@@ -107,6 +107,10 @@ class ProgramBuilder:
         self.first_order: set[str] = set()
         #: what devices do otherwise than their fields ask, because the formulation cannot, in words
         self.notes: list[str] = []
+        #: what a bound rests on, see `NetworkModel.takes_for_granted`
+        self.granted: tuple[str, ...] = ()
+        #: whether rows hold what is known at one schedule only, so that any new data asks for other rows
+        self.at_one_schedule = False
         #: writes quadratic rows and curves to first order, where a formulation asks for it
         self.tangent: Tangent | None = None
 
@@ -652,6 +656,7 @@ class ProgramBuilder:
             ineq_offset=moved,
             sums=tuple(self._sums),
             held=(*self.notes, *sorted(self.first_order)),
+            granted=self.granted,
             objective_floor=self.objective_floor,
             baked=self._baked_slots(),
             tree=self._tree(),
@@ -679,7 +684,9 @@ class ProgramBuilder:
         return quadratics, np.concatenate(rows.scale)
 
     def _baked_slots(self) -> frozenset[str]:
-        """Slots of the data that are numbers in some row."""
+        """Slots of the data that are numbers in some row; all of them of a program for one schedule."""
+        if self.at_one_schedule:
+            return frozenset(self._slots)
         cells = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *self._baked]))
         return frozenset(
             name

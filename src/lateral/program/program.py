@@ -186,7 +186,7 @@ class Program:
     whose present data are numbers in some row: after an `update` of one of them the program is to be built again
     (`lateral.model.Model` does). ``sums`` names equalities of which the first was written as the sum over all, an array
     (rows, T) each: see `by_row`. ``held`` says in words what is otherwise than the case asks: decisions that
-    are held, laws that are taken to first order.
+    are held, laws that are taken to first order; ``granted`` what a bound of it rests on beyond the case itself.
     """
 
     c: FloatArray
@@ -231,6 +231,7 @@ class Program:
     tree: TreeHint | None = None
     sums: tuple[IntArray, ...] = ()
     held: tuple[str, ...] = ()
+    granted: tuple[str, ...] = ()
 
     def by_row(self, eq_dual: FloatArray) -> FloatArray:
         """Duals of the equalities as if each stood for itself, where the first of some stands for the sum over all."""

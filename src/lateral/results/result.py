@@ -168,11 +168,16 @@ class Result:
         """What the objective of a relaxation bounds, as the beginning of a sentence: nothing where it is no bound."""
         if not self.is_bound:
             return ""
-        held = self.program.held
-        if not held:
+        held, granted = self.program.held, self.program.granted
+        if not held and not granted:
             return "it is a bound, "
-        more = f", and {len(held) - 1} more" if len(held) > 1 else ""
-        return f"it is a bound only for what it holds ({held[0]}{more}), "
+
+        def first(some: tuple[str, ...]) -> str:
+            return some[0] + (f", and {len(some) - 1} more" if len(some) > 1 else "")
+
+        parts = [f"for what it holds ({first(held)})"] if held else []
+        parts += [f"given that {first(granted)}"] if granted else []
+        return f"it is a bound only {' and '.join(parts)}, "
 
     @cached_property
     def reasons(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ import numpy as np
 from lateral import solvers
 from lateral.errors import OptionError, UnsupportedError
 from lateral.network.schema import FloatArray
-from lateral.program import Program
+from lateral.program import ProblemClass, Program
 from lateral.results.residuals import objective_size
 from lateral.results.retry import judged, tighter
 from lateral.solvers import Options, Solution, Status
@@ -145,8 +145,16 @@ def _compared(result: Result, solution: Solution, status: Status, name: str) -> 
     mine, theirs = (r.objective if k else None for r, k in zip((result, twin), known, strict=True))
     numbers: dict[str, Any] = {"solver": name, "status": status.word, "objective": theirs, "objective_first": mine}
     if mine is None or theirs is None:
-        if {result.status, status} <= set(_INFEASIBLE) or result.status is status is Status.UNBOUNDED:
+        # of a convex program a point of least violation has the least there is
+        proofs = {Status.INFEASIBLE}
+        if program.problem_class is not ProblemClass.NLP:
+            proofs.add(Status.LOCALLY_INFEASIBLE)
+        unbounded = result.status is status is Status.UNBOUNDED
+        if unbounded or (result.status in _INFEASIBLE and status in proofs):
             return Verification(verdict="agrees", text=f"verified: {name} ends {status.word} too", **numbers)
+        if result.status in _INFEASIBLE and status is Status.LOCALLY_INFEASIBLE:
+            text = f"not verified: {name} found no feasible point near its start either, which proves nothing"
+            return Verification(verdict="open", text=text, **numbers)
         said = f"{_ending(first, result.status, mine)}; {_ending(name, status, theirs)}"
         # that no feasible point was found near a start is no proof against one that was found
         proves = result.status in _SETTLED and status in _SETTLED and status is not Status.LOCALLY_INFEASIBLE

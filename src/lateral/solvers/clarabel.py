@@ -202,11 +202,12 @@ class _ClarabelSession(Session):
         a, b = sp.csc_matrix(rows[0]), rows[1]
         upper = sp.csc_matrix(sp.triu(s.q))
         best: tuple[float, Any, float, int] | None = None
-        made = 0
+        made, late = 0, False
         for factor, regularisation, step in MATRIX_TRIES:
             if self._time_limit is not None:
                 left = self._time_limit - (time.perf_counter() - start)
                 if made and left <= 0.0:
+                    late = True
                     break
                 self._settings.time_limit = max(left, 1e-3)  # the first one says that time ran out
             made += 1
@@ -229,9 +230,10 @@ class _ClarabelSession(Session):
                 break
         assert best is not None
         gap, raw, factor, number = best
-        if made == 1:
-            return raw, factor, ()
-        return raw, factor, (f"clarabel: try {number} of {made} taken, whose gap of {gap:.1e} was the smallest",)
+        why = f"clarabel: try {number} of {made} taken, whose gap of {gap:.1e} was the smallest"
+        if late:
+            return raw, factor, (f"{why}; the time limit left no more",)
+        return raw, factor, () if made == 1 else (why,)
 
     def _fits(self, p: sp.csc_array, a: sp.csc_array) -> bool:
         """Whether the patterns are those of the solver that exists."""
