@@ -18,7 +18,7 @@ from lateral.model import Model
 from lateral.results.residuals import recompute
 from lateral.solvers import Options, Status
 from lateral.solvers.native import NativeOptions
-from lateral.solvers.native.kkt import Kkt, Point
+from lateral.solvers.native.kkt import Kkt
 from lateral.solvers.native.order import order_of
 from lateral.solvers.native.pairing import cheapest_matching
 from lateral.solvers.native.steps import StepProgram

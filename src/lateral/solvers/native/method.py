@@ -20,7 +20,8 @@ import numpy as np
 
 from lateral.network.schema import FloatArray
 from lateral.solvers.native import kernels
-from lateral.solvers.native.kkt import Kkt, Point
+from lateral.solvers.native.assembly import Point
+from lateral.solvers.native.kkt import Kkt
 from lateral.solvers.native.order import Order
 from lateral.solvers.native.pairing import curve_slopes
 from lateral.solvers.native.steps import StepProgram
