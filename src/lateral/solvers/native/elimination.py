@@ -130,8 +130,8 @@ def factor(V, n_entries, size, dpos, lptr, m, uptr, utgt, negative, work, c0, c1
 
 
 @_compiled
-def _solve(V, v, X, some, size, at, dpos, lptr, m, sptr, srow):  # type: ignore[no-untyped-def]
-    """``X <- K^-1 X`` of one chunk: leaves to the root, diagonal, root to the leaves."""
+def _up(V, v, X, some, size, at, dpos, lptr, m, sptr, srow):  # type: ignore[no-untyped-def]
+    """``X <- L^-1 X`` of one chunk, leaves to the root, along some pivots."""
     for k in some:
         rows, first, s, a = m[k], v + lptr[k], sptr[k], at[k]
         x = lane(X, a)
@@ -147,6 +147,11 @@ def _solve(V, v, X, some, size, at, dpos, lptr, m, sptr, srow):  # type: ignore[
             prefetch(V, p + AHEAD)
             prefetch(V, p + AHEAD + 1)
             put(X, r, lane(X, r) - lane(V, p) * x - lane(V, p + 1) * y)
+
+
+@_compiled
+def _down(V, v, X, some, size, at, dpos, lptr, m, sptr, srow):  # type: ignore[no-untyped-def]
+    """``X <- L'^-1 D^-1 X`` of one chunk, root to the leaves, along some pivots that are closed upwards."""
     for j in range(len(some) - 1, -1, -1):
         k = some[j]
         rows, first, s, d, a = m[k], v + lptr[k], sptr[k], v + dpos[k], at[k]
@@ -177,8 +182,20 @@ def within(V, n_entries, R, place, some, size, at, dpos, lptr, m, sptr, srow, X,
     """``R <- K^-1 R`` in place, R of shape (unknowns, T)."""
     for c in range(c0, c1):
         take_in(R, place, X, c)
-        _solve(V, c * n_entries, X, some, size, at, dpos, lptr, m, sptr, srow)
+        _up(V, c * n_entries, X, some, size, at, dpos, lptr, m, sptr, srow)
+        _down(V, c * n_entries, X, some, size, at, dpos, lptr, m, sptr, srow)
         take_out(X, place, R, c)
+
+
+@_compiled
+def reach(V, n_entries, R, place, wanted, out, every, some, size, at, dpos, lptr, m, sptr, srow, X, c0, c1):  # type: ignore[no-untyped-def]
+    """Some unknowns of ``K^-1 R``, whose places are wanted, into ``out``, shape (wanted, T); down along the pivots that
+    lie above them alone."""
+    for c in range(c0, c1):
+        take_in(R, place, X, c)
+        _up(V, c * n_entries, X, every, size, at, dpos, lptr, m, sptr, srow)
+        _down(V, c * n_entries, X, some, size, at, dpos, lptr, m, sptr, srow)
+        take_out(X, wanted, out, c)
 
 
 @_compiled
@@ -189,7 +206,8 @@ def between(V, n_entries, W, place, reached, some, size, at, dpos, lptr, m, sptr
         for i in reached:
             put(X, i, splat(0.0))
         take_in(W, place, X, c)
-        _solve(V, c * n_entries, X, some, size, at, dpos, lptr, m, sptr, srow)
+        _up(V, c * n_entries, X, some, size, at, dpos, lptr, m, sptr, srow)
+        _down(V, c * n_entries, X, some, size, at, dpos, lptr, m, sptr, srow)
         take_out(X, place, W, c)
 
 
@@ -405,6 +423,7 @@ __all__ = [
     "extract",
     "factor",
     "inverse_blocks",
+    "reach",
     "selected_inverse",
     "through",
     "within",

@@ -87,12 +87,14 @@ class Kkt:
         place = np.full(self.nv, -1)
         place[self._linked] = np.arange(len(self._linked))
         self._now, self._before = place[s.now.col], place[s.before.col]
+        self._loose = loose
         self._at_loose = _short(sy.entry(loose, loose))
+        self._places = _short(sy.position[touched])
+        self._between = _short(sy.above(touched))
         self._loose_inverse = np.zeros((len(loose), self.n_steps))
         if order.group is None:
             self.groups: Groups | None = None
-            self._touched = _short(sy.position[touched])
-            self._between = _short(sy.above(touched))
+            self._touched = self._places
             flat = sy.unknown[self._between].reshape(-1)
             self._reached = _short(sy.position[flat[flat >= 0]])
             self._inverse = self._lanes(sy.n_entries)
@@ -305,15 +307,20 @@ class Kkt:
         return out
 
     def solve(self, r: FloatArray, links: FloatArray) -> tuple[FloatArray, FloatArray, bool]:
-        """The whole system; ``prepare_links`` came first.
+        """The whole system; ``prepare_links`` came first, and r is overwritten.
 
         Returns:
             unknowns, multipliers of the storage rows, and False when S was found not positive.
         """
         if not self.n_links:
-            return self.within(r.copy()), np.zeros((0, self.n_steps)), True
-        x = self.within(r.copy())
-        residual = self.links(x) - links
+            return self.within(r), np.zeros((0, self.n_steps)), True
+        x = np.empty((len(self._linked), self.n_steps))
+        self._each(
+            elimination.reach, self.factors, self.symbolic.n_entries, r, self._place, self._places,
+            x[: self._n_touched], self._all, self._between, *self._pivots, self._x,
+        )  # fmt: skip
+        np.multiply(r[self._loose], self._loose_inverse, out=x[self._n_touched :])
+        residual = self._links(x) - links
         eta = np.zeros_like(residual)
         z = self._precondition(residual)
         p = z.copy()
@@ -333,11 +340,11 @@ class Kkt:
             residual -= step * q
             z = self._precondition(residual)
             new = float(np.vdot(residual, z))
-            p = z + (new / rz) * p
+            p *= new / rz
+            p += z
             rz = new
-        pull = np.zeros_like(r)
-        self.links_transposed(eta, pull)
-        return self.within(r - pull), eta, positive
+        r[self._linked] -= self._links_transposed(eta)
+        return self.within(r), eta, positive
 
 
 def _short(indices: IntArray) -> IntArray:

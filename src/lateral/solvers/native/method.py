@@ -30,8 +30,9 @@ from lateral.solvers.native.steps import StepProgram
 PRIMAL, DUAL = 1e-9, 1e-7
 #: Diagonal that holds a fixed variable.
 FIXED = 1e12
-#: Distance from bounds at the start, of max(1, |bound|) and of the range.
-PUSH = 0.05
+#: Distance from bounds at the start, of max(1, |bound|) and of the range: of what the power flow gives, and of devices,
+#: which start further inside, so that the first steps are long (a third less iterations than with the same for both).
+PUSH, PUSH_DEVICES = 0.05, 0.4
 #: What is added to the diagonal first where curvature is negative, and how often more is.
 LIFT, MOST_LIFTS = 1e-8, 8
 #: A slack whose ``s / w`` is above this is far from its bound, in solver scale.
@@ -268,9 +269,9 @@ class Method:
         p, t = self.steps, self.steps.n_steps
         x = p.data["start"].copy()
         x[self.fixed] = p.data["value"][self.fixed]
-        x = _inside(x, self.low, self.high)
+        x = _inside(x, self.low, self.high, PUSH_DEVICES)
         self._power_flow(x)
-        x = _inside(x, self.low, self.high)
+        x = _inside(x, self.low, self.high, PUSH)
         values = self._values(x, constant=True)
         h, quadratic, curved = np.split(self._nonlinear(x, values), [p.products.n, p.products.n + p.quadratics.n])
         ranges = np.zeros((p.ranges.n, t))
@@ -280,9 +281,9 @@ class Method:
         level = p.level.reshape(-1, 1)
         s = np.vstack(
             [
-                _inside(ranges, p.data["g_low"], p.data["g_high"]),
+                _inside(ranges, p.data["g_low"], p.data["g_high"], PUSH),
                 slack,
-                np.where(level, 0.0, _inside(quadratic, p.data["q_low"], p.data["q_high"])),
+                np.where(level, 0.0, _inside(quadratic, p.data["q_low"], p.data["q_high"], PUSH)),
                 np.zeros_like(curved),
             ]
         )
@@ -599,12 +600,12 @@ def _largest(values: FloatArray) -> float:
     return float(np.max(np.abs(values), initial=0.0))
 
 
-def _inside(x: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
+def _inside(x: FloatArray, low: FloatArray, high: FloatArray, push: float) -> FloatArray:
     """Values pushed inside of their bounds."""
     with np.errstate(invalid="ignore"):
-        room = PUSH * (high - low)
-        above = low + np.minimum(PUSH * np.maximum(1.0, np.abs(low)), room)
-        below = high - np.minimum(PUSH * np.maximum(1.0, np.abs(high)), room)
+        room = push * (high - low)
+        above = low + np.minimum(push * np.maximum(1.0, np.abs(low)), room)
+        below = high - np.minimum(push * np.maximum(1.0, np.abs(high)), room)
         pushed = np.where(np.isfinite(low), np.maximum(x, above), x)
         return np.where(np.isfinite(high), np.minimum(pushed, below), pushed)
 
