@@ -1,6 +1,6 @@
 """Kernels of the method that go through numbers one by one, compiled by Numba: products, chains in time, barrier.
 
-Arrays are (element, step), step contiguous. The elimination has its own: `lateral.solvers.native.elimination`.
+Arrays are (element, step), step contiguous; ``rows`` are those with a bound, the others stay as they are. The elimination has its own: `lateral.solvers.native.elimination`.
 """
 
 from __future__ import annotations
@@ -83,10 +83,10 @@ def tridiagonal_solve(d, e, r, x):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def barrier(x, low, high, z_low, z_high, diagonal):  # type: ignore[no-untyped-def]
+def barrier(rows, x, low, high, z_low, z_high, diagonal):  # type: ignore[no-untyped-def]
     """``sum of z / slack`` of each variable into ``diagonal``; returns the sum of all z times slack."""
     total = 0.0
-    for i in range(x.shape[0]):
+    for i in rows:
         for t in range(x.shape[1]):
             d = 0.0
             if low[i, t] > -np.inf:
@@ -102,18 +102,18 @@ def barrier(x, low, high, z_low, z_high, diagonal):  # type: ignore[no-untyped-d
 
 
 @_compiled
-def second_order(dx, dz_low, dz_high, omega, cap):  # type: ignore[no-untyped-def]
+def second_order(rows, dx, dz_low, dz_high, omega, cap):  # type: ignore[no-untyped-def]
     """The predictor's second-order terms ``omega ds dz``, clipped, in the place of its dz."""
-    for i in range(dx.shape[0]):
+    for i in rows:
         for t in range(dx.shape[1]):
             dz_low[i, t] = omega * min(max(dx[i, t] * dz_low[i, t], -cap), cap)
             dz_high[i, t] = omega * min(max(-dx[i, t] * dz_high[i, t], -cap), cap)
 
 
 @_compiled
-def centre(x, low, high, z_low, z_high, second_low, second_high, mu, out):  # type: ignore[no-untyped-def]
+def centre(rows, x, low, high, z_low, z_high, second_low, second_high, mu, out):  # type: ignore[no-untyped-def]
     """What the complementarity target adds to the dual residual: ``(mu - second) / s - z``, signed, into out."""
-    for i in range(x.shape[0]):
+    for i in rows:
         for t in range(x.shape[1]):
             value = 0.0
             if low[i, t] > -np.inf:
@@ -124,9 +124,9 @@ def centre(x, low, high, z_low, z_high, second_low, second_high, mu, out):  # ty
 
 
 @_compiled
-def dual_step(x, low, high, z_low, z_high, dx, mu, dz_low, dz_high):  # type: ignore[no-untyped-def]
+def dual_step(rows, x, low, high, z_low, z_high, dx, mu, dz_low, dz_high):  # type: ignore[no-untyped-def]
     """Steps of the bound multipliers that go with dx, in the place of the second-order terms."""
-    for i in range(x.shape[0]):
+    for i in rows:
         for t in range(x.shape[1]):
             if low[i, t] > -np.inf:
                 s = x[i, t] - low[i, t]
@@ -137,11 +137,11 @@ def dual_step(x, low, high, z_low, z_high, dx, mu, dz_low, dz_high):  # type: ig
 
 
 @_compiled
-def largest_steps(x, low, high, z_low, z_high, dx, dz_low, dz_high, tau):  # type: ignore[no-untyped-def]
+def largest_steps(rows, x, low, high, z_low, z_high, dx, dz_low, dz_high, tau):  # type: ignore[no-untyped-def]
     """Largest primal and dual steps that leave (1 - tau) of every slack and multiplier, at most 1."""
     primal = 1.0
     dual = 1.0
-    for i in range(x.shape[0]):
+    for i in rows:
         for t in range(x.shape[1]):
             if low[i, t] > -np.inf:
                 s = x[i, t] - low[i, t]
@@ -159,13 +159,34 @@ def largest_steps(x, low, high, z_low, z_high, dx, dz_low, dz_high, tau):  # typ
 
 
 @_compiled
-def complementarity_after(x, low, high, z_low, z_high, dx, dz_low, dz_high, primal, dual):  # type: ignore[no-untyped-def]
+def complementarity_after(rows, x, low, high, z_low, z_high, dx, dz_low, dz_high, primal, dual):  # type: ignore[no-untyped-def]
     """Sum of multiplier times slack after a step."""
     total = 0.0
-    for i in range(x.shape[0]):
+    for i in rows:
         for t in range(x.shape[1]):
             if low[i, t] > -np.inf:
                 total += (z_low[i, t] + dual * dz_low[i, t]) * (x[i, t] + primal * dx[i, t] - low[i, t])
             if high[i, t] < np.inf:
                 total += (z_high[i, t] + dual * dz_high[i, t]) * (high[i, t] - x[i, t] - primal * dx[i, t])
     return total
+
+
+@_compiled
+def slack_side(right, rows, sign, dual_s, centre_s, slack, r_s):  # type: ignore[no-untyped-def]
+    """Right-hand side of the rows with a slack, and what is left of the dual residual of the slack, r_s::
+
+        r_s = -dual_s + centre_s      right = -rows - sign r_s slack         0 and -rows where the row has no slack
+    """
+    for i in range(rows.shape[0]):
+        for t in range(rows.shape[1]):
+            left = centre_s[i, t] - dual_s[i, t] if sign[i, t] != 0.0 else 0.0
+            r_s[i, t] = left
+            right[i, t] = -rows[i, t] - sign[i, t] * left * slack[i, t]
+
+
+@_compiled
+def slack_step(ds, r_s, sign, dy, slack):  # type: ignore[no-untyped-def]
+    """``ds = (r_s - sign dy) slack``."""
+    for i in range(ds.shape[0]):
+        for t in range(ds.shape[1]):
+            ds[i, t] = (r_s[i, t] - sign[i, t] * dy[i, t]) * slack[i, t]

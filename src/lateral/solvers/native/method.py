@@ -37,8 +37,8 @@ PUSH, PUSH_DEVICES = 0.05, 0.4
 LIFT, MOST_LIFTS = 1e-8, 8
 #: A slack whose ``s / w`` is above this is far from its bound, in solver scale.
 FAR = 1e4
-#: Complementarity, relative to the objective, of the iterate that later solves start from.
-WARM_GAP = 3e-5
+#: Complementarity, relative to the objective, of the iterates that later solves start from: with other data, and shifted.
+WARM_GAP, SHIFT_GAP = 1e-5, 1e-4
 #: A run of this many steps shorter than this is no progress.
 SHORT_STEPS, SHORT = 8, 1e-3
 
@@ -152,6 +152,9 @@ class Method:
         )
         self.sign = np.repeat(sign.reshape(-1, 1), t, axis=1)
         self.unscale = np.vstack([d["unscale_b"], d["unscale_g"], d["unscale_p"], d["unscale_q"], d["unscale_c"]])
+        #: variables and slacks with a bound at some step
+        self.bounded = np.flatnonzero((np.isfinite(self.low) | np.isfinite(self.high)).any(axis=1))
+        self.bounded_s = np.flatnonzero((np.isfinite(self.s_low) | np.isfinite(self.s_high)).any(axis=1))
         counted = [np.isfinite(a).sum() for a in (self.low, self.high, self.s_low, self.s_high)]
         self.n_bounds = int(sum(counted))
 
@@ -381,15 +384,14 @@ class Method:
             ds = (r_s - c dy) / D_s,      J dx - dy / D_s = -rows - c r_s / D_s
         """
         k = self.kkt
-        right = np.empty((k.n, self.steps.n_steps))
-        right[: k.nv] = -r.dual_x + centre_x
+        right, r_s, ds = np.empty((k.n, self.steps.n_steps)), np.empty_like(it.s), np.empty_like(it.s)
+        np.subtract(centre_x, r.dual_x, out=right[: k.nv])
         right[: k.nv][self.fixed] = 0.0
-        r_s = np.where(self.sign != 0.0, -r.dual_s + centre_s, 0.0)
-        right[k.nv :] = -rows
-        right[k.g_first :] -= self.sign * r_s * slack
+        np.negative(rows[: k.n_rows], out=right[k.nv : k.g_first])
+        kernels.slack_side(right[k.g_first :], rows[k.n_rows :], self.sign, r.dual_s, centre_s, slack, r_s)
         solution, eta, positive = k.solve(right, -r.links)
         dx, dy = solution[: k.nv], solution[k.nv :]
-        ds = (r_s - self.sign * dy[k.n_rows :]) * slack
+        kernels.slack_step(ds, r_s, self.sign, dy[k.n_rows :], slack)
         # where a slack is far from its bound, its multiplier is rounding: there the row itself says what it becomes
         far = (self.sign != 0.0) & (slack > FAR)
         if far.any():
@@ -404,12 +406,12 @@ class Method:
         start: Iterate | None = None,
         give_up: Callable[[], bool] = lambda: False,
         verbose: Callable[[str], None] | None = None,
-    ) -> tuple[Iterate, Outcome, Iterate | None]:
+    ) -> tuple[Iterate, Outcome, tuple[Iterate, Iterate] | None]:
         """Iterate until the residuals and the complementarity are small.
 
         Returns:
-            the last iterate; how it ended; and the iterate on the way whose complementarity was about `WARM_GAP`, from
-            which a problem with slightly other numbers can start.
+            the last iterate; how it ended; and the iterates on the way whose complementarity was about `WARM_GAP` and
+            `SHIFT_GAP`, from which a problem with slightly other numbers, or later steps, can start.
 
         Args:
             gap: complementarity, relative to the objective.
@@ -424,15 +426,16 @@ class Method:
         log: list[str] = []
         short = 0
         count = max(self.n_bounds, 1)
-        diagonal_x, diagonal_s = np.empty_like(it.x), np.empty_like(it.s)
+        diagonal_x, diagonal_s = np.zeros_like(it.x), np.zeros_like(it.s)
         word, number = "limit", 0
         extra = 0.0
         middle: Iterate | None = None
+        early: Iterate | None = None
         for number in range(max_iterations + 1):
             values = self._values(it.x, constant=True)
             r = self._residuals(it, values, curve_slopes(self.steps, it.x)[:2])
-            total = kernels.barrier(it.x, self.low, self.high, it.z_low, it.z_high, diagonal_x)
-            total += kernels.barrier(it.s, self.s_low, self.s_high, it.w_low, it.w_high, diagonal_s)
+            total = kernels.barrier(self.bounded, it.x, self.low, self.high, it.z_low, it.z_high, diagonal_x)
+            total += kernels.barrier(self.bounded_s, it.s, self.s_low, self.s_high, it.w_low, it.w_high, diagonal_s)
             mu, value = total / count, self.objective(it.x)
             worth = max(abs(value), self.steps.floor, 1e-6)
             target = gap * worth / count
@@ -441,6 +444,8 @@ class Method:
             log.append(line)
             if verbose is not None:
                 verbose(line)
+            if early is None and mu * count <= SHIFT_GAP * worth:
+                early = it.copy()
             if middle is None and mu * count <= WARM_GAP * worth:
                 middle = it.copy()
             if not np.isfinite(value) or not np.isfinite(r.primal) or not np.isfinite(r.dual):
@@ -468,17 +473,18 @@ class Method:
                 break
             tau = min(max(0.95, 1.0 - 10.0 * mu), 0.9995)
             primal, dual = self._steps(it, dx, ds, d_low, d_high, e_low, e_high, tau)
-            it.x += primal * dx
-            it.s += primal * ds
-            it.y += dual * dy
-            it.eta += dual * eta
-            it.z_low += dual * d_low
-            it.z_high += dual * d_high
-            it.w_low += dual * e_low
-            it.w_high += dual * e_high
+            for value, change in ((it.x, dx), (it.s, ds)):
+                change *= primal
+                value += change
+            for value, change in (
+                (it.y, dy), (it.eta, eta), (it.z_low, d_low), (it.z_high, d_high), (it.w_low, e_low), (it.w_high, e_high),
+            ):  # fmt: skip
+                change *= dual
+                value += change
             self._reset_slacks(it)
             short = short + 1 if max(primal, dual) < SHORT else 0
-        return it, Outcome(word, number, k.iterations, tuple(log)), middle
+        on_the_way = None if early is None or middle is None else (middle, early)
+        return it, Outcome(word, number, k.iterations, tuple(log)), on_the_way
 
     def _newton(
         self,
@@ -530,7 +536,7 @@ class Method:
         k = self.kkt
         zeros = [np.zeros_like(q) for q in (it.z_low, it.z_high, it.w_low, it.w_high)]
         d_low, d_high, e_low, e_high = zeros
-        centre_x, centre_s = np.empty_like(it.x), np.empty_like(it.s)
+        centre_x, centre_s = np.zeros_like(it.x), np.zeros_like(it.s)
         self._centred(it, d_low, d_high, e_low, e_high, 0.0, centre_x, centre_s)
         dx, ds, dy, eta, positive = self._direction(it, r, slack, centre_x, centre_s, r.rows, values)
         if not positive:
@@ -538,15 +544,15 @@ class Method:
         self._dual_steps(it, dx, ds, 0.0, d_low, d_high, e_low, e_high)
         primal, dual = self._steps(it, dx, ds, d_low, d_high, e_low, e_high, 1.0)
         after = kernels.complementarity_after(
-            it.x, self.low, self.high, it.z_low, it.z_high, dx, d_low, d_high, primal, dual
+            self.bounded, it.x, self.low, self.high, it.z_low, it.z_high, dx, d_low, d_high, primal, dual
         ) + kernels.complementarity_after(
-            it.s, self.s_low, self.s_high, it.w_low, it.w_high, ds, e_low, e_high, primal, dual
+            self.bounded_s, it.s, self.s_low, self.s_high, it.w_low, it.w_high, ds, e_low, e_high, primal, dual
         )
         affine = after / max(self.n_bounds, 1)
         sigma = min(1.0, max((affine / mu) ** 3 if mu > 0 else 0.0, 1e-3, 0.2 * target / mu if mu > 0 else 0.0))
         omega, cap = (1.0 - sigma) ** 2, 10.0 * mu
-        kernels.second_order(dx, d_low, d_high, omega, cap)
-        kernels.second_order(ds, e_low, e_high, omega, cap)
+        kernels.second_order(self.bounded, dx, d_low, d_high, omega, cap)
+        kernels.second_order(self.bounded_s, ds, e_low, e_high, omega, cap)
         rows = r.rows.copy()
         step = self._values(dx, constant=False)  # exact of products and quadratic rows; curves are left to first order
         first = k.p_first - k.nv
@@ -564,22 +570,22 @@ class Method:
         self, it: Iterate, d_low: FloatArray, d_high: FloatArray, e_low: FloatArray, e_high: FloatArray, mu: float,
         centre_x: FloatArray, centre_s: FloatArray,
     ) -> None:  # fmt: skip
-        kernels.centre(it.x, self.low, self.high, it.z_low, it.z_high, d_low, d_high, mu, centre_x)
-        kernels.centre(it.s, self.s_low, self.s_high, it.w_low, it.w_high, e_low, e_high, mu, centre_s)
+        kernels.centre(self.bounded, it.x, self.low, self.high, it.z_low, it.z_high, d_low, d_high, mu, centre_x)
+        kernels.centre(self.bounded_s, it.s, self.s_low, self.s_high, it.w_low, it.w_high, e_low, e_high, mu, centre_s)
 
     def _dual_steps(
         self, it: Iterate, dx: FloatArray, ds: FloatArray, mu: float, d_low: FloatArray, d_high: FloatArray,
         e_low: FloatArray, e_high: FloatArray,
     ) -> None:  # fmt: skip
-        kernels.dual_step(it.x, self.low, self.high, it.z_low, it.z_high, dx, mu, d_low, d_high)
-        kernels.dual_step(it.s, self.s_low, self.s_high, it.w_low, it.w_high, ds, mu, e_low, e_high)
+        kernels.dual_step(self.bounded, it.x, self.low, self.high, it.z_low, it.z_high, dx, mu, d_low, d_high)
+        kernels.dual_step(self.bounded_s, it.s, self.s_low, self.s_high, it.w_low, it.w_high, ds, mu, e_low, e_high)
 
     def _steps(
         self, it: Iterate, dx: FloatArray, ds: FloatArray, d_low: FloatArray, d_high: FloatArray, e_low: FloatArray,
         e_high: FloatArray, tau: float,
     ) -> tuple[float, float]:  # fmt: skip
-        a, b = kernels.largest_steps(it.x, self.low, self.high, it.z_low, it.z_high, dx, d_low, d_high, tau)
-        c, d = kernels.largest_steps(it.s, self.s_low, self.s_high, it.w_low, it.w_high, ds, e_low, e_high, tau)
+        a, b = kernels.largest_steps(self.bounded, it.x, self.low, self.high, it.z_low, it.z_high, dx, d_low, d_high, tau)
+        c, d = kernels.largest_steps(self.bounded_s, it.s, self.s_low, self.s_high, it.w_low, it.w_high, ds, e_low, e_high, tau)
         return min(a, c), min(b, d)
 
 
