@@ -18,6 +18,21 @@ _compiled: Callable[[Any], Any] = numba.njit(
 
 
 @_compiled
+def spread(out, element, step, values):  # type: ignore[no-untyped-def]
+    """Cells into (element, step); an element of -1 is nowhere."""
+    for k in range(len(element)):
+        if element[k] >= 0:
+            out[element[k], step[k]] = values[k]
+
+
+@_compiled
+def refill(out, target, source, values):  # type: ignore[no-untyped-def]
+    """``out[target] = values[source]``."""
+    for k in range(len(target)):
+        out[target[k]] = values[source[k]]
+
+
+@_compiled
 def add_product(out, row, col, val, x, t0, t1):  # type: ignore[no-untyped-def]
     """``out[row] += val x[col]``; one column of values stands for every step."""
     if val.shape[1] == 1:
