@@ -37,8 +37,8 @@ PUSH, PUSH_DEVICES = 0.05, 0.4
 LIFT, MOST_LIFTS = 1e-8, 8
 #: A slack whose ``s / w`` is above this is far from its bound, in solver scale.
 FAR = 1e4
-#: Complementarity, relative to the objective, of the iterates that later solves start from: with other data, and shifted.
-WARM_GAP, SHIFT_GAP = 1e-5, 1e-4
+#: Later solves start from the last iterate whose complementarity, relative to the objective, is above this.
+WARM_GAP = 2e-5
 #: A run of this many steps shorter than this is no progress.
 SHORT_STEPS, SHORT = 8, 1e-3
 
@@ -406,12 +406,12 @@ class Method:
         start: Iterate | None = None,
         give_up: Callable[[], bool] = lambda: False,
         verbose: Callable[[str], None] | None = None,
-    ) -> tuple[Iterate, Outcome, tuple[Iterate, Iterate] | None]:
+    ) -> tuple[Iterate, Outcome, Iterate | None]:
         """Iterate until the residuals and the complementarity are small.
 
         Returns:
-            the last iterate; how it ended; and the iterates on the way whose complementarity was about `WARM_GAP` and
-            `SHIFT_GAP`, from which a problem with slightly other numbers, or later steps, can start.
+            the last iterate; how it ended; and the iterate on the way whose complementarity was about `WARM_GAP`, from
+            which a problem with slightly other numbers can start.
 
         Args:
             gap: complementarity, relative to the objective.
@@ -430,7 +430,6 @@ class Method:
         word, number = "limit", 0
         extra = 0.0
         middle: Iterate | None = None
-        early: Iterate | None = None
         for number in range(max_iterations + 1):
             values = self._values(it.x, constant=True)
             r = self._residuals(it, values, curve_slopes(self.steps, it.x)[:2])
@@ -444,9 +443,7 @@ class Method:
             log.append(line)
             if verbose is not None:
                 verbose(line)
-            if early is None and mu * count <= SHIFT_GAP * worth:
-                early = it.copy()
-            if middle is None and mu * count <= WARM_GAP * worth:
+            if middle is None or WARM_GAP * worth < mu * count < 50.0 * WARM_GAP * worth:  # the first is as good as none
                 middle = it.copy()
             if not np.isfinite(value) or not np.isfinite(r.primal) or not np.isfinite(r.dual):
                 word = "broken"
@@ -483,8 +480,7 @@ class Method:
                 value += change
             self._reset_slacks(it)
             short = short + 1 if max(primal, dual) < SHORT else 0
-        on_the_way = None if early is None or middle is None else (middle, early)
-        return it, Outcome(word, number, k.iterations, tuple(log)), on_the_way
+        return it, Outcome(word, number, k.iterations, tuple(log)), middle
 
     def _newton(
         self,

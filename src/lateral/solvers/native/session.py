@@ -46,8 +46,7 @@ class _Part:
     def __init__(self, program: Program, options: NativeOptions) -> None:
         self.steps = StepProgram.of(program)
         self.method = Method(self.steps, order_of(program, self.steps), threads=options.threads)
-        #: where later solves start: with other data, and shifted
-        self.middle: tuple[Iterate, Iterate] | None = None
+        self.middle: Iterate | None = None
         self._holds: Program | None = program
 
     def load(self, program: Program) -> bool:
@@ -65,7 +64,7 @@ class _Part:
         """The last iterate, how it ended, and the Newton steps of all attempts."""
         most = options.max_iterations or MOST_ITERATIONS
         spent = 0
-        for start in [None] if self.middle is None or not options.warm else [self.middle[0], None]:
+        for start in [None] if self.middle is None or not options.warm else [self.middle, None]:
             iterate, outcome, middle = self.method.solve(
                 gap=options.tolerance or DEFAULT_TOLERANCE,
                 max_iterations=most if start is None else min(most, MOST_WARM),
@@ -175,8 +174,7 @@ class NativeSession(Session):
         """See `Session.shift`; steps that are new start as the last one that there was."""
         for part in (self._tight, self._whole):
             if part is not None and part.middle is not None:
-                later = part.middle[1].shifted(steps)
-                part.middle = later, later
+                part.middle = part.middle.shifted(steps)
 
     def _handed_over(self, program: Program, spent: int, message: str, seconds: float) -> Solution:
         """The answer of another solver, which says so: Clarabel's for cones and for a proof that there is none, Ipopt's
