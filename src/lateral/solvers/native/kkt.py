@@ -30,8 +30,8 @@ from lateral.solvers.native.order import Order
 from lateral.solvers.native.steps import Entries, StepProgram, same_row, step_pattern
 from lateral.solvers.native.symbolic import Groups, analyse, group
 
-#: Relative tolerance of the conjugate gradients, in the preconditioned norm, and their limit.
-CG_TOLERANCE, CG_LIMIT = 1e-8, 400
+#: Most iterations of the conjugate gradients.
+CG_LIMIT = 400
 
 
 class Kkt:
@@ -306,8 +306,16 @@ class Kkt:
         kernels.tridiagonal_solve(self._diagonal, self._beside, r, out)
         return out
 
-    def solve(self, r: FloatArray, links: FloatArray) -> tuple[FloatArray, FloatArray, bool]:
+    def solve(
+        self, r: FloatArray, links: FloatArray, *, tolerance: float = 1e-8
+    ) -> tuple[FloatArray, FloatArray, bool]:
         """The whole system; ``prepare_links`` came first, and r is overwritten.
+
+        Args:
+            r: right-hand side of variables and rows, shape (unknowns, T).
+            links: right-hand side of the storage rows.
+            tolerance: of the conjugate gradients, relative, in the preconditioned norm. What they leave is left of the
+                storage rows alone.
 
         Returns:
             unknowns, multipliers of the storage rows, and False when S was found not positive.
@@ -327,7 +335,7 @@ class Kkt:
         rz = float(np.vdot(residual, z))
         first, positive = abs(rz), True
         for _ in range(CG_LIMIT):
-            if not abs(rz) > CG_TOLERANCE**2 * first:
+            if not abs(rz) > tolerance**2 * first:
                 break
             q = self._apply(p)
             curvature = float(np.vdot(p, q))
