@@ -123,7 +123,8 @@ class Assembly:
         edges = np.concatenate([[0], np.cumsum(list(counts.values()))])
         self._at = {name: slice(a, b) for name, a, b in zip(counts, edges[:-1], edges[1:], strict=True)}
         # coefficients that change from step to step are rows of their own, together with what they multiply
-        at, varying = int(edges[-1]), []
+        at = int(edges[-1])
+        varying: list[tuple[int, str, IntArray, FloatArray]] = []
         rows, numbers = [], []
         for (_, name, which), value in zip(self.terms, coefficients, strict=True):
             source = which + self._at[name].start
@@ -133,22 +134,24 @@ class Assembly:
             else:
                 own = np.arange(at, at + len(source))
                 at += len(source)
-                varying.append((slice(own[0], own[-1] + 1) if len(own) else slice(0, 0), name, source, value))
+                varying.append((at - len(source), name, which, value))
                 rows.append(own)
                 numbers.append(np.ones(len(source)))
         self._row = np.concatenate(rows)[self._order].astype(np.int32)
         self._coefficient = np.concatenate(numbers)[self._order]
-        width = WIDTH * -(-t // WIDTH)
-        self.values = np.zeros((at, width))
-        self.values[self._at["one"], :t] = 1.0
+        self._n_values = at
+        self._chunks = -(-t // WIDTH)
+        self.values = np.zeros((self._chunks * at, WIDTH))
         # steps that are only there to fill the last chunk have a diagonal and nothing else
-        self.values[self._at["diagonal"], t:] = 1.0
+        self.values.reshape(self._chunks, at, WIDTH)[-1, self._at["diagonal"], t - WIDTH * self._chunks or WIDTH :] = 1.0
+        self._diagonal = np.empty((self.n, t))
         self._varying = []
-        for own, name, source, value in varying:
+        self._stage(np.ones((1, t)), 0)
+        for first, name, which, value in varying:
             if name == "one":
-                self.values[own, :t] = value
+                self._stage(value, first)
             else:
-                self._varying.append((own, source, value))
+                self._varying.append((first, name, which, value))
         self._absent = 1.0 - s.data["present"]
 
     def _coefficients(self) -> list[FloatArray]:
@@ -181,16 +184,22 @@ class Assembly:
 
     def write(self, v: FloatArray, point: Point, extra: float, each: Callable[..., list[Any]]) -> None:
         """The matrix at a point into the entries ``v``, with ``extra`` on the diagonal of the variables."""
-        t, nv = self.steps.n_steps, self.nv
-        for name in FACTORS:
-            self.values[self._at[name], :t] = getattr(point, name)
-        diagonal = self.values[self._at["diagonal"], :t]
+        diagonal, nv = self._diagonal, self.nv
         np.add(point.diagonal, REGULARISATION + extra, out=diagonal[:nv])
         np.subtract(-REGULARISATION, self._absent, out=diagonal[nv:])
         diagonal[self.g_first :] -= point.slack
-        for own, source, value in self._varying:
-            self.values[own, :t] = value * self.values[source, :t]
-        each(elimination.assemble, v, self._ptr, self._row, self._coefficient, self.values)
+        self._stage(diagonal, self._at["diagonal"].start, each)
+        for name in FACTORS:
+            self._stage(getattr(point, name), self._at[name].start, each)
+        for first, name, which, value in self._varying:
+            self._stage(value * getattr(point, name)[which], first, each)
+        each(elimination.assemble, v, self._ptr, self._row, self._coefficient, self.values, self._n_values)
+
+    def _stage(self, rows: FloatArray, first: int, each: Callable[..., list[Any]] | None = None) -> None:
+        if each is None:
+            elimination.stage(rows, first, self.values, self._n_values, 0, self._chunks)
+        else:
+            each(elimination.stage, np.ascontiguousarray(rows), first, self.values, self._n_values)
 
 
 __all__ = ["REGULARISATION", "Assembly", "Point"]

@@ -59,15 +59,33 @@ def extract(V, n_entries, at, R, c0, c1):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def assemble(V, ptr, row, coefficient, values, c0, c1):  # type: ignore[no-untyped-def]
-    """``V_e = sum of coefficient * values[row]`` over the terms of each entry; values of whole chunks of steps."""
-    n_entries, n_steps = len(ptr) - 1, values.shape[1]
+def stage(rows, first, values, n_values, c0, c1):  # type: ignore[no-untyped-def]
+    """Rows of shape (n, T) into lanes ``first`` and following of what is stored by chunks; lanes beyond the last step stay
+    as they are."""
+    n_steps = rows.shape[1]
     for c in range(c0, c1):
-        v, t0 = c * n_entries, WIDTH * c
+        at, t0 = c * n_values + first, WIDTH * c
+        if t0 + WIDTH <= n_steps:
+            for i in range(rows.shape[0]):
+                put(values, at + i, piece(rows, i * n_steps + t0))
+            continue
+        for i in range(rows.shape[0]):
+            for t in range(n_steps - t0):
+                values[at + i, t] = rows[i, t0 + t]
+
+
+@_compiled
+def assemble(V, ptr, row, coefficient, values, n_values, c0, c1):  # type: ignore[no-untyped-def]
+    """``V_e = sum of coefficient * values[row]`` over the terms of each entry."""
+    n_entries = len(ptr) - 1
+    for c in range(c0, c1):
+        v, at = c * n_entries, c * n_values
+        u = 0
         for e in range(n_entries):
             x = splat(0.0)
-            for u in range(ptr[e], ptr[e + 1]):
-                x = x + splat(coefficient[u]) * piece(values, row[u] * n_steps + t0)
+            while u < ptr[e + 1]:
+                x = x + splat(coefficient[u]) * lane(values, at + row[u])
+                u += 1
             put(V, v + e, x)
 
 
@@ -425,6 +443,7 @@ __all__ = [
     "inverse_blocks",
     "reach",
     "selected_inverse",
+    "stage",
     "through",
     "within",
 ]
