@@ -143,7 +143,9 @@ class Assembly:
         self._chunks = -(-t // WIDTH)
         self.values = np.zeros((self._chunks * at, WIDTH))
         # steps that are only there to fill the last chunk have a diagonal and nothing else
-        self.values.reshape(self._chunks, at, WIDTH)[-1, self._at["diagonal"], t - WIDTH * self._chunks or WIDTH :] = 1.0
+        self.values.reshape(self._chunks, at, WIDTH)[-1, self._at["diagonal"], t - WIDTH * self._chunks or WIDTH :] = (
+            1.0
+        )
         self._diagonal = np.empty((self.n, t))
         self._varying = []
         self._stage(np.ones((1, t)), 0)

@@ -60,8 +60,8 @@ def extract(V, n_entries, at, R, c0, c1):  # type: ignore[no-untyped-def]
 
 @_compiled
 def stage(rows, first, values, n_values, c0, c1):  # type: ignore[no-untyped-def]
-    """Rows of shape (n, T) into lanes ``first`` and following of what is stored by chunks; lanes beyond the last step stay
-    as they are."""
+    """Rows of shape (n, T) into lanes ``first`` and following of each chunk; beyond the last step these stay as they
+    are."""
     n_steps = rows.shape[1]
     for c in range(c0, c1):
         at, t0 = c * n_values + first, WIDTH * c

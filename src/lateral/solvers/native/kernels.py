@@ -1,6 +1,7 @@
 """Kernels of the method that go through numbers one by one, compiled by Numba: products, chains in time, barrier.
 
-Arrays are (element, step), step contiguous; ``rows`` are those with a bound, the others stay as they are. The elimination has its own: `lateral.solvers.native.elimination`.
+Arrays are (element, step), step contiguous; ``rows`` are those with a bound, the others stay as they are. The
+elimination has its own: `lateral.solvers.native.elimination`.
 """
 
 from __future__ import annotations
@@ -187,12 +188,12 @@ def complementarity_after(rows, x, low, high, z_low, z_high, dx, dz_low, dz_high
 
 
 @_compiled
-def slack_side(right, rows, sign, dual_s, centre_s, slack, r_s):  # type: ignore[no-untyped-def]
+def slack_side(right, rows, sign, dual_s, centre_s, slack, r_s, first, last):  # type: ignore[no-untyped-def]
     """Right-hand side of the rows with a slack, and what is left of the dual residual of the slack, r_s::
 
-        r_s = -dual_s + centre_s      right = -rows - sign r_s slack         0 and -rows where the row has no slack
+    r_s = -dual_s + centre_s      right = -rows - sign r_s slack         0 and -rows where the row has no slack
     """
-    for i in range(rows.shape[0]):
+    for i in range(first, last):
         for t in range(rows.shape[1]):
             left = centre_s[i, t] - dual_s[i, t] if sign[i, t] != 0.0 else 0.0
             r_s[i, t] = left
@@ -200,8 +201,16 @@ def slack_side(right, rows, sign, dual_s, centre_s, slack, r_s):  # type: ignore
 
 
 @_compiled
-def slack_step(ds, r_s, sign, dy, slack):  # type: ignore[no-untyped-def]
+def slack_step(ds, r_s, sign, dy, slack, first, last):  # type: ignore[no-untyped-def]
     """``ds = (r_s - sign dy) slack``."""
-    for i in range(ds.shape[0]):
+    for i in range(first, last):
         for t in range(ds.shape[1]):
             ds[i, t] = (r_s[i, t] - sign[i, t] * dy[i, t]) * slack[i, t]
+
+
+@_compiled
+def advance(x, dx, step, first, last):  # type: ignore[no-untyped-def]
+    """``x += step dx`` of some rows."""
+    for i in range(first, last):
+        for t in range(x.shape[1]):
+            x[i, t] += step * dx[i, t]

@@ -15,11 +15,6 @@ exact, that between storages through the network is left to the iterations.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
-
 import numpy as np
 
 from lateral.network.schema import FloatArray, IntArray
@@ -29,6 +24,7 @@ from lateral.solvers.native.lanes import WIDTH
 from lateral.solvers.native.order import Order
 from lateral.solvers.native.steps import Entries, StepProgram, same_row, step_pattern
 from lateral.solvers.native.symbolic import Groups, analyse, group
+from lateral.solvers.native.threads import Threads
 
 #: Most iterations of the conjugate gradients.
 CG_LIMIT = 400
@@ -51,18 +47,13 @@ class Kkt:
         rows, cols = step_pattern(s)
         self.symbolic = sy = analyse(self.n, order.unknown, order.size, rows, cols)
         self.assembly = Assembly(steps, sy, (self.g_first, self.p_first, self.q_first, self.c_first))
-        # every thread has some of the chunks of steps: nothing within a step is shared
-        self.n_chunks = -(-self.n_steps // WIDTH)
-        edges = np.linspace(0, self.n_chunks, min(threads, self.n_chunks) + 1).astype(int).tolist()
-        self._parts = list(itertools.pairwise(edges))
-        self._pool = ThreadPoolExecutor(len(self._parts)) if len(self._parts) > 1 else None
+        self.threads = Threads(threads, self.n_steps)  # nothing within a step is shared
+        self.n_chunks = self.threads.n_chunks
         self.factors = np.zeros((self.n_chunks * sy.n_entries, WIDTH))
         self._negative = np.zeros((self.n_chunks, WIDTH))
         self._place = _short(sy.position)
         first = sy.position[sy.unknown[:, 0]]
-        self._pivots = tuple(
-            _short(a) for a in (sy.size, first, sy.dpos, sy.lptr, sy.m, sy.sptr, sy.position[sy.srow])
-        )
+        self._pivots = tuple(_short(a) for a in (sy.size, first, sy.dpos, sy.lptr, sy.m, sy.sptr, sy.position[sy.srow]))
         self._updates = _short(sy.uptr), _short(sy.utgt)
         self._all = _short(np.arange(len(sy.size)))
         self._x = self._lanes(self.n)
@@ -73,7 +64,7 @@ class Kkt:
 
     def _lanes(self, n: int) -> list[FloatArray]:
         """Room for n lanes for every thread."""
-        return [np.zeros((n, WIDTH)) for _ in self._parts]
+        return [np.zeros((n, WIDTH)) for _ in range(len(self.threads))]
 
     def _chain(self, order: Order) -> None:
         """What the storage rows need: which variables they touch, and how to get from those to those."""
@@ -108,7 +99,18 @@ class Kkt:
             self._paths = tuple(_short(a) for a in (gr.n_in, gr.n_out, gr.eptr, gr.mptr, exits, gr.xptr))
             self._condensing = tuple(
                 _short(a)
-                for a in (gr.local, gr.plocal, gr.first, gr.last, gr.n_in, gr.n_out, gr.n_own, gr.eptr, gr.elocal, gr.mptr)
+                for a in (
+                    gr.local,
+                    gr.plocal,
+                    gr.first,
+                    gr.last,
+                    gr.n_in,
+                    gr.n_out,
+                    gr.n_own,
+                    gr.eptr,
+                    gr.elocal,
+                    gr.mptr,
+                )
             )
             self._blocks_of = tuple(
                 _short(a) for a in (gr.n_in, gr.n_out, gr.eptr, gr.mptr, gr.zptr, gr.xptr, gr.xentry, gr.parent)
@@ -131,17 +133,6 @@ class Kkt:
         """New numbers of the steps."""
         self.assembly.load()
 
-    def _each(self, kernel: Callable[..., Any], *arrays: Any) -> list[Any]:
-        """A kernel on all chunks of steps, every thread on its own; a list of arrays has one for each thread."""
-
-        def own(k: int) -> list[Any]:
-            return [a[k] if isinstance(a, list) else a for a in arrays]
-
-        if self._pool is None:
-            return [kernel(*own(0), 0, self.n_chunks)]
-        waiting = [self._pool.submit(kernel, *own(k), *part) for k, part in enumerate(self._parts)]
-        return [part.result() for part in waiting]
-
     # -- the part within steps ----------------------------------------------------------------------------------------
 
     def factor(self, point: Point, *, extra: float = 0.0) -> bool:
@@ -152,9 +143,9 @@ class Kkt:
             extra: added to the diagonal of the variables, against negative curvature.
         """
         sy, v = self.symbolic, self.factors
-        self.assembly.write(v, point, extra, self._each)
+        self.assembly.write(v, point, extra, self.threads.chunks)
         size, _, dpos, lptr, m, _, _ = self._pivots
-        self._each(
+        self.threads.chunks(
             elimination.factor, v, sy.n_entries, size, dpos, lptr, m, *self._updates, self._negative, self._work
         )
         negative = self._negative.reshape(-1)[: self.n_steps]
@@ -169,7 +160,7 @@ class Kkt:
 
     def within(self, r: FloatArray) -> FloatArray:
         """``K^-1 r`` in place, r of shape (unknowns, T)."""
-        self._each(
+        self.threads.chunks(
             elimination.within, self.factors, self.symbolic.n_entries, r, self._place, self._all, *self._pivots, self._x
         )
         return r
@@ -184,12 +175,12 @@ class Kkt:
         sy = self.symbolic
         if self.groups is None:
             size, _, dpos, lptr, m, _, _ = self._pivots
-            self._each(
+            self.threads.chunks(
                 elimination.selected_inverse, self.factors, sy.n_entries, out, wanted, self._between, size, dpos, lptr,
                 m, *self._updates, self._inverse, self._work,
             )  # fmt: skip
         else:
-            self._each(
+            self.threads.chunks(
                 elimination.inverse_blocks, self.maps, int(self.groups.mptr[-1]), out, wanted, *self._blocks_of,
                 self._inverse, self._map_work,
             )  # fmt: skip
@@ -223,10 +214,10 @@ class Kkt:
     def prepare_links(self) -> bool:
         """Maps and preconditioner of the storage rows; False when the preconditioner is not positive."""
         sy, gr = self.symbolic, self.groups
-        self._each(elimination.extract, self.factors, sy.n_entries, self._at_loose, self._loose_inverse)
+        self.threads.chunks(elimination.extract, self.factors, sy.n_entries, self._at_loose, self._loose_inverse)
         if gr is not None:
             size, _, dpos, lptr, m, sptr, _ = self._pivots
-            self._each(
+            self.threads.chunks(
                 elimination.condense, self.factors, sy.n_entries, self.maps, int(gr.mptr[-1]), size, dpos, lptr, m,
                 sptr, *self._condensing, self._map_work,
             )  # fmt: skip
@@ -290,12 +281,12 @@ class Kkt:
         reached = w[: self._n_touched]
         w[self._n_touched :] *= self._loose_inverse
         if gr is None:
-            self._each(
+            self.threads.chunks(
                 elimination.between, self.factors, sy.n_entries, reached, self._touched, self._reached, self._between,
                 *self._pivots, self._x,
             )  # fmt: skip
         else:
-            self._each(
+            self.threads.chunks(
                 elimination.through, self.maps, int(gr.mptr[-1]), reached, self._touched, *self._paths, self._up,
                 self._down,
             )  # fmt: skip
@@ -323,7 +314,7 @@ class Kkt:
         if not self.n_links:
             return self.within(r), np.zeros((0, self.n_steps)), True
         x = np.empty((len(self._linked), self.n_steps))
-        self._each(
+        self.threads.chunks(
             elimination.reach, self.factors, self.symbolic.n_entries, r, self._place, self._places,
             x[: self._n_touched], self._all, self._between, *self._pivots, self._x,
         )  # fmt: skip

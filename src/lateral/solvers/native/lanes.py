@@ -11,6 +11,7 @@ Functions here can be called from compiled code only.
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -21,6 +22,11 @@ from numba.extending import intrinsic, lower_builtin, models, register_model
 #: Steps per lane.
 WIDTH = 8
 _VECTOR = ir.VectorType(ir.DoubleType(), WIDTH)
+# what Numba leaves untyped, or types so that kernels could not call it
+_intrinsic: Callable[[Any], Any] = intrinsic
+_signature: Callable[..., Any] = signature
+_infer_global: Callable[..., Any] = infer_global
+_lower_builtin: Callable[..., Any] = lower_builtin
 _FAST = ("contract", "arcp", "nsz", "reassoc")
 
 
@@ -35,24 +41,24 @@ lanes_type = LanesType()
 
 
 @register_model(LanesType)
-class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
+class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager: Any, numba_type: Any) -> None:
-        super().__init__(manager, numba_type, _VECTOR)
+        super().__init__(manager, numba_type, _VECTOR)  # type: ignore[no-untyped-call]
 
 
 def _arithmetic(operation: Any, instruction: str) -> None:
     """Let an operator of Python be an instruction on lanes."""
 
-    class Template(AbstractTemplate):  # type: ignore[misc]
+    class Template(AbstractTemplate):
         def generic(self, args: Any, kws: Any) -> Any:
             both = len(args) == 2 and all(isinstance(a, LanesType) for a in args)
-            return signature(lanes_type, lanes_type, lanes_type) if both and not kws else None
+            return _signature(lanes_type, lanes_type, lanes_type) if both and not kws else None
 
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return getattr(builder, instruction)(args[0], args[1], flags=_FAST)
 
-    infer_global(operation)(Template)
-    lower_builtin(operation, lanes_type, lanes_type)(lower)
+    _infer_global(operation)(Template)
+    _lower_builtin(operation, lanes_type, lanes_type)(lower)
 
 
 for _operation, _instruction in (
@@ -73,7 +79,7 @@ def _times_width(builder: Any, index: Any) -> Any:
     return builder.mul(index, ir.Constant(index.type, WIDTH))
 
 
-@intrinsic  # type: ignore[misc]
+@_intrinsic
 def lane(typing: Any, a: Any, i: Any) -> Any:
     """Lane i of an array of lanes."""
 
@@ -84,7 +90,7 @@ def lane(typing: Any, a: Any, i: Any) -> Any:
     return lanes_type(a, types.intp), generate
 
 
-@intrinsic  # type: ignore[misc]
+@_intrinsic
 def put(typing: Any, a: Any, i: Any, x: Any) -> Any:
     """Write lane i of an array of lanes."""
 
@@ -96,7 +102,7 @@ def put(typing: Any, a: Any, i: Any, x: Any) -> Any:
     return types.void(a, types.intp, lanes_type), generate
 
 
-@intrinsic  # type: ignore[misc]
+@_intrinsic
 def piece(typing: Any, a: Any, at: Any) -> Any:
     """Eight neighbours in memory from one element on, of any contiguous array."""
 
@@ -106,7 +112,7 @@ def piece(typing: Any, a: Any, at: Any) -> Any:
     return lanes_type(a, types.intp), generate
 
 
-@intrinsic  # type: ignore[misc]
+@_intrinsic
 def put_piece(typing: Any, a: Any, at: Any, x: Any) -> Any:
     """Write eight neighbours in memory from one element on, of any contiguous array."""
 
@@ -117,7 +123,7 @@ def put_piece(typing: Any, a: Any, at: Any, x: Any) -> Any:
     return types.void(a, types.intp, lanes_type), generate
 
 
-@intrinsic  # type: ignore[misc]
+@_intrinsic
 def splat(typing: Any, x: Any) -> Any:
     """One number in all lanes."""
 
@@ -130,7 +136,7 @@ def splat(typing: Any, x: Any) -> Any:
     return lanes_type(types.float64), generate
 
 
-@intrinsic  # type: ignore[misc]
+@_intrinsic
 def below_zero(typing: Any, x: Any) -> Any:
     """1 in the lanes that are below zero, 0 in the others."""
 
@@ -141,7 +147,7 @@ def below_zero(typing: Any, x: Any) -> Any:
     return lanes_type(lanes_type), generate
 
 
-@intrinsic  # type: ignore[misc]
+@_intrinsic
 def prefetch(typing: Any, a: Any, i: Any) -> Any:
     """Ask for lane i, which may lie outside of the array, to be fetched from memory."""
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lateral.network.schema import FloatArray
+from lateral.network.schema import FloatArray, IntArray
 from lateral.solvers.native import kernels
 from lateral.solvers.native.assembly import Point
 from lateral.solvers.native.kkt import Kkt
@@ -161,6 +161,10 @@ class Method:
         counted = [np.isfinite(a).sum() for a in (self.low, self.high, self.s_low, self.s_high)]
         self.n_bounds = int(sum(counted))
 
+    def _add(self, out: FloatArray, row: IntArray, col: IntArray, val: FloatArray, x: FloatArray) -> None:
+        """``out[row] += val x[col]``."""
+        self.kkt.threads.steps(kernels.add_product, out, row, col, val, x)
+
     # -- values -------------------------------------------------------------------------------------------------------
 
     def _values(self, x: FloatArray, *, constant: bool) -> Values:
@@ -175,7 +179,7 @@ class Method:
             (s.pair_g, s.quadratics.n * s.pairs, "pair_g0"),
         ):
             value = d[c].copy() if constant else np.zeros((n, t))
-            kernels.add_product(value, e.row, e.col, e.val, x, 0, t)
+            self._add(value, e.row, e.col, e.val, x)
             out.append(value)
         return Values(*out)
 
@@ -186,9 +190,9 @@ class Method:
 
     def _nonlinear(self, x: FloatArray, v: Values) -> FloatArray:
         """Left minus right of products, quadratic rows and curves, without slacks."""
-        s, t = self.steps, self.steps.n_steps
+        s = self.steps
         quadratic = self._quadratic_rows(v) - self.level
-        kernels.add_product(quadratic, s.pair_w.row, s.pair_w.col, s.pair_w.val, x, 0, t)
+        self._add(quadratic, s.pair_w.row, s.pair_w.col, s.pair_w.val, x)
         quadratic *= s.data["present"][self.kkt.q_first - self.kkt.nv : self.kkt.c_first - self.kkt.nv]
         return np.vstack([self._product(v.a, v.u, v.v), quadratic, self._curve_rows(x)])
 
@@ -197,10 +201,10 @@ class Method:
         s, t = self.steps, self.steps.n_steps
         step = self._values(dx, constant=False)
         ranges = np.zeros((s.ranges.n, t))
-        kernels.add_product(ranges, s.g.row, s.g.col, s.g.val, dx, 0, t)
+        self._add(ranges, s.g.row, s.g.col, s.g.val, dx)
         squares = 2.0 * (v.a * step.a).reshape(s.products.n, s.width, t).sum(axis=1)
         pairs = (v.f * step.g + step.f * v.g).reshape(s.quadratics.n, s.pairs, t).sum(axis=1)
-        kernels.add_product(pairs, s.pair_w.row, s.pair_w.col, s.pair_w.val, dx, 0, t)
+        self._add(pairs, s.pair_w.row, s.pair_w.col, s.pair_w.val, dx)
         return np.vstack([ranges, squares - v.u * step.v - step.u * v.v, pairs, np.zeros((s.curves.n, t))])
 
     def _curve_rows(self, x: FloatArray) -> FloatArray:
@@ -215,9 +219,9 @@ class Method:
         return np.asarray((a.reshape(s.products.n, s.width, s.n_steps) ** 2).sum(axis=1) - u * v)
 
     def _quadratic(self, x: FloatArray) -> FloatArray:
-        s, t = self.steps, self.steps.n_steps
+        s = self.steps
         out = np.zeros_like(x)
-        kernels.add_product(out, s.q.row, s.q.col, s.q.val, x, 0, t)
+        self._add(out, s.q.row, s.q.col, s.q.val, x)
         return out
 
     def objective(self, x: FloatArray) -> float:
@@ -229,9 +233,9 @@ class Method:
         """Left minus right of every row of one step."""
         p, t = self.steps, self.steps.n_steps
         equal = -p.data["b"]
-        kernels.add_product(equal, p.a.row, p.a.col, p.a.val, x, 0, t)
+        self._add(equal, p.a.row, p.a.col, p.a.val, x)
         ranges = np.zeros((p.ranges.n, t))
-        kernels.add_product(ranges, p.g.row, p.g.col, p.g.val, x, 0, t)
+        self._add(ranges, p.g.row, p.g.col, p.g.val, x)
         return np.vstack([equal, np.vstack([ranges, h]) + self.sign * s])
 
     def _residuals(self, it: Iterate, values: Values, slopes: tuple[FloatArray, FloatArray]) -> Residuals:
@@ -240,16 +244,16 @@ class Method:
         y_g, y_p, y_q, y_c = self._by_kind(it.y)
         a, u, v = values.a, values.u, values.v
         dual = p.data["c"] + self._quadratic(it.x) - it.z_low + it.z_high
-        kernels.add_product(dual, p.a.col, p.a.row, p.a.val, it.y[:n_rows], 0, t)
-        kernels.add_product(dual, p.g.col, p.g.row, p.g.val, y_g, 0, t)
+        self._add(dual, p.a.col, p.a.row, p.a.val, it.y[:n_rows])
+        self._add(dual, p.g.col, p.g.row, p.g.val, y_g)
         weight = (2.0 * a.reshape(p.products.n, p.width, t) * y_p[:, None]).reshape(-1, t)
-        kernels.add_product(dual, p.squares.col, p.squares.row, p.squares.val, weight, 0, t)
-        kernels.add_product(dual, p.u.col, p.u.row, p.u.val, -v * y_p, 0, t)
-        kernels.add_product(dual, p.v.col, p.v.row, p.v.val, -u * y_p, 0, t)
+        self._add(dual, p.squares.col, p.squares.row, p.squares.val, weight)
+        self._add(dual, p.u.col, p.u.row, p.u.val, -v * y_p)
+        self._add(dual, p.v.col, p.v.row, p.v.val, -u * y_p)
         of_pair = np.repeat(y_q, p.pairs, axis=0)
-        kernels.add_product(dual, p.pair_f.col, p.pair_f.row, p.pair_f.val, of_pair * values.g, 0, t)
-        kernels.add_product(dual, p.pair_g.col, p.pair_g.row, p.pair_g.val, of_pair * values.f, 0, t)
-        kernels.add_product(dual, p.pair_w.col, p.pair_w.row, p.pair_w.val, y_q, 0, t)
+        self._add(dual, p.pair_f.col, p.pair_f.row, p.pair_f.val, of_pair * values.g)
+        self._add(dual, p.pair_g.col, p.pair_g.row, p.pair_g.val, of_pair * values.f)
+        self._add(dual, p.pair_w.col, p.pair_w.row, p.pair_w.val, y_q)
         np.add.at(dual, p.curve_y, slopes[0] * y_c)
         np.add.at(dual, p.curve_z, slopes[1] * y_c)
         if k.n_links:
@@ -281,7 +285,7 @@ class Method:
         values = self._values(x, constant=True)
         h, quadratic, curved = np.split(self._nonlinear(x, values), [p.products.n, p.products.n + p.quadratics.n])
         ranges = np.zeros((p.ranges.n, t))
-        kernels.add_product(ranges, p.g.row, p.g.col, p.g.val, x, 0, t)
+        self._add(ranges, p.g.row, p.g.col, p.g.val, x)
         size = np.maximum(np.abs(values.u * values.v), 1e-3)
         slack = np.where(p.exact.reshape(-1, 1), 0.0, np.maximum(-h, 0.1 * size))
         level = p.level.reshape(-1, 1)
@@ -353,7 +357,7 @@ class Method:
         does not hold it: it costs nothing, and the row holds (Nocedal and Wright 2006, section 19.3)."""
         p, t = self.steps, self.steps.n_steps
         ranges = np.zeros((p.ranges.n, t))
-        kernels.add_product(ranges, p.g.row, p.g.col, p.g.val, it.x, 0, t)
+        self._add(ranges, p.g.row, p.g.col, p.g.val, it.x)
         rows = np.vstack([ranges, self._nonlinear(it.x, self._values(it.x, constant=True))])
         real = -self.sign * rows
         with np.errstate(invalid="ignore"):
@@ -392,10 +396,12 @@ class Method:
         np.subtract(centre_x, r.dual_x, out=right[: k.nv])
         right[: k.nv][self.fixed] = 0.0
         np.negative(rows[: k.n_rows], out=right[k.nv : k.g_first])
-        kernels.slack_side(right[k.g_first :], rows[k.n_rows :], self.sign, r.dual_s, centre_s, slack, r_s)
+        k.threads.rows(
+            kernels.slack_side, len(ds), right[k.g_first :], rows[k.n_rows :], self.sign, r.dual_s, centre_s, slack, r_s
+        )
         solution, eta, positive = k.solve(right, -r.links, tolerance=tolerance)
         dx, dy = solution[: k.nv], solution[k.nv :]
-        kernels.slack_step(ds, r_s, self.sign, dy[k.n_rows :], slack)
+        k.threads.rows(kernels.slack_step, len(ds), ds, r_s, self.sign, dy[k.n_rows :], slack)
         # where a slack is far from its bound, its multiplier is rounding: there the row itself says what it becomes
         far = (self.sign != 0.0) & (slack > FAR)
         if far.any():
@@ -437,8 +443,11 @@ class Method:
         for number in range(max_iterations + 1):
             values = self._values(it.x, constant=True)
             r = self._residuals(it, values, curve_slopes(self.steps, it.x)[:2])
-            total = kernels.barrier(self.bounded, it.x, self.low, self.high, it.z_low, it.z_high, diagonal_x)
-            total += kernels.barrier(self.bounded_s, it.s, self.s_low, self.s_high, it.w_low, it.w_high, diagonal_s)
+            some = k.threads.some
+            total = sum(some(kernels.barrier, self.bounded, it.x, self.low, self.high, it.z_low, it.z_high, diagonal_x))
+            total += sum(
+                some(kernels.barrier, self.bounded_s, it.s, self.s_low, self.s_high, it.w_low, it.w_high, diagonal_s)
+            )
             mu, value = total / count, self.objective(it.x)
             worth = max(abs(value), self.steps.floor, 1e-6)
             target = gap * worth / count
@@ -447,7 +456,9 @@ class Method:
             log.append(line)
             if verbose is not None:
                 verbose(line)
-            if middle is None or WARM_GAP * worth < mu * count < 50.0 * WARM_GAP * worth:  # the first is as good as none
+            if (
+                middle is None or WARM_GAP * worth < mu * count < 50.0 * WARM_GAP * worth
+            ):  # the first is as good as none
                 middle = it.copy()
             if not np.isfinite(value) or not np.isfinite(r.primal) or not np.isfinite(r.dual):
                 word = "broken"
@@ -474,14 +485,11 @@ class Method:
                 break
             tau = min(max(0.95, 1.0 - 10.0 * mu), 0.9995)
             primal, dual = self._steps(it, dx, ds, d_low, d_high, e_low, e_high, tau)
-            for value, change in ((it.x, dx), (it.s, ds)):
-                change *= primal
-                value += change
-            for value, change in (
-                (it.y, dy), (it.eta, eta), (it.z_low, d_low), (it.z_high, d_high), (it.w_low, e_low), (it.w_high, e_high),
+            for array, change, step in (
+                (it.x, dx, primal), (it.s, ds, primal), (it.y, dy, dual), (it.eta, eta, dual), (it.z_low, d_low, dual),
+                (it.z_high, d_high, dual), (it.w_low, e_low, dual), (it.w_high, e_high, dual),
             ):  # fmt: skip
-                change *= dual
-                value += change
+                k.threads.rows(kernels.advance, len(array), array, change, step)
             self._reset_slacks(it)
             short = short + 1 if max(primal, dual) < SHORT else 0
         return it, Outcome(word, number, k.iterations, tuple(log)), middle
@@ -551,8 +559,8 @@ class Method:
         affine = after / max(self.n_bounds, 1)
         sigma = min(1.0, max((affine / mu) ** 3 if mu > 0 else 0.0, 1e-3, 0.2 * target / mu if mu > 0 else 0.0))
         omega, cap = (1.0 - sigma) ** 2, 10.0 * mu
-        kernels.second_order(self.bounded, dx, d_low, d_high, omega, cap)
-        kernels.second_order(self.bounded_s, ds, e_low, e_high, omega, cap)
+        self.kkt.threads.some(kernels.second_order, self.bounded, dx, d_low, d_high, omega, cap)
+        self.kkt.threads.some(kernels.second_order, self.bounded_s, ds, e_low, e_high, omega, cap)
         rows = r.rows.copy()
         step = self._values(dx, constant=False)  # exact of products and quadratic rows; curves are left to first order
         first = k.p_first - k.nv
@@ -570,23 +578,56 @@ class Method:
         self, it: Iterate, d_low: FloatArray, d_high: FloatArray, e_low: FloatArray, e_high: FloatArray, mu: float,
         centre_x: FloatArray, centre_s: FloatArray,
     ) -> None:  # fmt: skip
-        kernels.centre(self.bounded, it.x, self.low, self.high, it.z_low, it.z_high, d_low, d_high, mu, centre_x)
-        kernels.centre(self.bounded_s, it.s, self.s_low, self.s_high, it.w_low, it.w_high, e_low, e_high, mu, centre_s)
+        self.kkt.threads.some(
+            kernels.centre, self.bounded, it.x, self.low, self.high, it.z_low, it.z_high, d_low, d_high, mu, centre_x
+        )
+        self.kkt.threads.some(
+            kernels.centre,
+            self.bounded_s,
+            it.s,
+            self.s_low,
+            self.s_high,
+            it.w_low,
+            it.w_high,
+            e_low,
+            e_high,
+            mu,
+            centre_s,
+        )
 
     def _dual_steps(
         self, it: Iterate, dx: FloatArray, ds: FloatArray, mu: float, d_low: FloatArray, d_high: FloatArray,
         e_low: FloatArray, e_high: FloatArray,
     ) -> None:  # fmt: skip
-        kernels.dual_step(self.bounded, it.x, self.low, self.high, it.z_low, it.z_high, dx, mu, d_low, d_high)
-        kernels.dual_step(self.bounded_s, it.s, self.s_low, self.s_high, it.w_low, it.w_high, ds, mu, e_low, e_high)
+        self.kkt.threads.some(
+            kernels.dual_step, self.bounded, it.x, self.low, self.high, it.z_low, it.z_high, dx, mu, d_low, d_high
+        )
+        self.kkt.threads.some(
+            kernels.dual_step, self.bounded_s, it.s, self.s_low, self.s_high, it.w_low, it.w_high, ds, mu, e_low, e_high
+        )
 
     def _steps(
         self, it: Iterate, dx: FloatArray, ds: FloatArray, d_low: FloatArray, d_high: FloatArray, e_low: FloatArray,
         e_high: FloatArray, tau: float,
     ) -> tuple[float, float]:  # fmt: skip
-        a, b = kernels.largest_steps(self.bounded, it.x, self.low, self.high, it.z_low, it.z_high, dx, d_low, d_high, tau)
-        c, d = kernels.largest_steps(self.bounded_s, it.s, self.s_low, self.s_high, it.w_low, it.w_high, ds, e_low, e_high, tau)
-        return min(a, c), min(b, d)
+        some = self.kkt.threads.some
+        of_x = some(
+            kernels.largest_steps, self.bounded, it.x, self.low, self.high, it.z_low, it.z_high, dx, d_low, d_high, tau
+        )
+        of_s = some(
+            kernels.largest_steps,
+            self.bounded_s,
+            it.s,
+            self.s_low,
+            self.s_high,
+            it.w_low,
+            it.w_high,
+            ds,
+            e_low,
+            e_high,
+            tau,
+        )
+        return min(a for a, _ in of_x + of_s), min(b for _, b in of_x + of_s)
 
 
 def _is_small(r: Residuals, it: Iterate, worth: float) -> bool:
