@@ -1,8 +1,7 @@
-"""Kernels of the structured solver: everything that touches numbers entry by entry, compiled by Numba.
+"""Kernels of the method that go through numbers one by one, compiled by Numba: products, chains in time, barrier.
 
-Arrays are (entry, step), step contiguous, so that one instruction works on several steps. The factor V holds, pivot
-after pivot, the inverse diagonal (one number, or three of a pair) and the columns of L. All indices come from
-`lateral.solvers.native.symbolic`; every function works on the steps ``t0 <= t < t1``, so that threads can share them.
+Arrays are (element, step), step contiguous; ``rows`` are those with a bound, the others stay as they are. The
+elimination has its own: `lateral.solvers.native.elimination`.
 """
 
 from __future__ import annotations
@@ -20,312 +19,18 @@ _compiled: Callable[[Any], Any] = numba.njit(
 
 
 @_compiled
-def factor(V, size, dpos, lptr, m, uptr, utgt, work, t0, t1):  # type: ignore[no-untyped-def]
-    """Eliminate the pivots in order, in place; returns the number of negative eigenvalues of each step.
-
-    A pivot k of one or two unknowns, with L = A_Sk D^-1 over the unknowns S that come later::
-
-        A_SS -= L A_Sk'
-    """
-    negative = np.zeros(t1 - t0, dtype=np.int64)
-    for k in range(len(size)):
-        rows, first, d, u = m[k], lptr[k], dpos[k], uptr[k]
-        if size[k] == 1:
-            for t in range(t0, t1):
-                if V[d, t] < 0.0:
-                    negative[t - t0] += 1
-                V[d, t] = 1.0 / V[d, t]
-            for i in range(rows):
-                for t in range(t0, t1):
-                    work[i, t] = V[first + i, t]
-                    V[first + i, t] *= V[d, t]
-            for i in range(rows):
-                for j in range(i + 1):
-                    g = utgt[u]
-                    u += 1
-                    for t in range(t0, t1):
-                        V[g, t] -= V[first + i, t] * work[j, t]
-            continue
-        for t in range(t0, t1):
-            a, b, c = V[d, t], V[d + 1, t], V[d + 2, t]
-            det = a * c - b * b
-            if det < 0.0:
-                negative[t - t0] += 1
-            elif a < 0.0:
-                negative[t - t0] += 2
-            V[d, t], V[d + 1, t], V[d + 2, t] = c / det, -b / det, a / det
-        for i in range(rows):
-            p = first + 2 * i
-            for t in range(t0, t1):
-                x, y = V[p, t], V[p + 1, t]
-                work[2 * i, t] = x
-                work[2 * i + 1, t] = y
-                V[p, t] = x * V[d, t] + y * V[d + 1, t]
-                V[p + 1, t] = x * V[d + 1, t] + y * V[d + 2, t]
-        for i in range(rows):
-            p = first + 2 * i
-            for j in range(i + 1):
-                g = utgt[u]
-                u += 1
-                for t in range(t0, t1):
-                    V[g, t] -= V[p, t] * work[2 * j, t] + V[p + 1, t] * work[2 * j + 1, t]
-    return negative
+def spread(out, element, step, values):  # type: ignore[no-untyped-def]
+    """Cells into (element, step); an element of -1 is nowhere."""
+    for k in range(len(element)):
+        if element[k] >= 0:
+            out[element[k], step[k]] = values[k]
 
 
 @_compiled
-def solve(V, R, some, size, unknown, dpos, lptr, m, sptr, srow, t0, t1):  # type: ignore[no-untyped-def]
-    """``R <- K^-1 R`` in place: leaves to the root, diagonal, root to the leaves.
-
-    Along some pivots in their order: all of them, or closed upwards; then R is zero elsewhere, and not asked for there.
-    """
-    width = t1 - t0
-    work = np.empty((2, width))
-    x, y = work[0], work[1]
-    for k in some:
-        rows, first, s, a = m[k], lptr[k], sptr[k], unknown[k, 0]
-        r_a = R[a, t0:t1]
-        for t in range(width):
-            x[t] = r_a[t]
-        if size[k] == 1:
-            for i in range(rows):
-                r, v = R[srow[s + i], t0:t1], V[first + i, t0:t1]
-                for t in range(width):
-                    r[t] -= v[t] * x[t]
-        else:
-            r_b = R[unknown[k, 1], t0:t1]
-            for t in range(width):
-                y[t] = r_b[t]
-            for i in range(rows):
-                p = first + 2 * i
-                r, v, z = R[srow[s + i], t0:t1], V[p, t0:t1], V[p + 1, t0:t1]
-                for t in range(width):
-                    r[t] -= v[t] * x[t] + z[t] * y[t]
-    for k in some[::-1]:
-        rows, first, s, d, a = m[k], lptr[k], sptr[k], dpos[k], unknown[k, 0]
-        r_a, d_a = R[a, t0:t1], V[d, t0:t1]
-        if size[k] == 1:
-            for t in range(width):
-                x[t] = d_a[t] * r_a[t]
-            for i in range(rows):
-                r, v = R[srow[s + i], t0:t1], V[first + i, t0:t1]
-                for t in range(width):
-                    x[t] -= v[t] * r[t]
-            for t in range(width):
-                r_a[t] = x[t]
-        else:
-            r_b, d_ab, d_b = R[unknown[k, 1], t0:t1], V[d + 1, t0:t1], V[d + 2, t0:t1]
-            for t in range(width):
-                x[t] = d_a[t] * r_a[t] + d_ab[t] * r_b[t]
-                y[t] = d_ab[t] * r_a[t] + d_b[t] * r_b[t]
-            for i in range(rows):
-                p = first + 2 * i
-                r, v, z = R[srow[s + i], t0:t1], V[p, t0:t1], V[p + 1, t0:t1]
-                for t in range(width):
-                    x[t] -= v[t] * r[t]
-                    y[t] -= z[t] * r[t]
-            for t in range(width):
-                r_a[t] = x[t]
-                r_b[t] = y[t]
-
-
-@_compiled
-def selected_inverse(  # type: ignore[no-untyped-def]
-    V, Z, some, size, dpos, lptr, m, uptr, utgt, work, t0, t1
-):
-    """Entries of ``K^-1`` on the pattern of some pivots, which are closed upwards (Takahashi et al. 1973).
-
-    With L the column of a pivot, D its block and s what it reaches::
-
-        Z_sk = -Z_ss L        Z_kk = D^-1 - L' Z_sk
-    """
-    for j in range(len(some) - 1, -1, -1):
-        k = some[j]
-        rows, first, d, u0 = m[k], lptr[k], dpos[k], uptr[k]
-        w = size[k]
-        for q in range(w * rows):
-            for t in range(t0, t1):
-                work[q, t] = 0.0
-        u = u0
-        for i in range(rows):
-            for h in range(i + 1):
-                z = utgt[u]
-                u += 1
-                for q in range(w):
-                    low, high = first + w * h + q, first + w * i + q
-                    to_i, to_h = w * i + q, w * h + q
-                    for t in range(t0, t1):
-                        work[to_i, t] -= Z[z, t] * V[low, t]
-                    if h != i:
-                        for t in range(t0, t1):
-                            work[to_h, t] -= Z[z, t] * V[high, t]
-        n_own = 1 if w == 1 else 3
-        for q in range(n_own):
-            for t in range(t0, t1):
-                Z[d + q, t] = V[d + q, t]
-        for i in range(rows):
-            p = first + w * i
-            if w == 1:
-                for t in range(t0, t1):
-                    Z[p, t] = work[i, t]
-                    Z[d, t] -= V[p, t] * work[i, t]
-            else:
-                for t in range(t0, t1):
-                    Z[p, t] = work[2 * i, t]
-                    Z[p + 1, t] = work[2 * i + 1, t]
-                    Z[d, t] -= V[p, t] * work[2 * i, t]
-                    Z[d + 1, t] -= V[p, t] * work[2 * i + 1, t]
-                    Z[d + 2, t] -= V[p + 1, t] * work[2 * i + 1, t]
-
-
-@_compiled
-def condense(  # type: ignore[no-untyped-def]
-    V,
-    M,
-    size,
-    dpos,
-    lptr,
-    m,
-    sptr,
-    local,
-    plocal,
-    gfirst,
-    glast,
-    gin,
-    gout,
-    gunknowns,
-    eptr,
-    elocal,
-    mptr,
-    work,
-    t0,
-    t1,
-):
-    """The map of every group from its entries to itself and to its exits, given that nothing else is asked of it.
-
-    With e the entries (unknowns where something arrives from below) and o the exits (unknowns of the next group)::
-
-        S = e A^-1 e'       G = -e A^-1 A_Uo        stored as M: S (lower triangle by rows), then G (entry by exit)
-    """
-    for g in range(len(gfirst)):
-        n_in, n_out, n_own = gin[g], gout[g], gunknowns[g]
-        e0, m0 = eptr[g], mptr[g]
-        at_g = m0 + n_in * (n_in + 1) // 2
-        for j in range(n_in):
-            for q in range(n_own + n_out):
-                for t in range(t0, t1):
-                    work[q, t] = 0.0
-            for t in range(t0, t1):
-                work[elocal[e0 + j], t] = 1.0
-            for k in range(gfirst[g], glast[g]):
-                rows, first, s, a = m[k], lptr[k], sptr[k], plocal[k, 0]
-                if size[k] == 1:
-                    for i in range(rows):
-                        r = local[s + i]
-                        for t in range(t0, t1):
-                            work[r, t] -= V[first + i, t] * work[a, t]
-                else:
-                    b = plocal[k, 1]
-                    for i in range(rows):
-                        r, p = local[s + i], first + 2 * i
-                        for t in range(t0, t1):
-                            work[r, t] -= V[p, t] * work[a, t] + V[p + 1, t] * work[b, t]
-            for q in range(n_out):
-                for t in range(t0, t1):
-                    M[at_g + j * n_out + q, t] = work[n_own + q, t]
-                    work[n_own + q, t] = 0.0
-            for k in range(glast[g] - 1, gfirst[g] - 1, -1):
-                rows, first, s, d, a = m[k], lptr[k], sptr[k], dpos[k], plocal[k, 0]
-                if size[k] == 1:
-                    for t in range(t0, t1):
-                        work[a, t] *= V[d, t]
-                    for i in range(rows):
-                        r = local[s + i]
-                        if r < n_own:
-                            for t in range(t0, t1):
-                                work[a, t] -= V[first + i, t] * work[r, t]
-                else:
-                    b = plocal[k, 1]
-                    for t in range(t0, t1):
-                        x, y = work[a, t], work[b, t]
-                        work[a, t] = V[d, t] * x + V[d + 1, t] * y
-                        work[b, t] = V[d + 1, t] * x + V[d + 2, t] * y
-                    for i in range(rows):
-                        r, p = local[s + i], first + 2 * i
-                        if r < n_own:
-                            for t in range(t0, t1):
-                                work[a, t] -= V[p, t] * work[r, t]
-                                work[b, t] -= V[p + 1, t] * work[r, t]
-            for i in range(j, n_in):
-                for t in range(t0, t1):
-                    M[m0 + i * (i + 1) // 2 + j, t] = work[elocal[e0 + i], t]
-
-
-@_compiled
-def through(M, W, X, gin, gout, eptr, mptr, entry, exit_, xptr, t0, t1):  # type: ignore[no-untyped-def]
-    """``X = e K^-1 e' W`` on all entries: up with G', down with S and G. W is overwritten."""
-    n, width = len(gin), t1 - t0
-    sum_ = np.empty(width)
-    for g in range(n):
-        n_in, n_out, e0, x0 = gin[g], gout[g], eptr[g], xptr[g]
-        at_g = mptr[g] + n_in * (n_in + 1) // 2
-        for q in range(n_out):
-            out = W[exit_[x0 + q], t0:t1]
-            for t in range(width):
-                sum_[t] = out[t]
-            for j in range(n_in):
-                w, c = W[entry[e0 + j], t0:t1], M[at_g + j * n_out + q, t0:t1]
-                for t in range(width):
-                    sum_[t] += c[t] * w[t]
-            for t in range(width):
-                out[t] = sum_[t]
-    for g in range(n - 1, -1, -1):
-        n_in, n_out, e0, x0, m0 = gin[g], gout[g], eptr[g], xptr[g], mptr[g]
-        at_g = m0 + n_in * (n_in + 1) // 2
-        for i in range(n_in):
-            for t in range(width):
-                sum_[t] = 0.0
-            for j in range(n_in):
-                at = m0 + (i * (i + 1) // 2 + j if j <= i else j * (j + 1) // 2 + i)
-                w, c = W[entry[e0 + j], t0:t1], M[at, t0:t1]
-                for t in range(width):
-                    sum_[t] += c[t] * w[t]
-            for q in range(n_out):
-                o, c = X[exit_[x0 + q], t0:t1], M[at_g + i * n_out + q, t0:t1]
-                for t in range(width):
-                    sum_[t] += c[t] * o[t]
-            x = X[entry[e0 + i], t0:t1]
-            for t in range(width):
-                x[t] = sum_[t]
-
-
-@_compiled
-def inverse_blocks(M, Z, gin, gout, eptr, mptr, zptr, xptr, xentry, parent, work, t0, t1):  # type: ignore[no-untyped-def]
-    """The blocks of the inverse on the entries of each group, lower triangles: ``Z = S + G Z_o G'``, root to leaves."""
-    for g in range(len(gin) - 1, -1, -1):
-        n_in, n_out, m0, z0, x0 = gin[g], gout[g], mptr[g], zptr[g], xptr[g]
-        at_g = m0 + n_in * (n_in + 1) // 2
-        for i in range(n_in * (n_in + 1) // 2):
-            for t in range(t0, t1):
-                Z[z0 + i, t] = M[m0 + i, t]
-        if n_out == 0:
-            continue
-        z_p = zptr[parent[g]]
-        for i in range(n_in):  # work = (G Z_o) of entry i
-            for q in range(n_out):
-                for t in range(t0, t1):
-                    work[q, t] = 0.0
-                for r in range(n_out):
-                    a, b = xentry[x0 + q], xentry[x0 + r]
-                    z = z_p + (a * (a + 1) // 2 + b if b <= a else b * (b + 1) // 2 + a)
-                    c = at_g + i * n_out + r
-                    for t in range(t0, t1):
-                        work[q, t] += M[c, t] * Z[z, t]
-            for j in range(i + 1):
-                z = z0 + i * (i + 1) // 2 + j
-                for q in range(n_out):
-                    c = at_g + j * n_out + q
-                    for t in range(t0, t1):
-                        Z[z, t] += work[q, t] * M[c, t]
+def refill(out, target, source, values):  # type: ignore[no-untyped-def]
+    """``out[target] = values[source]``."""
+    for k in range(len(target)):
+        out[target[k]] = values[source[k]]
 
 
 @_compiled
@@ -344,18 +49,23 @@ def add_product(out, row, col, val, x, t0, t1):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def add_scaled(V, target, row, coefficient, factor_, t0, t1):  # type: ignore[no-untyped-def]
-    """``V[target] += coefficient factor[row]``."""
-    if coefficient.shape[1] == 1:
-        for e in range(len(target)):
-            g, r, a = target[e], row[e], coefficient[e, 0]
-            for t in range(t0, t1):
-                V[g, t] += a * factor_[r, t]
-    else:
-        for e in range(len(target)):
-            g, r = target[e], row[e]
-            for t in range(t0, t1):
-                V[g, t] += coefficient[e, t] * factor_[r, t]
+def add_earlier(out, row, col, val, x):  # type: ignore[no-untyped-def]
+    """``out[row, t] += val x[col, t - 1]``."""
+    last = val.shape[1] - 1
+    for e in range(len(row)):
+        r, c = row[e], col[e]
+        for t in range(1, out.shape[1]):
+            out[r, t] += val[e, min(t, last)] * x[c, t - 1]
+
+
+@_compiled
+def add_later(out, row, col, val, y):  # type: ignore[no-untyped-def]
+    """The transpose of `add_earlier`: ``out[row, t - 1] += val y[col, t]``."""
+    last = val.shape[1] - 1
+    for e in range(len(row)):
+        r, c = row[e], col[e]
+        for t in range(1, out.shape[1]):
+            out[r, t - 1] += val[e, min(t, last)] * y[c, t]
 
 
 @_compiled
@@ -389,10 +99,10 @@ def tridiagonal_solve(d, e, r, x):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def barrier(x, low, high, z_low, z_high, diagonal):  # type: ignore[no-untyped-def]
+def barrier(rows, x, low, high, z_low, z_high, diagonal):  # type: ignore[no-untyped-def]
     """``sum of z / slack`` of each variable into ``diagonal``; returns the sum of all z times slack."""
     total = 0.0
-    for i in range(x.shape[0]):
+    for i in rows:
         for t in range(x.shape[1]):
             d = 0.0
             if low[i, t] > -np.inf:
@@ -408,18 +118,18 @@ def barrier(x, low, high, z_low, z_high, diagonal):  # type: ignore[no-untyped-d
 
 
 @_compiled
-def second_order(dx, dz_low, dz_high, omega, cap):  # type: ignore[no-untyped-def]
+def second_order(rows, dx, dz_low, dz_high, omega, cap):  # type: ignore[no-untyped-def]
     """The predictor's second-order terms ``omega ds dz``, clipped, in the place of its dz."""
-    for i in range(dx.shape[0]):
+    for i in rows:
         for t in range(dx.shape[1]):
             dz_low[i, t] = omega * min(max(dx[i, t] * dz_low[i, t], -cap), cap)
             dz_high[i, t] = omega * min(max(-dx[i, t] * dz_high[i, t], -cap), cap)
 
 
 @_compiled
-def centre(x, low, high, z_low, z_high, second_low, second_high, mu, out):  # type: ignore[no-untyped-def]
+def centre(rows, x, low, high, z_low, z_high, second_low, second_high, mu, out):  # type: ignore[no-untyped-def]
     """What the complementarity target adds to the dual residual: ``(mu - second) / s - z``, signed, into out."""
-    for i in range(x.shape[0]):
+    for i in rows:
         for t in range(x.shape[1]):
             value = 0.0
             if low[i, t] > -np.inf:
@@ -430,9 +140,9 @@ def centre(x, low, high, z_low, z_high, second_low, second_high, mu, out):  # ty
 
 
 @_compiled
-def dual_step(x, low, high, z_low, z_high, dx, mu, dz_low, dz_high):  # type: ignore[no-untyped-def]
+def dual_step(rows, x, low, high, z_low, z_high, dx, mu, dz_low, dz_high):  # type: ignore[no-untyped-def]
     """Steps of the bound multipliers that go with dx, in the place of the second-order terms."""
-    for i in range(x.shape[0]):
+    for i in rows:
         for t in range(x.shape[1]):
             if low[i, t] > -np.inf:
                 s = x[i, t] - low[i, t]
@@ -443,11 +153,11 @@ def dual_step(x, low, high, z_low, z_high, dx, mu, dz_low, dz_high):  # type: ig
 
 
 @_compiled
-def largest_steps(x, low, high, z_low, z_high, dx, dz_low, dz_high, tau):  # type: ignore[no-untyped-def]
+def largest_steps(rows, x, low, high, z_low, z_high, dx, dz_low, dz_high, tau):  # type: ignore[no-untyped-def]
     """Largest primal and dual steps that leave (1 - tau) of every slack and multiplier, at most 1."""
     primal = 1.0
     dual = 1.0
-    for i in range(x.shape[0]):
+    for i in rows:
         for t in range(x.shape[1]):
             if low[i, t] > -np.inf:
                 s = x[i, t] - low[i, t]
@@ -465,13 +175,42 @@ def largest_steps(x, low, high, z_low, z_high, dx, dz_low, dz_high, tau):  # typ
 
 
 @_compiled
-def complementarity_after(x, low, high, z_low, z_high, dx, dz_low, dz_high, primal, dual):  # type: ignore[no-untyped-def]
+def complementarity_after(rows, x, low, high, z_low, z_high, dx, dz_low, dz_high, primal, dual):  # type: ignore[no-untyped-def]
     """Sum of multiplier times slack after a step."""
     total = 0.0
-    for i in range(x.shape[0]):
+    for i in rows:
         for t in range(x.shape[1]):
             if low[i, t] > -np.inf:
                 total += (z_low[i, t] + dual * dz_low[i, t]) * (x[i, t] + primal * dx[i, t] - low[i, t])
             if high[i, t] < np.inf:
                 total += (z_high[i, t] + dual * dz_high[i, t]) * (high[i, t] - x[i, t] - primal * dx[i, t])
     return total
+
+
+@_compiled
+def slack_side(right, rows, sign, dual_s, centre_s, slack, r_s, first, last):  # type: ignore[no-untyped-def]
+    """Right-hand side of the rows with a slack, and what is left of the dual residual of the slack, r_s::
+
+    r_s = -dual_s + centre_s      right = -rows - sign r_s slack         0 and -rows where the row has no slack
+    """
+    for i in range(first, last):
+        for t in range(rows.shape[1]):
+            left = centre_s[i, t] - dual_s[i, t] if sign[i, t] != 0.0 else 0.0
+            r_s[i, t] = left
+            right[i, t] = -rows[i, t] - sign[i, t] * left * slack[i, t]
+
+
+@_compiled
+def slack_step(ds, r_s, sign, dy, slack, first, last):  # type: ignore[no-untyped-def]
+    """``ds = (r_s - sign dy) slack``."""
+    for i in range(first, last):
+        for t in range(ds.shape[1]):
+            ds[i, t] = (r_s[i, t] - sign[i, t] * dy[i, t]) * slack[i, t]
+
+
+@_compiled
+def advance(x, dx, step, first, last):  # type: ignore[no-untyped-def]
+    """``x += step dx`` of some rows."""
+    for i in range(first, last):
+        for t in range(x.shape[1]):
+            x[i, t] += step * dx[i, t]

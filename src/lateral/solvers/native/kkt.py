@@ -7,60 +7,27 @@
     [ C                 ] [eta]
 
 Without C it falls apart into one tree per step: K. What is left on the storage rows, ``S = C K^-1 C'``, is applied
-without being formed: from storage up to the root and back with small maps per node (`kernels.condense`,
-`kernels.through`). It is preconditioned by its part within each storage, a tridiagonal matrix over time whose entries
-come from the blocks of K^-1 at the storage's own node (`kernels.inverse_blocks`): the coupling in time is exact, that
-between storages through the network is left to the iterations.
+without being formed: from storage up to the root and back with small maps per node (`elimination.condense`,
+`elimination.through`). It is preconditioned by its part within each storage, a tridiagonal matrix over time whose
+entries come from the blocks of K^-1 at the storage's own node (`elimination.inverse_blocks`): the coupling in time is
+exact, that between storages through the network is left to the iterations.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 
 from lateral.network.schema import FloatArray, IntArray
-from lateral.solvers.native import kernels
+from lateral.solvers.native import elimination, kernels
+from lateral.solvers.native.assembly import Assembly, Point
+from lateral.solvers.native.lanes import WIDTH
 from lateral.solvers.native.order import Order
 from lateral.solvers.native.steps import Entries, StepProgram, same_row, step_pattern
 from lateral.solvers.native.symbolic import Groups, analyse, group
+from lateral.solvers.native.threads import Threads
 
-#: Added to primal and taken from dual diagonals.
-REGULARISATION = 1e-11
-#: Relative tolerance of the conjugate gradients, in the preconditioned norm, and their limit.
-CG_TOLERANCE, CG_LIMIT = 1e-8, 400
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Point:
-    """What the matrix depends on.
-
-    Attributes:
-        squares, u, v: values of the affine parts of the products.
-        mu: multipliers of the products.
-        diagonal: barrier of the variables, shape (nv, T).
-        slack: ``1 / D_s`` of the rows after the equalities; 0 for exact ones, shape (rows, T).
-        f, g: values of the two factors of every pair of the quadratic rows.
-        nu: multipliers of the quadratic rows.
-        y_slope, z_slope, bend: derivatives of the curves; the last times its multiplier.
-    """
-
-    squares: FloatArray
-    u: FloatArray
-    v: FloatArray
-    mu: FloatArray
-    diagonal: FloatArray
-    slack: FloatArray
-    f: FloatArray
-    g: FloatArray
-    nu: FloatArray
-    y_slope: FloatArray
-    z_slope: FloatArray
-    bend: FloatArray
+#: Most iterations of the conjugate gradients.
+CG_LIMIT = 400
 
 
 class Kkt:
@@ -68,10 +35,6 @@ class Kkt:
 
     def __init__(self, steps: StepProgram, order: Order, *, threads: int = 1) -> None:
         self.steps, self.n_steps = steps, steps.n_steps
-        # every thread has some of the steps: nothing within a step is shared
-        edges = np.linspace(0, self.n_steps, min(threads, self.n_steps) + 1).astype(int).tolist()
-        self._parts = list(itertools.pairwise(edges))
-        self._pool = ThreadPoolExecutor(len(self._parts)) if len(self._parts) > 1 else None
         s, nv = steps, steps.variables.n
         self.nv = nv
         self.n_rows = int((s.row_of >= 0).sum())
@@ -81,88 +44,94 @@ class Kkt:
         self.c_first = self.q_first + s.quadratics.n
         self.n = self.c_first + s.curves.n
         self.n_links = int((s.link_of >= 0).sum())
-        own = s.squares.row // s.width
-        one, two = same_row(s.squares.row, s.squares.row)
-        lower = s.squares.col[one] >= s.squares.col[two]
-        self._square_pairs = one[lower], two[lower]
-        self._uv_pairs = same_row(s.u.row, s.v.row)
-        self._fg_pairs = same_row(s.pair_f.row, s.pair_g.row)
-        one, two = self._square_pairs
-        first, second = self._uv_pairs
-        left, right = self._fg_pairs
-        f_row, g_row = (e.row // s.pairs + self.q_first for e in (s.pair_f, s.pair_g))
-        curve_row = self.c_first + np.arange(s.curves.n)
         rows, cols = step_pattern(s)
         self.symbolic = sy = analyse(self.n, order.unknown, order.size, rows, cols)
-        self._at_a = sy.entry(s.a.row + nv, s.a.col)
-        self._at_g = sy.entry(s.g.row + self.g_first, s.g.col)
-        self._lower_q = np.flatnonzero(s.q.row >= s.q.col)
-        self._at_q = sy.entry(s.q.row[self._lower_q], s.q.col[self._lower_q])
-        self._at_squares = sy.entry(own + self.p_first, s.squares.col)
-        self._at_u = sy.entry(s.u.row + self.p_first, s.u.col)
-        self._at_v = sy.entry(s.v.row + self.p_first, s.v.col)
-        self._at_square_pairs = sy.entry(s.squares.col[one], s.squares.col[two])
-        self._at_uv_pairs = sy.entry(s.u.col[first], s.v.col[second])
-        self._at_pair_f, self._at_pair_g = sy.entry(f_row, s.pair_f.col), sy.entry(g_row, s.pair_g.col)
-        self._at_pair_w = sy.entry(s.pair_w.row + self.q_first, s.pair_w.col)
-        self._at_fg_pairs = sy.entry(s.pair_f.col[left], s.pair_g.col[right])
-        self._at_y, self._at_z = sy.entry(curve_row, s.curve_y), sy.entry(curve_row, s.curve_z)
-        self._at_bend = sy.entry(s.curve_z, s.curve_z)
-        everything = np.arange(self.n)
-        self._at_diagonal = sy.entry(everything, everything)
-        t = self.n_steps
-        self.factors = np.zeros((sy.n_entries, t))
-        self._all = np.arange(len(sy.size))
-        self._work = np.zeros((2 * sy.widest + 2, t))
-        self._loose = order.loose
-        self._at_loose = self._at_diagonal[order.loose]
-        self.groups: Groups | None = None
-        touched = np.setdiff1d(np.unique(np.concatenate([s.now.col, s.before.col])), order.loose)
-        if self.n_links and order.group is None:
-            self._touched = touched
-            self._between = sy.above(touched)
-            self._inverse = np.zeros((sy.n_entries, t))
-            self._inverse_work = np.zeros((2 * sy.widest + 2, t))
-            flat = sy.unknown[self._between].reshape(-1)
-            self._reached = flat[flat >= 0]
-            self._w, self._x = np.zeros((self.nv, t)), np.zeros((self.n, t))
-            self._within = [
-                self._entry_terms(a, b) for a, b in ((s.now, s.now), (s.before, s.before), (s.before, s.now))
-            ]
-        elif self.n_links:
-            assert order.group is not None
-            self.groups = gr = group(sy, order.group, touched)
-            self._maps = np.zeros((int(gr.mptr[-1]), t))
-            self._blocks = np.zeros((int(gr.zptr[-1]), t))
-            self._map_work = np.zeros((gr.widest + 1, t))
-            self._w, self._x = np.zeros((self.nv, t)), np.zeros((self.n, t))
-            self._up = np.zeros((self.n, t))
-            self._within = [
-                self._block_terms(a, b) for a, b in ((s.now, s.now), (s.before, s.before), (s.before, s.now))
-            ]
-        self.load()
+        self.assembly = Assembly(steps, sy, (self.g_first, self.p_first, self.q_first, self.c_first))
+        self.threads = Threads(threads, self.n_steps)  # nothing within a step is shared
+        self.n_chunks = self.threads.n_chunks
+        self.factors = np.zeros((self.n_chunks * sy.n_entries, WIDTH))
+        self._negative = np.zeros((self.n_chunks, WIDTH))
+        self._place = _short(sy.position)
+        first = sy.position[sy.unknown[:, 0]]
+        self._pivots = tuple(_short(a) for a in (sy.size, first, sy.dpos, sy.lptr, sy.m, sy.sptr, sy.position[sy.srow]))
+        self._updates = _short(sy.uptr), _short(sy.utgt)
+        self._all = _short(np.arange(len(sy.size)))
+        self._x = self._lanes(self.n)
+        self._work = self._lanes(2 * sy.widest + 2)
+        if self.n_links:
+            self._chain(order)
         self.iterations = 0
+
+    def _lanes(self, n: int) -> list[FloatArray]:
+        """Room for n lanes for every thread."""
+        return [np.zeros((n, WIDTH)) for _ in range(len(self.threads))]
+
+    def _chain(self, order: Order) -> None:
+        """What the storage rows need: which variables they touch, and how to get from those to those."""
+        s, sy = self.steps, self.symbolic
+        linked = np.unique(np.concatenate([s.now.col, s.before.col]))
+        loose = np.intersect1d(linked, order.loose)
+        touched = np.setdiff1d(linked, loose)
+        #: variables of the storage rows: those that the network reaches, then those that only storage rows touch
+        self._linked = np.concatenate([touched, loose])
+        self._n_touched = len(touched)
+        place = np.full(self.nv, -1)
+        place[self._linked] = np.arange(len(self._linked))
+        self._now, self._before = place[s.now.col], place[s.before.col]
+        self._loose = loose
+        self._at_loose = _short(sy.entry(loose, loose))
+        self._places = _short(sy.position[touched])
+        self._between = _short(sy.above(touched))
+        self._loose_inverse = np.zeros((len(loose), self.n_steps))
+        if order.group is None:
+            self.groups: Groups | None = None
+            self._touched = self._places
+            flat = sy.unknown[self._between].reshape(-1)
+            self._reached = _short(sy.position[flat[flat >= 0]])
+            self._inverse = self._lanes(sy.n_entries)
+        else:
+            self.groups = gr = group(sy, order.group, touched)
+            self.maps = np.zeros((self.n_chunks * int(gr.mptr[-1]), WIDTH))
+            entry_of = np.full(self.n, -1)
+            entry_of[gr.entry] = np.arange(len(gr.entry))
+            self._touched = _short(entry_of[touched])
+            exits = gr.eptr[np.repeat(gr.parent, gr.n_out)] + gr.xentry
+            self._paths = tuple(_short(a) for a in (gr.n_in, gr.n_out, gr.eptr, gr.mptr, exits, gr.xptr))
+            self._condensing = tuple(
+                _short(a)
+                for a in (
+                    gr.local,
+                    gr.plocal,
+                    gr.first,
+                    gr.last,
+                    gr.n_in,
+                    gr.n_out,
+                    gr.n_own,
+                    gr.eptr,
+                    gr.elocal,
+                    gr.mptr,
+                )
+            )
+            self._blocks_of = tuple(
+                _short(a) for a in (gr.n_in, gr.n_out, gr.eptr, gr.mptr, gr.zptr, gr.xptr, gr.xentry, gr.parent)
+            )
+            self._map_work = self._lanes(gr.widest + 1)
+            self._up, self._down = self._lanes(len(gr.entry)), self._lanes(len(gr.entry))
+            self._inverse = self._lanes(int(gr.zptr[-1]))
+        find = self._entry_terms if self.groups is None else self._block_terms
+        pairs = [find(x, y, loose) for x, y in ((s.now, s.now), (s.before, s.before), (s.before, s.now))]
+        wanted = np.unique(np.concatenate([block[block >= 0] for *_, block in pairs]))
+        self._wanted = _short(wanted)
+        self._wanted_inverse = np.zeros((len(wanted), self.n_steps))
+        # of each pair of coefficients: which of the rows of (wanted inverse, inverse of loose ones)
+        self._within = [
+            (a, b, row, np.where(at >= 0, len(wanted) + at, np.searchsorted(wanted, block)))
+            for a, b, row, at, block in pairs
+        ]
 
     def load(self) -> None:
         """New numbers of the steps."""
-        s = self.steps
-        one, two = self._square_pairs
-        first, second = self._uv_pairs
-        twice = (s.u.col[first] == s.v.col[second]).astype(float).reshape(-1, 1)
-        self._square_terms = 2.0 * s.squares.val[one] * s.squares.val[two]
-        self._uv_terms = -s.u.val[first] * s.v.val[second] * (1.0 + twice)
-        left, right = self._fg_pairs
-        twice = (s.pair_f.col[left] == s.pair_g.col[right]).astype(float).reshape(-1, 1)
-        self._fg_terms = s.pair_f.val[left] * s.pair_g.val[right] * (1.0 + twice)
-        self._absent = 1.0 - s.data["present"]
-        self._two_squares, self._minus_u, self._minus_v = 2.0 * s.squares.val, -s.u.val, -s.v.val
-
-    def _each(self, kernel: Callable[..., Any], *arrays: Any) -> list[Any]:
-        """A kernel on all steps, every thread on its own; what it returned by part."""
-        if self._pool is None:
-            return [kernel(*arrays, 0, self.n_steps)]
-        waiting = [self._pool.submit(kernel, *arrays, first, last) for first, last in self._parts]
-        return [part.result() for part in waiting]
+        self.assembly.load()
 
     # -- the part within steps ----------------------------------------------------------------------------------------
 
@@ -173,104 +142,99 @@ class Kkt:
             point: where.
             extra: added to the diagonal of the variables, against negative curvature.
         """
-        s, v, t = self.steps, self.factors, self.n_steps
-        v[:] = 0.0
-        v[self._at_a] = s.a.val
-        v[self._at_g] = s.g.val
-        v[self._at_q] += s.q.val[self._lower_q]
-        square_row = s.squares.row // s.width
-        kernels.add_scaled(v, self._at_squares, s.squares.row, self._two_squares, point.squares, 0, t)
-        kernels.add_scaled(v, self._at_u, s.u.row, self._minus_u, point.v, 0, t)
-        kernels.add_scaled(v, self._at_v, s.v.row, self._minus_v, point.u, 0, t)
-        one, _ = self._square_pairs
-        first, _ = self._uv_pairs
-        kernels.add_scaled(v, self._at_square_pairs, square_row[one], self._square_terms, point.mu, 0, t)
-        kernels.add_scaled(v, self._at_uv_pairs, s.u.row[first], self._uv_terms, point.mu, 0, t)
-        left, _ = self._fg_pairs
-        kernels.add_scaled(v, self._at_pair_f, s.pair_f.row, s.pair_f.val, point.g, 0, t)
-        kernels.add_scaled(v, self._at_pair_g, s.pair_g.row, s.pair_g.val, point.f, 0, t)
-        v[self._at_pair_w] += s.pair_w.val
-        kernels.add_scaled(v, self._at_fg_pairs, s.pair_f.row[left] // s.pairs, self._fg_terms, point.nu, 0, t)
-        v[self._at_y] += point.y_slope
-        v[self._at_z] += point.z_slope
-        np.add.at(v, self._at_bend, point.bend)
-        d = self._at_diagonal
-        v[d[: self.nv]] += point.diagonal + (REGULARISATION + extra)
-        v[d[self.nv : self.g_first]] -= REGULARISATION
-        v[d[self.g_first :]] -= point.slack + REGULARISATION
-        v[d[self.nv :]] -= self._absent
-        sy = self.symbolic
-        negative = np.concatenate(
-            self._each(kernels.factor, v, sy.size, sy.dpos, sy.lptr, sy.m, sy.uptr, sy.utgt, self._work)
+        sy, v = self.symbolic, self.factors
+        self.assembly.write(v, point, extra, self.threads.chunks)
+        size, _, dpos, lptr, m, _, _ = self._pivots
+        self.threads.chunks(
+            elimination.factor, v, sy.n_entries, size, dpos, lptr, m, *self._updates, self._negative, self._work
         )
-        return bool(np.all(negative == self.n - self.nv)) and bool(np.isfinite(v[sy.dpos[-1]]).all())
+        negative = self._negative.reshape(-1)[: self.n_steps]
+        last = self.entries(sy.dpos[-1:])
+        return bool(np.all(negative == self.n - self.nv)) and bool(np.isfinite(last).all())
+
+    def entries(self, at: IntArray) -> FloatArray:
+        """Some entries of what is factored, shape (entries, T)."""
+        out = np.empty((len(at), self.n_steps))
+        elimination.extract(self.factors, self.symbolic.n_entries, _short(at), out, 0, self.n_chunks)
+        return out
 
     def within(self, r: FloatArray) -> FloatArray:
         """``K^-1 r`` in place, r of shape (unknowns, T)."""
-        return self._solve(r, self._all)
-
-    def _solve(self, r: FloatArray, some: IntArray) -> FloatArray:
-        sy = self.symbolic
-        self._each(kernels.solve, self.factors, r, some, sy.size, sy.unknown, sy.dpos, sy.lptr, sy.m, sy.sptr, sy.srow)
+        self.threads.chunks(
+            elimination.within, self.factors, self.symbolic.n_entries, r, self._place, self._all, *self._pivots, self._x
+        )
         return r
+
+    def inverse_entries(self, wanted: IntArray) -> FloatArray:
+        """Entries of K^-1, by number of the factor's entry (or of the groups' blocks), shape (wanted, T)."""
+        out = np.empty((len(wanted), self.n_steps))
+        self._invert(_short(wanted), out)
+        return out
+
+    def _invert(self, wanted: IntArray, out: FloatArray) -> None:
+        sy = self.symbolic
+        if self.groups is None:
+            size, _, dpos, lptr, m, _, _ = self._pivots
+            self.threads.chunks(
+                elimination.selected_inverse, self.factors, sy.n_entries, out, wanted, self._between, size, dpos, lptr,
+                m, *self._updates, self._inverse, self._work,
+            )  # fmt: skip
+        else:
+            self.threads.chunks(
+                elimination.inverse_blocks, self.maps, int(self.groups.mptr[-1]), out, wanted, *self._blocks_of,
+                self._inverse, self._map_work,
+            )  # fmt: skip
 
     # -- storage ------------------------------------------------------------------------------------------------------
 
     def links(self, x: FloatArray) -> FloatArray:
         """``C x``, shape (links, T)."""
-        s, t = self.steps, self.n_steps
-        out = np.zeros((self.n_links, t))
-        kernels.add_product(out, s.now.row, s.now.col, s.now.val, x, 0, t)
-        earlier = np.zeros_like(out)
-        earlier_x = np.empty((self.nv, t))
-        earlier_x[:, 1:], earlier_x[:, 0] = x[: self.nv, :-1], 0.0
-        kernels.add_product(earlier, s.before.row, s.before.col, s.before.val, earlier_x, 0, t)
-        return out + earlier
+        return self._links(x[self._linked])
+
+    def _links(self, x: FloatArray) -> FloatArray:
+        """``C x`` of the linked variables alone."""
+        s = self.steps
+        out = np.zeros((self.n_links, self.n_steps))
+        kernels.add_product(out, s.now.row, self._now, s.now.val, x, 0, self.n_steps)
+        kernels.add_earlier(out, s.before.row, self._before, s.before.val, x)
+        return out
 
     def links_transposed(self, y: FloatArray, out: FloatArray) -> FloatArray:
         """``C' y`` added to ``out``, whose first rows are the variables."""
-        s, t = self.steps, self.n_steps
-        kernels.add_product(out, s.now.col, s.now.row, s.now.val, y, 0, t)
-        if t > 1:
-            later = np.zeros((self.n_links, t))
-            later[:, :-1] = y[:, 1:]
-            val = s.before.val
-            if val.shape[1] > 1:
-                shifted = np.zeros_like(val)
-                shifted[:, :-1] = val[:, 1:]
-                val = shifted
-            kernels.add_product(out, s.before.col, s.before.row, val, later, 0, t)
+        out[self._linked] += self._links_transposed(y)
+        return out
+
+    def _links_transposed(self, y: FloatArray) -> FloatArray:
+        s = self.steps
+        out = np.zeros((len(self._linked), self.n_steps))
+        kernels.add_product(out, self._now, s.now.row, s.now.val, y, 0, self.n_steps)
+        kernels.add_later(out, self._before, s.before.row, s.before.val, y)
         return out
 
     def prepare_links(self) -> bool:
         """Maps and preconditioner of the storage rows; False when the preconditioner is not positive."""
         sy, gr = self.symbolic, self.groups
-        if gr is None:
-            self._each(
-                kernels.selected_inverse, self.factors, self._inverse, self._between, sy.size, sy.dpos, sy.lptr, sy.m,
-                sy.uptr, sy.utgt, self._inverse_work,
+        self.threads.chunks(elimination.extract, self.factors, sy.n_entries, self._at_loose, self._loose_inverse)
+        if gr is not None:
+            size, _, dpos, lptr, m, sptr, _ = self._pivots
+            self.threads.chunks(
+                elimination.condense, self.factors, sy.n_entries, self.maps, int(gr.mptr[-1]), size, dpos, lptr, m,
+                sptr, *self._condensing, self._map_work,
             )  # fmt: skip
-            return self._tridiagonal(self._inverse)
-        self._each(
-            kernels.condense, self.factors, self._maps, sy.size, sy.dpos, sy.lptr, sy.m, sy.sptr, gr.local, gr.plocal,
-            gr.first, gr.last, gr.n_in, gr.n_out, gr.n_own, gr.eptr, gr.elocal, gr.mptr, self._map_work,
-        )  # fmt: skip
-        self._each(
-            kernels.inverse_blocks, self._maps, self._blocks, gr.n_in, gr.n_out, gr.eptr, gr.mptr, gr.zptr, gr.xptr,
-            gr.xentry, gr.parent, self._map_work,
-        )  # fmt: skip
-        return self._tridiagonal(self._blocks)
+        self._invert(self._wanted, self._wanted_inverse)
+        return self._tridiagonal()
 
-    def _tridiagonal(self, blocks: FloatArray) -> bool:
+    def _tridiagonal(self) -> bool:
         """The preconditioner from entries of K^-1; False when it is not positive."""
         s, t = self.steps, self.n_steps
+        known = np.vstack([self._wanted_inverse, self._loose_inverse])
         diagonal, beside = np.zeros((self.n_links, t)), np.zeros((self.n_links, t))
-        for which, (a, b, row, loose, block) in enumerate(self._within):
+        for which, (a, b, row, at) in enumerate(self._within):
             x = (s.now, s.before, s.before)[which]
             y = (s.now, s.before, s.now)[which]
             if not len(a):
                 continue
-            inverse = np.where((loose >= 0)[:, None], self.factors[np.maximum(loose, 0)], blocks[np.maximum(block, 0)])
+            inverse = known[at]
             full = [np.broadcast_to(e.val[k], (len(k), t)) for e, k in ((x, a), (y, b))]
             if which == 0:
                 np.add.at(diagonal, row, full[0] * full[1] * inverse)
@@ -281,91 +245,88 @@ class Kkt:
         self._diagonal, self._beside = diagonal, beside
         return int(kernels.tridiagonal_factor(diagonal, beside)) == 0
 
-    def _block_terms(self, x: Entries, y: Entries) -> tuple[IntArray, IntArray, IntArray, IntArray, IntArray]:
-        """Pairs of coefficients of one storage row whose variables share an entry of K^-1 that is at hand."""
+    def _block_terms(self, x: Entries, y: Entries, loose: IntArray) -> tuple[IntArray, ...]:
+        """Pairs of coefficients of one storage row whose variables share an entry of K^-1 that is at hand: which two,
+        the row, the number of the loose variable or -1, the entry in the groups' blocks or -1."""
         a, b = same_row(x.row, y.row)
-        loose = np.full(self.nv, -1)
-        loose[self._loose] = self._at_loose
+        number = np.full(self.nv, -1)
+        number[loose] = np.arange(len(loose))
         gr = self.groups
         assert gr is not None
-        where: dict[int, tuple[int, int]] = {}
-        for g in range(len(gr.n_in)):
-            for q in range(int(gr.n_in[g])):
-                where[int(gr.entry[gr.eptr[g] + q])] = (g, q)
-        keep, block = [], []
-        for i, j in zip(x.col[a].tolist(), y.col[b].tolist(), strict=True):
-            if i == j and loose[i] >= 0:
-                keep.append(True)
-                block.append(-1)
-                continue
-            (g, p), (h, q) = where.get(i, (-1, 0)), where.get(j, (-2, 0))
-            keep.append(g == h)
-            p, q = max(p, q), min(p, q)
-            block.append(int(gr.zptr[g]) + p * (p + 1) // 2 + q if g == h else -1)
-        kept = np.flatnonzero(keep)
-        a, b = a[kept], b[kept]
-        at = np.where(x.col[a] == y.col[b], loose[x.col[a]], -1)
-        return a, b, x.row[a], at, np.array(block, dtype=np.int64)[kept]
+        of, nth = np.full(self.n, -1), np.zeros(self.n, dtype=np.int64)
+        of[gr.entry] = np.repeat(np.arange(len(gr.n_in)), gr.n_in)
+        nth[gr.entry] = np.arange(len(gr.entry)) - np.repeat(gr.eptr[:-1], gr.n_in)
+        i, j = x.col[a], y.col[b]
+        alone = (i == j) & (number[i] >= 0)
+        together = (of[i] == of[j]) & (of[i] >= 0)
+        kept = alone | together
+        a, b, i, j, alone = a[kept], b[kept], i[kept], j[kept], alone[kept]
+        high, low = np.maximum(nth[i], nth[j]), np.minimum(nth[i], nth[j])
+        block = np.where(alone, -1, gr.zptr[of[i]] + high * (high + 1) // 2 + low)
+        return a, b, x.row[a], np.where(alone, number[i], -1), block
 
-    def _entry_terms(self, x: Entries, y: Entries) -> tuple[IntArray, IntArray, IntArray, IntArray, IntArray]:
+    def _entry_terms(self, x: Entries, y: Entries, loose: IntArray) -> tuple[IntArray, ...]:
         """The same where K^-1 is known by entries of the factor's pattern, which has all of these pairs."""
         a, b = same_row(x.row, y.row)
-        loose = np.full(self.nv, -1)
-        loose[self._loose] = self._at_loose
-        at = np.where(x.col[a] == y.col[b], loose[x.col[a]], -1)
-        return a, b, x.row[a], at, self.symbolic.entry(x.col[a], y.col[b])
+        number = np.full(self.nv, -1)
+        number[loose] = np.arange(len(loose))
+        alone = (x.col[a] == y.col[b]) & (number[x.col[a]] >= 0)
+        block = np.where(alone, -1, self.symbolic.entry(x.col[a], y.col[b]))
+        return a, b, x.row[a], np.where(alone, number[x.col[a]], -1), block
 
     def _apply(self, p: FloatArray) -> FloatArray:
         """``S p``."""
-        gr = self.groups
+        sy, gr = self.symbolic, self.groups
+        w = self._links_transposed(p)
+        reached = w[: self._n_touched]
+        w[self._n_touched :] *= self._loose_inverse
         if gr is None:
-            w, x = self._w, self._x
-            w[:] = 0.0
-            self.links_transposed(p, w)
-            loose = w[self._loose] * self.factors[self._at_loose]
-            x[self._reached] = 0.0
-            x[self._touched] = w[self._touched]
-            self._solve(x, self._between)
-            w[self._touched] = x[self._touched]
-            w[self._loose] = loose
-            return self.links(w)
-        w = self._w
-        w[:] = 0.0
-        self.links_transposed(p, w)
-        loose = w[self._loose] * self.factors[self._at_loose]
-        self._up[gr.entry] = 0.0
-        touched = gr.entry[gr.entry < self.nv]
-        self._up[touched] = w[touched]
-        self._each(
-            kernels.through, self._maps, self._up, self._x, gr.n_in, gr.n_out, gr.eptr, gr.mptr, gr.entry, gr.exit_,
-            gr.xptr,
-        )  # fmt: skip
-        w[touched] = self._x[touched]
-        w[self._loose] = loose
-        return self.links(w)
+            self.threads.chunks(
+                elimination.between, self.factors, sy.n_entries, reached, self._touched, self._reached, self._between,
+                *self._pivots, self._x,
+            )  # fmt: skip
+        else:
+            self.threads.chunks(
+                elimination.through, self.maps, int(gr.mptr[-1]), reached, self._touched, *self._paths, self._up,
+                self._down,
+            )  # fmt: skip
+        return self._links(w)
 
     def _precondition(self, r: FloatArray) -> FloatArray:
         out = np.empty_like(r)
         kernels.tridiagonal_solve(self._diagonal, self._beside, r, out)
         return out
 
-    def solve(self, r: FloatArray, links: FloatArray) -> tuple[FloatArray, FloatArray, bool]:
-        """The whole system; ``prepare_links`` came first.
+    def solve(
+        self, r: FloatArray, links: FloatArray, *, tolerance: float = 1e-8
+    ) -> tuple[FloatArray, FloatArray, bool]:
+        """The whole system; ``prepare_links`` came first, and r is overwritten.
+
+        Args:
+            r: right-hand side of variables and rows, shape (unknowns, T).
+            links: right-hand side of the storage rows.
+            tolerance: of the conjugate gradients, relative, in the preconditioned norm. What they leave is left of the
+                storage rows alone.
 
         Returns:
             unknowns, multipliers of the storage rows, and False when S was found not positive.
         """
         if not self.n_links:
-            return self.within(r.copy()), np.zeros((0, self.n_steps)), True
-        x = self.within(r.copy())
-        residual = self.links(x) - links
+            return self.within(r), np.zeros((0, self.n_steps)), True
+        x = np.empty((len(self._linked), self.n_steps))
+        self.threads.chunks(
+            elimination.reach, self.factors, self.symbolic.n_entries, r, self._place, self._places,
+            x[: self._n_touched], self._all, self._between, *self._pivots, self._x,
+        )  # fmt: skip
+        np.multiply(r[self._loose], self._loose_inverse, out=x[self._n_touched :])
+        residual = self._links(x) - links
         eta = np.zeros_like(residual)
         z = self._precondition(residual)
         p = z.copy()
         rz = float(np.vdot(residual, z))
         first, positive = abs(rz), True
         for _ in range(CG_LIMIT):
-            if not abs(rz) > CG_TOLERANCE**2 * first:
+            if not abs(rz) > tolerance**2 * first:
                 break
             q = self._apply(p)
             curvature = float(np.vdot(p, q))
@@ -378,11 +339,16 @@ class Kkt:
             residual -= step * q
             z = self._precondition(residual)
             new = float(np.vdot(residual, z))
-            p = z + (new / rz) * p
+            p *= new / rz
+            p += z
             rz = new
-        pull = np.zeros_like(r)
-        self.links_transposed(eta, pull)
-        return self.within(r - pull), eta, positive
+        r[self._linked] -= self._links_transposed(eta)
+        return self.within(r), eta, positive
 
 
-__all__ = ["Kkt", "Point"]
+def _short(indices: IntArray) -> IntArray:
+    """Indices as the kernels read them, half as wide."""
+    return np.ascontiguousarray(indices, dtype=np.int32)
+
+
+__all__ = ["Kkt"]

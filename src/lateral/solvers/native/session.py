@@ -47,12 +47,17 @@ class _Part:
         self.steps = StepProgram.of(program)
         self.method = Method(self.steps, order_of(program, self.steps), threads=options.threads)
         self.middle: Iterate | None = None
+        self._holds: Program | None = program
 
     def load(self, program: Program) -> bool:
         """Take the numbers of a program of this pattern; False where the bounds of a variable exclude each other."""
+        if program is self._holds:
+            return not self.steps.crossed
+        self._holds = None  # until all is loaded
         self.steps.load(program)
         if not self.steps.crossed:
             self.method.load()
+            self._holds = program
         return not self.steps.crossed
 
     def run(self, options: NativeOptions, give_up: Callable[[], bool]) -> tuple[Iterate, Outcome, int]:
@@ -84,9 +89,10 @@ class NativeSession(Session):
         self._whole: _Part | None = None
         self._tight: _Part | None = None
         self._held = _may_be_tight(program)
+        self._of: tuple[Program, Program] | None = None
         try:
             if self._held.any():
-                self._tight = _Part(_tightened(program, self._held), options)
+                self._tight = _Part(self._as_tight(program), options)
             else:
                 self._whole = _Part(program, options)
         except Declined as why:
@@ -115,7 +121,7 @@ class NativeSession(Session):
 
         first = self._tight or self._whole
         assert first is not None
-        if not first.load(program if self._tight is None else _tightened(program, self._held)):
+        if not first.load(program if self._tight is None else self._as_tight(program)):
             return no_point(
                 program,
                 status=Status.INFEASIBLE,
@@ -157,6 +163,12 @@ class NativeSession(Session):
                 program, status=Status.ERROR, solver="native", iterations=spent, seconds=seconds, message=message
             )
         return self._solution(program, self._whole, iterate, status, spent, time.perf_counter() - begin, message)
+
+    def _as_tight(self, program: Program) -> Program:
+        """The program with its cones of currents as equalities; the same again for the same."""
+        if self._of is None or self._of[0] is not program:
+            self._of = program, _tightened(program, self._held)
+        return self._of[1]
 
     def shift(self, steps: int) -> None:
         """See `Session.shift`; steps that are new start as the last one that there was."""

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 
 from lateral.network.schema import FloatArray, IntArray
 from lateral.program import Block, Program
 from lateral.program.rows import CurveRows
+from lateral.solvers.native import kernels
 
 #: Bounds that exclude each other by more than this are no rounding, in solver scale.
 CROSSED = 1e-9
@@ -62,8 +64,7 @@ class Cells:
     def spread(self, values: FloatArray, n_steps: int) -> FloatArray:
         """A vector over cells as (n, T)."""
         out = np.zeros((self.n, n_steps))
-        own = self.element >= 0
-        out[self.element[own], self.step[own]] = values[own]
+        kernels.spread(out, self.element, self.step, values)
         return out
 
     def gather(self, array: FloatArray, size: int) -> FloatArray:
@@ -79,21 +80,20 @@ class Entries:
     """Coefficients of one step: (row, column, value), values (entries, T), or (entries, 1) when the same at every step.
 
     Attributes:
-        place: entry of every nonzero of the program's matrix; -1 where it is none of these.
-        step: step of every nonzero.
+        source: which nonzeros of the program's matrix these are.
+        target: cell of each, entry * T + step.
     """
 
     row: IntArray
     col: IntArray
     val: FloatArray
-    place: IntArray
-    step: IntArray
+    source: IntArray
+    target: IntArray
 
     def refill(self, data: FloatArray, n_steps: int) -> None:
         """New values of the same pattern."""
-        own = self.place >= 0
         full = np.zeros((len(self.row), n_steps))
-        full[self.place[own], self.step[own]] = data[own]
+        kernels.refill(full.reshape(-1), self.target, self.source, data)
         self.val = _shortest(full)
 
 
@@ -115,12 +115,18 @@ def entries(matrix: sp.csr_array, rows: Cells, cols: Cells, n_steps: int, back: 
     if np.any(timed & (lag != 0) & (lag != 1)):
         message = f"{what} that reach further than to the step before"
         raise Declined(message)
-    own = timed & (lag == back)
-    key = row_el[own].astype(np.int64) * max(cols.n, 1) + col_el[own]
-    unique, inverse = np.unique(key, return_inverse=True)
-    place = np.full(len(r), -1)
-    place[own] = inverse
-    out = Entries(unique // max(cols.n, 1), unique % max(cols.n, 1), np.zeros((len(unique), 1)), place, rows.step[r])
+    source = np.flatnonzero(timed & (lag == back))
+    key = row_el[source].astype(np.int64) * max(cols.n, 1) + col_el[source]
+    number, unique = pd.factorize(key)  # by hashing: every key is there once per step
+    order = np.argsort(unique)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    unique, target = unique[order], rank[number] * n_steps + rows.step[r[source]]
+    short = np.int32 if max(len(r), len(unique) * n_steps) < 2**31 else np.int64
+    values = np.zeros((len(unique), 1))
+    out = Entries(
+        unique // max(cols.n, 1), unique % max(cols.n, 1), values, source.astype(short), target.astype(short)
+    )  # fmt: skip
     out.refill(matrix.data, n_steps)
     return out
 
@@ -264,10 +270,10 @@ class StepProgram:
             bounding=bounding,
             row_of=row_of,
             link_of=link_of,
-            a=_those(whole, row_of),
+            a=_those(whole, row_of, n_steps),
             g=entries(s.g, ranges, variables, n_steps, 0, "ranges"),
-            now=_those(whole, link_of),
-            before=_those(back, link_of),
+            now=_those(whole, link_of, n_steps),
+            before=_those(back, link_of, n_steps),
             squares=entries(p.a, rows_of_squares, variables, n_steps, 0, "products"),
             u=entries(p.u, products, variables, n_steps, 0, "products"),
             v=entries(p.v, products, variables, n_steps, 0, "products"),
@@ -299,7 +305,7 @@ class StepProgram:
             ("quadratic rows", out.pair_g, q.g.nnz),
             ("quadratic rows", out.pair_w, q.w.nnz),
         ):
-            if int((e.place >= 0).sum()) < count:
+            if len(e.source) < count:
                 message = f"{name} that reach back in time"
                 raise Declined(message)
         out.load(program)
@@ -414,12 +420,14 @@ def _which_square(a_row: IntArray, n_rows: int) -> tuple[IntArray, int]:
     return kth, int(kth.max(initial=0)) + 1
 
 
-def _those(whole: Entries, position: IntArray) -> Entries:
+def _those(whole: Entries, position: IntArray, n_steps: int) -> Entries:
     """The entries of the rows that have a position."""
     keep = position[whole.row] >= 0
-    number = np.full(len(keep) + 1, -1)
-    number[:-1][keep] = np.arange(int(keep.sum()))
-    return Entries(position[whole.row[keep]], whole.col[keep], whole.val[keep], number[whole.place], whole.step)
+    number = np.where(keep, np.cumsum(keep) - 1, -1).astype(whole.target.dtype)
+    entry, step = np.divmod(whole.target, whole.target.dtype.type(n_steps))
+    mine = keep[entry]
+    target = number[entry[mine]] * whole.target.dtype.type(n_steps) + step[mine]
+    return Entries(position[whole.row[keep]], whole.col[keep], whole.val[keep], whole.source[mine], target)
 
 
 def step_pattern(s: StepProgram) -> tuple[IntArray, IntArray]:

@@ -15,6 +15,9 @@ import numpy as np
 
 from lateral.network.schema import IntArray
 
+#: Stands for the parent of a group that has two.
+TWO_PARENTS = -2
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Symbolic:
@@ -242,87 +245,104 @@ def group(symbolic: Symbolic, group_of: IntArray, touched: IntArray) -> Groups:
     """
     sy = symbolic
     n_groups = int(group_of.max(initial=-1)) + 1
-    bounds = np.searchsorted(group_of, np.arange(n_groups + 1))
-    exits: list[list[int]] = []
-    entries: list[set[int]] = [set() for _ in range(n_groups)]
-    for u in touched.tolist():
-        entries[group_of[sy.pivot_of[u]]].add(u)
-    parent = np.full(n_groups, -1)
-    for g in range(n_groups):
-        k0, k1 = int(bounds[g]), int(bounds[g + 1])
-        out: list[int] = []
-        if entries[g]:
-            reach = np.unique(sy.srow[sy.sptr[k0] : sy.sptr[k1]])
-            of = group_of[sy.pivot_of[reach]] if len(reach) else reach
-            out = sorted(reach[of != g].tolist(), key=lambda u: int(sy.position[u]))
-            owners = {int(group_of[sy.pivot_of[u]]) for u in out}
-            if len(owners) > 1:
-                message = "a group that leaves something to more than one other group"
-                raise ValueError(message)
-            if owners:
-                parent[g] = owners.pop()
-                entries[parent[g]].update(out)
-        exits.append(out)
-    active = [g for g in range(n_groups) if entries[g]]
+    bounds = np.searchsorted(group_of, np.arange(n_groups + 1)).astype(np.int64)
+    arrives = np.zeros(len(sy.position), dtype=np.bool_)
+    arrives[touched] = True
+    parent, n_out, exits, local = _paths(
+        bounds, arrives, group_of, sy.pivot_of, sy.position, sy.unknown, sy.size, sy.sptr, sy.srow
+    )
+    if np.any(parent == TWO_PARENTS):
+        message = "a group that leaves something to more than one other group"
+        raise ValueError(message)
+    entry = np.flatnonzero(arrives)
+    entry = entry[np.argsort(sy.position[entry])]
+    of = group_of[sy.pivot_of[entry]]
+    chosen = np.unique(of)  # groups that something arrives in
     number = np.full(n_groups + 1, -1)
-    number[active] = np.arange(len(active))
-    place: list[dict[int, int]] = []
-    local, plocal = np.full(len(sy.srow), -1), np.full((len(sy.size), 2), -1)
-    flat: dict[str, list[int]] = {name: [] for name in ("entry", "elocal", "exit", "xentry")}
-    sizes: dict[str, list[int]] = {name: [] for name in ("own", "in", "out")}
-    order_of: list[dict[int, int]] = [{} for _ in range(n_groups)]
-    for g in active:
-        k0, k1 = int(bounds[g]), int(bounds[g + 1])
-        own = sy.unknown[k0:k1].reshape(-1)
-        own = own[own >= 0]
-        numbers = {int(u): q for q, u in enumerate(own)}
-        numbers |= {u: len(own) + q for q, u in enumerate(exits[g])}
-        place.append(numbers)
-        arrive = sorted(entries[g], key=lambda u: int(sy.position[u]))
-        order_of[g] = {u: q for q, u in enumerate(arrive)}
-        for e in range(int(sy.sptr[k0]), int(sy.sptr[k1])):
-            local[e] = numbers[int(sy.srow[e])]
-        for k in range(k0, k1):
-            for q in range(int(sy.size[k])):
-                plocal[k, q] = numbers[int(sy.unknown[k, q])]
-        flat["entry"] += arrive
-        flat["elocal"] += [numbers[u] for u in arrive]
-        sizes["own"].append(len(own))
-        sizes["in"].append(len(arrive))
-        sizes["out"].append(len(exits[g]))
-    for g in active:
-        flat["exit"] += exits[g]
-        flat["xentry"] += [order_of[int(parent[g])][u] for u in exits[g]]
-
-    def whole(values: list[int]) -> IntArray:
-        return np.array(values, dtype=np.int64)
-
-    n_own, n_in, n_out = (whole(sizes[name]) for name in ("own", "in", "out"))
+    number[chosen] = np.arange(len(chosen))
+    n_in = np.bincount(number[of], minlength=len(chosen)).astype(np.int64)
+    eptr = _offsets(n_in)
+    nth = np.zeros(len(sy.position), dtype=np.int64)
+    nth[entry] = np.arange(len(entry)) - np.repeat(eptr[:-1], n_in)
+    first, last = bounds[chosen], bounds[chosen + 1]
+    base = sy.position[sy.unknown[:, 0]][bounds[:-1]]
+    n_own = np.concatenate([base[1:], [len(sy.position)]])[chosen] - base[chosen]
+    plocal = np.where(sy.unknown >= 0, sy.position[np.maximum(sy.unknown, 0)] - base[group_of][:, None], -1)
+    n_out = n_out[chosen]
     triangle = n_in * (n_in + 1) // 2
-
-    def offsets(counts: IntArray) -> IntArray:
-        return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-
-    chosen = whole(active)
     return Groups(
-        first=bounds[chosen].astype(np.int64),
-        last=bounds[chosen + 1].astype(np.int64),
+        first=first,
+        last=last,
         n_own=n_own,
         local=local,
         plocal=plocal,
         n_in=n_in,
-        eptr=offsets(n_in),
-        entry=whole(flat["entry"]),
-        elocal=whole(flat["elocal"]),
+        eptr=eptr,
+        entry=entry,
+        elocal=sy.position[entry] - np.repeat(base[chosen], n_in),
         n_out=n_out,
-        xptr=offsets(n_out),
-        exit_=whole(flat["exit"]),
-        xentry=whole(flat["xentry"]),
+        xptr=_offsets(n_out),
+        exit_=exits,
+        xentry=nth[exits],
         parent=number[parent[chosen]],
-        mptr=offsets(triangle + n_in * n_out),
-        zptr=offsets(triangle),
+        mptr=_offsets(triangle + n_in * n_out),
+        zptr=_offsets(triangle),
         widest=int((n_own + n_out).max(initial=0)),
     )
+
+
+def _offsets(counts: IntArray) -> IntArray:
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+@numba.njit(cache=True)
+def _paths(bounds, arrives, group_of, pivot_of, position, unknown, size, sptr, srow):  # type: ignore[no-untyped-def]
+    """Where what arrives in each group goes, leaves first; marks the unknowns where it arrives.
+
+    Returns:
+        parent of each group, or -1, or `TWO_PARENTS`; number of its exits; the exits, in the order of elimination; and
+        each of ``srow`` in the numbering of its group.
+    """
+    n = len(bounds) - 1
+    parent, n_out = np.full(n, -1), np.zeros(n, dtype=np.int64)
+    exits, at = np.empty(len(srow), dtype=np.int64), 0
+    local, place = np.full(len(srow), -1), np.full(len(position), -1)
+    for g in range(n):
+        passed = False
+        for k in range(bounds[g], bounds[g + 1]):
+            for q in range(size[k]):
+                passed = passed or arrives[unknown[k, q]]
+        if not passed:
+            continue
+        base, start = position[unknown[bounds[g], 0]], at
+        n_own = 0
+        for k in range(bounds[g], bounds[g + 1]):
+            n_own += size[k]
+        for e in range(sptr[bounds[g]], sptr[bounds[g + 1]]):
+            r = srow[e]
+            of = group_of[pivot_of[r]]
+            if of == g:
+                local[e] = position[r] - base
+            elif place[r] < 0:
+                place[r] = 0
+                exits[at] = r
+                at += 1
+                if parent[g] >= 0 and parent[g] != of:
+                    parent[g] = TWO_PARENTS
+                elif parent[g] == -1:
+                    parent[g] = of
+        own = exits[start:at]
+        own[:] = own[np.argsort(position[own])]
+        n_out[g] = at - start
+        for q in range(len(own)):
+            place[own[q]] = n_own + q
+            arrives[own[q]] = True
+        for e in range(sptr[bounds[g]], sptr[bounds[g + 1]]):
+            if local[e] < 0:
+                local[e] = place[srow[e]]
+        for q in range(len(own)):
+            place[own[q]] = -1
+    return parent, n_out, exits[:at].copy(), local
 
 
 __all__ = ["Groups", "Symbolic", "analyse", "group"]

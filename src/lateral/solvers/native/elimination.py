@@ -1,0 +1,449 @@
+"""Kernels of the elimination, compiled by Numba: factor, solve, selected inverse, and the maps between storages.
+
+Steps come in *chunks* of eight, and kernels are written in lanes (`lateral.solvers.native.lanes`). What belongs to the
+matrix is stored chunk after chunk, shape (chunks * entries, 8), so that each pass reads memory in one stream; threads
+share the chunks. The factor V holds, pivot after pivot, the inverse diagonal (one lane, or three of a pair) and the
+columns of L. All indices come from `lateral.solvers.native.symbolic`; unknowns are numbered as they are eliminated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+
+from lateral.solvers.native.lanes import WIDTH, below_zero, lane, piece, prefetch, put, put_piece, splat
+
+#: Sums may be reordered and contracted; NaN and infinity keep their meaning.
+_compiled: Callable[[Any], Any] = numba.njit(
+    nogil=True, cache=True, error_model="numpy", fastmath={"contract", "arcp", "nsz", "reassoc"}
+)
+#: Lanes that are asked for ahead of their use.
+AHEAD = 64
+
+
+@_compiled
+def take_in(R, place, X, c):  # type: ignore[no-untyped-def]
+    """Steps of chunk c of the rows of R, shape (rows, T), into lanes ``place`` of X; zero beyond the last step."""
+    n_steps = R.shape[1]
+    t0 = WIDTH * c
+    if t0 + WIDTH <= n_steps:
+        for i in range(len(place)):
+            put(X, place[i], piece(R, i * n_steps + t0))
+        return
+    for i in range(len(place)):
+        for t in range(WIDTH):
+            X[place[i], t] = R[i, t0 + t] if t0 + t < n_steps else 0.0
+
+
+@_compiled
+def take_out(X, place, R, c):  # type: ignore[no-untyped-def]
+    """Lanes ``place`` of X into the steps of chunk c of the rows of R."""
+    n_steps = R.shape[1]
+    t0 = WIDTH * c
+    if t0 + WIDTH <= n_steps:
+        for i in range(len(place)):
+            put_piece(R, i * n_steps + t0, lane(X, place[i]))
+        return
+    for i in range(len(place)):
+        for t in range(n_steps - t0):
+            R[i, t0 + t] = X[place[i], t]
+
+
+@_compiled
+def extract(V, n_entries, at, R, c0, c1):  # type: ignore[no-untyped-def]
+    """Some entries of what is stored by chunks, as rows (entries, T)."""
+    for c in range(c0, c1):
+        take_out(V[c * n_entries : (c + 1) * n_entries], at, R, c)
+
+
+@_compiled
+def stage(rows, first, values, n_values, c0, c1):  # type: ignore[no-untyped-def]
+    """Rows of shape (n, T) into lanes ``first`` and following of each chunk; beyond the last step these stay as they
+    are."""
+    n_steps = rows.shape[1]
+    for c in range(c0, c1):
+        at, t0 = c * n_values + first, WIDTH * c
+        if t0 + WIDTH <= n_steps:
+            for i in range(rows.shape[0]):
+                put(values, at + i, piece(rows, i * n_steps + t0))
+            continue
+        for i in range(rows.shape[0]):
+            for t in range(n_steps - t0):
+                values[at + i, t] = rows[i, t0 + t]
+
+
+@_compiled
+def assemble(V, ptr, row, coefficient, values, n_values, c0, c1):  # type: ignore[no-untyped-def]
+    """``V_e = sum of coefficient * values[row]`` over the terms of each entry."""
+    n_entries = len(ptr) - 1
+    for c in range(c0, c1):
+        v, at = c * n_entries, c * n_values
+        u = 0
+        for e in range(n_entries):
+            x = splat(0.0)
+            while u < ptr[e + 1]:
+                x = x + splat(coefficient[u]) * lane(values, at + row[u])
+                u += 1
+            put(V, v + e, x)
+
+
+@_compiled
+def factor(V, n_entries, size, dpos, lptr, m, uptr, utgt, negative, work, c0, c1):  # type: ignore[no-untyped-def]
+    """Eliminate the pivots in order, in place; the number of negative eigenvalues of each step into ``negative``.
+
+    A pivot k of one or two unknowns, with L = A_Sk D^-1 over the unknowns S that come later::
+
+        A_SS -= L A_Sk'
+    """
+    one = splat(1.0)
+    for c in range(c0, c1):
+        v = c * n_entries
+        count = splat(0.0)
+        for k in range(len(size)):
+            rows, first, d, u = m[k], v + lptr[k], v + dpos[k], uptr[k]
+            prefetch(V, d + AHEAD)
+            if size[k] == 1:
+                a = lane(V, d)
+                count = count + below_zero(a)
+                a = one / a
+                put(V, d, a)
+                for i in range(rows):
+                    prefetch(V, first + i + AHEAD)
+                    x = lane(V, first + i)
+                    l = x * a
+                    put(work, i, x)
+                    put(V, first + i, l)
+                    for j in range(i + 1):
+                        g = v + utgt[u]
+                        u += 1
+                        put(V, g, lane(V, g) - l * lane(work, j))
+                continue
+            a, b, e = lane(V, d), lane(V, d + 1), lane(V, d + 2)
+            det = a * e - b * b
+            mixed = below_zero(det)
+            count = count + mixed + (one - mixed) * (below_zero(a) + below_zero(a))
+            det = one / det
+            p_a, p_b, p_e = e * det, b * det, a * det
+            p_b = splat(0.0) - p_b
+            put(V, d, p_a)
+            put(V, d + 1, p_b)
+            put(V, d + 2, p_e)
+            for i in range(rows):
+                p = first + 2 * i
+                prefetch(V, p + AHEAD)
+                prefetch(V, p + AHEAD + 1)
+                x, y = lane(V, p), lane(V, p + 1)
+                put(work, 2 * i, x)
+                put(work, 2 * i + 1, y)
+                l, h = x * p_a + y * p_b, x * p_b + y * p_e
+                put(V, p, l)
+                put(V, p + 1, h)
+                for j in range(i + 1):
+                    g = v + utgt[u]
+                    u += 1
+                    put(V, g, lane(V, g) - l * lane(work, 2 * j) - h * lane(work, 2 * j + 1))
+        put(negative, c, count)
+
+
+@_compiled
+def _up(V, v, X, some, size, at, dpos, lptr, m, sptr, srow):  # type: ignore[no-untyped-def]
+    """``X <- L^-1 X`` of one chunk, leaves to the root, along some pivots."""
+    for k in some:
+        rows, first, s, a = m[k], v + lptr[k], sptr[k], at[k]
+        x = lane(X, a)
+        if size[k] == 1:
+            for i in range(rows):
+                prefetch(V, first + i + AHEAD)
+                r = srow[s + i]
+                put(X, r, lane(X, r) - lane(V, first + i) * x)
+            continue
+        y = lane(X, a + 1)
+        for i in range(rows):
+            p, r = first + 2 * i, srow[s + i]
+            prefetch(V, p + AHEAD)
+            prefetch(V, p + AHEAD + 1)
+            put(X, r, lane(X, r) - lane(V, p) * x - lane(V, p + 1) * y)
+
+
+@_compiled
+def _down(V, v, X, some, size, at, dpos, lptr, m, sptr, srow):  # type: ignore[no-untyped-def]
+    """``X <- L'^-1 D^-1 X`` of one chunk, root to the leaves, along some pivots that are closed upwards."""
+    for j in range(len(some) - 1, -1, -1):
+        k = some[j]
+        rows, first, s, d, a = m[k], v + lptr[k], sptr[k], v + dpos[k], at[k]
+        prefetch(V, d - AHEAD)
+        if size[k] == 1:
+            x = lane(V, d) * lane(X, a)
+            for i in range(rows):
+                prefetch(V, first + i - AHEAD)
+                x = x - lane(V, first + i) * lane(X, srow[s + i])
+            put(X, a, x)
+            continue
+        prefetch(V, d + 1 - AHEAD)
+        prefetch(V, d + 2 - AHEAD)
+        b, e, r_a, r_b = lane(V, d + 1), lane(V, d + 2), lane(X, a), lane(X, a + 1)
+        x, y = lane(V, d) * r_a + b * r_b, b * r_a + e * r_b
+        for i in range(rows):
+            p, r = first + 2 * i, lane(X, srow[s + i])
+            prefetch(V, p - AHEAD)
+            prefetch(V, p + 1 - AHEAD)
+            x = x - lane(V, p) * r
+            y = y - lane(V, p + 1) * r
+        put(X, a, x)
+        put(X, a + 1, y)
+
+
+@_compiled
+def within(V, n_entries, R, place, some, size, at, dpos, lptr, m, sptr, srow, X, c0, c1):  # type: ignore[no-untyped-def]
+    """``R <- K^-1 R`` in place, R of shape (unknowns, T)."""
+    for c in range(c0, c1):
+        take_in(R, place, X, c)
+        _up(V, c * n_entries, X, some, size, at, dpos, lptr, m, sptr, srow)
+        _down(V, c * n_entries, X, some, size, at, dpos, lptr, m, sptr, srow)
+        take_out(X, place, R, c)
+
+
+@_compiled
+def reach(V, n_entries, R, place, wanted, out, every, some, size, at, dpos, lptr, m, sptr, srow, X, c0, c1):  # type: ignore[no-untyped-def]
+    """Some unknowns of ``K^-1 R``, whose places are wanted, into ``out``, shape (wanted, T); down along the pivots that
+    lie above them alone."""
+    for c in range(c0, c1):
+        take_in(R, place, X, c)
+        _up(V, c * n_entries, X, every, size, at, dpos, lptr, m, sptr, srow)
+        _down(V, c * n_entries, X, some, size, at, dpos, lptr, m, sptr, srow)
+        take_out(X, wanted, out, c)
+
+
+@_compiled
+def between(V, n_entries, W, place, reached, some, size, at, dpos, lptr, m, sptr, srow, X, c0, c1):  # type: ignore[no-untyped-def]
+    """``W <- e K^-1 e' W`` on some unknowns alone, whose places are given, along the pivots that a solve from them to
+    them passes; ``reached`` are the places of these pivots."""
+    for c in range(c0, c1):
+        for i in reached:
+            put(X, i, splat(0.0))
+        take_in(W, place, X, c)
+        _up(V, c * n_entries, X, some, size, at, dpos, lptr, m, sptr, srow)
+        _down(V, c * n_entries, X, some, size, at, dpos, lptr, m, sptr, srow)
+        take_out(X, place, W, c)
+
+
+@_compiled
+def selected_inverse(  # type: ignore[no-untyped-def]
+    V, n_entries, out, wanted, some, size, dpos, lptr, m, uptr, utgt, Z, work, c0, c1
+):
+    """Entries of ``K^-1`` on the pattern of some pivots, which are closed upwards (Takahashi et al. 1973).
+
+    With L the column of a pivot, D its block and s what it reaches::
+
+        Z_sk = -Z_ss L        Z_kk = D^-1 - L' Z_sk
+
+    The entries that are wanted go to ``out``, shape (wanted, T).
+    """
+    for c in range(c0, c1):
+        v = c * n_entries
+        for j in range(len(some) - 1, -1, -1):
+            k = some[j]
+            rows, first, d, u = m[k], lptr[k], dpos[k], uptr[k]
+            w = size[k]
+            for q in range(w * rows):
+                put(work, q, splat(0.0))
+            for i in range(rows):
+                for h in range(i + 1):
+                    z = lane(Z, utgt[u])
+                    u += 1
+                    for q in range(w):
+                        put(work, w * i + q, lane(work, w * i + q) - z * lane(V, v + first + w * h + q))
+                        if h != i:
+                            put(work, w * h + q, lane(work, w * h + q) - z * lane(V, v + first + w * i + q))
+            if w == 1:
+                own = lane(V, v + d)
+                for i in range(rows):
+                    x = lane(work, i)
+                    put(Z, first + i, x)
+                    own = own - lane(V, v + first + i) * x
+                put(Z, d, own)
+                continue
+            a, b, e = lane(V, v + d), lane(V, v + d + 1), lane(V, v + d + 2)
+            for i in range(rows):
+                p = first + 2 * i
+                x, y, l, h_ = lane(work, 2 * i), lane(work, 2 * i + 1), lane(V, v + p), lane(V, v + p + 1)
+                put(Z, p, x)
+                put(Z, p + 1, y)
+                a = a - l * x
+                b = b - l * y
+                e = e - h_ * y
+            put(Z, d, a)
+            put(Z, d + 1, b)
+            put(Z, d + 2, e)
+        take_out(Z, wanted, out, c)
+
+
+@_compiled
+def condense(  # type: ignore[no-untyped-def]
+    V,
+    n_entries,
+    M,
+    n_maps,
+    size,
+    dpos,
+    lptr,
+    m,
+    sptr,
+    local,
+    plocal,
+    gfirst,
+    glast,
+    gin,
+    gout,
+    gunknowns,
+    eptr,
+    elocal,
+    mptr,
+    work,
+    c0,
+    c1,
+):
+    """The map of every group from its entries to itself and to its exits, given that nothing else is asked of it.
+
+    With e the entries (unknowns where something arrives from below) and o the exits (unknowns of the next group)::
+
+        S = e A^-1 e'       G = -e A^-1 A_Uo        stored as M: S (lower triangle by rows), then G (entry by exit)
+    """
+    for c in range(c0, c1):
+        v, base = c * n_entries, c * n_maps
+        for g in range(len(gfirst)):
+            n_in, n_out, n_own = gin[g], gout[g], gunknowns[g]
+            e0, m0 = eptr[g], base + mptr[g]
+            at_g = m0 + n_in * (n_in + 1) // 2
+            last = glast[g] - 1
+            for d in range(v + dpos[gfirst[g]], v + lptr[last] + size[last] * m[last]):
+                prefetch(V, d + AHEAD)
+            for j in range(n_in):
+                for q in range(n_own + n_out):
+                    put(work, q, splat(0.0))
+                put(work, elocal[e0 + j], splat(1.0))
+                for k in range(gfirst[g], glast[g]):
+                    rows, first, s = m[k], v + lptr[k], sptr[k]
+                    x = lane(work, plocal[k, 0])
+                    if size[k] == 1:
+                        for i in range(rows):
+                            r = local[s + i]
+                            put(work, r, lane(work, r) - lane(V, first + i) * x)
+                        continue
+                    y = lane(work, plocal[k, 1])
+                    for i in range(rows):
+                        r, p = local[s + i], first + 2 * i
+                        put(work, r, lane(work, r) - lane(V, p) * x - lane(V, p + 1) * y)
+                for q in range(n_out):
+                    put(M, at_g + j * n_out + q, lane(work, n_own + q))
+                    put(work, n_own + q, splat(0.0))
+                for k in range(glast[g] - 1, gfirst[g] - 1, -1):
+                    rows, first, s, d, a = m[k], v + lptr[k], sptr[k], v + dpos[k], plocal[k, 0]
+                    if size[k] == 1:
+                        x = lane(V, d) * lane(work, a)
+                        for i in range(rows):
+                            r = local[s + i]
+                            if r < n_own:
+                                x = x - lane(V, first + i) * lane(work, r)
+                        put(work, a, x)
+                        continue
+                    b = plocal[k, 1]
+                    p_a, p_b, p_e, r_a, r_b = lane(V, d), lane(V, d + 1), lane(V, d + 2), lane(work, a), lane(work, b)
+                    x, y = p_a * r_a + p_b * r_b, p_b * r_a + p_e * r_b
+                    for i in range(rows):
+                        r, p = local[s + i], first + 2 * i
+                        if r < n_own:
+                            z = lane(work, r)
+                            x = x - lane(V, p) * z
+                            y = y - lane(V, p + 1) * z
+                    put(work, a, x)
+                    put(work, b, y)
+                for i in range(j, n_in):
+                    put(M, m0 + i * (i + 1) // 2 + j, lane(work, elocal[e0 + i]))
+
+
+@_compiled
+def through(M, n_maps, P, place, gin, gout, eptr, mptr, exit_, xptr, W, X, c0, c1):  # type: ignore[no-untyped-def]
+    """``P <- e K^-1 e' P`` on some entries, whose places are given: up with G', down with S and G. Shape (some, T)."""
+    n = len(gin)
+    for c in range(c0, c1):
+        base = c * n_maps
+        for e in range(len(W)):
+            put(W, e, splat(0.0))
+        take_in(P, place, W, c)
+        for g in range(n):
+            n_in, n_out, e0, x0 = gin[g], gout[g], eptr[g], xptr[g]
+            at_g = base + mptr[g] + n_in * (n_in + 1) // 2
+            for q in range(n_out):
+                o = exit_[x0 + q]
+                x = lane(W, o)
+                for j in range(n_in):
+                    prefetch(M, at_g + j * n_out + q + AHEAD)
+                    x = x + lane(M, at_g + j * n_out + q) * lane(W, e0 + j)
+                put(W, o, x)
+        for g in range(n - 1, -1, -1):
+            n_in, n_out, e0, x0, m0 = gin[g], gout[g], eptr[g], xptr[g], base + mptr[g]
+            at_g = m0 + n_in * (n_in + 1) // 2
+            for q in range(m0, at_g + n_in * n_out):
+                prefetch(M, q - AHEAD)
+            for i in range(n_in):
+                x = splat(0.0)
+                for j in range(n_in):
+                    s = i * (i + 1) // 2 + j if j <= i else j * (j + 1) // 2 + i
+                    x = x + lane(M, m0 + s) * lane(W, e0 + j)
+                for q in range(n_out):
+                    x = x + lane(M, at_g + i * n_out + q) * lane(X, exit_[x0 + q])
+                put(X, e0 + i, x)
+        take_out(X, place, P, c)
+
+
+@_compiled
+def inverse_blocks(  # type: ignore[no-untyped-def]
+    M, n_maps, out, wanted, gin, gout, eptr, mptr, zptr, xptr, xentry, parent, Z, work, c0, c1
+):
+    """The blocks of the inverse on the entries of each group, lower triangles: ``Z = S + G Z_o G'``, root to leaves.
+
+    The entries that are wanted go to ``out``, shape (wanted, T).
+    """
+    for c in range(c0, c1):
+        base = c * n_maps
+        for g in range(len(gin) - 1, -1, -1):
+            n_in, n_out, m0, z0, x0 = gin[g], gout[g], base + mptr[g], zptr[g], xptr[g]
+            at_g = m0 + n_in * (n_in + 1) // 2
+            for i in range(n_in * (n_in + 1) // 2):
+                put(Z, z0 + i, lane(M, m0 + i))
+            if n_out == 0:
+                continue
+            z_p = zptr[parent[g]]
+            for i in range(n_in):  # work = (G Z_o) of entry i
+                for q in range(n_out):
+                    x = splat(0.0)
+                    for r in range(n_out):
+                        a, b = xentry[x0 + q], xentry[x0 + r]
+                        z = z_p + (a * (a + 1) // 2 + b if b <= a else b * (b + 1) // 2 + a)
+                        x = x + lane(M, at_g + i * n_out + r) * lane(Z, z)
+                    put(work, q, x)
+                for j in range(i + 1):
+                    z = z0 + i * (i + 1) // 2 + j
+                    x = lane(Z, z)
+                    for q in range(n_out):
+                        x = x + lane(work, q) * lane(M, at_g + j * n_out + q)
+                    put(Z, z, x)
+        take_out(Z, wanted, out, c)
+
+
+__all__ = [
+    "assemble",
+    "between",
+    "condense",
+    "extract",
+    "factor",
+    "inverse_blocks",
+    "reach",
+    "selected_inverse",
+    "stage",
+    "through",
+    "within",
+]

@@ -1,0 +1,67 @@
+"""Work shared by threads: by chunks of steps, by steps, or by rows; compiled kernels let other threads run."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from lateral.network.schema import IntArray
+from lateral.solvers.native.lanes import WIDTH
+
+
+class Threads:
+    """Some threads, at most one for each chunk of steps.
+
+    Args:
+        n: how many.
+        n_steps: number of steps T.
+    """
+
+    def __init__(self, n: int, n_steps: int) -> None:
+        self.n_chunks = -(-n_steps // WIDTH)
+        self._chunks = _parts(self.n_chunks, min(n, self.n_chunks))
+        self._steps = [(WIDTH * a, min(WIDTH * b, n_steps)) for a, b in self._chunks]
+        self._pool = ThreadPoolExecutor(len(self._chunks)) if len(self._chunks) > 1 else None
+
+    def __len__(self) -> int:
+        return len(self._chunks)
+
+    def chunks(self, kernel: Callable[..., Any], *arrays: Any) -> list[Any]:
+        """A kernel on all chunks; a list of arrays has one for each thread."""
+        return self._run(kernel, arrays, self._chunks)
+
+    def steps(self, kernel: Callable[..., Any], *arrays: Any) -> list[Any]:
+        """A kernel on all steps."""
+        return self._run(kernel, arrays, self._steps)
+
+    def rows(self, kernel: Callable[..., Any], n: int, *arrays: Any) -> list[Any]:
+        """A kernel on n rows."""
+        return self._run(kernel, arrays, _parts(n, len(self)))
+
+    def some(self, kernel: Callable[..., Any], rows: IntArray, *arrays: Any) -> list[Any]:
+        """A kernel that takes first which rows it is for; what it returned by part."""
+        if self._pool is None:
+            return [kernel(rows, *arrays)]
+        waiting = [self._pool.submit(kernel, part, *arrays) for part in np.array_split(rows, len(self))]
+        return [part.result() for part in waiting]
+
+    def _run(self, kernel: Callable[..., Any], arrays: tuple[Any, ...], parts: list[tuple[int, int]]) -> list[Any]:
+        def own(k: int) -> list[Any]:
+            return [a[k] if isinstance(a, list) else a for a in arrays]
+
+        if self._pool is None:
+            return [kernel(*own(0), *parts[0])]
+        waiting = [self._pool.submit(kernel, *own(k), *part) for k, part in enumerate(parts)]
+        return [part.result() for part in waiting]
+
+
+def _parts(n: int, k: int) -> list[tuple[int, int]]:
+    """k ranges of about the same length."""
+    return list(itertools.pairwise(np.linspace(0, n, k + 1).astype(int).tolist()))
+
+
+__all__ = ["Threads"]
