@@ -30,6 +30,8 @@ _SEAL = b',"crc":"%08x"}'
 _SEAL_BYTES = len(_SEAL % 0)
 #: Largest admittance of the wires of an area to ground, S.
 Y_MAX = 1e9
+#: Largest current that a neighbour can draw, A; from there on it counts as unlimited.
+I_MAX = 1e9
 #: Largest message that is read, bytes.
 MAX_BYTES = 64 * 2**20
 
@@ -87,10 +89,14 @@ class Bounds:
         match quantity:
             case "v":
                 return self.v_min_pu**2, self.v_max_pu**2
+            case "vv_re" | "vv_im":
+                return -(self.v_max_pu**2), self.v_max_pu**2
             case "v_re" | "v_im":
                 return -self.v_max_pu, self.v_max_pu
             case "y_re" | "y_im":
                 return -Y_MAX, Y_MAX
+            case "i_max":
+                return 0.0, I_MAX
             case "p" | "q":
                 return -self.power_max_kw, self.power_max_kw
             case "price_p" | "price_q":
@@ -215,6 +221,7 @@ def arrays(raw: Any, *, shape: tuple[int, int] | None = None, bounds: Bounds | N
 
 __all__ = [
     "FORMAT",
+    "I_MAX",
     "Bounds",
     "Message",
     "MessageError",

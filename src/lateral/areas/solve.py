@@ -82,19 +82,20 @@ def solve_areas(
 
     Raises:
         CaseError: the case has faults; there is no checkpoint to go on from, or it is damaged, or of another run.
-        UnsupportedError: the formulation declines it.
+        UnsupportedError: the formulation declines it, or the algorithm.
         OptionError: resume without a checkpoint.
         SolveError: an area cannot be started.
     """
     require(partition.case, radial=True)
     form = choose_formulation(partition.case, formulation)[0]
-    require_formulation(form)
     method = algorithm or Auto()
     taken: list[str] = []
-    if isinstance(method, Auto) and form.first_order:
+    if isinstance(method, Auto) and (form.first_order or form.consensus_only):
         # prices of rows to first order do not lead to one optimum in all cuts; copies that are to agree do
         method = Admm()
-        taken.append(f"auto took admm: the rows of {form.name} are to first order")
+        why = f"has {form.consensus_only}" if form.consensus_only else "has rows to first order"
+        taken.append(f"auto took admm: {form.name} {why}")
+    require_formulation(form, method)
     method.require(objective)
     begin = time.perf_counter()
     whole = build(

@@ -39,7 +39,7 @@ from lateral.formulations.matrix_loads import BETWEEN, UNLIMITED, Band, Injectio
 from lateral.formulations.matrix_measures import derive_measures
 from lateral.formulations.matrix_pool import Group, MatricesMaker
 from lateral.formulations.matrix_ranges import NEGLIGIBLE_PU, Fed, Section, blocks_of, merged, ranges_of, sections_of
-from lateral.formulations.matrix_rows import Feed, Rows
+from lateral.formulations.matrix_rows import Asked, Feed, Rows
 from lateral.formulations.point_model import PointModel, port_names
 from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder
@@ -55,6 +55,8 @@ UNBOUNDED = 1.5
 
 class MatrixFlowModel(PointModel):
     """Variables and rows that the family shares, written in `close`, when it is known what is drawn where."""
+
+    voltages: ClassVar[tuple[str, ...]] = ("v", "vv_re", "vv_im")
 
     def __init__(
         self,
@@ -90,9 +92,14 @@ class MatrixFlowModel(PointModel):
         self._shunts: list[tuple[Ports, ComplexArray]] = []
         self._squares: list[tuple[str, tuple[str, ...], Ports, Affine]] = []
         self._feeds: list[Feed] = []
+        self._asked: list[Asked] = []
         self._loss_weights: list[Affine] = []
         self._unbalance_weights: list[Affine] = []
         self._takes_sides = False
+        #: largest current that another area draws, inf where there is none
+        self._reach = np.full((network.n_nodes, self.n_steps), np.inf)
+        for node, most in point.reach.items():
+            self._reach[network.position[node]] = most
 
     # -- ports ----------------------------------------------------------------------------------------------------
 
@@ -104,7 +111,10 @@ class MatrixFlowModel(PointModel):
 
     def inject(self, ports: Ports, p: Affine, q: Affine) -> None:
         """See `NetworkModel.inject`."""
-        self._inject(Injection(ports, p, q, self.band.current(self.builder, ports, p, q)))
+        i_max = self.band.current(self.builder, ports, p, q)
+        one = np.minimum(ports.a, ports.b) < 0
+        known = np.where(one[:, None], self._reach[np.maximum(ports.a, ports.b)], np.inf)
+        self._inject(Injection(ports, p, q, np.where(np.isfinite(i_max), i_max, known)))
 
     def _inject(self, what: Injection) -> None:
         pair = (what.ports.a >= 0) & (what.ports.b >= 0)
@@ -184,6 +194,25 @@ class MatrixFlowModel(PointModel):
         self._feeds.append(Feed(name, elements, nodes, nodes, e_sq, angle, z, p, q))
         return p, q
 
+    def feed_at(self, name: str, nodes: IntArray, *given: Affine) -> tuple[Affine, Affine]:
+        """See `NetworkModel.feed_at`: a Hermitian matrix of voltages, entry by entry."""
+        v, re, im = given
+        n = len(nodes)
+        p, q = self.feed(name, nodes, v, np.zeros(n), np.zeros((n, n), dtype=complex))
+        self._feeds[-1] = replace(self._feeds[-1], beside=(re, im))
+        return p, q
+
+    def voltage_products(self, nodes: IntArray, others: IntArray) -> tuple[Affine, Affine]:
+        """See `NetworkModel.voltage_products`: variables, tied to the matrices in `close`."""
+        names = tuple(self._names[k] for k in nodes)
+        start = np.broadcast_to(self._v0[nodes] * self._v0[others].conj(), (len(nodes), self.n_steps))
+        re, im = (
+            self.builder.variable("node", x, names, unit="pu^2", start=np.asarray(values), limit=False)
+            for x, values in (("vv_re", start.real), ("vv_im", start.imag))
+        )
+        self._asked.append(Asked("node", names, nodes, others, re, im))
+        return re, im
+
     def add_loss_cost(self, weight: Affine) -> None:
         """See `NetworkModel.add_loss_cost`; linear."""
         self._loss_weights.append(weight)
@@ -259,7 +288,7 @@ class MatrixFlowModel(PointModel):
         ]
         block = blocks_of(self._bus_of(behind), apart)
         self.sections = sections = merged(apart, block, np.concatenate([f.at for f in self._feeds]))
-        fed = [Fed(f.at, _directions(builder, f)) for f in self._feeds]
+        fed = [_fed(builder, f) for f in self._feeds]
         y = sparse.csr_matrix((self._y.data, self._y.indices, self._y.indptr), shape=self._y.shape)
         y.resize(len(names), len(names))
         self.ranges = ranges_of(block, sections, fed, self._drawn(len(names)), y)
@@ -273,6 +302,7 @@ class MatrixFlowModel(PointModel):
         self._write_positive()
         rows = Rows(builder, net, self.base, self._names, self.v, sections, self.ranges, self.m, self._feeds)
         rows.voltages()
+        rows.tied(self._asked)
         rows.between(self._squares, between, *self.band.squares(between.ports))
         nodal = [(np.maximum(i.ports.a, i.ports.b), i.p, i.q) for i in self._nodal]
         p_row, q_row = rows.power(self._y, [*nodal, *rows.as_nodal(self._impedances)], total)
@@ -282,6 +312,11 @@ class MatrixFlowModel(PointModel):
         builder.equal("bus", "q_balance", self._names, q_row, unit="kvar", to_unit=kw, scale=node_scale)
         rows.flows(self._admittances(wires=True), self._loss_weights, most, self.band.high)
         rows.phases(self.feeder, self._unbalance_weights)
+        for f in self._feeds:
+            if f.beside is not None:
+                amp = self.base.s_kva / net.v_base_kv[f.nodes].reshape(-1, 1)
+                drawn = Affine.constant(most[f.nodes])
+                builder.output("feed", "i_max", f.elements, drawn, unit="A", to_unit=amp)
         derive_measures(builder, net, self.base, sections, self.m)
 
     def _write_positive(self) -> None:
@@ -293,10 +328,24 @@ class MatrixFlowModel(PointModel):
                     self._positive(component, g.names, g.h, g.places, g.scale)
                 if not self._congruent_needs_rows or g.h > g.m:
                     covered |= self._covered(g, component)
+        covered |= self._elsewhere()
         for g in self.m.cores:
             own = np.flatnonzero([c not in covered for c in g.members.tolist()])
             if len(own) and g.m > 1:
                 self._positive("bus", [g.names[k] for k in own], g.m, g.places[own], g.scale[own])
+
+    def _elsewhere(self) -> set[int]:
+        """Cores of a border's bus whose matrix is psd by a row of the other area.
+
+        The rows of both areas are to be those of the whole. There the matrix of a bus needs none where it is a
+        congruence of another one (towards the source, so in the upper area); else the branches that leave say whether
+        it does, and those are the lower area's.
+        """
+        if self._congruent_needs_rows:
+            nodes = [asked.nodes[k : k + 1] for asked in self._asked for k in range(len(asked.nodes))]
+        else:
+            nodes = [f.nodes for f in self._feeds if f.beside is not None]
+        return {self.ranges.voltage(own[:1])[0] for own in nodes if len(own)}
 
     def _covered(self, g: Group, component: str) -> set[int]:
         """Cores that are psd because a matrix of the group is."""
@@ -326,7 +375,11 @@ class MatrixFlowModel(PointModel):
         builder, net = self.builder, self.net
         down = np.asarray(np.abs(self._y).sum(axis=1)).reshape(-1)
         for what in (*self._nodal, *self._between, *self._impedances):
-            size = sum(builder.magnitude(part, variables=False).max(axis=1, initial=0.0) for part in (what.p, what.q))
+            # what another area draws is a decision, whose start says how much it is about
+            size = sum(
+                (builder.magnitude(part, variables=False) + np.abs(builder.at_start(part))).max(axis=1, initial=0.0)
+                for part in (what.p, what.q)
+            )
             ends = [side[side >= 0] for side in (what.ports.a, what.ports.b)]
             for side, nodes in zip((what.ports.a, what.ports.b), ends, strict=True):
                 np.add.at(down, nodes, size[side >= 0] / (1.0 + (len(ends[0]) > 0 and len(ends[1]) > 0)))
@@ -408,6 +461,14 @@ class MatrixFlowModel(PointModel):
         return sparse.csc_matrix((vals, (rows, cols)), shape=(n, len(single) + len(a)))
 
 
+def _fed(builder: ProgramBuilder, feed: Feed) -> Fed:
+    """What a source gives of its nodes' voltages: their directions, or all entries of their matrix."""
+    if feed.beside is not None:
+        return Fed(feed.at, np.eye(len(feed.at), dtype=complex), real=False)
+    u = _directions(builder, feed)
+    return Fed(feed.at, u, real=u.shape[1] > 1)
+
+
 def _directions(builder: ProgramBuilder, feed: Feed) -> ComplexArray:
     """U of a source's nodes: one direction where all conductors have the same size, else one of each conductor.
 
@@ -448,7 +509,9 @@ class MatrixFormulation(Formulation):
     balanced_only: ClassVar[bool] = False
     point: ClassVar[str] = "loaded"
     relaxes: ClassVar[bool] = True
-    whole_only: ClassVar[str] = "it has matrices of voltages, of which a border would say the diagonal only"
+    voltages: ClassVar[tuple[str, ...]] = MatrixFlowModel.voltages
+    consensus_only: ClassVar[str] = "matrices of voltages, which leave an area no inside where they are given"
+    bounds_currents: ClassVar[bool] = True
     #: the model that devices meet
     model: ClassVar[type[MatrixFlowModel]]
 

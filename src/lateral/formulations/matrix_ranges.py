@@ -57,10 +57,17 @@ class Section:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fed:
-    """Nodes whose voltage is given: ``V = U v~`` with U of shape (nodes, 1), or a diagonal of directions."""
+    """Nodes that a source feeds: ``V = U v~``.
+
+    Attributes:
+        nodes: the nodes.
+        u: shape (nodes, 1), or a diagonal of directions.
+        real: whether v~ is real: where the directions are given.
+    """
 
     nodes: IntArray
     u: ComplexArray
+    real: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -272,7 +279,7 @@ class _Work:
 
         for f in self.fed:
             labels = f.nodes[:1] if f.u.shape[1] == 1 else f.nodes
-            place(int(self.block[f.nodes[0]]), f.nodes, f.u, labels, real=f.u.shape[1] > 1)
+            place(int(self.block[f.nodes[0]]), f.nodes, f.u, labels, real=f.real)
         for section, basis, common in zip(self.sections, t, self.common, strict=True):
             pb, sb = int(self.block[section.p[0]]), int(self.block[section.s[0]])
             size = max(int(cols.max()) for cols, _ in (rows[pb][k] for k in section.p.tolist())) + 1

@@ -43,6 +43,8 @@ class Feed:
         angle: its angle, rad, shape (n,).
         z: impedance, pu, shape (n, n).
         p, q: power that it gives at ``nodes``, shape (n, T).
+        beside: real and imaginary part of ``V_k conj(V_k')`` of each conductor and the next one, where the matrix of
+            the voltages is no fixed direction but given entry by entry; else None.
     """
 
     name: str
@@ -54,11 +56,31 @@ class Feed:
     z: ComplexArray
     p: Affine
     q: Affine
+    beside: tuple[Affine, Affine] | None = None
 
     @property
     def stiff(self) -> bool:
         """Whether there is no impedance."""
         return self.at is self.nodes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """Products ``V_i conj(V_j)`` of pairs of nodes of one bus as variables.
+
+    Attributes:
+        component: what their rows belong to.
+        names: of the pairs.
+        nodes, others: i and j, shape (pairs,).
+        re, im: real and imaginary part, shape (pairs, T).
+    """
+
+    component: str
+    names: tuple[str, ...]
+    nodes: IntArray
+    others: IntArray
+    re: Affine
+    im: Affine
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +145,18 @@ class Rows:
         if len(rest):
             square = self.products(rest, rest)[0]
             self.builder.equal("bus", "square", [self.names[k] for k in rest], self.v.take(rest) - square, unit="pu^2")
+
+    def tied(self, asked: Sequence[Asked]) -> None:
+        """Products of voltages that are given by a neighbour, or that a device asked for."""
+        for f in self.feeds:
+            if f.beside is not None:
+                at = Asked("feed", f.elements, f.nodes, np.roll(f.nodes, -1), *f.beside)
+                asked = [*asked, at]
+        for at in asked:
+            for quantity, own, product in zip(
+                ("vv_re", "vv_im"), (at.re, at.im), self.products(at.nodes, at.others), strict=True
+            ):
+                self.builder.equal(at.component, quantity, at.names, product - own, unit="pu^2")
 
     def products(self, i: IntArray, j: IntArray) -> tuple[Affine, Affine]:
         """``V_i conj(V_j)`` of pairs of nodes of one block, real and imaginary part, each of shape (pairs, T)."""
@@ -418,4 +452,4 @@ class Rows:
             builder.between("bus", "unbalance", names, -np.inf, row, 0.0, scale=np.maximum(share_sq, 1e-4))
 
 
-__all__ = ["Feed", "Nodal", "Rows"]
+__all__ = ["Asked", "Feed", "Nodal", "Rows"]
