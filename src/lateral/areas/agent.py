@@ -290,10 +290,11 @@ class AreaAgent:
             "variables": _by_block(program.variables, solution.x),
             "equalities": _by_block(program.equalities, program.by_row(solution.eq_dual)),
             "inequalities": _by_block(program.inequalities, solution.ineq_dual),
-            "products": _by_block(program.product_blocks, solution.product_dual),
+            # rows may be written in another size in the whole
+            "products": _by_block(program.product_blocks, solution.product_dual * program.products.size),
             "quadratics": _by_block(program.quadratic_blocks, solution.quadratic_dual, {"node.vmag_sq": copied}),
             "curves": _by_block(program.curve_blocks, solution.curve_dual),
-            "semidefinite": _by_matrix(program, solution.semidefinite_dual),
+            "semidefinite": _by_matrix(program, solution.semidefinite_dual * program.semidefinite.size),
         }
 
     def _data(self, program: Program, inputs: Mapping[str, Values]) -> dict[str, FloatArray]:

@@ -52,7 +52,7 @@ import tomli_w
 
 from lateral import formulations
 from lateral.areas.agent import Task
-from lateral.areas.algorithms import BUILT_IN, Algorithm, EnappPriced
+from lateral.areas.algorithms import BUILT_IN, Admm, Algorithm, EnappPriced
 from lateral.areas.checkpoint import Checkpoint, about
 from lateral.areas.driver import Patience, Progress, iterate
 from lateral.areas.executors import Executor

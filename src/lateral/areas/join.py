@@ -46,10 +46,10 @@ def joined(
     x = _vector(program.variables, parts, "variables", program.start_point)
     y = program.with_sums(_vector(program.equalities, parts, "equalities", np.zeros(len(program.b))))
     w = _vector(program.inequalities, parts, "inequalities", np.zeros(len(program.l)))
-    mu = _vector(program.product_blocks, parts, "products", np.zeros(program.products.n_rows))
+    mu = _vector(program.product_blocks, parts, "products", np.zeros(program.products.n_rows)) / program.products.size
     nu = _vector(program.quadratic_blocks, parts, "quadratics", np.zeros(program.quadratics.n_rows))
     kappa = _vector(program.curve_blocks, parts, "curves", np.zeros(program.curves.n_rows))
-    zeta = _matrices(program, parts)
+    zeta = _matrices(program, parts) / program.semidefinite.size
     z = reduced_cost(program, x, y, w, mu, nu, kappa, zeta)
     solution = Solution(x, y, w, mu, z, Status.OPTIMAL, "areas", iterations, 0.0, "joined from areas", nu, kappa, zeta)
     residuals = recompute(program, solution)
