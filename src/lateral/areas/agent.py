@@ -182,7 +182,8 @@ class AreaAgent:
         """
         said, settled = self._flow.solve(borders)
         if steps is not None:
-            self.point = dataclasses.replace(self._flow.point(steps), reach=self._reach(borders))
+            kept = frozenset((head.bus, c) for head in self.heads for c in head.crossing)
+            self.point = dataclasses.replace(self._flow.point(steps), reach=self._reach(borders), kept=kept)
             at = list(steps)  # power and voltage of the same step
             self._drawn = {
                 tail.name: {x: np.asarray(borders[tail.name][x])[:, at] for x in POWERS} for tail in self.tails

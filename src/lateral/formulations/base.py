@@ -28,6 +28,7 @@ class OperatingPoint:
         loaded: False for the no-load point (nominal angles, no currents).
         schedule: whether it is what a solved schedule came to, so that what rests at an edge there is meant.
         reach: largest current that another area can draw at nodes beyond which it is, pu, by node, shape (T,).
+        kept: nodes that another area feeds, and whose limits it keeps.
     """
 
     nodes: tuple[Node, ...]
@@ -36,6 +37,7 @@ class OperatingPoint:
     loaded: bool
     schedule: bool = False
     reach: Mapping[Node, FloatArray] = field(default_factory=dict)
+    kept: frozenset[Node] = frozenset()
 
 
 class Formulation(ABC):

@@ -74,8 +74,11 @@ class MatrixFlowModel(PointModel):
         self._names = tuple(f"{bus}.{c}" for bus, c in network.nodes)
         low = np.array([feeder.bus[bus].v_min_pu for bus, _ in network.nodes])
         high = np.array([feeder.bus[bus].v_max_pu for bus, _ in network.nodes])
-        low[network.roots], high[network.roots] = 0.0, np.inf
+        # the voltage of a source is given, whatever the limits of its bus; another area keeps those of the bus it feeds
+        given = [k for k in network.roots if network.nodes[k] not in point.kept]
+        low[given], high[given] = 0.0, np.inf
         self.band = Band.of(feeder, network, self._v0, low, high)
+        low[network.roots], high[network.roots] = 0.0, np.inf
         start = np.abs(self._v0[:, :1]) ** 2
         self.v = builder.variable(
             "bus",

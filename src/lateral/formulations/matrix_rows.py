@@ -26,6 +26,9 @@ from lateral.units import Base
 #: A branch limit is written where the largest flow comes this near to it; see `lateral.formulations.branch_flow`.
 LIMIT_MARGIN = 0.9
 
+#: A current is bounded no closer than what this power draws at the voltage base.
+LEAST_KVA = 1.0
+
 #: power that is injected at nodes: nodes, p, q
 Nodal = tuple[IntArray, Affine, Affine]
 
@@ -333,9 +336,9 @@ class Rows:
         """``|I|^2`` of branches and sources is at most what can be drawn behind them."""
         net, builder = self.net, self.builder
         legs = np.setdiff1d(np.arange(net.n_legs), tie)
-        # no closer than the scale of the branch: a bound far below it would only be badly scaled
-        scale = np.concatenate([np.zeros(0), *(section.scale for section in self.sections if len(section.legs))])
-        bound = np.maximum(most[net.to_node], scale[:, None])[legs] ** 2
+        # where next to nothing is drawn a bound would only be badly scaled
+        least = LEAST_KVA / self.base.s_kva
+        bound = np.maximum(most[net.to_node], least)[legs] ** 2
         own = np.flatnonzero(np.isfinite(bound).all(axis=1))
         if len(own):
             names = [net.legs[k] for k in legs[own]]
@@ -346,7 +349,7 @@ class Rows:
             for k in behind.tolist():
                 size, n = LinearMap(), g.to.shape[1]
                 size.add(np.arange(n)[None], g.places[k : k + 1], diagonal(g.flow, g.flow)[k : k + 1].real)
-                bound = np.maximum(most[g.to[k]], self.sections[g.members[k]].scale[:, None]) ** 2
+                bound = np.maximum(most[g.to[k]], least) ** 2
                 if np.isfinite(bound).all():
                     feed = next(f for f in self.feeds if f.name == g.names[k])
                     left = size.of(self.m.pool, n)

@@ -135,7 +135,7 @@ class Consensus(Algorithm):
                 sizes[x] = (float(np.abs(mean).max()) / unit, float(np.abs(local[key]).max()) / price_unit)
                 held[name][x] = mean
             residuals[name] = max(*apart.values(), *drift.values())
-            for x in POWERS if "v" in plan.voltages else ():
+            for x in POWERS if plan.voltages == ("v",) else ():
                 (power, price), at = sizes[x], f"{name}/{x}"
                 numbers[at] *= self.balance_of(state, apart[x] / max(power, 1e-9), drift[x] / max(price, 1e-9))
         residual = max(residuals.values(), default=0.0)
