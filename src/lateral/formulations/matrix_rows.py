@@ -26,8 +26,10 @@ from lateral.units import Base
 #: A branch limit is written where the largest flow comes this near to it; see `lateral.formulations.branch_flow`.
 LIMIT_MARGIN = 0.9
 
-#: A current is bounded no closer than what this power draws at the voltage base.
-LEAST_KVA = 1.0
+#: A current is bounded by this many times the largest one that can be drawn behind it (so that the search for what makes
+#: a problem infeasible may leave the limits of voltages, which the largest one rests on), and no closer than what this
+#: power draws at the voltage base. Neither depends on what is elsewhere: areas and the whole have the same rows.
+CURRENT_MARGIN, LEAST_KVA = 1.25, 1.0
 
 #: power that is injected at nodes: nodes, p, q
 Nodal = tuple[IntArray, Affine, Affine]
@@ -333,12 +335,11 @@ class Rows:
         self._limits(p_from, q_from, i_sq, tie, most, v_high)
 
     def _bound_currents(self, i_sq: Affine, most: FloatArray, tie: IntArray) -> None:
-        """``|I|^2`` of branches and sources is at most what can be drawn behind them."""
+        """``|I|^2`` of branches and sources is at most what can be drawn behind them, with a margin."""
         net, builder = self.net, self.builder
         legs = np.setdiff1d(np.arange(net.n_legs), tie)
-        # where next to nothing is drawn a bound would only be badly scaled
-        least = LEAST_KVA / self.base.s_kva
-        bound = np.maximum(most[net.to_node], least)[legs] ** 2
+        allowed = np.maximum(CURRENT_MARGIN * most, LEAST_KVA / self.base.s_kva) ** 2
+        bound = allowed[net.to_node][legs]
         own = np.flatnonzero(np.isfinite(bound).all(axis=1))
         if len(own):
             names = [net.legs[k] for k in legs[own]]
@@ -349,7 +350,7 @@ class Rows:
             for k in behind.tolist():
                 size, n = LinearMap(), g.to.shape[1]
                 size.add(np.arange(n)[None], g.places[k : k + 1], diagonal(g.flow, g.flow)[k : k + 1].real)
-                bound = np.maximum(most[g.to[k]], least) ** 2
+                bound = allowed[g.to[k]]
                 if np.isfinite(bound).all():
                     feed = next(f for f in self.feeds if f.name == g.names[k])
                     left = size.of(self.m.pool, n)
