@@ -203,7 +203,7 @@ def federation_of(
         UnsupportedError: a formulation that does not go with the algorithm.
     """
     chosen = choose_formulation(partition.case, formulation)[0]
-    method = algorithm or (Admm() if chosen.consensus_only else EnappPriced())
+    method = algorithm or (Admm(penalty=chosen.consensus_penalty) if chosen.consensus_only else EnappPriced())
     require_formulation(chosen, method)
     plan = Plan.of(partition, objective, chosen.voltages)
     run = RunTable.model_construct(

@@ -92,7 +92,7 @@ def solve_areas(
     taken: list[str] = []
     if isinstance(method, Auto) and (form.first_order or form.consensus_only):
         # prices of rows to first order do not lead to one optimum in all cuts; copies that are to agree do
-        method = Admm()
+        method = Admm(penalty=form.consensus_penalty)
         why = f"has {form.consensus_only}" if form.consensus_only else "has rows to first order"
         taken.append(f"auto took admm: {form.name} {why}")
     require_formulation(form, method)

@@ -65,6 +65,8 @@ class Formulation(ABC):
     #: why areas cannot be told voltages in it, so that only algorithms work in which both sides of a border decide on
     #: them; empty where they can
     consensus_only: ClassVar[str] = ""
+    #: penalty of `admm` that ``auto`` takes in it (measured)
+    consensus_penalty: ClassVar[float] = 1.0
     #: whether it bounds currents, so that areas must know the largest one beyond a border, see `OperatingPoint.reach`
     bounds_currents: ClassVar[bool] = False
     #: what its areas say of a voltage at a border, see `NetworkModel.voltages`

@@ -33,7 +33,7 @@ from typing import ClassVar
 import numpy as np
 from scipy import sparse
 
-from lateral.errors import Fault
+from lateral.errors import Fault, UnsupportedError
 from lateral.formulations.base import Formulation, OperatingPoint
 from lateral.formulations.matrix_loads import BETWEEN, UNLIMITED, Band, Injection, power_between, product_between
 from lateral.formulations.matrix_measures import derive_measures
@@ -290,11 +290,13 @@ class MatrixFlowModel(PointModel):
             *sections_of(net, scale),
         ]
         block = blocks_of(self._bus_of(behind), apart)
-        self.sections = sections = merged(apart, block, np.concatenate([f.at for f in self._feeds]))
+        conductor = np.array([c for _, c in net.nodes], dtype=np.int64)
+        self.sections = sections = merged(apart, block, np.concatenate([f.at for f in self._feeds]), conductor)
         fed = [_fed(builder, f) for f in self._feeds]
         y = sparse.csr_matrix((self._y.data, self._y.indices, self._y.indptr), shape=self._y.shape)
         y.resize(len(names), len(names))
         self.ranges = ranges_of(block, sections, fed, self._drawn(len(names)), y)
+        self._require_borders()
         maker = MatricesMaker(names, sections, self.ranges)
         maker.add_sections()
         size = between.i_max.max(axis=1, initial=0.0)
@@ -337,6 +339,36 @@ class MatrixFlowModel(PointModel):
             if len(own) and g.m > 1:
                 self._positive("bus", [g.names[k] for k in own], g.m, g.places[own], g.scale[own])
 
+    def _require_borders(self) -> None:
+        """Every voltage and every current must be able to occur at a border: the other area knows no better.
+
+        Raises:
+            UnsupportedError: some cannot.
+        """
+        faults = []
+
+        def fault(bus: str, found: str) -> None:
+            action = "Cut at a grounded branch with loads to ground beyond it, or take current-voltage or lindist3flow."
+            faults.append(Fault("ARE-033 border", f"bus.{bus}", found, "a border where each is free", action))
+
+        for nodes in self._asked_at():
+            _, _, u = self.ranges.voltage(nodes)
+            if np.linalg.matrix_rank(u, tol=NEGLIGIBLE_PU) < len(nodes):
+                fault(self.net.nodes[nodes[0]][0], "voltages to ground that follow from each other")
+        for f, partly in zip(self._feeds, self.ranges.partly, strict=True):
+            if f.beside is not None and partly:
+                fault(self.net.nodes[f.nodes[0]][0], "currents beyond it that follow from each other")
+        if faults:
+            raise UnsupportedError(faults)
+
+    def _asked_at(self) -> list[IntArray]:
+        """Nodes whose products of voltages were asked for, bus by bus."""
+        out: dict[str, list[int]] = {}
+        for asked in self._asked:
+            for node in asked.nodes.tolist():
+                out.setdefault(self.net.nodes[node][0], []).append(node)
+        return [np.array(nodes, dtype=np.int64) for nodes in out.values()]
+
     def _elsewhere(self) -> set[int]:
         """Cores of a border's bus whose matrix is psd by a row of the other area.
 
@@ -345,7 +377,7 @@ class MatrixFlowModel(PointModel):
         it does, and those are the lower area's.
         """
         if self._congruent_needs_rows:
-            nodes = [asked.nodes[k : k + 1] for asked in self._asked for k in range(len(asked.nodes))]
+            nodes = self._asked_at()
         else:
             nodes = [f.nodes for f in self._feeds if f.beside is not None]
         return {self.ranges.voltage(own[:1])[0] for own in nodes if len(own)}

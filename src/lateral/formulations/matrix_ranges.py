@@ -98,6 +98,7 @@ class Ranges:
         sub: basis of the receiving voltages of each section, (s, m'); None for every direction.
         own: columns of the receiving block's core that are the section's; empty where it shares the core.
         common: n of each section whose receiving side has a common voltage of its own, (s, 0 or 1...).
+        partly: whether what is drawn at the nodes of each source has fewer directions than conductors that draw.
     """
 
     block: IntArray
@@ -110,6 +111,7 @@ class Ranges:
     sub: tuple[ComplexArray | None, ...]
     own: tuple[IntArray, ...]
     common: tuple[ComplexArray, ...]
+    partly: tuple[bool, ...]
 
     def voltage(self, nodes: IntArray) -> tuple[int, IntArray, ComplexArray]:
         """Core of some nodes of one block, the columns that matter there, and ``V = U v~`` over them."""
@@ -151,15 +153,22 @@ def blocks_of(bus: IntArray, sections: Sequence[Section]) -> IntArray:
     return np.asarray(block, dtype=np.int64)
 
 
-def merged(sections: Sequence[Section], block: IntArray, roots: IntArray) -> list[Section]:
+def merged(sections: Sequence[Section], block: IntArray, roots: IntArray, conductor: IntArray) -> list[Section]:
     """Branches between the same two blocks as one, in order from the sources: single-phase regulators of one bank.
 
-    One by one they would lose the products of voltages of different conductors, and with them all angles.
+    One by one they would lose the products of voltages of different conductors, and with them all angles. Receiving
+    nodes are in the order of their conductors, whatever that of the wires is: so they are where an area begins, too.
+
+    Args:
+        sections: branches.
+        block: block of each node, shape (n,).
+        roots: nodes that sources feed.
+        conductor: conductor of each node of the network.
     """
     groups: dict[tuple[int, int], list[Section]] = {}
     for section in sections:
         groups.setdefault((int(block[section.p[0]]), int(block[section.s[0]])), []).append(section)
-    waiting = [_joined(same) for same in groups.values()]
+    waiting = [_sorted(_joined(same), conductor) for same in groups.values()]
     known = np.zeros(len(block), dtype=bool)
     known[roots] = True
     out: list[Section] = []
@@ -176,6 +185,15 @@ def merged(sections: Sequence[Section], block: IntArray, roots: IntArray) -> lis
             raise ValueError(message)
         waiting = later
     return out
+
+
+def _sorted(section: Section, conductor: IntArray) -> Section:
+    order = np.argsort(conductor[section.s], kind="stable")
+    if np.array_equal(order, np.arange(len(order))):
+        return section
+    legs = section.legs[order] if len(section.legs) else section.legs
+    z = section.z[np.ix_(order, order)]
+    return Section(section.name, legs, section.p, section.s[order], section.a[order], z, section.scale[order])
 
 
 def _joined(same: Sequence[Section]) -> Section:
@@ -346,7 +364,15 @@ class _Work:
             taken = np.zeros((len(self.members[pb]), flows.shape[1]), dtype=complex)
             taken[self.local[section.p]] = section.a.T @ flows
             needs[pb].append(taken)
+        self.partly = [self._partly(f, needs[int(self.block[f.nodes[0]])]) for f in self.fed]
         return out
+
+    def _partly(self, fed: Fed, needs: Sequence[ComplexArray]) -> bool:
+        """Whether what is drawn at a source's nodes has fewer directions than conductors that draw."""
+        at = self.local[fed.nodes]
+        whole = np.hstack([np.zeros((len(at), 0), dtype=complex), *(part[at] for part in needs)])
+        drawn, idle = _current_basis(whole)
+        return bool(drawn.shape[1] + idle.shape[1] < len(at))
 
     def done(self, t: Sequence[ComplexArray]) -> Ranges:
         """Everything, frozen."""
@@ -363,6 +389,7 @@ class _Work:
             tuple(self.sub),
             tuple(self.own),
             tuple(self.common),
+            tuple(self.partly),
         )
 
 
