@@ -39,7 +39,7 @@ from lateral.formulations.matrix_loads import BETWEEN, UNLIMITED, Band, Injectio
 from lateral.formulations.matrix_measures import derive_measures
 from lateral.formulations.matrix_pool import Group, MatricesMaker
 from lateral.formulations.matrix_ranges import NEGLIGIBLE_PU, Fed, Section, blocks_of, merged, ranges_of, sections_of
-from lateral.formulations.matrix_rows import Asked, Feed, Rows
+from lateral.formulations.matrix_rows import LEAST_KVA, Asked, Feed, Rows
 from lateral.formulations.point_model import PointModel, port_names
 from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder
@@ -283,11 +283,17 @@ class MatrixFlowModel(PointModel):
         apart = [
             *(
                 Section(
-                    f.name, f.nodes[:0], f.at, f.nodes, np.eye(len(f.at), dtype=complex), f.z, np.full(len(f.at), total)
+                    f.name,
+                    f.nodes[:0],
+                    f.at,
+                    f.nodes,
+                    np.eye(len(f.at), dtype=complex),
+                    f.z,
+                    *(np.full(len(f.at), total),) * 2,
                 )
                 for f in behind
             ),
-            *sections_of(net, scale),
+            *sections_of(net, scale, self._judged(most, scale)),
         ]
         block = blocks_of(self._bus_of(behind), apart)
         conductor = np.array([c for _, c in net.nodes], dtype=np.int64)
@@ -441,6 +447,13 @@ class MatrixFlowModel(PointModel):
         for e, k in self._inwards():
             np.add.at(need, net.a_node[e], np.abs(net.a_val[e])[:, None] * need[net.to_node[k]])
         return need
+
+    def _judged(self, most: FloatArray, scale: FloatArray) -> FloatArray:
+        """Current of each leg by which its drop is judged: the largest one, which areas and the whole agree on, or the
+        typical one where there is none."""
+        largest = most[self.net.to_node].max(axis=1, initial=0.0)
+        largest = np.maximum(largest, LEAST_KVA / self.base.s_kva)
+        return np.asarray(np.where(np.isfinite(largest), largest, scale))
 
     def _inwards(self) -> Iterator[tuple[IntArray, int]]:
         """Legs from the ends to the source, each with its entries in the ideal parts."""

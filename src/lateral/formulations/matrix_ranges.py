@@ -44,6 +44,7 @@ class Section:
         a: ideal part, shape (s, p).
         z: series impedance, shape (s, s).
         scale: typical current of each receiving conductor, pu, shape (s,).
+        most: largest current, by which a drop is judged as negligible, pu, shape (s,).
     """
 
     name: str
@@ -53,6 +54,7 @@ class Section:
     a: ComplexArray
     z: ComplexArray
     scale: FloatArray
+    most: FloatArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,8 +123,8 @@ class Ranges:
         return int(self.core[b]), cols, rows[:, cols]
 
 
-def sections_of(net: RadialNetwork, scale: FloatArray) -> list[Section]:
-    """The branches of a network, in its order (from the source outwards)."""
+def sections_of(net: RadialNetwork, scale: FloatArray, most: FloatArray) -> list[Section]:
+    """The branches of a network, in its order (from the source outwards); typical and largest current by leg, pu."""
     first = np.searchsorted(net.branch, np.arange(len(net.branch_names) + 1))
     a_order, z_order = np.argsort(net.a_leg, kind="stable"), np.argsort(net.z_row, kind="stable")
     a_first = np.searchsorted(net.a_leg[a_order], first)
@@ -136,7 +138,7 @@ def sections_of(net: RadialNetwork, scale: FloatArray) -> list[Section]:
         z = np.zeros((len(legs), len(legs)), dtype=complex)
         a[net.a_leg[e] - legs[0], column] = net.a_val[e]
         z[net.z_row[f] - legs[0], net.z_col[f] - legs[0]] = net.z_val[f]
-        out.append(Section(name, legs, p, net.to_node[legs], a, z, scale[legs]))
+        out.append(Section(name, legs, p, net.to_node[legs], a, z, scale[legs], most[legs]))
     return out
 
 
@@ -193,7 +195,8 @@ def _sorted(section: Section, conductor: IntArray) -> Section:
         return section
     legs = section.legs[order] if len(section.legs) else section.legs
     z = section.z[np.ix_(order, order)]
-    return Section(section.name, legs, section.p, section.s[order], section.a[order], z, section.scale[order])
+    scale, most = section.scale[order], section.most[order]
+    return Section(section.name, legs, section.p, section.s[order], section.a[order], z, scale, most)
 
 
 def _joined(same: Sequence[Section]) -> Section:
@@ -207,8 +210,10 @@ def _joined(same: Sequence[Section]) -> Section:
         inside = slice(at, at + len(section.s))
         z[inside, inside] = section.z
         at += len(section.s)
-    legs, s, scale = (np.concatenate([getattr(section, name) for section in same]) for name in ("legs", "s", "scale"))
-    return Section("+".join(section.name for section in same), legs, p, s, a, z, scale)
+    legs, s, scale, most = (
+        np.concatenate([getattr(section, name) for section in same]) for name in ("legs", "s", "scale", "most")
+    )
+    return Section("+".join(section.name for section in same), legs, p, s, a, z, scale, most)
 
 
 def ranges_of(
@@ -306,7 +311,7 @@ class _Work:
                 cols, values = rows[pb][node]
                 u[k, cols] = values
             ideal = section.a @ u
-            drop = (section.z * section.scale) @ basis if basis.shape[1] else np.zeros((len(section.s), 0))
+            drop = (section.z * section.most) @ basis if basis.shape[1] else np.zeros((len(section.s), 0))
             short = float(np.abs(drop).max(initial=0.0)) < NEGLIGIBLE_PU
             if short and len(section.s) == len(self.members[sb]):
                 self.core[sb] = self.core[pb]

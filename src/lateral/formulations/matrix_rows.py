@@ -29,7 +29,7 @@ LIMIT_MARGIN = 0.9
 #: A current is bounded by this many times the largest one that can be drawn behind it (so that the search for what makes
 #: a problem infeasible may leave the limits of voltages, which the largest one rests on), and no closer than what this
 #: power draws at the voltage base. Neither depends on what is elsewhere: areas and the whole have the same rows.
-CURRENT_MARGIN, LEAST_KVA = 1.25, 1.0
+CURRENT_MARGIN, LEAST_KVA = 1.1, 1.0
 
 #: power that is injected at nodes: nodes, p, q
 Nodal = tuple[IntArray, Affine, Affine]
@@ -456,4 +456,4 @@ class Rows:
             builder.between("bus", "unbalance", names, -np.inf, row, 0.0, scale=np.maximum(share_sq, 1e-4))
 
 
-__all__ = ["Asked", "Feed", "Nodal", "Rows"]
+__all__ = ["LEAST_KVA", "Asked", "Feed", "Nodal", "Rows"]
