@@ -50,7 +50,8 @@ class Answer:
         status: earned status, as a word.
         text: the status as a sentence.
         borders: values at each border: of a head ``p, q, price_v``, of a tail ``v, price_p, price_q``; in consensus
-            ``v, p, q`` of both. Where voltages are complex ``v_re, v_im`` stand in the place of ``v``.
+            ``v, p, q`` of both. Where voltages are complex ``v_re, v_im`` stand in the place of ``v``, where they are
+            matrices ``v, vv_re, vv_im``.
         objective: the area's own objective, without what borders cost.
         cost: energy cost at the source, $; of the root only.
         seconds: wall time of the solve.

@@ -1,8 +1,9 @@
 """What areas say to each other: small, versioned, checked messages of border values; JSON, never pickle.
 
 A message carries a format number, the run, sender and receiver, the border, round and wave, and arrays of shape
-(conductors, steps): squared voltage in pu^2 or complex voltage in pu, power in kW and kvar, prices in the objective's
-unit per kWh, kvarh, pu^2 or pu. Nothing else of an area leaves it.
+(conductors, steps): squared voltage in pu^2 or complex voltage in pu, products of two voltages in pu^2, power in kW and
+kvar, prices in the objective's unit per kWh, kvarh, pu^2 or pu; once, before a relaxation, the largest current that is
+drawn behind a border, A. Nothing else of an area leaves it.
 
 A message ends with a checksum over all bytes before it, so that a digit that flipped on the way is found. The checksum
 is against accidents only: who may speak is a matter of the connection (keys, TLS).

@@ -11,6 +11,9 @@ With S linear in V about the solution the error falls in each sweep by about the
 how much the load follows the voltage (0.05 is much), until nothing differs by more than `TOLERANCE` between what a
 receiver used and what was said: then the pieces are the power flow of the whole. What areas say goes over the same
 transport as everything else, and counts.
+
+A relaxation that bounds currents (`sdp`, `soc3`) must know the largest one that is drawn behind a border: the bounds
+are among what makes it tight. From the leaves up each area builds its problem at the point and says it, once.
 """
 
 from __future__ import annotations

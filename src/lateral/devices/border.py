@@ -14,8 +14,9 @@ consensus  v, P, Q free; linear and quadratic terms on each, both sides         
 ========== ==================================== ====================================================================
 
 v is what the formulation says of a voltage (`NetworkModel.voltages`): its squared magnitude; or its real and imaginary
-part; or its squared magnitude and its product with that of the next conductor, which make a matrix V V^H. Each is given,
-priced, or has terms of its own. A matrix is never given: of rank one it would leave an area no inside.
+part; or its squared magnitude and its product with the next conductor's, ``V_k conj(V_k')``, which together are the
+matrix V V^H. Each is given, priced, or has terms of its own. A matrix is in consensus only: given, and of rank one, it
+would leave an area no inside.
 
 Everything that crosses is a data slot, per conductor and step, so that an area is solved again and again without being
 rebuilt. Powers are positive towards the lower area.

@@ -35,17 +35,26 @@ from scipy import sparse
 
 from lateral.errors import Fault, UnsupportedError
 from lateral.formulations.base import Formulation, OperatingPoint
-from lateral.formulations.matrix_loads import BETWEEN, UNLIMITED, Band, Injection, power_between, product_between
+from lateral.formulations.matrix_borders import border_faults, elsewhere, fed_by
+from lateral.formulations.matrix_loads import (
+    BETWEEN,
+    UNLIMITED,
+    Band,
+    Injection,
+    power_between,
+    product_between,
+    summed,
+)
 from lateral.formulations.matrix_measures import derive_measures
 from lateral.formulations.matrix_pool import Group, MatricesMaker
-from lateral.formulations.matrix_ranges import NEGLIGIBLE_PU, Fed, Section, blocks_of, merged, ranges_of, sections_of
+from lateral.formulations.matrix_ranges import NEGLIGIBLE_PU, Section, blocks_of, merged, ranges_of, sections_of
 from lateral.formulations.matrix_rows import LEAST_KVA, Asked, Feed, Rows
 from lateral.formulations.point_model import PointModel, port_names
 from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
 from lateral.program import Affine, ProgramBuilder, stack
-from lateral.program.ports import Ports, unique_ports
+from lateral.program.ports import Ports
 from lateral.units import Base
 
 #: Voltage that no node without a limit goes beyond, as a share of the operating point: an interior-point method needs
@@ -269,7 +278,7 @@ class MatrixFlowModel(PointModel):
         """Write matrices, voltages, balances and limits."""
         builder, net, kw = self.builder, self.net, self.base.total_kva
         self._y = self._admittances(wires=False)
-        self.between = between = _summed(self._between, self.n_steps)
+        self.between = between = summed(self._between, self.n_steps)
         scale = self._scales()
         most = self._currents()
         total = max(float(scale.max(initial=0.0)), 1e-6)
@@ -298,11 +307,13 @@ class MatrixFlowModel(PointModel):
         block = blocks_of(self._bus_of(behind), apart)
         conductor = np.array([c for _, c in net.nodes], dtype=np.int64)
         self.sections = sections = merged(apart, block, np.concatenate([f.at for f in self._feeds]), conductor)
-        fed = [_fed(builder, f) for f in self._feeds]
+        fed = [fed_by(builder, f) for f in self._feeds]
         y = sparse.csr_matrix((self._y.data, self._y.indices, self._y.indptr), shape=self._y.shape)
         y.resize(len(names), len(names))
         self.ranges = ranges_of(block, sections, fed, self._drawn(len(names)), y)
-        self._require_borders()
+        faults = border_faults(net, self._asked, self._feeds, self.ranges)
+        if faults:
+            raise UnsupportedError(faults)
         maker = MatricesMaker(names, sections, self.ranges)
         maker.add_sections()
         size = between.i_max.max(axis=1, initial=0.0)
@@ -339,54 +350,11 @@ class MatrixFlowModel(PointModel):
                     self._positive(component, g.names, g.h, g.places, g.scale)
                 if not self._congruent_needs_rows or g.h > g.m:
                     covered |= self._covered(g, component)
-        covered |= self._elsewhere()
+        covered |= elsewhere(self.net, self._asked, self._feeds, self.ranges, congruent=self._congruent_needs_rows)
         for g in self.m.cores:
             own = np.flatnonzero([c not in covered for c in g.members.tolist()])
             if len(own) and g.m > 1:
                 self._positive("bus", [g.names[k] for k in own], g.m, g.places[own], g.scale[own])
-
-    def _require_borders(self) -> None:
-        """Every voltage and every current must be able to occur at a border: the other area knows no better.
-
-        Raises:
-            UnsupportedError: some cannot.
-        """
-        faults = []
-
-        def fault(bus: str, found: str) -> None:
-            action = "Cut at a grounded branch with loads to ground beyond it, or take current-voltage or lindist3flow."
-            faults.append(Fault("ARE-033 border", f"bus.{bus}", found, "a border where each is free", action))
-
-        for nodes in self._asked_at():
-            _, _, u = self.ranges.voltage(nodes)
-            if np.linalg.matrix_rank(u, tol=NEGLIGIBLE_PU) < len(nodes):
-                fault(self.net.nodes[nodes[0]][0], "voltages to ground that follow from each other")
-        for f, partly in zip(self._feeds, self.ranges.partly, strict=True):
-            if f.beside is not None and partly:
-                fault(self.net.nodes[f.nodes[0]][0], "currents beyond it that follow from each other")
-        if faults:
-            raise UnsupportedError(faults)
-
-    def _asked_at(self) -> list[IntArray]:
-        """Nodes whose products of voltages were asked for, bus by bus."""
-        out: dict[str, list[int]] = {}
-        for asked in self._asked:
-            for node in asked.nodes.tolist():
-                out.setdefault(self.net.nodes[node][0], []).append(node)
-        return [np.array(nodes, dtype=np.int64) for nodes in out.values()]
-
-    def _elsewhere(self) -> set[int]:
-        """Cores of a border's bus whose matrix is psd by a row of the other area.
-
-        The rows of both areas are to be those of the whole. There the matrix of a bus needs none where it is a
-        congruence of another one (towards the source, so in the upper area); else the branches that leave say whether
-        it does, and those are the lower area's.
-        """
-        if self._congruent_needs_rows:
-            nodes = self._asked_at()
-        else:
-            nodes = [f.nodes for f in self._feeds if f.beside is not None]
-        return {self.ranges.voltage(own[:1])[0] for own in nodes if len(own)}
 
     def _covered(self, g: Group, component: str) -> set[int]:
         """Cores that are psd because a matrix of the group is."""
@@ -507,48 +475,6 @@ class MatrixFlowModel(PointModel):
         cols = np.concatenate([np.arange(len(single)), k, k])
         vals = np.concatenate([np.ones(len(single) + len(a)), -np.ones(len(b))])
         return sparse.csc_matrix((vals, (rows, cols)), shape=(n, len(single) + len(a)))
-
-
-def _fed(builder: ProgramBuilder, feed: Feed) -> Fed:
-    """What a source gives of its nodes' voltages: their directions, or all entries of their matrix."""
-    if feed.beside is not None:
-        return Fed(feed.at, np.eye(len(feed.at), dtype=complex), real=False)
-    u = _directions(builder, feed)
-    return Fed(feed.at, u, real=u.shape[1] > 1)
-
-
-def _directions(builder: ProgramBuilder, feed: Feed) -> ComplexArray:
-    """U of a source's nodes: one direction where all conductors have the same size, else one of each conductor.
-
-    Sizes of their own (borders of several conductors) leave the products of two conductors' voltages free in size.
-    """
-    turn = np.exp(1j * feed.angle)
-    e = feed.e_sq
-    n_terms, rest = divmod(len(e.row), e.n * e.n_steps)
-    same = bool(np.all(e.const.reshape(e.shape) == e.const.reshape(e.shape)[:1]))
-    if same and not rest:
-        order = np.argsort(e.row, kind="stable")
-        for values in (e.col, e.par, e.val):
-            by_cell = values[order].reshape(e.n, e.n_steps * n_terms)
-            same = same and bool(np.all(by_cell == by_cell[:1]))
-    if not (same and not rest):
-        return np.asarray(np.diag(turn), dtype=complex)
-    # relative to the first conductor, whose squared voltage is the element
-    return np.asarray(turn / turn[0], dtype=complex).reshape(-1, 1)
-
-
-def _summed(parts: Sequence[Injection], n_steps: int) -> Injection:
-    """Ports across two conductors, each once, with everything that is injected there; (b, a) is the port (a, b)."""
-    if not parts:
-        none = np.zeros(0, dtype=np.int64)
-        zero = Affine.zeros(0, n_steps)
-        return Injection(Ports(none, none), zero, zero, np.zeros((0, n_steps)))
-    ports, place = unique_ports([i.ports for i in parts])
-    each, ones = np.arange(len(place)), np.ones(len(place))
-    p, q = (stack([getattr(i, side) for i in parts]).map_terms(len(ports), place, each, ones) for side in ("p", "q"))
-    i_max = np.zeros((len(ports), n_steps))
-    np.add.at(i_max, place, np.vstack([i.i_max for i in parts]))
-    return Injection(ports, p, q, i_max)
 
 
 class MatrixFormulation(Formulation):

@@ -26,9 +26,9 @@ from lateral.units import Base
 #: A branch limit is written where the largest flow comes this near to it; see `lateral.formulations.branch_flow`.
 LIMIT_MARGIN = 0.9
 
-#: A current is bounded by this many times the largest one that can be drawn behind it (so that the search for what makes
-#: a problem infeasible may leave the limits of voltages, which the largest one rests on), and no closer than what this
-#: power draws at the voltage base. Neither depends on what is elsewhere: areas and the whole have the same rows.
+#: A current is bounded by this many times the largest one that can be drawn behind it (so that the search for what
+#: makes a problem infeasible may leave the limits of voltages, which the largest one rests on), and no closer than what
+#: this power draws at the voltage base. Neither depends on what is elsewhere: areas and the whole have the same rows.
 CURRENT_MARGIN, LEAST_KVA = 1.1, 1.0
 
 #: power that is injected at nodes: nodes, p, q

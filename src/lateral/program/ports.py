@@ -56,9 +56,9 @@ class NetworkModel(ABC):
     """What a formulation offers to devices and objectives, while a program is being built."""
 
     builder: ProgramBuilder
-    #: what a border between areas says of the voltage of a conductor: its square ``("v",)``, or ``("v_re", "v_im")``, or
-    #: ``("v", "vv_re", "vv_im")``, the square and ``V_k conj(V_k')`` with k' the conductor after it (after the last one
-    #: the first): of up to three conductors these are all entries of V V^H
+    #: what a border between areas says of the voltage of a conductor: its square ``("v",)``, or ``("v_re", "v_im")``,
+    #: or ``("v", "vv_re", "vv_im")``, the square and ``V_k conj(V_k')`` with k' the conductor after it (after the last
+    #: one the first): of up to three conductors these are all entries of V V^H
     voltages: ClassVar[tuple[str, ...]] = ("v",)
 
     @abstractmethod
