@@ -220,7 +220,8 @@ class _Talk:
             ]
             for _ in range(SWEEPS):  # where messages are lost they are said again
                 for m in self.transport.deliver(messages):
-                    self.reach[m.receiver, m.border] = m.values
+                    if REACH in m.values:  # late ones of the sweeps may be among them
+                        self.reach[m.receiver, m.border] = m.values
                 messages = [m for m in messages if (m.receiver, m.border) not in self.reach]
                 if not messages:
                     break
