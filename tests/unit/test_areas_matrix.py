@@ -1,10 +1,10 @@
 """Areas of the relaxations with matrices of voltages: V V^H crosses a border, and the areas end at the whole's optimum.
 
 A run of `soc3` is certified: its joined schedule and the central one are each within 1e-6 of the optimum, relative, so
-that they are within twice that of each other (measured: 2e-7). Of `sdp` the solver itself ends at gaps around 1e-6 where
-matrices are nearly of rank one, for the whole as for an area, and consensus slows down at a residual of 1e-4: there a
-run ends `inaccurate`, with a gap that bounds how far it is from the optimum (measured: 3e-4), and the objective is
-closer than that (measured: 1e-4).
+that they are within twice that of each other (measured: 2e-7). Of `sdp` the solver itself ends at gaps around 1e-6
+where matrices are nearly of rank one, for the whole as for an area, and consensus slows down at a residual of 1e-4:
+there a run ends `inaccurate`, with a gap that bounds how far it is from the optimum (measured: 3e-4), and the objective
+is closer than that (measured: 1e-4).
 """
 
 from __future__ import annotations
