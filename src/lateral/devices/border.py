@@ -16,7 +16,7 @@ consensus  v, P, Q free; linear and quadratic terms on each, both sides         
 v is what the formulation says of a voltage (`NetworkModel.voltages`): its squared magnitude; or its real and imaginary
 part; or its squared magnitude and its product with the next conductor's, ``V_k conj(V_k')``, which together are the
 matrix V V^H. Each is given, priced, or has terms of its own. A matrix is in consensus only: given, and of rank one, it
-would leave an area no inside.
+would leave an area no inside; there the magnitudes alone are given, at the angles without load.
 
 Everything that crosses is a data slot, per conductor and step, so that an area is solved again and again without being
 rebuilt. Powers are positive towards the lower area.
@@ -102,7 +102,7 @@ class BorderHead(Source):
             own_rows = np.arange(at, at + n)
             at += n
             given = [v.take(own_rows) for v in voltages.values()]
-            if len(given) > 1:
+            if "v_re" in voltages or ("vv_re" in voltages and d.coupling == "consensus"):
                 p, q = ctx.net.feed_at(d.name, nodes[own_rows], *given)
             else:
                 angle = np.deg2rad(np.resize(d.angle_deg, n))
@@ -138,6 +138,8 @@ class BorderHead(Source):
         slack = np.array([d.slack_price for d in group])[owner].reshape(-1, 1)
         out: dict[str, Affine] = {}
         for x in ctx.net.voltages:
+            if x.startswith("vv_") and not np.any(free):
+                continue  # where a magnitude is given its angle is that without load
             unit, lower = QUANTITIES[x], 0.0 if x == "v" else -np.inf
             v = builder.data(f"border_head.{SLOTS[x]}", rows, starts[x], unit=unit)
             if np.any(free):
@@ -264,7 +266,7 @@ class BorderTail(Load):
             v = dict(zip(("v_re", "v_im"), ctx.net.node_voltage(nodes), strict=True))
         else:
             v = {"v": ctx.net.power_of_v(ports, np.full(len(nodes), 2.0))}
-        if "vv_re" in ctx.net.voltages:
+        if "vv_re" in ctx.net.voltages and np.any(free):
             products = ctx.net.voltage_products(nodes, nodes[next_rows(group)])
             v |= dict(zip(("vv_re", "vv_im"), products, strict=True))
         _border_costs(ctx, "border_tail", rows, coupling, {**v, **drawn}, priced=tuple(v))
