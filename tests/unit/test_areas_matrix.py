@@ -16,7 +16,7 @@ import pytest
 
 import lateral
 from lateral.areas.agent import AreaAgent, Task
-from lateral.areas.algorithms import Admm, Algorithm, App, Enapp, EnappPriced
+from lateral.areas.algorithms import Admm, Algorithm, App, Auto, Enapp, EnappPriced
 from lateral.areas.executors import Serial, get
 from lateral.areas.faults import Faults
 from lateral.areas.federation import federation_of
@@ -125,6 +125,7 @@ def test_a_federation_takes_what_works() -> None:
     partition = cut(steps_of("ieee13", 1), ["line.632670"])
     made = federation_of(partition, formulation="soc3")
     assert made.run.algorithm == "admm" and made.run.options["penalty"] == 0.3
+    assert federation_of(partition, Auto(), formulation="soc3").run == made.run
     with pytest.raises(UnsupportedError, match="ARE-032"):
         federation_of(partition, EnappPriced(), formulation="soc3")
 

@@ -52,7 +52,7 @@ import tomli_w
 
 from lateral import formulations
 from lateral.areas.agent import Task
-from lateral.areas.algorithms import BUILT_IN, Admm, Algorithm, EnappPriced
+from lateral.areas.algorithms import BUILT_IN, Algorithm, EnappPriced
 from lateral.areas.checkpoint import Checkpoint, about
 from lateral.areas.driver import Patience, Progress, iterate
 from lateral.areas.executors import Executor
@@ -67,7 +67,7 @@ from lateral.areas.federation_file import (
 )
 from lateral.areas.partition import Border, Partition
 from lateral.areas.plan import Plan
-from lateral.areas.point import AtPoint, require_formulation, settle, wants_point
+from lateral.areas.point import AtPoint, require_formulation, settle, taken_in, wants_point
 from lateral.areas.run import AreasRun, Round
 from lateral.areas.transport import Direct
 from lateral.areas.verdict import verdict
@@ -203,7 +203,7 @@ def federation_of(
         UnsupportedError: a formulation that does not go with the algorithm.
     """
     chosen = choose_formulation(partition.case, formulation)[0]
-    method = algorithm or (Admm(penalty=chosen.consensus_penalty) if chosen.consensus_only else EnappPriced())
+    method, _ = taken_in(chosen, algorithm) if algorithm or chosen.consensus_only else (EnappPriced(), ())
     require_formulation(chosen, method)
     plan = Plan.of(partition, objective, chosen.voltages)
     run = RunTable.model_construct(

@@ -27,7 +27,8 @@ from typing import Any, final
 import numpy as np
 
 from lateral import formulations
-from lateral.areas.algorithms.base import Algorithm, neighbours, speaks
+from lateral.areas.algorithms import Admm, Algorithm, Auto
+from lateral.areas.algorithms.base import neighbours, speaks
 from lateral.areas.executors.base import Executor
 from lateral.areas.flow import FLOW_DOWN, FLOW_UP, REACH
 from lateral.areas.message import Bounds, Message, MessageError, Values, arrays
@@ -110,6 +111,20 @@ def require_formulation(formulation: Formulation, algorithm: Algorithm) -> None:
             "Take auto, admm or app.",
         )
         raise UnsupportedError([fault])
+
+
+def taken_in(formulation: Formulation, algorithm: Algorithm | None) -> tuple[Algorithm, tuple[str, ...]]:
+    """The algorithm that ``auto`` (or none at all) stands for in a formulation, and why where it is not `Auto`."""
+    if algorithm is not None and not isinstance(algorithm, Auto):
+        return algorithm, ()
+    if formulation.consensus_only:
+        why = f"has {formulation.consensus_only}"
+    elif formulation.first_order:
+        # prices of rows to first order do not lead to one optimum in all cuts; copies that are to agree do
+        why = "has rows to first order"
+    else:
+        return algorithm or Auto(), ()
+    return Admm(penalty=formulation.consensus_penalty), (f"auto took admm: {formulation.name} {why}",)
 
 
 def settle(
@@ -373,4 +388,4 @@ class AtPoint(Executor):
         return self.inner.owns_areas
 
 
-__all__ = ["NOISE", "TOLERANCE", "AtPoint", "Settled", "require_formulation", "settle", "wants_point"]
+__all__ = ["NOISE", "TOLERANCE", "AtPoint", "Settled", "require_formulation", "settle", "taken_in", "wants_point"]

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from lateral.areas.agent import AreaAgent, Task
-from lateral.areas.algorithms import Admm, Algorithm, Auto, State
+from lateral.areas.algorithms import Algorithm, State
 from lateral.areas.checkpoint import Checkpoint, about
 from lateral.areas.driver import Patience, Progress, iterate
 from lateral.areas.executors import Executor, Serial
 from lateral.areas.join import joined, with_limits
 from lateral.areas.partition import Partition
 from lateral.areas.plan import Plan
-from lateral.areas.point import AtPoint, Settled, require_formulation, settle, wants_point
+from lateral.areas.point import AtPoint, Settled, require_formulation, settle, taken_in, wants_point
 from lateral.areas.protocol import AreaSpec, Failure, handle
 from lateral.areas.run import AreasRun, Round
 from lateral.areas.transport import Direct, Transport
@@ -88,13 +88,8 @@ def solve_areas(
     """
     require(partition.case, radial=True)
     form = choose_formulation(partition.case, formulation)[0]
-    method = algorithm or Auto()
-    taken: list[str] = []
-    if isinstance(method, Auto) and (form.first_order or form.consensus_only):
-        # prices of rows to first order do not lead to one optimum in all cuts; copies that are to agree do
-        method = Admm(penalty=form.consensus_penalty)
-        why = f"has {form.consensus_only}" if form.consensus_only else "has rows to first order"
-        taken.append(f"auto took admm: {form.name} {why}")
+    method, why = taken_in(form, algorithm)
+    taken = list(why)
     require_formulation(form, method)
     method.require(objective)
     begin = time.perf_counter()
