@@ -148,12 +148,6 @@ def test_areas_to_first_order(areas: int) -> None:
     assert any("auto took admm" in choice for choice in run.choices)
 
 
-@pytest.mark.parametrize("form", ["sdp", "soc3"])
-def test_formulations_of_the_whole_are_declined(form: str) -> None:
-    with pytest.raises(UnsupportedError, match="ARE-032"):
-        solve_areas(lateral.cut(ieee13(), 2), formulation=form)
-
-
 def test_executors_give_the_same_numbers() -> None:
     partition = lateral.cut(ieee13(), 2)
     runs = [

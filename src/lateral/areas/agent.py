@@ -12,8 +12,8 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from lateral.areas.elastic import ElasticTwin
-from lateral.areas.flow import AreaFlow
-from lateral.areas.message import Values
+from lateral.areas.flow import REACH, AreaFlow
+from lateral.areas.message import I_MAX, Values
 from lateral.areas.quantities import POWERS
 from lateral.case import Case
 from lateral.devices import BorderHead, BorderTail
@@ -22,6 +22,7 @@ from lateral.devices.border import SLOTS, VARIABLES, border_rows
 from lateral.errors import LateralError
 from lateral.formulations import OperatingPoint
 from lateral.model import Model
+from lateral.network.admittance import Node
 from lateral.network.schema import FloatArray
 from lateral.objectives import Objective, VoltageDeviation
 from lateral.objectives import get as objective_named
@@ -33,7 +34,7 @@ from lateral.successive import first_point
 
 #: Rows that hold a voltage at what a head is told, and where a tail reads it.
 _GIVEN = {"v": "feed.voltage", "v_re": "feed.v_re", "v_im": "feed.v_im"}
-_READ = {"v": "bus.vmag_sq", "v_re": "node.v_re", "v_im": "node.v_im"}
+_READ = {"v": "bus.vmag_sq", "v_re": "node.v_re", "v_im": "node.v_im", "vv_re": "node.vv_re", "vv_im": "node.vv_im"}
 #: Statuses without a point that could be used.
 NO_POINT = (Status.INFEASIBLE, Status.LOCALLY_INFEASIBLE)
 #: Statuses of a solver that gave up: no point either, where what it left breaks a row by more than `BROKEN`, pu.
@@ -49,7 +50,8 @@ class Answer:
         status: earned status, as a word.
         text: the status as a sentence.
         borders: values at each border: of a head ``p, q, price_v``, of a tail ``v, price_p, price_q``; in consensus
-            ``v, p, q`` of both. Where voltages are complex ``v_re, v_im`` stand in the place of ``v``.
+            ``v, p, q`` of both. Where voltages are complex ``v_re, v_im`` stand in the place of ``v``, where they are
+            matrices ``v, vv_re, vv_im``.
         objective: the area's own objective, without what borders cost.
         cost: energy cost at the source, $; of the root only.
         seconds: wall time of the solve.
@@ -176,18 +178,37 @@ class AreaAgent:
                 models are made at this point from then on.
 
         Returns:
-            ``borders``, what the neighbours need, and ``settled``, which steps converge.
+            ``borders``, what the neighbours need (with ``steps`` and a formulation that bounds currents, of the head
+            also the largest current drawn behind it), and ``settled``, which steps converge.
         """
         said, settled = self._flow.solve(borders)
         if steps is not None:
-            self.point = self._flow.point(steps)
+            kept = frozenset((head.bus, c) for head in self.heads for c in head.crossing)
+            self.point = dataclasses.replace(self._flow.point(steps), reach=self._reach(borders), kept=kept)
             at = list(steps)  # power and voltage of the same step
             self._drawn = {
                 tail.name: {x: np.asarray(borders[tail.name][x])[:, at] for x in POWERS} for tail in self.tails
             }
             for built in ("model", "_in_consensus"):
                 self.__dict__.pop(built, None)
+            if choose_formulation(self.case, self.task.formulation)[0].bounds_currents:
+                most = _constants(self.model.program, f"feed.{REACH}")
+                for head in self.heads:
+                    rows = np.array([most[f"{head.name}.{c}"] for c in head.crossing])
+                    said[head.name] = {**said[head.name], REACH: np.minimum(rows, I_MAX)}
         return {"borders": said, "settled": settled}
+
+    def _reach(self, borders: Mapping[str, Values]) -> dict[Node, FloatArray]:
+        """The largest current beyond each tail, pu by node, where it was said."""
+        out: dict[Node, FloatArray] = {}
+        for tail in self.tails:
+            said = borders.get(tail.name, {})
+            if REACH in said:
+                amp = self.case.base.i_a(self.case.feeder.bus[tail.bus].v_base_kv)
+                rows = np.asarray(said[REACH], dtype=float)
+                rows = np.where(rows < I_MAX, rows / amp, np.inf)
+                out |= {(tail.bus, c): row for c, row in zip(tail.crossing, rows, strict=True)}
+        return out
 
     def solve(self, inputs: Mapping[str, Values]) -> Answer:
         """Solve with what the neighbours said last.
@@ -262,7 +283,7 @@ class AreaAgent:
         """Every variable and every dual of the last solve, per unit, by block: for whoever owns the whole feeder."""
         result = self.result
         if result is None or not result.has_values:
-            kinds = ("variables", "equalities", "inequalities", "products", "quadratics", "curves")
+            kinds = ("variables", "equalities", "inequalities", "products", "quadratics", "curves", "semidefinite")
             return {kind: {} for kind in kinds}
         program, solution = result.program, result.solution
         # what the voltage at a head counts is the upper area's to say
@@ -271,9 +292,11 @@ class AreaAgent:
             "variables": _by_block(program.variables, solution.x),
             "equalities": _by_block(program.equalities, program.by_row(solution.eq_dual)),
             "inequalities": _by_block(program.inequalities, solution.ineq_dual),
-            "products": _by_block(program.product_blocks, solution.product_dual),
+            # rows may be written in another size in the whole
+            "products": _by_block(program.product_blocks, solution.product_dual * program.products.size),
             "quadratics": _by_block(program.quadratic_blocks, solution.quadratic_dual, {"node.vmag_sq": copied}),
             "curves": _by_block(program.curve_blocks, solution.curve_dual),
+            "semidefinite": _by_matrix(program, solution.semidefinite_dual * program.semidefinite.size),
         }
 
     def _data(self, program: Program, inputs: Mapping[str, Values]) -> dict[str, FloatArray]:
@@ -341,6 +364,15 @@ def _by_block(
     return out
 
 
+def _by_matrix(program: Program, vector: FloatArray) -> dict[str, Any]:
+    """Duals of semidefinite rows as `_by_block` has them, with the entries of an element's matrices after each other:
+    (n, T entries)."""
+    out: dict[str, Any] = {}
+    for block, cells in program.matrices_of():
+        out.setdefault(block.name, []).append({"elements": list(block.elements), "values": vector[cells]})
+    return out
+
+
 def with_coupling(case: Case, coupling: str) -> Case:
     """The case with all of its borders coupled one way."""
     return case.with_(
@@ -399,6 +431,16 @@ def has_point(result: Result) -> bool:
 def in_consensus(values: Values) -> bool:
     """Whether what an area is told at a border are linear and quadratic terms; see `lateral.areas.algorithms.auto`."""
     return any(x.startswith("lin_") for x in values)
+
+
+def _constants(program: Program, name: str) -> dict[str, FloatArray]:
+    """An output that does not depend on decisions, by element, shape (T,)."""
+    out: dict[str, FloatArray] = {}
+    for o in program.outputs:
+        if o.block.name == name:
+            values = o.value(program.start_point, program.theta) * o.block.to_unit
+            out.update(zip(o.block.elements, values, strict=True))
+    return out
 
 
 def _rows_of(result: Result, name: str, elements: list[str]) -> FloatArray:

@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 
 from lateral.areas.agent import AreaAgent, Task, in_consensus
-from lateral.areas.flow import FLOW_DOWN, FLOW_UP
+from lateral.areas.flow import FLOW_DOWN, FLOW_UP, REACH
 from lateral.areas.message import Bounds, MessageError, arrays
 from lateral.areas.point import wants_point
 from lateral.areas.protocol import handle, pack, unpack
@@ -409,7 +409,7 @@ def checked(agent: AreaAgent, operation: str, request: Mapping[str, Any]) -> dic
             message = f"border {border!r} is none of area {agent.name!r}"
             raise MessageError(message)
         device, told, flowing = sides[border]
-        allowed = flowing if operation == "power_flow" else told or both
+        allowed = (*flowing, REACH) if operation == "power_flow" else told or both
         if coupling == "prices" and operation == "solve" and isinstance(values, Mapping) and in_consensus(values):
             allowed = both  # the run has gone over to consensus, see `lateral.areas.algorithms.auto`
         if not isinstance(values, Mapping) or not set(values) <= set(allowed):

@@ -67,7 +67,7 @@ from lateral.areas.federation_file import (
 )
 from lateral.areas.partition import Border, Partition
 from lateral.areas.plan import Plan
-from lateral.areas.point import AtPoint, require_formulation, settle, wants_point
+from lateral.areas.point import AtPoint, require_formulation, settle, taken_in, wants_point
 from lateral.areas.run import AreasRun, Round
 from lateral.areas.transport import Direct
 from lateral.areas.verdict import verdict
@@ -187,7 +187,7 @@ def federation_of(
 
     Args:
         partition: the areas.
-        algorithm: see `lateral.areas.algorithms`; absent: `EnappPriced`.
+        algorithm: see `lateral.areas.algorithms`; absent: `EnappPriced`, or `Admm` where the formulation asks for it.
         formulation: a name; ``auto`` is decided now, by the whole.
         objective: see `lateral.areas.solve_areas`, as are all others.
         tolerance: see there.
@@ -200,11 +200,11 @@ def federation_of(
     Raises:
         CaseError: an option that cannot be.
         OptionError: no such formulation or objective.
-        UnsupportedError: a formulation that areas cannot be solved in.
+        UnsupportedError: a formulation that does not go with the algorithm.
     """
-    method = algorithm or EnappPriced()
     chosen = choose_formulation(partition.case, formulation)[0]
-    require_formulation(chosen)
+    method, _ = taken_in(chosen, algorithm) if algorithm or chosen.consensus_only else (EnappPriced(), ())
+    require_formulation(chosen, method)
     plan = Plan.of(partition, objective, chosen.voltages)
     run = RunTable.model_construct(
         formulation=chosen.name,

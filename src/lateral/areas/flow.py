@@ -32,6 +32,8 @@ from lateral.operating import point_at, unloaded
 
 #: What a head is told and a tail says, and the other way round.
 FLOW_DOWN, FLOW_UP = ("v_re", "v_im"), ("p", "q", "v_re", "v_im", "y_re", "y_im")
+#: What a head says beside, once, where the formulation bounds currents: the largest current that is drawn behind it, A.
+REACH = "i_max"
 #: Tolerance of an area's own power flow, pu. Each solve goes on from the one before, so that sweeps refine it further;
 #: the voltage to ground behind a delta winding is not known to much more.
 TOLERANCE_PU = 1e-8
@@ -182,4 +184,4 @@ def _with(network: NodalNetwork, blocks: Sequence[Triplets]) -> NodalNetwork:
     return dataclasses.replace(network, y_shunt=extra if own is None else (own + extra).tocsc())
 
 
-__all__ = ["FLOW_DOWN", "FLOW_UP", "AreaFlow"]
+__all__ = ["FLOW_DOWN", "FLOW_UP", "REACH", "AreaFlow"]

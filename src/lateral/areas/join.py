@@ -17,7 +17,7 @@ import numpy as np
 
 from lateral.model import LEFT_SIDE, SIDE_PU, Model, beyond_sides, objective_name
 from lateral.network.schema import FloatArray
-from lateral.program import Block
+from lateral.program import Block, Program
 from lateral.results.residuals import earned_status, recompute
 from lateral.results.result import Result
 from lateral.solvers import Solution, Status
@@ -46,11 +46,12 @@ def joined(
     x = _vector(program.variables, parts, "variables", program.start_point)
     y = program.with_sums(_vector(program.equalities, parts, "equalities", np.zeros(len(program.b))))
     w = _vector(program.inequalities, parts, "inequalities", np.zeros(len(program.l)))
-    mu = _vector(program.product_blocks, parts, "products", np.zeros(program.products.n_rows))
+    mu = _vector(program.product_blocks, parts, "products", np.zeros(program.products.n_rows)) / program.products.size
     nu = _vector(program.quadratic_blocks, parts, "quadratics", np.zeros(program.quadratics.n_rows))
     kappa = _vector(program.curve_blocks, parts, "curves", np.zeros(program.curves.n_rows))
-    z = reduced_cost(program, x, y, w, mu, nu, kappa)
-    solution = Solution(x, y, w, mu, z, Status.OPTIMAL, "areas", iterations, 0.0, "joined from areas", nu, kappa)
+    zeta = _matrices(program, parts) / program.semidefinite.size
+    z = reduced_cost(program, x, y, w, mu, nu, kappa, zeta)
+    solution = Solution(x, y, w, mu, z, Status.OPTIMAL, "areas", iterations, 0.0, "joined from areas", nu, kappa, zeta)
     residuals = recompute(program, solution)
     status = earned_status(program, solution, residuals)
     over = beyond_sides(program, x)
@@ -121,6 +122,24 @@ def _vector(blocks: Iterable[Block], parts: Sequence[Mapping[str, Any]], kind: s
             if found is not None and len(found) == block.n_steps:
                 first = block.start + k * block.n_steps
                 out[first : first + block.n_steps] = found
+    return out
+
+
+def _matrices(program: Program, parts: Sequence[Mapping[str, Any]]) -> FloatArray:
+    """Duals of semidefinite rows, which are known by block and element alone."""
+    known = {
+        (name, element): np.asarray(own, dtype=float)
+        for part in parts
+        for name, rows in part["semidefinite"].items()
+        for row in rows
+        for element, own in zip(row["elements"], row["values"], strict=True)
+    }
+    out = np.zeros(len(program.semidefinite.m0))
+    for block, cells in program.matrices_of():
+        for element, places in zip(block.elements, cells, strict=True):
+            own = known.get((block.name, element))
+            if own is not None and len(own) == len(places):
+                out[places] = own
     return out
 
 

@@ -1,8 +1,9 @@
 """What areas say to each other: small, versioned, checked messages of border values; JSON, never pickle.
 
 A message carries a format number, the run, sender and receiver, the border, round and wave, and arrays of shape
-(conductors, steps): squared voltage in pu^2 or complex voltage in pu, power in kW and kvar, prices in the objective's
-unit per kWh, kvarh, pu^2 or pu. Nothing else of an area leaves it.
+(conductors, steps): squared voltage in pu^2 or complex voltage in pu, products of two voltages in pu^2, power in kW and
+kvar, prices in the objective's unit per kWh, kvarh, pu^2 or pu; once, before a relaxation, the largest current that is
+drawn behind a border, A. Nothing else of an area leaves it.
 
 A message ends with a checksum over all bytes before it, so that a digit that flipped on the way is found. The checksum
 is against accidents only: who may speak is a matter of the connection (keys, TLS).
@@ -30,6 +31,8 @@ _SEAL = b',"crc":"%08x"}'
 _SEAL_BYTES = len(_SEAL % 0)
 #: Largest admittance of the wires of an area to ground, S.
 Y_MAX = 1e9
+#: Largest current that a neighbour can draw, A; from there on it counts as unlimited.
+I_MAX = 1e9
 #: Largest message that is read, bytes.
 MAX_BYTES = 64 * 2**20
 
@@ -87,10 +90,14 @@ class Bounds:
         match quantity:
             case "v":
                 return self.v_min_pu**2, self.v_max_pu**2
+            case "vv_re" | "vv_im":
+                return -(self.v_max_pu**2), self.v_max_pu**2
             case "v_re" | "v_im":
                 return -self.v_max_pu, self.v_max_pu
             case "y_re" | "y_im":
                 return -Y_MAX, Y_MAX
+            case "i_max":
+                return 0.0, I_MAX
             case "p" | "q":
                 return -self.power_max_kw, self.power_max_kw
             case "price_p" | "price_q":
@@ -215,6 +222,7 @@ def arrays(raw: Any, *, shape: tuple[int, int] | None = None, bounds: Bounds | N
 
 __all__ = [
     "FORMAT",
+    "I_MAX",
     "Bounds",
     "Message",
     "MessageError",

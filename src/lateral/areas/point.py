@@ -11,6 +11,9 @@ With S linear in V about the solution the error falls in each sweep by about the
 how much the load follows the voltage (0.05 is much), until nothing differs by more than `TOLERANCE` between what a
 receiver used and what was said: then the pieces are the power flow of the whole. What areas say goes over the same
 transport as everything else, and counts.
+
+A relaxation that bounds currents (`sdp`, `soc3`) must know the largest one that is drawn behind a border: the bounds
+are among what makes it tight. From the leaves up each area builds its problem at the point and says it, once.
 """
 
 from __future__ import annotations
@@ -24,13 +27,14 @@ from typing import Any, final
 import numpy as np
 
 from lateral import formulations
+from lateral.areas.algorithms import Admm, Algorithm, Auto
 from lateral.areas.algorithms.base import neighbours, speaks
 from lateral.areas.executors.base import Executor
-from lateral.areas.flow import FLOW_DOWN, FLOW_UP
+from lateral.areas.flow import FLOW_DOWN, FLOW_UP, REACH
 from lateral.areas.message import Bounds, Message, MessageError, Values, arrays
 from lateral.areas.plan import Plan
 from lateral.areas.protocol import AreaSpec, Failure
-from lateral.areas.quantities import POWERS, copies
+from lateral.areas.quantities import POWERS, said_of
 from lateral.areas.silence import Patience, Watch
 from lateral.areas.transport import Transport
 from lateral.errors import Fault, LateralError, SolveError, UnsupportedError
@@ -67,15 +71,14 @@ class Settled:
     notes: tuple[str, ...] = ()
 
     def begun(self, plan: Plan) -> Plan:
-        """The plan that begins where the areas' power flow ended, where borders say complex voltages."""
-        if not set(plan.voltages) <= set(FLOW_DOWN):
+        """The plan that begins where the areas' power flow ended, where borders say more than magnitudes."""
+        if plan.voltages == ("v",):
             return plan
-        down = {name: self.requests[border.child]["borders"][name] for name, border in plan.borders.items()}
-        up = {name: self.requests[border.parent]["borders"][name] for name, border in plan.borders.items()}
-        start = {
-            name: {x: np.asarray((up if x in POWERS else down)[name][x]) for x in copies(plan.voltages)}
-            for name in plan.borders
-        }
+        start = {}
+        for name, border in plan.borders.items():
+            down, up = (self.requests[area]["borders"][name] for area in (border.child, border.parent))
+            v = np.asarray(down["v_re"]) + 1j * np.asarray(down["v_im"])
+            start[name] = {**said_of(plan.voltages, v), **{x: np.asarray(up[x]) for x in POWERS}}
         return dataclasses.replace(plan, start=start)
 
     @property
@@ -93,21 +96,35 @@ def wants_point(formulation: str) -> bool:
     return formulations.get(formulation).point != "none"
 
 
-def require_formulation(formulation: Formulation) -> None:
-    """Refuse a formulation that areas cannot be solved in.
+def require_formulation(formulation: Formulation, algorithm: Algorithm) -> None:
+    """Refuse an algorithm that tells areas voltages, where a formulation cannot be told any.
 
     Raises:
         UnsupportedError: it is one.
     """
-    if formulation.whole_only:
+    if formulation.consensus_only and algorithm.coupling != "consensus":
         fault = Fault(
-            "ARE-032 formulation",
+            "ARE-032 algorithm",
             f"formulation.{formulation.name}",
-            formulation.whole_only,
-            "a formulation of which a border says all",
-            "Take current-voltage or bus-injection (exact), lindist3flow (linear), or solve the feeder as a whole.",
+            f"{algorithm.name}, and {formulation.consensus_only}",
+            "an algorithm in which both sides of a border decide on its voltages",
+            "Take auto, admm or app.",
         )
         raise UnsupportedError([fault])
+
+
+def taken_in(formulation: Formulation, algorithm: Algorithm | None) -> tuple[Algorithm, tuple[str, ...]]:
+    """The algorithm that ``auto`` (or none at all) stands for in a formulation, and why where it is not `Auto`."""
+    if algorithm is not None and not isinstance(algorithm, Auto):
+        return algorithm, ()
+    if formulation.consensus_only:
+        why = f"has {formulation.consensus_only}"
+    elif formulation.first_order:
+        # prices of rows to first order do not lead to one optimum in all cuts; copies that are to agree do
+        why = "has rows to first order"
+    else:
+        return algorithm or Auto(), ()
+    return Admm(penalty=formulation.consensus_penalty), (f"auto took admm: {formulation.name} {why}",)
 
 
 def settle(
@@ -155,8 +172,7 @@ def settle(
         )
         raise UnsupportedError([fault])
     steps, notes = talk.steps()
-    requests = {a: {"borders": talk.told(a), "steps": steps} for a in plan.areas}
-    talk.ask(requests)
+    requests = talk.rest(steps)
     return Settled(
         requests, sweeps, residual, transport.messages - sent, transport.bytes - size, clock() - begin, notes
     )
@@ -181,6 +197,8 @@ class _Talk:
         self.heard: dict[tuple[str, str], tuple[int, Values]] = {}  # (receiver, border), when it was said
         self.used: dict[tuple[str, str], Values] = {}
         self.good: dict[str, list[bool]] = {}
+        #: largest current beyond a border, by (receiver, border), where the formulation bounds currents
+        self.reach: dict[tuple[str, str], Values] = {}
 
     def sweep(self) -> None:
         """Up and down once."""
@@ -200,10 +218,39 @@ class _Talk:
                 if m.round == 0 and (known is None or known[0] < m.wave):
                     self.heard[m.receiver, m.border] = m.wave, m.values
 
+    def rest(self, steps: list[int]) -> dict[str, dict[str, Any]]:
+        """Let every area take its point, from the leaves up: where the formulation bounds currents each says the
+        largest one behind its head, with what those below it said. Returns the requests."""
+        out: dict[str, dict[str, Any]] = {}
+        height = self.plan.height
+        for h in range(height[self.plan.areas[0]] + 1):
+            requests = {a: {"borders": self.told(a), "steps": steps} for a in self.plan.areas if height[a] == h}
+            out |= requests
+            self.number += 1
+            messages = [
+                Message(self.transport.run, a, self.plan.head[a].parent, name, 0, self.number, {REACH: values[REACH]})
+                for a, borders in self.ask(requests).items()
+                for name, values in borders.items()
+                if REACH in values
+            ]
+            for _ in range(SWEEPS):  # where messages are lost they are said again
+                for m in self.transport.deliver(messages):
+                    if REACH in m.values:  # late ones of the sweeps may be among them
+                        self.reach[m.receiver, m.border] = m.values
+                messages = [m for m in messages if (m.receiver, m.border) not in self.reach]
+                if not messages:
+                    break
+            else:
+                message = f"nothing arrives across border {messages[0].border!r}"
+                raise SolveError(message)
+        return out
+
     def told(self, area: str) -> dict[str, Values]:
         """What an area knows of its borders."""
         return {
-            name: self.heard[area, name][1] for name, _ in neighbours(self.plan, area) if (area, name) in self.heard
+            name: {**self.heard[area, name][1], **self.reach.get((area, name), {})}
+            for name, _ in neighbours(self.plan, area)
+            if (area, name) in self.heard
         }
 
     def ask(self, requests: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Values]]:
@@ -239,7 +286,7 @@ class _Talk:
             for name, _ in neighbours(self.plan, area):
                 values = arrays(raw[name], shape=self.plan.shape(name), bounds=Bounds())
                 expected = FLOW_UP if self.plan.borders[name].child == area else FLOW_DOWN
-                if set(values) != set(expected):
+                if set(values) - {REACH} != set(expected):
                     message = f"at border {name!r} it says {', '.join(values)}, not {', '.join(expected)}"
                     raise MessageError(message)
                 borders[name] = values
@@ -341,4 +388,4 @@ class AtPoint(Executor):
         return self.inner.owns_areas
 
 
-__all__ = ["NOISE", "TOLERANCE", "AtPoint", "Settled", "require_formulation", "settle", "wants_point"]
+__all__ = ["NOISE", "TOLERANCE", "AtPoint", "Settled", "require_formulation", "settle", "taken_in", "wants_point"]

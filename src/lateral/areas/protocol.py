@@ -8,7 +8,8 @@ operation   request                                   reply
 =========== ========================================= ============================================================
 solve       ``borders``: values by border             `Answer`: values by border, status, seconds, objective
 power_flow  ``borders``: v_re, v_im; or p, q, and     the same, of the other side, and ``settled`` by step: for
-            v_re, v_im where drawn; last: ``steps``   formulations that are made at a power flow
+            v_re, v_im where drawn; last: ``steps``   formulations that are made at a power flow; last, where currents
+            (and ``i_max``)                           are bounded: ``i_max`` of the head
 collect                                               every variable and dual; only asked where one owner has it all
 =========== ========================================= ============================================================
 """

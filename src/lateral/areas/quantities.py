@@ -1,6 +1,7 @@
 """What crosses a border, by name: voltages as the formulation says them, P, Q, and their prices.
 
-The voltages are ``("v",)``, the squared magnitude, or ``("v_re", "v_im")``; see `NetworkModel.voltages`. A price of x
+The voltages are ``("v",)``, the squared magnitude, or ``("v_re", "v_im")``, or ``("v", "vv_re", "vv_im")``, the squared
+magnitude and the product with the next conductor's; see `NetworkModel.voltages`. A price of x
 is ``price_x``; in consensus an area is told ``lin_x`` and ``w_x``.
 """
 
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lateral.network.schema import FloatArray
+from lateral.network.schema import ComplexArray, FloatArray
 
 #: Powers, in the order in which they are kept.
 POWERS = ("p", "q")
@@ -51,6 +52,13 @@ def terms(voltages: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{kind}_{x}" for kind in ("lin", "w") for x in copies(voltages))
 
 
+def said_of(voltages: Sequence[str], v: ComplexArray) -> dict[str, FloatArray]:
+    """What is said of the complex voltages of one border's conductors, pu, shape (conductors, T)."""
+    beside = v * np.roll(v, -1, axis=0).conj()
+    every = {"v": np.abs(v) ** 2, "v_re": v.real, "v_im": v.imag, "vv_re": beside.real, "vv_im": beside.imag}
+    return {x: np.asarray(every[x]) for x in voltages}
+
+
 def magnitude_sq(values: Sequence[FloatArray]) -> FloatArray:
     """Squared magnitude of a voltage, pu^2, from what is said of it."""
     if len(values) == 1:
@@ -58,4 +66,4 @@ def magnitude_sq(values: Sequence[FloatArray]) -> FloatArray:
     return np.asarray(sum(part**2 for part in values))
 
 
-__all__ = ["POWERS", "copies", "head_in", "head_may", "magnitude_sq", "tail_in", "terms"]
+__all__ = ["POWERS", "copies", "head_in", "head_may", "magnitude_sq", "said_of", "tail_in", "terms"]

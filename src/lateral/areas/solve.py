@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from lateral.areas.agent import AreaAgent, Task
-from lateral.areas.algorithms import Admm, Algorithm, Auto, State
+from lateral.areas.algorithms import Algorithm, State
 from lateral.areas.checkpoint import Checkpoint, about
 from lateral.areas.driver import Patience, Progress, iterate
 from lateral.areas.executors import Executor, Serial
 from lateral.areas.join import joined, with_limits
 from lateral.areas.partition import Partition
 from lateral.areas.plan import Plan
-from lateral.areas.point import AtPoint, Settled, require_formulation, settle, wants_point
+from lateral.areas.point import AtPoint, Settled, require_formulation, settle, taken_in, wants_point
 from lateral.areas.protocol import AreaSpec, Failure, handle
 from lateral.areas.run import AreasRun, Round
 from lateral.areas.transport import Direct, Transport
@@ -82,19 +82,15 @@ def solve_areas(
 
     Raises:
         CaseError: the case has faults; there is no checkpoint to go on from, or it is damaged, or of another run.
-        UnsupportedError: the formulation declines it.
+        UnsupportedError: the formulation declines it, or the algorithm.
         OptionError: resume without a checkpoint.
         SolveError: an area cannot be started.
     """
     require(partition.case, radial=True)
     form = choose_formulation(partition.case, formulation)[0]
-    require_formulation(form)
-    method = algorithm or Auto()
-    taken: list[str] = []
-    if isinstance(method, Auto) and form.first_order:
-        # prices of rows to first order do not lead to one optimum in all cuts; copies that are to agree do
-        method = Admm()
-        taken.append(f"auto took admm: the rows of {form.name} are to first order")
+    method, why = taken_in(form, algorithm)
+    taken = list(why)
+    require_formulation(form, method)
     method.require(objective)
     begin = time.perf_counter()
     whole = build(

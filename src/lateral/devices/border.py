@@ -13,8 +13,10 @@ prices     v given; pays lambda_P P + lambda_Q Q P, Q given; pays mu v          
 consensus  v, P, Q free; linear and quadratic terms on each, both sides          ADMM, auxiliary problem principle
 ========== ==================================== ====================================================================
 
-v is what the formulation says of a voltage (`NetworkModel.voltages`): its squared magnitude, or its real and imaginary
-part, each given, priced, or with terms of its own.
+v is what the formulation says of a voltage (`NetworkModel.voltages`): its squared magnitude; or its real and imaginary
+part; or its squared magnitude and its product with the next conductor's, ``V_k conj(V_k')``, which together are the
+matrix V V^H. Each is given, priced, or has terms of its own. A matrix is in consensus only: given, and of rank one, it
+would leave an area no inside; there the magnitudes alone are given, at the angles without load.
 
 Everything that crosses is a data slot, per conductor and step, so that an area is solved again and again without being
 rebuilt. Powers are positive towards the lower area.
@@ -37,16 +39,24 @@ from lateral.program import Affine, stack
 from lateral.program.ports import Ports
 
 COUPLINGS = ("tariff", "prices", "consensus")
-#: What crosses a border, with the unit of each: squared or complex voltage, active and reactive power.
-QUANTITIES = {"v": "pu^2", "v_re": "pu", "v_im": "pu", "p": "kW", "q": "kvar"}
+#: What crosses a border, with the unit of each: squared or complex voltage, product of two, active and reactive power.
+QUANTITIES = {"v": "pu^2", "v_re": "pu", "v_im": "pu", "vv_re": "pu^2", "vv_im": "pu^2", "p": "kW", "q": "kvar"}
 #: The slot that a quantity is given in, and the variable that it is where it is free.
 SLOTS = {"v": "v_pu_sq", "v_re": "v_re_pu", "v_im": "v_im_pu", "p": "p_kw", "q": "q_kvar"}
-VARIABLES = {"v": "vmag_sq", "v_re": "v_re", "v_im": "v_im"}
+SLOTS |= {"vv_re": "vv_re_pu_sq", "vv_im": "vv_im_pu_sq"}
+VARIABLES = {"v": "vmag_sq", "v_re": "v_re", "v_im": "v_im", "vv_re": "vv_re", "vv_im": "vv_im"}
 
 
 def border_rows(group: Sequence[BorderHead] | Sequence[BorderTail]) -> list[str]:
     """Names of the rows of every slot of border devices: ``border.conductor``, device by device."""
     return [f"{d.name}.{c}" for d in group for c in d.crossing]
+
+
+def next_rows(group: Sequence[BorderHead] | Sequence[BorderTail]) -> IntArray:
+    """Row of the next conductor of the same border, of the last one the first, shape (rows,)."""
+    sizes = [len(d.crossing) for d in group]
+    first = np.cumsum([0, *sizes])
+    return np.concatenate([at + np.roll(np.arange(n), -1) for at, n in zip(first[:-1], sizes, strict=True)])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -92,7 +102,7 @@ class BorderHead(Source):
             own_rows = np.arange(at, at + n)
             at += n
             given = [v.take(own_rows) for v in voltages.values()]
-            if len(given) == 2:
+            if "v_re" in voltages or ("vv_re" in voltages and d.coupling == "consensus"):
                 p, q = ctx.net.feed_at(d.name, nodes[own_rows], *given)
             else:
                 angle = np.deg2rad(np.resize(d.angle_deg, n))
@@ -122,10 +132,14 @@ class BorderHead(Source):
         size = np.array([ctx.series(d.v_pu) for d in group])[owner]
         angle = np.deg2rad(np.concatenate([np.resize(d.angle_deg, len(d.crossing)) for d in group])).reshape(-1, 1)
         starts = {"v": size**2, "v_re": size * np.cos(angle), "v_im": size * np.sin(angle)}
+        apart = angle - angle[next_rows(group)]
+        starts |= {"vv_re": size**2 * np.cos(apart), "vv_im": size**2 * np.sin(apart)}
         free = np.array([d.coupling == "consensus" for d in group])[owner]
         slack = np.array([d.slack_price for d in group])[owner].reshape(-1, 1)
         out: dict[str, Affine] = {}
         for x in ctx.net.voltages:
+            if x.startswith("vv_") and not np.any(free):
+                continue  # where a magnitude is given its angle is that without load
             unit, lower = QUANTITIES[x], 0.0 if x == "v" else -np.inf
             v = builder.data(f"border_head.{SLOTS[x]}", rows, starts[x], unit=unit)
             if np.any(free):
@@ -248,10 +262,13 @@ class BorderTail(Load):
                 builder.minimise((less + more) * (slack * ctx.horizon.hours * kva))
         ctx.net.inject(ports, -drawn["p"], -drawn["q"])
         coupling = np.array([d.coupling for d in group])[owner]
-        if len(ctx.net.voltages) == 2:
-            v = dict(zip(ctx.net.voltages, ctx.net.node_voltage(nodes), strict=True))
+        if "v_re" in ctx.net.voltages:
+            v = dict(zip(("v_re", "v_im"), ctx.net.node_voltage(nodes), strict=True))
         else:
             v = {"v": ctx.net.power_of_v(ports, np.full(len(nodes), 2.0))}
+        if "vv_re" in ctx.net.voltages and np.any(free):
+            products = ctx.net.voltage_products(nodes, nodes[next_rows(group)])
+            v |= dict(zip(("vv_re", "vv_im"), products, strict=True))
         _border_costs(ctx, "border_tail", rows, coupling, {**v, **drawn}, priced=tuple(v))
 
     @classmethod

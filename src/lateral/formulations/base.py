@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from lateral.errors import Fault
 from lateral.network.admittance import Node
 from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder
-from lateral.network.schema import ComplexArray
+from lateral.network.schema import ComplexArray, FloatArray
 from lateral.program import ProgramBuilder
 from lateral.program.ports import NetworkModel
 from lateral.units import Base
@@ -27,6 +27,8 @@ class OperatingPoint:
         injected_pu: complex currents that devices put into the nodes, same shape.
         loaded: False for the no-load point (nominal angles, no currents).
         schedule: whether it is what a solved schedule came to, so that what rests at an edge there is meant.
+        reach: largest current that another area can draw at nodes beyond which it is, pu, by node, shape (T,).
+        kept: nodes that another area feeds, and whose limits it keeps.
     """
 
     nodes: tuple[Node, ...]
@@ -34,6 +36,8 @@ class OperatingPoint:
     injected_pu: ComplexArray
     loaded: bool
     schedule: bool = False
+    reach: Mapping[Node, FloatArray] = field(default_factory=dict)
+    kept: frozenset[Node] = frozenset()
 
 
 class Formulation(ABC):
@@ -58,8 +62,13 @@ class Formulation(ABC):
     model: ClassVar[Callable[..., NetworkModel]]
     #: whether its rows are to first order at a point, made again in rounds
     first_order: ClassVar[bool] = False
-    #: why a feeder that is cut into areas cannot be solved in it; empty where it can
-    whole_only: ClassVar[str] = ""
+    #: why areas cannot be told voltages in it, so that only algorithms work in which both sides of a border decide on
+    #: them; empty where they can
+    consensus_only: ClassVar[str] = ""
+    #: penalty of `admm` that ``auto`` takes in it (measured)
+    consensus_penalty: ClassVar[float] = 1.0
+    #: whether it bounds currents, so that areas must know the largest one beyond a border, see `OperatingPoint.reach`
+    bounds_currents: ClassVar[bool] = False
     #: what its areas say of a voltage at a border, see `NetworkModel.voltages`
     voltages: ClassVar[tuple[str, ...]] = NetworkModel.voltages
 

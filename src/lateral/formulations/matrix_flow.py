@@ -33,19 +33,28 @@ from typing import ClassVar
 import numpy as np
 from scipy import sparse
 
-from lateral.errors import Fault
+from lateral.errors import Fault, UnsupportedError
 from lateral.formulations.base import Formulation, OperatingPoint
-from lateral.formulations.matrix_loads import BETWEEN, UNLIMITED, Band, Injection, power_between, product_between
+from lateral.formulations.matrix_borders import border_faults, elsewhere, fed_by
+from lateral.formulations.matrix_loads import (
+    BETWEEN,
+    UNLIMITED,
+    Band,
+    Injection,
+    power_between,
+    product_between,
+    summed,
+)
 from lateral.formulations.matrix_measures import derive_measures
 from lateral.formulations.matrix_pool import Group, MatricesMaker
-from lateral.formulations.matrix_ranges import NEGLIGIBLE_PU, Fed, Section, blocks_of, merged, ranges_of, sections_of
-from lateral.formulations.matrix_rows import Feed, Rows
+from lateral.formulations.matrix_ranges import NEGLIGIBLE_PU, Section, blocks_of, merged, ranges_of, sections_of
+from lateral.formulations.matrix_rows import LEAST_KVA, Asked, Feed, Rows
 from lateral.formulations.point_model import PointModel, port_names
 from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
 from lateral.program import Affine, ProgramBuilder, stack
-from lateral.program.ports import Ports, unique_ports
+from lateral.program.ports import Ports
 from lateral.units import Base
 
 #: Voltage that no node without a limit goes beyond, as a share of the operating point: an interior-point method needs
@@ -55,6 +64,8 @@ UNBOUNDED = 1.5
 
 class MatrixFlowModel(PointModel):
     """Variables and rows that the family shares, written in `close`, when it is known what is drawn where."""
+
+    voltages: ClassVar[tuple[str, ...]] = ("v", "vv_re", "vv_im")
 
     def __init__(
         self,
@@ -72,8 +83,11 @@ class MatrixFlowModel(PointModel):
         self._names = tuple(f"{bus}.{c}" for bus, c in network.nodes)
         low = np.array([feeder.bus[bus].v_min_pu for bus, _ in network.nodes])
         high = np.array([feeder.bus[bus].v_max_pu for bus, _ in network.nodes])
-        low[network.roots], high[network.roots] = 0.0, np.inf
+        # the voltage of a source is given, whatever the limits of its bus; another area keeps those of the bus it feeds
+        given = [k for k in network.roots if network.nodes[k] not in point.kept]
+        low[given], high[given] = 0.0, np.inf
         self.band = Band.of(feeder, network, self._v0, low, high)
+        low[network.roots], high[network.roots] = 0.0, np.inf
         start = np.abs(self._v0[:, :1]) ** 2
         self.v = builder.variable(
             "bus",
@@ -90,9 +104,14 @@ class MatrixFlowModel(PointModel):
         self._shunts: list[tuple[Ports, ComplexArray]] = []
         self._squares: list[tuple[str, tuple[str, ...], Ports, Affine]] = []
         self._feeds: list[Feed] = []
+        self._asked: list[Asked] = []
         self._loss_weights: list[Affine] = []
         self._unbalance_weights: list[Affine] = []
         self._takes_sides = False
+        #: largest current that another area draws, inf where there is none
+        self._reach = np.full((network.n_nodes, self.n_steps), np.inf)
+        for node, most in point.reach.items():
+            self._reach[network.position[node]] = most
 
     # -- ports ----------------------------------------------------------------------------------------------------
 
@@ -104,7 +123,10 @@ class MatrixFlowModel(PointModel):
 
     def inject(self, ports: Ports, p: Affine, q: Affine) -> None:
         """See `NetworkModel.inject`."""
-        self._inject(Injection(ports, p, q, self.band.current(self.builder, ports, p, q)))
+        i_max = self.band.current(self.builder, ports, p, q)
+        one = np.minimum(ports.a, ports.b) < 0
+        known = np.where(one[:, None], self._reach[np.maximum(ports.a, ports.b)], np.inf)
+        self._inject(Injection(ports, p, q, np.where(np.isfinite(i_max), i_max, known)))
 
     def _inject(self, what: Injection) -> None:
         pair = (what.ports.a >= 0) & (what.ports.b >= 0)
@@ -184,6 +206,25 @@ class MatrixFlowModel(PointModel):
         self._feeds.append(Feed(name, elements, nodes, nodes, e_sq, angle, z, p, q))
         return p, q
 
+    def feed_at(self, name: str, nodes: IntArray, *given: Affine) -> tuple[Affine, Affine]:
+        """See `NetworkModel.feed_at`: a Hermitian matrix of voltages, entry by entry."""
+        v, re, im = given
+        n = len(nodes)
+        p, q = self.feed(name, nodes, v, np.zeros(n), np.zeros((n, n), dtype=complex))
+        self._feeds[-1] = replace(self._feeds[-1], beside=(re, im))
+        return p, q
+
+    def voltage_products(self, nodes: IntArray, others: IntArray) -> tuple[Affine, Affine]:
+        """See `NetworkModel.voltage_products`: variables, tied to the matrices in `close`."""
+        names = tuple(self._names[k] for k in nodes)
+        start = np.broadcast_to(self._v0[nodes] * self._v0[others].conj(), (len(nodes), self.n_steps))
+        re, im = (
+            self.builder.variable("node", x, names, unit="pu^2", start=np.asarray(values), limit=False)
+            for x, values in (("vv_re", start.real), ("vv_im", start.imag))
+        )
+        self._asked.append(Asked("node", names, nodes, others, re, im))
+        return re, im
+
     def add_loss_cost(self, weight: Affine) -> None:
         """See `NetworkModel.add_loss_cost`; linear."""
         self._loss_weights.append(weight)
@@ -237,7 +278,7 @@ class MatrixFlowModel(PointModel):
         """Write matrices, voltages, balances and limits."""
         builder, net, kw = self.builder, self.net, self.base.total_kva
         self._y = self._admittances(wires=False)
-        self.between = between = _summed(self._between, self.n_steps)
+        self.between = between = summed(self._between, self.n_steps)
         scale = self._scales()
         most = self._currents()
         total = max(float(scale.max(initial=0.0)), 1e-6)
@@ -251,18 +292,28 @@ class MatrixFlowModel(PointModel):
         apart = [
             *(
                 Section(
-                    f.name, f.nodes[:0], f.at, f.nodes, np.eye(len(f.at), dtype=complex), f.z, np.full(len(f.at), total)
+                    f.name,
+                    f.nodes[:0],
+                    f.at,
+                    f.nodes,
+                    np.eye(len(f.at), dtype=complex),
+                    f.z,
+                    *(np.full(len(f.at), total),) * 2,
                 )
                 for f in behind
             ),
-            *sections_of(net, scale),
+            *sections_of(net, scale, self._judged(most, scale)),
         ]
         block = blocks_of(self._bus_of(behind), apart)
-        self.sections = sections = merged(apart, block, np.concatenate([f.at for f in self._feeds]))
-        fed = [Fed(f.at, _directions(builder, f)) for f in self._feeds]
+        conductor = np.array([c for _, c in net.nodes], dtype=np.int64)
+        self.sections = sections = merged(apart, block, np.concatenate([f.at for f in self._feeds]), conductor)
+        fed = [fed_by(builder, f) for f in self._feeds]
         y = sparse.csr_matrix((self._y.data, self._y.indices, self._y.indptr), shape=self._y.shape)
         y.resize(len(names), len(names))
         self.ranges = ranges_of(block, sections, fed, self._drawn(len(names)), y)
+        faults = border_faults(net, self._asked, self._feeds, self.ranges)
+        if faults:
+            raise UnsupportedError(faults)
         maker = MatricesMaker(names, sections, self.ranges)
         maker.add_sections()
         size = between.i_max.max(axis=1, initial=0.0)
@@ -273,6 +324,7 @@ class MatrixFlowModel(PointModel):
         self._write_positive()
         rows = Rows(builder, net, self.base, self._names, self.v, sections, self.ranges, self.m, self._feeds)
         rows.voltages()
+        rows.tied(self._asked)
         rows.between(self._squares, between, *self.band.squares(between.ports))
         nodal = [(np.maximum(i.ports.a, i.ports.b), i.p, i.q) for i in self._nodal]
         p_row, q_row = rows.power(self._y, [*nodal, *rows.as_nodal(self._impedances)], total)
@@ -282,6 +334,11 @@ class MatrixFlowModel(PointModel):
         builder.equal("bus", "q_balance", self._names, q_row, unit="kvar", to_unit=kw, scale=node_scale)
         rows.flows(self._admittances(wires=True), self._loss_weights, most, self.band.high)
         rows.phases(self.feeder, self._unbalance_weights)
+        for f in self._feeds:
+            if f.beside is not None:
+                amp = self.base.s_kva / net.v_base_kv[f.nodes].reshape(-1, 1)
+                drawn = Affine.constant(most[f.nodes])
+                builder.output("feed", "i_max", f.elements, drawn, unit="A", to_unit=amp)
         derive_measures(builder, net, self.base, sections, self.m)
 
     def _write_positive(self) -> None:
@@ -293,6 +350,7 @@ class MatrixFlowModel(PointModel):
                     self._positive(component, g.names, g.h, g.places, g.scale)
                 if not self._congruent_needs_rows or g.h > g.m:
                     covered |= self._covered(g, component)
+        covered |= elsewhere(self.net, self._asked, self._feeds, self.ranges, congruent=self._congruent_needs_rows)
         for g in self.m.cores:
             own = np.flatnonzero([c not in covered for c in g.members.tolist()])
             if len(own) and g.m > 1:
@@ -326,7 +384,11 @@ class MatrixFlowModel(PointModel):
         builder, net = self.builder, self.net
         down = np.asarray(np.abs(self._y).sum(axis=1)).reshape(-1)
         for what in (*self._nodal, *self._between, *self._impedances):
-            size = sum(builder.magnitude(part, variables=False).max(axis=1, initial=0.0) for part in (what.p, what.q))
+            # what another area draws is a decision, whose start says how much it is about
+            size = sum(
+                (builder.magnitude(part, variables=False) + np.abs(builder.at_start(part))).max(axis=1, initial=0.0)
+                for part in (what.p, what.q)
+            )
             ends = [side[side >= 0] for side in (what.ports.a, what.ports.b)]
             for side, nodes in zip((what.ports.a, what.ports.b), ends, strict=True):
                 np.add.at(down, nodes, size[side >= 0] / (1.0 + (len(ends[0]) > 0 and len(ends[1]) > 0)))
@@ -353,6 +415,13 @@ class MatrixFlowModel(PointModel):
         for e, k in self._inwards():
             np.add.at(need, net.a_node[e], np.abs(net.a_val[e])[:, None] * need[net.to_node[k]])
         return need
+
+    def _judged(self, most: FloatArray, scale: FloatArray) -> FloatArray:
+        """Current of each leg by which its drop is judged: the largest one, which areas and the whole agree on, or the
+        typical one where there is none."""
+        largest = most[self.net.to_node].max(axis=1, initial=0.0)
+        largest = np.maximum(largest, LEAST_KVA / self.base.s_kva)
+        return np.asarray(np.where(np.isfinite(largest), largest, scale))
 
     def _inwards(self) -> Iterator[tuple[IntArray, int]]:
         """Legs from the ends to the source, each with its entries in the ideal parts."""
@@ -408,47 +477,15 @@ class MatrixFlowModel(PointModel):
         return sparse.csc_matrix((vals, (rows, cols)), shape=(n, len(single) + len(a)))
 
 
-def _directions(builder: ProgramBuilder, feed: Feed) -> ComplexArray:
-    """U of a source's nodes: one direction where all conductors have the same size, else one of each conductor.
-
-    Sizes of their own (borders of several conductors) leave the products of two conductors' voltages free in size.
-    """
-    turn = np.exp(1j * feed.angle)
-    e = feed.e_sq
-    n_terms, rest = divmod(len(e.row), e.n * e.n_steps)
-    same = bool(np.all(e.const.reshape(e.shape) == e.const.reshape(e.shape)[:1]))
-    if same and not rest:
-        order = np.argsort(e.row, kind="stable")
-        for values in (e.col, e.par, e.val):
-            by_cell = values[order].reshape(e.n, e.n_steps * n_terms)
-            same = same and bool(np.all(by_cell == by_cell[:1]))
-    if not (same and not rest):
-        return np.asarray(np.diag(turn), dtype=complex)
-    # relative to the first conductor, whose squared voltage is the element
-    return np.asarray(turn / turn[0], dtype=complex).reshape(-1, 1)
-
-
-def _summed(parts: Sequence[Injection], n_steps: int) -> Injection:
-    """Ports across two conductors, each once, with everything that is injected there; (b, a) is the port (a, b)."""
-    if not parts:
-        none = np.zeros(0, dtype=np.int64)
-        zero = Affine.zeros(0, n_steps)
-        return Injection(Ports(none, none), zero, zero, np.zeros((0, n_steps)))
-    ports, place = unique_ports([i.ports for i in parts])
-    each, ones = np.arange(len(place)), np.ones(len(place))
-    p, q = (stack([getattr(i, side) for i in parts]).map_terms(len(ports), place, each, ones) for side in ("p", "q"))
-    i_max = np.zeros((len(ports), n_steps))
-    np.add.at(i_max, place, np.vstack([i.i_max for i in parts]))
-    return Injection(ports, p, q, i_max)
-
-
 class MatrixFormulation(Formulation):
     """What the formulations of the family share; a leaf names itself and its model."""
 
     balanced_only: ClassVar[bool] = False
     point: ClassVar[str] = "loaded"
     relaxes: ClassVar[bool] = True
-    whole_only: ClassVar[str] = "it has matrices of voltages, of which a border would say the diagonal only"
+    voltages: ClassVar[tuple[str, ...]] = MatrixFlowModel.voltages
+    consensus_only: ClassVar[str] = "matrices of voltages, which leave an area no inside where they are given"
+    bounds_currents: ClassVar[bool] = True
     #: the model that devices meet
     model: ClassVar[type[MatrixFlowModel]]
 

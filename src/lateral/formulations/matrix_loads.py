@@ -10,8 +10,8 @@ import numpy as np
 from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
-from lateral.program import Affine, ProgramBuilder
-from lateral.program.ports import Ports
+from lateral.program import Affine, ProgramBuilder, stack
+from lateral.program.ports import Ports, unique_ports
 
 #: Voltages that count as possible at a node without a limit, as a share of the operating point.
 UNLIMITED = (0.8, 1.2)
@@ -214,4 +214,18 @@ def product_between(
     return q
 
 
-__all__ = ["Band", "Injection", "power_between", "product_between"]
+def summed(parts: Sequence[Injection], n_steps: int) -> Injection:
+    """Ports across two conductors, each once, with everything that is injected there; (b, a) is the port (a, b)."""
+    if not parts:
+        none = np.zeros(0, dtype=np.int64)
+        zero = Affine.zeros(0, n_steps)
+        return Injection(Ports(none, none), zero, zero, np.zeros((0, n_steps)))
+    ports, place = unique_ports([i.ports for i in parts])
+    each, ones = np.arange(len(place)), np.ones(len(place))
+    p, q = (stack([getattr(i, side) for i in parts]).map_terms(len(ports), place, each, ones) for side in ("p", "q"))
+    i_max = np.zeros((len(ports), n_steps))
+    np.add.at(i_max, place, np.vstack([i.i_max for i in parts]))
+    return Injection(ports, p, q, i_max)
+
+
+__all__ = ["Band", "Injection", "power_between", "product_between", "summed"]

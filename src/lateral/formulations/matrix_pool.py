@@ -168,6 +168,8 @@ class MatricesMaker:
         self.ties: list[tuple[int, int]] = []
         self.core_labels: list[list[str]] = []
         self.core_codes: list[tuple[IntArray, IntArray, IntArray]] = []
+        #: first node of each core
+        self.first = {int(c): int(ranges.members[b][0]) for b, c in reversed(list(enumerate(ranges.core)))}
         for number, core in enumerate(ranges.cores):
             self._core(number, core)
 
@@ -182,7 +184,9 @@ class MatricesMaker:
 
     def _core(self, number: int, core: Core) -> None:
         m = len(core.nodes)
-        labels = [self.names[node] if node >= 0 else f"core {number}.{k}" for k, node in enumerate(core.nodes.tolist())]
+        # by a node of it, which is the same where the feeder is cut
+        first = self.names[self.first[number]]
+        labels = [self.names[node] if node >= 0 else f"{first}~{k}" for k, node in enumerate(core.nodes.tolist())]
         diagonal = np.array(
             [
                 _NODE * _STRIDE + node if node >= 0 else self._new(_BASIS, labels[k], 1.0)
@@ -207,16 +211,31 @@ class MatricesMaker:
         self.made["core"].append(made)
 
     def _with_currents(
-        self, core: int, cols: IntArray, names: Sequence[str], scale: FloatArray, n_common: int = 0
+        self,
+        core: int,
+        cols: IntArray,
+        names: Sequence[str],
+        scale: FloatArray,
+        at: tuple[IntArray, ComplexArray],
+        n_common: int = 0,
     ) -> IntArray:
-        """Elements of ``[v~ X~; X~^H L~]`` with new X~ and L~; the first of the names are common voltages."""
+        """Elements of ``[v~ X~; X~^H L~]`` with new X~ and L~; the first of the names are common voltages.
+
+        ``at`` are the nodes there and U over them: where each element of v~ is the voltage of one, that is its name (it
+        may be shared by several buses, of which a border can be between two).
+        """
         m, k = len(cols), len(names)
         h = m + k
         diagonal, core_re, core_im = self.core_codes[core]
         re, im = np.zeros((h, h), dtype=np.int64), np.zeros((h, h), dtype=np.int64)
         inside = np.ix_(np.arange(m), np.arange(m))
         re[inside], im[inside] = core_re[np.ix_(cols, cols)], core_im[np.ix_(cols, cols)]
-        labels = [self.core_labels[core][c] for c in cols.tolist()]
+        nodes, u = at
+        used = np.abs(u) > 0.0
+        if used.shape[0] == m and bool(np.all(used.sum(axis=0) == 1) and np.all(used.sum(axis=1) == 1)):
+            labels = [self.names[nodes[k]] for k in used.argmax(axis=0).tolist()]
+        else:
+            labels = [self.core_labels[core][c] for c in cols.tolist()]
         squares = [
             self._new(_BASIS if number < n_common else _SQUARE, name, s * s)
             for number, (name, s) in enumerate(zip(names, scale.tolist(), strict=True))
@@ -235,7 +254,7 @@ class MatricesMaker:
         for number, section in enumerate(self.all_sections):
             t = self.ranges.t[number]
             core, cols, u = self.ranges.voltage(section.p)
-            size = np.abs(section.z * section.scale) @ np.abs(t) if t.size else np.zeros((1, 1))
+            size = np.abs(section.z * section.most) @ np.abs(t) if t.size else np.zeros((1, 1))
             once = np.abs(section.a) > 0.0
             plain = bool(np.all(once.sum(axis=0) <= 1) and np.all(once.sum(axis=1) <= 1))
             tie = plain and t.shape[1] > 0 and float(size.max()) < NEGLIGIBLE_PU
@@ -256,7 +275,7 @@ class MatricesMaker:
             c = common.shape[1]
             labels = [*(f"{section.name}.common {k}" for k in range(c)), *(f"{section.name}.{name}" for name in at)]
             sizes = np.concatenate([np.ones(c), scale])
-            codes = self._with_currents(core, cols, labels, sizes, c)
+            codes = self._with_currents(core, cols, labels, sizes, (section.p, u), c)
             m, (s, p) = len(cols) + c, section.a.shape
             u = np.hstack([u, np.zeros((p, c))])
             n = np.hstack([np.zeros((s, m - c)), common])
@@ -280,7 +299,7 @@ class MatricesMaker:
             m_ports[np.arange(len(own)), self.ranges.local[ports.a[own]]] = 1.0
             m_ports[np.arange(len(own)), self.ranges.local[ports.b[own]]] = -1.0
             names = [f"{self.names[ports.a[k]]}-{self.names[ports.b[k]]}" for k in own.tolist()]
-            codes = self._with_currents(core, cols, names, scale[own])
+            codes = self._with_currents(core, cols, names, scale[own], (nodes, u))
             key = (len(cols), len(own), len(nodes))
             sizes = np.concatenate([np.ones(len(cols)), scale[own]])
             none = np.zeros((len(own), len(own)), dtype=complex)

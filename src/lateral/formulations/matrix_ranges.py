@@ -44,6 +44,7 @@ class Section:
         a: ideal part, shape (s, p).
         z: series impedance, shape (s, s).
         scale: typical current of each receiving conductor, pu, shape (s,).
+        most: largest current, by which a drop is judged as negligible, pu, shape (s,).
     """
 
     name: str
@@ -53,14 +54,22 @@ class Section:
     a: ComplexArray
     z: ComplexArray
     scale: FloatArray
+    most: FloatArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fed:
-    """Nodes whose voltage is given: ``V = U v~`` with U of shape (nodes, 1), or a diagonal of directions."""
+    """Nodes that a source feeds: ``V = U v~``.
+
+    Attributes:
+        nodes: the nodes.
+        u: shape (nodes, 1), or a diagonal of directions.
+        real: whether v~ is real: where the directions are given.
+    """
 
     nodes: IntArray
     u: ComplexArray
+    real: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,6 +100,7 @@ class Ranges:
         sub: basis of the receiving voltages of each section, (s, m'); None for every direction.
         own: columns of the receiving block's core that are the section's; empty where it shares the core.
         common: n of each section whose receiving side has a common voltage of its own, (s, 0 or 1...).
+        partly: whether what is drawn at the nodes of each source has fewer directions than conductors that draw.
     """
 
     block: IntArray
@@ -103,6 +113,7 @@ class Ranges:
     sub: tuple[ComplexArray | None, ...]
     own: tuple[IntArray, ...]
     common: tuple[ComplexArray, ...]
+    partly: tuple[bool, ...]
 
     def voltage(self, nodes: IntArray) -> tuple[int, IntArray, ComplexArray]:
         """Core of some nodes of one block, the columns that matter there, and ``V = U v~`` over them."""
@@ -112,8 +123,8 @@ class Ranges:
         return int(self.core[b]), cols, rows[:, cols]
 
 
-def sections_of(net: RadialNetwork, scale: FloatArray) -> list[Section]:
-    """The branches of a network, in its order (from the source outwards)."""
+def sections_of(net: RadialNetwork, scale: FloatArray, most: FloatArray) -> list[Section]:
+    """The branches of a network, in its order (from the source outwards); typical and largest current by leg, pu."""
     first = np.searchsorted(net.branch, np.arange(len(net.branch_names) + 1))
     a_order, z_order = np.argsort(net.a_leg, kind="stable"), np.argsort(net.z_row, kind="stable")
     a_first = np.searchsorted(net.a_leg[a_order], first)
@@ -127,7 +138,7 @@ def sections_of(net: RadialNetwork, scale: FloatArray) -> list[Section]:
         z = np.zeros((len(legs), len(legs)), dtype=complex)
         a[net.a_leg[e] - legs[0], column] = net.a_val[e]
         z[net.z_row[f] - legs[0], net.z_col[f] - legs[0]] = net.z_val[f]
-        out.append(Section(name, legs, p, net.to_node[legs], a, z, scale[legs]))
+        out.append(Section(name, legs, p, net.to_node[legs], a, z, scale[legs], most[legs]))
     return out
 
 
@@ -144,15 +155,22 @@ def blocks_of(bus: IntArray, sections: Sequence[Section]) -> IntArray:
     return np.asarray(block, dtype=np.int64)
 
 
-def merged(sections: Sequence[Section], block: IntArray, roots: IntArray) -> list[Section]:
+def merged(sections: Sequence[Section], block: IntArray, roots: IntArray, conductor: IntArray) -> list[Section]:
     """Branches between the same two blocks as one, in order from the sources: single-phase regulators of one bank.
 
-    One by one they would lose the products of voltages of different conductors, and with them all angles.
+    One by one they would lose the products of voltages of different conductors, and with them all angles. Receiving
+    nodes are in the order of their conductors, whatever that of the wires is: so they are where an area begins, too.
+
+    Args:
+        sections: branches.
+        block: block of each node, shape (n,).
+        roots: nodes that sources feed.
+        conductor: conductor of each node of the network.
     """
     groups: dict[tuple[int, int], list[Section]] = {}
     for section in sections:
         groups.setdefault((int(block[section.p[0]]), int(block[section.s[0]])), []).append(section)
-    waiting = [_joined(same) for same in groups.values()]
+    waiting = [_sorted(_joined(same), conductor) for same in groups.values()]
     known = np.zeros(len(block), dtype=bool)
     known[roots] = True
     out: list[Section] = []
@@ -171,6 +189,16 @@ def merged(sections: Sequence[Section], block: IntArray, roots: IntArray) -> lis
     return out
 
 
+def _sorted(section: Section, conductor: IntArray) -> Section:
+    order = np.argsort(conductor[section.s], kind="stable")
+    if np.array_equal(order, np.arange(len(order))):
+        return section
+    legs = section.legs[order] if len(section.legs) else section.legs
+    z = section.z[np.ix_(order, order)]
+    scale, most = section.scale[order], section.most[order]
+    return Section(section.name, legs, section.p, section.s[order], section.a[order], z, scale, most)
+
+
 def _joined(same: Sequence[Section]) -> Section:
     if len(same) == 1:
         return same[0]
@@ -182,8 +210,10 @@ def _joined(same: Sequence[Section]) -> Section:
         inside = slice(at, at + len(section.s))
         z[inside, inside] = section.z
         at += len(section.s)
-    legs, s, scale = (np.concatenate([getattr(section, name) for section in same]) for name in ("legs", "s", "scale"))
-    return Section("+".join(section.name for section in same), legs, p, s, a, z, scale)
+    legs, s, scale, most = (
+        np.concatenate([getattr(section, name) for section in same]) for name in ("legs", "s", "scale", "most")
+    )
+    return Section("+".join(section.name for section in same), legs, p, s, a, z, scale, most)
 
 
 def ranges_of(
@@ -272,7 +302,7 @@ class _Work:
 
         for f in self.fed:
             labels = f.nodes[:1] if f.u.shape[1] == 1 else f.nodes
-            place(int(self.block[f.nodes[0]]), f.nodes, f.u, labels, real=f.u.shape[1] > 1)
+            place(int(self.block[f.nodes[0]]), f.nodes, f.u, labels, real=f.real)
         for section, basis, common in zip(self.sections, t, self.common, strict=True):
             pb, sb = int(self.block[section.p[0]]), int(self.block[section.s[0]])
             size = max(int(cols.max()) for cols, _ in (rows[pb][k] for k in section.p.tolist())) + 1
@@ -281,7 +311,7 @@ class _Work:
                 cols, values = rows[pb][node]
                 u[k, cols] = values
             ideal = section.a @ u
-            drop = (section.z * section.scale) @ basis if basis.shape[1] else np.zeros((len(section.s), 0))
+            drop = (section.z * section.most) @ basis if basis.shape[1] else np.zeros((len(section.s), 0))
             short = float(np.abs(drop).max(initial=0.0)) < NEGLIGIBLE_PU
             if short and len(section.s) == len(self.members[sb]):
                 self.core[sb] = self.core[pb]
@@ -339,7 +369,15 @@ class _Work:
             taken = np.zeros((len(self.members[pb]), flows.shape[1]), dtype=complex)
             taken[self.local[section.p]] = section.a.T @ flows
             needs[pb].append(taken)
+        self.partly = [self._partly(f, needs[int(self.block[f.nodes[0]])]) for f in self.fed]
         return out
+
+    def _partly(self, fed: Fed, needs: Sequence[ComplexArray]) -> bool:
+        """Whether what is drawn at a source's nodes has fewer directions than conductors that draw."""
+        at = self.local[fed.nodes]
+        whole = np.hstack([np.zeros((len(at), 0), dtype=complex), *(part[at] for part in needs)])
+        drawn, idle = _current_basis(whole)
+        return bool(drawn.shape[1] + idle.shape[1] < len(at))
 
     def done(self, t: Sequence[ComplexArray]) -> Ranges:
         """Everything, frozen."""
@@ -356,6 +394,7 @@ class _Work:
             tuple(self.sub),
             tuple(self.own),
             tuple(self.common),
+            tuple(self.partly),
         )
 
 

@@ -26,6 +26,11 @@ from lateral.units import Base
 #: A branch limit is written where the largest flow comes this near to it; see `lateral.formulations.branch_flow`.
 LIMIT_MARGIN = 0.9
 
+#: A current is bounded by this many times the largest one that can be drawn behind it (so that the search for what
+#: makes a problem infeasible may leave the limits of voltages, which the largest one rests on), and no closer than what
+#: this power draws at the voltage base. Neither depends on what is elsewhere: areas and the whole have the same rows.
+CURRENT_MARGIN, LEAST_KVA = 1.1, 1.0
+
 #: power that is injected at nodes: nodes, p, q
 Nodal = tuple[IntArray, Affine, Affine]
 
@@ -43,6 +48,8 @@ class Feed:
         angle: its angle, rad, shape (n,).
         z: impedance, pu, shape (n, n).
         p, q: power that it gives at ``nodes``, shape (n, T).
+        beside: real and imaginary part of ``V_k conj(V_k')`` of each conductor and the next one, where the matrix of
+            the voltages is no fixed direction but given entry by entry; else None.
     """
 
     name: str
@@ -54,11 +61,31 @@ class Feed:
     z: ComplexArray
     p: Affine
     q: Affine
+    beside: tuple[Affine, Affine] | None = None
 
     @property
     def stiff(self) -> bool:
         """Whether there is no impedance."""
         return self.at is self.nodes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """Products ``V_i conj(V_j)`` of pairs of nodes of one bus as variables.
+
+    Attributes:
+        component: what their rows belong to.
+        names: of the pairs.
+        nodes, others: i and j, shape (pairs,).
+        re, im: real and imaginary part, shape (pairs, T).
+    """
+
+    component: str
+    names: tuple[str, ...]
+    nodes: IntArray
+    others: IntArray
+    re: Affine
+    im: Affine
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +150,18 @@ class Rows:
         if len(rest):
             square = self.products(rest, rest)[0]
             self.builder.equal("bus", "square", [self.names[k] for k in rest], self.v.take(rest) - square, unit="pu^2")
+
+    def tied(self, asked: Sequence[Asked]) -> None:
+        """Products of voltages that are given by a neighbour, or that a device asked for."""
+        for f in self.feeds:
+            if f.beside is not None:
+                at = Asked("feed", f.elements, f.nodes, np.roll(f.nodes, -1), *f.beside)
+                asked = [*asked, at]
+        for at in asked:
+            for quantity, own, product in zip(
+                ("vv_re", "vv_im"), (at.re, at.im), self.products(at.nodes, at.others), strict=True
+            ):
+                self.builder.equal(at.component, quantity, at.names, product - own, unit="pu^2")
 
     def products(self, i: IntArray, j: IntArray) -> tuple[Affine, Affine]:
         """``V_i conj(V_j)`` of pairs of nodes of one block, real and imaginary part, each of shape (pairs, T)."""
@@ -296,12 +335,11 @@ class Rows:
         self._limits(p_from, q_from, i_sq, tie, most, v_high)
 
     def _bound_currents(self, i_sq: Affine, most: FloatArray, tie: IntArray) -> None:
-        """``|I|^2`` of branches and sources is at most what can be drawn behind them."""
+        """``|I|^2`` of branches and sources is at most what can be drawn behind them, with a margin."""
         net, builder = self.net, self.builder
         legs = np.setdiff1d(np.arange(net.n_legs), tie)
-        # no closer than the scale of the branch: a bound far below it would only be badly scaled
-        scale = np.concatenate([np.zeros(0), *(section.scale for section in self.sections if len(section.legs))])
-        bound = np.maximum(most[net.to_node], scale[:, None])[legs] ** 2
+        allowed = np.maximum(CURRENT_MARGIN * most, LEAST_KVA / self.base.s_kva) ** 2
+        bound = allowed[net.to_node][legs]
         own = np.flatnonzero(np.isfinite(bound).all(axis=1))
         if len(own):
             names = [net.legs[k] for k in legs[own]]
@@ -312,7 +350,7 @@ class Rows:
             for k in behind.tolist():
                 size, n = LinearMap(), g.to.shape[1]
                 size.add(np.arange(n)[None], g.places[k : k + 1], diagonal(g.flow, g.flow)[k : k + 1].real)
-                bound = np.maximum(most[g.to[k]], self.sections[g.members[k]].scale[:, None]) ** 2
+                bound = allowed[g.to[k]]
                 if np.isfinite(bound).all():
                     feed = next(f for f in self.feeds if f.name == g.names[k])
                     left = size.of(self.m.pool, n)
@@ -418,4 +456,4 @@ class Rows:
             builder.between("bus", "unbalance", names, -np.inf, row, 0.0, scale=np.maximum(share_sq, 1e-4))
 
 
-__all__ = ["Feed", "Nodal", "Rows"]
+__all__ = ["LEAST_KVA", "Asked", "Feed", "Nodal", "Rows"]

@@ -273,8 +273,9 @@ class RectangularModel(PointModel):
         self._feeds.append(_Feed(name, elements, nodes, p, q, e_sq, angle, z))
         return p, q
 
-    def feed_at(self, name: str, nodes: IntArray, v_re: Affine, v_im: Affine) -> tuple[Affine, Affine]:
+    def feed_at(self, name: str, nodes: IntArray, *given: Affine) -> tuple[Affine, Affine]:
         """See `NetworkModel.feed_at`."""
+        v_re, v_im = given
         n = len(nodes)
         nothing = Affine.zeros(n, self.n_steps)
         p, q = self.feed(name, nodes, nothing, np.zeros(n), np.zeros((n, n), dtype=complex))

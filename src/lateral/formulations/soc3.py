@@ -31,4 +31,5 @@ class SOC3(MatrixFormulation):
 
     name: ClassVar[str] = "soc3"
     title: ClassVar[str] = "second-order cone relaxation of the branch flow (any phases, radial)"
+    consensus_penalty: ClassVar[float] = 0.3
     model: ClassVar[type[MatrixFlowModel]] = _Model

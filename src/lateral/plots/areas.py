@@ -31,6 +31,8 @@ PANELS = {
     "v": "voltage, pu",
     "v_re": "voltage, real part, pu",
     "v_im": "voltage, imaginary part, pu",
+    "vv_re": "product with the next conductor's voltage, real part, pu²",
+    "vv_im": "product with the next conductor's voltage, imaginary part, pu²",
     "p": "P, kW",
     "q": "Q, kvar",
     "price_p": "price of P, per kWh",

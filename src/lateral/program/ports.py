@@ -56,7 +56,9 @@ class NetworkModel(ABC):
     """What a formulation offers to devices and objectives, while a program is being built."""
 
     builder: ProgramBuilder
-    #: what a border between areas says of the voltage of a conductor: its square ``("v",)``, or ``("v_re", "v_im")``
+    #: what a border between areas says of the voltage of a conductor: its square ``("v",)``, or ``("v_re", "v_im")``,
+    #: or ``("v", "vv_re", "vv_im")``, the square and ``V_k conj(V_k')`` with k' the conductor after it (after the last
+    #: one the first): of up to three conductors these are all entries of V V^H
     voltages: ClassVar[tuple[str, ...]] = ("v",)
 
     @abstractmethod
@@ -193,19 +195,19 @@ class NetworkModel(ABC):
             z: impedance matrix, pu, shape (n, n); zeros for a stiff source.
         """
 
-    def feed_at(self, name: str, nodes: IntArray, v_re: Affine, v_im: Affine) -> tuple[Affine, Affine]:
-        """A stiff source of a complex voltage at nodes: power (p, q) it gives, shape (nodes, T).
+    def feed_at(self, name: str, nodes: IntArray, *given: Affine) -> tuple[Affine, Affine]:
+        """A stiff source of more than a magnitude at nodes: power (p, q) it gives, shape (nodes, T).
 
-        The duals of the rows ``feed.v_re`` and ``feed.v_im`` are d(minimum) / d(that part of the voltage), per pu.
+        With complex voltages the duals of the rows ``feed.v_re`` and ``feed.v_im`` are d(minimum) / d(that part of the
+        voltage), per pu.
 
         Args:
             name: name of the source.
             nodes: positions, shape (n,).
-            v_re: real part of the voltage, pu: numbers, data or variables, shape (n, T).
-            v_im: imaginary part, likewise.
+            given: each of ``voltages``, pu or pu^2: numbers, data or variables, shape (n, T).
 
         Raises:
-            TypeError: the formulation has no complex voltages, see ``voltages``.
+            TypeError: the formulation knows magnitudes only, see ``voltages``.
         """
         message = "this formulation has no complex voltages"
         raise TypeError(message)
@@ -218,6 +220,21 @@ class NetworkModel(ABC):
         """
         message = "this formulation has no complex voltages"
         raise TypeError(message)
+
+    def voltage_products(self, nodes: IntArray, others: IntArray) -> tuple[Affine, Affine]:
+        """Real and imaginary part of ``V_i conj(V_j)`` of pairs of nodes of one bus, pu^2, shape (nodes, T); each first
+        node is asked for once.
+
+        Raises:
+            TypeError: the formulation has no products of voltages, see ``voltages``.
+        """
+        message = "this formulation has no products of voltages"
+        raise TypeError(message)
+
+    def assume_current(self, ports: Ports, most: FloatArray) -> None:  # noqa: B027
+        """Say that what is injected at the ports next is at most this current, pu, shape (ports, T); inf for nothing
+        known. To a formulation that bounds no currents it says nothing.
+        """
 
     @abstractmethod
     def node_vmag_sq(self) -> tuple[Sequence[str], Affine]:

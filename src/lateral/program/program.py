@@ -15,7 +15,7 @@ d(minimum) / d(right-hand side), and a reduced cost is d(minimum) / d(the bound 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -251,6 +251,14 @@ class Program:
     def n(self) -> int:
         """Number of variables."""
         return len(self.c)
+
+    def matrices_of(self) -> Iterator[tuple[Block, IntArray]]:
+        """Each block of semidefinite rows with the places of its entries, shape (elements, T entries)."""
+        size = self.semidefinite.dims * (self.semidefinite.dims + 1) // 2
+        ends = np.cumsum([0, *size.tolist()])
+        for block in self.semidefinite_blocks:
+            first, last = ends[block.start], ends[block.start + block.size]
+            yield block, np.arange(first, last).reshape(len(block.elements), -1)
 
     @property
     def problem_class(self) -> ProblemClass:

@@ -47,6 +47,16 @@ class ProductRows:
         u, v = self.u @ x + self.u0, self.v @ x + self.v0
         return np.asarray(2.0 * (self.a.T @ (a * mu[self.a_row])) - self.u.T @ (mu * v) - self.v.T @ (mu * u))
 
+    @property
+    def size(self) -> FloatArray:
+        """How large each row is written, shape (m,): the square of its largest coefficient in a, 1 where a has none.
+
+        A dual times the size is the same however large a row is written.
+        """
+        out = np.zeros(self.n_rows)
+        np.maximum.at(out, self.a_row, _largest(self.a) ** 2)
+        return np.where(out > 0.0, out, 1.0)
+
     def scaled(self, rows: FloatArray, d: FloatArray) -> ProductRows:
         """The rows times ``rows`` in variables x / d."""
         half = np.sqrt(rows)
@@ -223,6 +233,18 @@ class SemidefiniteRows:
             out[cells[:, rows == cols]] = 1.0
         return out
 
+    @property
+    def size(self) -> FloatArray:
+        """How large each entry is written, shape (N,), as `ProductRows.size`: ``D_i D_j`` of a matrix ``D M D``, with D
+        from the largest coefficients of its diagonal."""
+        out = np.ones(len(self.m0))
+        largest = _largest(self.m)
+        for dim, cells in self.by_dim():
+            rows, cols = upper_triangle(dim)
+            d = np.sqrt(largest[cells[:, rows == cols]])
+            out[cells] = d[:, rows] * d[:, cols]
+        return np.where(out > 0.0, out, 1.0)
+
     def by_dim(self) -> list[tuple[int, IntArray]]:
         """Each dimension with the entries of its matrices, shape (matrices, dim (dim + 1) / 2)."""
         size = self.dims * (self.dims + 1) // 2
@@ -258,6 +280,13 @@ def _full(dim: int, entries: FloatArray) -> FloatArray:
     out = np.zeros((len(entries), dim, dim))
     out[:, rows, cols] = entries
     out[:, cols, rows] = entries
+    return out
+
+
+def _largest(matrix: sp.csr_array) -> FloatArray:
+    """Size of the largest coefficient of each row, 0 where there is none, shape (rows,)."""
+    out = np.zeros(matrix.shape[0])
+    np.maximum.at(out, np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr)), np.abs(matrix.data))
     return out
 
 

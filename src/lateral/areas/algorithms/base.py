@@ -250,7 +250,7 @@ def scale_of(plan: Plan, quantity: str, price_scale: float) -> float:
             return plan.s_kva
         case "price_p" | "price_q":
             return price_scale
-        case "price_v" | "price_v_re" | "price_v_im":
+        case "price_v" | "price_v_re" | "price_v_im" | "price_vv_re" | "price_vv_im":
             return price_scale * plan.s_kva
     return 1.0
 

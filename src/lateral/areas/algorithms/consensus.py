@@ -1,6 +1,7 @@
 """Consensus: what `admm` and `app` share. Both sides of a border have copies of its v, P and Q, and are made to agree.
 
-v is the squared magnitude; where the formulation says voltages as complex numbers, both of its parts, each as v here.
+v is the squared magnitude; where the formulation says voltages as complex numbers, both of its parts, each as v here;
+where it has matrices of voltages, the products of two conductors' besides.
 
 With x_own and x_other the two sides' copies of a quantity and y_own = -y_other their multipliers, each side adds to its
 objective, per conductor and step, ``lin x + 1/2 w x^2``; then y moves along x_own - x_other. The methods differ in lin,
@@ -30,7 +31,7 @@ from lateral.errors import OptionError
 from lateral.network.schema import FloatArray
 
 #: Penalty 1, as a share of the price scale over the power base (of voltages: times it).
-UNIT = {"v": 1.0, "v_re": 1.0, "v_im": 1.0, "p": 0.1, "q": 0.1}
+UNIT = {"v": 1.0, "v_re": 1.0, "v_im": 1.0, "vv_re": 1.0, "vv_im": 1.0, "p": 0.1, "q": 0.1}
 
 
 class Consensus(Algorithm):
