@@ -36,8 +36,8 @@ pairs
 are pivots of 2 x 2, so that no diagonal is needed; what a node leaves behind is a 3 x 3 block on its parent's
 voltage and two balances. Cost and memory are linear in buses times steps, and the inner loop runs over the steps.
 
-**Lanes.** Eight steps are eliminated by one instruction, chunk of eight steps after chunk (`lanes`, `elimination`): every
-pass over the factors reads memory in one stream, and threads share the chunks.
+**Lanes.** Eight steps are eliminated by one instruction, chunk of eight steps after chunk (`lanes`, `elimination`):
+every pass over the factors reads memory in one stream, and threads share the chunks.
 
 **Any other network.** Three-phase nodes, meshes, ports: every equality is paired with a variable that it determines, by
 the matching whose coefficients have the largest product (Duff and Koster 2001; Schenk and Gaertner 2006), variables
@@ -51,8 +51,8 @@ between storages and root alone. Conjugate gradients solve it, with a
 preconditioner that is exact in time: per storage a tridiagonal matrix whose entries are the blocks of K^-1 at its
 own node (selected inversion; Takahashi et al. 1973 on other networks).
 What links storages through the network is left to the iterations, which go as far as a step needs: 1e-3 to predict,
-1e-6 to correct. Before them only the rows of storage ask for a solution, so that it is taken down along the pivots above
-storage alone.
+1e-6 to correct. Before them only the rows of storage ask for a solution, so that it is taken down along the pivots
+above storage alone.
 
 **Relaxations.** Cones of currents are tried as equalities first. Where no multiplier has the wrong sign, the point
 satisfies the optimality conditions of the cones too, which are convex, and is their optimum (Farivar and Low 2013);
