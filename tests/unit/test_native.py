@@ -6,6 +6,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -14,10 +15,11 @@ from scipy.optimize import linear_sum_assignment
 import lateral
 from lateral.areas.solve import solve_areas
 from lateral.errors import OptionError, UnsupportedError
+from lateral.io.overlay import resample
 from lateral.model import Model
 from lateral.results.residuals import recompute
 from lateral.solvers import Options, Status
-from lateral.solvers.native import NativeOptions
+from lateral.solvers.native import NativeOptions, elimination
 from lateral.solvers.native.assembly import Point
 from lateral.solvers.native.kkt import Kkt
 from lateral.solvers.native.order import order_of
@@ -290,6 +292,25 @@ def test_a_second_solve_is_warm() -> None:
     assert warm.objective == pytest.approx(fresh.objective, rel=1e-7)
 
 
+@pytest.mark.parametrize("steps", [1, 7, 8, 11, 24])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_any_number_of_steps(steps: int, threads: int) -> None:
+    """Chunks of eight steps that are full, and that are not, by one thread or two."""
+    case = resample(lateral.read("ieee123-t24"), steps)
+    found = lateral.build(case, "nonlinear").solve("native", NativeOptions(threads=threads, fallback=False))
+    best = lateral.build(case, "nonlinear").solve("ipopt")
+    assert found.ok, found.status_text
+    assert found.objective == pytest.approx(best.objective, rel=1e-7)
+
+
+def test_lanes_are_not_read_from_what_is_not_in_a_row() -> None:
+    """Kernels go through memory: a transposed array would be other numbers, so it does not compile."""
+    rows, lanes = np.ones((16, 3)), np.zeros((16, 8))
+    elimination.stage(np.ascontiguousarray(rows.T), 0, lanes, 3, 0, 2)
+    with pytest.raises(numba.TypingError):
+        elimination.stage(rows.T, 0, lanes, 3, 0, 2)
+
+
 @pytest.mark.parametrize("terminal", ["equal", "at-least", "free"])
 def test_terminal_rules(terminal: str) -> None:
     case = lateral.read("ieee123-t5")
@@ -343,9 +364,10 @@ def test_residuals_are_those_of_the_program() -> None:
 
 
 def test_threads_change_nothing() -> None:
-    """Every thread has steps of its own, so the numbers are the same to the last bit."""
-    one = model_of("ieee123-t5").solve("native", NativeOptions(threads=1))
-    two = model_of("ieee123-t5").solve("native", NativeOptions(threads=2))
+    """Every thread has steps of its own, and sums are over the same parts, so the numbers are the same to the last bit.
+    A day of quarter hours is more than one chunk of steps and more than one part of rows."""
+    case = resample(lateral.read("ieee123-t24"), 96)
+    one, two = (lateral.build(case, "nonlinear").solve("native", NativeOptions(threads=n)) for n in (1, 2))
     assert np.array_equal(one.solution.x, two.solution.x)
 
 

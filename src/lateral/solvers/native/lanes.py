@@ -5,7 +5,8 @@ The elimination does the same at every step, so its kernels (`lateral.solvers.na
 writes them back. Arrays of lanes have shape (entries, 8), one cache line per entry. A plain loop over the steps leaves
 the compiler to prove that arrays do not overlap, and to treat what is left over from its own width; this does not.
 
-Functions here can be called from compiled code only.
+Functions here can be called from compiled code only. Numba does not see when this file changes: remove
+``__pycache__`` beside it then.
 """
 
 from __future__ import annotations
@@ -75,6 +76,12 @@ def _address(context: Any, builder: Any, array_type: Any, array: Any, element: A
     return builder.bitcast(builder.gep(data, [element]), pointee.as_pointer())
 
 
+def _in_a_row(array_type: Any) -> bool:
+    """Whether elements are doubles next to each other in memory: others would be read as what they are not, so that a
+    call with them does not compile."""
+    return bool(array_type.layout == "C" and array_type.dtype == types.float64)
+
+
 def _times_width(builder: Any, index: Any) -> Any:
     return builder.mul(index, ir.Constant(index.type, WIDTH))
 
@@ -87,7 +94,7 @@ def lane(typing: Any, a: Any, i: Any) -> Any:
         at = _times_width(builder, args[1])
         return builder.load(_address(context, builder, sig.args[0], args[0], at, _VECTOR), align=8)
 
-    return lanes_type(a, types.intp), generate
+    return (lanes_type(a, types.intp), generate) if _in_a_row(a) else None
 
 
 @_intrinsic
@@ -99,7 +106,7 @@ def put(typing: Any, a: Any, i: Any, x: Any) -> Any:
         builder.store(args[2], _address(context, builder, sig.args[0], args[0], at, _VECTOR), align=8)
         return context.get_dummy_value()
 
-    return types.void(a, types.intp, lanes_type), generate
+    return (types.void(a, types.intp, lanes_type), generate) if _in_a_row(a) else None
 
 
 @_intrinsic
@@ -109,7 +116,7 @@ def piece(typing: Any, a: Any, at: Any) -> Any:
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.load(_address(context, builder, sig.args[0], args[0], args[1], _VECTOR), align=8)
 
-    return lanes_type(a, types.intp), generate
+    return (lanes_type(a, types.intp), generate) if _in_a_row(a) else None
 
 
 @_intrinsic
@@ -120,7 +127,7 @@ def put_piece(typing: Any, a: Any, at: Any, x: Any) -> Any:
         builder.store(args[2], _address(context, builder, sig.args[0], args[0], args[1], _VECTOR), align=8)
         return context.get_dummy_value()
 
-    return types.void(a, types.intp, lanes_type), generate
+    return (types.void(a, types.intp, lanes_type), generate) if _in_a_row(a) else None
 
 
 @_intrinsic

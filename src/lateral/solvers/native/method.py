@@ -21,6 +21,7 @@ import numpy as np
 from lateral.network.schema import FloatArray, IntArray
 from lateral.solvers.native import kernels
 from lateral.solvers.native.assembly import Point
+from lateral.solvers.native.barrier import Barrier, Pair
 from lateral.solvers.native.kkt import Kkt
 from lateral.solvers.native.order import Order
 from lateral.solvers.native.pairing import curve_slopes
@@ -46,6 +47,10 @@ WARM_GAP = 2e-5
 SHORT_STEPS, SHORT = 8, 1e-3
 
 
+#: dx, ds, dy, d eta, and the steps of the multipliers of the bounds of x and of s.
+Step = tuple[FloatArray, FloatArray, FloatArray, FloatArray, Pair, Pair]
+
+
 @dataclass(slots=True, eq=False)
 class Iterate:
     """Primal and dual numbers, all (elements, T).
@@ -67,6 +72,16 @@ class Iterate:
     z_high: FloatArray
     w_low: FloatArray
     w_high: FloatArray
+
+    @property
+    def z(self) -> Pair:
+        """Multipliers of the bounds of x: of the lower, of the upper ones."""
+        return self.z_low, self.z_high
+
+    @property
+    def w(self) -> Pair:
+        """Multipliers of the bounds of s, likewise."""
+        return self.w_low, self.w_high
 
     def shifted(self, steps: int) -> Iterate:
         """The same so many steps later: each step takes the numbers of the one that far ahead, or of the last."""
@@ -155,11 +170,9 @@ class Method:
         )
         self.sign = np.repeat(sign.reshape(-1, 1), t, axis=1)
         self.unscale = np.vstack([d["unscale_b"], d["unscale_g"], d["unscale_p"], d["unscale_q"], d["unscale_c"]])
-        #: variables and slacks with a bound at some step
-        self.bounded = np.flatnonzero((np.isfinite(self.low) | np.isfinite(self.high)).any(axis=1))
-        self.bounded_s = np.flatnonzero((np.isfinite(self.s_low) | np.isfinite(self.s_high)).any(axis=1))
-        counted = [np.isfinite(a).sum() for a in (self.low, self.high, self.s_low, self.s_high)]
-        self.n_bounds = int(sum(counted))
+        self.of_x = Barrier(self.low, self.high, self.kkt.threads)
+        self.of_s = Barrier(self.s_low, self.s_high, self.kkt.threads)
+        self.n_bounds = self.of_x.count + self.of_s.count
 
     def _add(self, out: FloatArray, row: IntArray, col: IntArray, val: FloatArray, x: FloatArray) -> None:
         """``out[row] += val x[col]``."""
@@ -443,11 +456,7 @@ class Method:
         for number in range(max_iterations + 1):
             values = self._values(it.x, constant=True)
             r = self._residuals(it, values, curve_slopes(self.steps, it.x)[:2])
-            some = k.threads.some
-            total = sum(some(kernels.barrier, self.bounded, it.x, self.low, self.high, it.z_low, it.z_high, diagonal_x))
-            total += sum(
-                some(kernels.barrier, self.bounded_s, it.s, self.s_low, self.s_high, it.w_low, it.w_high, diagonal_s)
-            )
+            total = self.of_x.diagonal(it.x, it.z, diagonal_x) + self.of_s.diagonal(it.s, it.w, diagonal_s)
             mu, value = total / count, self.objective(it.x)
             worth = max(abs(value), self.steps.floor, 1e-6)
             target = gap * worth / count
@@ -456,9 +465,7 @@ class Method:
             log.append(line)
             if verbose is not None:
                 verbose(line)
-            if (
-                middle is None or WARM_GAP * worth < mu * count < 50.0 * WARM_GAP * worth
-            ):  # the first is as good as none
+            if middle is None or 1.0 < mu * count / (WARM_GAP * worth) < 50.0:  # earlier ones are as good as none
                 middle = it.copy()
             if not np.isfinite(value) or not np.isfinite(r.primal) or not np.isfinite(r.dual):
                 word = "broken"
@@ -479,17 +486,18 @@ class Method:
             if found is None:
                 word = "broken"
                 break
-            dx, ds, dy, eta, d_low, d_high, e_low, e_high = found
+            dx, ds, dy, eta, dz, dw = found
             if not (np.all(np.isfinite(dx)) and np.all(np.isfinite(dy))):
                 word = "broken"
                 break
             tau = min(max(0.95, 1.0 - 10.0 * mu), 0.9995)
-            primal, dual = self._steps(it, dx, ds, d_low, d_high, e_low, e_high, tau)
-            for array, change, step in (
-                (it.x, dx, primal), (it.s, ds, primal), (it.y, dy, dual), (it.eta, eta, dual), (it.z_low, d_low, dual),
-                (it.z_high, d_high, dual), (it.w_low, e_low, dual), (it.w_high, e_high, dual),
-            ):  # fmt: skip
-                k.threads.rows(kernels.advance, len(array), array, change, step)
+            primal, dual = self._steps(it, dx, ds, dz, dw, tau)
+            for arrays, changes, step in (
+                ((it.x, it.s), (dx, ds), primal),
+                ((it.y, it.eta, *it.z, *it.w), (dy, eta, *dz, *dw), dual),
+            ):
+                for array, change in zip(arrays, changes, strict=True):
+                    k.threads.rows(kernels.advance, len(array), array, change, step)
             self._reset_slacks(it)
             short = short + 1 if max(primal, dual) < SHORT else 0
         return it, Outcome(word, number, k.iterations, tuple(log)), middle
@@ -504,7 +512,7 @@ class Method:
         mu: float,
         target: float,
         extra: float,
-    ) -> tuple[tuple[FloatArray, ...] | None, float]:
+    ) -> tuple[Step | None, float]:
         """The step of one iteration, None where nothing helps, and what was added to the diagonal for it.
 
         Curvature is seen twice: within a step by the signs of the pivots, across steps by the conjugate gradients.
@@ -539,95 +547,49 @@ class Method:
 
     def _predict_and_correct(
         self, it: Iterate, r: Residuals, values: Values, slack: FloatArray, mu: float, target: float
-    ) -> tuple[FloatArray, ...] | None:
+    ) -> Step | None:
         """Mehrotra's two solves with one factorisation; None where the storage rows have negative curvature."""
         k = self.kkt
-        zeros = [np.zeros_like(q) for q in (it.z_low, it.z_high, it.w_low, it.w_high)]
-        d_low, d_high, e_low, e_high = zeros
-        centre_x, centre_s = np.zeros_like(it.x), np.zeros_like(it.s)
-        self._centred(it, d_low, d_high, e_low, e_high, 0.0, centre_x, centre_s)
+        x, s, z, w = it.x, it.s, it.z, it.w
+        dz = np.zeros_like(x), np.zeros_like(x)
+        dw = np.zeros_like(s), np.zeros_like(s)
+        centre_x, centre_s = np.zeros_like(x), np.zeros_like(s)
+        self.of_x.centre(x, z, dz, 0.0, centre_x)
+        self.of_s.centre(s, w, dw, 0.0, centre_s)
         dx, ds, dy, eta, positive = self._direction(it, r, slack, centre_x, centre_s, r.rows, values, PREDICT)
         if not positive:
             return None
-        self._dual_steps(it, dx, ds, 0.0, d_low, d_high, e_low, e_high)
-        primal, dual = self._steps(it, dx, ds, d_low, d_high, e_low, e_high, 1.0)
-        after = kernels.complementarity_after(
-            self.bounded, it.x, self.low, self.high, it.z_low, it.z_high, dx, d_low, d_high, primal, dual
-        ) + kernels.complementarity_after(
-            self.bounded_s, it.s, self.s_low, self.s_high, it.w_low, it.w_high, ds, e_low, e_high, primal, dual
-        )
+        self.of_x.dual_step(x, z, dx, 0.0, dz)
+        self.of_s.dual_step(s, w, ds, 0.0, dw)
+        primal, dual = self._steps(it, dx, ds, dz, dw, 1.0)
+        after = self.of_x.after(x, z, dx, dz, primal, dual) + self.of_s.after(s, w, ds, dw, primal, dual)
         affine = after / max(self.n_bounds, 1)
         sigma = min(1.0, max((affine / mu) ** 3 if mu > 0 else 0.0, 1e-3, 0.2 * target / mu if mu > 0 else 0.0))
         omega, cap = (1.0 - sigma) ** 2, 10.0 * mu
-        self.kkt.threads.some(kernels.second_order, self.bounded, dx, d_low, d_high, omega, cap)
-        self.kkt.threads.some(kernels.second_order, self.bounded_s, ds, e_low, e_high, omega, cap)
+        self.of_x.second_order(dx, dz, omega, cap)
+        self.of_s.second_order(ds, dw, omega, cap)
         rows = r.rows.copy()
         step = self._values(dx, constant=False)  # exact of products and quadratic rows; curves are left to first order
         first = k.p_first - k.nv
         rows[first : first + len(step.u)] += omega * primal**2 * self._product(step.a, step.u, step.v)
         first = k.q_first - k.nv
         rows[first : first + self.steps.quadratics.n] += omega * primal**2 * self._quadratic_rows(step)
-        self._centred(it, d_low, d_high, e_low, e_high, sigma * mu, centre_x, centre_s)
+        self.of_x.centre(x, z, dz, sigma * mu, centre_x)
+        self.of_s.centre(s, w, dw, sigma * mu, centre_s)
         dx, ds, dy, eta, positive = self._direction(it, r, slack, centre_x, centre_s, rows, values, CORRECT)
         if not positive:
             return None
-        self._dual_steps(it, dx, ds, sigma * mu, d_low, d_high, e_low, e_high)
-        return dx, ds, dy, eta, d_low, d_high, e_low, e_high
-
-    def _centred(
-        self, it: Iterate, d_low: FloatArray, d_high: FloatArray, e_low: FloatArray, e_high: FloatArray, mu: float,
-        centre_x: FloatArray, centre_s: FloatArray,
-    ) -> None:  # fmt: skip
-        self.kkt.threads.some(
-            kernels.centre, self.bounded, it.x, self.low, self.high, it.z_low, it.z_high, d_low, d_high, mu, centre_x
-        )
-        self.kkt.threads.some(
-            kernels.centre,
-            self.bounded_s,
-            it.s,
-            self.s_low,
-            self.s_high,
-            it.w_low,
-            it.w_high,
-            e_low,
-            e_high,
-            mu,
-            centre_s,
-        )
-
-    def _dual_steps(
-        self, it: Iterate, dx: FloatArray, ds: FloatArray, mu: float, d_low: FloatArray, d_high: FloatArray,
-        e_low: FloatArray, e_high: FloatArray,
-    ) -> None:  # fmt: skip
-        self.kkt.threads.some(
-            kernels.dual_step, self.bounded, it.x, self.low, self.high, it.z_low, it.z_high, dx, mu, d_low, d_high
-        )
-        self.kkt.threads.some(
-            kernels.dual_step, self.bounded_s, it.s, self.s_low, self.s_high, it.w_low, it.w_high, ds, mu, e_low, e_high
-        )
+        self.of_x.dual_step(x, z, dx, sigma * mu, dz)
+        self.of_s.dual_step(s, w, ds, sigma * mu, dw)
+        return dx, ds, dy, eta, dz, dw
 
     def _steps(
-        self, it: Iterate, dx: FloatArray, ds: FloatArray, d_low: FloatArray, d_high: FloatArray, e_low: FloatArray,
-        e_high: FloatArray, tau: float,
-    ) -> tuple[float, float]:  # fmt: skip
-        some = self.kkt.threads.some
-        of_x = some(
-            kernels.largest_steps, self.bounded, it.x, self.low, self.high, it.z_low, it.z_high, dx, d_low, d_high, tau
-        )
-        of_s = some(
-            kernels.largest_steps,
-            self.bounded_s,
-            it.s,
-            self.s_low,
-            self.s_high,
-            it.w_low,
-            it.w_high,
-            ds,
-            e_low,
-            e_high,
-            tau,
-        )
-        return min(a for a, _ in of_x + of_s), min(b for _, b in of_x + of_s)
+        self, it: Iterate, dx: FloatArray, ds: FloatArray, dz: Pair, dw: Pair, tau: float
+    ) -> tuple[float, float]:
+        """Largest primal and dual steps of variables and slacks together."""
+        primal_x, dual_x = self.of_x.largest_steps(it.x, it.z, dx, dz, tau)
+        primal_s, dual_s = self.of_s.largest_steps(it.s, it.w, ds, dw, tau)
+        return min(primal_x, primal_s), min(dual_x, dual_s)
 
 
 def _is_small(r: Residuals, it: Iterate, worth: float) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -42,11 +42,12 @@ class Threads:
         """A kernel on n rows."""
         return self._run(kernel, arrays, _parts(n, len(self)))
 
-    def some(self, kernel: Callable[..., Any], rows: IntArray, *arrays: Any) -> list[Any]:
-        """A kernel that takes first which rows it is for; what it returned by part."""
-        if self._pool is None:
-            return [kernel(rows, *arrays)]
-        waiting = [self._pool.submit(kernel, part, *arrays) for part in np.array_split(rows, len(self))]
+    def some(self, kernel: Callable[..., Any], parts: Sequence[IntArray], *arrays: Any) -> list[Any]:
+        """A kernel that takes first which rows it is for; what it returned by part. The parts do not depend on the
+        number of threads, so that sums over them are the same to the last bit."""
+        if self._pool is None or len(parts) == 1:
+            return [kernel(part, *arrays) for part in parts]
+        waiting = [self._pool.submit(kernel, part, *arrays) for part in parts]
         return [part.result() for part in waiting]
 
     def _run(self, kernel: Callable[..., Any], arrays: tuple[Any, ...], parts: list[tuple[int, int]]) -> list[Any]:
