@@ -22,7 +22,17 @@ from lateral.areas.algorithms import EnappPriced
 from lateral.areas.driver import Patience
 from lateral.areas.executors import get
 from lateral.areas.executors.helics_ import COMMAND, Helics, Owners, _free_port, connection, start_broker
-from lateral.areas.federate import Connection, Member, Service, area_name, checked, read_key, require_encryption, serve
+from lateral.areas.federate import (
+    UNREACHED,
+    Connection,
+    Member,
+    Service,
+    area_name,
+    checked,
+    read_key,
+    require_encryption,
+    serve,
+)
 from lateral.areas.federation import Federation, federation_of, solve_federation
 from lateral.areas.message import MessageError
 from lateral.areas.partition import Partition, cut, cut_by_buses
@@ -71,6 +81,36 @@ def test_the_same_numbers_as_in_this_process() -> None:
     assert here.result is not None
     assert there.result is not None
     assert there.result.objective == pytest.approx(here.result.objective, rel=1e-9)
+
+
+def unlucky(tmp_path: Path, times: int) -> tuple[str, ...]:
+    """The command of an area, of which so many starts do not find the broker, as on a busy machine."""
+    script = (
+        "import os, sys, time\n"
+        f"for k in range({times}):\n"
+        "    try:\n"
+        f"        os.close(os.open(os.path.join({str(tmp_path)!r}, str(k)), os.O_CREAT | os.O_EXCL))\n"
+        "    except FileExistsError:\n"
+        "        continue\n"
+        f"    sys.exit('the HELICS broker at 127.0.0.1:1 {UNREACHED}')\n"
+        f"os.execv({COMMAND[0]!r}, {list(COMMAND)!r})\n"
+    )
+    return (COMMAND[0], "-c", script)
+
+
+def test_an_area_that_misses_the_broker_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lateral.areas.executors.helics_.COMMAND", unlucky(tmp_path, 1))
+    run = solve_areas(
+        ieee123(), EnappPriced(), executor=get("helics"), formulation="nonlinear", central=False, with_replay=False
+    )
+    assert (tmp_path / "0").exists()
+    assert run.status is Status.OPTIMAL
+
+
+def test_an_area_that_misses_the_broker_twice_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lateral.areas.executors.helics_.COMMAND", unlucky(tmp_path, 100))
+    with pytest.raises(SolveError, match=rf"does not start.*{UNREACHED}"):
+        solve_areas(ieee123(), EnappPriced(), executor=get("helics"), formulation="nonlinear", central=False)
 
 
 def test_a_killed_area_is_gone_at_once_and_comes_back(helics: Helics) -> None:

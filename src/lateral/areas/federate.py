@@ -51,6 +51,8 @@ from lateral.solvers import Status
 TIMEOUTS = "--tick=500ms --timeout=2s"
 #: How often a member looks for the broker, about 4 s each time.
 _RETRIES = "--networkretries=2"
+#: Part of what a process says that did not find the broker in that time, as happens to some on a busy machine.
+UNREACHED = "cannot be reached; check that it runs"
 #: Cores that can be asked for: ``tcpss`` is the one that HELICS can encrypt, where it was built with encryption.
 CORES = ("zmq", "tcpss")
 #: Seconds that a member waits for HELICS to let it go.
@@ -217,7 +219,7 @@ class Member:
         if "key does not match" in said:
             return f"{at} declines: the key is not the broker's"
         if "nable to connect" in said or "register" in said:
-            return f"{at} cannot be reached; check that it runs, and that address, core type and key are its own"
+            return f"{at} {UNREACHED}, and that address, core type and key are its own"
         return f"{at}: {said}"
 
     @property
@@ -548,6 +550,7 @@ if __name__ == "__main__":
 __all__ = [
     "CORES",
     "TIMEOUTS",
+    "UNREACHED",
     "Connection",
     "FederationLost",
     "Member",

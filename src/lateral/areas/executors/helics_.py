@@ -29,6 +29,7 @@ from lateral.areas.executors._shared import named
 from lateral.areas.executors.base import Executor
 from lateral.areas.federate import (
     TIMEOUTS,
+    UNREACHED,
     Connection,
     FederationLost,
     Member,
@@ -402,33 +403,46 @@ class Helics(_Coordinator):
 
     def _launch(self, areas: list[str]) -> dict[str, str]:
         """Start processes side by side; what went wrong, by area."""
-        assert self._connection is not None
         with tempfile.TemporaryDirectory(prefix="lateral-areas-") as folder:
-            for k, area in enumerate(areas):
-                spec, seat = self._specs[area], self._seats[area]
-                place = write_folder(spec.case, Path(folder) / str(k))
-                start = {
-                    "connection": dataclasses.asdict(self._connection),
-                    "federation": self._federation,
-                    "area": area,
-                    "task": task_data(spec.task),
-                    "folder": str(place),
-                }
-                seat.log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-                seat.lost = "it has not joined"
-                seat.process = subprocess.Popen(
-                    COMMAND,
-                    env={**os.environ, **ONE_THREAD},
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.DEVNULL,
-                    stderr=seat.log,
-                    start_new_session=True,  # an interrupt at the terminal is for us
-                )
-                with contextlib.suppress(BrokenPipeError):
-                    assert seat.process.stdin is not None
-                    seat.process.stdin.write(pack(start) + b"\n")
-                    seat.process.stdin.flush()
-            return self._await(areas, self.start_timeout_s)
+            places = {a: write_folder(self._specs[a].case, Path(folder) / str(k)) for k, a in enumerate(areas)}
+            for area, place in places.items():
+                self._spawn(area, place)
+            again: set[str] = set()  # on a busy machine the broker, which is there, is not always found in time
+            while True:
+                problems = self._await(areas, self.start_timeout_s)
+                unlucky = [area for area, why in problems.items() if UNREACHED in why and area not in again]
+                if not unlucky:
+                    return problems
+                for area in unlucky:
+                    self._end(self._seats[area], "it was ended to be started again")
+                    self._spawn(area, places[area])
+                again.update(unlucky)
+
+    def _spawn(self, area: str, place: Path) -> None:
+        """Start the process of an area whose case is in a folder."""
+        assert self._connection is not None
+        seat = self._seats[area]
+        start = {
+            "connection": dataclasses.asdict(self._connection),
+            "federation": self._federation,
+            "area": area,
+            "task": task_data(self._specs[area].task),
+            "folder": str(place),
+        }
+        seat.log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+        seat.lost = "it has not joined"
+        seat.process = subprocess.Popen(
+            COMMAND,
+            env={**os.environ, **ONE_THREAD},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=seat.log,
+            start_new_session=True,  # an interrupt at the terminal is for us
+        )
+        with contextlib.suppress(BrokenPipeError):
+            assert seat.process.stdin is not None
+            seat.process.stdin.write(pack(start) + b"\n")
+            seat.process.stdin.flush()
 
 
 @final
