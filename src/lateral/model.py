@@ -27,7 +27,7 @@ from lateral.results.residuals import GAP_TOLERANCE, earned_status, objective_si
 from lateral.results.result import Result
 from lateral.results.retry import RETRY_TOLERANCE, judged, tighter
 from lateral.solvers import Options, Session, Solution, Status
-from lateral.solvers.elastic import explain
+from lateral.solvers.elastic import LOCAL_TOLERANCE, explain
 
 #: Voltages that differ by no more than this are the same point, pu.
 SAME_PU = 1e-9
@@ -292,7 +292,7 @@ class Model:
             if status is Status.INFEASIBLE or convex:
                 conflicts = explain(proved, solvers.get("clarabel", None))
             else:
-                conflicts = explain(self.program, solvers.get("ipopt", None))
+                conflicts = explain(self.program, solvers.get("ipopt", Options(tolerance=LOCAL_TOLERANCE)))
         if status is Status.OPTIMAL:
             self._last = solution
         return Result(

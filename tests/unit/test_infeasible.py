@@ -20,7 +20,7 @@ from lateral.network.horizon import Horizon
 from lateral.opf import build
 from lateral.results.result import Result
 from lateral.solvers.base import Status
-from lateral.solvers.elastic import elastic, explain
+from lateral.solvers.elastic import elastic, explain, settled
 
 BALANCED = ("lindistflow", "soc", "nonlinear")
 FORMULATIONS = (*BALANCED, "lindist3flow")
@@ -162,6 +162,23 @@ def test_exact_model_is_refused_by_proof() -> None:
     local = build(c, "nonlinear").solve("ipopt")
     assert local.status is Status.LOCALLY_INFEASIBLE
     assert ("bus.vmag_sq", "b.1", 1) in {(x.block, x.element, x.step) for x in local.conflicts}
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_solve_without_a_word_gets_one(held: bool) -> None:
+    """Where Ipopt ends at its limit the least violation decides: above zero nothing is near; at zero it starts there."""
+    program = build(case(v_min_pu=0.975 if held else 0.9), "nonlinear").program
+    ipopt = solvers.get("ipopt")
+    cut = solvers.get("ipopt", solvers.Options(max_iterations=1)).solve(program)
+    assert cut.status is Status.LIMIT_REACHED
+    found = settled(program, cut, ipopt)
+    assert found.iterations > cut.iterations
+    if held:
+        assert found.status is Status.LOCALLY_INFEASIBLE
+        assert "least violation" in found.message
+    else:
+        assert found.status is Status.OPTIMAL
+        assert program.objective(found.x) == pytest.approx(program.objective(ipopt.solve(program).x), rel=1e-9)
 
 
 @pytest.mark.parametrize("formulation", FORMULATIONS)

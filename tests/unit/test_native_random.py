@@ -34,7 +34,6 @@ OPEN = {
     226: "soc: complementarity does not fall",
     239: "nonlinear, nothing to minimise: residual halts at 6e-9 pu",
     269: "soc: at the optimum, and does not stop",
-    266: "locally infeasible: the linear system could not be solved",
 }
 
 

@@ -33,6 +33,9 @@ _NOISE = 1e-6
 #: How much the weighted sum may grow for the sake of fewer names.
 _GROWTH = 1.5
 _SQUARED = "pu^2"
+#: Tolerance of the elastic form of what is not convex, which ends in a corner where no step gains much, and the sum of
+#: weighted slacks above which no point is near.
+LOCAL_TOLERANCE, LOCAL_SUM = 1e-6, 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,6 +336,36 @@ def explain(program: Program, solver: Solver, *, reduce: bool = False, max_solve
         else:
             kept.add(smallest)
     return found
+
+
+def settled(program: Program, found: Solution, solver: Solver) -> Solution:
+    """A word on a program that is not convex, of which a solver has neither a point nor a word: its least violation nearby.
+
+    Where that is nothing, the solver starts again from there: a restoration phase that is a solve of its own.
+
+    Args:
+        program: a program that is not convex.
+        found: what the solver ended with.
+        solver: the solver.
+
+    Returns:
+        ``found`` as locally infeasible where some violation is the least nearby, the solution from there where none is;
+        else ``found`` as it is. Iterations and seconds are those of all.
+    """
+    loose = type(solver)(dataclasses.replace(solver.options, tolerance=LOCAL_TOLERANCE))
+    least = loose.solve((soft := elastic(program)).program)
+    spent = [found, least]
+    if least.status is Status.OPTIMAL:
+        amount = soft.program.objective(least.x)
+        if amount > LOCAL_SUM:
+            said = f"{found.message}; the least violation nearby is not zero (weighted sum {amount:.2g})"
+            found = dataclasses.replace(found, status=Status.LOCALLY_INFEASIBLE, message=said)
+        else:
+            found = solver.solve(dataclasses.replace(program, start_point=least.x[: program.n]))
+            spent.append(found)
+    return dataclasses.replace(
+        found, iterations=sum(s.iterations for s in spent), seconds=sum(s.seconds for s in spent)
+    )
 
 
 def _found(soft: ElasticProgram, solution: Solution) -> tuple[Conflict, ...]:

@@ -23,6 +23,7 @@ from lateral.solvers.base import (
     reduced_cost,
     unscaled_solution,
 )
+from lateral.solvers.elastic import settled
 from lateral.solvers.native.method import Iterate, Method, Outcome
 from lateral.solvers.native.options import DEFAULT_TOLERANCE, NativeOptions
 from lateral.solvers.native.order import order_of
@@ -189,7 +190,10 @@ class NativeSession(Session):
         if program.has_relaxation:
             found = solvers.get("clarabel", options).solve(program.relaxed())
         if found is None or (program.problem_class is ProblemClass.NLP and found.status is not Status.INFEASIBLE):
-            found = solvers.get("ipopt", options).solve(program)
+            ipopt = solvers.get("ipopt", options)
+            found = ipopt.solve(program)
+            if found.status in (Status.LIMIT_REACHED, Status.ERROR):
+                found = settled(program, found, ipopt)
         said = f"native: {message}; handed over to {found.solver}: {found.message}"
         return dataclasses.replace(
             found, iterations=spent + found.iterations, seconds=seconds + found.seconds, message=said
