@@ -38,12 +38,12 @@ from lateral.solvers import Options, Session, Solution
 PHASES = {
     "order, symbolic": ("session:order_of", "steps:StepProgram.of", "kkt:Kkt.__init__"),
     "data": ("steps:StepProgram.load", "method:Method.load", "kkt:Kkt.load"),
-    "start": ("method:Method._start",),
+    "start": ("start:cold",),
     "factor": ("kkt:Kkt.factor",),
     "preconditioner": ("kkt:Kkt.prepare_links",),
     "tree solves": ("kkt:Kkt.within",),
     "conjugate gradients": ("kkt:Kkt.solve",),
-    "residuals": ("method:Method._residuals",),
+    "residuals": ("rows:Rows.at", "rows:Rows.residuals"),
 }
 #: Sweeps with the Jacobian that are timed.
 SWEEPS = 21

@@ -166,7 +166,7 @@ def test_exact_model_is_refused_by_proof() -> None:
 
 @pytest.mark.parametrize("held", [False, True])
 def test_a_solve_without_a_word_gets_one(held: bool) -> None:
-    """Where Ipopt ends at its limit the least violation decides: above zero nothing is near; at zero it starts there."""
+    """Where Ipopt ends at its limit the least violation decides: above zero nothing is near; else it starts there."""
     program = build(case(v_min_pu=0.975 if held else 0.9), "nonlinear").program
     ipopt = solvers.get("ipopt")
     cut = solvers.get("ipopt", solvers.Options(max_iterations=1)).solve(program)

@@ -339,7 +339,7 @@ def explain(program: Program, solver: Solver, *, reduce: bool = False, max_solve
 
 
 def settled(program: Program, found: Solution, solver: Solver) -> Solution:
-    """A word on a program that is not convex, of which a solver has neither a point nor a word: its least violation nearby.
+    """A word on a program that is not convex, of which a solver has none: its least violation nearby.
 
     Where that is nothing, the solver starts again from there: a restoration phase that is a solve of its own.
 

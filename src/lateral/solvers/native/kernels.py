@@ -49,30 +49,49 @@ def add_product(out, row, col, val, x, t0, t1):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def add_earlier(out, row, col, val, x):  # type: ignore[no-untyped-def]
+def add_earlier(out, row, col, val, x, t0, t1):  # type: ignore[no-untyped-def]
     """``out[row, t] += val x[col, t - 1]``."""
     last = val.shape[1] - 1
     for e in range(len(row)):
         r, c = row[e], col[e]
-        for t in range(1, out.shape[1]):
+        for t in range(max(t0, 1), t1):
             out[r, t] += val[e, min(t, last)] * x[c, t - 1]
 
 
 @_compiled
-def add_later(out, row, col, val, y):  # type: ignore[no-untyped-def]
-    """The transpose of `add_earlier`: ``out[row, t - 1] += val y[col, t]``."""
+def add_later(out, row, col, val, y, t0, t1):  # type: ignore[no-untyped-def]
+    """The transpose of `add_earlier`: ``out[row, t] += val y[col, t + 1]``."""
     last = val.shape[1] - 1
     for e in range(len(row)):
         r, c = row[e], col[e]
-        for t in range(1, out.shape[1]):
-            out[r, t - 1] += val[e, min(t, last)] * y[c, t]
+        for t in range(t0, min(t1, y.shape[1] - 1)):
+            out[r, t] += val[e, min(t + 1, last)] * y[c, t + 1]
 
 
 @_compiled
-def tridiagonal_factor(d, e):  # type: ignore[no-untyped-def]
+def add_slopes(out, row, col, val, left, y, per, factor, t0, t1):  # type: ignore[no-untyped-def]
+    """``out[row] += factor val left[col] y[col // per]``; one column of values stands for every step."""
+    last = val.shape[1] - 1
+    for e in range(len(row)):
+        r, c, of = row[e], col[e], col[e] // per
+        for t in range(t0, t1):
+            out[r, t] += factor * val[e, min(t, last)] * left[c, t] * y[of, t]
+
+
+@_compiled
+def add_pairs(out, f, g, per, factor, first, last):  # type: ignore[no-untyped-def]
+    """``out += factor sum f g`` over ``per`` rows of f and g for each row of out."""
+    for i in range(first, last):
+        for k in range(i * per, (i + 1) * per):
+            for t in range(out.shape[1]):
+                out[i, t] += factor * f[k, t] * g[k, t]
+
+
+@_compiled
+def tridiagonal_factor(d, e, first, last):  # type: ignore[no-untyped-def]
     """``L D L'`` of tridiagonal matrices, one per row, in place; e[t] couples t and t + 1. Number of pivots <= 0."""
     bad = 0
-    for i in range(d.shape[0]):
+    for i in range(first, last):
         if not d[i, 0] > 0.0:
             bad += 1
         for t in range(1, d.shape[1]):
@@ -85,10 +104,10 @@ def tridiagonal_factor(d, e):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def tridiagonal_solve(d, e, r, x):  # type: ignore[no-untyped-def]
+def tridiagonal_solve(d, e, r, x, first, last):  # type: ignore[no-untyped-def]
     """``x`` = solution of the factored tridiagonal systems for r."""
     n = d.shape[1]
-    for i in range(d.shape[0]):
+    for i in range(first, last):
         x[i, 0] = r[i, 0]
         for t in range(1, n):
             x[i, t] = r[i, t] - e[i, t - 1] * x[i, t - 1]
@@ -202,10 +221,98 @@ def slack_side(right, rows, sign, dual_s, centre_s, slack, r_s, first, last):  #
 
 @_compiled
 def slack_step(ds, r_s, sign, dy, slack, first, last):  # type: ignore[no-untyped-def]
-    """``ds = (r_s - sign dy) slack``."""
+    """``ds = (r_s - sign dy) slack``; the largest ``slack``."""
+    most = 0.0
     for i in range(first, last):
         for t in range(ds.shape[1]):
             ds[i, t] = (r_s[i, t] - sign[i, t] * dy[i, t]) * slack[i, t]
+            most = max(most, slack[i, t])
+    return most
+
+
+@_compiled
+def far_step(ds, sign, slack, far, rows, slopes, first, last):  # type: ignore[no-untyped-def]
+    """``ds = -sign (rows + slopes)`` where ``slack`` is above ``far``."""
+    for i in range(first, last):
+        for t in range(ds.shape[1]):
+            if sign[i, t] != 0.0 and slack[i, t] > far:
+                ds[i, t] = -sign[i, t] * (rows[i, t] + slopes[i, t])
+
+
+@_compiled
+def slack_diagonal(out, sign, diagonal, first, last):  # type: ignore[no-untyped-def]
+    """``1 / diagonal``; 0 where the row has no slack."""
+    for i in range(first, last):
+        for t in range(out.shape[1]):
+            out[i, t] = 1.0 / max(diagonal[i, t], 1e-14) if sign[i, t] != 0.0 else 0.0
+
+
+@_compiled
+def reset_slacks(s, low, high, w_low, w_high, sign, rows, first, last):  # type: ignore[no-untyped-def]
+    """Give slacks what their row really has, where that is further from the bound, or near and the bound does not hold
+    it."""
+    for i in range(first, last):
+        for t in range(s.shape[1]):
+            real = -sign[i, t] * rows[i, t]
+            now = min(s[i, t] - low[i, t], high[i, t] - s[i, t])
+            then = min(real - low[i, t], high[i, t] - real)
+            near = abs(real - s[i, t]) <= 0.1 * now and now > w_low[i, t] + w_high[i, t]
+            if sign[i, t] != 0.0 and (then >= now or near):
+                s[i, t] = real
+
+
+@_compiled
+def gradient(out, c, quadratic, z_low, z_high, first, last):  # type: ignore[no-untyped-def]
+    """``c + Q x - z_low + z_high``."""
+    for i in range(first, last):
+        for t in range(out.shape[1]):
+            out[i, t] = c[i, t] + quadratic[i, t] - z_low[i, t] + z_high[i, t]
+
+
+@_compiled
+def slack_gradient(out, sign, y, w_low, w_high, first, last):  # type: ignore[no-untyped-def]
+    """``sign y - w_low + w_high``; 0 where the row has no slack."""
+    for i in range(first, last):
+        for t in range(out.shape[1]):
+            out[i, t] = sign[i, t] * y[i, t] - w_low[i, t] + w_high[i, t] if sign[i, t] != 0.0 else 0.0
+
+
+@_compiled
+def add_slack(rows, sign, s, first, last):  # type: ignore[no-untyped-def]
+    """``rows += sign s``."""
+    for i in range(first, last):
+        for t in range(rows.shape[1]):
+            rows[i, t] += sign[i, t] * s[i, t]
+
+
+@_compiled
+def right_side(out, a, b, first, last):  # type: ignore[no-untyped-def]
+    """``out = a - b``."""
+    for i in range(first, last):
+        for t in range(out.shape[1]):
+            out[i, t] = a[i, t] - b[i, t]
+
+
+@_compiled
+def largest(values, first, last):  # type: ignore[no-untyped-def]
+    """Largest magnitude; NaN when there is one."""
+    most, none = 0.0, 0.0
+    for i in range(first, last):
+        for t in range(values.shape[1]):
+            most = max(most, abs(values[i, t]))
+            none += values[i, t] * 0.0
+    return most + none
+
+
+@_compiled
+def largest_product(values, by, first, last):  # type: ignore[no-untyped-def]
+    """Largest magnitude of products; NaN when there is one."""
+    most, none = 0.0, 0.0
+    for i in range(first, last):
+        for t in range(values.shape[1]):
+            most = max(most, abs(values[i, t] * by[i, t]))
+            none += values[i, t] * by[i, t] * 0.0
+    return most + none
 
 
 @_compiled

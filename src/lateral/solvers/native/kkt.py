@@ -195,8 +195,8 @@ class Kkt:
         """``C x`` of the linked variables alone."""
         s = self.steps
         out = np.zeros((self.n_links, self.n_steps))
-        kernels.add_product(out, s.now.row, self._now, s.now.val, x, 0, self.n_steps)
-        kernels.add_earlier(out, s.before.row, self._before, s.before.val, x)
+        self.threads.steps(kernels.add_product, out, s.now.row, self._now, s.now.val, x)
+        self.threads.steps(kernels.add_earlier, out, s.before.row, self._before, s.before.val, x)
         return out
 
     def links_transposed(self, y: FloatArray, out: FloatArray) -> FloatArray:
@@ -207,8 +207,8 @@ class Kkt:
     def _links_transposed(self, y: FloatArray) -> FloatArray:
         s = self.steps
         out = np.zeros((len(self._linked), self.n_steps))
-        kernels.add_product(out, self._now, s.now.row, s.now.val, y, 0, self.n_steps)
-        kernels.add_later(out, self._before, s.before.row, s.before.val, y)
+        self.threads.steps(kernels.add_product, out, self._now, s.now.row, s.now.val, y)
+        self.threads.steps(kernels.add_later, out, self._before, s.before.row, s.before.val, y)
         return out
 
     def prepare_links(self) -> bool:
@@ -243,7 +243,7 @@ class Kkt:
             else:
                 np.add.at(beside[:, :-1], row, full[0][:, 1:] * full[1][:, :-1] * inverse[:, :-1])
         self._diagonal, self._beside = diagonal, beside
-        return int(kernels.tridiagonal_factor(diagonal, beside)) == 0
+        return not any(self.threads.rows(kernels.tridiagonal_factor, self.n_links, diagonal, beside))
 
     def _block_terms(self, x: Entries, y: Entries, loose: IntArray) -> tuple[IntArray, ...]:
         """Pairs of coefficients of one storage row whose variables share an entry of K^-1 that is at hand: which two,
@@ -294,7 +294,7 @@ class Kkt:
 
     def _precondition(self, r: FloatArray) -> FloatArray:
         out = np.empty_like(r)
-        kernels.tridiagonal_solve(self._diagonal, self._beside, r, out)
+        self.threads.rows(kernels.tridiagonal_solve, self.n_links, self._diagonal, self._beside, r, out)
         return out
 
     def solve(
@@ -323,13 +323,13 @@ class Kkt:
         eta = np.zeros_like(residual)
         z = self._precondition(residual)
         p = z.copy()
-        rz = float(np.vdot(residual, z))
+        rz = dot(residual, z)
         first, positive = abs(rz), True
         for _ in range(CG_LIMIT):
             if not abs(rz) > tolerance**2 * first:
                 break
             q = self._apply(p)
-            curvature = float(np.vdot(p, q))
+            curvature = dot(p, q)
             if not curvature > 0.0:
                 positive = False
                 break
@@ -338,7 +338,7 @@ class Kkt:
             eta += step * p
             residual -= step * q
             z = self._precondition(residual)
-            new = float(np.vdot(residual, z))
+            new = dot(residual, z)
             p *= new / rz
             p += z
             rz = new
@@ -346,9 +346,14 @@ class Kkt:
         return self.within(r), eta, positive
 
 
+def dot(a: FloatArray, b: FloatArray) -> float:
+    """Sum of products; not by a BLAS, whose threads are in one another's way on a busy machine."""
+    return float(np.einsum("ij,ij->", a, b))
+
+
 def _short(indices: IntArray) -> IntArray:
     """Indices as the kernels read them, half as wide."""
     return np.ascontiguousarray(indices, dtype=np.int32)
 
 
-__all__ = ["Kkt"]
+__all__ = ["Kkt", "dot"]

@@ -20,11 +20,11 @@ from lateral.solvers.base import (
     interrupts,
     no_point,
     pattern_of,
-    reduced_cost,
     unscaled_solution,
 )
 from lateral.solvers.elastic import settled
-from lateral.solvers.native.method import Iterate, Method, Outcome
+from lateral.solvers.native.iterate import Iterate, Outcome
+from lateral.solvers.native.method import Method
 from lateral.solvers.native.options import DEFAULT_TOLERANCE, NativeOptions
 from lateral.solvers.native.order import order_of
 from lateral.solvers.native.steps import Declined, StepProgram
@@ -69,7 +69,7 @@ class _Part:
             iterate, outcome, middle = self.method.solve(
                 gap=options.tolerance or DEFAULT_TOLERANCE,
                 max_iterations=most if start is None else min(most, MOST_WARM),
-                start=None if start is None else start.copy(),
+                earlier=None if start is None else start.copy(),
                 give_up=give_up,
                 verbose=print if options.verbose else None,
             )
@@ -218,25 +218,21 @@ class NativeSession(Session):
             program, x=x, y=y, w=w, mu=mu, status=status, solver="native", iterations=iterations, seconds=seconds,
             message=message, nu=nu, kappa=kappa,
         )  # fmt: skip
-        y, w = found.eq_dual.copy(), found.ineq_dual.copy()
+        y, w, z = found.eq_dual.copy(), found.ineq_dual.copy(), found.reduced_cost
         # a row of one variable takes what is left of that variable's gradient; of a range, where it is what holds
         rows, cols, _ = s.alone
-        y[rows] = found.reduced_cost[cols] / program.a[rows].data if len(rows) else 0.0
+        if len(rows):
+            own = program.a[rows]
+            y[rows] = z[cols] / own.data
+            z = z - own.T @ y[rows]
         rows, cols, _ = s.bounding
         if len(rows):
-            coefficient = program.g[rows].data
-            sides = np.sort(np.stack([program.l[rows] / coefficient, program.u[rows] / coefficient]), axis=0)
-            z = found.reduced_cost[cols]
-            own = np.where(z > 0, sides[0] >= program.lb[cols], sides[1] <= program.ub[cols])
-            w[rows] = np.where(own, z / coefficient, 0.0)
-        return dataclasses.replace(
-            found,
-            eq_dual=y,
-            ineq_dual=w,
-            reduced_cost=reduced_cost(
-                program, found.x, y, w, found.product_dual, found.quadratic_dual, found.curve_dual
-            ),
-        )
+            own = program.g[rows]
+            sides = np.sort(np.stack([program.l[rows] / own.data, program.u[rows] / own.data]), axis=0)
+            holds = np.where(z[cols] > 0, sides[0] >= program.lb[cols], sides[1] <= program.ub[cols])
+            w[rows] = np.where(holds, z[cols] / own.data, 0.0)
+            z = z - own.T @ w[rows]
+        return dataclasses.replace(found, eq_dual=y, ineq_dual=w, reduced_cost=z)
 
 
 def _may_be_tight(program: Program) -> np.ndarray:

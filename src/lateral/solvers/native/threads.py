@@ -7,14 +7,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
-
 from lateral.network.schema import IntArray
 from lateral.solvers.native.lanes import WIDTH
 
 
 class Threads:
-    """Some threads, at most one for each chunk of steps.
+    """Some threads, at most one for each chunk of steps; the one that calls is one of them.
 
     Args:
         n: how many.
@@ -25,7 +23,7 @@ class Threads:
         self.n_chunks = -(-n_steps // WIDTH)
         self._chunks = _parts(self.n_chunks, min(n, self.n_chunks))
         self._steps = [(WIDTH * a, min(WIDTH * b, n_steps)) for a, b in self._chunks]
-        self._pool = ThreadPoolExecutor(len(self._chunks)) if len(self._chunks) > 1 else None
+        self._pool = ThreadPoolExecutor(len(self) - 1) if len(self) > 1 else None
 
     def __len__(self) -> int:
         return len(self._chunks)
@@ -45,24 +43,30 @@ class Threads:
     def some(self, kernel: Callable[..., Any], parts: Sequence[IntArray], *arrays: Any) -> list[Any]:
         """A kernel that takes first which rows it is for; what it returned by part. The parts do not depend on the
         number of threads, so that sums over them are the same to the last bit."""
-        if self._pool is None or len(parts) == 1:
-            return [kernel(part, *arrays) for part in parts]
-        waiting = [self._pool.submit(kernel, part, *arrays) for part in parts]
-        return [part.result() for part in waiting]
+
+        def own(k: int) -> list[Any]:
+            return [kernel(part, *arrays) for part in parts[k :: len(self)]]
+
+        found: list[Any] = [None] * len(parts)
+        for k, mine in enumerate(self._all(own)):
+            found[k :: len(self)] = mine
+        return found
 
     def _run(self, kernel: Callable[..., Any], arrays: tuple[Any, ...], parts: list[tuple[int, int]]) -> list[Any]:
-        def own(k: int) -> list[Any]:
-            return [a[k] if isinstance(a, list) else a for a in arrays]
+        def own(k: int) -> Any:
+            return kernel(*(a[k] if isinstance(a, list) else a for a in arrays), *parts[k])
 
-        if self._pool is None:
-            return [kernel(*own(0), *parts[0])]
-        waiting = [self._pool.submit(kernel, *own(k), *part) for k, part in enumerate(parts)]
-        return [part.result() for part in waiting]
+        return self._all(own)
+
+    def _all(self, own: Callable[[int], Any]) -> list[Any]:
+        """What each thread has to do, by its number; the first is done here."""
+        waiting = [] if self._pool is None else [self._pool.submit(own, k) for k in range(1, len(self))]
+        return [own(0), *(part.result() for part in waiting)]
 
 
 def _parts(n: int, k: int) -> list[tuple[int, int]]:
     """k ranges of about the same length."""
-    return list(itertools.pairwise(np.linspace(0, n, k + 1).astype(int).tolist()))
+    return list(itertools.pairwise([n * i // k for i in range(k + 1)]))
 
 
 __all__ = ["Threads"]

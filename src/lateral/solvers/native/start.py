@@ -1,0 +1,154 @@
+"""Where the method begins: at the power flow of the network, or from an earlier iterate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from lateral.network.schema import FloatArray
+from lateral.solvers.native.assembly import Point
+from lateral.solvers.native.iterate import Iterate
+from lateral.solvers.native.order import Order
+from lateral.solvers.native.pairing import curve_slopes
+from lateral.solvers.native.rows import Rows, Values
+from lateral.solvers.native.steps import StepProgram
+
+#: Distance from bounds at the start, of max(1, |bound|) and of the range: of what the power flow gives, and of devices,
+#: which start further inside, so that the first steps are long (a third less iterations than with the same for both).
+PUSH, PUSH_DEVICES = 0.05, 0.4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bounds:
+    """Bounds of variables and of slacks, infinite where there is none, and which variables are fixed; (elements, T)."""
+
+    low: FloatArray
+    high: FloatArray
+    s_low: FloatArray
+    s_high: FloatArray
+    fixed: np.ndarray
+
+    @classmethod
+    def of(cls, s: StepProgram) -> Self:
+        """The bounds of a program with the numbers that it has."""
+        d, t, n = s.data, s.n_steps, s.products.n
+        fixed = d["fixed"] > 0.0
+        level, free = s.level.reshape(-1, 1), np.full((s.curves.n, t), np.inf)
+        cones = np.where(s.exact.reshape(-1, 1), -np.inf, 0.0) * np.ones((n, t))
+        return cls(
+            low=np.where(fixed, -np.inf, d["low"]),
+            high=np.where(fixed, np.inf, d["high"]),
+            s_low=np.vstack([d["g_low"], cones, np.where(level, -np.inf, d["q_low"]), -free]),
+            s_high=np.vstack([d["g_high"], np.full((n, t), np.inf), np.where(level, np.inf, d["q_high"]), free]),
+            fixed=fixed,
+        )
+
+
+def newton_point(rows: Rows, x: FloatArray, v: Values, y: FloatArray, diagonal: FloatArray, slack: FloatArray) -> Point:
+    """What the matrix depends on at x with the multipliers y of the rows."""
+    _, y_p, y_q, y_c = rows.by_kind(y)
+    y_slope, z_slope, bend = curve_slopes(rows.steps, x)
+    return Point(v.a, v.u, v.v, y_p, diagonal, slack, v.f, v.g, y_q, y_slope, z_slope, y_c * bend)
+
+
+def cold(rows: Rows, order: Order, bounds: Bounds, n_bounds: int) -> Iterate:
+    """Devices inside of their bounds, the network at its power flow, multipliers of one complementarity."""
+    p, t = rows.steps, rows.steps.n_steps
+    x = p.data["start"].copy()
+    x[bounds.fixed] = p.data["value"][bounds.fixed]
+    x = _inside(x, bounds.low, bounds.high, PUSH_DEVICES)
+    _power_flow(rows, order, x)
+    x = _inside(x, bounds.low, bounds.high, PUSH)
+    now = rows.at(x)
+    ranges, h, quadratic, curved = rows.by_kind(now.rows)
+    size = np.maximum(np.abs(now.values.u * now.values.v), 1e-3)
+    s = np.vstack(
+        [
+            _inside(ranges, p.data["g_low"], p.data["g_high"], PUSH),
+            np.where(p.exact.reshape(-1, 1), 0.0, np.maximum(-h, 0.1 * size)),
+            np.where(p.level.reshape(-1, 1), 0.0, _inside(quadratic, p.data["q_low"], p.data["q_high"], PUSH)),
+            np.zeros_like(curved),
+        ]
+    )
+    mu = max(max(abs(now.objective), p.floor) / max(n_bounds, 1), 1e-6)
+    return Iterate(
+        x, s, np.zeros_like(now.rows), np.zeros((rows.kkt.n_links, t)),
+        _multiplier(mu, x - bounds.low), _multiplier(mu, bounds.high - x),
+        _multiplier(mu, s - bounds.s_low), _multiplier(mu, bounds.s_high - s),
+    )  # fmt: skip
+
+
+def moved(rows: Rows, bounds: Bounds, it: Iterate) -> Iterate:
+    """An earlier iterate for the present numbers: what is fixed is fixed at its new value, what a new bound leaves
+    outside is just inside, and a bound that is new has a multiplier like the others'."""
+    it.x[bounds.fixed] = rows.steps.data["value"][bounds.fixed]
+    it.x = _within(it.x, bounds.low, bounds.high)
+    it.s = np.where(rows.sign != 0.0, _within(it.s, bounds.s_low, bounds.s_high), it.s)
+    sides = (
+        (it.z_low, it.x - bounds.low),
+        (it.z_high, bounds.high - it.x),
+        (it.w_low, it.s - bounds.s_low),
+        (it.w_high, bounds.s_high - it.s),
+    )
+    known = [(z * room)[np.isfinite(room) & (z > 0.0)] for z, room in sides]
+    mu = float(np.concatenate(known).mean()) if any(len(k) for k in known) else 1e-6
+    for z, room in sides:
+        finite = np.isfinite(room)
+        new = finite & ~(z > 0.0)
+        z[new] = mu / room[new]
+        z[~finite] = 0.0
+    return it
+
+
+def _power_flow(rows: Rows, order: Order, x: FloatArray, *, limit: int = 8) -> None:
+    """Newton on the network's own rows with every device where it is, in place; gives up in silence."""
+    k, t = rows.kkt, rows.steps.n_steps
+    own, network = order.network[: k.nv], order.network[k.nv :]
+    diagonal = np.where(own.reshape(-1, 1), 0.0, 1e10) * np.ones((k.nv, t))
+    slack = np.where(network[k.n_rows :].reshape(-1, 1), 0.0, 1e10) * np.ones((len(network) - k.n_rows, t))
+    before, none = x.copy(), np.zeros((k.n - k.nv, t))
+    for _ in range(limit):
+        values = rows.values(x, constant=True)
+        r = rows.rows(x, values)
+        r[~network] = 0.0
+        if np.max(np.abs(r), initial=0.0) < 1e-8:
+            return
+        k.factor(newton_point(rows, x, values, none, diagonal, slack))
+        full = np.zeros((k.n, t))
+        full[k.nv :] = -r
+        step = k.within(full)[: k.nv]
+        step[~own] = 0.0
+        if not np.all(np.isfinite(step)):
+            x[:] = before
+            return
+        x += step
+
+
+def _inside(x: FloatArray, low: FloatArray, high: FloatArray, push: float) -> FloatArray:
+    """Values pushed inside of their bounds."""
+    with np.errstate(invalid="ignore"):
+        room = push * (high - low)
+        above = low + np.minimum(push * np.maximum(1.0, np.abs(low)), room)
+        below = high - np.minimum(push * np.maximum(1.0, np.abs(high)), room)
+        pushed = np.where(np.isfinite(low), np.maximum(x, above), x)
+        return np.where(np.isfinite(high), np.minimum(pushed, below), pushed)
+
+
+def _within(x: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
+    """Values that are at or beyond a bound, a little inside of it; others as they are."""
+    with np.errstate(invalid="ignore"):
+        room = np.where(np.isfinite(low) & np.isfinite(high), PUSH * (high - low), 1e-4)
+        room = np.minimum(room, 1e-4)
+        x = np.where(np.isfinite(low) & (x <= low), low + room, x)
+        return np.where(np.isfinite(high) & (x >= high), high - room, x)
+
+
+def _multiplier(mu: float, slack: FloatArray) -> FloatArray:
+    """``mu / slack``; zero where there is no bound."""
+    finite = np.isfinite(slack)
+    return np.where(finite, mu / np.where(finite, slack, 1.0), 0.0)
+
+
+__all__ = ["Bounds", "cold", "moved", "newton_point"]
