@@ -39,7 +39,7 @@ PHASES = {
     "order, symbolic": ("session:order_of", "steps:StepProgram.of", "kkt:Kkt.__init__"),
     "data": ("steps:StepProgram.load", "method:Method.load", "kkt:Kkt.load"),
     "start": ("start:cold",),
-    "factor": ("kkt:Kkt.factor",),
+    "factor, maps": ("kkt:Kkt.factor",),
     "preconditioner": ("kkt:Kkt.prepare_links",),
     "tree solves": ("kkt:Kkt.within",),
     "conjugate gradients": ("kkt:Kkt.solve",),

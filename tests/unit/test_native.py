@@ -177,7 +177,7 @@ def test_storage_rows_are_linked_and_their_transpose_is_one() -> None:
 def test_maps_through_the_tree_equal_full_solves(name: str, formulation: str) -> None:
     """``S p`` by small maps per node, or by some of the pivots, is C K^-1 C' p by whole solves."""
     kkt, point = kkt_of(model_of(name, formulation))
-    kkt.factor(point)
+    kkt.factor(point, links=True)
     assert kkt.prepare_links()
     p = np.random.default_rng(4).normal(size=(kkt.n_links, kkt.n_steps))
     full = np.zeros((kkt.n, kkt.n_steps))
@@ -189,7 +189,7 @@ def test_maps_through_the_tree_equal_full_solves(name: str, formulation: str) ->
 def test_the_whole_system_is_solved() -> None:
     """Unknowns and storage multipliers satisfy both block rows."""
     kkt, point = kkt_of(model_of())
-    kkt.factor(point)
+    kkt.factor(point, links=True)
     kkt.prepare_links()
     rng = np.random.default_rng(5)
     right, links = rng.normal(size=(kkt.n, kkt.n_steps)), rng.normal(size=(kkt.n_links, kkt.n_steps))
@@ -238,11 +238,11 @@ def test_selected_inverse() -> None:
     At a made-up point pivots are not as large as at a real one, and lose six digits of the smaller entries.
     """
     kkt, point = kkt_of(model_of("ieee13", "current-voltage"))
-    kkt.factor(point)
-    kkt.prepare_links()
     sy = kkt.symbolic
-    # outside of these pivots nothing is computed
-    known = kkt.inverse_entries(np.arange(sy.n_entries))
+    # outside of the pivots between storages nothing is computed
+    kkt._wanted = np.arange(sy.n_entries, dtype=np.int32)
+    kkt._wanted_inverse = known = np.empty((sy.n_entries, kkt.n_steps))
+    kkt.factor(point, links=True)
     for step in (0, kkt.n_steps - 1):
         inverse = np.linalg.inv(assembled(kkt, point, step))
         for k in kkt._between[::7]:

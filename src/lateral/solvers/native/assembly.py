@@ -6,9 +6,7 @@ Every entry is a sum of terms, coefficient times value. Values are rows of one a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -155,6 +153,7 @@ class Assembly:
             else:
                 self._varying.append((first, name, which, value))
         self._absent = 1.0 - s.data["present"]
+        self._point: list[tuple[FloatArray, int]] = []
 
     def _coefficients(self) -> list[FloatArray]:
         """Of every group of terms in their order, shape (terms, T) or (terms, 1)."""
@@ -184,24 +183,24 @@ class Assembly:
             single,
         ]
 
-    def write(self, v: FloatArray, point: Point, extra: float, each: Callable[..., list[Any]]) -> None:
-        """The matrix at a point into the entries ``v``, with ``extra`` on the diagonal of the variables."""
+    def take(self, point: Point, extra: float) -> None:
+        """The point that `write` is about, with ``extra`` on the diagonal of the variables."""
         diagonal, nv = self._diagonal, self.nv
         np.add(point.diagonal, REGULARISATION + extra, out=diagonal[:nv])
         np.subtract(-REGULARISATION, self._absent, out=diagonal[nv:])
         diagonal[self.g_first :] -= point.slack
-        self._stage(diagonal, self._at["diagonal"].start, each)
-        for name in FACTORS:
-            self._stage(getattr(point, name), self._at[name].start, each)
-        for first, name, which, value in self._varying:
-            self._stage(value * getattr(point, name)[which], first, each)
-        each(elimination.assemble, v, self._ptr, self._row, self._coefficient, self.values, self._n_values)
+        self._point = [(diagonal, self._at["diagonal"].start)]
+        self._point += [(np.ascontiguousarray(getattr(point, name)), self._at[name].start) for name in FACTORS]
+        self._point += [(value * getattr(point, name)[which], first) for first, name, which, value in self._varying]
 
-    def _stage(self, rows: FloatArray, first: int, each: Callable[..., list[Any]] | None = None) -> None:
-        if each is None:
-            elimination.stage(rows, first, self.values, self._n_values, 0, self._chunks)
-        else:
-            each(elimination.stage, np.ascontiguousarray(rows), first, self.values, self._n_values)
+    def write(self, v: FloatArray, c: int) -> None:
+        """The matrix of chunk c into the entries ``v``."""
+        for rows, first in self._point:
+            elimination.stage(rows, first, self.values, self._n_values, c, c + 1)
+        elimination.assemble(v, self._ptr, self._row, self._coefficient, self.values, self._n_values, c, c + 1)
+
+    def _stage(self, rows: FloatArray, first: int) -> None:
+        elimination.stage(rows, first, self.values, self._n_values, 0, self._chunks)
 
 
 __all__ = ["REGULARISATION", "Assembly", "Point"]

@@ -135,22 +135,53 @@ class Kkt:
 
     # -- the part within steps ----------------------------------------------------------------------------------------
 
-    def factor(self, point: Point, *, extra: float = 0.0) -> bool:
+    def factor(self, point: Point, *, extra: float = 0.0, links: bool = False) -> bool:
         """Assemble and eliminate; True when every step has as many negative eigenvalues as rows.
+
+        All of it chunk by chunk, as a chunk is as large as the cache.
 
         Args:
             point: where.
             extra: added to the diagonal of the variables, against negative curvature.
+            links: whether storage rows are to be solved for, so that their maps and entries of the inverse are wanted.
         """
         sy, v = self.symbolic, self.factors
-        self.assembly.write(v, point, extra, self.threads.chunks)
         size, _, dpos, lptr, m, _, _ = self._pivots
-        self.threads.chunks(
-            elimination.factor, v, sy.n_entries, size, dpos, lptr, m, *self._updates, self._negative, self._work
-        )
+        self.assembly.take(point, extra)
+
+        def one(k: int, c: int) -> None:
+            self.assembly.write(v, c)
+            elimination.factor(
+                v, sy.n_entries, size, dpos, lptr, m, *self._updates, self._negative, self._work[k], c, c + 1
+            )
+            if links and self.n_links:
+                self._condense(k, c)
+
+        self.threads.each(one)
         negative = self._negative.reshape(-1)[: self.n_steps]
         last = self.entries(sy.dpos[-1:])
         return bool(np.all(negative == self.n - self.nv)) and bool(np.isfinite(last).all())
+
+    def _condense(self, k: int, c: int) -> None:
+        """Of chunk c, by thread k: maps between storages, and the entries of the inverse that `prepare_links` wants."""
+        sy, gr = self.symbolic, self.groups
+        elimination.extract(self.factors, sy.n_entries, self._at_loose, self._loose_inverse, c, c + 1)
+        size, _, dpos, lptr, m, sptr, _ = self._pivots
+        if gr is None:
+            elimination.selected_inverse(
+                self.factors, sy.n_entries, self._wanted_inverse, self._wanted, self._between, size, dpos, lptr,
+                m, *self._updates, self._inverse[k], self._work[k], c, c + 1,
+            )  # fmt: skip
+            return
+        n_maps = int(gr.mptr[-1])
+        elimination.condense(
+            self.factors, sy.n_entries, self.maps, n_maps, size, dpos, lptr, m, sptr, *self._condensing,
+            self._map_work[k], c, c + 1,
+        )  # fmt: skip
+        elimination.inverse_blocks(
+            self.maps, n_maps, self._wanted_inverse, self._wanted, *self._blocks_of, self._inverse[k],
+            self._map_work[k], c, c + 1,
+        )  # fmt: skip
 
     def entries(self, at: IntArray) -> FloatArray:
         """Some entries of what is factored, shape (entries, T)."""
@@ -164,26 +195,6 @@ class Kkt:
             elimination.within, self.factors, self.symbolic.n_entries, r, self._place, self._all, *self._pivots, self._x
         )
         return r
-
-    def inverse_entries(self, wanted: IntArray) -> FloatArray:
-        """Entries of K^-1, by number of the factor's entry (or of the groups' blocks), shape (wanted, T)."""
-        out = np.empty((len(wanted), self.n_steps))
-        self._invert(_short(wanted), out)
-        return out
-
-    def _invert(self, wanted: IntArray, out: FloatArray) -> None:
-        sy = self.symbolic
-        if self.groups is None:
-            size, _, dpos, lptr, m, _, _ = self._pivots
-            self.threads.chunks(
-                elimination.selected_inverse, self.factors, sy.n_entries, out, wanted, self._between, size, dpos, lptr,
-                m, *self._updates, self._inverse, self._work,
-            )  # fmt: skip
-        else:
-            self.threads.chunks(
-                elimination.inverse_blocks, self.maps, int(self.groups.mptr[-1]), out, wanted, *self._blocks_of,
-                self._inverse, self._map_work,
-            )  # fmt: skip
 
     # -- storage ------------------------------------------------------------------------------------------------------
 
@@ -212,20 +223,8 @@ class Kkt:
         return out
 
     def prepare_links(self) -> bool:
-        """Maps and preconditioner of the storage rows; False when the preconditioner is not positive."""
-        sy, gr = self.symbolic, self.groups
-        self.threads.chunks(elimination.extract, self.factors, sy.n_entries, self._at_loose, self._loose_inverse)
-        if gr is not None:
-            size, _, dpos, lptr, m, sptr, _ = self._pivots
-            self.threads.chunks(
-                elimination.condense, self.factors, sy.n_entries, self.maps, int(gr.mptr[-1]), size, dpos, lptr, m,
-                sptr, *self._condensing, self._map_work,
-            )  # fmt: skip
-        self._invert(self._wanted, self._wanted_inverse)
-        return self._tridiagonal()
-
-    def _tridiagonal(self) -> bool:
-        """The preconditioner from entries of K^-1; False when it is not positive."""
+        """The preconditioner of the storage rows, from entries of K^-1 that `factor` found; False when it is not
+        positive."""
         s, t = self.steps, self.n_steps
         known = np.vstack([self._wanted_inverse, self._loose_inverse])
         diagonal, beside = np.zeros((self.n_links, t)), np.zeros((self.n_links, t))

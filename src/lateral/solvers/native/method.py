@@ -232,7 +232,7 @@ class Method:
         k = self.kkt
         trial = least
         for attempt in range(12):
-            fine = k.factor(point, extra=trial)
+            fine = k.factor(point, extra=trial, links=True)
             if fine and k.n_links:
                 fine = k.prepare_links()
             if fine:

@@ -32,6 +32,10 @@ class Threads:
         """A kernel on all chunks; a list of arrays has one for each thread."""
         return self._run(kernel, arrays, self._chunks)
 
+    def each(self, own: Callable[[int, int], Any]) -> None:
+        """Chunk by chunk: what is given the number of the thread and the chunk."""
+        self._all(lambda k: [own(k, c) for c in range(*self._chunks[k])])
+
     def steps(self, kernel: Callable[..., Any], *arrays: Any) -> list[Any]:
         """A kernel on all steps."""
         return self._run(kernel, arrays, self._steps)
