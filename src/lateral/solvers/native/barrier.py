@@ -48,9 +48,9 @@ class Barrier:
         """What the complementarity target adds to the dual residual, into out: ``(mu - second) / s - z``, signed."""
         self._each(kernels.centre, x, self.low, self.high, *z, *second, mu, out)
 
-    def dual_step(self, x: FloatArray, z: Pair, dx: FloatArray, mu: float, dz: Pair) -> None:
-        """Steps of the multipliers that go with dx, in the place of the second-order terms."""
-        self._each(kernels.dual_step, x, self.low, self.high, *z, dx, mu, *dz)
+    def dual_step(self, x: FloatArray, z: Pair, dx: FloatArray, second: Pair, mu: float, dz: Pair) -> None:
+        """Steps of the multipliers that go with dx, into dz, which may be the second-order terms."""
+        self._each(kernels.dual_step, x, self.low, self.high, *z, dx, *second, mu, *dz)
 
     def second_order(self, dx: FloatArray, dz: Pair, omega: float, cap: float) -> None:
         """The predictor's second-order terms ``omega ds dz``, clipped, in the place of its dz."""

@@ -48,6 +48,12 @@ class Iterate:
         ahead = np.minimum(np.arange(t) + steps, t - 1)
         return Iterate(*(getattr(self, name)[:, ahead] for name in self.__slots__))
 
+    def take(self, other: Iterate) -> Iterate:
+        """The numbers of another one, into its own arrays."""
+        for name in self.__slots__:
+            np.copyto(getattr(self, name), getattr(other, name))
+        return self
+
     def copy(self) -> Iterate:
         """A copy of every array."""
         return Iterate(*(getattr(self, name).copy() for name in self.__slots__))

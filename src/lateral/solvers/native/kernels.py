@@ -159,16 +159,18 @@ def centre(rows, x, low, high, z_low, z_high, second_low, second_high, mu, out):
 
 
 @_compiled
-def dual_step(rows, x, low, high, z_low, z_high, dx, mu, dz_low, dz_high):  # type: ignore[no-untyped-def]
-    """Steps of the bound multipliers that go with dx, in the place of the second-order terms."""
+def dual_step(  # type: ignore[no-untyped-def]
+    rows, x, low, high, z_low, z_high, dx, second_low, second_high, mu, dz_low, dz_high
+):
+    """Steps of the bound multipliers that go with dx, which may take the place of the second-order terms."""
     for i in rows:
         for t in range(x.shape[1]):
             if low[i, t] > -np.inf:
                 s = x[i, t] - low[i, t]
-                dz_low[i, t] = (mu - dz_low[i, t] - z_low[i, t] * dx[i, t]) / s - z_low[i, t]
+                dz_low[i, t] = (mu - second_low[i, t] - z_low[i, t] * dx[i, t]) / s - z_low[i, t]
             if high[i, t] < np.inf:
                 s = high[i, t] - x[i, t]
-                dz_high[i, t] = (mu - dz_high[i, t] + z_high[i, t] * dx[i, t]) / s - z_high[i, t]
+                dz_high[i, t] = (mu - second_high[i, t] + z_high[i, t] * dx[i, t]) / s - z_high[i, t]
 
 
 @_compiled
@@ -270,19 +272,28 @@ def gradient(out, c, quadratic, z_low, z_high, first, last):  # type: ignore[no-
 
 
 @_compiled
-def slack_gradient(out, sign, y, w_low, w_high, first, last):  # type: ignore[no-untyped-def]
-    """``sign y - w_low + w_high``; 0 where the row has no slack."""
+def slack_residuals(dual_s, left, sign, y, w_low, w_high, rows, s, first, last):  # type: ignore[no-untyped-def]
+    """``dual_s = sign y - w_low + w_high``, 0 where the row has no slack, and ``left = rows + sign s``."""
     for i in range(first, last):
-        for t in range(out.shape[1]):
-            out[i, t] = sign[i, t] * y[i, t] - w_low[i, t] + w_high[i, t] if sign[i, t] != 0.0 else 0.0
+        for t in range(rows.shape[1]):
+            dual_s[i, t] = sign[i, t] * y[i, t] - w_low[i, t] + w_high[i, t] if sign[i, t] != 0.0 else 0.0
+            left[i, t] = rows[i, t] + sign[i, t] * s[i, t]
 
 
 @_compiled
-def add_slack(rows, sign, s, first, last):  # type: ignore[no-untyped-def]
-    """``rows += sign s``."""
+def zero(out, first, last):  # type: ignore[no-untyped-def]
+    """``out = 0``."""
     for i in range(first, last):
-        for t in range(rows.shape[1]):
-            rows[i, t] += sign[i, t] * s[i, t]
+        for t in range(out.shape[1]):
+            out[i, t] = 0.0
+
+
+@_compiled
+def times(out, a, factor, first, last):  # type: ignore[no-untyped-def]
+    """``out = factor a``."""
+    for i in range(first, last):
+        for t in range(out.shape[1]):
+            out[i, t] = factor * a[i, t]
 
 
 @_compiled

@@ -23,7 +23,7 @@ from lateral.solvers.native.barrier import Barrier, Pair
 from lateral.solvers.native.iterate import Iterate, Outcome
 from lateral.solvers.native.kkt import Kkt
 from lateral.solvers.native.order import Order
-from lateral.solvers.native.rows import Evaluation, Residuals, Rows, Values
+from lateral.solvers.native.rows import Evaluation, Residuals, Room, Rows, Values
 from lateral.solvers.native.steps import StepProgram
 
 #: Feasibility, pu; stationarity, in solver scale.
@@ -56,12 +56,14 @@ class Method:
         self.steps, self.order = steps, order
         self.kkt = Kkt(steps, order, threads=threads)
         self.rows = Rows(steps, self.kkt)
+        self._room = Room()
         self._take()
 
     def load(self) -> None:
         """The numbers of the steps, after `StepProgram.load`."""
         self.kkt.load()
         self.rows.load()
+        self._room.clear()  # what is zero where there is no bound: there may be others now
         self._take()
 
     def _take(self) -> None:
@@ -74,9 +76,9 @@ class Method:
     def _reset_slacks(self, it: Iterate, now: Evaluation) -> None:
         """Give every slack what its row really has, where that is further from its bound, or about as far from one that
         does not hold it: it costs nothing, and the row holds (Nocedal and Wright 2006, section 19.3)."""
-        b, own = self.bounds, now.rows[self.kkt.n_rows :]
+        b, sign = self.bounds, self.rows.sign
         self.kkt.threads.rows(
-            kernels.reset_slacks, len(it.s), it.s, b.s_low, b.s_high, it.w_low, it.w_high, self.rows.sign, own
+            kernels.reset_slacks, len(it.s), it.s, b.s_low, b.s_high, it.w_low, it.w_high, sign, now.rows
         )
 
     # -- one iteration ------------------------------------------------------------------------------------------------
@@ -99,18 +101,19 @@ class Method:
             ds = (r_s - c dy) / D_s,      J dx - dy / D_s = -rows - c r_s / D_s
         """
         k = self.kkt
-        right, r_s, ds = np.empty((k.n, self.steps.n_steps)), np.empty_like(it.s), np.empty_like(it.s)
+        right = self._room.empty("right", (k.n, self.steps.n_steps))
+        r_s, ds = (self._room.empty(name, it.s.shape) for name in ("r_s", "ds"))
         own, sign = k.threads.rows, self.rows.sign
         own(kernels.right_side, k.nv, right[: k.nv], centre_x, r.dual_x)
-        np.negative(rows[: k.n_rows], out=right[k.nv : k.g_first])
-        own(kernels.slack_side, len(ds), right[k.g_first :], rows[k.n_rows :], sign, r.dual_s, centre_s, slack, r_s)
+        own(kernels.times, k.n_rows, right[k.nv : k.g_first], r.equal, -1.0)
+        own(kernels.slack_side, len(ds), right[k.g_first :], rows, sign, r.dual_s, centre_s, slack, r_s)
         solution, eta, positive = k.solve(right, -r.links, tolerance=tolerance)
         dx, dy = solution[: k.nv], solution[k.nv :]
         most = max(own(kernels.slack_step, len(ds), ds, r_s, sign, dy[k.n_rows :], slack))
         # where a slack is far from its bound, its multiplier is rounding: there the row itself says what it becomes
         if most > FAR:
             slopes = self.rows.slopes_times(values, dx)
-            own(kernels.far_step, len(ds), ds, sign, slack, FAR, rows[k.n_rows :], slopes)
+            own(kernels.far_step, len(ds), ds, sign, slack, FAR, rows, slopes)
         return dx, ds, dy, eta, positive
 
     def solve(
@@ -144,7 +147,10 @@ class Method:
         log: list[str] = []
         short = 0
         count = max(self.n_bounds, 1)
-        diagonal_x, diagonal_s, slack = np.zeros_like(it.x), np.zeros_like(it.s), np.zeros_like(it.s)
+        diagonal_x, diagonal_s, slack = (
+            self._room.zeros(name, like.shape)
+            for name, like in (("diagonal", it.x), ("diagonal of slacks", it.s), ("slack", it.s))
+        )
         now = self.rows.at(it.x)
         word, number = "limit", 0
         extra = 0.0
@@ -161,7 +167,7 @@ class Method:
             if verbose is not None:
                 verbose(line)
             if middle is None or 1.0 < mu * count / (WARM_GAP * worth) < 50.0:  # earlier ones are as good as none
-                middle = it.copy()
+                middle = it.copy() if middle is None else middle.take(it)
             if not np.isfinite(value) or not np.isfinite(r.primal) or not np.isfinite(r.dual):
                 word = "broken"
                 break
@@ -245,18 +251,25 @@ class Method:
     ) -> Step | None:
         """Mehrotra's two solves with one factorisation; None where the storage rows have negative curvature."""
         x, s, z, w = it.x, it.s, it.z, it.w
-        dz = np.zeros_like(x), np.zeros_like(x)
-        dw = np.zeros_like(s), np.zeros_like(s)
-        centre_x, centre_s, rows = np.zeros_like(x), np.zeros_like(s), r.rows
+        new, own = self._room, self.kkt.threads.rows
+        # where there is no bound, these stay zero
+        dz, none_x = (
+            (new.empty(f"{name} low", x.shape), new.empty(f"{name} high", x.shape)) for name in ("dz", "no dz")
+        )
+        dw, none_s = (
+            (new.empty(f"{name} low", s.shape), new.empty(f"{name} high", s.shape)) for name in ("dw", "no dw")
+        )
+        centre_x, centre_s = new.empty("centre", x.shape), new.empty("centre of slacks", s.shape)
+        rows, second_x, second_s = r.rows, none_x, none_s
         sigma = min(1.0, LAST * target / mu) if mu > 0.0 else 1.0
         if mu > NEAR * target:
-            self.of_x.centre(x, z, dz, 0.0, centre_x)
-            self.of_s.centre(s, w, dw, 0.0, centre_s)
+            self.of_x.centre(x, z, none_x, 0.0, centre_x)
+            self.of_s.centre(s, w, none_s, 0.0, centre_s)
             dx, ds, dy, eta, positive = self._direction(it, r, slack, centre_x, centre_s, rows, values, PREDICT)
             if not positive:
                 return None
-            self.of_x.dual_step(x, z, dx, 0.0, dz)
-            self.of_s.dual_step(s, w, ds, 0.0, dw)
+            self.of_x.dual_step(x, z, dx, none_x, 0.0, dz)
+            self.of_s.dual_step(s, w, ds, none_s, 0.0, dw)
             primal, dual = self._steps(it, dx, ds, dz, dw, 1.0)
             after = self.of_x.after(x, z, dx, dz, primal, dual) + self.of_s.after(s, w, ds, dw, primal, dual)
             affine = after / max(self.n_bounds, 1)
@@ -264,16 +277,18 @@ class Method:
             omega, cap = (1.0 - sigma) ** 2, 10.0 * mu
             self.of_x.second_order(dx, dz, omega, cap)
             self.of_s.second_order(ds, dw, omega, cap)
-            rows = rows.copy()
+            second_x, second_s = dz, dw
+            rows = new.empty("rows", s.shape)
+            own(kernels.times, len(rows), rows, r.rows, 1.0)
             # exact of products and quadratic rows; curves are left to first order
             self.rows.add_second_order(rows, self.rows.values(dx, constant=False), omega * primal**2)
-        self.of_x.centre(x, z, dz, sigma * mu, centre_x)
-        self.of_s.centre(s, w, dw, sigma * mu, centre_s)
+        self.of_x.centre(x, z, second_x, sigma * mu, centre_x)
+        self.of_s.centre(s, w, second_s, sigma * mu, centre_s)
         dx, ds, dy, eta, positive = self._direction(it, r, slack, centre_x, centre_s, rows, values, CORRECT)
         if not positive:
             return None
-        self.of_x.dual_step(x, z, dx, sigma * mu, dz)
-        self.of_s.dual_step(s, w, ds, sigma * mu, dw)
+        self.of_x.dual_step(x, z, dx, second_x, sigma * mu, dz)
+        self.of_s.dual_step(s, w, ds, second_s, sigma * mu, dw)
         return dx, ds, dy, eta, dz, dw
 
     def _steps(
@@ -293,7 +308,8 @@ def _is_small(r: Residuals, it: Iterate, worth: float) -> bool:
         np.abs(r.dual_x * np.maximum(np.abs(it.x), 1.0)).sum() + np.abs(r.dual_s * np.maximum(np.abs(it.s), 1.0)).sum()
     )
     # and so what is left of rows, at their prices
-    at_stake += np.abs(r.rows * it.y).sum() + np.abs(r.links * it.eta).sum()
+    y, others = np.split(it.y, [len(r.equal)])
+    at_stake += np.abs(r.equal * y).sum() + np.abs(r.rows * others).sum() + np.abs(r.links * it.eta).sum()
     return bool(at_stake < 10.0 * worth)
 
 

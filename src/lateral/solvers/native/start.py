@@ -48,7 +48,7 @@ class Bounds:
 
 def newton_point(rows: Rows, x: FloatArray, v: Values, y: FloatArray, diagonal: FloatArray, slack: FloatArray) -> Point:
     """What the matrix depends on at x with the multipliers y of the rows."""
-    _, y_p, y_q, y_c = rows.by_kind(y)
+    _, y_p, y_q, y_c = rows.by_kind(y[rows.kkt.n_rows :])
     y_slope, z_slope, bend = curve_slopes(rows.steps, x)
     return Point(v.a, v.u, v.v, y_p, diagonal, slack, v.f, v.g, y_q, y_slope, z_slope, y_c * bend)
 
@@ -74,7 +74,7 @@ def cold(rows: Rows, order: Order, bounds: Bounds, n_bounds: int) -> Iterate:
     )
     mu = max(max(abs(now.objective), p.floor) / max(n_bounds, 1), 1e-6)
     return Iterate(
-        x, s, np.zeros_like(now.rows), np.zeros((rows.kkt.n_links, t)),
+        x, s, np.zeros((rows.kkt.n_rows + len(s), t)), np.zeros((rows.kkt.n_links, t)),
         _multiplier(mu, x - bounds.low), _multiplier(mu, bounds.high - x),
         _multiplier(mu, s - bounds.s_low), _multiplier(mu, bounds.s_high - s),
     )  # fmt: skip
@@ -111,7 +111,7 @@ def _power_flow(rows: Rows, order: Order, x: FloatArray, *, limit: int = 8) -> N
     before, none = x.copy(), np.zeros((k.n - k.nv, t))
     for _ in range(limit):
         values = rows.values(x, constant=True)
-        r = rows.rows(x, values)
+        r = np.vstack([rows.equal(x), rows.rows(x, values)])
         r[~network] = 0.0
         if np.max(np.abs(r), initial=0.0) < 1e-8:
             return
