@@ -1,4 +1,4 @@
-"""What runs in an area's own process as a HELICS federate, and what it shares with the coordinator's federate.
+"""What runs in an area's own process as a HELICS federate (`lateral.areas.member`).
 
 Requests and replies are HELICS *commands*: texts from one named federate to another that do not wait for a granted
 time. Time in a HELICS federation goes on when everybody has asked for it, so that with it one area that dies stops all
