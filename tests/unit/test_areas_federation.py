@@ -300,15 +300,11 @@ def lateral_(*arguments: str, **options: Any) -> subprocess.Popen[str]:
 def broker(tmp_path: Path) -> Iterator[tuple[str, str]]:
     """Address and key file of a broker, as an operator starts one."""
     pytest.importorskip("helics")
-    from lateral.areas.executors.helics_ import _free_port, start_broker
-    from lateral.areas.federate import Connection
+    from lateral.areas.broker import Broker
 
-    where = Connection(broker=f"127.0.0.1:{_free_port()}", key="sesame")
-    (tmp_path / "key").write_text(where.key)
-    process = start_broker(where)
-    yield where.broker, str(tmp_path / "key")
-    process.kill()
-    process.wait()
+    (tmp_path / "key").write_text("sesame")
+    with Broker(key="sesame") as own:
+        yield own.connection.broker, str(tmp_path / "key")
 
 
 def test_owners_and_a_coordinator_as_commands(tmp_path: Path, broker: tuple[str, str]) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import importlib
 import json
 import os
 import signal
+import socket
 import subprocess
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,21 +24,13 @@ import pytest
 import lateral
 from lateral.areas.agent import AreaAgent, Task
 from lateral.areas.algorithms import EnappPriced
+from lateral.areas.broker import BLOCK, LAST_PORT, Broker
 from lateral.areas.driver import Patience
 from lateral.areas.executors import get
-from lateral.areas.executors.helics_ import COMMAND, Helics, Owners, _free_port, connection, start_broker
-from lateral.areas.federate import (
-    UNREACHED,
-    Connection,
-    Member,
-    Service,
-    area_name,
-    checked,
-    read_key,
-    require_encryption,
-    serve,
-)
+from lateral.areas.executors.helics_ import COMMAND, Helics, Owners, connection
+from lateral.areas.federate import Service, checked, serve
 from lateral.areas.federation import Federation, federation_of, solve_federation
+from lateral.areas.member import Connection, FederationLost, Member, area_name, read_key, require_encryption
 from lateral.areas.message import MessageError
 from lateral.areas.partition import Partition, cut, cut_by_buses
 from lateral.areas.protocol import AreaSpec, Failure
@@ -83,36 +80,6 @@ def test_the_same_numbers_as_in_this_process() -> None:
     assert there.result.objective == pytest.approx(here.result.objective, rel=1e-9)
 
 
-def unlucky(tmp_path: Path, times: int) -> tuple[str, ...]:
-    """The command of an area, of which so many starts do not find the broker, as on a busy machine."""
-    script = (
-        "import os, sys, time\n"
-        f"for k in range({times}):\n"
-        "    try:\n"
-        f"        os.close(os.open(os.path.join({str(tmp_path)!r}, str(k)), os.O_CREAT | os.O_EXCL))\n"
-        "    except FileExistsError:\n"
-        "        continue\n"
-        f"    sys.exit('the HELICS broker at 127.0.0.1:1 {UNREACHED}')\n"
-        f"os.execv({COMMAND[0]!r}, {list(COMMAND)!r})\n"
-    )
-    return (COMMAND[0], "-c", script)
-
-
-def test_an_area_that_misses_the_broker_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lateral.areas.executors.helics_.COMMAND", unlucky(tmp_path, 1))
-    run = solve_areas(
-        ieee123(), EnappPriced(), executor=get("helics"), formulation="nonlinear", central=False, with_replay=False
-    )
-    assert (tmp_path / "0").exists()
-    assert run.status is Status.OPTIMAL
-
-
-def test_an_area_that_misses_the_broker_twice_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lateral.areas.executors.helics_.COMMAND", unlucky(tmp_path, 100))
-    with pytest.raises(SolveError, match=rf"does not start.*{UNREACHED}"):
-        solve_areas(ieee123(), EnappPriced(), executor=get("helics"), formulation="nonlinear", central=False)
-
-
 def test_a_killed_area_is_gone_at_once_and_comes_back(helics: Helics) -> None:
     """It is the process that tells, not a time-out: the answer is there long before ``timeout_s``."""
     before = helics.map("solve", {"2": ask(1.0)}, timeout_s=60.0)["2"]
@@ -152,7 +119,7 @@ def test_a_late_area_is_not_gone_and_its_late_answer_is_not_taken_for_another(he
 
 def test_a_lost_broker_ends_nothing_that_a_restart_does_not_bring_back(helics: Helics) -> None:
     assert helics._broker is not None
-    helics._broker.kill()
+    os.kill(helics._broker.pid, signal.SIGKILL)
     out = helics.map("solve", {"1": {}, "2": ask(1.0)}, timeout_s=20.0)
     for area, reply in out.items():
         assert isinstance(reply, Failure)
@@ -254,34 +221,155 @@ def test_what_cannot_be_encrypted_is_not_sent_in_the_clear() -> None:
 @pytest.fixture(scope="module")
 def broker() -> Iterator[Connection]:
     """A broker with a key, as an operator starts one."""
-    where = Connection(broker=f"127.0.0.1:{_free_port()}", key="sesame")
-    process = start_broker(where)
-    holder = Member("holder", where)  # so that the broker stays when others leave
-    yield where
-    holder.close()
-    process.kill()
-    process.wait()
+    with Broker(key="sesame") as own:
+        holder = Member("holder", own.connection)  # so that the broker stays when others leave
+        yield own.connection
+        holder.close()
 
 
 def test_a_wrong_key_is_declined() -> None:
     """The broker of HELICS 3.6 then ends, so that it is not the one of the other tests. One with the right key joins
     first: there is a broker, and the key is what it minds."""
-    where = Connection(broker=f"127.0.0.1:{_free_port()}", key="sesame")
-    process = start_broker(where)
-    holder = None
-    try:
+    with Broker(key="sesame") as own:
+        where = own.connection
         holder = Member("holder", where)
-        assert holder.connected
-        with pytest.raises(SolveError, match=f"broker at {where.broker}") as found:
-            Member("stranger", dataclasses.replace(where, key="wrong"))
-        if "cannot be reached" in str(found.value):
-            pytest.skip("the broker ended before it had said why it declines, as it may on a busy machine")
-        assert "declines: the key is not the broker's" in str(found.value)
-    finally:
-        if holder is not None:
+        try:
+            assert holder.connected
+            with pytest.raises(SolveError, match=f"broker at {where.broker}") as found:
+                Member("stranger", dataclasses.replace(where, key="wrong"))
+            if "cannot be reached" in str(found.value):
+                pytest.skip("the broker ended before it had said why it declines, as it may on a busy machine")
+            assert "declines: the key is not the broker's" in str(found.value)
+        finally:
             holder.close()
-        process.kill()
-        process.wait()
+
+
+# ------------------------------------------------------------------------------------------- ports, joining, leaving
+
+
+def test_ports_of_brokers_are_their_own() -> None:
+    """A broker has a block of ports to itself, and none that an outgoing connection may have."""
+    with Broker() as one, Broker() as two:
+        ports = [one.connection.port, two.connection.port]
+        assert abs(ports[0] - ports[1]) >= BLOCK
+        assert max(ports) + BLOCK <= LAST_PORT < 32768  # where Linux begins with outgoing connections
+
+
+def test_a_member_whose_port_is_taken_joins_at_another(broker: Connection) -> None:
+    """The broker says which port is a member's and does not look whether it is free. HELICS tries it for 2 s."""
+    with socket.socket() as taken:
+        for port in range(broker.port + 5, broker.port + BLOCK - 1):  # up to the next one that a member would have
+            with contextlib.suppress(OSError):
+                taken.bind(("127.0.0.1", port))
+                break
+        member = Member("late", broker)
+        assert member.name == "late.1"
+        assert member.connected
+        member.close()
+
+
+def test_a_member_that_is_closed_is_used_by_nobody_and_freed_once(
+    broker: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HELICS's handles are addresses: one that is used after it was freed, or freed twice, is another's by then."""
+    capi = importlib.import_module("helics.capi")
+    load, called = capi.loadSym, list[str]()
+
+    def spied(name: str) -> Any:
+        def call(*arguments: Any) -> Any:
+            called.append(name)
+            return load(name)(*arguments)
+
+        return call
+
+    monkeypatch.setattr(capi, "loadSym", spied)
+    member = Member("shared", broker)
+    told = []
+
+    def use() -> None:
+        try:
+            while True:
+                member.check()
+                member.receive()
+        except FederationLost:
+            told.append(True)
+
+    threads = [threading.Thread(target=use) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.05)
+    member.close()
+    member.close()
+    for thread in threads:
+        thread.join(10.0)
+    assert told == [True] * 3
+    for late in (lambda: member.ask("holder.core", "federates"), member.receive, member.end_federation):
+        with pytest.raises(FederationLost):
+            late()
+    assert not member.connected
+    freeing = [k for k, name in enumerate(called) if name in ("helicsFederateFree", "helicsFederateDestroy")]
+    assert len(freeing) == 1
+    assert not [name for name in called[freeing[0] :] if name.startswith("helicsFederateGet")]
+
+
+def test_a_question_is_kept_until_its_answer_has_come(broker: Connection) -> None:
+    """A thread of HELICS reads its words, perhaps only after who asked has given up."""
+    member = Member("asker", broker)
+    gone = weakref.ref(member.ask("holder.core", "federates"))
+    assert gone() is not None
+    member.close()
+    assert gone() is None
+
+
+def exit_of(body: str, where: Connection) -> list[str]:
+    """What an interpreter says when a member leaves and when it ends: a member ``one`` was made and ``body`` ran."""
+    code = f"""
+import atexit, time, helics
+from lateral.areas import member
+atexit.unregister(helics.helicsCloseLibrary)
+helics.helicsCloseLibrary = lambda: print("library closed", flush=True)
+atexit.register(helics.helicsCloseLibrary)
+leave = helics.helicsFederateDisconnect
+helics.helicsFederateDisconnect = lambda federate: (leave(federate), print("left", flush=True))
+one = member.Member(member.area_name("one"), member.Connection(broker={where.broker!r}, key={where.key!r}))
+{body}
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_a_member_leaves_before_helics_closes_its_library(broker: Connection) -> None:
+    """Once, whether it was closed or not: the library frees what is left, and would leave with it a second time."""
+    assert exit_of("", broker) == ["left", "library closed"]
+    assert exit_of("one.close()", broker) == ["left", "library closed"]
+
+
+def test_the_library_is_not_closed_under_a_member_that_cannot_leave(broker: Connection) -> None:
+    stuck = "member.LEAVE_S = 0.1; helics.helicsFederateDisconnect = lambda federate: time.sleep(60.0); one.close()"
+    assert exit_of(stuck, broker) == []
+
+
+def test_an_area_that_was_taken_for_lost_is_there_once_it_replies(broker: Connection, tmp_path: Path) -> None:
+    """On a busy machine HELICS may take longer to say that an area is there than we wait; its owner says no second
+    hello, so that it would be lost for the rest of the run."""
+    key = tmp_path / "key"
+    key.write_text(broker.key)
+    partition = two_areas()
+    agreed = federation_of(partition, formulation="lindistflow")
+    owners = [Owner(broker, agreed, partition, a) for a in ("1", "2")]
+    with Owners(
+        broker.broker, federation=agreed.identifier, digests=agreed.digests, key_file=str(key), start_timeout_s=60.0
+    ) as where:
+        where.start({})
+        assert isinstance(where.map("collect", {"2": {}}, timeout_s=0.0)["2"], Failure)  # asked, and not waited for
+        where._seats["2"].lost = "its process has not answered HELICS for 3 s"
+        deadline = time.monotonic() + 30.0
+        while not where.restart("2") and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert isinstance(where.map("collect", {"2": {}}, timeout_s=30.0)["2"], dict)
+    for owner in owners:
+        owner.join(10.0)
 
 
 def test_the_key_is_not_on_the_command_line_of_anything() -> None:

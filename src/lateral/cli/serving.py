@@ -10,7 +10,8 @@ from lateral.cli.failures import Exit
 from lateral.cli.screen import note, working
 
 if TYPE_CHECKING:
-    from lateral.areas.federate import Connection, Service
+    from lateral.areas.federate import Service
+    from lateral.areas.member import Connection
 
 BrokerOption = Annotated[
     str, typer.Option("--broker", metavar="HOST:PORT", help="The HELICS broker, such as 127.0.0.1:23404.")
@@ -63,8 +64,8 @@ def _serve(where: Connection, service: Service, federation: str, wait: float) ->
     """Serve, and join again with the same solver when the broker was lost and comes back."""
     import time
 
-    from lateral.areas.federate import FederationLost, Member, area_name, coordinator_name
     from lateral.areas.federate import serve as serve_area
+    from lateral.areas.member import FederationLost, Member, area_name, coordinator_name
     from lateral.errors import SolveError
 
     member, end = None, time.monotonic() + wait

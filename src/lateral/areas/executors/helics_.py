@@ -14,9 +14,7 @@ import contextlib
 import dataclasses
 import os
 import secrets
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,11 +23,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, ClassVar, final
 
+from lateral.areas.broker import Broker
 from lateral.areas.executors._shared import named
 from lateral.areas.executors.base import Executor
-from lateral.areas.federate import (
-    TIMEOUTS,
-    UNREACHED,
+from lateral.areas.member import (
     Connection,
     FederationLost,
     Member,
@@ -173,6 +170,7 @@ class _Coordinator(Executor):
                 case "reply" if area is not None:
                     seat = self._seats[area]
                     seat.alive = time.monotonic()
+                    seat.lost = ""  # on a busy machine HELICS may take longer than `LOST_S` to say that it is there
                     if said.get("number") == seat.busy:
                         seat.busy = 0
                     if said.get("number") == wanted.get(area) and isinstance(said.get("reply"), dict):
@@ -305,7 +303,7 @@ class Helics(_Coordinator):
         self._own = "" if broker is not None else (read_key(key_file) or secrets.token_hex(16))
         self._encryption = encryption_config or ""
         self._connection: Connection | None = None
-        self._broker: subprocess.Popen[bytes] | None = None
+        self._broker: Broker | None = None
         self._specs: dict[str, AreaSpec] = {}
 
     def start(self, areas: Mapping[str, AreaSpec]) -> None:
@@ -362,8 +360,7 @@ class Helics(_Coordinator):
             self._end(seat, "its federation has ended")
         broker, self._broker = self._broker, None
         if broker is not None:
-            broker.kill()
-            broker.wait()
+            broker.close()
 
     def _end(self, seat: _Seat, reason: str) -> None:
         process, seat.process = seat.process, None
@@ -385,21 +382,10 @@ class Helics(_Coordinator):
             self._connection = self._given
             self._member = Member(coordinator_name(self._federation), self._given, watched=True, record=self._record)
             return
-        for attempt in range(3):
-            core = "tcpss" if self._encryption else "zmq"
-            where = Connection(
-                broker=f"127.0.0.1:{_free_port()}", core=core, key=self._own, encryption_config=self._encryption
-            )
-            self._broker = start_broker(where)
-            try:
-                self._member = Member(coordinator_name(self._federation), where, watched=True, record=self._record)
-            except SolveError:
-                self._abandon()
-                if attempt == 2:
-                    raise
-                continue
-            self._connection = where
-            return
+        core = "tcpss" if self._encryption else "zmq"
+        self._broker = Broker(key=self._own, core=core, encryption_config=self._encryption)
+        self._connection = where = self._broker.connection
+        self._member = Member(coordinator_name(self._federation), where, watched=True, record=self._record)
 
     def _launch(self, areas: list[str]) -> dict[str, str]:
         """Start processes side by side; what went wrong, by area."""
@@ -407,16 +393,7 @@ class Helics(_Coordinator):
             places = {a: write_folder(self._specs[a].case, Path(folder) / str(k)) for k, a in enumerate(areas)}
             for area, place in places.items():
                 self._spawn(area, place)
-            again: set[str] = set()  # on a busy machine the broker, which is there, is not always found in time
-            while True:
-                problems = self._await(areas, self.start_timeout_s)
-                unlucky = [area for area, why in problems.items() if UNREACHED in why and area not in again]
-                if not unlucky:
-                    return problems
-                for area in unlucky:
-                    self._end(self._seats[area], "it was ended to be started again")
-                    self._spawn(area, places[area])
-                again.update(unlucky)
+            return self._await(areas, self.start_timeout_s)
 
     def _spawn(self, area: str, place: Path) -> None:
         """Start the process of an area whose case is in a folder."""
@@ -552,44 +529,6 @@ def connection(broker: str, key_file: str | None, encryption_config: str | None)
     )
 
 
-def start_broker(where: Connection) -> subprocess.Popen[bytes]:
-    """Start HELICS's own broker on this machine; it ends when the coordinator's federate is gone.
-
-    Raises:
-        SolveError: the wheel's program is not where it should be.
-    """
-    inside = Path(str(load().__file__)).parent / "install" / "bin" / "helics_broker"
-    program = str(inside) if inside.is_file() else shutil.which("helics_broker")
-    if program is None:
-        message = "HELICS has no program helics_broker here; install the wheel of PyPI, or start a broker yourself"
-        raise SolveError(message)
-    options = ["--federates=1", "--dynamic", f"--coretype={where.core}", f"--port={where.port}", "--local"]
-    key = {"HELICS_BROKER_KEY": where.key} if where.key else {}
-    return subprocess.Popen(
-        [program, *options, *TIMEOUTS.split(), "--loglevel=no_print", *where.security.split()],
-        env={**os.environ, **key},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-
-
-def _free_port() -> int:
-    """A port of 127.0.0.1 that is free, as is the next one: a broker of the core ``zmq`` takes two."""
-    for _ in range(50):
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = int(first.getsockname()[1])
-            try:
-                second.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
-                continue
-            return port
-    message = "no free port was found on 127.0.0.1"
-    raise SolveError(message)
-
-
 def _how(code: int) -> str:
     if code >= 0:
         return f"with exit code {code}"
@@ -608,4 +547,4 @@ def _last_words(log: IO[bytes] | None) -> str:
     return f": {lines[-1][:300]}" if lines else ""
 
 
-__all__ = ["LOST_S", "Helics", "Owners", "connection", "start_broker"]
+__all__ = ["LOST_S", "Helics", "Owners", "connection"]
