@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from scipy.optimize import linear_sum_assignment
 
 import lateral
+from lateral import solvers
 from lateral.areas.solve import solve_areas
 from lateral.errors import OptionError, UnsupportedError
 from lateral.io.overlay import resample
@@ -251,6 +252,20 @@ def test_selected_inverse() -> None:
             reached = sy.srow[sy.sptr[k] : sy.sptr[k] + sy.m[k]]
             entries = known[sy.lptr[k] : sy.lptr[k] + sy.size[k] * sy.m[k] : sy.size[k], step]
             assert entries == pytest.approx(inverse[reached, a], rel=1e-5, abs=1e-8)
+
+
+def test_new_numbers_find_work_arrays_empty() -> None:
+    """Where there is no bound, steps of multipliers stay what they were: what was left there must not come back."""
+    model = model_of("ieee123-t5")
+    session = solvers.get("native").start(model.program)
+    first = session.solve(model.program)
+    method = session._whole.method
+    for values in method._room._arrays.values():
+        values.fill(1.0)
+    model.update(loads=np.array([load.p_kw * model.case.multiplier(load.profile) for load in model.case.loads]))
+    again = session.solve(model.program)
+    assert again.solver == "native"
+    assert model.program.objective(again.x) == pytest.approx(model.program.objective(first.x), rel=1e-7)
 
 
 @pytest.mark.parametrize("objective", ["loss", "vdev", "curtailment", "cost+0.1*loss"])
