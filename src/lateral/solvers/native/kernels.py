@@ -33,6 +33,74 @@ def refill(out, target, source, values):  # type: ignore[no-untyped-def]
         out[target[k]] = values[source[k]]
 
 
+#: Faults of `collect`.
+UNTIMED, FURTHER = 1, 2
+
+
+@_compiled
+def collect(  # type: ignore[no-untyped-def]
+    indptr, indices, row_of, row_step, col_of, col_step, n_rows, n_cols, n_steps, back, row, col, source, target
+):
+    """The entries of one step of a matrix (CSR) whose column is ``back`` steps before the row, by row and column.
+
+    Args:
+        row_of, row_step, col_of, col_step: element within a step, -1 for none, and step, of its rows and columns.
+        row, col: of each entry.
+        source, target: of each nonzero that belongs to one: its number, and entry * n_steps + step.
+
+    Returns:
+        number of entries, number of such nonzeros, and 0 or a fault.
+    """
+    first = np.zeros(n_rows + 1, dtype=np.int64)
+    for r in range(len(row_of)):
+        if row_of[r] >= 0:
+            first[row_of[r] + 1] += 1
+    for e in range(n_rows):
+        first[e + 1] += first[e]
+    cells = np.empty(first[n_rows], dtype=np.int64)
+    at = first[:n_rows].copy()
+    for r in range(len(row_of)):
+        if row_of[r] >= 0:
+            cells[at[row_of[r]]] = r
+            at[row_of[r]] += 1
+    seen, number = np.full(n_cols, -1), np.zeros(n_cols, dtype=np.int64)
+    n, found = 0, 0
+    for e in range(n_rows):
+        begin, own = n, found
+        for q in range(first[e], first[e + 1]):
+            r = cells[q]
+            for k in range(indptr[r], indptr[r + 1]):
+                c = col_of[indices[k]]
+                if c < 0:
+                    return n, found, UNTIMED
+                lag = row_step[r] - col_step[indices[k]]
+                if lag != 0 and lag != 1:
+                    return n, found, FURTHER
+                if lag != back:
+                    continue
+                if seen[c] != e:
+                    seen[c] = e
+                    number[c] = n
+                    row[n], col[n] = e, c
+                    n += 1
+                source[found] = k
+                target[found] = number[c] * n_steps + row_step[r]
+                found += 1
+        ascending = True
+        for k in range(begin + 1, n):
+            ascending = ascending and col[k] > col[k - 1]
+        if ascending:
+            continue
+        order = np.argsort(col[begin:n])
+        col[begin:n] = col[begin:n][order]
+        place = np.empty(n - begin, dtype=np.int64)
+        for k in range(n - begin):
+            place[order[k]] = begin + k
+        for k in range(own, found):
+            target[k] = place[target[k] // n_steps - begin] * n_steps + target[k] % n_steps
+    return n, found, 0
+
+
 @_compiled
 def add_product(out, row, col, val, x, t0, t1):  # type: ignore[no-untyped-def]
     """``out[row] += val x[col]``; one column of values stands for every step."""

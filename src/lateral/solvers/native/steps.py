@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 
 from lateral.network.schema import FloatArray, IntArray
@@ -98,37 +97,26 @@ class Entries:
 
 
 def entries(matrix: sp.csr_array, rows: Cells, cols: Cells, n_steps: int, back: int, what: str) -> Entries:
-    """The entries of a matrix whose column is ``back`` steps before the row.
+    """The entries of a matrix whose column is ``back`` steps before the row; `Entries.refill` gives them values.
 
     Raises:
         Declined: an entry that reaches elsewhere than to the same step or the one before.
     """
-    counts = np.diff(matrix.indptr)
-    r = np.repeat(np.arange(matrix.shape[0]), counts)
-    c = matrix.indices
-    row_el, col_el = rows.element[r], cols.element[c]
-    if np.any(col_el[row_el >= 0] < 0):
+    large = max(matrix.nnz, matrix.shape[0] * n_steps) >= 2**31
+    room = [np.empty(matrix.nnz, dtype=np.int64 if large else np.int32) for _ in range(4)]
+    n, found, fault = kernels.collect(
+        matrix.indptr, matrix.indices, rows.element, rows.step, cols.element, cols.step, rows.n, cols.n, n_steps, back,
+        *room,
+    )  # fmt: skip
+    if fault == kernels.UNTIMED:
         message = f"{what} with variables that have no time axis"
         raise Declined(message)
-    lag = rows.step[r] - cols.step[c]
-    timed = row_el >= 0
-    if np.any(timed & (lag != 0) & (lag != 1)):
+    if fault == kernels.FURTHER:
         message = f"{what} that reach further than to the step before"
         raise Declined(message)
-    source = np.flatnonzero(timed & (lag == back))
-    key = row_el[source].astype(np.int64) * max(cols.n, 1) + col_el[source]
-    number, unique = pd.factorize(key)  # by hashing: every key is there once per step
-    order = np.argsort(unique)
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    unique, target = unique[order], rank[number] * n_steps + rows.step[r[source]]
-    short = np.int32 if max(len(r), len(unique) * n_steps) < 2**31 else np.int64
-    values = np.zeros((len(unique), 1))
-    out = Entries(
-        unique // max(cols.n, 1), unique % max(cols.n, 1), values, source.astype(short), target.astype(short)
-    )  # fmt: skip
-    out.refill(matrix.data, n_steps)
-    return out
+    row, col, source, target = room
+    at = row[:n].astype(np.int64), col[:n].astype(np.int64)
+    return Entries(*at, np.zeros((n, 1)), source[:found].copy(), target[:found].copy())
 
 
 def _shortest(values: FloatArray) -> FloatArray:
