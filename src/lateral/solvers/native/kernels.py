@@ -27,6 +27,14 @@ def spread(out, element, step, values):  # type: ignore[no-untyped-def]
 
 
 @_compiled
+def gather(out, element, step, array):  # type: ignore[no-untyped-def]
+    """Cells from (element, step); an element of -1 is nowhere."""
+    for k in range(len(element)):
+        if element[k] >= 0:
+            out[k] = array[element[k], step[k]]
+
+
+@_compiled
 def refill(out, target, source, values):  # type: ignore[no-untyped-def]
     """``out[target] = values[source]``."""
     for k in range(len(target)):

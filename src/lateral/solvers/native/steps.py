@@ -69,8 +69,7 @@ class Cells:
     def gather(self, array: FloatArray, size: int) -> FloatArray:
         """(n, T) as a vector over cells; zero where a cell has no time axis."""
         out = np.zeros(size)
-        own = self.element >= 0
-        out[own] = array[self.element[own], self.step[own]]
+        kernels.gather(out, self.element, self.step, np.ascontiguousarray(array))
         return out
 
 
