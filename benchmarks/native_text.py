@@ -23,8 +23,8 @@ slacks and multipliers
     [ J      -D_s^-1     ] [dy ]      D, D_s  barrier terms z / (distance to the bound)
     [ C                  ] [eta]
 
-once to predict (no barrier) and once to correct, with one factorisation (Mehrotra 1992). Second-order parts of the
-products and quadratic rows are exact. A slack that does not bind is set to what its row has after every step, so that
+once to predict (no barrier) and once to correct, with one factorisation (Mehrotra 1992); near the end it only corrects.
+Second-order parts of the products and quadratic rows are exact. A slack that does not bind is set to what its row has after every step, so that
 flat directions leave no residual behind. Where a step has another number of negative pivots than rows, the
 diagonal is raised.
 
@@ -35,9 +35,11 @@ pairs
 
 are pivots of 2 x 2, so that no diagonal is needed; what a node leaves behind is a 3 x 3 block on its parent's
 voltage and two balances. Cost and memory are linear in buses times steps, and the inner loop runs over the steps.
+Nodes come in postorder, the subtree with most storages last, so that what is changed next is near in memory.
 
 **Lanes.** Eight steps are eliminated by one instruction, chunk of eight steps after chunk (`lanes`, `elimination`):
-every pass over the factors reads memory in one stream, and threads share the chunks.
+every pass over the factors reads memory in one stream, and threads share the chunks. A chunk is assembled, eliminated
+and condensed before the next one, while it is in the cache.
 
 **Any other network.** Three-phase nodes, meshes, ports: every equality is paired with a variable that it determines, by
 the matching whose coefficients have the largest product (Duff and Koster 2001; Schenk and Gaertner 2006), variables
@@ -46,7 +48,8 @@ itself. Rows that a step does not have (a load near an edge of its band at some 
 of one, so that all steps keep one pattern.
 
 **Chain.** What is left on the storage multipliers is `S = C K^-1 C'`, applied without being formed: by small maps
-per node that were condensed from the factors, up to the root and back; on other networks by a solve along the pivots
+per stretch of line between storages and branching points that were condensed from the factors, up to the root and
+back; on other networks by a solve along the pivots
 between storages and root alone. Conjugate gradients solve it, with a
 preconditioner that is exact in time: per storage a tridiagonal matrix whose entries are the blocks of K^-1 at its
 own node (selected inversion; Takahashi et al. 1973 on other networks).
@@ -61,6 +64,9 @@ otherwise the cones are solved as they are.
 **Start.** Devices well inside of their bounds (0.4 of the range), the network at its power flow, and then voltages just
 inside of theirs. From devices near their bounds the first steps are short: that took a quarter to a third more
 iterations on every feeder tried.
+
+**Where it fails** to make progress, Clarabel or Ipopt are asked, and the result says so. Where Ipopt has no word either,
+the least violation nearby decides: above zero the program is locally infeasible; at zero it is solved again from there.
 
 **Stopping.** Violation below 1e-9 pu in the units of the program, gradient and complementarity below the tolerance
 relative to the objective. The status is earned from recomputed residuals like every solver's."""
