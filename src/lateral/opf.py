@@ -273,12 +273,14 @@ def worked_out(
         explain_infeasible: see `Model.solve`.
         progress: called with the number of each further round.
     """
-    begin, lost = time.perf_counter(), 0.0
     notes: tuple[str, ...] = ()
+    lost: dict[str, float] = {}
     result = None
     if model.otherwise is not None and solver == "auto" and model.program.n > IPOPT_UP_TO:
+        begin = time.perf_counter()
         result, why = _without_ipopt(model, options)
         if result is None:
+            lost = {"build": model.seconds["build"], "solve": time.perf_counter() - begin}
             before, model = model, model.otherwise(model.case)
             options = None if options is None else options.plain()
             notes = (
@@ -286,12 +288,14 @@ def worked_out(
                 f"formulation {model.formulation.name}: the structured solver {why} in {before.formulation.name}, and "
                 f"Ipopt takes minutes beyond {IPOPT_UP_TO:,} variables",
             )
-            lost = time.perf_counter() - begin
     if result is None:
         result = model.solve(solver, options, explain_infeasible=explain_infeasible)
     most = default_rounds(model) if rounds is None else rounds
     result = refined(model, result, rounds=most, solver=solver, options=options, progress=progress)
-    seconds = {**result.seconds, "solve": result.seconds["solve"] + lost, "total": result.seconds["total"] + lost}
+    if not lost:
+        return result
+    seconds = {name: spent + lost.get(name, 0.0) for name, spent in result.seconds.items() if name != "total"}
+    seconds["total"] = sum(seconds.values())
     return dataclasses.replace(result, seconds=seconds, choices=(*notes, *result.choices))
 
 

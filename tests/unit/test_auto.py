@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 import lateral
-from lateral import opf
+from lateral import model, opf
 from lateral.case import Case
 from lateral.devices import PV, Battery
 from lateral.errors import Fault, UnsupportedError
 from lateral.io import builtin
 from lateral.io.overlay import resample
-from lateral.model import Model
 from lateral.network.feeder import Switch
 from lateral.opf import build, choose_formulation, solve, worked_out
 from lateral.results.result import Result
-from lateral.solvers import Options, Status
+from lateral.program import Program
+from lateral.solvers import Conflict, Options, Solver, Status
 
 #: What every built-in case is solved in.
 TAKEN = {
@@ -109,8 +109,7 @@ def test_a_large_program_that_does_not_repeat_goes_on_in_rounds(monkeypatch: pyt
     exact = solve(ieee13(), objective="peak", with_replay=False)
     nothing_is_small(monkeypatch)
     seen: list[int] = []
-    model = build(ieee13(), objective="peak")
-    r = worked_out(model, progress=seen.append)
+    r = worked_out(build(ieee13(), objective="peak"), progress=seen.append)
     assert r.ok
     assert r.formulation == "linearised"
     assert forms(r) == ["current-voltage", "linearised"]
@@ -137,6 +136,21 @@ def test_limits_of_a_large_program_are_named(monkeypatch: pytest.MonkeyPatch) ->
     assert "the structured solver ended" in r.choices[1]
     assert r.reasons[0] in r.status_text
     assert {c.block for c in r.conflicts} == {c.block for c in solve(tight(), "lindist3flow").conflicts}
+
+
+def test_ipopt_explains_where_clarabel_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clarabel may end at its limit of iterations in the elastic program (ckt7 over four steps)."""
+    named = {(c.element, c.step) for c in solve(tight(), "lindist3flow").conflicts}
+    plain, asked = model.explain, []
+
+    def only_ipopt(program: Program, solver: Solver) -> tuple[Conflict, ...]:
+        asked.append(solver.name)
+        return () if solver.name == "clarabel" else plain(program, solver)
+
+    monkeypatch.setattr(model, "explain", only_ipopt)
+    r = solve(tight(), "lindist3flow")
+    assert asked == ["clarabel", "ipopt"]
+    assert {(c.element, c.step) for c in r.conflicts} == named
 
 
 def test_data_that_were_updated_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,17 +202,17 @@ def test_what_both_decline_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_rolling_horizon() -> None:
     """The model of ``auto`` goes on from the solve before, with data an hour later, and ends where a new one does."""
-    model: Model = build(ieee13(24))
-    assert model.solve().ok
-    day = model.case
+    rolling = build(ieee13(24))
+    assert rolling.solve().ok
+    day = rolling.case
     later = {
         "loads": np.roll([d.p_kw * day.multiplier(d.profile) for d in day.loads], -1, axis=1),
         "prices": np.roll(day.series(day.sources[0].price_import), -1),
     }
-    again = model.shift().update(**later).solve()
+    again = rolling.shift().update(**later).solve()
     assert again.ok
     assert again.solution.solver == "native"
-    cold = build(model.case).solve()
+    cold = build(rolling.case).solve()
     assert again.cost == pytest.approx(cold.cost, rel=1e-7)
 
 
