@@ -17,8 +17,8 @@ from lateral.io import builtin
 from lateral.io.overlay import resample
 from lateral.network.feeder import Switch
 from lateral.opf import build, choose_formulation, solve, worked_out
-from lateral.results.result import Result
 from lateral.program import Program
+from lateral.results.result import Result
 from lateral.solvers import Conflict, Options, Solver, Status
 
 #: What every built-in case is solved in.
