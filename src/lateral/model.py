@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import reprlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -42,6 +42,8 @@ MOST_LOOKS = 6
 VOLTAGES = ("v_re", "v_im", "vmag_sq", "v_power", "law")
 #: Exact programs up to this many variables are solved from their convex relaxation, which also bounds the optimum.
 RELAX_UP_TO = 400_000
+#: Longest time that Ipopt looks for the limits that make a convex program infeasible, s.
+EXPLAIN_S = 60.0
 
 
 class Rebuild(Protocol):
@@ -71,6 +73,8 @@ class Model:
         enforced: nodes and branches whose limits are written although they seemed far from binding.
         tangent: of a program to first order: moves it to another point.
         point: the operating point that it was last built at, where that is another one than it began with.
+        otherwise: of what ``auto`` took, where it may not end: builds what ``auto`` goes on with, see
+            `lateral.opf.worked_out`.
     """
 
     case: Case
@@ -85,6 +89,7 @@ class Model:
     enforced: frozenset[str] = frozenset()
     tangent: Tangent | None = None
     point: OperatingPoint | None = None
+    otherwise: Callable[[Case], Model] | None = field(default=None, repr=False)
     _session: tuple[str, Options | None, Session] | None = field(default=None, repr=False)
     _last: Solution | None = field(default=None, repr=False)
     _q_per_p: FloatArray | None = field(default=None, repr=False)
@@ -248,9 +253,9 @@ class Model:
             choices.append(f"solver {name}: {why}")
         if self._session is None or self._session[:2] != (name, options):
             try:
-                session = solvers.get(name, options).start(self.program)
+                session = _session_of(name, options, self.program, avoid=avoid)
             except UnsupportedError as why:
-                if solver != "auto" or name != "native":
+                if solver != "auto" or name != "native" or avoid == "ipopt":
                     raise
                 choices.append(f"solver ipopt: native declines, {why.faults[0].found}")
                 name = "ipopt"
@@ -275,7 +280,7 @@ class Model:
             solution, (status, residuals) = again, judged(self.program, again)
         takes = self.program.problem_class in solvers.SOLVERS["ipopt"].solver.accepts
         unsure = status in (Status.INACCURATE, Status.ERROR)
-        if unsure and solver == "auto" and solution.solver != "ipopt" and takes:
+        if unsure and solver == "auto" and "ipopt" not in (solution.solver, avoid) and takes:
             again = solvers.get("ipopt", None).solve(self.program, None)
             word, found = judged(self.program, again)
             if word is Status.OPTIMAL:
@@ -291,6 +296,8 @@ class Model:
             proved = self.program if convex else self.program.relaxed()
             if status is Status.INFEASIBLE or convex:
                 conflicts = explain(proved, solvers.get("clarabel", None))
+                if not conflicts and takes:  # Clarabel may end at its limit of iterations there
+                    conflicts = explain(proved, solvers.get("ipopt", Options(time_limit_s=EXPLAIN_S)))
             else:
                 conflicts = explain(self.program, solvers.get("ipopt", Options(tolerance=LOCAL_TOLERANCE)))
         if status is Status.OPTIMAL:
@@ -480,6 +487,19 @@ class _Relaxation:
             gap = residuals.duality_gap * objective_size(cones, found.x)
             return cls(found, value - gap, infeasible=False, proof=found)
         return cls(None, None, infeasible=status is Status.INFEASIBLE, proof=found)
+
+
+def _session_of(name: str, options: Options | None, program: Program, *, avoid: str) -> Session:
+    """A session of a solver; of the structured one without the help of Ipopt, where that is to be avoided.
+
+    Raises:
+        UnsupportedError: the solver does not take the program.
+    """
+    if name == "native" and avoid == "ipopt":
+        given = {} if options is None else {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
+        kept = {key: value for key, value in given.items() if value is not None}
+        options = solvers.NativeOptions(**{**kept, "fallback": False})
+    return solvers.get(name, options).start(program)
 
 
 def _fitted(what: str, given: FloatArray | float, shape: tuple[int, ...]) -> FloatArray:

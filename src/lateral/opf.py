@@ -29,13 +29,14 @@ from lateral.recover import recovered, require_relaxation
 from lateral.replay import Prediction, replay
 from lateral.results.result import Result
 from lateral.results.verification import verified
-from lateral.solvers import Options
+from lateral.solvers import Options, Status
 from lateral.successive import first_point, settle
 
-#: Rounds that ``auto`` solves of a formulation made at an operating point, and up to how many variables.
-AUTO_ROUNDS, AUTO_ROUNDS_UP_TO = 3, 200_000
 #: Rounds of a first-order formulation, at most: it ends when the schedule rests.
 MOST_ROUNDS = 10
+#: What ``auto`` goes on with where the structured solver does not solve the exact form of a larger program than this:
+#: Ipopt, which takes its turn up to here, needs minutes beyond.
+NEXT_FORMULATION, IPOPT_UP_TO = "linearised", 25_000
 #: Which limits of a feeder enter a problem.
 LIMITS = ("all", "voltage", "none")
 
@@ -157,6 +158,18 @@ def build(
         fresh.choices = (*why, *fresh.choices)
         return fresh
 
+    def otherwise(case: Case) -> Model:
+        return build(
+            case,
+            NEXT_FORMULATION,
+            goal,
+            terminal=terminal,
+            loss_term=loss_term,
+            point=point,
+            limits=limits,
+            check=False,
+        )
+
     return Model(
         case,
         chosen,
@@ -169,6 +182,7 @@ def build(
         screened=screen_limits,
         enforced=enforce,
         tangent=builder.tangent,
+        otherwise=otherwise if formulation == "auto" and chosen.lazy else None,
     )
 
 
@@ -203,8 +217,8 @@ def solve(
         loss_term: see `build`.
         point: see `build`.
         limits: see `build`.
-        rounds: how often a formulation that is made at an operating point is solved, see `refined`; absent: 3 where
-            ``auto`` chose it and the problem is small; of ``linearised`` until the schedule rests, at most 10; else 1.
+        rounds: how often a formulation that is made at an operating point is solved, see `refined`; absent: of
+            ``linearised`` until the schedule rests, at most 10; else 1.
         recover: make an exact schedule of a relaxed one, see `made_exact`.
         verify: solve the problem a second time with another solver, see `lateral.results.verification.verified`.
         with_replay: run every step of the schedule in OpenDSS.
@@ -222,10 +236,7 @@ def solve(
     )
     if recover:
         require_relaxation(model.formulation)
-    result = model.solve(solver, options)
-    if rounds is None:
-        rounds = default_rounds(model, formulation)
-    result = refined(model, result, rounds=rounds, solver=solver, options=options)
+    result = worked_out(model, rounds=rounds, solver=solver, options=options)
     if recover:
         result = made_exact(model, result, terminal=terminal, limits=limits, solver=solver, options=options)
     if verify:
@@ -238,19 +249,72 @@ def solve(
         return dataclasses.replace(result, choices=(*result.choices, f"not replayed: {error}"))
 
 
-def default_rounds(model: Model, formulation: str | Formulation) -> int:
-    """How many rounds are solved where nobody says: of a formulation asked for by name one, and as many as it takes, at
-    most `MOST_ROUNDS`, of one that is to first order."""
-    return auto_rounds(model) if formulation == "auto" or model.tangent is not None else 1
+def worked_out(
+    model: Model,
+    *,
+    rounds: int | None = None,
+    solver: str = "auto",
+    options: Options | None = None,
+    explain_infeasible: bool = True,
+    progress: Callable[[int], None] | None = None,
+) -> Result:
+    """The result of a model that was just built: its solve, what ``auto`` goes on with, and further rounds.
+
+    The exact form that ``auto`` took is solved by the structured solver. Where that does not take the program or does
+    not end at an optimum, Ipopt solves the same program up to `IPOPT_UP_TO` variables. A larger one is solved in
+    `NEXT_FORMULATION` instead: convex programs in rounds that end at the same kind of optimum, or say in seconds which
+    limits stand in the way. ``choices`` says so.
+
+    Args:
+        model: the model.
+        rounds: see `solve`.
+        solver: see `solve`; what was asked for by name is kept to.
+        options: see `solve`.
+        explain_infeasible: see `Model.solve`.
+        progress: called with the number of each further round.
+    """
+    notes: tuple[str, ...] = ()
+    lost: dict[str, float] = {}
+    result = None
+    if model.otherwise is not None and solver == "auto" and model.program.n > IPOPT_UP_TO:
+        begin = time.perf_counter()
+        result, why = _without_ipopt(model, options)
+        if result is None:
+            lost = {"build": model.seconds["build"], "solve": time.perf_counter() - begin}
+            before, model = model, model.otherwise(model.case)
+            options = None if options is None else options.plain()
+            notes = (
+                *before.choices[:1],
+                f"formulation {model.formulation.name}: the structured solver {why} in {before.formulation.name}, and "
+                f"Ipopt takes minutes beyond {IPOPT_UP_TO:,} variables",
+            )
+    if result is None:
+        result = model.solve(solver, options, explain_infeasible=explain_infeasible)
+    most = default_rounds(model) if rounds is None else rounds
+    result = refined(model, result, rounds=most, solver=solver, options=options, progress=progress)
+    if not lost:
+        return result
+    seconds = {name: spent + lost.get(name, 0.0) for name, spent in result.seconds.items() if name != "total"}
+    seconds["total"] = sum(seconds.values())
+    return dataclasses.replace(result, seconds=seconds, choices=(*notes, *result.choices))
 
 
-def auto_rounds(model: Model) -> int:
-    """How many rounds ``auto`` solves: 3 for a formulation that neglects something away from its operating point,
-    unless the problem is large; at most `MOST_ROUNDS` of one that is to first order; 1 of an exact one."""
-    if model.tangent is not None:
-        return MOST_ROUNDS
-    first_order = model.formulation.point != "none" and not model.formulation.lazy
-    return AUTO_ROUNDS if first_order and model.program.n <= AUTO_ROUNDS_UP_TO else 1
+def _without_ipopt(model: Model, options: Options | None) -> tuple[Result | None, str]:
+    """The result of the structured solver; or none, and why."""
+    try:
+        result = model.solve("auto", options, explain_infeasible=False, avoid="ipopt")
+    except UnsupportedError as error:
+        return None, f"does not take it ({error.faults[0].found})"
+    limited = options is not None and (options.time_limit_s is not None or options.max_iterations is not None)
+    if result.ok or (limited and result.status is Status.LIMIT_REACHED):  # a limit that was asked for is kept to
+        return result, ""
+    return None, f"ended {result.status.word.replace('_', ' ')}"
+
+
+def default_rounds(model: Model) -> int:
+    """How many rounds are solved where nobody says: of a formulation to first order as many as it takes, at most
+    `MOST_ROUNDS`; else one."""
+    return MOST_ROUNDS if model.tangent is not None else 1
 
 
 def refined(
@@ -267,11 +331,12 @@ def refined(
     Each round is made at the power flow of the schedule before, so that the model is exact where the schedule is; on
     IEEE 13 and 123 three rounds bring the voltage error of the replay from 2e-3 to 1e-5 pu. There is no trust region
     and no promise of convergence: the replay shows what the rounds brought. A formulation to first order
-    (``linearised``) has both, see `lateral.successive.settle`; an exact form looks at its own, see `Model.solve`.
+    (``linearised``) has both, see `lateral.successive.settle`; an exact form is exact in its first round.
 
     Args:
         model: the model of the first round.
-        result: its result; returned as it is when it is not optimal, or the formulation needs no operating point.
+        result: its result; returned as it is when it is not optimal, or the formulation is exact or needs no operating
+            point.
         rounds: number of rounds in all, the first one included; of ``linearised`` at most so many.
         solver: see `solve`.
         options: see `solve`.
@@ -281,7 +346,7 @@ def refined(
         return settle(model, result, rounds=rounds, solver=solver, options=options, progress=progress)
     rebuild = model.rebuild
     for k in range(2, rounds + 1):
-        if rebuild is None or model.formulation.point == "none" or not result.ok:
+        if rebuild is None or model.formulation.point == "none" or model.formulation.lazy or not result.ok:
             break
         if progress is not None:
             progress(k)
@@ -378,22 +443,21 @@ def prediction_of(result: Result) -> Prediction:
 
 
 def choose_formulation(case: Case, formulation: str | Formulation) -> tuple[Formulation, list[str]]:
-    """The formulation that a name means for a case, and why."""
+    """The formulation that a name means for a case, and why.
+
+    This is the one place that says what ``auto`` takes: an exact form, always. The branch flow where that is exact
+    (its relaxation bounds it); else the current-voltage form, which takes every feeder, device and objective.
+    """
     if isinstance(formulation, Formulation):
         return formulation, []
     if formulation != "auto":
         return formulations.get(formulation), []
-    if len(case.sources) > 1 or loops(case.feeder, [s.bus for s in case.sources]):
-        return formulations.get("current-voltage"), [
-            "formulation current-voltage: the feeder has loops or several sources, which radial formulations decline"
-        ]
-    if all(len(b.conductors) == 1 for b in case.feeder.buses):
-        return formulations.get("nonlinear"), [
-            "formulation nonlinear: one conductor per bus, so that the exact branch flow applies"
-        ]
-    return formulations.get("lindist3flow"), [
-        "formulation lindist3flow: several conductors per bus; linear at the power flow of the day without control"
-    ]
+    meshed = len(case.sources) > 1 or loops(case.feeder, [s.bus for s in case.sources])
+    single = all(len(b.conductors) == 1 for b in case.feeder.buses)
+    if single and not meshed:
+        return formulations.get("nonlinear"), ["formulation nonlinear: exact; radial, with one conductor per bus"]
+    why = "loops or several sources" if meshed else "several conductors per bus"
+    return formulations.get("current-voltage"), [f"formulation current-voltage: exact for any feeder, here with {why}"]
 
 
 def linear_power_flow(case: Case, *, point: str = "baseline", at: Case | None = None) -> Result:
@@ -440,7 +504,6 @@ def _limited(case: Case, limits: str) -> Case:
 
 
 __all__ = [
-    "auto_rounds",
     "default_rounds",
     "refined",
     "Model",
@@ -452,4 +515,5 @@ __all__ = [
     "prediction_of",
     "replayed",
     "solve",
+    "worked_out",
 ]

@@ -303,8 +303,8 @@ def test_one_round_is_the_model_as_it_is() -> None:
 
 
 def test_default_rounds() -> None:
-    assert default_rounds(build(balanced_case(), "linearised"), "linearised") == MOST_ROUNDS
-    assert default_rounds(build(balanced_case(), "soc"), "soc") == 1
+    assert default_rounds(build(balanced_case(), "linearised")) == MOST_ROUNDS
+    assert default_rounds(build(balanced_case(), "soc")) == 1
 
 
 def started(case: Case) -> tuple[Model, Result, successive.Rounds]:

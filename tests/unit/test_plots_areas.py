@@ -31,6 +31,8 @@ from lateral.solvers import Status
 
 #: What crosses where voltages are said as squared magnitudes.
 SHOWN = [x for x in PANELS if not x.endswith(("_re", "_im"))]
+#: What crosses where they are complex: both parts of a voltage and of its price.
+COMPLEX = ["v_re", "v_im", "p", "q", "price_p", "price_q", "price_v_re", "price_v_im"]
 EVIL = "<img src=x onerror=alert(1)>"
 
 
@@ -246,18 +248,19 @@ def test_the_script_has_every_border_at_every_step(page: str, run: AreasRun) -> 
     assert numbers(lines[1]["y"])[-1] == pytest.approx(run.rounds[-1].held[first]["p"][0, areas["step"]], rel=1e-6)
 
 
-def test_three_phase_borders_share_one_figure() -> None:
+@pytest.mark.parametrize(("formulation", "quantities"), [("lindist3flow", SHOWN), ("auto", COMPLEX)])
+def test_three_phase_borders_share_one_figure(formulation: str, quantities: list[str]) -> None:
     case = lateral.read("ieee13")
     part = cut(case, ["line.632670", "line.632645"])
-    found = solve_areas(part, max_rounds=1, central=False, with_replay=False)
+    found = solve_areas(part, formulation=formulation, max_rounds=1, central=False, with_replay=False)
     data = Page(render(found.result, areas=areas_part(found, case, None))).data
     counts = {b.name: len(b.conductors) for b in part.borders.values()}
     assert sorted(counts.values()) == [2, 3]
     lines = data["figures"]["areas_borders"]["data"]
-    assert len(lines) == 3 * len(SHOWN)
+    assert len(lines) == 3 * len(quantities)
     for entry, count in zip(data["areas"]["borders"], counts.values(), strict=True):
         values = np.frombuffer(base64.b64decode(entry["values"]), dtype="<f4").reshape(len(lines), -1)
-        assert int(np.isfinite(values).all(axis=1).sum()) == count * len(SHOWN)
+        assert int(np.isfinite(values).all(axis=1).sum()) == count * len(quantities)
 
 
 def test_areas_of_the_buses_are_those_of_the_partition(run: AreasRun, partition: Partition) -> None:

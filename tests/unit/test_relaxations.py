@@ -397,9 +397,9 @@ def test_what_was_asked_of_a_solver_is_asked_of_the_next(monkeypatch: pytest.Mon
     seen = []
     plain = Model.solve
 
-    def solve(self: Model, solver: str, options: Options | None = None) -> Result:
+    def solve(self: Model, solver: str, options: Options | None = None, *, explain_infeasible: bool = True) -> Result:
         seen.append(options)
-        return plain(self, solver, options)
+        return plain(self, solver, options, explain_infeasible=explain_infeasible)
 
     monkeypatch.setattr(Model, "solve", solve)
     r = lateral.solve(WYE, "sdp", solver="clarabel", options=given, recover=True, with_replay=False)

@@ -15,7 +15,7 @@ from lateral.case import Case
 from lateral.errors import Fault, UnsupportedError
 from lateral.io import builtin
 from lateral.network.horizon import Horizon
-from lateral.opf import AUTO_ROUNDS, auto_rounds, build, refined
+from lateral.opf import build, refined
 from lateral.results.result import Result
 
 
@@ -31,7 +31,7 @@ def ieee13() -> Case:
 
 
 @cache
-def solved(rounds: int | None, formulation: str = "auto") -> Result:
+def solved(rounds: int | None, formulation: str = "lindist3flow") -> Result:
     r = lateral.solve(ieee13(), formulation, rounds=rounds)
     assert r.ok, r.status_text
     return r
@@ -64,21 +64,16 @@ def test_rounds_are_told() -> None:
     )
 
 
-def test_auto_takes_three_rounds_of_its_own_choice_only() -> None:
-    """``auto`` solves three rounds; a formulation asked for by name is solved once."""
-    auto = solved(None)
-    assert [c for c in auto.choices if c.startswith("round 3")]
-    assert auto.cost == pytest.approx(solved(3).cost, rel=1e-9)
-    named = solved(None, "lindist3flow")
-    assert not [c for c in named.choices if c.startswith("round ")]
-    assert named.cost == pytest.approx(solved(1).cost, rel=1e-6)
+def test_one_round_where_nobody_asks_for_more() -> None:
+    once = solved(None)
+    assert not [c for c in once.choices if c.startswith("round ")]
+    assert once.cost == pytest.approx(solved(1).cost, rel=1e-9)
 
 
-def test_auto_rounds() -> None:
-    model = build(ieee13(), "lindist3flow")
-    assert auto_rounds(model) == AUTO_ROUNDS
-    balanced = build(lateral.read("ieee123-t5"), "soc")
-    assert auto_rounds(balanced) == 1
+def test_rounds_of_an_exact_form_change_nothing() -> None:
+    model = build(ieee13(), "current-voltage")
+    r = model.solve()
+    assert refined(model, r, rounds=3) is r
 
 
 def test_rounds_of_a_balanced_formulation_change_nothing() -> None:

@@ -18,7 +18,9 @@ OutOption = Annotated[str | None, typer.Option("--out", metavar="DIR", help="Fol
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value on standard output, nothing else.")]
 FormulationOption = Annotated[
     str | None,
-    typer.Option("--formulation", metavar="NAME", help="auto, lindistflow, soc, nonlinear, lindist3flow, sdp, ..."),
+    typer.Option(
+        "--formulation", metavar="NAME", help="auto (an exact form, the default), lindistflow, soc, nonlinear, ..."
+    ),
 ]
 ObjectiveOption = Annotated[
     str | None, typer.Option("--objective", metavar="NAME", help="cost, loss, ..., or a sum such as cost+0.1*peak.")

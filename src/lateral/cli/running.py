@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def solved(loaded: Loaded, options: SolveOptions) -> Result:
     """Build, solve and replay, with the reading time in ``seconds``."""
-    from lateral.opf import build, default_rounds, made_exact, refined, replayed
+    from lateral.opf import build, made_exact, replayed, worked_out
     from lateral.recover import require_relaxation
     from lateral.results.verification import verified
     from lateral.solvers import Options
@@ -37,17 +37,15 @@ def solved(loaded: Loaded, options: SolveOptions) -> Result:
     given = Options(
         tolerance=options.tolerance, max_iterations=options.max_iterations, time_limit_s=options.time_limit_s
     )
+    plain = None if given == Options() else given
     with working(f"solving {count(model.program.n, 'variable')} ..."):
-        result = model.solve(options.solver, None if given == Options() else given)
-    rounds = options.rounds or default_rounds(model, options.formulation)
-    result = refined(
-        model,
-        result,
-        rounds=rounds,
-        solver=options.solver,
-        options=None if given == Options() else given,
-        progress=lambda k: note(f"round {k} of {'at most ' if model.tangent is not None else ''}{rounds}"),
-    )
+        result = worked_out(
+            model,
+            rounds=options.rounds,
+            solver=options.solver,
+            options=plain,
+            progress=lambda k: note(f"round {k}"),
+        )
     if options.recover:
         with working("recovering an exact schedule ..."):
             result = made_exact(
@@ -56,7 +54,7 @@ def solved(loaded: Loaded, options: SolveOptions) -> Result:
                 terminal=options.terminal,
                 limits=options.limits,
                 solver=options.solver,
-                options=None if given == Options() else given,
+                options=plain,
             )
     if options.verify:
         with working("solving it again with another solver ..."):

@@ -90,7 +90,7 @@ def get(name: str, options: Options | None = None) -> Solver:
 
 
 def choose(program: Program, *, avoid: str = "") -> tuple[str, str]:
-    """The solver that ``auto`` means for a program, and why; ``avoid``: not this one, where another takes it."""
+    """The solver that ``auto`` means for a program, and why; ``avoid``: not this one, where another takes its class."""
     match program.problem_class:
         case ProblemClass.LP:
             return "highs", "a linear program: HiGHS, which restarts from its basis when data changes"
@@ -100,7 +100,7 @@ def choose(program: Program, *, avoid: str = "") -> tuple[str, str]:
             return "clarabel", "a second-order cone program: Clarabel, which takes cones as they are"
         case ProblemClass.SDP:
             return "clarabel", "a semidefinite program: Clarabel, which takes matrices as they are"
-        case ProblemClass.NLP if avoid != "native" and repeats(program):
+        case ProblemClass.NLP if avoid == "ipopt" or (avoid != "native" and repeats(program)):
             return (
                 "native",
                 "a non-convex program that repeats step by step: the structured solver, for a local optimum",

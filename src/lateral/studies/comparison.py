@@ -20,7 +20,7 @@ from lateral.errors import EngineError, OptionError, UnsupportedError
 from lateral.formulations import Formulation
 from lateral.io.dispatch import Dispatch
 from lateral.objectives import Objective
-from lateral.opf import build, default_rounds, refined, replayed
+from lateral.opf import build, replayed, worked_out
 from lateral.plots import style
 from lateral.replay import Replay, replay
 from lateral.results.result import Result
@@ -137,9 +137,7 @@ def compare(
             model = build(
                 case, formulation, objective, terminal=terminal, loss_term=loss_term, limits=limits, point=point
             )
-            first = model.solve(solver, options, explain_infeasible=False)
-            rounds = default_rounds(model, label)
-            result = refined(model, first, rounds=rounds, solver=solver, options=options)
+            result = worked_out(model, solver=solver, options=options, explain_infeasible=False)
         except UnsupportedError as error:
             rows.append({"formulation": label, "status": "declined", "reason": _reasons(error)})
             continue

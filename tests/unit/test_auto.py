@@ -1,0 +1,242 @@
+"""What ``auto`` takes: an exact form for every feeder, and what it goes on with where that is not solved."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+
+import numpy as np
+import pytest
+
+import lateral
+from lateral import model, opf
+from lateral.case import Case
+from lateral.devices import PV, Battery
+from lateral.errors import Fault, UnsupportedError
+from lateral.io import builtin
+from lateral.io.overlay import resample
+from lateral.network.feeder import Switch
+from lateral.opf import build, choose_formulation, solve, worked_out
+from lateral.program import Program
+from lateral.results.result import Result
+from lateral.solvers import Conflict, Options, Solver, Status
+
+#: What every built-in case is solved in.
+TAKEN = {
+    **dict.fromkeys(["ieee123-t5", "ieee123-t10", "ieee123-t24", "ads10", "case33bw", "case33bw-areas"], "nonlinear"),
+    **dict.fromkeys(["tree-128x5", "tree-1000x24", "tree-10000x96"], "nonlinear"),
+    **dict.fromkeys(["ieee13", "ieee13-rated", "ieee13-controls", "ieee123", "ieee123-rated"], "current-voltage"),
+}
+
+
+@cache
+def ieee13(steps: int = 6) -> Case:
+    return resample(lateral.read("ieee13"), steps)
+
+
+def tight() -> Case:
+    """The regulator lifts its own bus to 1.05 pu, where 1.03 pu are allowed: nothing that decides can help."""
+    case = ieee13()
+    buses = tuple(dataclasses.replace(b, v_max_pu=1.03) if b.name == "rg60" else b for b in case.feeder.buses)
+    return case.with_(feeder=dataclasses.replace(case.feeder, buses=buses))
+
+
+def nothing_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every program is larger than what Ipopt takes over."""
+    monkeypatch.setattr(opf, "IPOPT_UP_TO", 0)
+
+
+def forms(r: Result) -> list[str]:
+    return [c.split(":")[0].removeprefix("formulation ") for c in r.choices if c.startswith("formulation ")]
+
+
+@pytest.mark.parametrize("name", builtin.names())
+def test_built_in_cases(name: str) -> None:
+    chosen, why = choose_formulation(builtin.load(name), "auto")
+    assert chosen.name == TAKEN[name]
+    assert why[0].startswith(f"formulation {chosen.name}: exact")
+
+
+def test_one_conductor_with_a_loop() -> None:
+    """A closed tie of the 33-bus feeder makes a loop, which the branch flow declines."""
+    case = lateral.read("case33bw")
+    ties = tuple(dataclasses.replace(s, closed=True) if k == 0 else s for k, s in enumerate(case.feeder.switches))
+    assert isinstance(ties[0], Switch)
+    chosen, why = choose_formulation(case.with_(feeder=dataclasses.replace(case.feeder, switches=ties)), "auto")
+    assert chosen.name == "current-voltage"
+    assert why == ["formulation current-voltage: exact for any feeder, here with loops or several sources"]
+
+
+def test_a_name_is_kept_to() -> None:
+    assert choose_formulation(ieee13(), "lindist3flow")[0].name == "lindist3flow"
+    assert choose_formulation(ieee13(), "lindist3flow")[1] == []
+
+
+def test_three_phases_are_exact() -> None:
+    """The replay differs by what solver and engine leave (2e-9 pu), in one round; the linear form is 2e-3 pu off."""
+    r = solve(ieee13())
+    assert r.ok
+    assert (r.formulation, r.solution.solver) == ("current-voltage", "native")
+    assert r.choices[0] == "formulation current-voltage: exact for any feeder, here with several conductors per bus"
+    assert not [c for c in r.choices if c.startswith("round ")]
+    assert r.replay is not None
+    assert r.replay.summary()["max_dv_pu"] < 1e-8
+    assert r.cost == pytest.approx(solve(ieee13(), "bus-injection", solver="ipopt", with_replay=False).cost, rel=1e-7)
+
+
+def test_limits_that_cannot_be_kept_are_named() -> None:
+    """As of the linear form, element for element; an exact form does not prove that there is no point."""
+    r, linear = solve(tight()), solve(tight(), "lindist3flow")
+    assert r.status is Status.LOCALLY_INFEASIBLE
+    assert linear.status is Status.INFEASIBLE
+    assert {(c.block, c.element, c.step) for c in r.conflicts} == {
+        (c.block, c.element, c.step) for c in linear.conflicts
+    }
+    most = max(r.conflicts, key=lambda c: c.amount)
+    assert most.amount == pytest.approx(max(c.amount for c in linear.conflicts), rel=0.01)
+    assert r.reasons[0] in r.status_text
+
+
+def test_a_small_program_is_handed_to_ipopt() -> None:
+    """A variable of the whole horizon is nothing for the structured solver."""
+    r = solve(ieee13(), objective="peak", with_replay=False)
+    assert r.ok
+    assert (r.formulation, r.solution.solver) == ("current-voltage", "ipopt")
+
+
+def test_a_large_program_that_does_not_repeat_goes_on_in_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rounds end at the optimum of the exact form: 1e-6 of the peak is what their rest allows."""
+    exact = solve(ieee13(), objective="peak", with_replay=False)
+    nothing_is_small(monkeypatch)
+    seen: list[int] = []
+    r = worked_out(build(ieee13(), objective="peak"), progress=seen.append)
+    assert r.ok
+    assert r.formulation == "linearised"
+    assert forms(r) == ["current-voltage", "linearised"]
+    assert "does not take it (" in r.choices[1]
+    assert "Ipopt takes minutes beyond 0 variables" in r.choices[1]
+    assert seen
+    assert r.objective == pytest.approx(exact.objective, rel=1e-6)
+    assert r.seconds["total"] == pytest.approx(sum(v for k, v in r.seconds.items() if k != "total"), rel=1e-9)
+
+
+def test_a_large_program_that_repeats_stays_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = solve(ieee13(), with_replay=False)
+    nothing_is_small(monkeypatch)
+    r = solve(ieee13(), with_replay=False)
+    assert (r.formulation, r.solution.solver) == ("current-voltage", "native")
+    assert r.cost == pytest.approx(small.cost, rel=1e-12)
+
+
+def test_limits_of_a_large_program_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing_is_small(monkeypatch)
+    r = solve(tight())
+    assert r.status is Status.INFEASIBLE
+    assert forms(r) == ["current-voltage", "linearised"]
+    assert "the structured solver ended" in r.choices[1]
+    assert r.reasons[0] in r.status_text
+    assert {c.block for c in r.conflicts} == {c.block for c in solve(tight(), "lindist3flow").conflicts}
+
+
+def test_ipopt_explains_where_clarabel_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clarabel may end at its limit of iterations in the elastic program (ckt7 over four steps)."""
+    named = {(c.element, c.step) for c in solve(tight(), "lindist3flow").conflicts}
+    plain, asked = model.explain, []
+
+    def only_ipopt(program: Program, solver: Solver) -> tuple[Conflict, ...]:
+        asked.append(solver.name)
+        return () if solver.name == "clarabel" else plain(program, solver)
+
+    monkeypatch.setattr(model, "explain", only_ipopt)
+    r = solve(tight(), "lindist3flow")
+    assert asked == ["clarabel", "ipopt"]
+    assert {(c.element, c.step) for c in r.conflicts} == named
+
+
+def test_data_that_were_updated_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing_is_small(monkeypatch)
+    price = np.linspace(0.1, 0.3, 6)
+    r = worked_out(build(ieee13(), objective="cost+0.1*peak").update(prices=price))
+    assert r.formulation == "linearised"
+    np.testing.assert_allclose(r.case.series(r.case.sources[0].price_import), price)
+
+
+def test_a_solver_that_was_named_is_kept_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing_is_small(monkeypatch)
+    r = solve(ieee13(), objective="peak", solver="ipopt", with_replay=False)
+    assert (r.formulation, r.solution.solver) == ("current-voltage", "ipopt")
+
+
+def test_a_formulation_that_was_named_is_kept_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing_is_small(monkeypatch)
+    r = solve(ieee13(), "current-voltage", objective="peak", with_replay=False)
+    assert (r.formulation, r.solution.solver) == ("current-voltage", "ipopt")
+
+
+def test_a_limit_that_was_asked_for_is_kept_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing_is_small(monkeypatch)
+    r = solve(ieee13(), options=Options(max_iterations=2), with_replay=False)
+    assert r.status is Status.LIMIT_REACHED
+    assert r.formulation == "current-voltage"
+    assert r.solution.iterations == 2
+
+
+def test_options_go_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every solver takes the plain options; those of the structured solver are its own."""
+    nothing_is_small(monkeypatch)
+    own = lateral.solvers.NativeOptions(threads=2)
+    assert solve(ieee13(), objective="peak", options=own, with_replay=False).formulation == "linearised"
+
+
+def test_what_both_decline_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in the way of the exact form before anything is solved is no reason to go on."""
+    fault = Fault("FOR-010 no-operating-point", "case.x", "none", "one", "Lower the load.")
+
+    def fail(*_: object, **__: object) -> None:
+        raise UnsupportedError([fault])
+
+    monkeypatch.setattr(opf, "operating_point", fail)
+    with pytest.raises(UnsupportedError, match="FOR-010"):
+        solve(ieee13())
+
+
+def test_a_rolling_horizon() -> None:
+    """The model of ``auto`` goes on from the solve before, with data an hour later, and ends where a new one does."""
+    rolling = build(ieee13(24))
+    assert rolling.solve().ok
+    day = rolling.case
+    later = {
+        "loads": np.roll([d.p_kw * day.multiplier(d.profile) for d in day.loads], -1, axis=1),
+        "prices": np.roll(day.series(day.sources[0].price_import), -1),
+    }
+    again = rolling.shift().update(**later).solve()
+    assert again.ok
+    assert again.solution.solver == "native"
+    cold = build(rolling.case).solve()
+    assert again.cost == pytest.approx(cold.cost, rel=1e-7)
+
+
+def test_comparison_takes_it_too() -> None:
+    table = lateral.compare(ieee13(), ["auto", "lindist3flow"]).table.set_index("formulation")
+    assert table.loc["auto", "max_dv_pu"] < 1e-8 < table.loc["lindist3flow", "max_dv_pu"]
+
+
+def test_areas_take_the_same_form() -> None:
+    run = lateral.solve_areas(lateral.cut(ieee13(4), ["line.632670"]), with_replay=False)
+    assert run.result is not None
+    assert run.result.formulation == "current-voltage"
+    assert run.choices[0] == "formulation current-voltage: exact for any feeder, here with several conductors per bus"
+    assert run.central is not None
+    assert run.central.formulation == "current-voltage"
+    assert abs(run.gap_to_central) < 1e-6
+
+
+def test_devices_of_every_kind_are_decided() -> None:
+    """`ieee13-controls` has every device that decides something; the linear form holds its taps and says so."""
+    case = lateral.read("ieee13-controls")
+    r = solve(case)
+    assert r.ok
+    assert (r.formulation, r.solution.solver) == ("current-voltage", "ipopt")
+    assert not [c for c in r.choices if "held" in c]
+    assert [c for c in solve(case, "lindist3flow", with_replay=False).choices if "held" in c]
+    assert {type(d) for d in case.devices} >= {PV, Battery}
