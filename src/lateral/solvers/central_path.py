@@ -35,10 +35,12 @@ from lateral.program import upper_triangle
 
 #: Objectives smaller than this count as if they were this large, as in `lateral.results.residuals`.
 _SMALL_OBJECTIVE = 1e-2
-#: The last step is taken where ``|mu lambda^-1 - lambda|`` is this share of the root of mu, and rows hold to this.
-_CENTRED, _HOLDS = 1e-2, 1e-10
+#: The last step is taken where ``|mu lambda^-1 - lambda|`` is this share of the root of mu, or, where rounding does not
+#: let it fall any more, this one; and rows hold to this.
+_CENTRED, _NEAR, _HOLDS = 1e-2, 0.5, 1e-10
 #: mu aims at this share of itself after a step of at least this length; after shorter ones at all of it.
 _AIMS = ((0.8, 0.1), (0.5, 0.3))
+
 #: A step that leaves the cone is shortened by the first factor until it does not, and then by the second.
 _SHORTER, _INSIDE = 0.8, 0.95
 #: Below this length a step is none.
@@ -176,7 +178,7 @@ def follow(
     if not cones.degree or not np.all(np.isfinite(np.concatenate([x, s, z]))):
         return None
     goal = gap * program.size(x) / cones.degree
-    length = 0.0
+    length, before = 0.0, np.inf
     for taken in range(1, iterations + 1):
         if time.perf_counter() >= until:
             return None
@@ -198,8 +200,10 @@ def follow(
         if length < 1.0:
             length *= _INSIDE
         x, s, z = x + length * dx, s + length * ds, z + length * dz
-        if mu <= goal and holds and length == 1.0 and off <= _CENTRED * np.sqrt(mu):
+        off = off / np.sqrt(mu) if mu <= goal and holds and length == 1.0 else np.inf
+        if off <= _CENTRED or (off <= _NEAR and off > 0.5 * before):
             return Point(x, s, z), taken
+        before = off
     return None
 
 
