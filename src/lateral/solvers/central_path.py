@@ -37,7 +37,7 @@ from lateral.program import upper_triangle
 _SMALL_OBJECTIVE = 1e-2
 #: The last step is taken where ``|mu lambda^-1 - lambda|`` is this share of the root of mu, or, where rounding does not
 #: let it fall any more, this one; and rows hold to this.
-_CENTRED, _NEAR, _HOLDS = 1e-2, 0.5, 1e-10
+_CENTRED, _NEAR, _HOLDS = 1e-3, 0.5, 1e-10
 #: mu aims at this share of itself after a step of at least this length; after shorter ones at all of it.
 _AIMS = ((0.8, 0.1), (0.5, 0.3))
 
