@@ -26,7 +26,7 @@ from lateral.areas.partition import Partition, cut
 from lateral.areas.plan import Plan
 from lateral.areas.point import settle
 from lateral.areas.protocol import AreaSpec
-from lateral.areas.quantities import said_of
+from lateral.areas.quantities import copies, in_components, of_conductors, said_of
 from lateral.areas.run import AreasRun
 from lateral.areas.solve import solve_areas
 from lateral.areas.transport import Direct
@@ -247,6 +247,54 @@ def test_a_run_begins_at_the_matrix_of_the_power_flow() -> None:
         w[(k + 1) % 3, k] = np.conj(w[k, (k + 1) % 3])
     size = np.linalg.eigvalsh(w)
     assert np.abs(size[:2]).max() <= 1e-12 and size[2] == pytest.approx(np.trace(w).real)
+
+
+@pytest.mark.parametrize("conductors", [(2,), (1, 2), (1, 3), (1, 2, 3)])
+def test_matrices_turn_into_symmetrical_components(conductors: tuple[int, ...]) -> None:
+    """Of balanced voltages one entry is left, of any the products of their components; and back again."""
+    n, own = len(conductors), ("v", "vv_re", "vv_im")
+    phasor = np.exp(-2j * np.pi / 3.0 * (np.array(conductors) - 1.0))[:, None]
+    balanced = in_components(said_of(own, 1.05 * phasor), conductors)
+    expected = np.zeros((n, 1))
+    expected[0] = 1.05**2 * n
+    assert np.allclose(balanced["v"], expected, atol=1e-12)
+    if n > 1:
+        assert max(np.abs(balanced[x]).max() for x in ("vv_re", "vv_im")) <= 1e-12
+    rng = np.random.default_rng(1)
+    v = phasor * (1.0 + 0.03 * (rng.normal(size=(n, 2)) + 1j * rng.normal(size=(n, 2))))
+    each = np.arange(n)
+    components = (phasor * np.exp(-2j * np.pi / n * np.outer(each, each)) / np.sqrt(n)).conj().T @ v
+    said = {**said_of(own, v), "p": np.ones((n, 2))}
+    turned = in_components(said, conductors)
+    if n > 1:
+        for x, values in said_of(own, components).items():
+            assert np.allclose(turned[x], values, atol=1e-12)
+    back = of_conductors(turned, conductors)
+    assert all(np.allclose(back[x], said[x], atol=1e-12) for x in said)
+
+
+@pytest.mark.parametrize("labels", [["line.632670"], ["line.671684"], ["line.684611"]])
+def test_terms_of_areas_are_those_of_the_algorithm(labels: list[str]) -> None:
+    """What an area minimises at its borders is lin x + w/2 x^2 of the components that the algorithm prices."""
+    partition = cut(steps_of("ieee13", 1), labels)
+    plan, found = agents(partition, "sdp")
+    (border,) = plan.borders.values()
+    rng = np.random.default_rng(2)
+    quantities = copies(plan.voltages)
+    told = {f"{kind}_{x}": rng.uniform(0.5, 2.0, plan.shape(border.name)) for kind in ("lin", "w") for x in quantities}
+    for name in (border.parent, border.child):
+        agent = found[name]
+        with_terms, without = (
+            agent.model.program.update(agent._data(agent.model.program, {border.name: values}))
+            for values in (told, {x: 0.0 * value for x, value in told.items()})
+        )
+        agent.solve({border.name: told})
+        assert agent.result is not None
+        x = agent.result.solution.x
+        device = agent.heads[0] if name == border.child else agent.tails[0]
+        said = in_components(agent._said(device, agent.result), border.conductors)
+        paid = sum(float((told[f"lin_{q}"] * said[q] + 0.5 * told[f"w_{q}"] * said[q] ** 2).sum()) for q in quantities)
+        assert with_terms.objective(x) - without.objective(x) == pytest.approx(paid, rel=1e-9)
 
 
 def test_products_are_with_the_next_conductor() -> None:
