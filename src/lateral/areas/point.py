@@ -124,7 +124,8 @@ def taken_in(formulation: Formulation, algorithm: Algorithm | None) -> tuple[Alg
         why = "has rows to first order"
     else:
         return algorithm or Auto(), ()
-    return Admm(penalty=formulation.consensus_penalty), (f"auto took admm: {formulation.name} {why}",)
+    admm = Admm(penalty=formulation.consensus_penalty, ratio_unbalance=formulation.consensus_ratio)
+    return admm, (f"auto took admm: {formulation.name} {why}",)
 
 
 def settle(

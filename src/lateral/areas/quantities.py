@@ -7,11 +7,12 @@ is ``price_x``; in consensus an area is told ``lin_x`` and ``w_x``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from lateral.network.schema import ComplexArray, FloatArray
+from lateral.network.sequence import from_components, to_components
 
 #: Powers, in the order in which they are kept.
 POWERS = ("p", "q")
@@ -48,8 +49,27 @@ def copies(voltages: Sequence[str]) -> tuple[str, ...]:
 
 
 def terms(voltages: Sequence[str]) -> tuple[str, ...]:
-    """What an area is told in consensus: linear and quadratic terms."""
+    """What an area is told in consensus: linear and quadratic terms, of matrices in symmetrical components."""
     return tuple(f"{kind}_{x}" for kind in ("lin", "w") for x in copies(voltages))
+
+
+#: What is said of a matrix of voltages, in the order of `lateral.network.sequence`.
+MATRIX = ("v", "vv_re", "vv_im")
+
+
+def in_components(values: Mapping[str, FloatArray], conductors: tuple[int, ...]) -> dict[str, FloatArray]:
+    """Values at a border with its matrix of voltages in symmetrical components; without a matrix as they are."""
+    return _turned(values, to_components(conductors)) if "vv_re" in values else dict(values)
+
+
+def of_conductors(values: Mapping[str, FloatArray], conductors: tuple[int, ...]) -> dict[str, FloatArray]:
+    """The inverse of `in_components`."""
+    return _turned(values, from_components(conductors)) if "vv_re" in values else dict(values)
+
+
+def _turned(values: Mapping[str, FloatArray], by: FloatArray) -> dict[str, FloatArray]:
+    parts = np.split(by @ np.concatenate([values[x] for x in MATRIX]), len(MATRIX))
+    return {**values, **dict(zip(MATRIX, parts, strict=True))}
 
 
 def said_of(voltages: Sequence[str], v: ComplexArray) -> dict[str, FloatArray]:
@@ -66,4 +86,15 @@ def magnitude_sq(values: Sequence[FloatArray]) -> FloatArray:
     return np.asarray(sum(part**2 for part in values))
 
 
-__all__ = ["POWERS", "copies", "head_in", "head_may", "magnitude_sq", "said_of", "tail_in", "terms"]
+__all__ = [
+    "POWERS",
+    "copies",
+    "head_in",
+    "head_may",
+    "in_components",
+    "magnitude_sq",
+    "of_conductors",
+    "said_of",
+    "tail_in",
+    "terms",
+]

@@ -35,6 +35,7 @@ from lateral.devices.base import DeviceContext
 from lateral.devices.load import Load
 from lateral.devices.source import Source
 from lateral.network.schema import FloatArray, IntArray, spec
+from lateral.network.sequence import to_components
 from lateral.program import Affine, stack
 from lateral.program.ports import Ports
 
@@ -121,7 +122,7 @@ class BorderHead(Source):
                 builder.output("source", "energy_cost", [d.name], cost, unit="$")
         whole_p, whole_q = _below(p_parts), _below(q_parts)
         coupling = np.array([d.coupling for d in group])[owner]
-        _border_costs(ctx, "border_head", rows, coupling, {**voltages, "p": whole_p, "q": whole_q}, priced=("p", "q"))
+        _border_costs(ctx, group, rows, coupling, {**voltages, "p": whole_p, "q": whole_q}, priced=("p", "q"))
 
     @classmethod
     def _voltages(
@@ -269,7 +270,7 @@ class BorderTail(Load):
         if "vv_re" in ctx.net.voltages and np.any(free):
             products = ctx.net.voltage_products(nodes, nodes[next_rows(group)])
             v |= dict(zip(("vv_re", "vv_im"), products, strict=True))
-        _border_costs(ctx, "border_tail", rows, coupling, {**v, **drawn}, priced=tuple(v))
+        _border_costs(ctx, group, rows, coupling, {**v, **drawn}, priced=tuple(v))
 
     @classmethod
     def with_data(
@@ -299,7 +300,7 @@ class BorderTail(Load):
 
 def _border_costs(
     ctx: DeviceContext,
-    kind: str,
+    group: Sequence[BorderHead] | Sequence[BorderTail],
     rows: Sequence[str],
     coupling: np.ndarray,
     crossing: Mapping[str, Affine],
@@ -307,7 +308,9 @@ def _border_costs(
     priced: Sequence[str],
 ) -> None:
     """Prices of what the other side decides on, or linear and quadratic terms on everything that crosses."""
-    builder, kva, hours = ctx.builder, ctx.base.total_kva, ctx.horizon.hours
+    builder, kva, hours, kind = ctx.builder, ctx.base.total_kva, ctx.horizon.hours, group[0].kind
+    if "vv_re" in crossing:
+        crossing = _in_components(group, crossing)
     to_unit = {x: kva if x in ("p", "q") else 1.0 for x in crossing}
     with_prices = _where(coupling == "prices")
     if len(with_prices):
@@ -336,6 +339,28 @@ def _border_costs(
             what = crossing[x].take(in_consensus) * to_unit[x]
             builder.minimise((what * per_step).times_parameter(linear))
             builder.minimise_squares(what, weight * (0.5 * per_step))
+
+
+def _in_components(
+    group: Sequence[BorderHead] | Sequence[BorderTail], crossing: Mapping[str, Affine]
+) -> dict[str, Affine]:
+    """What crosses, with matrices of voltages in symmetrical components, border by border."""
+    kinds = ("v", "vv_re", "vv_im")
+    n = crossing["v"].n
+    out, source, weight = [], [], []
+    first = 0
+    for d in group:
+        own = len(d.crossing)
+        at = (np.arange(3)[:, None] * n + first + np.arange(own)).reshape(-1)
+        turn = to_components(tuple(d.crossing))
+        row, col = np.nonzero(np.abs(turn) > 1e-14)
+        out.append(at[row])
+        source.append(at[col])
+        weight.append(turn[row, col])
+        first += own
+    pool = stack([crossing[x] for x in kinds])
+    turned = pool.map_terms(3 * n, np.concatenate(out), np.concatenate(source), np.concatenate(weight))
+    return {**crossing, **{x: turned.take(np.arange(k * n, (k + 1) * n)) for k, x in enumerate(kinds)}}
 
 
 def _where(mask: np.ndarray) -> IntArray:

@@ -36,6 +36,7 @@ from lateral.solvers.base import (
     pattern_of,
     unscaled_solution,
 )
+from lateral.solvers.central_path import Cones, Conic, Point, follow
 
 
 def _cost_factor(program: Program) -> float:
@@ -47,11 +48,11 @@ def _cost_factor(program: Program) -> float:
     return max(100.0, program.n / 100.0)
 
 
-#: Factor of the costs, regularisation and step of each try of a semidefinite program. At a solution most matrices have
-#: rank one, and the solver stops in rounding at gaps of 0.3e-6 to 5e-6 (ieee13, 34, 37, 123), each of these at another
-#: place; where the first is not good enough the best of them is taken, within the time limit of one solve.
-MATRIX_TRIES = ((10.0, 3e-8, 0.9), (30.0, 3e-8, 0.99), (3.0, 3e-8, 0.99), (3.0, 3e-8, 0.9))
-#: Gap, relative, at which no further try is made.
+#: Of a semidefinite program: factor of the costs, regularisation, and longest step as a share of that to the boundary.
+MATRIX_COSTS, MATRIX_REGULARISATION, MATRIX_STEP = 10.0, 3e-8, 0.9
+#: Gap, relative, to which the central path is followed where Clarabel stops before its tolerance.
+FOLLOWED_GAP = 1e-7
+#: Gap, relative, that is good enough without matrices; with them the path is always followed.
 _GOOD_GAP = 8e-7
 
 
@@ -69,6 +70,8 @@ _STATUS = {
     "AlmostPrimalInfeasible": Status.ERROR,
     "AlmostDualInfeasible": Status.ERROR,
 }
+#: Words that come with a point short of the tolerance.
+_STOPPED = frozenset(word for word, status in _STATUS.items() if status is Status.INACCURATE)
 
 
 DEFAULT_TOLERANCE = 1e-9
@@ -148,6 +151,7 @@ class _ClarabelSession(Session):
         if program.semidefinite.n_rows:
             s.iterative_refinement_enable = True
             s.iterative_refinement_max_iter, s.iterative_refinement_stop_ratio = 50, 1.5
+            s.static_regularization_constant, s.max_step_fraction = MATRIX_REGULARISATION, MATRIX_STEP
         if _costs_are_quadratic(program):
             # Nothing but r (P^2 + Q^2): most entries of Q are far below the usual regularisation of 1e-8, and with it
             # `loss` ended at the iteration limit on ieee13 and ieee123 (gap 1e-4; with these two 32 iterations, 1e-8).
@@ -170,10 +174,7 @@ class _ClarabelSession(Session):
         start = time.perf_counter()
         scaled = program.scaled()
         sides = _Sides.of(scaled)
-        if program.semidefinite.n_rows:
-            raw, factor, notes = self._best_of(scaled, sides, _rows(scaled, sides), start)
-            return replace(self._read(program, scaled, sides, raw, factor, start), notes=notes)
-        factor = _cost_factor(program)
+        factor = MATRIX_COSTS if program.semidefinite.n_rows else _cost_factor(program)
         p, q = sp.csc_array(sp.triu(scaled.q)) * factor, scaled.c * factor
         a, b = _rows(scaled, sides)
         if self._solver is not None and self._sides is not None and sides.same(self._sides) and self._fits(p, a):
@@ -183,7 +184,14 @@ class _ClarabelSession(Session):
                 sp.csc_matrix(p), q, sp.csc_matrix(a), b, self._cones(scaled, sides), self._settings
             )
         self._sides, self._data = sides, (p, a)
-        return self._read(program, scaled, sides, self._run(), factor, start)
+        raw = self._run()
+        point = Point(np.array(raw.x), np.array(raw.s), np.array(raw.z) / factor)
+        word = str(raw.status)
+        notes: tuple[str, ...] = ()
+        if word in _STOPPED and np.all(np.isfinite(point.x)):
+            point, notes = self._followed(scaled, _conic(scaled, sides, a, b), point, start)
+        solution = self._read(program, scaled, sides, word, int(raw.iterations), point, start)
+        return replace(solution, notes=notes)
 
     def _run(self) -> Any:
         """Solve, until done or Ctrl-C."""
@@ -191,49 +199,17 @@ class _ClarabelSession(Session):
             self._solver.set_termination_callback(lambda _info: interrupt.pressed)
             return self._solver.solve()
 
-    def _best_of(
-        self, s: ScaledProgram, sides: _Sides, rows: tuple[sp.csc_array, FloatArray], start: float
-    ) -> tuple[Any, float, tuple[str, ...]]:
-        """The best of `MATRIX_TRIES`, the factor of its costs, and which one it was where it was not the first.
-
-        A try without a point ends the search where none was found before, and else leaves the best as it is. All tries
-        together have the time limit, counted from ``start``.
-        """
-        a, b = sp.csc_matrix(rows[0]), rows[1]
-        upper = sp.csc_matrix(sp.triu(s.q))
-        best: tuple[float, Any, float, int] | None = None
-        made, late = 0, False
-        for factor, regularisation, step in MATRIX_TRIES:
-            if self._time_limit is not None:
-                left = self._time_limit - (time.perf_counter() - start)
-                if made and left <= 0.0:
-                    late = True
-                    break
-                self._settings.time_limit = max(left, 1e-3)  # the first one says that time ran out
-            made += 1
-            self._settings.static_regularization_constant, self._settings.max_step_fraction = regularisation, step
-            q = s.c * factor
-            self._solver = self._lib.DefaultSolver(upper * factor, q, a, b, self._cones(s, sides), self._settings)
-            raw = self._run()
-            if _STATUS.get(str(raw.status), Status.ERROR) not in (Status.OPTIMAL, Status.INACCURATE):
-                if best is None:
-                    return raw, factor, ()
-                continue
-            x, z, slack = np.array(raw.x), np.array(raw.z), np.array(raw.s)
-            whole = s.q @ x
-            wrong = np.abs(whole * factor + q + a.T @ z) @ np.maximum(np.abs(x), 1.0)
-            wrong += np.abs(a @ x + slack - b) @ np.abs(z)
-            gap = float(abs(slack @ z) + wrong) / max(abs(float(q @ x)), 1e-2)
-            if best is None or gap < best[0] or not np.isfinite(best[0]):
-                best = gap, raw, factor, made
-            if gap <= _GOOD_GAP:
-                break
-        assert best is not None
-        gap, raw, factor, number = best
-        why = f"clarabel: try {number} of {made} taken, whose gap of {gap:.1e} was the smallest"
-        if late:
-            return raw, factor, (f"{why}; the time limit left no more",)
-        return raw, factor, () if made == 1 else (why,)
+    def _followed(self, s: ScaledProgram, program: Conic, point: Point, start: float) -> tuple[Point, tuple[str, ...]]:
+        """The point of the central path at `FOLLOWED_GAP`, and a note; where it is not reached the point as it is."""
+        gap = program.gap(point)
+        if gap <= _GOOD_GAP and not len(s.semidefinite.dims):
+            return point, ()
+        until = np.inf if self._time_limit is None else start + self._time_limit
+        found = follow(program, point, FOLLOWED_GAP, until=until)
+        if found is None:
+            return point, ()
+        new, steps = found
+        return new, (f"clarabel: stopped at a gap of {gap:.1e}; {steps} steps along the central path from there",)
 
     def _fits(self, p: sp.csc_array, a: sp.csc_array) -> bool:
         """Whether the patterns are those of the solver that exists."""
@@ -255,12 +231,17 @@ class _ClarabelSession(Session):
         return cones + [lib.PSDTriangleConeT(int(dim)) for dim in s.semidefinite.dims]
 
     def _read(
-        self, program: Program, s: ScaledProgram, sides: _Sides, raw: Any, factor: float, start: float
+        self,
+        program: Program,
+        s: ScaledProgram,
+        sides: _Sides,
+        word: str,
+        iterations: int,
+        point: Point,
+        start: float,
     ) -> Solution:
-        word = str(raw.status)
         status = _STATUS.get(word, Status.ERROR)
-        iterations = int(raw.iterations)
-        x, z = np.array(raw.x), np.array(raw.z) / factor
+        x, z = point.x, point.z
         if status in (Status.INFEASIBLE, Status.UNBOUNDED) or not np.all(np.isfinite(x)):
             return no_point(
                 program,
@@ -291,6 +272,15 @@ class _ClarabelSession(Session):
             seconds=time.perf_counter() - start,
             message=word,
         )
+
+
+def _conic(s: ScaledProgram, sides: _Sides, a: sp.csc_array, b: FloatArray) -> Conic:
+    """The program as it is followed along its central path, with costs as they are."""
+    zeros = len(s.b) + len(sides.fixed) + len(sides.row_fixed)
+    linear = len(sides.upper) + len(sides.lower) + len(sides.row_upper) + len(sides.row_lower)
+    sizes = 2 + np.bincount(s.products.a_row, minlength=s.products.n_rows)
+    cones = Cones.of(zeros, linear, sizes.tolist(), s.semidefinite.dims.tolist())
+    return Conic(sp.csc_array(s.q), s.c, sp.csr_array(a), b, cones)
 
 
 def _costs_are_quadratic(program: Program) -> bool:

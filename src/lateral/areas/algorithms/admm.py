@@ -37,7 +37,7 @@ from lateral.areas.algorithms.anderson import anderson
 from lateral.areas.algorithms.base import Borders, State, scale_of
 from lateral.areas.algorithms.consensus import Consensus
 from lateral.areas.plan import Plan
-from lateral.areas.quantities import copies
+from lateral.areas.quantities import copies, of_conductors
 from lateral.errors import OptionError
 from lateral.network.schema import FloatArray
 
@@ -59,6 +59,7 @@ class Admm(Consensus):
     Attributes:
         penalty: rho to begin with, dimensionless, around 1 (`lateral.areas.algorithms.consensus.UNIT`).
         ratio_v: the penalty of v, as a share of that.
+        ratio_unbalance: of a matrix of voltages, see `Consensus`; 10 where it is of rank one.
         balance_rounds: rounds in which residuals are balanced; 0 for never.
         depth: number of earlier rounds that the acceleration looks at; 0 for none.
 
@@ -68,6 +69,7 @@ class Admm(Consensus):
 
     penalty: float = 1.0
     ratio_v: float = 1.0
+    ratio_unbalance: float = 1.0
     balance_rounds: int = 10
     depth: int = 10
     name: ClassVar[str] = "admm"
@@ -81,12 +83,12 @@ class Admm(Consensus):
                 raise OptionError(message)
 
     def terms(
-        self, own: FloatArray, other: FloatArray, mean: FloatArray, y: FloatArray, penalty: float
-    ) -> tuple[FloatArray, float]:
+        self, own: FloatArray, other: FloatArray, mean: FloatArray, y: FloatArray, penalty: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
         """``y - rho z`` and ``rho``."""
         return y - penalty * mean, penalty
 
-    def moved(self, own: FloatArray, other: FloatArray, y: FloatArray, penalty: float) -> FloatArray:
+    def moved(self, own: FloatArray, other: FloatArray, y: FloatArray, penalty: FloatArray) -> FloatArray:
         """``y + rho (x - z)``."""
         return y + penalty * 0.5 * (own - other)
 
@@ -116,18 +118,19 @@ class Admm(Consensus):
             return came
         return self._unpacked(plan, came, mixed)
 
-    def _weights(self, plan: Plan, state: State, border: str, x: str) -> tuple[float, float]:
+    def _weights(self, plan: Plan, state: State, border: str, x: str) -> tuple[FloatArray, FloatArray]:
         """What z and y are multiplied by, so that both count in the norm in which the method contracts."""
-        root = float(np.sqrt(state.numbers[f"{border}/{x}"]))
+        root = np.sqrt(self.penalty_of(plan, state, border, x))
         size = float(np.sqrt(scale_of(plan, x, state.price_scale) * scale_of(plan, f"price_{x}", state.price_scale)))
         return root / size, 1.0 / (root * size)
 
     def _packed(self, plan: Plan, state: State, held: Borders, local: Mapping[str, FloatArray]) -> FloatArray:
         parts = []
         for name, border in plan.borders.items():
+            mean = self.copy_of(plan, name, held[name], "")
             for x in copies(plan.voltages):
                 z, y = self._weights(plan, state, name, x)
-                parts += [z * held[name][x].reshape(-1), y * local[f"{border.child}/{name}/{x}"].reshape(-1)]
+                parts += [(z * mean[x]).reshape(-1), (y * local[f"{border.child}/{name}/{x}"]).reshape(-1)]
         return np.concatenate(parts) if parts else np.zeros(0)
 
     def _unpacked(self, plan: Plan, state: State, vector: FloatArray) -> State:
@@ -136,11 +139,13 @@ class Admm(Consensus):
         for name, border in plan.borders.items():
             shape = plan.shape(name)
             size = shape[0] * shape[1]
+            mean = {}
             for x in copies(plan.voltages):
                 z, y = self._weights(plan, state, name, x)
-                held[name][x] = vector[at : at + size].reshape(shape) / z
+                mean[x] = vector[at : at + size].reshape(shape) / z
                 local[f"{border.child}/{name}/{x}"] = vector[at + size : at + 2 * size].reshape(shape) / y
                 at += 2 * size
+            held[name] |= of_conductors(mean, border.conductors)
         return dataclasses.replace(state, held=held, local=local)
 
     def balance_of(self, state: State, primal: float, dual: float) -> float:

@@ -30,6 +30,7 @@ class App(Consensus):
     Attributes:
         penalty: beta, dimensionless, around 1 (`lateral.areas.algorithms.consensus.UNIT`).
         ratio_v: the penalty of v, as a share of that.
+        ratio_unbalance: of a matrix of voltages, see `Consensus`; 10 where it is of rank one.
         alpha: step of the multipliers, as a share of beta.
         gamma: weight of the linearised coupling, as a share of beta.
 
@@ -39,6 +40,7 @@ class App(Consensus):
 
     penalty: float = 1.0
     ratio_v: float = 1.0
+    ratio_unbalance: float = 1.0
     alpha: float = 0.5
     gamma: float = 0.5
     name: ClassVar[str] = "app"
@@ -49,12 +51,12 @@ class App(Consensus):
         positive(self.name, alpha=self.alpha, gamma=self.gamma)
 
     def terms(
-        self, own: FloatArray, other: FloatArray, mean: FloatArray, y: FloatArray, penalty: float
-    ) -> tuple[FloatArray, float]:
+        self, own: FloatArray, other: FloatArray, mean: FloatArray, y: FloatArray, penalty: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
         """``y + gamma (x_own - x_other) - beta x_own`` and ``beta``."""
         return y + penalty * (self.gamma * (own - other) - own), penalty
 
-    def moved(self, own: FloatArray, other: FloatArray, y: FloatArray, penalty: float) -> FloatArray:
+    def moved(self, own: FloatArray, other: FloatArray, y: FloatArray, penalty: FloatArray) -> FloatArray:
         """``y + alpha (x_own - x_other)``."""
         return y + penalty * self.alpha * (own - other)
 

@@ -3,9 +3,10 @@
 v is the squared magnitude; where the formulation says voltages as complex numbers, both of its parts, each as v here;
 where it has matrices of voltages, the products of two conductors' besides.
 
-With x_own and x_other the two sides' copies of a quantity and y_own = -y_other their multipliers, each side adds to its
-objective, per conductor and step, ``lin x + 1/2 w x^2``; then y moves along x_own - x_other. The methods differ in lin,
-w and the step of y.
+**Matrices** are said as they are, and priced in symmetrical components (`lateral.network.sequence`), in which a penalty
+can be the heavier the smaller an entry is. Where V V^H is of rank one at the optimum (`sdp`), what the copies have
+beside that is 1e-3 and less, and is held at zero by prices as large as any other: at one penalty for all these grow by
+1e-3 a round, and the residual falls like one over the number of rounds. Where it is not (`soc3`) nothing is as small.
 
 Multipliers and penalties are in the units of prices: objective per kWh (kvarh, pu^2), and that per kW (kvar, pu^2).
 A penalty of 1 changes the price of P and Q by a tenth of what a kWh costs when the copies are apart by the power base;
@@ -26,7 +27,7 @@ import numpy as np
 from lateral.areas.algorithms.base import Algorithm, Borders, State, scale_of
 from lateral.areas.message import Values
 from lateral.areas.plan import Plan, Wave
-from lateral.areas.quantities import POWERS, copies
+from lateral.areas.quantities import POWERS, copies, in_components
 from lateral.errors import OptionError
 from lateral.network.schema import FloatArray
 
@@ -39,8 +40,8 @@ class Consensus(Algorithm):
 
     Residuals are how far the copies are apart, and how far the penalty times their mean has moved, in prices.
     In the state, ``x.up`` is what the child said of x and ``x.down`` what the parent said, ``x`` their mean;
-    ``local["child/border/x"]`` the multiplier of the child's copy, that of the parent's is the opposite;
-    ``numbers["border/x"]`` the penalty.
+    ``local["child/border/x"]`` the multiplier of the child's copy, that of the parent's is the opposite, of matrices of
+    voltages in symmetrical components; ``numbers["border/x"]`` the penalty, of matrices that of their first entry.
     """
 
     coupling: ClassVar[str] = "consensus"
@@ -49,18 +50,21 @@ class Consensus(Algorithm):
     penalty: float
     #: the penalty of v, as a share of the others; a field of every leaf
     ratio_v: float
+    #: of a matrix of voltages in symmetrical components the penalty of the entries beside the first one, as a share of
+    #: that of the first; of all others the square of it; a field of every leaf
+    ratio_unbalance: float
 
     def __post_init__(self) -> None:
-        positive(self.name, penalty=self.penalty, ratio_v=self.ratio_v)
+        positive(self.name, penalty=self.penalty, ratio_v=self.ratio_v, ratio_unbalance=self.ratio_unbalance)
 
     @abstractmethod
     def terms(
-        self, own: FloatArray, other: FloatArray, mean: FloatArray, y: FloatArray, penalty: float
-    ) -> tuple[FloatArray, float]:
+        self, own: FloatArray, other: FloatArray, mean: FloatArray, y: FloatArray, penalty: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
         """``lin`` and ``w`` of the next solve from both copies, what stands for their mean, and the own multiplier."""
 
     @abstractmethod
-    def moved(self, own: FloatArray, other: FloatArray, y: FloatArray, penalty: float) -> FloatArray:
+    def moved(self, own: FloatArray, other: FloatArray, y: FloatArray, penalty: FloatArray) -> FloatArray:
         """The multiplier of the next round."""
 
     def waves(self, plan: Plan) -> tuple[Wave, ...]:
@@ -95,12 +99,12 @@ class Consensus(Algorithm):
                 continue
             below = area == border.child
             own, other, sign = ("up", "down", 1.0) if below else ("down", "up", -1.0)
-            said, heard, values = state.said[name], state.held[name], {}
+            said, values = self.copy_of(plan, name, state.said[name], f".{own}"), {}
+            heard, mean = (self.copy_of(plan, name, state.held[name], way) for way in (f".{other}", ""))
             for x in copies(plan.voltages):
                 y = sign * state.local[f"{border.child}/{name}/{x}"]
-                penalty = state.numbers[f"{name}/{x}"]
-                lin, w = self.terms(said[f"{x}.{own}"], heard[f"{x}.{other}"], heard[x], y, penalty)
-                values[f"lin_{x}"], values[f"w_{x}"] = lin, np.full_like(lin, w)
+                lin, w = self.terms(said[x], heard[x], mean[x], y, self.penalty_of(plan, state, name, x))
+                values[f"lin_{x}"], values[f"w_{x}"] = lin, np.array(np.broadcast_to(w, lin.shape))
             out[name] = values
         return out
 
@@ -124,14 +128,19 @@ class Consensus(Algorithm):
                 residuals.setdefault(name, float("inf"))
                 continue
             said, apart, drift, sizes = state.said[name], {}, {}, {}
+            ups, downs, olds = (
+                self.copy_of(plan, name, values, way)
+                for values, way in ((said, ".up"), (said, ".down"), (held[name], ""))
+            )
             for x in copies(plan.voltages):
-                key, at = f"{border.child}/{name}/{x}", f"{name}/{x}"
+                key = f"{border.child}/{name}/{x}"
                 up, down = said[f"{x}.up"], said[f"{x}.down"]
                 unit, price_unit = (scale_of(plan, what, state.price_scale) for what in (x, f"price_{x}"))
                 mean = 0.5 * (up + down)
-                local[key] = self.moved(up, down, state.local[key], state.numbers[at])
+                penalty = self.penalty_of(plan, state, name, x)
+                local[key] = self.moved(ups[x], downs[x], state.local[key], penalty)
                 apart[x] = float(np.abs(up - down).max()) / unit
-                drift[x] = state.numbers[at] * float(np.abs(mean - held[name][x]).max()) / price_unit
+                drift[x] = float(np.abs(penalty * (0.5 * (ups[x] + downs[x]) - olds[x])).max()) / price_unit
                 sizes[x] = (float(np.abs(mean).max()) / unit, float(np.abs(local[key]).max()) / price_unit)
                 held[name][x] = mean
             residuals[name] = max(*apart.values(), *drift.values())
@@ -142,6 +151,21 @@ class Consensus(Algorithm):
         return dataclasses.replace(
             state, held=held, local=local, residuals=residuals, residual=residual, numbers=numbers
         )
+
+    def copy_of(self, plan: Plan, border: str, values: Values, way: str) -> dict[str, FloatArray]:
+        """One side's copy of what crosses (``.up``, ``.down``) or their mean (nothing), matrices in components."""
+        return in_components({x: values[f"{x}{way}"] for x in copies(plan.voltages)}, plan.borders[border].conductors)
+
+    def penalty_of(self, plan: Plan, state: State, border: str, x: str) -> FloatArray:
+        """The penalties of a quantity at a border, by conductor or component, shape (n, 1)."""
+        share = np.ones((plan.shape(border)[0], 1))
+        if "vv_re" in plan.voltages and len(share) > 1:
+            if x == "v":
+                share[1:] = self.ratio_unbalance**2
+            elif x not in POWERS:  # the entry after the last one is that of the last and the first
+                share[1:-1] = self.ratio_unbalance**2
+                share[[0, -1]] = self.ratio_unbalance
+        return state.numbers[f"{border}/{x}"] * share
 
     def balance_of(self, state: State, primal: float, dual: float) -> float:
         """What the penalty of P or Q at a border is multiplied by after a round: 1, unless an algorithm says otherwise.

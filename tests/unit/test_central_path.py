@@ -1,0 +1,92 @@
+"""The central path: a program with every cone, followed from a rough point to where its gap is what was asked for."""
+
+from __future__ import annotations
+
+import clarabel
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from lateral.solvers.central_path import Cones, Conic, Point, follow
+
+ZEROS, LINEAR, SECOND_ORDER, PSD = 3, 4, (3, 5, 3), (3, 2, 3)
+N = 12
+
+
+@pytest.fixture(scope="module")
+def program() -> Conic:
+    """Random rows, with a point inside of all cones, and costs for which there is one inside of the dual ones."""
+    rng = np.random.default_rng(5)
+    cones = Cones.of(ZEROS, LINEAR, SECOND_ORDER, PSD)
+    m = ZEROS + LINEAR + sum(SECOND_ORDER) + sum(d * (d + 1) // 2 for d in PSD)
+    a = sp.csr_array(rng.normal(size=(m, N)))
+    inside = cones.moved_in(np.zeros(m)) + cones.moved_in(rng.normal(size=m))
+    inside[:ZEROS] = 0.0
+    dual = cones.moved_in(rng.normal(size=m))
+    half = rng.normal(size=(N, 4))
+    p = sp.csc_array(half @ half.T)
+    return Conic(p, -(a.T @ dual), a, inside + a @ rng.normal(size=N), cones)
+
+
+def rough(program: Conic, tolerance: float) -> Point:
+    """What Clarabel has at a tolerance."""
+    settings = clarabel.DefaultSettings()
+    settings.verbose = False
+    settings.tol_feas = settings.tol_gap_abs = settings.tol_gap_rel = tolerance
+    cones = [clarabel.ZeroConeT(ZEROS), clarabel.NonnegativeConeT(LINEAR)]
+    cones += [clarabel.SecondOrderConeT(size) for size in SECOND_ORDER]
+    cones += [clarabel.PSDTriangleConeT(dim) for dim in PSD]
+    upper, a = sp.csc_matrix(sp.triu(program.p)), sp.csc_matrix(program.a)
+    raw = clarabel.DefaultSolver(upper, program.q, a, program.b, cones, settings).solve()
+    return Point(np.array(raw.x), np.array(raw.s), np.array(raw.z))
+
+
+def test_rows_by_cone() -> None:
+    cones = Cones.of(ZEROS, LINEAR, SECOND_ORDER, PSD)
+    assert cones.degree == LINEAR + len(SECOND_ORDER) + sum(PSD)
+    assert [rows.tolist() for rows in cones.second_order] == [[[7, 8, 9], [15, 16, 17]], [[10, 11, 12, 13, 14]]]
+    assert [(dim, rows[:, 0].tolist()) for dim, rows in cones.psd] == [(2, [24]), (3, [18, 27])]
+
+
+@pytest.mark.parametrize("gap", [1e-6, 1e-9])
+def test_the_gap_is_what_was_asked_for(program: Conic, gap: float) -> None:
+    found = follow(program, rough(program, 1e-2), gap)
+    assert found is not None
+    at = found[0]
+    # inside on both sides: the costs of the two differ by s'z, and the optimum lies between them
+    assert np.abs(program.a @ at.x + at.s - program.b).max() < 1e-12
+    assert np.abs(program.p @ at.x + program.q + program.a.T @ at.z).max() < 1e-11
+    assert np.all(at.s[:ZEROS] == 0.0) and program.cones.inside(at.s) and program.cones.inside(at.z)
+    # goal is of the objective at the start, which is to 1e-2 that at the end
+    assert at.s @ at.z == pytest.approx(gap * program.size(at.x), rel=5e-2)
+
+
+def test_where_one_begins_does_not_matter(program: Conic) -> None:
+    """Two points of Clarabel, 1e-3 apart, lead to one: what areas say must not hang on how far a solver got."""
+    starts = [rough(program, tolerance) for tolerance in (1e-2, 1e-4)]
+    ends = [follow(program, start, 1e-6) for start in starts]
+    assert ends[0] is not None and ends[1] is not None
+    apart = np.abs(starts[0].x - starts[1].x).max()
+    assert np.abs(ends[0][0].x - ends[1][0].x).max() < 1e-3 * apart
+
+
+def test_no_steps_and_no_time(program: Conic) -> None:
+    start = rough(program, 1e-2)
+    assert follow(program, start, 1e-9, iterations=2) is None
+    assert follow(program, start, 1e-9, until=0.0) is None
+
+
+def test_a_row_that_cannot_hold_is_no_end(program: Conic) -> None:
+    """Twice the same row with another side: the factor is singular, or the rows never hold."""
+    a, b = program.a.toarray(), program.b.copy()
+    a[1], b[1] = a[0], b[0] + 1.0
+    broken = Conic(program.p, program.q, sp.csr_array(a), b, program.cones)
+    assert follow(broken, rough(program, 1e-2), 1e-6) is None
+
+
+def test_a_point_on_the_boundary_is_moved_in() -> None:
+    cones = Cones.of(0, 1, (3,), (2,))
+    v = np.array([0.0, 1.0, 1.0, 0.0, 1.0, 0.0, 0.0])
+    assert not cones.inside(v)
+    moved = cones.moved_in(v)
+    assert cones.inside(moved) and np.abs(moved - v).max() <= 1e-12
