@@ -1,7 +1,8 @@
 """Kernels of the method that go through numbers one by one, compiled by Numba: products, chains in time, barrier.
 
-Arrays are (element, step), step contiguous; ``rows`` are those with a bound, the others stay as they are. The
-elimination has its own: `lateral.solvers.native.elimination`.
+Arrays are (element, step), step contiguous; ``rows`` are those with a bound, the others stay as they are. Loops over
+steps go over all of them: with an index that might count from the end they would not be vectorised. The elimination has
+its own: `lateral.solvers.native.elimination`.
 """
 
 from __future__ import annotations
@@ -110,48 +111,54 @@ def collect(  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def add_product(out, row, col, val, x, t0, t1):  # type: ignore[no-untyped-def]
-    """``out[row] += val x[col]``; one column of values stands for every step."""
-    if val.shape[1] == 1:
-        for e in range(len(row)):
-            r, c, a = row[e], col[e], val[e, 0]
-            for t in range(t0, t1):
+def add_product(out, order, row, col, val, x, first, last):  # type: ignore[no-untyped-def]
+    """``out[row] += val x[col]`` of some entries in an order; one column of values stands for every step."""
+    for q in range(first, last):
+        e = order[q]
+        r, c = row[e], col[e]
+        if val.shape[1] == 1:
+            a = val[e, 0]
+            for t in range(out.shape[1]):
                 out[r, t] += a * x[c, t]
-    else:
-        for e in range(len(row)):
-            r, c = row[e], col[e]
-            for t in range(t0, t1):
+        else:
+            for t in range(out.shape[1]):
                 out[r, t] += val[e, t] * x[c, t]
 
 
 @_compiled
-def add_earlier(out, row, col, val, x, t0, t1):  # type: ignore[no-untyped-def]
+def add_slopes(out, order, row, col, val, left, y, per, factor, first, last):  # type: ignore[no-untyped-def]
+    """``out[row] += factor val left[col] y[col // per]`` of some entries in an order; one column of values stands for
+    every step."""
+    for q in range(first, last):
+        e = order[q]
+        r, c, of = row[e], col[e], col[e] // per
+        if val.shape[1] == 1:
+            a = factor * val[e, 0]
+            for t in range(out.shape[1]):
+                out[r, t] += a * left[c, t] * y[of, t]
+        else:
+            for t in range(out.shape[1]):
+                out[r, t] += factor * val[e, t] * left[c, t] * y[of, t]
+
+
+@_compiled
+def add_earlier(out, row, col, val, x):  # type: ignore[no-untyped-def]
     """``out[row, t] += val x[col, t - 1]``."""
     last = val.shape[1] - 1
     for e in range(len(row)):
         r, c = row[e], col[e]
-        for t in range(max(t0, 1), t1):
+        for t in range(1, out.shape[1]):
             out[r, t] += val[e, min(t, last)] * x[c, t - 1]
 
 
 @_compiled
-def add_later(out, row, col, val, y, t0, t1):  # type: ignore[no-untyped-def]
-    """The transpose of `add_earlier`: ``out[row, t] += val y[col, t + 1]``."""
+def add_later(out, row, col, val, y):  # type: ignore[no-untyped-def]
+    """The transpose of `add_earlier`: ``out[row, t - 1] += val y[col, t]``."""
     last = val.shape[1] - 1
     for e in range(len(row)):
         r, c = row[e], col[e]
-        for t in range(t0, min(t1, y.shape[1] - 1)):
-            out[r, t] += val[e, min(t + 1, last)] * y[c, t + 1]
-
-
-@_compiled
-def add_slopes(out, row, col, val, left, y, per, factor, t0, t1):  # type: ignore[no-untyped-def]
-    """``out[row] += factor val left[col] y[col // per]``; one column of values stands for every step."""
-    last = val.shape[1] - 1
-    for e in range(len(row)):
-        r, c, of = row[e], col[e], col[e] // per
-        for t in range(t0, t1):
-            out[r, t] += factor * val[e, min(t, last)] * left[c, t] * y[of, t]
+        for t in range(1, out.shape[1]):
+            out[r, t - 1] += val[e, min(t, last)] * y[c, t]
 
 
 @_compiled
@@ -291,7 +298,7 @@ def slack_side(right, rows, sign, dual_s, centre_s, slack, r_s, first, last):  #
     r_s = -dual_s + centre_s      right = -rows - sign r_s slack         0 and -rows where the row has no slack
     """
     for i in range(first, last):
-        for t in range(rows.shape[1]):
+        for t in range(right.shape[1]):
             left = centre_s[i, t] - dual_s[i, t] if sign[i, t] != 0.0 else 0.0
             r_s[i, t] = left
             right[i, t] = -rows[i, t] - sign[i, t] * left * slack[i, t]
@@ -351,7 +358,7 @@ def gradient(out, c, quadratic, z_low, z_high, first, last):  # type: ignore[no-
 def slack_residuals(dual_s, left, sign, y, w_low, w_high, rows, s, first, last):  # type: ignore[no-untyped-def]
     """``dual_s = sign y - w_low + w_high``, 0 where the row has no slack, and ``left = rows + sign s``."""
     for i in range(first, last):
-        for t in range(rows.shape[1]):
+        for t in range(dual_s.shape[1]):
             dual_s[i, t] = sign[i, t] * y[i, t] - w_low[i, t] + w_high[i, t] if sign[i, t] != 0.0 else 0.0
             left[i, t] = rows[i, t] + sign[i, t] * s[i, t]
 

@@ -206,8 +206,9 @@ class Kkt:
         """``C x`` of the linked variables alone."""
         s = self.steps
         out = np.zeros((self.n_links, self.n_steps))
-        self.threads.steps(kernels.add_product, out, s.now.row, self._now, s.now.val, x)
-        self.threads.steps(kernels.add_earlier, out, s.before.row, self._before, s.before.val, x)
+        n = len(self._now)
+        kernels.add_product(out, s.now.by_row, s.now.row, self._now, s.now.val, x, 0, n)
+        kernels.add_earlier(out, s.before.row, self._before, s.before.val, x)
         return out
 
     def links_transposed(self, y: FloatArray, out: FloatArray) -> FloatArray:
@@ -218,8 +219,9 @@ class Kkt:
     def _links_transposed(self, y: FloatArray) -> FloatArray:
         s = self.steps
         out = np.zeros((len(self._linked), self.n_steps))
-        self.threads.steps(kernels.add_product, out, self._now, s.now.row, s.now.val, y)
-        self.threads.steps(kernels.add_later, out, self._before, s.before.row, s.before.val, y)
+        n = len(self._now)
+        kernels.add_product(out, s.now.by_row, self._now, s.now.row, s.now.val, y, 0, n)
+        kernels.add_later(out, self._before, s.before.row, s.before.val, y)
         return out
 
     def prepare_links(self) -> bool:

@@ -25,6 +25,7 @@ from lateral.solvers.native.kkt import Kkt
 from lateral.solvers.native.order import Order
 from lateral.solvers.native.rows import Evaluation, Residuals, Room, Rows, Values
 from lateral.solvers.native.steps import StepProgram
+from lateral.solvers.native.threads import Share
 
 #: Feasibility, pu; stationarity, in solver scale.
 PRIMAL, DUAL = 1e-9, 1e-7
@@ -73,14 +74,6 @@ class Method:
         self.n_bounds = self.of_x.count + self.of_s.count
         self._fixed = np.flatnonzero(b.fixed)
 
-    def _reset_slacks(self, it: Iterate, now: Evaluation) -> None:
-        """Give every slack what its row really has, where that is further from its bound, or about as far from one that
-        does not hold it: it costs nothing, and the row holds (Nocedal and Wright 2006, section 19.3)."""
-        b, sign = self.bounds, self.rows.sign
-        self.kkt.threads.rows(
-            kernels.reset_slacks, len(it.s), it.s, b.s_low, b.s_high, it.w_low, it.w_high, sign, now.rows
-        )
-
     # -- one iteration ------------------------------------------------------------------------------------------------
 
     def _direction(
@@ -103,17 +96,20 @@ class Method:
         k = self.kkt
         right = self._room.empty("right", (k.n, self.steps.n_steps))
         r_s, ds = (self._room.empty(name, it.s.shape) for name in ("r_s", "ds"))
-        own, sign = k.threads.rows, self.rows.sign
-        own(kernels.right_side, k.nv, right[: k.nv], centre_x, r.dual_x)
-        own(kernels.times, k.n_rows, right[k.nv : k.g_first], r.equal, -1.0)
-        own(kernels.slack_side, len(ds), right[k.g_first :], rows, sign, r.dual_s, centre_s, slack, r_s)
+        sign = self.rows.sign
+
+        def before(mine: Share) -> None:
+            kernels.right_side(right[: k.nv], centre_x, r.dual_x, *mine.of(k.nv))
+            kernels.times(right[k.nv : k.g_first], r.equal, -1.0, *mine.of(k.n_rows))
+            kernels.slack_side(right[k.g_first :], rows, sign, r.dual_s, centre_s, slack, r_s, *mine.of(len(ds)))
+
+        k.threads.shares(before)
         solution, eta, positive = k.solve(right, -r.links, tolerance=tolerance)
         dx, dy = solution[: k.nv], solution[k.nv :]
-        most = max(own(kernels.slack_step, len(ds), ds, r_s, sign, dy[k.n_rows :], slack))
+        most = k.threads.rows(kernels.slack_step, len(ds), ds, r_s, sign, dy[k.n_rows :], slack)
         # where a slack is far from its bound, its multiplier is rounding: there the row itself says what it becomes
-        if most > FAR:
-            slopes = self.rows.slopes_times(values, dx)
-            own(kernels.far_step, len(ds), ds, sign, slack, FAR, rows, slopes)
+        if max(most) > FAR:
+            self.rows.far_steps(ds, FAR, slack, rows, values, dx)
         return dx, ds, dy, eta, positive
 
     def solve(
@@ -186,22 +182,30 @@ class Method:
             if found is None:
                 word = "broken"
                 break
-            dx, ds, dy, eta, dz, dw = found
+            dx, ds, dy, _, dz, dw = found
             if not self.rows.are_numbers(dx, dy):
                 word = "broken"
                 break
             tau = min(max(0.95, 1.0 - 10.0 * mu), 0.9995)
             primal, dual = self._steps(it, dx, ds, dz, dw, tau)
-            for arrays, changes, step in (
-                ((it.x, it.s), (dx, ds), primal),
-                ((it.y, it.eta, *it.z, *it.w), (dy, eta, *dz, *dw), dual),
-            ):
-                for array, change in zip(arrays, changes, strict=True):
-                    k.threads.rows(kernels.advance, len(array), array, change, step)
+            self._advance(it, found, primal, dual)
             now = self.rows.at(it.x)
             self._reset_slacks(it, now)
             short = short + 1 if max(primal, dual) < SHORT else 0
         return it, Outcome(word, number, k.iterations, tuple(log)), middle
+
+    def _advance(self, it: Iterate, found: Step, primal: float, dual: float) -> None:
+        """Go along the step."""
+        dx, ds, dy, eta, dz, dw = found
+        parts = [(it.x, dx, primal), (it.s, ds, primal)]
+        parts += [(a, b, dual) for a, b in zip((it.y, it.eta, *it.z, *it.w), (dy, eta, *dz, *dw), strict=True)]
+        self.kkt.threads.shares(lambda mine: [kernels.advance(*part, *mine.of(len(part[0]))) for part in parts])
+
+    def _reset_slacks(self, it: Iterate, now: Evaluation) -> None:
+        """Give every slack what its row really has, where that is further from its bound, or about as far from one that
+        does not hold it: it costs nothing, and the row holds (Nocedal and Wright 2006, section 19.3)."""
+        b, w = self.bounds, it.w
+        self.kkt.threads.rows(kernels.reset_slacks, len(it.s), it.s, b.s_low, b.s_high, *w, self.rows.sign, now.rows)
 
     def _newton(
         self,
@@ -251,7 +255,7 @@ class Method:
     ) -> Step | None:
         """Mehrotra's two solves with one factorisation; None where the storage rows have negative curvature."""
         x, s, z, w = it.x, it.s, it.z, it.w
-        new, own = self._room, self.kkt.threads.rows
+        new = self._room
         # where there is no bound, these stay zero
         dz, none_x = (
             (new.empty(f"{name} low", x.shape), new.empty(f"{name} high", x.shape)) for name in ("dz", "no dz")
@@ -278,10 +282,8 @@ class Method:
             self.of_x.second_order(dx, dz, omega, cap)
             self.of_s.second_order(ds, dw, omega, cap)
             second_x, second_s = dz, dw
-            rows = new.empty("rows", s.shape)
-            own(kernels.times, len(rows), rows, r.rows, 1.0)
             # exact of products and quadratic rows; curves are left to first order
-            self.rows.add_second_order(rows, self.rows.values(dx, constant=False), omega * primal**2)
+            rows = self.rows.with_second_order(rows, dx, omega * primal**2)
         self.of_x.centre(x, z, second_x, sigma * mu, centre_x)
         self.of_s.centre(s, w, second_s, sigma * mu, centre_s)
         dx, ds, dy, eta, positive = self._direction(it, r, slack, centre_x, centre_s, rows, values, CORRECT)

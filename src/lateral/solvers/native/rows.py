@@ -18,6 +18,7 @@ from lateral.solvers.native.iterate import Iterate
 from lateral.solvers.native.kkt import Kkt, dot
 from lateral.solvers.native.pairing import curve_slopes
 from lateral.solvers.native.steps import Entries, StepProgram
+from lateral.solvers.native.threads import Share
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,6 +30,11 @@ class Values:
     v: FloatArray
     f: FloatArray
     g: FloatArray
+
+    @property
+    def all(self) -> tuple[FloatArray, ...]:
+        """In this order."""
+        return self.a, self.u, self.v, self.f, self.g
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,143 +133,162 @@ class Rows:
         """Of the rows that are not equalities: those of ranges, products, quadratic rows and curves."""
         return [rows[a:b] for a, b in itertools.pairwise(self._edges)]
 
-    def _fill(self, name: str, shape: tuple[int, ...], values: FloatArray | None, factor: float) -> FloatArray:
-        """The array of a name with ``factor values``, or zero."""
-        out = self._room.empty(name, shape)
-        if values is None:
-            self.kkt.threads.rows(kernels.zero, len(out), out)
-        else:
-            self.kkt.threads.rows(kernels.times, len(out), out, values, factor)
-        return out
-
-    def _add(self, out: FloatArray, e: Entries, x: FloatArray) -> None:
-        """``out += E x``."""
-        if len(e.row):
-            self.kkt.threads.steps(kernels.add_product, out, e.row, e.col, e.val, x)
-
-    def _add_slopes(
-        self, out: FloatArray, e: Entries, left: FloatArray, y: FloatArray, per: int, factor: float
-    ) -> None:
-        """``out += factor E' (left y)``, where ``per`` rows of left share one of y."""
-        if len(e.row):
-            self.kkt.threads.steps(kernels.add_slopes, out, e.col, e.row, e.val, left, y, per, factor)
-
-    def _add_pairs(self, out: FloatArray, f: FloatArray, g: FloatArray, per: int, factor: float) -> None:
-        """``out += factor sum f g``, over ``per`` rows each."""
-        if len(out):
-            self.kkt.threads.rows(kernels.add_pairs, len(out), out, f, g, per, factor)
-
-    def _largest(self, values: FloatArray) -> float:
+    def _largest(self, *arrays: FloatArray) -> float:
         """Largest magnitude; NaN stays NaN."""
-        return float(np.max(self.kkt.threads.rows(kernels.largest, len(values), values)))
+        return float(np.max(self.kkt.threads.shares(lambda m: [kernels.largest(a, *m.of(len(a))) for a in arrays])))
 
     def are_numbers(self, *arrays: FloatArray) -> bool:
         """Whether all are finite."""
-        return all(np.isfinite(self._largest(a)) for a in arrays)
+        return bool(np.isfinite(self._largest(*arrays)))
 
     # -- at a point ---------------------------------------------------------------------------------------------------
 
-    def values(self, x: FloatArray, *, constant: bool) -> Values:
-        """What the nonlinear rows are made of at x; without constants, of a step."""
-        s, d, t = self.steps, self.steps.data, self.steps.n_steps
-        out = []
-        for e, n, c in (
-            (s.squares, s.products.n * s.width, "a0"),
-            (s.u, s.products.n, "u0"),
-            (s.v, s.products.n, "v0"),
-            (s.pair_f, s.quadratics.n * s.pairs, "pair_f0"),
-            (s.pair_g, s.quadratics.n * s.pairs, "pair_g0"),
-        ):
-            value = self._fill(c, (n, t), d[c], 1.0) if constant else self._fill(f"step {c}", (n, t), None, 0.0)
-            self._add(value, e, x)
-            out.append(value)
-        return Values(*out)
-
-    def equal(self, x: FloatArray) -> FloatArray:
-        """``A x - b`` of the equalities."""
-        b = self.steps.data["b"]
-        out = self._fill("equal", b.shape, b, -1.0)
-        self._add(out, self.steps.a, x)
-        return out
-
-    def rows(self, x: FloatArray, v: Values) -> FloatArray:
-        """Left minus right of every other row, without slacks."""
+    def _parts(self) -> list[tuple[Entries, str, int]]:
+        """Coefficients, constants and number of the parts of the nonlinear rows, in the order of `Values`."""
         s = self.steps
-        out = self._fill("rows", self._right.shape, self._right, -1.0)
-        ranges, _, quadratics, curves = self.by_kind(out)
-        self._add(ranges, s.g, x)
-        self._add(quadratics, s.pair_w, x)
-        self.add_second_order(out, v, 1.0)
-        if s.quadratics.n:
-            quadratics *= s.data["present"][len(s.data["b"]) :][self._edges[2] : self._edges[3]]
-        if s.curves.n:
-            flat = s.variables.gather(x, len(s.variables.element))
-            curves += s.curves.spread(s.curve_rows.value(flat), s.n_steps)
-        return out
+        return [
+            (s.squares, "a0", s.products.n * s.width),
+            (s.u, "u0", s.products.n),
+            (s.v, "v0", s.products.n),
+            (s.pair_f, "pair_f0", s.quadratics.n * s.pairs),
+            (s.pair_g, "pair_g0", s.quadratics.n * s.pairs),
+        ]
 
-    def add_second_order(self, rows: FloatArray, v: Values, factor: float) -> None:
-        """``rows += factor (sum a^2 - u v)`` of products and ``factor sum f g`` of quadratic rows."""
+    def _room_for(self, of: str) -> Values:
+        t = self.steps.n_steps
+        return Values(*(self._room.empty(f"{of} {name}", (n, t)) for _, name, n in self._parts()))
+
+    def _put_values(self, out: Values, x: FloatArray, mine: Share, *, constant: bool) -> None:
+        """What the nonlinear rows are made of at x; without constants, of a step."""
+        p, q = self.steps.products.n, self.steps.quadratics.n
+        counts = (p, p, p, q, q)  # a thread has the parts of its own rows
+        for (e, name, size), n, values in zip(self._parts(), counts, out.all, strict=True):
+            per = size // max(n, 1)
+            first, last = (per * k for k in mine.of(n))
+            if constant:
+                kernels.times(values, self.steps.data[name], 1.0, first, last)
+            else:
+                kernels.zero(values, first, last)
+            _add(values, e, x, first, last)
+
+    def _put_rows(self, out: FloatArray, x: FloatArray, v: Values, mine: Share) -> None:
+        """Left minus right of the rows that are not equalities, without slacks; of curves, nothing."""
+        for part, right in zip(self.by_kind(out), self.by_kind(self._right), strict=True):
+            kernels.times(part, right, -1.0, *mine.of(len(part)))
+        ranges, _, quadratics, _ = self.by_kind(out)
+        _add(ranges, self.steps.g, x, *mine.of(len(ranges)))
+        _add(quadratics, self.steps.pair_w, x, *mine.of(len(quadratics)))
+        self._add_second_order(out, v, 1.0, mine)
+
+    def _add_second_order(self, rows: FloatArray, v: Values, factor: float, mine: Share) -> None:
         _, products, quadratics, _ = self.by_kind(rows)
-        self._add_pairs(products, v.a, v.a, self.steps.width, factor)
-        self._add_pairs(products, v.u, v.v, 1, -factor)
-        self._add_pairs(quadratics, v.f, v.g, self.steps.pairs, factor)
+        kernels.add_pairs(products, v.a, v.a, self.steps.width, factor, *mine.of(len(products)))
+        kernels.add_pairs(products, v.u, v.v, 1, -factor, *mine.of(len(products)))
+        kernels.add_pairs(quadratics, v.f, v.g, self.steps.pairs, factor, *mine.of(len(quadratics)))
+
+    def with_second_order(self, rows: FloatArray, dx: FloatArray, factor: float) -> FloatArray:
+        """Rows plus ``factor (sum a^2 - u v)`` of products and ``factor sum f g`` of quadratic rows, of a step dx."""
+        out, step = self._room.empty("second order", rows.shape), self._room_for("step")
+
+        def own(mine: Share) -> None:
+            self._put_values(step, dx, mine, constant=False)
+            for part, given in zip(self.by_kind(out), self.by_kind(rows), strict=True):
+                kernels.times(part, given, 1.0, *mine.of(len(part)))
+            self._add_second_order(out, step, factor, mine)
+
+        self.kkt.threads.shares(own)
+        return out
 
     def at(self, x: FloatArray) -> Evaluation:
         """Everything that depends on x alone."""
-        values = self.values(x, constant=True)
-        quadratic = self._fill("quadratic", x.shape, None, 0.0)
-        self._add(quadratic, self.steps.q, x)
-        objective = dot(self.steps.data["c"], x) + 0.5 * dot(x, quadratic) + self.steps.constant
-        return Evaluation(values, self.equal(x), self.rows(x, values), quadratic, float(objective))
-
-    def slopes_times(self, v: Values, dx: FloatArray) -> FloatArray:
-        """J dx of the rows that may have a slack; zero of curves, which have none."""
         s = self.steps
-        step = self.values(dx, constant=False)
-        out = self._fill("slopes", self._right.shape, None, 0.0)
-        ranges, products, quadratics, _ = self.by_kind(out)
-        self._add(ranges, s.g, dx)
-        self._add_pairs(products, v.a, step.a, s.width, 2.0)
-        self._add_pairs(products, v.u, step.v, 1, -1.0)
-        self._add_pairs(products, step.u, v.v, 1, -1.0)
-        self._add(quadratics, s.pair_w, dx)
-        self._add_pairs(quadratics, v.f, step.g, s.pairs, 1.0)
-        self._add_pairs(quadratics, step.f, v.g, s.pairs, 1.0)
-        return out
+        values, rows = self._room_for("value"), self._room.empty("rows", self._right.shape)
+        equal, quadratic = self._room.empty("equal", s.data["b"].shape), self._room.empty("quadratic", x.shape)
+
+        def own(mine: Share) -> None:
+            self._put_values(values, x, mine, constant=True)
+            kernels.times(equal, s.data["b"], -1.0, *mine.of(len(equal)))
+            _add(equal, s.a, x, *mine.of(len(equal)))
+            self._put_rows(rows, x, values, mine)
+            kernels.zero(quadratic, *mine.of(len(x)))
+            _add(quadratic, s.q, x, *mine.of(len(x)))
+
+        self.kkt.threads.shares(own)
+        _, _, quadratics, curves = self.by_kind(rows)
+        if s.quadratics.n:
+            quadratics *= s.data["present"][len(equal) :][self._edges[2] : self._edges[3]]
+        if s.curves.n:
+            flat = s.variables.gather(x, len(s.variables.element))
+            curves += s.curves.spread(s.curve_rows.value(flat), s.n_steps)
+        objective = dot(s.data["c"], x) + 0.5 * dot(x, quadratic) + s.constant
+        return Evaluation(values, equal, rows, quadratic, float(objective))
+
+    def far_steps(
+        self, ds: FloatArray, far: float, slack: FloatArray, rows: FloatArray, v: Values, dx: FloatArray
+    ) -> None:
+        """Where ``slack`` is above ``far``, what the row itself says that its slack becomes, into ds: its slopes J dx,
+        zero of curves, which have no slack."""
+        s, slopes, step = self.steps, self._room.empty("slopes", ds.shape), self._room_for("step")
+        kinds = [self.by_kind(array) for array in (ds, self.sign, slack, rows, slopes)]
+        ranges, products, quadratics, _ = kinds[-1]
+
+        def own(mine: Share) -> None:
+            self._put_values(step, dx, mine, constant=False)
+            for part in kinds[-1]:
+                kernels.zero(part, *mine.of(len(part)))
+            _add(ranges, s.g, dx, *mine.of(len(ranges)))
+            for f, g, per, factor in ((v.a, step.a, s.width, 2.0), (v.u, step.v, 1, -1.0), (step.u, v.v, 1, -1.0)):
+                kernels.add_pairs(products, f, g, per, factor, *mine.of(len(products)))
+            _add(quadratics, s.pair_w, dx, *mine.of(len(quadratics)))
+            for f, g in ((v.f, step.g), (step.f, v.g)):
+                kernels.add_pairs(quadratics, f, g, s.pairs, 1.0, *mine.of(len(quadratics)))
+            for out, sign, size, left, of in zip(*kinds, strict=True):
+                kernels.far_step(out, sign, size, far, left, of, *mine.of(len(out)))
+
+        self.kkt.threads.shares(own)
 
     def residuals(self, it: Iterate, now: Evaluation) -> Residuals:
         """What is wrong at an iterate."""
         p, k, v = self.steps, self.kkt, now.values
-        own = k.threads.rows
         y, others = it.y[: k.n_rows], it.y[k.n_rows :]
         y_g, y_p, y_q, y_c = self.by_kind(others)
         dual = self._room.empty("dual", it.x.shape)
-        own(kernels.gradient, len(dual), dual, p.data["c"], now.quadratic, it.z_low, it.z_high)
-        for e, of in ((p.a, y), (p.g, y_g), (p.pair_w, y_q)):
-            if len(e.row):
-                k.threads.steps(kernels.add_product, dual, e.col, e.row, e.val, of)
-        self._add_slopes(dual, p.squares, v.a, y_p, p.width, 2.0)
-        self._add_slopes(dual, p.u, v.v, y_p, 1, -1.0)
-        self._add_slopes(dual, p.v, v.u, y_p, 1, -1.0)
-        self._add_slopes(dual, p.pair_f, v.g, y_q, p.pairs, 1.0)
-        self._add_slopes(dual, p.pair_g, v.f, y_q, p.pairs, 1.0)
+        dual_s, rows = (self._room.empty(name, it.s.shape) for name in ("dual of slacks", "residual"))
+
+        def own(mine: Share) -> float:
+            mine_x, mine_s = mine.of(len(dual)), mine.of(len(rows))
+            kernels.gradient(dual, p.data["c"], now.quadratic, it.z_low, it.z_high, *mine_x)
+            for e, of in ((p.a, y), (p.g, y_g), (p.pair_w, y_q)):
+                kernels.add_product(dual, e.by_col, e.col, e.row, e.val, of, *e.of_cols(*mine_x))
+            for e, left, of, per, factor in (
+                (p.squares, v.a, y_p, p.width, 2.0),
+                (p.u, v.v, y_p, 1, -1.0),
+                (p.v, v.u, y_p, 1, -1.0),
+                (p.pair_f, v.g, y_q, p.pairs, 1.0),
+                (p.pair_g, v.f, y_q, p.pairs, 1.0),
+            ):
+                kernels.add_slopes(dual, e.by_col, e.col, e.row, e.val, left, of, per, factor, *e.of_cols(*mine_x))
+            kernels.slack_residuals(dual_s, rows, self.sign, others, it.w_low, it.w_high, now.rows, it.s, *mine_s)
+            equal = kernels.largest_product(now.equal, p.data["unscale_b"], *mine.of(len(now.equal)))
+            return float(np.max([equal, kernels.largest_product(rows, self._unscale, *mine_s)]))
+
+        primal = k.threads.shares(own)
         if p.curves.n:
             y_slope, z_slope, _ = curve_slopes(p, it.x)
             np.add.at(dual, p.curve_y, y_slope * y_c)
             np.add.at(dual, p.curve_z, z_slope * y_c)
+        links = np.zeros((0, p.n_steps))
         if k.n_links:
             k.links_transposed(it.eta, dual)
+            links = k.links(it.x) - p.data["link_b"]
         dual.reshape(-1)[self._fixed] = 0.0
-        dual_s, rows = (self._room.empty(name, it.s.shape) for name in ("dual of slacks", "residual"))
-        own(kernels.slack_residuals, len(it.s), dual_s, rows, self.sign, others, it.w_low, it.w_high, now.rows, it.s)
-        links = k.links(it.x) - p.data["link_b"] if k.n_links else np.zeros((0, p.n_steps))
-        primal = [
-            *own(kernels.largest_product, len(now.equal), now.equal, p.data["unscale_b"]),
-            *own(kernels.largest_product, len(rows), rows, self._unscale),
-            np.max(np.abs(links * p.data["unscale_link"]), initial=0.0),
-        ]
-        dual_size = max(self._largest(dual), self._largest(dual_s))
-        return Residuals(dual, dual_s, now.equal, rows, links, float(np.max(primal)), dual_size)
+        primal.append(np.max(np.abs(links * p.data["unscale_link"]), initial=0.0))
+        return Residuals(dual, dual_s, now.equal, rows, links, float(np.max(primal)), self._largest(dual, dual_s))
+
+
+def _add(out: FloatArray, e: Entries, x: FloatArray, first: int, last: int) -> None:
+    """``out += E x`` at some rows."""
+    kernels.add_product(out, e.by_row, e.row, e.col, e.val, x, *e.of_rows(first, last))
 
 
 __all__ = ["Evaluation", "Residuals", "Room", "Rows", "Values"]

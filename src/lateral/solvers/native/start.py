@@ -110,12 +110,12 @@ def _power_flow(rows: Rows, order: Order, x: FloatArray, *, limit: int = 8) -> N
     slack = np.where(network[k.n_rows :].reshape(-1, 1), 0.0, 1e10) * np.ones((len(network) - k.n_rows, t))
     before, none = x.copy(), np.zeros((k.n - k.nv, t))
     for _ in range(limit):
-        values = rows.values(x, constant=True)
-        r = np.vstack([rows.equal(x), rows.rows(x, values)])
+        now = rows.at(x)
+        r = np.vstack([now.equal, now.rows])
         r[~network] = 0.0
         if np.max(np.abs(r), initial=0.0) < 1e-8:
             return
-        k.factor(newton_point(rows, x, values, none, diagonal, slack))
+        k.factor(newton_point(rows, x, now.values, none, diagonal, slack))
         full = np.zeros((k.n, t))
         full[k.nv :] = -r
         step = k.within(full)[: k.nv]

@@ -7,7 +7,7 @@ step; only storage rows reach back to the step before. `StepProgram` finds that 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import scipy.sparse as sp
@@ -80,6 +80,7 @@ class Entries:
     Attributes:
         source: which nonzeros of the program's matrix these are.
         target: cell of each, entry * T + step.
+        by_row, by_col: the entries in the order of their rows, and of their columns.
     """
 
     row: IntArray
@@ -87,6 +88,22 @@ class Entries:
     val: FloatArray
     source: IntArray
     target: IntArray
+    by_row: IntArray = field(init=False)
+    by_col: IntArray = field(init=False)
+    _rows: IntArray = field(init=False, repr=False)
+    _cols: IntArray = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.by_row, self.by_col = np.argsort(self.row, kind="stable"), np.argsort(self.col, kind="stable")
+        self._rows, self._cols = self.row[self.by_row], self.col[self.by_col]
+
+    def of_rows(self, first: int, last: int) -> tuple[int, int]:
+        """Where the entries of some rows are in ``by_row``."""
+        return int(np.searchsorted(self._rows, first)), int(np.searchsorted(self._rows, last))
+
+    def of_cols(self, first: int, last: int) -> tuple[int, int]:
+        """Where the entries of some columns are in ``by_col``."""
+        return int(np.searchsorted(self._cols, first)), int(np.searchsorted(self._cols, last))
 
     def refill(self, data: FloatArray, n_steps: int) -> None:
         """New values of the same pattern."""

@@ -11,6 +11,21 @@ from lateral.network.schema import IntArray
 from lateral.solvers.native.lanes import WIDTH
 
 
+class Share:
+    """What one of n threads does: a range of whatever there is, as rows are next to one another in memory.
+
+    Args:
+        k, n: number of the thread, and of threads.
+    """
+
+    def __init__(self, k: int, n: int) -> None:
+        self.k, self.n = k, n
+
+    def of(self, size: int) -> tuple[int, int]:
+        """First, and one after the last."""
+        return size * self.k // self.n, size * (self.k + 1) // self.n
+
+
 class Threads:
     """Some threads, at most one for each chunk of steps; the one that calls is one of them.
 
@@ -22,7 +37,6 @@ class Threads:
     def __init__(self, n: int, n_steps: int) -> None:
         self.n_chunks = -(-n_steps // WIDTH)
         self._chunks = _parts(self.n_chunks, min(n, self.n_chunks))
-        self._steps = [(WIDTH * a, min(WIDTH * b, n_steps)) for a, b in self._chunks]
         self._pool = ThreadPoolExecutor(len(self) - 1) if len(self) > 1 else None
 
     def __len__(self) -> int:
@@ -36,13 +50,13 @@ class Threads:
         """Chunk by chunk: what is given the number of the thread and the chunk."""
         self._all(lambda k: [own(k, c) for c in range(*self._chunks[k])])
 
-    def steps(self, kernel: Callable[..., Any], *arrays: Any) -> list[Any]:
-        """A kernel on all steps."""
-        return self._run(kernel, arrays, self._steps)
+    def shares(self, own: Callable[[Share], Any]) -> list[Any]:
+        """What is given a thread's share; what it returned by thread."""
+        return self._all(lambda k: own(Share(k, len(self))))
 
     def rows(self, kernel: Callable[..., Any], n: int, *arrays: Any) -> list[Any]:
         """A kernel on n rows."""
-        return self._run(kernel, arrays, _parts(n, len(self)))
+        return self.shares(lambda share: kernel(*arrays, *share.of(n)))
 
     def some(self, kernel: Callable[..., Any], parts: Sequence[IntArray], *arrays: Any) -> list[Any]:
         """A kernel that takes first which rows it is for; what it returned by part. The parts do not depend on the
@@ -73,4 +87,4 @@ def _parts(n: int, k: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise([n * i // k for i in range(k + 1)]))
 
 
-__all__ = ["Threads"]
+__all__ = ["Share", "Threads"]
