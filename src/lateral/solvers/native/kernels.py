@@ -42,6 +42,10 @@ def refill(out, target, source, values):  # type: ignore[no-untyped-def]
         out[target[k]] = values[source[k]]
 
 
+#: The same where a NaN is seen elsewhere: only so a largest number is looked for in lanes.
+_of_numbers: Callable[[Any], Any] = numba.njit(
+    nogil=True, cache=True, error_model="numpy", fastmath={"nnan", "nsz", "reassoc"}
+)
 #: Faults of `collect`.
 UNTIMED, FURTHER = 1, 2
 
@@ -299,9 +303,8 @@ def slack_side(right, rows, sign, dual_s, centre_s, slack, r_s, first, last):  #
     """
     for i in range(first, last):
         for t in range(right.shape[1]):
-            left = centre_s[i, t] - dual_s[i, t] if sign[i, t] != 0.0 else 0.0
-            r_s[i, t] = left
-            right[i, t] = -rows[i, t] - sign[i, t] * left * slack[i, t]
+            r_s[i, t] = centre_s[i, t] - dual_s[i, t]
+            right[i, t] = -rows[i, t] - sign[i, t] * r_s[i, t] * slack[i, t]
 
 
 @_compiled
@@ -329,7 +332,7 @@ def slack_diagonal(out, sign, diagonal, first, last):  # type: ignore[no-untyped
     """``1 / diagonal``; 0 where the row has no slack."""
     for i in range(first, last):
         for t in range(out.shape[1]):
-            out[i, t] = 1.0 / max(diagonal[i, t], 1e-14) if sign[i, t] != 0.0 else 0.0
+            out[i, t] = abs(sign[i, t]) / max(diagonal[i, t], 1e-14)
 
 
 @_compiled
@@ -341,9 +344,8 @@ def reset_slacks(s, low, high, w_low, w_high, sign, rows, first, last):  # type:
             real = -sign[i, t] * rows[i, t]
             now = min(s[i, t] - low[i, t], high[i, t] - s[i, t])
             then = min(real - low[i, t], high[i, t] - real)
-            near = abs(real - s[i, t]) <= 0.1 * now and now > w_low[i, t] + w_high[i, t]
-            if sign[i, t] != 0.0 and (then >= now or near):
-                s[i, t] = real
+            near = (abs(real - s[i, t]) <= 0.1 * now) & (now > w_low[i, t] + w_high[i, t])
+            s[i, t] = real if (sign[i, t] != 0.0) & ((then >= now) | near) else s[i, t]
 
 
 @_compiled
@@ -359,7 +361,7 @@ def slack_residuals(dual_s, left, sign, y, w_low, w_high, rows, s, first, last):
     """``dual_s = sign y - w_low + w_high``, 0 where the row has no slack, and ``left = rows + sign s``."""
     for i in range(first, last):
         for t in range(dual_s.shape[1]):
-            dual_s[i, t] = sign[i, t] * y[i, t] - w_low[i, t] + w_high[i, t] if sign[i, t] != 0.0 else 0.0
+            dual_s[i, t] = sign[i, t] * y[i, t] - w_low[i, t] + w_high[i, t]
             left[i, t] = rows[i, t] + sign[i, t] * s[i, t]
 
 
@@ -388,25 +390,34 @@ def right_side(out, a, b, first, last):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def largest(values, first, last):  # type: ignore[no-untyped-def]
-    """Largest magnitude; NaN when there is one."""
-    most, none = 0.0, 0.0
+def not_numbers(values, first, last):  # type: ignore[no-untyped-def]
+    """0, or NaN when there is a number that is none, or infinite."""
+    total = 0.0
     for i in range(first, last):
         for t in range(values.shape[1]):
-            most = max(most, abs(values[i, t]))
-            none += values[i, t] * 0.0
-    return most + none
+            total += values[i, t] * 0.0
+    return total
+
+
+@_of_numbers
+def _most(values, by, first, last):  # type: ignore[no-untyped-def]
+    most = 0.0
+    for i in range(first, last):
+        for t in range(values.shape[1]):
+            most = max(most, abs(values[i, t] * by[min(i, len(by) - 1), t]))
+    return most
+
+
+@_compiled
+def largest(values, first, last):  # type: ignore[no-untyped-def]
+    """Largest magnitude; NaN when there is a number that is none."""
+    return _most(values, np.ones((1, values.shape[1])), first, last) + not_numbers(values, first, last)
 
 
 @_compiled
 def largest_product(values, by, first, last):  # type: ignore[no-untyped-def]
-    """Largest magnitude of products; NaN when there is one."""
-    most, none = 0.0, 0.0
-    for i in range(first, last):
-        for t in range(values.shape[1]):
-            most = max(most, abs(values[i, t] * by[i, t]))
-            none += values[i, t] * by[i, t] * 0.0
-    return most + none
+    """Largest magnitude of products; NaN when there is a number that is none among the values."""
+    return _most(values, by, first, last) + not_numbers(values, first, last)
 
 
 @_compiled

@@ -139,7 +139,8 @@ class Rows:
 
     def are_numbers(self, *arrays: FloatArray) -> bool:
         """Whether all are finite."""
-        return bool(np.isfinite(self._largest(*arrays)))
+        found = self.kkt.threads.shares(lambda m: [kernels.not_numbers(a, *m.of(len(a))) for a in arrays])
+        return bool(np.all(np.isfinite(found)))
 
     # -- at a point ---------------------------------------------------------------------------------------------------
 
