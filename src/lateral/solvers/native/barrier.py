@@ -56,6 +56,10 @@ class Barrier:
         """The predictor's second-order terms ``omega ds dz``, clipped, in the place of its dz."""
         self._each(kernels.second_order, dx, *dz, omega, cap)
 
+    def recentre(self, x: FloatArray, z: Pair, least: float) -> None:
+        """Products of distance and multiplier below ``least`` become it, by the smaller of the two."""
+        self._each(kernels.recentre, x, self.low, self.high, *z, least)
+
     def largest_steps(self, x: FloatArray, z: Pair, dx: FloatArray, dz: Pair, tau: float) -> tuple[float, float]:
         """Largest primal and dual steps that leave (1 - tau) of every distance and multiplier, at most 1."""
         found = self._each(kernels.largest_steps, x, self.low, self.high, *z, dx, *dz, tau)

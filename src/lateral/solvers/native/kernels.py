@@ -233,6 +233,27 @@ def second_order(rows, dx, dz_low, dz_high, omega, cap):  # type: ignore[no-unty
 
 
 @_compiled
+def recentre(rows, x, low, high, z_low, z_high, least):  # type: ignore[no-untyped-def]
+    """Products of slack and multiplier below ``least`` become it: by the slack where that is the smaller of the two and
+    stays in its half of the range, by the multiplier where that is."""
+    for i in rows:
+        for t in range(x.shape[1]):
+            half = 0.5 * (high[i, t] - low[i, t])
+            if low[i, t] > -np.inf:
+                s, z = x[i, t] - low[i, t], z_low[i, t]
+                if s * z < least and s >= z:
+                    z_low[i, t] = least / s
+                elif s * z < least and least < half * z:
+                    x[i, t] = low[i, t] + least / z
+            if high[i, t] < np.inf:
+                s, z = high[i, t] - x[i, t], z_high[i, t]
+                if s * z < least and s >= z:
+                    z_high[i, t] = least / s
+                elif s * z < least and least < half * z:
+                    x[i, t] = high[i, t] - least / z
+
+
+@_compiled
 def centre(rows, x, low, high, z_low, z_high, second_low, second_high, mu, out):  # type: ignore[no-untyped-def]
     """What the complementarity target adds to the dual residual: ``(mu - second) / s - z``, signed, into out."""
     for i in rows:

@@ -41,7 +41,10 @@ NEAR, LAST = 2.0, 0.5
 #: A slack whose ``s / w`` is above this is far from its bound, in solver scale.
 FAR = 1e4
 #: Later solves start from the last iterate whose complementarity, relative to the objective, is above this.
-WARM_GAP = 2e-5
+WARM_GAP = 5e-6
+#: Products of distance and multiplier at an earlier iterate are brought to so many times their mean: where other bounds
+#: bind now, small ones hold the first steps back.
+RECENTRE = 3.0
 #: A run of this many steps shorter than this is no progress.
 SHORT_STEPS, SHORT = 8, 1e-3
 
@@ -118,19 +121,21 @@ class Method:
         gap: float,
         max_iterations: int,
         earlier: Iterate | None = None,
+        flow: bool = False,
         give_up: Callable[[], bool] = lambda: False,
         verbose: Callable[[str], None] | None = None,
     ) -> tuple[Iterate, Outcome, Iterate | None]:
         """Iterate until the residuals and the complementarity are small.
 
         Returns:
-            the last iterate; how it ended; and the iterate on the way whose complementarity was about `WARM_GAP`, from
+            the last iterate; how it ended; and the one on the way whose complementarity was about `WARM_GAP`, from
             which a problem with slightly other numbers can start.
 
         Args:
             gap: complementarity, relative to the objective.
             max_iterations: Newton steps.
             earlier: where to begin, changed in place; absent: the power flow.
+            flow: whether an earlier iterate is brought to the power flow, see `start.moved`.
             give_up: asked before each iteration (time, interrupt).
             verbose: takes a line per iteration.
         """
@@ -139,7 +144,8 @@ class Method:
         if earlier is None:
             it = start.cold(self.rows, self.order, self.bounds, self.n_bounds)
         else:
-            it = start.moved(self.rows, self.bounds, earlier)
+            it = start.moved(self.rows, self.order, self.bounds, earlier, flow=flow)
+            self._recentre(it)
         log: list[str] = []
         short = 0
         count = max(self.n_bounds, 1)
@@ -150,7 +156,7 @@ class Method:
         now = self.rows.at(it.x)
         word, number = "limit", 0
         extra = 0.0
-        middle: Iterate | None = None
+        way: Iterate | None = None
         for number in range(max_iterations + 1):
             r = self.rows.residuals(it, now)
             total = self.of_x.diagonal(it.x, it.z, diagonal_x) + self.of_s.diagonal(it.s, it.w, diagonal_s)
@@ -162,8 +168,8 @@ class Method:
             log.append(line)
             if verbose is not None:
                 verbose(line)
-            if middle is None or 1.0 < mu * count / (WARM_GAP * worth) < 50.0:  # earlier ones are as good as none
-                middle = it.copy() if middle is None else middle.take(it)
+            if way is None or 1.0 < mu * count / (WARM_GAP * worth) < 20.0:  # earlier ones are as good as none
+                way = it.copy() if way is None else way.take(it)
             if not np.isfinite(value) or not np.isfinite(r.primal) or not np.isfinite(r.dual):
                 word = "broken"
                 break
@@ -192,7 +198,7 @@ class Method:
             now = self.rows.at(it.x)
             self._reset_slacks(it, now)
             short = short + 1 if max(primal, dual) < SHORT else 0
-        return it, Outcome(word, number, k.iterations, tuple(log)), middle
+        return it, Outcome(word, number, k.iterations, tuple(log)), way
 
     def _advance(self, it: Iterate, found: Step, primal: float, dual: float) -> None:
         """Go along the step."""
@@ -200,6 +206,14 @@ class Method:
         parts = [(it.x, dx, primal), (it.s, ds, primal)]
         parts += [(a, b, dual) for a, b in zip((it.y, it.eta, *it.z, *it.w), (dy, eta, *dz, *dw), strict=True)]
         self.kkt.threads.shares(lambda mine: [kernels.advance(*part, *mine.of(len(part[0]))) for part in parts])
+
+    def _recentre(self, it: Iterate) -> None:
+        """Bring products of distance and multiplier that are small back to a few times their mean."""
+        room = self._room.empty("diagonal", it.x.shape), self._room.empty("diagonal of slacks", it.s.shape)
+        total = self.of_x.diagonal(it.x, it.z, room[0]) + self.of_s.diagonal(it.s, it.w, room[1])
+        least = RECENTRE * total / max(self.n_bounds, 1)
+        self.of_x.recentre(it.x, it.z, least)
+        self.of_s.recentre(it.s, it.w, least)
 
     def _reset_slacks(self, it: Iterate, now: Evaluation) -> None:
         """Give every slack what its row really has, where that is further from its bound, or about as far from one that

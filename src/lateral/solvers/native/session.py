@@ -29,8 +29,8 @@ from lateral.solvers.native.options import DEFAULT_TOLERANCE, NativeOptions
 from lateral.solvers.native.order import order_of
 from lateral.solvers.native.steps import Declined, StepProgram
 
-#: Newton steps, where the caller sets no limit; and from an earlier iterate: one that is no good is left soon.
-MOST_ITERATIONS, MOST_WARM = 100, 30
+#: Newton steps, where the caller sets no limit.
+MOST_ITERATIONS = 100
 #: A multiplier of a cone that is above zero by this much, relative to the largest, has the wrong sign.
 SIGN = 1e-9
 _WORDS = {
@@ -47,7 +47,9 @@ class _Part:
     def __init__(self, program: Program, options: NativeOptions) -> None:
         self.steps = StepProgram.of(program)
         self.method = Method(self.steps, order_of(program, self.steps), threads=options.threads)
-        self.middle: Iterate | None = None
+        self.way: Iterate | None = None  # an iterate of the last solve on its way
+        self._shifted = False
+        self._cold = MOST_ITERATIONS  # steps that a solve from nowhere took
         self._holds: Program | None = program
 
     def load(self, program: Program) -> bool:
@@ -65,19 +67,28 @@ class _Part:
         """The last iterate, how it ended, and the Newton steps of all attempts."""
         most = options.max_iterations or MOST_ITERATIONS
         spent = 0
-        for start in [None] if self.middle is None or not options.warm else [self.middle, None]:
-            iterate, outcome, middle = self.method.solve(
+        for start in [None] if self.way is None or not options.warm else [self.way, None]:
+            iterate, outcome, way = self.method.solve(
                 gap=options.tolerance or DEFAULT_TOLERANCE,
-                max_iterations=most if start is None else min(most, MOST_WARM),
+                # an earlier iterate that is no good is left when it costs as much as none
+                max_iterations=most if start is None else min(most, self._cold),
                 earlier=None if start is None else start.copy(),
+                flow=self._shifted and self.steps.quadratics.n > 0,
                 give_up=give_up,
                 verbose=print if options.verbose else None,
             )
             spent += outcome.iterations
             if outcome.word == "solved":
-                self.middle = middle
+                self.way, self._shifted = way, False
+                if start is None:
+                    self._cold = outcome.iterations
                 break
         return iterate, outcome, spent
+
+    def shift(self, steps: int) -> None:
+        """The data of the next run are those of the last one, so many steps later."""
+        if self.way is not None:
+            self.way, self._shifted = self.way.shifted(steps), True
 
 
 @final
@@ -174,8 +185,8 @@ class NativeSession(Session):
     def shift(self, steps: int) -> None:
         """See `Session.shift`; steps that are new start as the last one that there was."""
         for part in (self._tight, self._whole):
-            if part is not None and part.middle is not None:
-                part.middle = part.middle.shifted(steps)
+            if part is not None:
+                part.shift(steps)
 
     def _handed_over(self, program: Program, spent: int, message: str, seconds: float) -> Solution:
         """The answer of another solver, which says so: Clarabel's for cones and for a proof that there is none, Ipopt's
