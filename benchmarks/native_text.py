@@ -25,8 +25,8 @@ slacks and multipliers
 
 once to predict (no barrier) and once to correct, with one factorisation (Mehrotra 1992); near the end it only corrects.
 Second-order parts of the products and quadratic rows are exact. A slack that does not bind is set to what its row has
-after every step, so that flat directions leave no residual behind. Where a step has another number of negative pivots than rows, the
-diagonal is raised.
+after every step, so that flat directions leave no residual behind. Where a step has another number of negative pivots
+than rows, the diagonal is raised.
 
 **Tree.** Without `C` the matrix falls apart into one per step, K. Node by node, from the leaves to the root, the
 pairs
@@ -66,7 +66,8 @@ inside of theirs. From devices near their bounds the first steps are short: that
 iterations on every feeder tried.
 
 **Where it fails** to make progress, Clarabel or Ipopt are asked, and the result says so. Where Ipopt has no word
-either, the least violation nearby decides: above zero the program is locally infeasible; at zero it is solved again from there.
+either, the least violation nearby decides: above zero the program is locally infeasible; at zero it is solved again
+from there.
 
 **Stopping.** Violation below 1e-9 pu in the units of the program, gradient and complementarity below the tolerance
 relative to the objective. The status is earned from recomputed residuals like every solver's."""
