@@ -52,7 +52,7 @@ def _cost_factor(program: Program) -> float:
 MATRIX_COSTS, MATRIX_REGULARISATION, MATRIX_STEP = 10.0, 3e-8, 0.9
 #: Gap, relative, to which the central path is followed where Clarabel stops before its tolerance.
 FOLLOWED_GAP = 1e-7
-#: Gap, relative, that is good enough without matrices; with them the path is always followed.
+#: Gap, relative, that is good enough without matrices.
 _GOOD_GAP = 8e-7
 
 
@@ -202,7 +202,7 @@ class _ClarabelSession(Session):
     def _followed(self, s: ScaledProgram, program: Conic, point: Point, start: float) -> tuple[Point, tuple[str, ...]]:
         """The point of the central path at `FOLLOWED_GAP`, and a note; where it is not reached the point as it is."""
         gap = program.gap(point)
-        if gap <= _GOOD_GAP and not len(s.semidefinite.dims):
+        if gap <= (FOLLOWED_GAP if len(s.semidefinite.dims) else _GOOD_GAP):
             return point, ()
         until = np.inf if self._time_limit is None else start + self._time_limit
         found = follow(program, point, FOLLOWED_GAP, until=until)

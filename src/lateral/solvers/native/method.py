@@ -37,14 +37,14 @@ LIFT, MOST_LIFTS = 1e-8, 8
 #: storage rows, the next step sees; tighter ones (1e-8) take a half more products and save no step.
 PREDICT, CORRECT = 1e-3, 1e-6
 #: Complementarity, of the one to be reached, from which a step needs no prediction, and what it then aims at.
-NEAR, LAST = 2.0, 0.5
+NEAR, LAST = 2.0, 0.2
 #: A slack whose ``s / w`` is above this is far from its bound, in solver scale.
 FAR = 1e4
 #: Later solves start from the last iterate whose complementarity, relative to the objective, is above this.
 WARM_GAP = 5e-6
-#: Products of distance and multiplier at an earlier iterate are brought to so many times their mean: where other bounds
-#: bind now, small ones hold the first steps back.
-RECENTRE = 3.0
+#: Products of distance and multiplier at an earlier iterate are brought to so many times their mean where its rows are
+#: violated by this much, pu: other bounds may bind now, and small products hold the first steps back.
+RECENTRE, MUCH = 3.0, 1e-4
 #: A run of this many steps shorter than this is no progress.
 SHORT_STEPS, SHORT = 8, 1e-3
 
@@ -145,7 +145,8 @@ class Method:
             it = start.cold(self.rows, self.order, self.bounds, self.n_bounds)
         else:
             it = start.moved(self.rows, self.order, self.bounds, earlier, flow=flow)
-            self._recentre(it)
+            if self.rows.residuals(it, self.rows.at(it.x)).primal > MUCH:
+                self._recentre(it)
         log: list[str] = []
         short = 0
         count = max(self.n_bounds, 1)
