@@ -50,8 +50,9 @@ def _cost_factor(program: Program) -> float:
 
 #: Of a semidefinite program: factor of the costs, regularisation, and longest step as a share of that to the boundary.
 MATRIX_COSTS, MATRIX_REGULARISATION, MATRIX_STEP = 10.0, 3e-8, 0.9
-#: Gap, relative, to which the central path is followed where Clarabel stops before its tolerance.
-FOLLOWED_GAP = 1e-7
+#: Gap, relative, to which the central path is followed where Clarabel stops before its tolerance: with matrices, and
+#: without.
+FOLLOWED_GAP, FOLLOWED_GAP_CONES = 1e-7, 2e-8
 #: Gap, relative, that is good enough without matrices.
 _GOOD_GAP = 8e-7
 
@@ -202,10 +203,11 @@ class _ClarabelSession(Session):
     def _followed(self, s: ScaledProgram, program: Conic, point: Point, start: float) -> tuple[Point, tuple[str, ...]]:
         """The point of the central path at `FOLLOWED_GAP`, and a note; where it is not reached the point as it is."""
         gap = program.gap(point)
-        if gap <= (FOLLOWED_GAP if len(s.semidefinite.dims) else _GOOD_GAP):
+        matrices = len(s.semidefinite.dims) > 0
+        if gap <= (FOLLOWED_GAP if matrices else _GOOD_GAP):
             return point, ()
         until = np.inf if self._time_limit is None else start + self._time_limit
-        found = follow(program, point, FOLLOWED_GAP, until=until)
+        found = follow(program, point, FOLLOWED_GAP if matrices else FOLLOWED_GAP_CONES, until=until)
         if found is None:
             return point, ()
         new, steps = found
