@@ -42,7 +42,7 @@ MOST_LOOKS = 6
 VOLTAGES = ("v_re", "v_im", "vmag_sq", "v_power", "law")
 #: Exact programs up to this many variables are solved from their convex relaxation, which also bounds the optimum.
 RELAX_UP_TO = 400_000
-#: Longest time that Ipopt looks for the limits that make a convex program infeasible, s.
+#: Longest time that Ipopt looks for the limits that make a program infeasible, s.
 EXPLAIN_S = 60.0
 
 
@@ -90,7 +90,7 @@ class Model:
     tangent: Tangent | None = None
     point: OperatingPoint | None = None
     otherwise: Callable[[Case], Model] | None = field(default=None, repr=False)
-    _session: tuple[str, Options | None, Session] | None = field(default=None, repr=False)
+    _session: tuple[str, Options | None, str, Session] | None = field(default=None, repr=False)
     _last: Solution | None = field(default=None, repr=False)
     _q_per_p: FloatArray | None = field(default=None, repr=False)
 
@@ -251,7 +251,7 @@ class Model:
         if solver == "auto":
             name, why = solvers.choose(self.program, avoid=avoid)
             choices.append(f"solver {name}: {why}")
-        if self._session is None or self._session[:2] != (name, options):
+        if self._session is None or self._session[:3] != (name, options, avoid):
             try:
                 session = _session_of(name, options, self.program, avoid=avoid)
             except UnsupportedError as why:
@@ -260,7 +260,7 @@ class Model:
                 choices.append(f"solver ipopt: native declines, {why.faults[0].found}")
                 name = "ipopt"
                 session = solvers.get(name, options).start(self.program)
-            self._session = (name, options, session)
+            self._session = (name, options, avoid, session)
             self._last = None
         bounded = solver == "auto" and self._last is None and self._wants_relaxation
         # Ipopt gains from the start; the structured solver needs none, and its multipliers often are the bound
@@ -270,7 +270,7 @@ class Model:
             solution, status = relaxation.proof, Status.INFEASIBLE
             residuals = recompute(self.program, solution)
         else:
-            solution = self._session[2].solve(self.program, start)
+            solution = self._session[3].solve(self.program, start)
             choices += solution.notes
             status, residuals = judged(self.program, solution)
             if solution.solver != name:
@@ -281,7 +281,7 @@ class Model:
         takes = self.program.problem_class in solvers.SOLVERS["ipopt"].solver.accepts
         unsure = status in (Status.INACCURATE, Status.ERROR)
         if unsure and solver == "auto" and "ipopt" not in (solution.solver, avoid) and takes:
-            again = solvers.get("ipopt", None).solve(self.program, None)
+            again = solvers.get("ipopt", None if options is None else options.plain()).solve(self.program, None)
             word, found = judged(self.program, again)
             if word is Status.OPTIMAL:
                 choices.append(f"fallback to ipopt: {solution.solver} ended {status.word}")
@@ -299,7 +299,8 @@ class Model:
                 if not conflicts and takes:  # Clarabel may end at its limit of iterations there
                     conflicts = explain(proved, solvers.get("ipopt", Options(time_limit_s=EXPLAIN_S)))
             else:
-                conflicts = explain(self.program, solvers.get("ipopt", Options(tolerance=LOCAL_TOLERANCE)))
+                local = Options(tolerance=LOCAL_TOLERANCE, time_limit_s=EXPLAIN_S)
+                conflicts = explain(self.program, solvers.get("ipopt", local))
         if status is Status.OPTIMAL:
             self._last = solution
         return Result(
@@ -365,7 +366,7 @@ class Model:
             message = f"a horizon moves on by 1 step or more, not by {steps}"
             raise OptionError(message)
         if self._session is not None:
-            self._session[2].shift(steps)
+            self._session[3].shift(steps)
         if self._last is not None:
             self._last = dataclasses.replace(self._last, x=_later(self.program, self._last.x, steps))
         return self
@@ -494,11 +495,12 @@ def _session_of(name: str, options: Options | None, program: Program, *, avoid: 
 
     Raises:
         UnsupportedError: the solver does not take the program.
+        OptionError: the options are another solver's.
     """
     if name == "native" and avoid == "ipopt":
-        given = {} if options is None else {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
-        kept = {key: value for key, value in given.items() if value is not None}
-        options = solvers.NativeOptions(**{**kept, "fallback": False})
+        own = solvers.get("native", options).options
+        assert isinstance(own, solvers.NativeOptions)  # what else there is, `get` refuses
+        options = dataclasses.replace(own, fallback=False)
     return solvers.get(name, options).start(program)
 
 

@@ -166,8 +166,10 @@ def build(
             terminal=terminal,
             loss_term=loss_term,
             point=point,
+            screen_limits=screen_limits,
             limits=limits,
             check=False,
+            enforce=enforce,
         )
 
     return Model(
@@ -305,7 +307,8 @@ def _without_ipopt(model: Model, options: Options | None) -> tuple[Result | None
         result = model.solve("auto", options, explain_infeasible=False, avoid="ipopt")
     except UnsupportedError as error:
         return None, f"does not take it ({error.faults[0].found})"
-    limited = options is not None and (options.time_limit_s is not None or options.max_iterations is not None)
+    asked = None if options is None else options.plain()
+    limited = asked is not None and (asked.time_limit_s is not None or asked.max_iterations is not None)
     if result.ok or (limited and result.status is Status.LIMIT_REACHED):  # a limit that was asked for is kept to
         return result, ""
     return None, f"ended {result.status.word.replace('_', ' ')}"

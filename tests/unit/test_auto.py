@@ -12,7 +12,7 @@ import lateral
 from lateral import model, opf
 from lateral.case import Case
 from lateral.devices import PV, Battery
-from lateral.errors import Fault, UnsupportedError
+from lateral.errors import Fault, OptionError, UnsupportedError
 from lateral.io import builtin
 from lateral.io.overlay import resample
 from lateral.network.feeder import Switch
@@ -186,6 +186,51 @@ def test_options_go_along(monkeypatch: pytest.MonkeyPatch) -> None:
     nothing_is_small(monkeypatch)
     own = lateral.solvers.NativeOptions(threads=2)
     assert solve(ieee13(), objective="peak", options=own, with_replay=False).formulation == "linearised"
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        (None, False),
+        (lateral.solvers.NativeOptions(threads=2), False),
+        (lateral.solvers.NativeOptions(max_iterations=7), True),
+        (Options(time_limit_s=9.0), True),
+    ],
+)
+def test_own_defaults_are_no_limit(options: Options | None, kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Options of the structured solver hold a number of iterations that nobody asked for."""
+    at_limit = dataclasses.replace(solve(ieee13(), with_replay=False), status=Status.LIMIT_REACHED)
+    stands = build(ieee13())
+    monkeypatch.setattr(stands, "solve", lambda *_, **__: at_limit)
+    result, why = opf._without_ipopt(stands, options)
+    assert (result is not None) == kept
+    assert kept or why == "ended limit reached"
+
+
+def test_options_of_another_solver_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they are where the program is small."""
+    own = lateral.solvers.IpoptOptions(time_limit_s=5.0)
+    for _ in range(2):
+        with pytest.raises(OptionError, match="NativeOptions, not IpoptOptions"):
+            solve(ieee13(), options=own, with_replay=False)
+        nothing_is_small(monkeypatch)
+
+
+def test_what_was_avoided_once_is_there_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`worked_out` keeps Ipopt away from a large program; the five-minute loop after it hands over to Ipopt."""
+    nothing_is_small(monkeypatch)
+    rolling = build(ieee13())
+    worked_out(rolling)
+    assert rolling._session is not None
+    assert not rolling._session[-1]._options.fallback
+    rolling.solve()
+    assert rolling._session[-1]._options.fallback
+
+
+def test_the_next_form_has_the_same_limits() -> None:
+    whole = build(ieee13(), screen_limits=False)
+    assert whole.otherwise is not None
+    assert not whole.otherwise(whole.case).screened
 
 
 def test_what_both_decline_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -179,6 +180,22 @@ def test_a_solve_without_a_word_gets_one(held: bool) -> None:
     else:
         assert found.status is Status.OPTIMAL
         assert program.objective(found.x) == pytest.approx(program.objective(ipopt.solve(program).x), rel=1e-9)
+
+
+def test_a_word_is_looked_for_while_there_is_time() -> None:
+    program = build(case(v_min_pu=0.975), "nonlinear").program
+    cut = solvers.get("ipopt", solvers.Options(max_iterations=1)).solve(program)
+    assert settled(program, cut, solvers.get("ipopt"), until=time.perf_counter()) is cut
+
+
+def test_options_within_a_time() -> None:
+    """What is left, or what was asked for where that is less; never nothing, which no solver takes."""
+    asked, now = solvers.Options(time_limit_s=5.0, tolerance=1e-7), time.perf_counter()
+    assert asked.within(np.inf) is asked
+    assert asked.within(now + 100.0) == asked
+    assert asked.within(now + 2.0).time_limit_s == pytest.approx(2.0, abs=0.5)
+    assert asked.within(now + 2.0).tolerance == 1e-7
+    assert solvers.IpoptOptions().within(now - 1.0).time_limit_s == pytest.approx(0.05)
 
 
 @pytest.mark.parametrize("formulation", FORMULATIONS)

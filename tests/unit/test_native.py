@@ -254,6 +254,36 @@ def test_selected_inverse() -> None:
             assert entries == pytest.approx(inverse[reached, a], rel=1e-5, abs=1e-8)
 
 
+def test_a_warm_attempt_out_of_time_is_the_last() -> None:
+    """A cold one after it would have no time for a step, and the better point would be lost."""
+    model = model_of("ieee123-t5")
+    session = solvers.get("native").start(model.program)
+    session.solve(model.program)
+    part, asked = session._whole, 0
+
+    def give_up() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 2
+
+    iterate, outcome, spent = part.run(NativeOptions(), give_up)
+    assert (outcome.word, outcome.iterations, spent) == ("limit", 2, 2)
+    end, cold = part.way.x, part.method.solve(gap=1e-8, max_iterations=0)[0].x
+    assert np.linalg.norm(iterate.x - end) < 0.5 * np.linalg.norm(cold - end)
+
+
+def test_a_step_that_is_no_number_leaves_nothing_behind() -> None:
+    """Steps of multipliers where there is no bound stay zero whatever the step of the variable is."""
+    model = model_of("ieee123-t5")
+    method = solvers.get("native").start(model.program)._whole.method
+    dx = np.full(method.bounds.low.shape, np.nan)
+    dz = np.zeros_like(dx), np.zeros_like(dx)
+    method.of_x.second_order(dx, dz, 1.0, 1.0)
+    for values, bound in zip(dz, (method.bounds.low, method.bounds.high), strict=True):
+        assert np.all(values[np.isinf(bound)] == 0.0)
+        assert np.isinf(bound).any() and np.isfinite(bound).any()
+
+
 def test_new_numbers_find_work_arrays_empty() -> None:
     """Where there is no bound, steps of multipliers stay what they were: what was left there must not come back."""
     model = model_of("ieee123-t5")

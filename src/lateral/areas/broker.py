@@ -39,11 +39,11 @@ class Broker:
     def __init__(self, *, key: str = "", core: str = "zmq", encryption_config: str = "") -> None:
         program = _program()
         port, self._claim = _ports()
-        self.connection = where = Connection(
-            broker=f"127.0.0.1:{port}", core=core, key=key, encryption_config=encryption_config
-        )
-        options = ["--federates=1", "--dynamic", f"--coretype={core}", f"--port={port}", "--local"]
         try:
+            self.connection = where = Connection(
+                broker=f"127.0.0.1:{port}", core=core, key=key, encryption_config=encryption_config
+            )
+            options = ["--federates=1", "--dynamic", f"--coretype={core}", f"--port={port}", "--local"]
             self._process = subprocess.Popen(
                 [program, *options, *TIMEOUTS.split(), "--loglevel=no_print", *where.security.split()],
                 env={**os.environ, **({"HELICS_BROKER_KEY": key} if key else {})},

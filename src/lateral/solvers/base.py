@@ -16,18 +16,22 @@ from __future__ import annotations
 import math
 import signal
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
 from lateral.errors import Fault, OptionError, UnsupportedError
 from lateral.network.schema import FloatArray
 from lateral.program import ProblemClass, Program
+
+#: Least time that a solver is given, s: none takes a limit of zero.
+_LEAST_S = 0.05
 
 
 class Status(Enum):
@@ -122,6 +126,13 @@ class Options:
             if value is not None and not (math.isfinite(value) and value > 0):
                 message = f"the solver's {name} must be a finite number above 0, not {value!r}"
                 raise OptionError(message)
+
+    def within(self, until: float) -> Self:
+        """The same options, with no more time than there is until a time of `time.perf_counter`."""
+        if not math.isfinite(until):
+            return self
+        left = max(until - time.perf_counter(), _LEAST_S)
+        return replace(self, time_limit_s=left if self.time_limit_s is None else min(self.time_limit_s, left))
 
     def plain(self) -> Options | None:
         """What was asked for other than the defaults, as options that every solver takes; None for nothing."""

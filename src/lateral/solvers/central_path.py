@@ -92,8 +92,8 @@ class Cones:
         return slice(self.zeros, self.zeros + self.linear)
 
     def inside(self, v: FloatArray) -> bool:
-        """Whether a vector is in the interior of all cones."""
-        if np.any(v[self.flat] <= 0.0):
+        """Whether a vector is in the interior of all cones; one that holds a NaN is not."""
+        if not np.all(np.isfinite(v)) or np.any(v[self.flat] <= 0.0):
             return False
         for rows in self.second_order:
             if np.any(v[rows[:, 0]] <= np.linalg.norm(v[rows[:, 1:]], axis=1)):
@@ -173,15 +173,15 @@ def follow(
         None where the steps, the time or the accuracy of the numbers did not suffice.
     """
     cones, z0 = program.cones, program.cones.zeros
+    if not cones.degree or not np.all(np.isfinite(np.concatenate([start.x, start.s, start.z]))):
+        return None
     x, s, z = start.x, cones.moved_in(start.s), cones.moved_in(start.z)
     s[:z0] = 0.0
-    if not cones.degree or not np.all(np.isfinite(np.concatenate([x, s, z]))):
-        return None
-    goal = gap * program.size(x) / cones.degree
     length, before = 0.0, np.inf
     for taken in range(1, iterations + 1):
         if time.perf_counter() >= until:
             return None
+        goal = gap * program.size(x) / cones.degree
         share = next((by for least, by in _AIMS if length >= least), 1.0)
         mu = max(goal, share * float(s @ z) / cones.degree)
         try:

@@ -201,7 +201,8 @@ class _ClarabelSession(Session):
             return self._solver.solve()
 
     def _followed(self, s: ScaledProgram, program: Conic, point: Point, start: float) -> tuple[Point, tuple[str, ...]]:
-        """The point of the central path at `FOLLOWED_GAP`, and a note; where it is not reached the point as it is."""
+        """The point of the central path at `FOLLOWED_GAP`, and a note; where that is not reached or is no better, the
+        point as it is."""
         gap = program.gap(point)
         matrices = len(s.semidefinite.dims) > 0
         if gap <= (FOLLOWED_GAP if matrices else _GOOD_GAP):
@@ -211,6 +212,8 @@ class _ClarabelSession(Session):
         if found is None:
             return point, ()
         new, steps = found
+        if not program.gap(new) < gap:
+            return point, ()
         return new, (f"clarabel: stopped at a gap of {gap:.1e}; {steps} steps along the central path from there",)
 
     def _fits(self, p: sp.csc_array, a: sp.csc_array) -> bool:

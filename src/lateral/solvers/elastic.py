@@ -17,6 +17,7 @@ as much as 1 % of a branch's load. Voltages are tighter: 0.01 pu of magnitude co
 from __future__ import annotations
 
 import dataclasses
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -338,7 +339,7 @@ def explain(program: Program, solver: Solver, *, reduce: bool = False, max_solve
     return found
 
 
-def settled(program: Program, found: Solution, solver: Solver) -> Solution:
+def settled(program: Program, found: Solution, solver: Solver, *, until: float = np.inf) -> Solution:
     """A word on a program that is not convex, of which a solver has none: its least violation nearby.
 
     Where that is nothing, the solver starts again from there: a restoration phase that is a solve of its own.
@@ -347,21 +348,25 @@ def settled(program: Program, found: Solution, solver: Solver) -> Solution:
         program: a program that is not convex.
         found: what the solver ended with.
         solver: the solver.
+        until: time of `time.perf_counter` at which no further solve is begun, and the last one is to end.
 
     Returns:
         ``found`` as locally infeasible where some violation is the least nearby, the solution from there where none is;
         else ``found`` as it is. Iterations and seconds are those of all.
     """
-    loose = type(solver)(dataclasses.replace(solver.options, tolerance=LOCAL_TOLERANCE))
-    least = loose.solve((soft := elastic(program)).program)
+    if time.perf_counter() >= until:
+        return found
+    make, options = type(solver), solver.options
+    soft = elastic(program)
+    least = make(dataclasses.replace(options, tolerance=LOCAL_TOLERANCE).within(until)).solve(soft.program)
     spent = [found, least]
     if least.status is Status.OPTIMAL:
         amount = soft.program.objective(least.x)
         if amount > LOCAL_SUM:
             said = f"{found.message}; the least violation nearby is not zero (weighted sum {amount:.2g})"
             found = dataclasses.replace(found, status=Status.LOCALLY_INFEASIBLE, message=said)
-        else:
-            found = solver.solve(dataclasses.replace(program, start_point=least.x[: program.n]))
+        elif time.perf_counter() < until:
+            found = make(options.within(until)).solve(dataclasses.replace(program, start_point=least.x[: program.n]))
             spent.append(found)
     return dataclasses.replace(
         found, iterations=sum(s.iterations for s in spent), seconds=sum(s.seconds for s in spent)

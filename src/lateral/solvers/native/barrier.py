@@ -54,7 +54,7 @@ class Barrier:
 
     def second_order(self, dx: FloatArray, dz: Pair, omega: float, cap: float) -> None:
         """The predictor's second-order terms ``omega ds dz``, clipped, in the place of its dz."""
-        self._each(kernels.second_order, dx, *dz, omega, cap)
+        self._each(kernels.second_order, self.low, self.high, dx, *dz, omega, cap)
 
     def recentre(self, x: FloatArray, z: Pair, least: float) -> None:
         """Products of distance and multiplier below ``least`` become it, by the smaller of the two."""

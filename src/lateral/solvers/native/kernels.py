@@ -93,24 +93,21 @@ def collect(  # type: ignore[no-untyped-def]
                     continue
                 if seen[c] != e:
                     seen[c] = e
-                    number[c] = n
                     row[n], col[n] = e, c
                     n += 1
-                source[found] = k
-                target[found] = number[c] * n_steps + row_step[r]
+                source[found], target[found] = k, row_step[r]
                 found += 1
-        ascending = True
+        # by column: insertion, as a row has few and they mostly are in order; a library's sort compiles for a second
         for k in range(begin + 1, n):
-            ascending = ascending and col[k] > col[k - 1]
-        if ascending:
-            continue
-        order = np.argsort(col[begin:n])
-        col[begin:n] = col[begin:n][order]
-        place = np.empty(n - begin, dtype=np.int64)
-        for k in range(n - begin):
-            place[order[k]] = begin + k
+            c, q = col[k], k
+            while q > begin and col[q - 1] > c:
+                col[q] = col[q - 1]
+                q -= 1
+            col[q] = c
+        for k in range(begin, n):
+            number[col[k]] = k
         for k in range(own, found):
-            target[k] = place[target[k] // n_steps - begin] * n_steps + target[k] % n_steps
+            target[k] += number[col_of[indices[source[k]]]] * n_steps
     return n, found, 0
 
 
@@ -224,12 +221,14 @@ def barrier(rows, x, low, high, z_low, z_high, diagonal):  # type: ignore[no-unt
 
 
 @_compiled
-def second_order(rows, dx, dz_low, dz_high, omega, cap):  # type: ignore[no-untyped-def]
+def second_order(rows, low, high, dx, dz_low, dz_high, omega, cap):  # type: ignore[no-untyped-def]
     """The predictor's second-order terms ``omega ds dz``, clipped, in the place of its dz."""
     for i in rows:
         for t in range(dx.shape[1]):
-            dz_low[i, t] = omega * min(max(dx[i, t] * dz_low[i, t], -cap), cap)
-            dz_high[i, t] = omega * min(max(-dx[i, t] * dz_high[i, t], -cap), cap)
+            if low[i, t] > -np.inf:
+                dz_low[i, t] = omega * min(max(dx[i, t] * dz_low[i, t], -cap), cap)
+            if high[i, t] < np.inf:
+                dz_high[i, t] = omega * min(max(-dx[i, t] * dz_high[i, t], -cap), cap)
 
 
 @_compiled

@@ -47,7 +47,7 @@ class Kkt:
         rows, cols = step_pattern(s)
         self.symbolic = sy = analyse(self.n, order.unknown, order.size, rows, cols)
         self.assembly = Assembly(steps, sy, (self.g_first, self.p_first, self.q_first, self.c_first))
-        self.threads = Threads(threads, self.n_steps)  # nothing within a step is shared
+        self.threads = Threads(threads, self.n_steps)
         self.n_chunks = self.threads.n_chunks
         self.factors = np.zeros((self.n_chunks * sy.n_entries, WIDTH))
         self._negative = np.zeros((self.n_chunks, WIDTH))

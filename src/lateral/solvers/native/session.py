@@ -71,7 +71,7 @@ class _Part:
             iterate, outcome, way = self.method.solve(
                 gap=options.tolerance or DEFAULT_TOLERANCE,
                 # an earlier iterate that is no good is left when it costs as much as none
-                max_iterations=most if start is None else min(most, self._cold),
+                max_iterations=most - spent if start is None else min(most, self._cold),
                 earlier=None if start is None else start.copy(),
                 flow=self._shifted and self.steps.quadratics.n > 0,
                 give_up=give_up,
@@ -82,6 +82,8 @@ class _Part:
                 self.way, self._shifted = way, False
                 if start is None:
                     self._cold = outcome.iterations
+                break
+            if give_up() or spent >= most:  # there is nothing left for a cold one
                 break
         return iterate, outcome, spent
 
@@ -168,7 +170,7 @@ class NativeSession(Session):
         most = o.max_iterations or MOST_ITERATIONS
         given_up = outcome.word in ("stalled", "broken") or (outcome.word == "limit" and most >= MOST_ITERATIONS)
         if given_up and not note.pressed and not late() and o.fallback:
-            return self._handed_over(program, spent, message, time.perf_counter() - begin)
+            return self._handed_over(program, spent, message, begin)
         if not np.all(np.isfinite(iterate.x)):
             seconds = time.perf_counter() - begin
             return no_point(
@@ -188,27 +190,27 @@ class NativeSession(Session):
             if part is not None:
                 part.shift(steps)
 
-    def _handed_over(self, program: Program, spent: int, message: str, seconds: float) -> Solution:
+    def _handed_over(self, program: Program, spent: int, message: str, begin: float) -> Solution:
         """The answer of another solver, which says so: Clarabel's for cones and for a proof that there is none, Ipopt's
-        for what is not convex."""
+        for what is not convex. All of them within the time limit."""
         from lateral import solvers
 
         o = self._options
-        left = None if o.time_limit_s is None else max(o.time_limit_s - seconds, 0.1)
         asked = o.tolerance if o.tolerance != DEFAULT_TOLERANCE else None  # else each has a default of its own
-        options = Options(tolerance=asked, time_limit_s=left, verbose=o.verbose)
+        plain = Options(tolerance=asked, verbose=o.verbose)
+        until = np.inf if o.time_limit_s is None else begin + o.time_limit_s
         found = None
         if program.has_relaxation:
-            found = solvers.get("clarabel", options).solve(program.relaxed())
-        if found is None or (program.problem_class is ProblemClass.NLP and found.status is not Status.INFEASIBLE):
-            ipopt = solvers.get("ipopt", options)
+            found = solvers.get("clarabel", plain.within(until)).solve(program.relaxed())
+        exact = program.problem_class is ProblemClass.NLP
+        if found is None or (exact and found.status is not Status.INFEASIBLE):
+            ipopt = solvers.get("ipopt", plain.within(until))
             found = ipopt.solve(program)
             if found.status in (Status.LIMIT_REACHED, Status.ERROR):
-                found = settled(program, found, ipopt)
+                found = settled(program, found, ipopt, until=until)
         said = f"native: {message}; handed over to {found.solver}: {found.message}"
-        return dataclasses.replace(
-            found, iterations=spent + found.iterations, seconds=seconds + found.seconds, message=said
-        )
+        seconds = time.perf_counter() - begin
+        return dataclasses.replace(found, iterations=spent + found.iterations, seconds=seconds, message=said)
 
     def _solution(
         self, program: Program, part: _Part, it: Iterate, status: Status, iterations: int, seconds: float, message: str

@@ -118,11 +118,12 @@ def entries(matrix: sp.csr_array, rows: Cells, cols: Cells, n_steps: int, back: 
     Raises:
         Declined: an entry that reaches elsewhere than to the same step or the one before.
     """
-    large = max(matrix.nnz, matrix.shape[0] * n_steps) >= 2**31
-    room = [np.empty(matrix.nnz, dtype=np.int64 if large else np.int32) for _ in range(4)]
+    short = np.int32 if matrix.nnz * n_steps < 2**31 else np.int64  # no entry of a step without a nonzero
+    row, col, source, target = (np.empty(matrix.nnz, dtype=short) for _ in range(4))
+    pattern = matrix.indptr.astype(short, copy=False), matrix.indices.astype(short, copy=False)
     n, found, fault = kernels.collect(
-        matrix.indptr, matrix.indices, rows.element, rows.step, cols.element, cols.step, rows.n, cols.n, n_steps, back,
-        *room,
+        *pattern, rows.element, rows.step, cols.element, cols.step, rows.n, cols.n, n_steps, back, row, col, source,
+        target,
     )  # fmt: skip
     if fault == kernels.UNTIMED:
         message = f"{what} with variables that have no time axis"
@@ -130,7 +131,6 @@ def entries(matrix: sp.csr_array, rows: Cells, cols: Cells, n_steps: int, back: 
     if fault == kernels.FURTHER:
         message = f"{what} that reach further than to the step before"
         raise Declined(message)
-    row, col, source, target = room
     at = row[:n].astype(np.int64), col[:n].astype(np.int64)
     return Entries(*at, np.zeros((n, 1)), source[:found].copy(), target[:found].copy())
 

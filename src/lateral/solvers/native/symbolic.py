@@ -114,6 +114,18 @@ def analyse(n: int, unknown: IntArray, size: IntArray, rows: IntArray, cols: Int
 
 
 @numba.njit(cache=True)
+def _put_in_order(values, first, last, position):  # type: ignore[no-untyped-def]
+    """Some values by their position, in place: by insertion, as there are few, and a library's sort compiles for a
+    second."""
+    for k in range(first + 1, last):
+        value, q = values[k], k
+        while q > first and position[values[q - 1]] > position[value]:
+            values[q] = values[q - 1]
+            q -= 1
+        values[q] = value
+
+
+@numba.njit(cache=True)
 def _reach(n, ptr, reach, pivot_of, position):  # type: ignore[no-untyped-def]
     """Later unknowns of each pivot: its own, and those of the pivots whose first later unknown it holds."""
     seen = np.full(len(pivot_of), -1)
@@ -131,7 +143,8 @@ def _reach(n, ptr, reach, pivot_of, position):  # type: ignore[no-untyped-def]
             c = next_[c]
         if need > len(rows):
             bigger = np.empty(2 * need, dtype=np.int64)
-            bigger[:at] = rows[:at]
+            for e in range(at):
+                bigger[e] = rows[e]
             rows = bigger
         for e in range(ptr[k], ptr[k + 1]):
             r = reach[e]
@@ -149,11 +162,9 @@ def _reach(n, ptr, reach, pivot_of, position):  # type: ignore[no-untyped-def]
                     at += 1
             c = next_[c]
         m[k] = at - start[k]
-        part = rows[start[k] : at].copy()
-        part = part[np.argsort(position[part])]
-        rows[start[k] : at] = part
+        _put_in_order(rows, start[k], at, position)
         if m[k]:
-            parent = pivot_of[part[0]]
+            parent = pivot_of[rows[start[k]]]
             next_[k] = head[parent]
             head[parent] = k
     return m, rows[:at].copy()
@@ -331,17 +342,16 @@ def _paths(bounds, arrives, group_of, pivot_of, position, unknown, size, sptr, s
                     parent[g] = TWO_PARENTS
                 elif parent[g] == -1:
                     parent[g] = of
-        own = exits[start:at]
-        own[:] = own[np.argsort(position[own])]
+        _put_in_order(exits, start, at, position)
         n_out[g] = at - start
-        for q in range(len(own)):
-            place[own[q]] = n_own + q
-            arrives[own[q]] = True
+        for q in range(start, at):
+            place[exits[q]] = n_own + q - start
+            arrives[exits[q]] = True
         for e in range(sptr[bounds[g]], sptr[bounds[g + 1]]):
             if local[e] < 0:
                 local[e] = place[srow[e]]
-        for q in range(len(own)):
-            place[own[q]] = -1
+        for q in range(start, at):
+            place[exits[q]] = -1
     return parent, n_out, exits[:at].copy(), local
 
 

@@ -1,4 +1,4 @@
-"""Work shared by threads: by chunks of steps, by steps, or by rows; compiled kernels let other threads run."""
+"""Work shared by threads: by chunks of steps or by rows; compiled kernels let other threads run."""
 
 from __future__ import annotations
 
