@@ -246,7 +246,7 @@ class Model:
 
     def _solve(self, solver: str, options: Options | None, *, explain_infeasible: bool, avoid: str) -> Result:
         """Solve the program as it is."""
-        choices = list(self.choices)
+        begin, choices = time.perf_counter(), list(self.choices)
         name = solver
         if solver == "auto":
             name, why = solvers.choose(self.program, avoid=avoid)
@@ -281,7 +281,9 @@ class Model:
         takes = self.program.problem_class in solvers.SOLVERS["ipopt"].solver.accepts
         unsure = status in (Status.INACCURATE, Status.ERROR)
         if unsure and solver == "auto" and "ipopt" not in (solution.solver, avoid) and takes:
-            again = solvers.get("ipopt", None if options is None else options.plain()).solve(self.program, None)
+            plain = None if options is None else options.plain()
+            within = None if plain is None else plain.within(begin + (plain.time_limit_s or np.inf))
+            again = solvers.get("ipopt", within).solve(self.program, None)
             word, found = judged(self.program, again)
             if word is Status.OPTIMAL:
                 choices.append(f"fallback to ipopt: {solution.solver} ended {status.word}")
