@@ -92,6 +92,10 @@ def test_limits_that_cannot_be_kept_are_named() -> None:
     assert {(c.block, c.element, c.step) for c in r.conflicts} == {
         (c.block, c.element, c.step) for c in linear.conflicts
     }
+    # where Ipopt ended is no schedule: nothing to replay, to price or to hand on
+    assert not r.has_values
+    assert r.replay is None
+    assert r.summary()["cost"] is None
     most = max(r.conflicts, key=lambda c: c.amount)
     assert most.amount == pytest.approx(max(c.amount for c in linear.conflicts), rel=0.01)
     assert r.reasons[0] in r.status_text

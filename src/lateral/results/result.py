@@ -107,9 +107,11 @@ class Result:
 
     @property
     def has_values(self) -> bool:
-        """True when there is a point at all (also one that is not optimal)."""
+        """True when there is a point at all (also one that is not optimal); where none can satisfy the limits, the one
+        that a solver ended with is no schedule."""
         return bool(np.all(np.isfinite(self.solution.x))) and self.status not in (
             Status.INFEASIBLE,
+            Status.LOCALLY_INFEASIBLE,
             Status.UNBOUNDED,
             Status.ERROR,
         )
@@ -130,7 +132,7 @@ class Result:
     def warnings(self) -> tuple[str, ...]:
         """What a reader must know of a schedule that is optimal in its model and yet not to be trusted as it stands."""
         out = list(self.cautions)
-        if not self.has_values or self.status is Status.LOCALLY_INFEASIBLE:  # what follows is about a schedule
+        if not self.has_values:  # what follows is about a schedule
             return tuple(out)
         advice = f"{self._bounds()}--recover makes an exact schedule of it"
         if self.max_relaxation_gap > GAP_WARNING_PU:
