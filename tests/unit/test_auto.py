@@ -18,6 +18,7 @@ from lateral.io.overlay import resample
 from lateral.network.feeder import Switch
 from lateral.opf import build, choose_formulation, solve, worked_out
 from lateral.program import Program
+from lateral.report.content import conflicts as report_conflicts
 from lateral.results.result import Result
 from lateral.solvers import Conflict, Options, Solver, Status
 
@@ -99,6 +100,21 @@ def test_limits_that_cannot_be_kept_are_named() -> None:
     most = max(r.conflicts, key=lambda c: c.amount)
     assert most.amount == pytest.approx(max(c.amount for c in linear.conflicts), rel=0.01)
     assert r.reasons[0] in r.status_text
+    # sentence and table of the report say the same time, of rows with curvature too
+    table = report_conflicts(r)
+    assert table.head[2] == "worst step"
+    times = [f"{r.time_of(c):%Y-%m-%d %H:%M}" for c in r.conflicts]
+    assert {row[2] for row in table.rows} <= set(times)
+    assert all(f"at {row[2][-5:]}" in reason for row, reason in zip(table.rows, r.reasons, strict=True))
+
+
+def test_cells_at_some_steps_know_their_step() -> None:
+    """Squared voltages of ports near an edge of a band exist where they are near it: at their own steps."""
+    block = next(b for b in build(ieee13()).program.variables if b.at is not None)
+    places = [block.place(block.start + k) for k in range(block.size)]
+    assert [step for _, step in places] == block.at[1].tolist()
+    assert all(element.endswith(f" @{step}") for element, step in places)
+    assert len({step for _, step in places}) > 1
 
 
 def test_a_small_program_is_handed_to_ipopt() -> None:

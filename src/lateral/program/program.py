@@ -84,7 +84,7 @@ class Block:
     def place(self, index: int) -> tuple[str, int]:
         """Element and step of a cell, by its index in the vector."""
         i, t = divmod(index - self.start, self.n_steps)
-        return self.elements[i], t
+        return self.elements[i], t if self.at is None else int(self.at[1][i])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

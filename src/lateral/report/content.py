@@ -340,16 +340,14 @@ def _records(frame: pd.DataFrame) -> list[dict[Hashable, Any]]:
 
 def conflicts(result: Result) -> Table:
     """The limits that stand in the way of a feasible schedule: one row per element and quantity, worst first."""
-    times, p = result.case.horizon.times, result.program
-    blocks = (*p.variables, *p.equalities, *p.inequalities, *p.product_blocks)
-    timed = {b.name for b in blocks if b.n_steps == len(times)}
     groups: dict[tuple[str, str], list[Conflict]] = {}
     for c in result.conflicts:
         groups.setdefault((c.block, c.element), []).append(c)
     rows: list[Row] = []
     for members in list(groups.values())[:CONFLICT_ROWS]:
         c = max(members, key=lambda one: one.weight)
-        when = f"{times[c.step]:%Y-%m-%d %H:%M}" if c.block in timed and c.step < len(times) else "at the end"
+        time = result.time_of(c)
+        when = "at the end" if time is None else f"{time:%Y-%m-%d %H:%M}"
         component, _, quantity = c.block.partition(".")
         quantity = quantity.removesuffix("_sq")
         sizes = (f"{c.value:.5g} {c.unit}", f"{c.limit:.5g} {c.unit}", f"{c.amount:.3g} {c.unit}")

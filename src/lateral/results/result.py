@@ -184,25 +184,29 @@ class Result:
     @cached_property
     def reasons(self) -> tuple[str, ...]:
         """The limits that cause an infeasibility, one sentence per element and quantity, worst first."""
-        times = self.case.horizon.times
         groups: dict[tuple[str, str], list[Conflict]] = {}
         for conflict in self.conflicts:
             groups.setdefault((conflict.block, conflict.element), []).append(conflict)
         out = []
         for members in groups.values():
             worst = max(members, key=lambda c: c.weight)
-            when = f"at {times[worst.step]:%H:%M}" if worst.block not in self._untimed else "at the end"
+            time = self.time_of(worst)
+            when = "at the end" if time is None else f"at {time:%H:%M}"
             text = worst.sentence.replace(f"at step {worst.step}", when)
             others = len(members) - 1
             out.append(f"{text} and at {others} other step{'' if others == 1 else 's'}" if others else text)
         return tuple(out)
+
+    def time_of(self, conflict: Conflict) -> pd.Timestamp | None:
+        """When a limit stands in the way; None for one of the horizon as a whole, such as the energy at its end."""
+        return None if conflict.block in self._untimed else self.case.horizon.times[conflict.step]
 
     @cached_property
     def _untimed(self) -> frozenset[str]:
         """Blocks that have no time axis."""
         p = self.program
         blocks = (*p.variables, *p.equalities, *p.inequalities, *p.product_blocks, *p.quadratic_blocks)
-        return frozenset(b.name for b in blocks if b.n_steps != self.case.horizon.n_steps)
+        return frozenset(b.name for b in blocks if b.at is None and b.n_steps != self.case.horizon.n_steps)
 
     def value(self, name: str) -> FloatArray:
         """A variable or output by name, e.g. ``battery.p_charge``, in engineering units, shape (n, T).

@@ -130,6 +130,7 @@ class ElasticProgram:
         elif unit == _SQUARED:
             value, limit, unit = np.sqrt(max(value, 0.0)), np.sqrt(max(limit, 0.0)), "pu"
         value, limit = value * factor, limit * factor
+        element = element.removesuffix(f" @{step}")  # of cells at some steps only, which are named by them
         return Conflict(block.name, element, step, float(value), float(limit), abs(value - limit), unit, cost)
 
 
