@@ -21,6 +21,7 @@ from lateral.model import Model
 from lateral.results.residuals import recompute
 from lateral.solvers import Options, Status
 from lateral.solvers.native import NativeOptions, elimination
+from lateral.solvers.native import kkt as kkt_module
 from lateral.solvers.native.assembly import Point
 from lateral.solvers.native.kkt import Kkt
 from lateral.solvers.native.order import order_of
@@ -152,6 +153,22 @@ def test_elimination_is_exact(name: str, formulation: str) -> None:
     right = np.random.default_rng(2).normal(size=(kkt.n, kkt.n_steps))
     found = kkt.within(right.copy())
     assert np.abs(regular @ found[:, 0] - right[:, 0]).max() <= 1e-8 * size
+
+
+@pytest.mark.parametrize(("name", "formulation"), [("ads10", "nonlinear"), ("ieee13", "current-voltage")])
+def test_blocks_change_nothing(name: str, formulation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last bit: what a block adds to a later one is neither lost nor written twice."""
+    found = []
+    for entries in (kkt_module.BLOCK, 40):
+        monkeypatch.setattr(kkt_module, "BLOCK", entries)
+        kkt, point = kkt_of(model_of(name, formulation))
+        assert kkt.factor(point, links=True)
+        assert kkt.prepare_links()
+        p = np.random.default_rng(3).normal(size=(kkt.n_links, kkt.n_steps))
+        found.append((kkt.factors.copy(), kkt._apply(p)))
+        assert (len(kkt._bounds) > 3) == (entries == 40)
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_inertia_is_counted() -> None:

@@ -59,9 +59,13 @@ class Assembly:
         steps: the program.
         symbolic: its elimination.
         first: numbers of the first range, product, quadratic row and curve among the unknowns.
+        bounds: blocks of pivots, see `symbolic.blocks`, that are written one by one. What a block's elimination
+            changes of later ones is written before all of them.
     """
 
-    def __init__(self, steps: StepProgram, symbolic: Symbolic, first: tuple[int, int, int, int]) -> None:
+    def __init__(
+        self, steps: StepProgram, symbolic: Symbolic, first: tuple[int, int, int, int], bounds: IntArray
+    ) -> None:
         s, entry = steps, symbolic.entry
         self.steps, self.n_entries = steps, symbolic.n_entries
         self.nv, self.n = s.variables.n, len(symbolic.position)
@@ -96,8 +100,20 @@ class Assembly:
             (entry(everything, everything), "diagonal", everything),
         ]
         targets = np.concatenate([t for t, _, _ in self.terms])
-        self._order = np.argsort(targets, kind="stable")
-        self._ptr = np.concatenate([[0], np.cumsum(np.bincount(targets, minlength=self.n_entries))]).astype(np.int32)
+        # 1 and following: the block that an entry is in; 0: changed by an earlier block, so there before all
+        part = np.searchsorted(symbolic.dpos[bounds[:-1]], np.arange(self.n_entries), side="right")
+        pairs = symbolic.m * (symbolic.m + 1) // 2
+        of_update = np.repeat(np.searchsorted(bounds, np.arange(len(pairs)), side="right"), pairs)
+        part[symbolic.utgt[part[symbolic.utgt] > of_update]] = 0
+        entries = np.argsort(part, kind="stable")
+        rank = np.empty_like(entries)
+        rank[entries] = np.arange(self.n_entries)
+        self._target = entries.astype(np.int32)
+        #: where each part begins in ``_target``
+        self._parts = np.searchsorted(part[entries], np.arange(len(bounds) + 1))
+        self._order = np.argsort(rank[targets], kind="stable")
+        counts = np.bincount(targets, minlength=self.n_entries)[entries]
+        self._ptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
         self.load()
 
     def load(self) -> None:
@@ -135,7 +151,7 @@ class Assembly:
                 varying.append((at - len(source), name, which, value))
                 rows.append(own)
                 numbers.append(np.ones(len(source)))
-        self._row = np.concatenate(rows)[self._order].astype(np.int32)
+        self._row = np.pad(np.concatenate(rows)[self._order], (0, elimination.AHEAD)).astype(np.int32)
         self._coefficient = np.concatenate(numbers)[self._order]
         self._n_values = at
         self._chunks = -(-t // WIDTH)
@@ -193,11 +209,18 @@ class Assembly:
         self._point += [(np.ascontiguousarray(getattr(point, name)), self._at[name].start) for name in FACTORS]
         self._point += [(value * getattr(point, name)[which], first) for first, name, which, value in self._varying]
 
-    def write(self, v: FloatArray, c: int) -> None:
-        """The matrix of chunk c into the entries ``v``."""
+    def begin(self, v: FloatArray, c: int) -> None:
+        """Numbers of chunk c, and what blocks share of its matrix into the entries ``v``."""
         for rows, first in self._point:
             elimination.stage(rows, first, self.values, self._n_values, c, c + 1)
-        elimination.assemble(v, self._ptr, self._row, self._coefficient, self.values, self._n_values, c, c + 1)
+        self.write(v, c, -1)
+
+    def write(self, v: FloatArray, c: int, block: int) -> None:
+        """The rest of a block of the matrix of chunk c."""
+        elimination.assemble(
+            v, self.n_entries, self._target, self._ptr, self._row, self._coefficient, self.values, self._n_values,
+            self._parts[block + 1], self._parts[block + 2], c,
+        )  # fmt: skip
 
     def _stage(self, rows: FloatArray, first: int) -> None:
         elimination.stage(rows, first, self.values, self._n_values, 0, self._chunks)

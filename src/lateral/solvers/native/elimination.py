@@ -19,6 +19,10 @@ from lateral.solvers.native.lanes import WIDTH, below_zero, lane, piece, prefetc
 _compiled: Callable[[Any], Any] = numba.njit(
     nogil=True, cache=True, error_model="numpy", fastmath={"contract", "arcp", "nsz", "reassoc"}
 )
+#: The same for a piece of a kernel that is called for every group: a call would pass some eighty numbers.
+_inlined: Callable[[Any], Any] = numba.njit(
+    nogil=True, forceinline=True, error_model="numpy", fastmath={"contract", "arcp", "nsz", "reassoc"}
+)
 #: Lanes that are asked for ahead of their use.
 AHEAD = 64
 
@@ -75,76 +79,78 @@ def stage(rows, first, values, n_values, c0, c1):  # type: ignore[no-untyped-def
 
 
 @_compiled
-def assemble(V, ptr, row, coefficient, values, n_values, c0, c1):  # type: ignore[no-untyped-def]
-    """``V_e = sum of coefficient * values[row]`` over the terms of each entry."""
-    n_entries = len(ptr) - 1
-    for c in range(c0, c1):
-        v, at = c * n_entries, c * n_values
-        u = 0
-        for e in range(n_entries):
-            x = splat(0.0)
-            while u < ptr[e + 1]:
-                x = x + splat(coefficient[u]) * lane(values, at + row[u])
-                u += 1
-            put(V, v + e, x)
+def assemble(V, n_entries, target, ptr, row, coefficient, values, n_values, first, last, c):  # type: ignore[no-untyped-def]
+    """``V_e = sum of coefficient * values[row]`` over the terms of some entries of chunk c: those from the first to
+    before the last of ``target``; ``row`` goes on for AHEAD more."""
+    v, at = c * n_entries, c * n_values
+    u = ptr[first]
+    for e in range(first, last):
+        x = splat(0.0)
+        while u < ptr[e + 1]:
+            prefetch(values, at + row[u + AHEAD])
+            x = x + splat(coefficient[u]) * lane(values, at + row[u])
+            u += 1
+        put(V, v + target[e], x)
 
 
 @_compiled
-def factor(V, n_entries, size, dpos, lptr, m, uptr, utgt, negative, work, c0, c1):  # type: ignore[no-untyped-def]
-    """Eliminate the pivots in order, in place; the number of negative eigenvalues of each step into ``negative``.
+def factor(  # type: ignore[no-untyped-def]
+    V, n_entries, size, dpos, lptr, m, uptr, utgt, negative, work, first_pivot, last_pivot, c
+):
+    """Eliminate some pivots of chunk c in order, in place; the number of negative eigenvalues of each step is added to
+    ``negative``.
 
     A pivot k of one or two unknowns, with L = A_Sk D^-1 over the unknowns S that come later::
 
         A_SS -= L A_Sk'
     """
     one = splat(1.0)
-    for c in range(c0, c1):
-        v = c * n_entries
-        count = splat(0.0)
-        for k in range(len(size)):
-            rows, first, d, u = m[k], v + lptr[k], v + dpos[k], uptr[k]
-            prefetch(V, d + AHEAD)
-            if size[k] == 1:
-                a = lane(V, d)
-                count = count + below_zero(a)
-                a = one / a
-                put(V, d, a)
-                for i in range(rows):
-                    prefetch(V, first + i + AHEAD)
-                    x = lane(V, first + i)
-                    l = x * a
-                    put(work, i, x)
-                    put(V, first + i, l)
-                    for j in range(i + 1):
-                        g = v + utgt[u]
-                        u += 1
-                        put(V, g, lane(V, g) - l * lane(work, j))
-                continue
-            a, b, e = lane(V, d), lane(V, d + 1), lane(V, d + 2)
-            det = a * e - b * b
-            mixed = below_zero(det)
-            count = count + mixed + (one - mixed) * (below_zero(a) + below_zero(a))
-            det = one / det
-            p_a, p_b, p_e = e * det, b * det, a * det
-            p_b = splat(0.0) - p_b
-            put(V, d, p_a)
-            put(V, d + 1, p_b)
-            put(V, d + 2, p_e)
+    v = c * n_entries
+    count = lane(negative, c)
+    for k in range(first_pivot, last_pivot):
+        rows, first, d, u = m[k], v + lptr[k], v + dpos[k], uptr[k]
+        prefetch(V, d + AHEAD)
+        if size[k] == 1:
+            a = lane(V, d)
+            count = count + below_zero(a)
+            a = one / a
+            put(V, d, a)
             for i in range(rows):
-                p = first + 2 * i
-                prefetch(V, p + AHEAD)
-                prefetch(V, p + AHEAD + 1)
-                x, y = lane(V, p), lane(V, p + 1)
-                put(work, 2 * i, x)
-                put(work, 2 * i + 1, y)
-                l, h = x * p_a + y * p_b, x * p_b + y * p_e
-                put(V, p, l)
-                put(V, p + 1, h)
+                prefetch(V, first + i + AHEAD)
+                x = lane(V, first + i)
+                l = x * a
+                put(work, i, x)
+                put(V, first + i, l)
                 for j in range(i + 1):
                     g = v + utgt[u]
                     u += 1
-                    put(V, g, lane(V, g) - l * lane(work, 2 * j) - h * lane(work, 2 * j + 1))
-        put(negative, c, count)
+                    put(V, g, lane(V, g) - l * lane(work, j))
+            continue
+        a, b, e = lane(V, d), lane(V, d + 1), lane(V, d + 2)
+        det = a * e - b * b
+        mixed = below_zero(det)
+        count = count + mixed + (one - mixed) * (below_zero(a) + below_zero(a))
+        det = one / det
+        p_a, p_b, p_e = e * det, b * det, a * det
+        p_b = splat(0.0) - p_b
+        put(V, d, p_a)
+        put(V, d + 1, p_b)
+        put(V, d + 2, p_e)
+        for i in range(rows):
+            p = first + 2 * i
+            prefetch(V, p + AHEAD)
+            prefetch(V, p + AHEAD + 1)
+            x, y = lane(V, p), lane(V, p + 1)
+            put(work, 2 * i, x)
+            put(work, 2 * i + 1, y)
+            l, h = x * p_a + y * p_b, x * p_b + y * p_e
+            put(V, p, l)
+            put(V, p + 1, h)
+            for j in range(i + 1):
+                g = v + utgt[u]
+                u += 1
+                put(V, g, lane(V, g) - l * lane(work, 2 * j) - h * lane(work, 2 * j + 1))
+    put(negative, c, count)
 
 
 @_compiled
@@ -280,88 +286,79 @@ def selected_inverse(  # type: ignore[no-untyped-def]
         take_out(Z, wanted, out, c)
 
 
+@_inlined
+def _group_up(V, v, work, first_pivot, last_pivot, size, dpos, lptr, m, sptr, local, plocal):  # type: ignore[no-untyped-def]
+    """``L^-1`` of one group on its own unknowns and its exits."""
+    for k in range(first_pivot, last_pivot):
+        rows, first, s = m[k], v + lptr[k], sptr[k]
+        x = lane(work, plocal[k, 0])
+        if size[k] == 1:
+            for i in range(rows):
+                r = local[s + i]
+                put(work, r, lane(work, r) - lane(V, first + i) * x)
+            continue
+        y = lane(work, plocal[k, 1])
+        for i in range(rows):
+            r, p = local[s + i], first + 2 * i
+            put(work, r, lane(work, r) - lane(V, p) * x - lane(V, p + 1) * y)
+
+
+@_inlined
+def _group_down(V, v, work, n_own, first_pivot, last_pivot, size, dpos, lptr, m, sptr, local, plocal):  # type: ignore[no-untyped-def]
+    """``L'^-1 D^-1`` of one group on its own unknowns, its exits at zero."""
+    for k in range(last_pivot - 1, first_pivot - 1, -1):
+        rows, first, s, d, a = m[k], v + lptr[k], sptr[k], v + dpos[k], plocal[k, 0]
+        if size[k] == 1:
+            x = lane(V, d) * lane(work, a)
+            for i in range(rows):
+                r = local[s + i]
+                if r < n_own:
+                    x = x - lane(V, first + i) * lane(work, r)
+            put(work, a, x)
+            continue
+        b = plocal[k, 1]
+        p_a, p_b, p_e, r_a, r_b = lane(V, d), lane(V, d + 1), lane(V, d + 2), lane(work, a), lane(work, b)
+        x, y = p_a * r_a + p_b * r_b, p_b * r_a + p_e * r_b
+        for i in range(rows):
+            r, p = local[s + i], first + 2 * i
+            if r < n_own:
+                z = lane(work, r)
+                x = x - lane(V, p) * z
+                y = y - lane(V, p + 1) * z
+        put(work, a, x)
+        put(work, b, y)
+
+
 @_compiled
 def condense(  # type: ignore[no-untyped-def]
-    V,
-    n_entries,
-    M,
-    n_maps,
-    size,
-    dpos,
-    lptr,
-    m,
-    sptr,
-    local,
-    plocal,
-    gfirst,
-    glast,
-    gin,
-    gout,
-    gunknowns,
-    eptr,
-    elocal,
-    mptr,
-    work,
-    c0,
-    c1,
-):
-    """The map of every group from its entries to itself and to its exits, given that nothing else is asked of it.
+    V, n_entries, M, n_maps, size, dpos, lptr, m, sptr, local, plocal, gfirst, glast, gin, gout, gown, eptr, elocal,
+    mptr, work, first_group, last_group, c
+):  # fmt: skip
+    """The maps of some groups of chunk c: of each from its entries to itself and to its exits, given that nothing else
+    is asked of it.
 
     With e the entries (unknowns where something arrives from below) and o the exits (unknowns of the next group)::
 
         S = e A^-1 e'       G = -e A^-1 A_Uo        stored as M: S (lower triangle by rows), then G (entry by exit)
     """
-    for c in range(c0, c1):
-        v, base = c * n_entries, c * n_maps
-        for g in range(len(gfirst)):
-            n_in, n_out, n_own = gin[g], gout[g], gunknowns[g]
-            e0, m0 = eptr[g], base + mptr[g]
-            at_g = m0 + n_in * (n_in + 1) // 2
-            last = glast[g] - 1
-            for d in range(v + dpos[gfirst[g]], v + lptr[last] + size[last] * m[last]):
-                prefetch(V, d + AHEAD)
-            for j in range(n_in):
-                for q in range(n_own + n_out):
-                    put(work, q, splat(0.0))
-                put(work, elocal[e0 + j], splat(1.0))
-                for k in range(gfirst[g], glast[g]):
-                    rows, first, s = m[k], v + lptr[k], sptr[k]
-                    x = lane(work, plocal[k, 0])
-                    if size[k] == 1:
-                        for i in range(rows):
-                            r = local[s + i]
-                            put(work, r, lane(work, r) - lane(V, first + i) * x)
-                        continue
-                    y = lane(work, plocal[k, 1])
-                    for i in range(rows):
-                        r, p = local[s + i], first + 2 * i
-                        put(work, r, lane(work, r) - lane(V, p) * x - lane(V, p + 1) * y)
-                for q in range(n_out):
-                    put(M, at_g + j * n_out + q, lane(work, n_own + q))
-                    put(work, n_own + q, splat(0.0))
-                for k in range(glast[g] - 1, gfirst[g] - 1, -1):
-                    rows, first, s, d, a = m[k], v + lptr[k], sptr[k], v + dpos[k], plocal[k, 0]
-                    if size[k] == 1:
-                        x = lane(V, d) * lane(work, a)
-                        for i in range(rows):
-                            r = local[s + i]
-                            if r < n_own:
-                                x = x - lane(V, first + i) * lane(work, r)
-                        put(work, a, x)
-                        continue
-                    b = plocal[k, 1]
-                    p_a, p_b, p_e, r_a, r_b = lane(V, d), lane(V, d + 1), lane(V, d + 2), lane(work, a), lane(work, b)
-                    x, y = p_a * r_a + p_b * r_b, p_b * r_a + p_e * r_b
-                    for i in range(rows):
-                        r, p = local[s + i], first + 2 * i
-                        if r < n_own:
-                            z = lane(work, r)
-                            x = x - lane(V, p) * z
-                            y = y - lane(V, p + 1) * z
-                    put(work, a, x)
-                    put(work, b, y)
-                for i in range(j, n_in):
-                    put(M, m0 + i * (i + 1) // 2 + j, lane(work, elocal[e0 + i]))
+    v, base = c * n_entries, c * n_maps
+    for g in range(first_group, last_group):
+        n_in, n_out, n_own = gin[g], gout[g], gown[g]
+        e0, m0 = eptr[g], base + mptr[g]
+        at_g = m0 + n_in * (n_in + 1) // 2
+        last = glast[g] - 1
+        for d in range(v + dpos[gfirst[g]], v + lptr[last] + size[last] * m[last]):
+            prefetch(V, d + AHEAD)
+        for j in range(n_in):
+            for q in range(n_own + n_out):
+                put(work, q, splat(0.0))
+            put(work, elocal[e0 + j], splat(1.0))
+            _group_up(V, v, work, gfirst[g], glast[g], size, dpos, lptr, m, sptr, local, plocal)
+            for q in range(n_out):
+                put(M, at_g + j * n_out + q, lane(work, n_own + q))
+            _group_down(V, v, work, n_own, gfirst[g], glast[g], size, dpos, lptr, m, sptr, local, plocal)
+            for i in range(j, n_in):
+                put(M, m0 + i * (i + 1) // 2 + j, lane(work, elocal[e0 + i]))
 
 
 @_compiled

@@ -15,6 +15,8 @@ exact, that between storages through the network is left to the iterations.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from lateral.network.schema import FloatArray, IntArray
@@ -23,11 +25,13 @@ from lateral.solvers.native.assembly import Assembly, Point
 from lateral.solvers.native.lanes import WIDTH
 from lateral.solvers.native.order import Order
 from lateral.solvers.native.steps import Entries, StepProgram, same_row, step_pattern
-from lateral.solvers.native.symbolic import Groups, analyse, group
+from lateral.solvers.native.symbolic import Groups, analyse, blocks, group
 from lateral.solvers.native.threads import Threads
 
 #: Most iterations of the conjugate gradients.
 CG_LIMIT = 400
+#: Entries of a block of the factor, which is assembled, eliminated and condensed while it is in the cache: 2.5 MB.
+BLOCK = 40_000
 
 
 class Kkt:
@@ -46,7 +50,9 @@ class Kkt:
         self.n_links = int((s.link_of >= 0).sum())
         rows, cols = step_pattern(s)
         self.symbolic = sy = analyse(self.n, order.unknown, order.size, rows, cols)
-        self.assembly = Assembly(steps, sy, (self.g_first, self.p_first, self.q_first, self.c_first))
+        self._bounds = blocks(sy, order.group, BLOCK)
+        firsts = (self.g_first, self.p_first, self.q_first, self.c_first)
+        self.assembly = Assembly(steps, sy, firsts, self._bounds)
         self.threads = Threads(threads, self.n_steps)
         self.n_chunks = self.threads.n_chunks
         self.factors = np.zeros((self.n_chunks * sy.n_entries, WIDTH))
@@ -91,6 +97,7 @@ class Kkt:
             self._inverse = self._lanes(sy.n_entries)
         else:
             self.groups = gr = group(sy, order.group, touched)
+            self._groups_at = np.searchsorted(gr.first, self._bounds)
             self.maps = np.zeros((self.n_chunks * int(gr.mptr[-1]), WIDTH))
             entry_of = np.full(self.n, -1)
             entry_of[gr.entry] = np.arange(len(gr.entry))
@@ -138,7 +145,7 @@ class Kkt:
     def factor(self, point: Point, *, extra: float = 0.0, links: bool = False) -> bool:
         """Assemble and eliminate; True when every step has as many negative eigenvalues as rows.
 
-        All of it chunk by chunk, as a chunk is as large as the cache.
+        All of it chunk by chunk and block by block, as a block is still in the cache when it is gone through again.
 
         Args:
             point: where.
@@ -148,38 +155,48 @@ class Kkt:
         sy, v = self.symbolic, self.factors
         size, _, dpos, lptr, m, _, _ = self._pivots
         self.assembly.take(point, extra)
+        self._negative[:] = 0.0
 
         def one(k: int, c: int) -> None:
-            self.assembly.write(v, c)
-            elimination.factor(
-                v, sy.n_entries, size, dpos, lptr, m, *self._updates, self._negative, self._work[k], c, c + 1
-            )
+            self.assembly.begin(v, c)
+            for b, (p, q) in enumerate(itertools.pairwise(self._bounds)):
+                self.assembly.write(v, c, b)
+                elimination.factor(
+                    v, sy.n_entries, size, dpos, lptr, m, *self._updates, self._negative, self._work[k], p, q, c
+                )
+                if links and self.n_links and self.groups is not None:
+                    self._condense(k, b, c)
             if links and self.n_links:
-                self._condense(k, c)
+                self._select(k, c)
 
         self.threads.each(one)
         negative = self._negative.reshape(-1)[: self.n_steps]
         last = self.entries(sy.dpos[-1:])
         return bool(np.all(negative == self.n - self.nv)) and bool(np.isfinite(last).all())
 
-    def _condense(self, k: int, c: int) -> None:
-        """Of chunk c, by thread k: maps between storages, and the entries of the inverse that `prepare_links` wants."""
+    def _condense(self, k: int, b: int, c: int) -> None:
+        """Maps between the storages of block b of chunk c, by thread k."""
+        sy, gr = self.symbolic, self.groups
+        assert gr is not None
+        size, _, dpos, lptr, m, sptr, _ = self._pivots
+        elimination.condense(
+            self.factors, sy.n_entries, self.maps, int(gr.mptr[-1]), size, dpos, lptr, m, sptr, *self._condensing,
+            self._map_work[k], self._groups_at[b], self._groups_at[b + 1], c,
+        )  # fmt: skip
+
+    def _select(self, k: int, c: int) -> None:
+        """Of chunk c, by thread k: the entries of the inverse that `prepare_links` wants."""
         sy, gr = self.symbolic, self.groups
         elimination.extract(self.factors, sy.n_entries, self._at_loose, self._loose_inverse, c, c + 1)
-        size, _, dpos, lptr, m, sptr, _ = self._pivots
         if gr is None:
+            size, _, dpos, lptr, m, *_ = self._pivots
             elimination.selected_inverse(
                 self.factors, sy.n_entries, self._wanted_inverse, self._wanted, self._between, size, dpos, lptr,
                 m, *self._updates, self._inverse[k], self._work[k], c, c + 1,
             )  # fmt: skip
             return
-        n_maps = int(gr.mptr[-1])
-        elimination.condense(
-            self.factors, sy.n_entries, self.maps, n_maps, size, dpos, lptr, m, sptr, *self._condensing,
-            self._map_work[k], c, c + 1,
-        )  # fmt: skip
         elimination.inverse_blocks(
-            self.maps, n_maps, self._wanted_inverse, self._wanted, *self._blocks_of, self._inverse[k],
+            self.maps, int(gr.mptr[-1]), self._wanted_inverse, self._wanted, *self._blocks_of, self._inverse[k],
             self._map_work[k], c, c + 1,
         )  # fmt: skip
 

@@ -100,7 +100,8 @@ def moved(rows: Rows, order: Order, bounds: Bounds, it: Iterate, *, flow: bool) 
         (it.w_low, it.s - bounds.s_low),
         (it.w_high, bounds.s_high - it.s),
     )
-    known = [(z * room)[np.isfinite(room) & (z > 0.0)] for z, room in sides]
+    held = [np.isfinite(room) & (z > 0.0) for z, room in sides]
+    known = [z[k] * room[k] for (z, room), k in zip(sides, held, strict=True)]
     mu = float(np.concatenate(known).mean()) if any(len(k) for k in known) else 1e-6
     for z, room in sides:
         finite = np.isfinite(room)

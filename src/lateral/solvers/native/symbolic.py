@@ -63,6 +63,14 @@ class Symbolic:
         return np.asarray(_above(self.pivot_of[touched], self.m, self.sptr, self.srow, self.pivot_of))
 
 
+def blocks(symbolic: Symbolic, group_of: IntArray | None, most: int) -> IntArray:
+    """Stretches of pivots with about so many entries, each of whole groups: their first pivots, and the end."""
+    n = len(symbolic.size)
+    starts = np.arange(n) if group_of is None else np.searchsorted(group_of, np.unique(group_of))
+    begins = np.diff(symbolic.dpos[starts] // most, prepend=-1) > 0
+    return np.concatenate([starts[begins], [n]])
+
+
 @numba.njit(cache=True)
 def _above(first, m, sptr, srow, pivot_of):  # type: ignore[no-untyped-def]
     """The pivots and everything that they reach, ascending."""
@@ -355,4 +363,4 @@ def _paths(bounds, arrives, group_of, pivot_of, position, unknown, size, sptr, s
     return parent, n_out, exits[:at].copy(), local
 
 
-__all__ = ["Groups", "Symbolic", "analyse", "group"]
+__all__ = ["Groups", "Symbolic", "analyse", "blocks", "group"]
