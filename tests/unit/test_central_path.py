@@ -70,6 +70,14 @@ def test_where_one_begins_does_not_matter(program: Conic) -> None:
     assert np.abs(ends[0][0].x - ends[1][0].x).max() < 1e-3 * apart
 
 
+def test_short_steps_are_given_up_where_asked() -> None:
+    """min x1 + x2 + x3, x >= 0, from a dual that is a thousandth of what it ends at: Newton's first step leaves x > 0."""
+    three = Conic(sp.csc_array((3, 3)), np.ones(3), sp.csr_array(-np.eye(3)), np.zeros(3), Cones.of(0, 3, (), ()))
+    start = Point(np.ones(3), np.ones(3), np.array([1e-3, 1.0, 1.0]))
+    assert follow(three, start, 1e-6) is not None
+    assert follow(three, start, 1e-6, least=0.5) is None
+
+
 @pytest.mark.parametrize("far", [1.0, 1e3, 1e9])
 def test_the_gap_is_that_of_the_end(far: float) -> None:
     """min x1 + x2 + x3, x >= (1, 2, 3), from where the objective is far from 6: a share of it there is no gap."""

@@ -29,7 +29,7 @@ from lateral.objectives import get as objective_named
 from lateral.opf import build, choose_formulation
 from lateral.program import Block, Program
 from lateral.results.result import Result
-from lateral.solvers import Options, Status
+from lateral.solvers import ClarabelOptions, Options, Status
 from lateral.successive import first_point
 
 #: Rows that hold a voltage at what a head is told, and where a tail reads it.
@@ -264,7 +264,11 @@ class AreaAgent:
         # sides of load bands are looked at when the areas agree, see `lateral.areas.join`
         # Ipopt starts exactly where it ended before; the structured solver starts anew or from half way, which lets a
         # form that is not convex jump between optima from round to round
-        return model.solve(self.task.solver, self._options, explain_infeasible=explain, sides=False, avoid="native")
+        options = self._options
+        if options is None and "vv_re" in self.voltages and self.task.solver in ("auto", "clarabel"):
+            # how far Clarabel happens to get is 1e-6 of a voltage, times a heavy penalty, in every round's prices
+            options = ClarabelOptions(centred=True)
+        return model.solve(self.task.solver, options, explain_infeasible=explain, sides=False, avoid="native")
 
     def _verdict(self, result: Result) -> tuple[Status, str]:
         """The status of the area, and the sentence; where it leaves what it is given it is not optimal."""

@@ -177,7 +177,7 @@ def federation_of(
     formulation: str = "auto",
     objective: str = "cost",
     tolerance: float = 1e-6,
-    max_rounds: int = 200,
+    max_rounds: int = 300,
     solver: str = "auto",
     terminal: str = "equal",
     loss_term: bool = True,

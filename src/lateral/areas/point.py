@@ -124,7 +124,11 @@ def taken_in(formulation: Formulation, algorithm: Algorithm | None) -> tuple[Alg
         why = "has rows to first order"
     else:
         return algorithm or Auto(), ()
-    admm = Admm(penalty=formulation.consensus_penalty, ratio_unbalance=formulation.consensus_ratio)
+    admm = Admm(
+        penalty=formulation.consensus_penalty,
+        ratio_unbalance=formulation.consensus_ratio,
+        depth=formulation.consensus_depth,
+    )
     return admm, (f"auto took admm: {formulation.name} {why}",)
 
 

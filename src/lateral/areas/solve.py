@@ -29,8 +29,9 @@ from lateral.solvers import choose
 
 #: The tolerance at which a run is meant to be certified as a whole.
 DEFAULT_TOLERANCE = 1e-6
-#: Rounds that are added at most, after the areas agree, until the joined schedule is certified optimal.
-CLOSER = 20
+#: Rounds that are added at most, after the areas agree, until the joined schedule is certified optimal. Prices of
+#: matrices of voltages take 20 and more of them (`ieee13`, `sdp`, 3 areas).
+CLOSER = 40
 
 
 def solve_areas(
@@ -41,7 +42,7 @@ def solve_areas(
     objective: str = "cost",
     executor: Executor | None = None,
     tolerance: float = DEFAULT_TOLERANCE,
-    max_rounds: int = 200,
+    max_rounds: int = 300,
     terminal: str = "equal",
     loss_term: bool = True,
     point: str = "baseline",
@@ -64,7 +65,7 @@ def solve_areas(
         objective: a name, or a weighted sum.
         executor: where areas are solved; absent: in this process.
         tolerance: residual at which the areas agree: P and Q on the power base, v in pu^2, prices relative. At 1e-6 or
-            below up to 20 more rounds follow where the joined schedule is not certified optimal by then.
+            below up to 40 more rounds follow where the joined schedule is not certified optimal by then.
         max_rounds: rounds after which the run ends as a limit.
         terminal: see `lateral.build`.
         loss_term: see `lateral.build`.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: Options of a study's solve that a run over areas has no use for.
 UNUSED = ("rounds", "recover", "verify", "tolerance", "max_iterations", "time_limit_s")
 #: Rounds at most, where nothing else is said.
-MAX_ROUNDS = 200
+MAX_ROUNDS = 300
 #: Options that areas with owners of their own take.
 OF_FEDERATION = (
     *("case", "broker", "key_file", "encryption", "checkpoint", "resume", "dead_after", "solve_limit", "out", "json"),

@@ -53,7 +53,7 @@ TolOption = Annotated[
     float | None, typer.Option("--tol", metavar="X", help="Residual at which the areas agree; absent: 1e-6.")
 ]
 MaxRoundsOption = Annotated[
-    int | None, typer.Option("--max-rounds", metavar="N", min=1, help="Rounds at most; absent: 200.")
+    int | None, typer.Option("--max-rounds", metavar="N", min=1, help="Rounds at most; absent: 300.")
 ]
 OrderOption = Annotated[
     str | None, typer.Option("--order", metavar="jacobi|sweep", help="All areas at once, or up to the root and down.")

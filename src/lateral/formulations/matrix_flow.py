@@ -277,7 +277,7 @@ class MatrixFlowModel(PointModel):
     def close(self) -> None:
         """Write matrices, voltages, balances and limits."""
         builder, net, kw = self.builder, self.net, self.base.total_kva
-        self._y = self._admittances(wires=False)
+        self._y = self._admittances()
         self.between = between = summed(self._between, self.n_steps)
         scale = self._scales()
         most = self._currents()
@@ -404,11 +404,13 @@ class MatrixFlowModel(PointModel):
         """Largest current drawn behind each node, pu, shape (n, T): ``|I| <= sum |s|/|V| + |y||V|``, then ``|A'| |I|``.
 
         A valid bound of what any point inside of the possible voltages can have; without one the relaxation could make
-        up currents of any size where their losses cost nothing.
+        up currents of any size where their losses cost nothing. Elements count by themselves (the charging of a line is
+        not set off against the magnetising current of a transformer at its end), so that areas that have one of them
+        each come to the same bound as the whole.
         """
         net = self.net
         high = self.band.high
-        need = np.repeat((abs(self._y) @ high).reshape(-1, 1), self.n_steps, axis=1)
+        need = np.repeat((self._admittances(sizes=True) @ high).reshape(-1, 1), self.n_steps, axis=1)
         for what in (*self._nodal, *self._between, *self._impedances):
             for side in (what.ports.a, what.ports.b):
                 np.add.at(need, side[side >= 0], what.i_max[side >= 0])
@@ -431,8 +433,8 @@ class MatrixFlowModel(PointModel):
         for k in range(net.n_legs - 1, -1, -1):
             yield order[first[k] : first[k + 1]], k
 
-    def _admittances(self, *, wires: bool) -> sparse.csr_matrix:
-        """Admittances between nodes, pu: of the wires alone, or with those of devices."""
+    def _admittances(self, *, wires: bool = False, sizes: bool = False) -> sparse.csr_matrix:
+        """Admittances between nodes, pu: of the wires alone, or with those of devices; or the sum of their sizes."""
         net, n = self.net, self.net.n_nodes
         rows, cols, vals = [net.shunt_i], [net.shunt_j], [net.shunt_y]
         for ports, y in () if wires else self._shunts:
@@ -442,7 +444,8 @@ class MatrixFlowModel(PointModel):
                 rows += [one[at], one[two]]
                 cols += [one[at], other[two]]
                 vals += [y[at], -y[two]]
-        entries = (np.concatenate(vals), (np.concatenate(rows), np.concatenate(cols)))
+        values = np.concatenate(vals)
+        entries = (np.abs(values) if sizes else values, (np.concatenate(rows), np.concatenate(cols)))
         return sparse.coo_matrix(entries, shape=(n, n)).tocsr()
 
     def _with_sources(self, behind: Sequence[Feed]) -> Affine:
@@ -485,6 +488,8 @@ class MatrixFormulation(Formulation):
     relaxes: ClassVar[bool] = True
     voltages: ClassVar[tuple[str, ...]] = MatrixFlowModel.voltages
     consensus_only: ClassVar[str] = "matrices of voltages, which leave an area no inside where they are given"
+    #: a border of three conductors has 15 copies and as many multipliers
+    consensus_depth: ClassVar[int] = 30
     bounds_currents: ClassVar[bool] = True
     #: the model that devices meet
     model: ClassVar[type[MatrixFlowModel]]

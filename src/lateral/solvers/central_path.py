@@ -137,6 +137,15 @@ class Conic:
     b: FloatArray
     cones: Cones
 
+    def same_rows(self, other: Conic) -> bool:
+        """Whether the rows of another program are these, so that a point keeps the ones as well as the others."""
+        return (
+            np.array_equal(self.b, other.b)
+            and np.array_equal(self.a.indptr, other.a.indptr)
+            and np.array_equal(self.a.indices, other.a.indices)
+            and np.array_equal(self.a.data, other.a.data)
+        )
+
     def size(self, x: FloatArray) -> float:
         """What a relative gap is relative to."""
         return max(abs(float(0.5 * x @ (self.p @ x) + self.q @ x)), _SMALL_OBJECTIVE)
@@ -158,7 +167,7 @@ class Point:
 
 
 def follow(
-    program: Conic, start: Point, gap: float, *, iterations: int = 80, until: float = np.inf
+    program: Conic, start: Point, gap: float, *, iterations: int = 80, until: float = np.inf, least: float = _SHORTEST
 ) -> tuple[Point, int] | None:
     """The point of the central path that has a gap, and the number of steps that it took.
 
@@ -168,6 +177,7 @@ def follow(
         gap: duality gap, as a share of the objective.
         iterations: steps at most.
         until: time of `time.perf_counter` at which no further step is begun.
+        least: length of a step, as a share of Newton's, below which it is given up.
 
     Returns:
         None where the steps, the time or the accuracy of the numbers did not suffice.
@@ -195,7 +205,7 @@ def follow(
         length = 1.0
         while not (cones.inside(s + length * ds) and cones.inside(z + length * dz)):
             length *= _SHORTER
-            if not length >= _SHORTEST:
+            if not length >= least:
                 return None
         if length < 1.0:
             length *= _INSIDE

@@ -53,6 +53,9 @@ MATRIX_COSTS, MATRIX_REGULARISATION, MATRIX_STEP = 10.0, 3e-8, 0.9
 #: Gap, relative, to which the central path is followed where Clarabel stops before its tolerance: with matrices, and
 #: without.
 FOLLOWED_GAP, FOLLOWED_GAP_CONES = 1e-7, 2e-8
+#: Steps along the central path at most from the point of the solve before, and the shortest one: where costs have
+#: moved too far for that, Clarabel is sooner there.
+GO_ON, GO_ON_LEAST = 10, 0.1
 #: Gap, relative, that is good enough without matrices.
 _GOOD_GAP = 8e-7
 
@@ -80,10 +83,17 @@ DEFAULT_TOLERANCE = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class ClarabelOptions(Options):
-    """Options of Clarabel."""
+    """Options of Clarabel.
+
+    Attributes:
+        centred: end at the point of the central path at `FOLLOWED_GAP` (`FOLLOWED_GAP_CONES`) however accurate Clarabel
+            was, and begin at that of the solve before where the rows are the same. What is found is then a smooth
+            function of the costs, and does not hold how far Clarabel happened to get (`lateral.areas`).
+    """
 
     tolerance: float | None = DEFAULT_TOLERANCE
     max_iterations: int | None = 200
+    centred: bool = False
 
 
 @final
@@ -99,6 +109,7 @@ class ClarabelSolver(Solver):
         super().__init__(options or ClarabelOptions())
 
     def _start(self, program: Program) -> Session:
+        assert isinstance(self.options, ClarabelOptions)
         return _ClarabelSession(program, self.options)
 
 
@@ -131,10 +142,13 @@ class _Sides:
 
 @final
 class _ClarabelSession(Session):
-    def __init__(self, program: Program, options: Options) -> None:
+    def __init__(self, program: Program, options: ClarabelOptions) -> None:
         import clarabel
 
         self._lib: Any = clarabel
+        self._centred = options.centred
+        #: the conic program of the last solve, and its point of the central path
+        self._before: tuple[Conic, Point] | None = None
         self._settings: Any = clarabel.DefaultSettings()
         self._pattern = pattern_of(program)
         self._solver: Any = None
@@ -176,8 +190,12 @@ class _ClarabelSession(Session):
         scaled = program.scaled()
         sides = _Sides.of(scaled)
         factor = MATRIX_COSTS if program.semidefinite.n_rows else _cost_factor(program)
-        p, q = sp.csc_array(sp.triu(scaled.q)) * factor, scaled.c * factor
         a, b = _rows(scaled, sides)
+        conic = _conic(scaled, sides, a, b)
+        if (gone_on := self._gone_on(scaled, conic, start)) is not None:
+            point, steps = gone_on
+            return self._read(program, scaled, sides, "Solved", steps, point, start)
+        p, q = sp.csc_array(sp.triu(scaled.q)) * factor, scaled.c * factor
         if self._solver is not None and self._sides is not None and sides.same(self._sides) and self._fits(p, a):
             self._solver.update(P=sp.csc_matrix(p), q=q, A=sp.csc_matrix(a), b=b)
         else:
@@ -189,8 +207,8 @@ class _ClarabelSession(Session):
         point = Point(np.array(raw.x), np.array(raw.s), np.array(raw.z) / factor)
         word = str(raw.status)
         notes: tuple[str, ...] = ()
-        if word in _STOPPED and np.all(np.isfinite(point.x)):
-            point, notes = self._followed(scaled, _conic(scaled, sides, a, b), point, start)
+        if (word in _STOPPED or (self._centred and word == "Solved")) and np.all(np.isfinite(point.x)):
+            point, notes = self._followed(scaled, conic, point, start)
         solution = self._read(program, scaled, sides, word, int(raw.iterations), point, start)
         return replace(solution, notes=notes)
 
@@ -200,21 +218,35 @@ class _ClarabelSession(Session):
             self._solver.set_termination_callback(lambda _info: interrupt.pressed)
             return self._solver.solve()
 
+    def _gone_on(self, s: ScaledProgram, program: Conic, start: float) -> tuple[Point, int] | None:
+        """The point of the central path from that of the last solve, and the number of steps; None where it is not to
+        be centred, where rows are others, or where it is too far away."""
+        if self._before is None or not self._before[0].same_rows(program):
+            return None
+        until = self._until(start)
+        found = follow(program, self._before[1], _gap_of(s), iterations=GO_ON, until=until, least=GO_ON_LEAST)
+        self._before = None if found is None else (program, found[0])
+        return found
+
     def _followed(self, s: ScaledProgram, program: Conic, point: Point, start: float) -> tuple[Point, tuple[str, ...]]:
-        """The point of the central path at `FOLLOWED_GAP`, and a note; where that is not reached or is no better, the
-        point as it is."""
-        gap = program.gap(point)
-        matrices = len(s.semidefinite.dims) > 0
-        if gap <= (FOLLOWED_GAP if matrices else _GOOD_GAP):
+        """The point of the central path at `FOLLOWED_GAP`, and a note; where that is not reached, or is not asked for
+        and no better, the point as it is."""
+        gap, goal = program.gap(point), _gap_of(s)
+        if not self._centred and gap <= (goal if len(s.semidefinite.dims) else _GOOD_GAP):
             return point, ()
-        until = np.inf if self._time_limit is None else start + self._time_limit
-        found = follow(program, point, FOLLOWED_GAP if matrices else FOLLOWED_GAP_CONES, until=until)
+        found = follow(program, point, goal, until=self._until(start))
         if found is None:
             return point, ()
         new, steps = found
-        if not program.gap(new) < gap:
+        if self._centred:
+            self._before = program, new
+        elif not program.gap(new) < gap:
             return point, ()
         return new, (f"clarabel: stopped at a gap of {gap:.1e}; {steps} steps along the central path from there",)
+
+    def _until(self, start: float) -> float:
+        """Time of `time.perf_counter` at which a solve that began then is to end."""
+        return np.inf if self._time_limit is None else start + self._time_limit
 
     def _fits(self, p: sp.csc_array, a: sp.csc_array) -> bool:
         """Whether the patterns are those of the solver that exists."""
@@ -277,6 +309,11 @@ class _ClarabelSession(Session):
             seconds=time.perf_counter() - start,
             message=word,
         )
+
+
+def _gap_of(s: ScaledProgram) -> float:
+    """The gap to which the central path is followed."""
+    return FOLLOWED_GAP if len(s.semidefinite.dims) else FOLLOWED_GAP_CONES
 
 
 def _conic(s: ScaledProgram, sides: _Sides, a: sp.csc_array, b: FloatArray) -> Conic:

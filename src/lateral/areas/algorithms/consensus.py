@@ -3,10 +3,14 @@
 v is the squared magnitude; where the formulation says voltages as complex numbers, both of its parts, each as v here;
 where it has matrices of voltages, the products of two conductors' besides.
 
-**Matrices** are said as they are, and priced in symmetrical components (`lateral.network.sequence`), in which a penalty
-can be the heavier the smaller an entry is. Where V V^H is of rank one at the optimum (`sdp`), what the copies have
-beside that is 1e-3 and less, and is held at zero by prices as large as any other: at one penalty for all these grow by
-1e-3 a round, and the residual falls like one over the number of rounds. Where it is not (`soc3`) nothing is as small.
+**Matrices** are said as they are, and priced in symmetrical components (`lateral.network.sequence`), in which entries
+have penalties of their own. Where V V^H is of rank one at the optimum (`sdp`), its first entry and those beside it are
+free to first order, and answer to prices as powers do; of all others, which are as large as the square of the
+unbalance, neither area can move any by itself. They are held there by prices as large as any other, which at one
+penalty for all grow by 1e-3 a round, and the residual falls like one over the number of rounds. Measured on `ieee13` in
+3 areas, with the areas' answers differentiated near the optimum: the slowest modes of the map are those multipliers and
+nothing else, and a heavier penalty of entries beside the first makes others slow. Where the rank is not one (`soc3`)
+nothing is held so.
 
 Multipliers and penalties are in the units of prices: objective per kWh (kvarh, pu^2), and that per kW (kvar, pu^2).
 A penalty of 1 changes the price of P and Q by a tenth of what a kWh costs when the copies are apart by the power base;
@@ -50,8 +54,8 @@ class Consensus(Algorithm):
     penalty: float
     #: the penalty of v, as a share of the others; a field of every leaf
     ratio_v: float
-    #: of a matrix of voltages in symmetrical components the penalty of the entries beside the first one, as a share of
-    #: that of the first; of all others the square of it; a field of every leaf
+    #: of a matrix of voltages in symmetrical components the penalty of the entries beside the first one is the square
+    #: root of this times that of the first, of all others the square of this; a field of every leaf
     ratio_unbalance: float
 
     def __post_init__(self) -> None:
@@ -164,7 +168,7 @@ class Consensus(Algorithm):
                 share[1:] = self.ratio_unbalance**2
             elif x not in POWERS:  # the entry after the last one is that of the last and the first
                 share[1:-1] = self.ratio_unbalance**2
-                share[[0, -1]] = self.ratio_unbalance
+                share[[0, -1]] = np.sqrt(self.ratio_unbalance)
         return state.numbers[f"{border}/{x}"] * share
 
     def balance_of(self, state: State, primal: float, dual: float) -> float:
