@@ -71,7 +71,7 @@ def test_where_one_begins_does_not_matter(program: Conic) -> None:
 
 
 def test_short_steps_are_given_up_where_asked() -> None:
-    """min x1 + x2 + x3, x >= 0, from a dual that is a thousandth of what it ends at: Newton's first step leaves x > 0."""
+    """min x1 + x2 + x3, x >= 0, from a dual a thousandth of what it ends at: Newton's first step leaves x > 0."""
     three = Conic(sp.csc_array((3, 3)), np.ones(3), sp.csr_array(-np.eye(3)), np.zeros(3), Cones.of(0, 3, (), ()))
     start = Point(np.ones(3), np.ones(3), np.array([1e-3, 1.0, 1.0]))
     assert follow(three, start, 1e-6) is not None
