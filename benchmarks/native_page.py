@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.native import error_of
-from benchmarks.native_text import HEAD, METHOD, READING
+from benchmarks.native_text import APART, HEAD, METHOD, READING
 from benchmarks.svg import log_chart, share_chart
 
 Row = dict[str, Any]
@@ -111,6 +111,7 @@ class Page:
             READING,
             *self.preliminary(),
             "### What must hold\n\n" + self.bars(),
+            APART,
             "### Time\n\n![Time of a cold solve](images/native-time.svg)\n\n" + self.exact(),
             "Convex forms of the same feeders: the cone relaxation, and the linear one (inverters with a box for a "
             "limit, no loss term).\n\n" + self.convex(),
