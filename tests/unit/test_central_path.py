@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from lateral.solvers import central_path
 from lateral.solvers.central_path import Cones, Conic, Point, follow
 
 ZEROS, LINEAR, SECOND_ORDER, PSD = 3, 4, (3, 5, 3), (3, 2, 3)
@@ -76,6 +77,26 @@ def test_short_steps_are_given_up_where_asked() -> None:
     start = Point(np.ones(3), np.ones(3), np.array([1e-3, 1.0, 1.0]))
     assert follow(three, start, 1e-6) is not None
     assert follow(three, start, 1e-6, least=0.5) is None
+
+
+def test_short_steps_in_a_row_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same beginning: as many short steps as it takes are taken, and one is too many where none is allowed."""
+    three = Conic(sp.csc_array((3, 3)), np.ones(3), sp.csr_array(-np.eye(3)), np.zeros(3), Cones.of(0, 3, (), ()))
+    start = Point(np.ones(3), np.ones(3), np.array([1e-3, 1.0, 1.0]))
+    assert follow(three, start, 1e-6) is not None
+    monkeypatch.setattr(central_path, "_SHORT", 0.5)
+    assert follow(three, start, 1e-6) is not None
+    monkeypatch.setattr(central_path, "_STUCK", 1)
+    assert follow(three, start, 1e-6) is None
+
+
+def test_on_the_edge_of_a_cone_there_is_no_path() -> None:
+    """(1, 1, 0) is on the edge of its cone: no scaling there, and no warning of a division by nothing."""
+    cones = Cones.of(0, 0, (3,), ())
+    edge, inside = np.array([1.0, 1.0, 0.0]), np.array([1.0, 0.0, 0.0])
+    for s, z in ((edge, inside), (inside, edge)):
+        with pytest.raises(np.linalg.LinAlgError, match="edge"):
+            central_path._Scaling.of(cones, s, z)
 
 
 @pytest.mark.parametrize("far", [1.0, 1e3, 1e9])
