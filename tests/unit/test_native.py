@@ -23,10 +23,12 @@ from lateral.solvers import Options, Status
 from lateral.solvers.native import NativeOptions, elimination
 from lateral.solvers.native import kkt as kkt_module
 from lateral.solvers.native.assembly import Point
+from lateral.solvers.native.barrier import Barrier
 from lateral.solvers.native.kkt import Kkt
 from lateral.solvers.native.order import order_of
 from lateral.solvers.native.pairing import cheapest_matching
 from lateral.solvers.native.steps import StepProgram
+from lateral.solvers.native.threads import Threads
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks are beside the package, not in it
 
@@ -293,12 +295,15 @@ def test_a_step_that_is_no_number_leaves_nothing_behind() -> None:
     """Steps of multipliers where there is no bound stay zero whatever the step of the variable is."""
     model = model_of("ieee123-t5")
     method = solvers.get("native").start(model.program)._whole.method
-    dx = np.full(method.bounds.low.shape, np.nan)
-    dz = np.zeros_like(dx), np.zeros_like(dx)
-    method.of_x.second_order(dx, dz, 1.0, 1.0)
-    for values, bound in zip(dz, (method.bounds.low, method.bounds.high), strict=True):
-        assert np.all(values[np.isinf(bound)] == 0.0)
-        assert np.isinf(bound).any() and np.isfinite(bound).any()
+    b = method.bounds
+    nan, zero, one = (tuple(np.full(a.shape, x) for a in (b.low, b.s_low)) for x in (np.nan, 0.0, 1.0))
+    z, dz = (tuple((a, a.copy()) for a in kinds) for kinds in (one, zero))
+    method.barrier.centre(nan, z, nan, 1.0, 1.0, 1.0, dz, zero)
+    method.barrier.dual_step(nan, z, nan, 1.0, 1.0, dz)
+    for kind, bounds in zip(dz, ((b.low, b.high), (b.s_low, b.s_high)), strict=True):
+        for values, bound in zip(kind, bounds, strict=True):
+            assert np.all(values[np.isinf(bound)] == 0.0)
+    assert np.isinf(b.low).any() and np.isfinite(b.low).any()
 
 
 def test_new_numbers_find_work_arrays_empty() -> None:
@@ -524,3 +529,26 @@ def test_inside_areas(name: str, formulation: str, areas: int) -> None:
     one, two = (r.result for r in runs)
     assert one is not None and two is not None
     assert two.cost == pytest.approx(one.cost, rel=1e-8)
+
+
+def test_an_affine_step_is_what_its_sums_say() -> None:
+    """Largest steps and complementarity after them, against every bound by itself."""
+    random = np.random.default_rng(4)
+    shape = (5, 9)
+    low, high = -random.uniform(0.1, 1.0, shape), random.uniform(0.1, 1.0, shape)
+    low[0], high[1], low[2, 3] = -np.inf, np.inf, -np.inf
+    none = np.zeros((0, 9))
+    barrier = Barrier((low, none), (high, none), Threads(1, 9))
+    x, dx = np.zeros(shape), random.normal(size=shape)
+    z = tuple(np.where(np.isfinite(b), random.uniform(0.1, 1.0, shape), 0.0) for b in (low, high))
+    found = barrier.affine((x, none), (z, (none, none)), (dx, none))
+    finite = np.isfinite(low), np.isfinite(high)
+    s = np.concatenate([-low[finite[0]], high[finite[1]]])
+    ds = np.concatenate([dx[finite[0]], -dx[finite[1]]])
+    m = np.concatenate([z[0][finite[0]], z[1][finite[1]]])
+    dm = -m * (1.0 + ds / s)
+    primal = min(1.0, *(-s[ds < 0.0] / ds[ds < 0.0]))
+    dual = min(1.0, *(-m[dm < 0.0] / dm[dm < 0.0]))
+    assert (found.primal, found.dual) == pytest.approx((primal, dual), rel=1e-12)
+    assert found.after == pytest.approx(np.sum((s + primal * ds) * (m + dual * dm)), rel=1e-10)
+    assert barrier.count == len(s)

@@ -260,15 +260,17 @@ def reduced_cost(
     zeta: FloatArray | None = None,
 ) -> FloatArray:
     """The gradient of f less that of every row times its dual (see the module's text), shape (n,), unscaled."""
-    z = program.c + program.q @ x - program.a.T @ y - program.g.T @ w
+    z = program.c + program.q @ x
+    z -= program.a.T @ y
+    z -= program.g.T @ w
     if program.products.n_rows:
-        z = z - program.products.gradient_times(x, mu)
+        z -= program.products.gradient_times(x, mu)
     if nu is not None and program.quadratics.n_rows:
-        z = z - program.quadratics.gradient_times(x, nu)
+        z -= program.quadratics.gradient_times(x, nu)
     if kappa is not None and program.curves.n_rows:
-        z = z - program.curves.gradient_times(x, kappa)
+        z -= program.curves.gradient_times(x, kappa)
     if zeta is not None and program.semidefinite.n_rows:
-        z = z - program.semidefinite.gradient_times(x, zeta)
+        z -= program.semidefinite.gradient_times(x, zeta)
     return np.asarray(z)
 
 

@@ -7,6 +7,7 @@ Every entry is a sum of terms, coefficient times value. Values are rows of one a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -160,7 +161,6 @@ class Assembly:
         self.values.reshape(self._chunks, at, WIDTH)[-1, self._at["diagonal"], t - WIDTH * self._chunks or WIDTH :] = (
             1.0
         )
-        self._diagonal = np.empty((self.n, t))
         self._varying = []
         self._stage(np.ones((1, t)), 0)
         for first, name, which, value in varying:
@@ -169,7 +169,6 @@ class Assembly:
             else:
                 self._varying.append((first, name, which, value))
         self._absent = 1.0 - s.data["present"]
-        self._point: list[tuple[FloatArray, int]] = []
 
     def _coefficients(self) -> list[FloatArray]:
         """Of every group of terms in their order, shape (terms, T) or (terms, 1)."""
@@ -199,28 +198,17 @@ class Assembly:
             single,
         ]
 
-    def take(self, point: Point, extra: float) -> None:
-        """The point that `write` is about, with ``extra`` on the diagonal of the variables."""
-        diagonal, nv = self._diagonal, self.nv
-        np.add(point.diagonal, REGULARISATION + extra, out=diagonal[:nv])
-        np.subtract(-REGULARISATION, self._absent, out=diagonal[nv:])
-        diagonal[self.g_first :] -= point.slack
-        self._point = [(diagonal, self._at["diagonal"].start)]
-        self._point += [(np.ascontiguousarray(getattr(point, name)), self._at[name].start) for name in FACTORS]
-        self._point += [(value * getattr(point, name)[which], first) for first, name, which, value in self._varying]
-
-    def begin(self, v: FloatArray, c: int) -> None:
-        """Numbers of chunk c, and what blocks share of its matrix into the entries ``v``."""
-        for rows, first in self._point:
-            elimination.stage(rows, first, self.values, self._n_values, c, c + 1)
-        self.write(v, c, -1)
-
-    def write(self, v: FloatArray, c: int, block: int) -> None:
-        """The rest of a block of the matrix of chunk c."""
-        elimination.assemble(
-            v, self.n_entries, self._target, self._ptr, self._row, self._coefficient, self.values, self._n_values,
-            self._parts[block + 1], self._parts[block + 2], c,
-        )  # fmt: skip
+    def take(self, point: Point, extra: float) -> tuple[Any, ...]:
+        """What `elimination.make` is to be given for the matrix at a point, with ``extra`` on the diagonal of the
+        variables."""
+        # of one type all of them, as the kernel is compiled for it
+        rows = tuple(np.require(getattr(point, name), requirements=["C", "W"]) for name in FACTORS)
+        first = np.array([self._at[name].start for name in FACTORS])
+        on_diagonal = (point.diagonal, REGULARISATION + extra, self._absent, point.slack, REGULARISATION)
+        for k, name, which, value in self._varying:
+            self._stage(value * getattr(point, name)[which], k)
+        terms = self._target, self._ptr, self._row, self._coefficient
+        return (rows, first, on_diagonal, self._at["diagonal"].start, *terms, self._parts, self.values, self._n_values)
 
     def _stage(self, rows: FloatArray, first: int) -> None:
         elimination.stage(rows, first, self.values, self._n_values, 0, self._chunks)

@@ -79,6 +79,31 @@ def stage(rows, first, values, n_values, c0, c1):  # type: ignore[no-untyped-def
 
 
 @_compiled
+def stage_diagonal(diagonal, extra, absent, slack, least, first, values, n_values, c):  # type: ignore[no-untyped-def]
+    """The diagonal of chunk c, as `stage` has it: of variables ``diagonal + extra``, of rows ``-least - absent``, less
+    the slack of those that have one, the last rows."""
+    n_steps, nv, equal = diagonal.shape[1], len(diagonal), len(absent) - len(slack)
+    at, t0 = c * n_values + first, WIDTH * c
+    if t0 + WIDTH <= n_steps:
+        for i in range(nv):
+            put(values, at + i, piece(diagonal, i * n_steps + t0) + splat(extra))
+        for i in range(len(absent)):
+            x = splat(-least) - piece(absent, i * n_steps + t0)
+            if i >= equal:
+                x = x - piece(slack, (i - equal) * n_steps + t0)
+            put(values, at + nv + i, x)
+        return
+    for t in range(n_steps - t0):
+        for i in range(nv):
+            values[at + i, t] = diagonal[i, t0 + t] + extra
+        for i in range(len(absent)):
+            x = -least - absent[i, t0 + t]
+            if i >= equal:
+                x = x - slack[i - equal, t0 + t]
+            values[at + nv + i, t] = x
+
+
+@_compiled
 def assemble(V, n_entries, target, ptr, row, coefficient, values, n_values, first, last, c):  # type: ignore[no-untyped-def]
     """``V_e = sum of coefficient * values[row]`` over the terms of some entries of chunk c: those from the first to
     before the last of ``target``; ``row`` goes on for AHEAD more."""
@@ -362,6 +387,35 @@ def condense(  # type: ignore[no-untyped-def]
 
 
 @_compiled
+def make(  # type: ignore[no-untyped-def]
+    V, n_entries, M, n_maps, bounds, pivots, updates, negative, work, groups_at, condensing, map_work, assembly, c
+):
+    """The factor of chunk c and its maps, block by block, each gone through again while it is in the cache; all of it
+    in one call, as threads that come back to Python a thousand times for a matrix wait for one another.
+
+    Args:
+        bounds: first pivot of each block, and the end; ``groups_at`` is the same of the groups, which may be none.
+        pivots: size, first place, dpos, lptr, m, sptr, srow of each pivot.
+        updates: uptr, utgt.
+        condensing: of `condense`, from ``local`` to ``mptr``.
+        assembly: of `lateral.solvers.native.assembly`: rows of the point and where they are staged, what is on the
+            diagonal and where, the terms of every entry, and which entries are of which block.
+    """
+    point, first, on_diagonal, at_diagonal, target, ptr, row, coefficient, parts, values, n_values = assembly
+    size, _, dpos, lptr, m, sptr, _ = pivots
+    stage_diagonal(*on_diagonal, at_diagonal, values, n_values, c)
+    for i in range(len(point)):
+        stage(point[i], first[i], values, n_values, c, c + 1)
+    assemble(V, n_entries, target, ptr, row, coefficient, values, n_values, parts[0], parts[1], c)
+    for b in range(len(bounds) - 1):
+        assemble(V, n_entries, target, ptr, row, coefficient, values, n_values, parts[b + 1], parts[b + 2], c)
+        factor(V, n_entries, size, dpos, lptr, m, *updates, negative, work, bounds[b], bounds[b + 1], c)
+        condense(
+            V, n_entries, M, n_maps, size, dpos, lptr, m, sptr, *condensing, map_work, groups_at[b], groups_at[b + 1], c
+        )
+
+
+@_compiled
 def through(M, n_maps, P, place, gin, gout, eptr, mptr, exit_, xptr, W, X, c0, c1):  # type: ignore[no-untyped-def]
     """``P <- e K^-1 e' P`` on some entries, whose places are given: up with G', down with S and G. Shape (some, T)."""
     n = len(gin)
@@ -438,9 +492,11 @@ __all__ = [
     "extract",
     "factor",
     "inverse_blocks",
+    "make",
     "reach",
     "selected_inverse",
     "stage",
+    "stage_diagonal",
     "through",
     "within",
 ]

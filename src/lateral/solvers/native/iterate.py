@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lateral.network.schema import FloatArray
-from lateral.solvers.native.barrier import Pair
+from lateral.solvers.native.barrier import Kinds, Multipliers
 
 
 @dataclass(slots=True, eq=False)
@@ -33,14 +33,14 @@ class Iterate:
     w_high: FloatArray
 
     @property
-    def z(self) -> Pair:
-        """Multipliers of the bounds of x: of the lower, of the upper ones."""
-        return self.z_low, self.z_high
+    def primal(self) -> Kinds:
+        """Variables and slacks."""
+        return self.x, self.s
 
     @property
-    def w(self) -> Pair:
-        """Multipliers of the bounds of s, likewise."""
-        return self.w_low, self.w_high
+    def dual(self) -> Multipliers:
+        """Multipliers of their bounds."""
+        return (self.z_low, self.z_high), (self.w_low, self.w_high)
 
     def shifted(self, steps: int) -> Iterate:
         """The same so many steps later: each step takes the numbers of the one that far ahead, or of the last."""

@@ -42,6 +42,28 @@ def refill(out, target, source, values):  # type: ignore[no-untyped-def]
         out[target[k]] = values[source[k]]
 
 
+@_compiled
+def settle(low, high, there, fixed, value):  # type: ignore[no-untyped-def]
+    """Which variables are fixed, 1 or 0, and at what; those that are not there are, at 0, without bounds. Returns how
+    far the bounds of one exclude each other at most, relative where they are above 1."""
+    most = 0.0
+    for i in range(low.shape[0]):
+        for t in range(low.shape[1]):
+            fixed[i, t], value[i, t] = 1.0, 0.0
+            if there[i, t] == 0.0:
+                low[i, t], high[i, t] = -np.inf, np.inf
+                continue
+            size = max(1.0, abs(low[i, t]))
+            if size < np.inf and high[i, t] - low[i, t] <= 1e-12 * size:
+                value[i, t] = low[i, t]
+                most = max(most, (low[i, t] - high[i, t]) / size)
+                continue
+            fixed[i, t] = 0.0
+            if low[i, t] == np.inf:
+                most = np.inf
+    return most
+
+
 #: The same where a NaN is seen elsewhere: only so a largest number is looked for in lanes.
 _of_numbers: Callable[[Any], Any] = numba.njit(
     nogil=True, cache=True, error_model="numpy", fastmath={"nnan", "nsz", "reassoc"}
@@ -172,6 +194,17 @@ def add_pairs(out, f, g, per, factor, first, last):  # type: ignore[no-untyped-d
 
 
 @_compiled
+def add_terms(out, row, x, a, y, b, inverse, at, back, before):  # type: ignore[no-untyped-def]
+    """``out[row, t - before] += x[a, t] y[b, t - before] inverse[at, t - back]`` of some pairs of coefficients; one
+    column of values stands for every step."""
+    last_x, last_y = x.shape[1] - 1, y.shape[1] - 1
+    for k in range(len(row)):
+        for t in range(back, out.shape[1]):
+            term = x[a[k], min(t, last_x)] * y[b[k], min(t - before, last_y)] * inverse[at[k], t - back]
+            out[row[k], t - before] += term
+
+
+@_compiled
 def tridiagonal_factor(d, e, first, last):  # type: ignore[no-untyped-def]
     """``L D L'`` of tridiagonal matrices, one per row, in place; e[t] couples t and t + 1. Number of pivots <= 0."""
     bad = 0
@@ -202,37 +235,78 @@ def tridiagonal_solve(d, e, r, x, first, last):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def barrier(rows, x, low, high, z_low, z_high, diagonal):  # type: ignore[no-untyped-def]
-    """``sum of z / slack`` of each variable into ``diagonal``; returns the sum of all z times slack."""
+def descend(rows, eta, r, p, q, step, d, e, z):  # type: ignore[no-untyped-def]
+    """A step of the conjugate gradients along p, q being the product with it, into eta and the residual r; z is what
+    the preconditioner makes of r. Returns ``r z``."""
     total = 0.0
     for i in rows:
-        for t in range(x.shape[1]):
-            d = 0.0
-            if low[i, t] > -np.inf:
-                s = x[i, t] - low[i, t]
-                d += z_low[i, t] / s
-                total += z_low[i, t] * s
-            if high[i, t] < np.inf:
-                s = high[i, t] - x[i, t]
-                d += z_high[i, t] / s
-                total += z_high[i, t] * s
-            diagonal[i, t] = d
+        for t in range(r.shape[1]):
+            eta[i, t] += step * p[i, t]
+            r[i, t] -= step * q[i, t]
+        tridiagonal_solve(d, e, r, z, i, i + 1)
+        for t in range(r.shape[1]):
+            total += r[i, t] * z[i, t]
     return total
 
 
 @_compiled
-def second_order(rows, low, high, dx, dz_low, dz_high, omega, cap):  # type: ignore[no-untyped-def]
-    """The predictor's second-order terms ``omega ds dz``, clipped, in the place of its dz."""
+def turn(rows, p, z, factor):  # type: ignore[no-untyped-def]
+    """``p = z + factor p``."""
     for i in rows:
-        for t in range(dx.shape[1]):
-            if low[i, t] > -np.inf:
-                dz_low[i, t] = omega * min(max(dx[i, t] * dz_low[i, t], -cap), cap)
-            if high[i, t] < np.inf:
-                dz_high[i, t] = omega * min(max(-dx[i, t] * dz_high[i, t], -cap), cap)
+        for t in range(p.shape[1]):
+            p[i, t] = z[i, t] + factor * p[i, t]
 
 
 @_compiled
-def recentre(rows, x, low, high, z_low, z_high, least):  # type: ignore[no-untyped-def]
+def barrier(rows, low, high, x, z_low, z_high, diagonal, pull):  # type: ignore[no-untyped-def]
+    """Of each variable the sum of z / slack into ``diagonal`` and ``z_high - z_low`` into ``pull``; returns the sum of
+    all z times slack."""
+    total = 0.0
+    for i in rows:
+        for t in range(x.shape[1]):
+            d, p = 0.0, 0.0
+            if low[i, t] > -np.inf:
+                s = x[i, t] - low[i, t]
+                d += z_low[i, t] / s
+                p -= z_low[i, t]
+                total += z_low[i, t] * s
+            if high[i, t] < np.inf:
+                s = high[i, t] - x[i, t]
+                d += z_high[i, t] / s
+                p += z_high[i, t]
+                total += z_high[i, t] * s
+            diagonal[i, t], pull[i, t] = d, p
+    return total
+
+
+@_compiled
+def affine(rows, low, high, x, z_low, z_high, dx):  # type: ignore[no-untyped-def]
+    """Of a step dx that aims at no complementarity, with the multipliers' steps ``dz = -z (1 + q)``, ``q = ds / s``:
+    the largest q and -q, where 1 / (1 + q) and 1 / -q are the largest dual and primal steps, and the sums of ``z s``,
+    ``z ds`` and ``z ds q``."""
+    up, down = 0.0, 0.0
+    z_s, z_ds, z_dsq = 0.0, 0.0, 0.0
+    for i in rows:
+        for t in range(x.shape[1]):
+            if low[i, t] > -np.inf:
+                s, ds, z = x[i, t] - low[i, t], dx[i, t], z_low[i, t]
+                q = ds / s
+                up, down = max(up, q), max(down, -q)
+                z_s += z * s
+                z_ds += z * ds
+                z_dsq += z * ds * q
+            if high[i, t] < np.inf:
+                s, ds, z = high[i, t] - x[i, t], -dx[i, t], z_high[i, t]
+                q = ds / s
+                up, down = max(up, q), max(down, -q)
+                z_s += z * s
+                z_ds += z * ds
+                z_dsq += z * ds * q
+    return up, down, z_s, z_ds, z_dsq
+
+
+@_compiled
+def recentre(rows, low, high, x, z_low, z_high, least):  # type: ignore[no-untyped-def]
     """Products of slack and multiplier below ``least`` become it: by the slack where that is the smaller of the two and
     stays in its half of the range, by the multiplier where that is."""
     for i in rows:
@@ -253,119 +327,61 @@ def recentre(rows, x, low, high, z_low, z_high, least):  # type: ignore[no-untyp
 
 
 @_compiled
-def centre(rows, x, low, high, z_low, z_high, second_low, second_high, mu, out):  # type: ignore[no-untyped-def]
-    """What the complementarity target adds to the dual residual: ``(mu - second) / s - z``, signed, into out."""
+def centre(rows, low, high, x, z_low, z_high, dx, omega, cap, mu, second_low, second_high, out):  # type: ignore[no-untyped-def]
+    """What the complementarity target adds to the dual residual: ``(mu - second) / s - z``, signed, into out; with the
+    second-order terms ``second = omega ds dz`` of a step dx that aimed at none (`affine`), clipped."""
     for i in rows:
         for t in range(x.shape[1]):
             value = 0.0
             if low[i, t] > -np.inf:
-                value += (mu - second_low[i, t]) / (x[i, t] - low[i, t]) - z_low[i, t]
+                r = 1.0 / (x[i, t] - low[i, t])
+                ds, z = dx[i, t], z_low[i, t]
+                second = omega * min(max(-z * ds * (1.0 + ds * r), -cap), cap)
+                second_low[i, t] = second
+                value += (mu - second) * r - z
             if high[i, t] < np.inf:
-                value -= (mu - second_high[i, t]) / (high[i, t] - x[i, t]) - z_high[i, t]
+                r = 1.0 / (high[i, t] - x[i, t])
+                ds, z = -dx[i, t], z_high[i, t]
+                second = omega * min(max(-z * ds * (1.0 + ds * r), -cap), cap)
+                second_high[i, t] = second
+                value -= (mu - second) * r - z
             out[i, t] = value
 
 
 @_compiled
-def dual_step(  # type: ignore[no-untyped-def]
-    rows, x, low, high, z_low, z_high, dx, second_low, second_high, mu, dz_low, dz_high
-):
-    """Steps of the bound multipliers that go with dx, which may take the place of the second-order terms."""
-    for i in rows:
-        for t in range(x.shape[1]):
-            if low[i, t] > -np.inf:
-                s = x[i, t] - low[i, t]
-                dz_low[i, t] = (mu - second_low[i, t] - z_low[i, t] * dx[i, t]) / s - z_low[i, t]
-            if high[i, t] < np.inf:
-                s = high[i, t] - x[i, t]
-                dz_high[i, t] = (mu - second_high[i, t] + z_high[i, t] * dx[i, t]) / s - z_high[i, t]
-
-
-@_compiled
-def largest_steps(rows, x, low, high, z_low, z_high, dx, dz_low, dz_high, tau):  # type: ignore[no-untyped-def]
-    """Largest primal and dual steps that leave (1 - tau) of every slack and multiplier, at most 1."""
+def dual_step(rows, low, high, x, z_low, z_high, dx, mu, tau, dz_low, dz_high):  # type: ignore[no-untyped-def]
+    """Steps of the bound multipliers that go with dx, in the place of the second-order terms; the largest primal and
+    dual steps that leave (1 - tau) of every slack and multiplier, at most 1."""
     primal = 1.0
     dual = 1.0
     for i in rows:
         for t in range(x.shape[1]):
             if low[i, t] > -np.inf:
-                s = x[i, t] - low[i, t]
-                if dx[i, t] < 0.0:
-                    primal = min(primal, -tau * s / dx[i, t])
-                if dz_low[i, t] < 0.0:
-                    dual = min(dual, -tau * z_low[i, t] / dz_low[i, t])
+                s, ds, z = x[i, t] - low[i, t], dx[i, t], z_low[i, t]
+                dz = (mu - dz_low[i, t] - z * ds) / s - z
+                dz_low[i, t] = dz
+                if ds < 0.0:
+                    primal = min(primal, -tau * s / ds)
+                if dz < 0.0:
+                    dual = min(dual, -tau * z / dz)
             if high[i, t] < np.inf:
-                s = high[i, t] - x[i, t]
-                if dx[i, t] > 0.0:
-                    primal = min(primal, tau * s / dx[i, t])
-                if dz_high[i, t] < 0.0:
-                    dual = min(dual, -tau * z_high[i, t] / dz_high[i, t])
+                s, ds, z = high[i, t] - x[i, t], -dx[i, t], z_high[i, t]
+                dz = (mu - dz_high[i, t] - z * ds) / s - z
+                dz_high[i, t] = dz
+                if ds < 0.0:
+                    primal = min(primal, -tau * s / ds)
+                if dz < 0.0:
+                    dual = min(dual, -tau * z / dz)
     return primal, dual
 
 
 @_compiled
-def complementarity_after(rows, x, low, high, z_low, z_high, dx, dz_low, dz_high, primal, dual):  # type: ignore[no-untyped-def]
-    """Sum of multiplier times slack after a step."""
-    total = 0.0
+def advance_rows(rows, z_low, z_high, dz_low, dz_high, step):  # type: ignore[no-untyped-def]
+    """``z += step dz``."""
     for i in rows:
-        for t in range(x.shape[1]):
-            if low[i, t] > -np.inf:
-                total += (z_low[i, t] + dual * dz_low[i, t]) * (x[i, t] + primal * dx[i, t] - low[i, t])
-            if high[i, t] < np.inf:
-                total += (z_high[i, t] + dual * dz_high[i, t]) * (high[i, t] - x[i, t] - primal * dx[i, t])
-    return total
-
-
-@_compiled
-def slack_side(right, rows, sign, dual_s, centre_s, slack, r_s, first, last):  # type: ignore[no-untyped-def]
-    """Right-hand side of the rows with a slack, and what is left of the dual residual of the slack, r_s::
-
-    r_s = -dual_s + centre_s      right = -rows - sign r_s slack         0 and -rows where the row has no slack
-    """
-    for i in range(first, last):
-        for t in range(right.shape[1]):
-            r_s[i, t] = centre_s[i, t] - dual_s[i, t]
-            right[i, t] = -rows[i, t] - sign[i, t] * r_s[i, t] * slack[i, t]
-
-
-@_compiled
-def slack_step(ds, r_s, sign, dy, slack, first, last):  # type: ignore[no-untyped-def]
-    """``ds = (r_s - sign dy) slack``; the largest ``slack``."""
-    most = 0.0
-    for i in range(first, last):
-        for t in range(ds.shape[1]):
-            ds[i, t] = (r_s[i, t] - sign[i, t] * dy[i, t]) * slack[i, t]
-            most = max(most, slack[i, t])
-    return most
-
-
-@_compiled
-def far_step(ds, sign, slack, far, rows, slopes, first, last):  # type: ignore[no-untyped-def]
-    """``ds = -sign (rows + slopes)`` where ``slack`` is above ``far``."""
-    for i in range(first, last):
-        for t in range(ds.shape[1]):
-            if sign[i, t] != 0.0 and slack[i, t] > far:
-                ds[i, t] = -sign[i, t] * (rows[i, t] + slopes[i, t])
-
-
-@_compiled
-def slack_diagonal(out, sign, diagonal, first, last):  # type: ignore[no-untyped-def]
-    """``1 / diagonal``; 0 where the row has no slack."""
-    for i in range(first, last):
-        for t in range(out.shape[1]):
-            out[i, t] = abs(sign[i, t]) / max(diagonal[i, t], 1e-14)
-
-
-@_compiled
-def reset_slacks(s, low, high, w_low, w_high, sign, rows, first, last):  # type: ignore[no-untyped-def]
-    """Give slacks what their row really has, where that is further from the bound, or near and the bound does not hold
-    it."""
-    for i in range(first, last):
-        for t in range(s.shape[1]):
-            real = -sign[i, t] * rows[i, t]
-            now = min(s[i, t] - low[i, t], high[i, t] - s[i, t])
-            then = min(real - low[i, t], high[i, t] - real)
-            near = (abs(real - s[i, t]) <= 0.1 * now) & (now > w_low[i, t] + w_high[i, t])
-            s[i, t] = real if (sign[i, t] != 0.0) & ((then >= now) | near) else s[i, t]
+        for t in range(z_low.shape[1]):
+            z_low[i, t] += step * dz_low[i, t]
+            z_high[i, t] += step * dz_high[i, t]
 
 
 @_compiled
@@ -386,30 +402,6 @@ def slack_residuals(dual_s, left, sign, y, w_low, w_high, rows, s, first, last):
 
 
 @_compiled
-def zero(out, first, last):  # type: ignore[no-untyped-def]
-    """``out = 0``."""
-    for i in range(first, last):
-        for t in range(out.shape[1]):
-            out[i, t] = 0.0
-
-
-@_compiled
-def times(out, a, factor, first, last):  # type: ignore[no-untyped-def]
-    """``out = factor a``."""
-    for i in range(first, last):
-        for t in range(out.shape[1]):
-            out[i, t] = factor * a[i, t]
-
-
-@_compiled
-def right_side(out, a, b, first, last):  # type: ignore[no-untyped-def]
-    """``out = a - b``."""
-    for i in range(first, last):
-        for t in range(out.shape[1]):
-            out[i, t] = a[i, t] - b[i, t]
-
-
-@_compiled
 def not_numbers(values, first, last):  # type: ignore[no-untyped-def]
     """0, or NaN when there is a number that is none, or infinite."""
     total = 0.0
@@ -420,24 +412,32 @@ def not_numbers(values, first, last):  # type: ignore[no-untyped-def]
 
 
 @_of_numbers
-def _most(values, by, first, last):  # type: ignore[no-untyped-def]
+def _most(values, by, i):  # type: ignore[no-untyped-def]
     most = 0.0
-    for i in range(first, last):
-        for t in range(values.shape[1]):
-            most = max(most, abs(values[i, t] * by[min(i, len(by) - 1), t]))
+    for t in range(values.shape[1]):
+        most = max(most, abs(values[i, t] * by[min(i, len(by) - 1), t]))
     return most
 
 
 @_compiled
-def largest(values, first, last):  # type: ignore[no-untyped-def]
-    """Largest magnitude; NaN when there is a number that is none."""
-    return _most(values, np.ones((1, values.shape[1])), first, last) + not_numbers(values, first, last)
+def largest_product(values, by, first, last):  # type: ignore[no-untyped-def]
+    """Largest magnitude of products; NaN when there is a number that is none among the values. One row of ``by`` is for
+    all."""
+    most, none = 0.0, 0.0
+    for i in range(first, last):
+        most = max(most, _most(values, by, i))
+        none += not_numbers(values, i, i + 1)
+    return most + none
 
 
 @_compiled
-def largest_product(values, by, first, last):  # type: ignore[no-untyped-def]
-    """Largest magnitude of products; NaN when there is a number that is none among the values."""
-    return _most(values, by, first, last) + not_numbers(values, first, last)
+def value(out, c, quadratic, x, first, last):  # type: ignore[no-untyped-def]
+    """``(c + quadratic / 2) x`` of each row, summed over steps."""
+    for i in range(first, last):
+        total = 0.0
+        for t in range(x.shape[1]):
+            total += (c[i, t] + 0.5 * quadratic[i, t]) * x[i, t]
+        out[i] = total
 
 
 @_compiled

@@ -15,8 +15,6 @@ exact, that between storages through the network is left to the iterations.
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 
 from lateral.network.schema import FloatArray, IntArray
@@ -30,6 +28,8 @@ from lateral.solvers.native.threads import Threads
 
 #: Most iterations of the conjugate gradients.
 CG_LIMIT = 400
+#: Numbers of storage rows that one thread takes at once.
+SHARE = 100_000
 #: Entries of a block of the factor, which is assembled, eliminated and condensed while it is in the cache: 2.5 MB.
 BLOCK = 40_000
 
@@ -64,6 +64,11 @@ class Kkt:
         self._all = _short(np.arange(len(sy.size)))
         self._x = self._lanes(self.n)
         self._work = self._lanes(2 * sy.widest + 2)
+        # where there are no groups there are no maps
+        none = _short(np.zeros(0, dtype=np.int64))
+        self._groups_at = np.zeros_like(self._bounds)
+        self._condensing: tuple[IntArray, ...] = (none, none.reshape(0, 2), *(none,) * 8)
+        self.maps, self._n_maps, self._map_work = np.zeros((0, WIDTH)), 0, self._lanes(0)
         if self.n_links:
             self._chain(order)
         self.iterations = 0
@@ -83,12 +88,12 @@ class Kkt:
         self._n_touched = len(touched)
         place = np.full(self.nv, -1)
         place[self._linked] = np.arange(len(self._linked))
+        self._link_shares = np.array_split(np.arange(self.n_links), 1 + self.n_links * self.n_steps // SHARE)
         self._now, self._before = place[s.now.col], place[s.before.col]
         self._loose = loose
         self._at_loose = _short(sy.entry(loose, loose))
         self._places = _short(sy.position[touched])
         self._between = _short(sy.above(touched))
-        self._loose_inverse = np.zeros((len(loose), self.n_steps))
         if order.group is None:
             self.groups: Groups | None = None
             self._touched = self._places
@@ -98,7 +103,8 @@ class Kkt:
         else:
             self.groups = gr = group(sy, order.group, touched)
             self._groups_at = np.searchsorted(gr.first, self._bounds)
-            self.maps = np.zeros((self.n_chunks * int(gr.mptr[-1]), WIDTH))
+            self._n_maps = int(gr.mptr[-1])
+            self.maps = np.zeros((self.n_chunks * self._n_maps, WIDTH))
             entry_of = np.full(self.n, -1)
             entry_of[gr.entry] = np.arange(len(gr.entry))
             self._touched = _short(entry_of[touched])
@@ -129,7 +135,8 @@ class Kkt:
         pairs = [find(x, y, loose) for x, y in ((s.now, s.now), (s.before, s.before), (s.before, s.now))]
         wanted = np.unique(np.concatenate([block[block >= 0] for *_, block in pairs]))
         self._wanted = _short(wanted)
-        self._wanted_inverse = np.zeros((len(wanted), self.n_steps))
+        self._inverse_entries = np.zeros((len(wanted) + len(loose), self.n_steps))
+        self._wanted_inverse, self._loose_inverse = np.split(self._inverse_entries, [len(wanted)])
         # of each pair of coefficients: which of the rows of (wanted inverse, inverse of loose ones)
         self._within = [
             (a, b, row, np.where(at >= 0, len(wanted) + at, np.searchsorted(wanted, block)))
@@ -152,37 +159,23 @@ class Kkt:
             extra: added to the diagonal of the variables, against negative curvature.
             links: whether storage rows are to be solved for, so that their maps and entries of the inverse are wanted.
         """
-        sy, v = self.symbolic, self.factors
-        size, _, dpos, lptr, m, _, _ = self._pivots
-        self.assembly.take(point, extra)
+        sy, assembly = self.symbolic, self.assembly.take(point, extra)
         self._negative[:] = 0.0
+        links = links and self.n_links > 0
+        groups_at = self._groups_at if links else np.zeros_like(self._groups_at)
 
         def one(k: int, c: int) -> None:
-            self.assembly.begin(v, c)
-            for b, (p, q) in enumerate(itertools.pairwise(self._bounds)):
-                self.assembly.write(v, c, b)
-                elimination.factor(
-                    v, sy.n_entries, size, dpos, lptr, m, *self._updates, self._negative, self._work[k], p, q, c
-                )
-                if links and self.n_links and self.groups is not None:
-                    self._condense(k, b, c)
-            if links and self.n_links:
+            elimination.make(
+                self.factors, sy.n_entries, self.maps, self._n_maps, self._bounds, self._pivots, self._updates,
+                self._negative, self._work[k], groups_at, self._condensing, self._map_work[k], assembly, c,
+            )  # fmt: skip
+            if links:
                 self._select(k, c)
 
         self.threads.each(one)
         negative = self._negative.reshape(-1)[: self.n_steps]
         last = self.entries(sy.dpos[-1:])
         return bool(np.all(negative == self.n - self.nv)) and bool(np.isfinite(last).all())
-
-    def _condense(self, k: int, b: int, c: int) -> None:
-        """Maps between the storages of block b of chunk c, by thread k."""
-        sy, gr = self.symbolic, self.groups
-        assert gr is not None
-        size, _, dpos, lptr, m, sptr, _ = self._pivots
-        elimination.condense(
-            self.factors, sy.n_entries, self.maps, int(gr.mptr[-1]), size, dpos, lptr, m, sptr, *self._condensing,
-            self._map_work[k], self._groups_at[b], self._groups_at[b + 1], c,
-        )  # fmt: skip
 
     def _select(self, k: int, c: int) -> None:
         """Of chunk c, by thread k: the entries of the inverse that `prepare_links` wants."""
@@ -196,7 +189,7 @@ class Kkt:
             )  # fmt: skip
             return
         elimination.inverse_blocks(
-            self.maps, int(gr.mptr[-1]), self._wanted_inverse, self._wanted, *self._blocks_of, self._inverse[k],
+            self.maps, self._n_maps, self._wanted_inverse, self._wanted, *self._blocks_of, self._inverse[k],
             self._map_work[k], c, c + 1,
         )  # fmt: skip
 
@@ -245,23 +238,14 @@ class Kkt:
         """The preconditioner of the storage rows, from entries of K^-1 that `factor` found; False when it is not
         positive."""
         s, t = self.steps, self.n_steps
-        known = np.vstack([self._wanted_inverse, self._loose_inverse])
         diagonal, beside = np.zeros((self.n_links, t)), np.zeros((self.n_links, t))
-        for which, (a, b, row, at) in enumerate(self._within):
-            x = (s.now, s.before, s.before)[which]
-            y = (s.now, s.before, s.now)[which]
-            if not len(a):
-                continue
-            inverse = known[at]
-            full = [np.broadcast_to(e.val[k], (len(k), t)) for e, k in ((x, a), (y, b))]
-            if which == 0:
-                np.add.at(diagonal, row, full[0] * full[1] * inverse)
-            elif which == 1:
-                np.add.at(diagonal[:, 1:], row, (full[0] * full[1])[:, 1:] * inverse[:, :-1])
-            else:
-                np.add.at(beside[:, :-1], row, full[0][:, 1:] * full[1][:, :-1] * inverse[:, :-1])
+        # coefficients of a row at its own step, those of the step before, and both: what they add to, and how far back
+        # the entry of the inverse is, and the row
+        kinds = ((s.now, s.now, diagonal, 0, 0), (s.before, s.before, diagonal, 1, 0), (s.before, s.now, beside, 1, 1))
+        for (a, b, row, at), (x, y, out, back, before) in zip(self._within, kinds, strict=True):
+            kernels.add_terms(out, row, x.val, a, y.val, b, self._inverse_entries, at, back, before)
         self._diagonal, self._beside = diagonal, beside
-        return not any(self.threads.rows(kernels.tridiagonal_factor, self.n_links, diagonal, beside))
+        return bool(kernels.tridiagonal_factor(diagonal, beside, 0, self.n_links) == 0)
 
     def _block_terms(self, x: Entries, y: Entries, loose: IntArray) -> tuple[IntArray, ...]:
         """Pairs of coefficients of one storage row whose variables share an entry of K^-1 that is at hand: which two,
@@ -305,15 +289,10 @@ class Kkt:
             )  # fmt: skip
         else:
             self.threads.chunks(
-                elimination.through, self.maps, int(gr.mptr[-1]), reached, self._touched, *self._paths, self._up,
+                elimination.through, self.maps, self._n_maps, reached, self._touched, *self._paths, self._up,
                 self._down,
             )  # fmt: skip
         return self._links(w)
-
-    def _precondition(self, r: FloatArray) -> FloatArray:
-        out = np.empty_like(r)
-        self.threads.rows(kernels.tridiagonal_solve, self.n_links, self._diagonal, self._beside, r, out)
-        return out
 
     def solve(
         self, r: FloatArray, links: FloatArray, *, tolerance: float = 1e-8
@@ -337,15 +316,22 @@ class Kkt:
             x[: self._n_touched], self._all, self._between, *self._pivots, self._x,
         )  # fmt: skip
         np.multiply(r[self._loose], self._loose_inverse, out=x[self._n_touched :])
-        residual = self._links(x) - links
-        eta = np.zeros_like(residual)
-        z = self._precondition(residual)
-        p = z.copy()
-        rz = dot(residual, z)
+        residual = self._links(x)
+        residual -= links
+        eta, p, z = (np.zeros_like(residual) for _ in range(3))
+        step = beside = 0.0
+
+        def descend(along: FloatArray, step: float) -> float:
+            chain = self._diagonal, self._beside
+            jobs = [(rows, eta, residual, p, along, step, *chain, z) for rows in self._link_shares]
+            return float(sum(self.threads.some(kernels.descend, jobs)))
+
+        rz = descend(p, step)
         first, positive = abs(rz), True
         for _ in range(CG_LIMIT):
             if not abs(rz) > tolerance**2 * first:
                 break
+            self.threads.some(kernels.turn, [(rows, p, z, beside) for rows in self._link_shares])
             q = self._apply(p)
             curvature = dot(p, q)
             if not curvature > 0.0:
@@ -353,13 +339,8 @@ class Kkt:
                 break
             self.iterations += 1
             step = rz / curvature
-            eta += step * p
-            residual -= step * q
-            z = self._precondition(residual)
-            new = dot(residual, z)
-            p *= new / rz
-            p += z
-            rz = new
+            new = descend(q, step)
+            rz, beside = new, new / rz
         r[self._linked] -= self._links_transposed(eta)
         return self.within(r), eta, positive
 

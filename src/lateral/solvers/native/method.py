@@ -3,7 +3,7 @@
     minimise f(x)   subject to   r(x) = 0  (equalities, ranges with slack, products with slack),   bounds
 
 Each part stands by itself: `start` (where to begin), `Rows` (residuals), `_factored` (curvature),
-`_predict_and_correct`, `_direction` (one solve of the linear system), `_steps` (how far), `_is_small` (stopping).
+`_predict_and_correct`, `_direction` (one solve of the linear system), `_advance` (along it), `_is_small` (stopping).
 Numbers are in solver scale, but feasibility is judged in per unit.
 
 Mehrotra (1992); second-order corrections of the products are exact, as they are quadratic. No filter: a point that is
@@ -19,7 +19,7 @@ import numpy as np
 from lateral.network.schema import FloatArray
 from lateral.solvers.native import kernels, start
 from lateral.solvers.native.assembly import Point
-from lateral.solvers.native.barrier import Barrier, Pair
+from lateral.solvers.native.barrier import Barrier, Kinds, Multipliers
 from lateral.solvers.native.iterate import Iterate, Outcome
 from lateral.solvers.native.kkt import Kkt
 from lateral.solvers.native.order import Order
@@ -49,8 +49,8 @@ RECENTRE, MUCH = 3.0, 1e-4
 SHORT_STEPS, SHORT = 8, 1e-3
 
 
-#: dx, ds, dy, d eta, and the steps of the multipliers of the bounds of x and of s.
-Step = tuple[FloatArray, FloatArray, FloatArray, FloatArray, Pair, Pair]
+#: dx, ds, dy, d eta, and the steps of the multipliers of the bounds.
+Step = tuple[FloatArray, FloatArray, FloatArray, FloatArray, Multipliers]
 
 
 class Method:
@@ -72,23 +72,14 @@ class Method:
 
     def _take(self) -> None:
         self.bounds = b = start.Bounds.of(self.steps)
-        self.of_x = Barrier(b.low, b.high, self.kkt.threads)
-        self.of_s = Barrier(b.s_low, b.s_high, self.kkt.threads)
-        self.n_bounds = self.of_x.count + self.of_s.count
+        self.barrier = Barrier((b.low, b.s_low), (b.high, b.s_high), self.kkt.threads)
+        self.n_bounds = self.barrier.count
         self._fixed = np.flatnonzero(b.fixed)
 
     # -- one iteration ------------------------------------------------------------------------------------------------
 
     def _direction(
-        self,
-        it: Iterate,
-        r: Residuals,
-        slack: FloatArray,
-        centre_x: FloatArray,
-        centre_s: FloatArray,
-        rows: FloatArray,
-        values: Values,
-        tolerance: float,
+        self, r: Residuals, slack: FloatArray, centre: Kinds, rows: FloatArray, values: Values, tolerance: float
     ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, bool]:
         """dx, ds, dy, d eta of one right-hand side.
 
@@ -98,21 +89,24 @@ class Method:
         """
         k = self.kkt
         right = self._room.empty("right", (k.n, self.steps.n_steps))
-        r_s, ds = (self._room.empty(name, it.s.shape) for name in ("r_s", "ds"))
-        sign = self.rows.sign
+        r_s, ds = (self._room.empty(name, slack.shape) for name in ("r_s", "ds"))
 
         def before(mine: Share) -> None:
-            kernels.right_side(right[: k.nv], centre_x, r.dual_x, *mine.of(k.nv))
-            kernels.times(right[k.nv : k.g_first], r.equal, -1.0, *mine.of(k.n_rows))
-            kernels.slack_side(right[k.g_first :], rows, sign, r.dual_s, centre_s, slack, r_s, *mine.of(len(ds)))
+            of_x, of_equal = (slice(*mine.of(size)) for size in (k.nv, k.n_rows))
+            np.subtract(centre[0][of_x], r.dual_x[of_x], out=right[: k.nv][of_x])
+            np.negative(r.equal[of_equal], out=right[k.nv : k.g_first][of_equal])
+            self.rows.right_side(right[k.g_first :], r_s, r.dual_s, centre[1], rows, slack, mine)
 
         k.threads.shares(before)
         solution, eta, positive = k.solve(right, -r.links, tolerance=tolerance)
         dx, dy = solution[: k.nv], solution[k.nv :]
-        most = k.threads.rows(kernels.slack_step, len(ds), ds, r_s, sign, dy[k.n_rows :], slack)
-        # where a slack is far from its bound, its multiplier is rounding: there the row itself says what it becomes
-        if max(most) > FAR:
-            self.rows.far_steps(ds, FAR, slack, rows, values, dx)
+
+        def after(mine: Share) -> None:
+            self.rows.slack_steps(ds, r_s, slack, dy[k.n_rows :], mine)
+            # where a slack is far from its bound, its multiplier is rounding: there the row says what it becomes
+            self.rows.far_steps(ds, FAR, slack, rows, values, dx, mine)
+
+        k.threads.shares(after)
         return dx, ds, dy, eta, positive
 
     def solve(
@@ -150,18 +144,15 @@ class Method:
         log: list[str] = []
         short = 0
         count = max(self.n_bounds, 1)
-        diagonal_x, diagonal_s, slack = (
-            self._room.zeros(name, like.shape)
-            for name, like in (("diagonal", it.x), ("diagonal of slacks", it.s), ("slack", it.s))
-        )
+        diagonal, pull = self._both("diagonal", it, zero=True), self._both("pull", it, zero=True)
+        slack = self._room.zeros("slack", it.s.shape)
         now = self.rows.at(it.x)
         word, number = "limit", 0
         extra = 0.0
         way: Iterate | None = None
         for number in range(max_iterations + 1):
             r = self.rows.residuals(it, now)
-            total = self.of_x.diagonal(it.x, it.z, diagonal_x) + self.of_s.diagonal(it.s, it.w, diagonal_s)
-            mu, value = total / count, now.objective
+            mu, value = self.barrier.diagonal(it.primal, it.dual, diagonal, pull) / count, now.objective
             worth = max(abs(value), self.steps.floor, 1e-6)
             target = gap * worth / count
             line = f"{number:3d}  f {value:.10e}  primal {r.primal:.1e}  dual {r.dual:.1e}  mu {mu:.1e}"
@@ -182,20 +173,18 @@ class Method:
                 break
             if number == max_iterations or give_up():
                 break
-            diagonal_x.reshape(-1)[self._fixed] = FIXED
-            k.threads.rows(kernels.slack_diagonal, len(slack), slack, self.rows.sign, diagonal_s)
-            point = start.newton_point(self.rows, it.x, now.values, it.y, diagonal_x, slack)
+            diagonal[0].reshape(-1)[self._fixed] = FIXED
+            k.threads.shares(lambda mine: self.rows.slack_diagonal(slack, diagonal[1], mine))
+            point = start.newton_point(self.rows, it.x, now.values, it.y, diagonal[0], slack)
             found, extra = self._newton(it, r, now.values, point, slack, mu, target, extra)
             if found is None:
                 word = "broken"
                 break
-            dx, ds, dy, _, dz, dw = found
-            if not self.rows.are_numbers(dx, dy):
+            step, primal, dual = found
+            if not self.rows.are_numbers(step[0], step[2]):
                 word = "broken"
                 break
-            tau = min(max(0.95, 1.0 - 10.0 * mu), 0.9995)
-            primal, dual = self._steps(it, dx, ds, dz, dw, tau)
-            self._advance(it, found, primal, dual)
+            self._advance(it, step, primal, dual)
             now = self.rows.at(it.x)
             self._reset_slacks(it, now)
             short = short + 1 if max(primal, dual) < SHORT else 0
@@ -203,24 +192,32 @@ class Method:
 
     def _advance(self, it: Iterate, found: Step, primal: float, dual: float) -> None:
         """Go along the step."""
-        dx, ds, dy, eta, dz, dw = found
-        parts = [(it.x, dx, primal), (it.s, ds, primal)]
-        parts += [(a, b, dual) for a, b in zip((it.y, it.eta, *it.z, *it.w), (dy, eta, *dz, *dw), strict=True)]
-        self.kkt.threads.shares(lambda mine: [kernels.advance(*part, *mine.of(len(part[0]))) for part in parts])
+        dx, ds, dy, eta, dz = found
+        parts = [(it.x, dx, primal), (it.s, ds, primal), (it.y, dy, dual), (it.eta, eta, dual)]
+
+        def own(mine: Share) -> None:
+            for part in parts:
+                kernels.advance(*part, *mine.of(len(part[0])))
+            self.barrier.advance(it.dual, dz, dual, mine)
+
+        self.kkt.threads.shares(own)
+
+    def _both(self, name: str, it: Iterate, *, zero: bool = False) -> Kinds:
+        """Room for something of variables and of slacks; what is in it stays, or zeros."""
+        if zero:
+            return self._room.zeros(name, it.x.shape), self._room.zeros(f"{name} of slacks", it.s.shape)
+        return self._room.empty(name, it.x.shape), self._room.empty(f"{name} of slacks", it.s.shape)
 
     def _recentre(self, it: Iterate) -> None:
         """Bring products of distance and multiplier that are small back to a few times their mean."""
-        room = self._room.empty("diagonal", it.x.shape), self._room.empty("diagonal of slacks", it.s.shape)
-        total = self.of_x.diagonal(it.x, it.z, room[0]) + self.of_s.diagonal(it.s, it.w, room[1])
-        least = RECENTRE * total / max(self.n_bounds, 1)
-        self.of_x.recentre(it.x, it.z, least)
-        self.of_s.recentre(it.s, it.w, least)
+        total = self.barrier.diagonal(it.primal, it.dual, self._both("diagonal", it), self._both("pull", it))
+        self.barrier.recentre(it.primal, it.dual, RECENTRE * total / max(self.n_bounds, 1))
 
     def _reset_slacks(self, it: Iterate, now: Evaluation) -> None:
         """Give every slack what its row really has, where that is further from its bound, or about as far from one that
         does not hold it: it costs nothing, and the row holds (Nocedal and Wright 2006, section 19.3)."""
-        b, w = self.bounds, it.w
-        self.kkt.threads.rows(kernels.reset_slacks, len(it.s), it.s, b.s_low, b.s_high, *w, self.rows.sign, now.rows)
+        b, w = self.bounds, it.dual[1]
+        self.kkt.threads.shares(lambda mine: self.rows.reset_slacks(it.s, b.s_low, b.s_high, w, now.rows, mine))
 
     def _newton(
         self,
@@ -232,8 +229,9 @@ class Method:
         mu: float,
         target: float,
         extra: float,
-    ) -> tuple[Step | None, float]:
-        """The step of one iteration, None where nothing helps, and what was added to the diagonal for it.
+    ) -> tuple[tuple[Step, float, float] | None, float]:
+        """The step of one iteration and how far to go, None where nothing helps, and what was added to the diagonal for
+        it.
 
         Curvature is seen twice: within a step by the signs of the pivots, across steps by the conjugate gradients.
         """
@@ -267,54 +265,34 @@ class Method:
 
     def _predict_and_correct(
         self, it: Iterate, r: Residuals, values: Values, slack: FloatArray, mu: float, target: float
-    ) -> Step | None:
-        """Mehrotra's two solves with one factorisation; None where the storage rows have negative curvature."""
-        x, s, z, w = it.x, it.s, it.z, it.w
-        new = self._room
+    ) -> tuple[Step, float, float] | None:
+        """Mehrotra's two solves with one factorisation, and the largest steps; None where the storage rows have
+        negative curvature."""
+        at, z = it.primal, it.dual
         # where there is no bound, these stay zero
-        dz, none_x = (
-            (new.empty(f"{name} low", x.shape), new.empty(f"{name} high", x.shape)) for name in ("dz", "no dz")
-        )
-        dw, none_s = (
-            (new.empty(f"{name} low", s.shape), new.empty(f"{name} high", s.shape)) for name in ("dw", "no dw")
-        )
-        centre_x, centre_s = new.empty("centre", x.shape), new.empty("centre of slacks", s.shape)
-        rows, second_x, second_s = r.rows, none_x, none_s
+        low, high, centre = self._both("dz low", it), self._both("dz high", it), self._both("centre", it)
+        dz = (low[0], high[0]), (low[1], high[1])
+        rows, step, omega = r.rows, at, 0.0
         sigma = min(1.0, LAST * target / mu) if mu > 0.0 else 1.0
         if mu > NEAR * target:
-            self.of_x.centre(x, z, none_x, 0.0, centre_x)
-            self.of_s.centre(s, w, none_s, 0.0, centre_s)
-            dx, ds, dy, eta, positive = self._direction(it, r, slack, centre_x, centre_s, rows, values, PREDICT)
+            dx, ds, dy, eta, positive = self._direction(r, slack, self._both("pull", it), rows, values, PREDICT)
             if not positive:
                 return None
-            self.of_x.dual_step(x, z, dx, none_x, 0.0, dz)
-            self.of_s.dual_step(s, w, ds, none_s, 0.0, dw)
-            primal, dual = self._steps(it, dx, ds, dz, dw, 1.0)
-            after = self.of_x.after(x, z, dx, dz, primal, dual) + self.of_s.after(s, w, ds, dw, primal, dual)
-            affine = after / max(self.n_bounds, 1)
+            step = dx, ds
+            found = self.barrier.affine(at, z, step)
+            affine = found.after / max(self.n_bounds, 1)
             sigma = min(1.0, max((affine / mu) ** 3, 1e-3, 0.2 * target / mu))
-            omega, cap = (1.0 - sigma) ** 2, 10.0 * mu
-            self.of_x.second_order(dx, dz, omega, cap)
-            self.of_s.second_order(ds, dw, omega, cap)
-            second_x, second_s = dz, dw
+            omega = (1.0 - sigma) ** 2
             # exact of products and quadratic rows; curves are left to first order
-            rows = self.rows.with_second_order(rows, dx, omega * primal**2)
-        self.of_x.centre(x, z, second_x, sigma * mu, centre_x)
-        self.of_s.centre(s, w, second_s, sigma * mu, centre_s)
-        dx, ds, dy, eta, positive = self._direction(it, r, slack, centre_x, centre_s, rows, values, CORRECT)
+            rows = self.rows.with_second_order(rows, dx, omega * found.primal**2)
+        goal, cap = sigma * mu, 10.0 * mu
+        self.barrier.centre(at, z, step, omega, cap, goal, dz, centre)
+        dx, ds, dy, eta, positive = self._direction(r, slack, centre, rows, values, CORRECT)
         if not positive:
             return None
-        self.of_x.dual_step(x, z, dx, second_x, sigma * mu, dz)
-        self.of_s.dual_step(s, w, ds, second_s, sigma * mu, dw)
-        return dx, ds, dy, eta, dz, dw
-
-    def _steps(
-        self, it: Iterate, dx: FloatArray, ds: FloatArray, dz: Pair, dw: Pair, tau: float
-    ) -> tuple[float, float]:
-        """Largest primal and dual steps of variables and slacks together."""
-        primal_x, dual_x = self.of_x.largest_steps(it.x, it.z, dx, dz, tau)
-        primal_s, dual_s = self.of_s.largest_steps(it.s, it.w, ds, dw, tau)
-        return min(primal_x, primal_s), min(dual_x, dual_s)
+        tau = min(max(0.95, 1.0 - 10.0 * mu), 0.9995)
+        primal, dual = self.barrier.dual_step(at, z, (dx, ds), goal, tau, dz)
+        return (dx, ds, dy, eta, dz), primal, dual
 
 
 def _is_small(r: Residuals, it: Iterate, worth: float) -> bool:

@@ -8,17 +8,22 @@ without slacks, in this order. What depends on x alone is found once per point (
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from lateral.network.schema import FloatArray
 from lateral.solvers.native import kernels
+from lateral.solvers.native.barrier import Pair
 from lateral.solvers.native.iterate import Iterate
-from lateral.solvers.native.kkt import Kkt, dot
+from lateral.solvers.native.kkt import Kkt
 from lateral.solvers.native.pairing import curve_slopes
 from lateral.solvers.native.steps import Entries, StepProgram
 from lateral.solvers.native.threads import Share
+
+#: Least barrier of a slack.
+LEAST = 1e-14
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,14 +133,18 @@ class Rows:
         self.sign = np.repeat(sign.reshape(-1, 1), t, axis=1)
         self._unscale = np.vstack([d["unscale_g"], d["unscale_p"], d["unscale_q"], d["unscale_c"]])
         self._fixed = np.flatnonzero(d["fixed"] > 0.0)
+        #: the same kinds of rows: from the first to before the last that has a slack
+        self._with_slack = [_span(part[:, 0] != 0.0) for part in self.by_kind(self.sign)]
 
     def by_kind(self, rows: FloatArray) -> list[FloatArray]:
         """Of the rows that are not equalities: those of ranges, products, quadratic rows and curves."""
         return [rows[a:b] for a, b in itertools.pairwise(self._edges)]
 
-    def _largest(self, *arrays: FloatArray) -> float:
+    def largest(self, *arrays: FloatArray) -> float:
         """Largest magnitude; NaN stays NaN."""
-        return float(np.max(self.kkt.threads.shares(lambda m: [kernels.largest(a, *m.of(len(a))) for a in arrays])))
+        one = np.ones((1, self.steps.n_steps))
+        found = self.kkt.threads.shares(lambda m: [kernels.largest_product(a, one, *m.of(len(a))) for a in arrays])
+        return float(np.max(found))
 
     def are_numbers(self, *arrays: FloatArray) -> bool:
         """Whether all are finite."""
@@ -159,23 +168,23 @@ class Rows:
         t = self.steps.n_steps
         return Values(*(self._room.empty(f"{of} {name}", (n, t)) for _, name, n in self._parts()))
 
-    def _put_values(self, out: Values, x: FloatArray, mine: Share, *, constant: bool) -> None:
-        """What the nonlinear rows are made of at x; without constants, of a step."""
+    def _put_values(self, out: Values, x: FloatArray, mine: Share, *, constant: bool, slack: bool = False) -> None:
+        """What the nonlinear rows are made of at x; without constants, of a step; of all, or of those with a slack."""
         p, q = self.steps.products.n, self.steps.quadratics.n
-        counts = (p, p, p, q, q)  # a thread has the parts of its own rows
-        for (e, name, size), n, values in zip(self._parts(), counts, out.all, strict=True):
+        product, quadratic = self._with_slack[1:3] if slack else ((0, p), (0, q))
+        # a thread has the parts of its own rows
+        spans = (product, product, product, quadratic, quadratic)
+        for (e, name, size), n, span, values in zip(self._parts(), (p, p, p, q, q), spans, out.all, strict=True):
             per = size // max(n, 1)
-            first, last = (per * k for k in mine.of(n))
-            if constant:
-                kernels.times(values, self.steps.data[name], 1.0, first, last)
-            else:
-                kernels.zero(values, first, last)
+            first, last = (per * k for k in mine.between(*span))
+            values[first:last] = self.steps.data[name][first:last] if constant else 0.0
             _add(values, e, x, first, last)
 
     def _put_rows(self, out: FloatArray, x: FloatArray, v: Values, mine: Share) -> None:
         """Left minus right of the rows that are not equalities, without slacks; of curves, nothing."""
         for part, right in zip(self.by_kind(out), self.by_kind(self._right), strict=True):
-            kernels.times(part, right, -1.0, *mine.of(len(part)))
+            own = slice(*mine.of(len(part)))
+            np.negative(right[own], out=part[own])
         ranges, _, quadratics, _ = self.by_kind(out)
         _add(ranges, self.steps.g, x, *mine.of(len(ranges)))
         _add(quadratics, self.steps.pair_w, x, *mine.of(len(quadratics)))
@@ -194,7 +203,8 @@ class Rows:
         def own(mine: Share) -> None:
             self._put_values(step, dx, mine, constant=False)
             for part, given in zip(self.by_kind(out), self.by_kind(rows), strict=True):
-                kernels.times(part, given, 1.0, *mine.of(len(part)))
+                share = slice(*mine.of(len(part)))
+                part[share] = given[share]
             self._add_second_order(out, step, factor, mine)
 
         self.kkt.threads.shares(own)
@@ -205,14 +215,18 @@ class Rows:
         s = self.steps
         values, rows = self._room_for("value"), self._room.empty("rows", self._right.shape)
         equal, quadratic = self._room.empty("equal", s.data["b"].shape), self._room.empty("quadratic", x.shape)
+        worth = np.empty(len(x))  # of each variable, as sums by threads would depend on how many there are
 
         def own(mine: Share) -> None:
             self._put_values(values, x, mine, constant=True)
-            kernels.times(equal, s.data["b"], -1.0, *mine.of(len(equal)))
+            share = slice(*mine.of(len(equal)))
+            np.negative(s.data["b"][share], out=equal[share])
             _add(equal, s.a, x, *mine.of(len(equal)))
             self._put_rows(rows, x, values, mine)
-            kernels.zero(quadratic, *mine.of(len(x)))
-            _add(quadratic, s.q, x, *mine.of(len(x)))
+            if len(s.q.row):  # else it is zero and stays so
+                quadratic[slice(*mine.of(len(x)))] = 0.0
+                _add(quadratic, s.q, x, *mine.of(len(x)))
+            kernels.value(worth, s.data["c"], quadratic, x, *mine.of(len(x)))
 
         self.kkt.threads.shares(own)
         _, _, quadratics, curves = self.by_kind(rows)
@@ -221,32 +235,87 @@ class Rows:
         if s.curves.n:
             flat = s.variables.gather(x, len(s.variables.element))
             curves += s.curves.spread(s.curve_rows.value(flat), s.n_steps)
-        objective = dot(s.data["c"], x) + 0.5 * dot(x, quadratic) + s.constant
-        return Evaluation(values, equal, rows, quadratic, float(objective))
+        return Evaluation(values, equal, rows, quadratic, float(worth.sum()) + s.constant)
+
+    # -- slacks --------------------------------------------------------------------------------------------------------
+
+    def _shares(self, mine: Share) -> Iterator[slice]:
+        """A thread's share of the rows with a slack, kind by kind; others between them come along."""
+        for edge, span in zip(self._edges, self._with_slack, strict=False):
+            first, last = mine.between(*span)
+            yield slice(edge + first, edge + last)
+
+    def slack_diagonal(self, out: FloatArray, diagonal: FloatArray, mine: Share) -> None:
+        """``1 / diagonal`` of the rows with a slack; 0 where a row has none."""
+        for at in self._shares(mine):
+            np.maximum(diagonal[at], LEAST, out=out[at])
+            np.divide(np.abs(self.sign[at]), out[at], out=out[at])
+
+    def right_side(
+        self,
+        right: FloatArray,
+        r_s: FloatArray,
+        dual_s: FloatArray,
+        centre: FloatArray,
+        rows: FloatArray,
+        slack: FloatArray,
+        mine: Share,
+    ) -> None:
+        """Right-hand side of the rows, and of those with a slack what is left of its dual residual; a thread's share::
+
+        r_s = -dual_s + centre      right = -rows - sign r_s slack
+        """
+        for edge, (first, last), end in zip(self._edges, self._with_slack, self._edges[1:], strict=False):
+            for span in ((edge, edge + first), (edge + last, end)):
+                at = slice(*mine.between(*span))
+                np.negative(rows[at], out=right[at])
+        for at in self._shares(mine):
+            np.subtract(centre[at], dual_s[at], out=r_s[at])
+            np.multiply(self.sign[at], r_s[at], out=right[at])
+            right[at] *= slack[at]
+            right[at] += rows[at]
+            np.negative(right[at], out=right[at])
+
+    def slack_steps(self, ds: FloatArray, r_s: FloatArray, slack: FloatArray, dy: FloatArray, mine: Share) -> None:
+        """``ds = (r_s - sign dy) slack`` of the rows with a slack; a thread's share."""
+        for at in self._shares(mine):
+            np.multiply(self.sign[at], dy[at], out=ds[at])
+            np.subtract(r_s[at], ds[at], out=ds[at])
+            ds[at] *= slack[at]
 
     def far_steps(
-        self, ds: FloatArray, far: float, slack: FloatArray, rows: FloatArray, v: Values, dx: FloatArray
+        self, ds: FloatArray, far: float, slack: FloatArray, rows: FloatArray, v: Values, dx: FloatArray, mine: Share
     ) -> None:
         """Where ``slack`` is above ``far``, what the row itself says that its slack becomes, into ds: its slopes J dx,
-        zero of curves, which have no slack."""
+        zero of curves, which have no slack. A thread's share."""
         s, slopes, step = self.steps, self._room.empty("slopes", ds.shape), self._room_for("step")
-        kinds = [self.by_kind(array) for array in (ds, self.sign, slack, rows, slopes)]
-        ranges, products, quadratics, _ = kinds[-1]
+        ranges, products, quadratics, _ = self.by_kind(slopes)
+        of_range, of_product, of_quadratic, _ = (mine.between(*span) for span in self._with_slack)
+        self._put_values(step, dx, mine, constant=False, slack=True)
+        for at in self._shares(mine):
+            slopes[at] = 0.0
+        _add(ranges, s.g, dx, *of_range)
+        for f, g, per, factor in ((v.a, step.a, s.width, 2.0), (v.u, step.v, 1, -1.0), (step.u, v.v, 1, -1.0)):
+            kernels.add_pairs(products, f, g, per, factor, *of_product)
+        _add(quadratics, s.pair_w, dx, *of_quadratic)
+        for f, g in ((v.f, step.g), (step.f, v.g)):
+            kernels.add_pairs(quadratics, f, g, s.pairs, 1.0, *of_quadratic)
+        for at in self._shares(mine):
+            slopes[at] += rows[at]
+            slopes[at] *= self.sign[at]
+            np.negative(slopes[at], out=ds[at], where=(slack[at] > far) & (self.sign[at] != 0.0))
 
-        def own(mine: Share) -> None:
-            self._put_values(step, dx, mine, constant=False)
-            for part in kinds[-1]:
-                kernels.zero(part, *mine.of(len(part)))
-            _add(ranges, s.g, dx, *mine.of(len(ranges)))
-            for f, g, per, factor in ((v.a, step.a, s.width, 2.0), (v.u, step.v, 1, -1.0), (step.u, v.v, 1, -1.0)):
-                kernels.add_pairs(products, f, g, per, factor, *mine.of(len(products)))
-            _add(quadratics, s.pair_w, dx, *mine.of(len(quadratics)))
-            for f, g in ((v.f, step.g), (step.f, v.g)):
-                kernels.add_pairs(quadratics, f, g, s.pairs, 1.0, *mine.of(len(quadratics)))
-            for out, sign, size, left, of in zip(*kinds, strict=True):
-                kernels.far_step(out, sign, size, far, left, of, *mine.of(len(out)))
-
-        self.kkt.threads.shares(own)
+    def reset_slacks(
+        self, s: FloatArray, low: FloatArray, high: FloatArray, w: Pair, rows: FloatArray, mine: Share
+    ) -> None:
+        """Give slacks what their row really has, where that is further from the bound, or near and the bound does not
+        hold it; a thread's share."""
+        for at in self._shares(mine):
+            real = -self.sign[at] * rows[at]
+            now = np.minimum(s[at] - low[at], high[at] - s[at])
+            then = np.minimum(real - low[at], high[at] - real)
+            near = (np.abs(real - s[at]) <= 0.1 * now) & (now > w[0][at] + w[1][at])
+            np.copyto(s[at], real, where=(self.sign[at] != 0.0) & ((then >= now) | near))
 
     def residuals(self, it: Iterate, now: Evaluation) -> Residuals:
         """What is wrong at an iterate."""
@@ -284,7 +353,13 @@ class Rows:
             links = k.links(it.x) - p.data["link_b"]
         dual.reshape(-1)[self._fixed] = 0.0
         primal.append(np.max(np.abs(links * p.data["unscale_link"]), initial=0.0))
-        return Residuals(dual, dual_s, now.equal, rows, links, float(np.max(primal)), self._largest(dual, dual_s))
+        return Residuals(dual, dual_s, now.equal, rows, links, float(np.max(primal)), self.largest(dual, dual_s))
+
+
+def _span(there: np.ndarray) -> tuple[int, int]:
+    """The first, and one after the last."""
+    at = np.flatnonzero(there)
+    return (int(at[0]), int(at[-1]) + 1) if len(at) else (0, 0)
 
 
 def _add(out: FloatArray, e: Entries, x: FloatArray, first: int, last: int) -> None:

@@ -45,7 +45,7 @@ class _Part:
     """A program of one pattern with its method, and where later solves start."""
 
     def __init__(self, program: Program, options: NativeOptions) -> None:
-        self.steps = StepProgram.of(program)
+        self.steps = StepProgram.of(program, threads=options.threads)
         self.method = Method(self.steps, order_of(program, self.steps), threads=options.threads)
         self.way: Iterate | None = None  # an iterate of the last solve on its way
         self._shifted = False

@@ -115,21 +115,21 @@ def _power_flow(rows: Rows, order: Order, x: FloatArray, *, limit: int = 8) -> N
     """Newton on the network's own rows with every device where it is, in place; gives up in silence."""
     k, t = rows.kkt, rows.steps.n_steps
     own, network = order.network[: k.nv], order.network[k.nv :]
-    diagonal = np.where(own.reshape(-1, 1), 0.0, 1e10) * np.ones((k.nv, t))
-    slack = np.where(network[k.n_rows :].reshape(-1, 1), 0.0, 1e10) * np.ones((len(network) - k.n_rows, t))
-    before, none = x.copy(), np.zeros((k.n - k.nv, t))
+    diagonal = np.repeat(np.where(own, 0.0, 1e10).reshape(-1, 1), t, axis=1)
+    slack = np.repeat(np.where(network[k.n_rows :], 0.0, 1e10).reshape(-1, 1), t, axis=1)
+    before, none, full = x.copy(), np.zeros((k.n - k.nv, t)), np.empty((k.n, t))
+    of_equal, of_rows = np.split(network, [k.n_rows])
     for _ in range(limit):
         now = rows.at(x)
-        r = np.vstack([now.equal, now.rows])
-        r[~network] = 0.0
-        if np.max(np.abs(r), initial=0.0) < 1e-8:
+        full[: k.nv] = 0.0
+        np.multiply(now.equal, np.where(of_equal, -1.0, 0.0).reshape(-1, 1), out=full[k.nv : k.g_first])
+        np.multiply(now.rows, np.where(of_rows, -1.0, 0.0).reshape(-1, 1), out=full[k.g_first :])
+        if rows.largest(full) < 1e-8:
             return
         k.factor(newton_point(rows, x, now.values, none, diagonal, slack))
-        full = np.zeros((k.n, t))
-        full[k.nv :] = -r
         step = k.within(full)[: k.nv]
         step[~own] = 0.0
-        if not np.all(np.isfinite(step)):
+        if not rows.are_numbers(step):
             x[:] = before
             return
         x += step

@@ -7,13 +7,14 @@ step; only storage rows reach back to the step before. `StepProgram` finds that 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 import scipy.sparse as sp
 
 from lateral.network.schema import FloatArray, IntArray
-from lateral.program import Block, Program
+from lateral.program import Block, Program, ScaledProgram
 from lateral.program.rows import CurveRows
 from lateral.solvers.native import kernels
 
@@ -55,6 +56,11 @@ class Cells:
                 step[block.cells] = np.tile(np.arange(n_steps), k)
                 n += k
         return cls(element, step, n)
+
+    def those(self, number: IntArray) -> Cells:
+        """Of some elements alone, with other numbers: -1 is none of them."""
+        element = np.where(self.element >= 0, number[self.element], -1)
+        return Cells(element, self.step, int(number.max(initial=-1)) + 1)
 
     def present(self, n_steps: int) -> FloatArray:
         """1 where a cell exists, shape (n, T)."""
@@ -214,8 +220,12 @@ class StepProgram:
     crossed: bool = False
 
     @classmethod
-    def of(cls, program: Program) -> StepProgram:
+    def of(cls, program: Program, *, threads: int = 1) -> StepProgram:
         """The steps of a program.
+
+        Args:
+            program: in its own units.
+            threads: how many look through its matrices.
 
         Raises:
             Declined: it does not repeat.
@@ -234,12 +244,12 @@ class StepProgram:
         p = s.products
         products = Cells.of(program.product_blocks, p.n_rows, n_steps)
         # storage rows: those that reach back, and blocks of that name where nothing carries (one step)
-        whole = entries(s.a, equalities, variables, n_steps, 0, "equalities")
         back = entries(s.a, equalities, variables, n_steps, 1, "equalities")
         linked = np.zeros(equalities.n, dtype=bool)
         linked[back.row] = True
         row_of, link_of = np.full(equalities.n, -1), np.full(equalities.n, -1)
         row_of[~linked], link_of[linked] = np.arange(int((~linked).sum())), np.arange(int(linked.sum()))
+        within, links = equalities.those(row_of), equalities.those(link_of)
         kth, width = _which_square(p.a_row, p.n_rows)
         rows_of_squares = Cells(
             products.element[p.a_row] * width + kth if p.n_rows else np.zeros(0, dtype=np.int64),
@@ -264,6 +274,27 @@ class StepProgram:
             if np.any(cells[curves.element] != variables.element[k]) or np.any(variables.step[k] != curves.step):
                 message = "curves that are of other variables at other steps"
                 raise Declined(message)
+        #: of each matrix: its rows by step, how many steps before them its columns are, and what it is
+        matrices = (
+            (s.a, within, 0, "equalities"),
+            (s.g, ranges, 0, "ranges"),
+            (s.a, links, 0, "equalities"),
+            (s.a, links, 1, "equalities"),
+            (p.a, rows_of_squares, 0, "products"),
+            (p.u, products, 0, "products"),
+            (p.v, products, 0, "products"),
+            (sp.csr_array(s.q), variables, 0, "quadratic costs"),
+            (q.f, rows_of_pairs, 0, "quadratic rows"),
+            (q.g, rows_of_pairs, 0, "quadratic rows"),
+            (q.w, quadratics, 0, "quadratic rows"),
+        )
+
+        def entries_of(of: tuple[sp.csr_array, Cells, int, str]) -> Entries:
+            matrix, rows, back, what = of
+            return entries(matrix, rows, variables, n_steps, back, what)
+
+        with ThreadPoolExecutor(threads) as pool:
+            a, g, now, before, squares, u, v, quadratic, pair_f, pair_g, pair_w = pool.map(entries_of, matrices)
         out = cls(
             variables=variables,
             equalities=equalities,
@@ -274,22 +305,22 @@ class StepProgram:
             bounding=bounding,
             row_of=row_of,
             link_of=link_of,
-            a=_those(whole, row_of, n_steps),
-            g=entries(s.g, ranges, variables, n_steps, 0, "ranges"),
-            now=_those(whole, link_of, n_steps),
-            before=_those(back, link_of, n_steps),
-            squares=entries(p.a, rows_of_squares, variables, n_steps, 0, "products"),
-            u=entries(p.u, products, variables, n_steps, 0, "products"),
-            v=entries(p.v, products, variables, n_steps, 0, "products"),
+            a=a,
+            g=g,
+            now=now,
+            before=before,
+            squares=squares,
+            u=u,
+            v=v,
             width=width,
             square_of=rows_of_squares.element,
-            q=entries(sp.csr_array(s.q), variables, variables, n_steps, 0, "quadratic costs"),
+            q=quadratic,
             exact=exact,
             quadratics=quadratics,
             curves=curves,
-            pair_f=entries(q.f, rows_of_pairs, variables, n_steps, 0, "quadratic rows"),
-            pair_g=entries(q.g, rows_of_pairs, variables, n_steps, 0, "quadratic rows"),
-            pair_w=entries(q.w, quadratics, variables, n_steps, 0, "quadratic rows"),
+            pair_f=pair_f,
+            pair_g=pair_g,
+            pair_w=pair_w,
             pairs=pairs,
             pair_of=rows_of_pairs.element,
             pair_step=rows_of_pairs.step,
@@ -312,12 +343,15 @@ class StepProgram:
             if len(e.source) < count:
                 message = f"{name} that reach back in time"
                 raise Declined(message)
-        out.load(program)
+        out._take(program, s)
         return out
 
     def load(self, program: Program) -> None:
         """The numbers of a program of this pattern."""
-        s, t = program.scaled(), self.n_steps
+        self._take(program, program.scaled())
+
+    def _take(self, program: Program, s: ScaledProgram) -> None:
+        t = self.n_steps
         self.a.refill(s.a.data, t)
         self.now.refill(s.a.data, t)
         self.before.refill(s.a.data, t)
@@ -340,19 +374,15 @@ class StepProgram:
             at = self.variables.element[cols], self.variables.step[cols]
             sides = np.sort(np.stack([s.l[rows] / coefficients, s.u[rows] / coefficients]), axis=0)
             low[at], high[at] = np.maximum(low[at], sides[0]), np.minimum(high[at], sides[1])
-        near = 1e-12 * np.maximum(1.0, np.abs(np.where(np.isfinite(low), low, 0.0)))
-        fixed = np.isfinite(low) & (high - low <= near)
-        self.crossed = bool(np.any(low - high > CROSSED * np.maximum(1.0, np.abs(np.where(fixed, low, 0.0)))))
-        value = np.where(fixed, low, 0.0)
         there = self.variables.present(t)
-        absent = there == 0.0
-        fixed[absent], value[absent], low[absent], high[absent] = True, 0.0, -np.inf, np.inf
+        fixed, value = np.empty_like(low), np.empty_like(low)
+        self.crossed = bool(kernels.settle(low, high, there, fixed, value) > CROSSED)
         rows, cols, coefficients = self.alone
         at = self.variables.element[cols], self.variables.step[cols]
-        fixed[at], value[at] = True, s.b[rows] / coefficients
+        fixed[at], value[at] = 1.0, s.b[rows] / coefficients
         beyond = np.maximum(low[at] - value[at], value[at] - high[at])
         self.crossed |= bool(np.any(beyond > CROSSED * np.maximum(1.0, np.abs(value[at]))))
-        b = self.equalities.spread(s.b, t)
+        b, scale = self.equalities.spread(s.b, t), self.equalities.spread(program.eq_scale, t)
         a0 = np.zeros((self.products.n * self.width, t))
         if len(p.a0):
             a0[self.square_of, self.products.step[p.a_row]] = p.a0
@@ -361,7 +391,7 @@ class StepProgram:
             "c": self.variables.spread(s.c, t),
             "low": low,
             "high": high,
-            "fixed": fixed.astype(float),
+            "fixed": fixed,
             "value": value,
             "b": b[self.row_of >= 0],
             "link_b": b[self.link_of >= 0],
@@ -384,8 +414,8 @@ class StepProgram:
                 ]
             ),
             "start": self.variables.spread(s.x0, t),
-            "unscale_b": 1.0 / self.equalities.spread(program.eq_scale, t)[self.row_of >= 0],
-            "unscale_link": 1.0 / self.equalities.spread(program.eq_scale, t)[self.link_of >= 0],
+            "unscale_b": 1.0 / scale[self.row_of >= 0],
+            "unscale_link": 1.0 / scale[self.link_of >= 0],
             "unscale_g": 1.0 / np.maximum(self.ranges.spread(program.ineq_scale, t), 1e-300),
             "unscale_p": 1.0 / np.maximum(self.products.spread(program.product_scale, t), 1e-300),
             "unscale_q": _inverse(self.quadratics.spread(program.quadratic_scale, t)),
@@ -422,16 +452,6 @@ def _which_square(a_row: IntArray, n_rows: int) -> tuple[IntArray, int]:
     kth = np.empty(len(a_row), dtype=np.int64)
     kth[order] = np.arange(len(a_row)) - first
     return kth, int(kth.max(initial=0)) + 1
-
-
-def _those(whole: Entries, position: IntArray, n_steps: int) -> Entries:
-    """The entries of the rows that have a position."""
-    keep = position[whole.row] >= 0
-    number = np.where(keep, np.cumsum(keep) - 1, -1).astype(whole.target.dtype)
-    entry, step = np.divmod(whole.target, whole.target.dtype.type(n_steps))
-    mine = keep[entry]
-    target = number[entry[mine]] * whole.target.dtype.type(n_steps) + step[mine]
-    return Entries(position[whole.row[keep]], whole.col[keep], whole.val[keep], whole.source[mine], target)
 
 
 def step_pattern(s: StepProgram) -> tuple[IntArray, IntArray]:

@@ -141,7 +141,7 @@ def _reach(n, ptr, reach, pivot_of, position):  # type: ignore[no-untyped-def]
     m = np.zeros(n, dtype=np.int64)
     start = np.zeros(n + 1, dtype=np.int64)
     rows = np.empty(max(16, 4 * len(reach) + 16), dtype=np.int64)
-    at = 0
+    at = np.int64(0)  # a literal would be a type of its own, and compile what it is given to once more
     for k in range(n):
         start[k] = at
         need = at + ptr[k + 1] - ptr[k]
@@ -324,7 +324,7 @@ def _paths(bounds, arrives, group_of, pivot_of, position, unknown, size, sptr, s
     """
     n = len(bounds) - 1
     parent, n_out = np.full(n, -1), np.zeros(n, dtype=np.int64)
-    exits, at = np.empty(len(srow), dtype=np.int64), 0
+    exits, at = np.empty(len(srow), dtype=np.int64), np.int64(0)  # likewise
     local, place = np.full(len(srow), -1), np.full(len(position), -1)
     for g in range(n):
         passed = False

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from lateral.network.schema import IntArray
 from lateral.solvers.native.lanes import WIDTH
 
 
@@ -23,7 +22,12 @@ class Share:
 
     def of(self, size: int) -> tuple[int, int]:
         """First, and one after the last."""
-        return size * self.k // self.n, size * (self.k + 1) // self.n
+        return self.between(0, size)
+
+    def between(self, first: int, last: int) -> tuple[int, int]:
+        """The same of a range."""
+        size = last - first
+        return first + size * self.k // self.n, first + size * (self.k + 1) // self.n
 
 
 class Threads:
@@ -58,15 +62,13 @@ class Threads:
         """A kernel on n rows."""
         return self.shares(lambda share: kernel(*arrays, *share.of(n)))
 
-    def some(self, kernel: Callable[..., Any], parts: Sequence[IntArray], *arrays: Any) -> list[Any]:
-        """A kernel that takes first which rows it is for; what it returned by part. The parts do not depend on the
-        number of threads, so that sums over them are the same to the last bit."""
-
-        def own(k: int) -> list[Any]:
-            return [kernel(part, *arrays) for part in parts[k :: len(self)]]
-
-        found: list[Any] = [None] * len(parts)
-        for k, mine in enumerate(self._all(own)):
+    def some(self, kernel: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """A kernel with each of some arguments; what it returned for each. Where the arguments do not depend on the
+        number of threads, sums over what it returned do not either, to the last bit."""
+        if len(jobs) == 1:  # to ask another thread takes 0.1 ms
+            return [kernel(*jobs[0])]
+        found: list[Any] = [None] * len(jobs)
+        for k, mine in enumerate(self._all(lambda k: [kernel(*job) for job in jobs[k :: len(self)]])):
             found[k :: len(self)] = mine
         return found
 
