@@ -46,6 +46,7 @@ class Plan:
         voltages: what is said of a voltage at a border, see `NetworkModel.voltages`.
         start: what receivers use first, where more is known than the voltage of the source, by border: complex
             voltages and powers of the day without control.
+        without_return: borders of conductors 1, 2 and 3 whose currents add up to nothing then.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Plan:
     n_nodes: Mapping[str, int]
     voltages: tuple[str, ...] = ("v",)
     start: Mapping[str, Values] = field(default_factory=dict)
+    without_return: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, partition: Partition, objective: str = "cost", voltages: tuple[str, ...] = ("v",)) -> Plan:

@@ -44,6 +44,8 @@ from lateral.formulations import Formulation
 TOLERANCE = 1e-10
 #: Where rounding leaves more than that (the voltage to ground of an ungrounded feeder), it may stand still here.
 NOISE = 3e-8
+#: Currents add up to nothing below this share of the largest one: they do in an ungrounded part, to 1e-8.
+RETURNS = 1e-5
 #: Sweeps without progress after which it stands still, and sweeps at most.
 STILL, SWEEPS = 8, 200
 
@@ -74,12 +76,16 @@ class Settled:
         """The plan that begins where the areas' power flow ended, where borders say more than magnitudes."""
         if plan.voltages == ("v",):
             return plan
-        start = {}
+        start, closed = {}, set()
         for name, border in plan.borders.items():
             down, up = (self.requests[area]["borders"][name] for area in (border.child, border.parent))
             v = np.asarray(down["v_re"]) + 1j * np.asarray(down["v_im"])
             start[name] = {**said_of(plan.voltages, v), **{x: np.asarray(up[x]) for x in POWERS}}
-        return dataclasses.replace(plan, start=start)
+            current = (np.asarray(up["p"]) - 1j * np.asarray(up["q"])) / v.conj()
+            back, most = np.abs(current.sum(axis=0)).max(), np.abs(current).max()
+            if border.conductors == (1, 2, 3) and back < RETURNS * most:
+                closed.add(name)
+        return dataclasses.replace(plan, start=start, without_return=frozenset(closed))
 
     @property
     def choices(self) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from lateral.solvers import choose
 DEFAULT_TOLERANCE = 1e-6
 #: Rounds that are added at most, after the areas agree, until the joined schedule is certified optimal. Prices of
 #: matrices of voltages take 20 and more of them (`ieee13`, `sdp`, 3 areas).
-CLOSER = 40
+CLOSER = 100
 
 
 def solve_areas(
@@ -65,7 +65,7 @@ def solve_areas(
         objective: a name, or a weighted sum.
         executor: where areas are solved; absent: in this process.
         tolerance: residual at which the areas agree: P and Q on the power base, v in pu^2, prices relative. At 1e-6 or
-            below up to 40 more rounds follow where the joined schedule is not certified optimal by then.
+            below up to 100 more rounds follow where the joined schedule is not certified optimal by then.
         max_rounds: rounds after which the run ends as a limit.
         terminal: see `lateral.build`.
         loss_term: see `lateral.build`.

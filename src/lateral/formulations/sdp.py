@@ -50,5 +50,5 @@ class SDP(MatrixFormulation):
     name: ClassVar[str] = "sdp"
     title: ClassVar[str] = "semidefinite relaxation of the branch flow (any phases, radial)"
     consensus_penalty: ClassVar[float] = 0.3
-    consensus_ratio: ClassVar[float] = 10.0
+    consensus_ratio: ClassVar[float] = 25.0
     model: ClassVar[type[MatrixFlowModel]] = _Model

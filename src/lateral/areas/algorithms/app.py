@@ -30,7 +30,7 @@ class App(Consensus):
     Attributes:
         penalty: beta, dimensionless, around 1 (`lateral.areas.algorithms.consensus.UNIT`).
         ratio_v: the penalty of v, as a share of that.
-        ratio_unbalance: of a matrix of voltages, see `Consensus`; 10 where it is of rank one.
+        ratio_unbalance: of a matrix of voltages, see `Consensus`; 25 where it is of rank one.
         alpha: step of the multipliers, as a share of beta.
         gamma: weight of the linearised coupling, as a share of beta.
 
