@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import clarabel
 import numpy as np
 import pytest
@@ -52,8 +54,8 @@ def test_rows_by_cone() -> None:
 @pytest.mark.parametrize("gap", [1e-6, 1e-9])
 def test_the_gap_is_what_was_asked_for(program: Conic, gap: float) -> None:
     found = follow(program, rough(program, 1e-2), gap)
-    assert found is not None
-    at = found[0]
+    assert found.reached
+    at = found.point
     # inside on both sides: the costs of the two differ by s'z, and the optimum lies between them
     assert np.abs(program.a @ at.x + at.s - program.b).max() < 1e-12
     assert np.abs(program.p @ at.x + program.q + program.a.T @ at.z).max() < 1e-11
@@ -66,28 +68,45 @@ def test_where_one_begins_does_not_matter(program: Conic) -> None:
     """Two points of Clarabel, 1e-3 apart, lead to one: what areas say must not hang on how far a solver got."""
     starts = [rough(program, tolerance) for tolerance in (1e-2, 1e-4)]
     ends = [follow(program, start, 1e-6) for start in starts]
-    assert ends[0] is not None and ends[1] is not None
+    assert ends[0].reached and ends[1].reached
     apart = np.abs(starts[0].x - starts[1].x).max()
-    assert np.abs(ends[0][0].x - ends[1][0].x).max() < 1e-3 * apart
+    assert np.abs(ends[0].point.x - ends[1].point.x).max() < 1e-3 * apart
 
 
 def test_short_steps_are_given_up_where_asked() -> None:
     """min x1 + x2 + x3, x >= 0, from a dual a thousandth of what it ends at: Newton's first step leaves x > 0."""
     three = Conic(sp.csc_array((3, 3)), np.ones(3), sp.csr_array(-np.eye(3)), np.zeros(3), Cones.of(0, 3, (), ()))
     start = Point(np.ones(3), np.ones(3), np.array([1e-3, 1.0, 1.0]))
-    assert follow(three, start, 1e-6) is not None
-    assert follow(three, start, 1e-6, least=0.5) is None
+    assert follow(three, start, 1e-6).reached
+    assert not follow(three, start, 1e-6, least=0.5).reached
 
 
 def test_short_steps_in_a_row_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same beginning: as many short steps as it takes are taken, and one is too many where none is allowed."""
     three = Conic(sp.csc_array((3, 3)), np.ones(3), sp.csr_array(-np.eye(3)), np.zeros(3), Cones.of(0, 3, (), ()))
     start = Point(np.ones(3), np.ones(3), np.array([1e-3, 1.0, 1.0]))
-    assert follow(three, start, 1e-6) is not None
+    assert follow(three, start, 1e-6).reached
     monkeypatch.setattr(central_path, "_SHORT", 0.5)
-    assert follow(three, start, 1e-6) is not None
+    assert follow(three, start, 1e-6).reached
     monkeypatch.setattr(central_path, "_STUCK", 1)
-    assert follow(three, start, 1e-6) is None
+    assert not follow(three, start, 1e-6).reached
+
+
+def test_where_rounding_wins_the_best_on_the_way_is_kept(program: Conic, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the fourth step on the dual goes astray, ten times as far each step."""
+    plain, gaps = central_path._step, []
+
+    def astray(*given: Any) -> Any:
+        dx, dz, off = plain(*given)
+        gaps.append(program.gap(Point(given[2], given[3], given[4])))
+        if len(gaps) > 3:
+            dz[0] += 1e-3 * 10.0 ** len(gaps)
+        return dx, dz, off
+
+    monkeypatch.setattr(central_path, "_step", astray)
+    found = follow(program, rough(program, 1e-2), 1e-9)
+    assert not found.reached and 4 <= found.steps < 10
+    assert program.gap(found.point) == pytest.approx(min(gaps), rel=1e-12)
 
 
 def test_on_the_edge_of_a_cone_there_is_no_path() -> None:
@@ -106,9 +125,9 @@ def test_the_gap_is_that_of_the_end(far: float) -> None:
     three = Conic(sp.csc_array((3, 3)), np.ones(3), sp.csr_array(-np.eye(3)), -np.array([1.0, 2.0, 3.0]), cones)
     x = far * np.array([2.0, 3.0, 4.0])
     found = follow(three, Point(x, x - np.array([1.0, 2.0, 3.0]), np.ones(3)), 1e-8)
-    assert found is not None
-    assert three.gap(found[0]) == pytest.approx(1e-8, rel=1e-3)
-    assert found[0].x.sum() == pytest.approx(6.0, abs=1e-7)
+    assert found.reached
+    assert three.gap(found.point) == pytest.approx(1e-8, rel=1e-3)
+    assert found.point.x.sum() == pytest.approx(6.0, abs=1e-7)
 
 
 def test_what_is_no_number_is_not_inside(program: Conic) -> None:
@@ -118,13 +137,14 @@ def test_what_is_no_number_is_not_inside(program: Conic) -> None:
         broken = inside.copy()
         broken[k] = np.nan
         assert not program.cones.inside(broken)
-        assert follow(program, Point(np.zeros(N), broken, inside), 1e-6) is None
+        assert not follow(program, Point(np.zeros(N), broken, inside), 1e-6).reached
 
 
 def test_no_steps_and_no_time(program: Conic) -> None:
     start = rough(program, 1e-2)
-    assert follow(program, start, 1e-9, iterations=2) is None
-    assert follow(program, start, 1e-9, until=0.0) is None
+    few, none = follow(program, start, 1e-9, iterations=2), follow(program, start, 1e-9, until=0.0)
+    assert (few.reached, few.steps) == (False, 2)
+    assert (none.reached, none.steps, none.point) == (False, 0, start)
 
 
 def test_a_row_that_cannot_hold_is_no_end(program: Conic) -> None:
@@ -132,7 +152,7 @@ def test_a_row_that_cannot_hold_is_no_end(program: Conic) -> None:
     a, b = program.a.toarray(), program.b.copy()
     a[1], b[1] = a[0], b[0] + 1.0
     broken = Conic(program.p, program.q, sp.csr_array(a), b, program.cones)
-    assert follow(broken, rough(program, 1e-2), 1e-6) is None
+    assert not follow(broken, rough(program, 1e-2), 1e-6).reached
 
 
 def test_a_point_on_the_boundary_is_moved_in() -> None:

@@ -13,6 +13,7 @@ from lateral.errors import UnsupportedError
 from lateral.program import Affine, ProblemClass, Program, ProgramBuilder, SemidefiniteRows, upper_triangle
 from lateral.results.residuals import earned_status, recompute
 from lateral.solvers import Options, Status, clarabel
+from lateral.solvers.central_path import Followed
 from lateral.solvers.elastic import elastic
 
 
@@ -168,7 +169,7 @@ def test_where_clarabel_stops_early_the_central_path_is_followed(monkeypatch: py
 
 def test_a_path_that_cannot_be_followed_leaves_what_clarabel_found(monkeypatch: pytest.MonkeyPatch) -> None:
     ends_with(monkeypatch, "AlmostSolved", 1e-3)
-    monkeypatch.setattr(clarabel, "follow", lambda *_args, **_options: None)
+    monkeypatch.setattr(clarabel, "follow", lambda _program, start, *_, **_options: Followed(start, 0, reached=False))
     s = solvers.get("clarabel").solve(smallest_eigenvalue(A))
     assert s.status is Status.INACCURATE and s.notes == ()
     np.testing.assert_allclose(s.x, np.linalg.eigvalsh(A)[0], rtol=1e-6)

@@ -265,9 +265,10 @@ class AreaAgent:
         # Ipopt starts exactly where it ended before; the structured solver starts anew or from half way, which lets a
         # form that is not convex jump between optima from round to round
         options = self._options
-        if options is None and "vv_re" in self.voltages and self.task.solver in ("auto", "clarabel"):
+        if "vv_re" in self.voltages and self.task.solver in ("auto", "clarabel"):
             # how far Clarabel happens to get is 1e-6 of a voltage, times a heavy penalty, in every round's prices
-            options = ClarabelOptions(centred=True)
+            plain = options or ClarabelOptions()
+            options = ClarabelOptions(centred=True, tolerance=plain.tolerance)
         return model.solve(self.task.solver, options, explain_infeasible=explain, sides=False, avoid="native")
 
     def _verdict(self, result: Result) -> tuple[Status, str]:

@@ -48,6 +48,9 @@ _SHORTEST = 1e-4
 #: So many steps in a row below this length: it is given up. From where it was reached there were at most 3 (`sdp` on
 #: IEEE 13, 37 and 4 buses); from a point along the edge of its cones there are 70 and more, and it is not reached.
 _SHORT, _STUCK = 0.1, 6
+#: A gap of so many times the smallest that there was, and the one to be reached: rounding has the better of it, and
+#: does not let go again (`sdp` on smartds84: from 1e-7 back to 1 in 15 steps).
+_WORSE = 100.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -169,10 +172,25 @@ class Point:
     z: FloatArray
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Followed:
+    """What came of going along the path.
+
+    Attributes:
+        point: the point of the path that has the gap; where it was not reached, the one of the smallest gap.
+        steps: how many it took.
+        reached: whether it was reached.
+    """
+
+    point: Point
+    steps: int
+    reached: bool
+
+
 def follow(
     program: Conic, start: Point, gap: float, *, iterations: int = 80, until: float = np.inf, least: float = _SHORTEST
-) -> tuple[Point, int] | None:
-    """The point of the central path that has a gap, and the number of steps that it took.
+) -> Followed:
+    """Go along the central path to the point that has a gap.
 
     Args:
         program: the program.
@@ -182,18 +200,19 @@ def follow(
         until: time of `time.perf_counter` at which no further step is begun.
         least: length of a step, as a share of Newton's, below which it is given up.
 
-    Returns:
-        None where the steps, the time or the accuracy of the numbers did not suffice.
+    It is not reached where the steps, the time or the accuracy of the numbers do not suffice.
     """
     cones, z0 = program.cones, program.cones.zeros
     if not cones.degree or not np.all(np.isfinite(np.concatenate([start.x, start.s, start.z]))):
-        return None
+        return Followed(start, 0, reached=False)
     x, s, z = start.x, cones.moved_in(start.s), cones.moved_in(start.z)
     s[:z0] = 0.0
     length, before, stuck = 0.0, np.inf, 0
-    for taken in range(1, iterations + 1):
+    best, least_gap = start, program.gap(start)
+    taken = 0
+    for _ in range(iterations):
         if time.perf_counter() >= until:
-            return None
+            break
         goal = gap * program.size(x) / cones.degree
         share = next((by for least, by in _AIMS if length >= least), 1.0)
         mu = max(goal, share * float(s @ z) / cones.degree)
@@ -201,26 +220,29 @@ def follow(
             scaling = _Scaling.of(cones, s, z)
             dx, dz, off = _step(program, scaling, x, s, z, mu)
         except (np.linalg.LinAlgError, RuntimeError):  # of scipy: the factor is exactly singular
-            return None
+            break
         ds = program.b - program.a @ (x + dx) - s
         holds = float(np.abs(program.b - program.a @ x - s).max()) <= _HOLDS
         ds[:z0] = 0.0
         length = 1.0
-        while not (cones.inside(s + length * ds) and cones.inside(z + length * dz)):
+        while length >= least and not (cones.inside(s + length * ds) and cones.inside(z + length * dz)):
             length *= _SHORTER
-            if not length >= least:
-                return None
         stuck = stuck + 1 if length < _SHORT else 0
-        if stuck >= _STUCK:
-            return None
+        if not length >= least or stuck >= _STUCK:
+            break
         if length < 1.0:
             length *= _INSIDE
         x, s, z = x + length * dx, s + length * ds, z + length * dz
+        taken, now = taken + 1, program.gap(Point(x, s, z))
+        if now < least_gap:
+            best, least_gap = Point(x, s, z), now
+        elif now > _WORSE * max(least_gap, gap):
+            break
         off = off / np.sqrt(mu) if mu <= goal and holds and length == 1.0 else np.inf
         if off <= _CENTRED or (off <= _NEAR and off > 0.5 * before):
-            return Point(x, s, z), taken
+            return Followed(Point(x, s, z), taken, reached=True)
         before = off
-    return None
+    return Followed(best, taken, reached=False)
 
 
 def _step(

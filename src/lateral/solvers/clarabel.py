@@ -36,7 +36,7 @@ from lateral.solvers.base import (
     pattern_of,
     unscaled_solution,
 )
-from lateral.solvers.central_path import Cones, Conic, Point, follow
+from lateral.solvers.central_path import Cones, Conic, Followed, Point, follow
 
 
 def _cost_factor(program: Program) -> float:
@@ -193,8 +193,7 @@ class _ClarabelSession(Session):
         a, b = _rows(scaled, sides)
         conic = _conic(scaled, sides, a, b)
         if (gone_on := self._gone_on(scaled, conic, start)) is not None:
-            point, steps = gone_on
-            return self._read(program, scaled, sides, "Solved", steps, point, start)
+            return self._read(program, scaled, sides, "Solved", gone_on.steps, gone_on.point, start)
         p, q = sp.csc_array(sp.triu(scaled.q)) * factor, scaled.c * factor
         if self._solver is not None and self._sides is not None and sides.same(self._sides) and self._fits(p, a):
             self._solver.update(P=sp.csc_matrix(p), q=q, A=sp.csc_matrix(a), b=b)
@@ -218,31 +217,29 @@ class _ClarabelSession(Session):
             self._solver.set_termination_callback(lambda _info: interrupt.pressed)
             return self._solver.solve()
 
-    def _gone_on(self, s: ScaledProgram, program: Conic, start: float) -> tuple[Point, int] | None:
-        """The point of the central path from that of the last solve, and the number of steps; None where it is not to
-        be centred, where rows are others, or where it is too far away."""
+    def _gone_on(self, s: ScaledProgram, program: Conic, start: float) -> Followed | None:
+        """The point of the central path from that of the last solve; None where it is not to be centred, where rows are
+        others, or where it is too far away."""
         if self._before is None or not self._before[0].same_rows(program):
             return None
         until = self._until(start)
         found = follow(program, self._before[1], _gap_of(s), iterations=GO_ON, until=until, least=GO_ON_LEAST)
-        self._before = None if found is None else (program, found[0])
-        return found
+        self._before = (program, found.point) if found.reached else None
+        return found if found.reached else None
 
     def _followed(self, s: ScaledProgram, program: Conic, point: Point, start: float) -> tuple[Point, tuple[str, ...]]:
-        """The point of the central path at `FOLLOWED_GAP`, and a note; where that is not reached, or is not asked for
-        and no better, the point as it is."""
+        """The point of the central path at `FOLLOWED_GAP`, or the best on the way there, and a note; where that is not
+        asked for and no better, the point as it is."""
         gap, goal = program.gap(point), _gap_of(s)
         if not self._centred and gap <= (goal if len(s.semidefinite.dims) else _GOOD_GAP):
             return point, ()
         found = follow(program, point, goal, until=self._until(start))
-        if found is None:
+        if self._centred and found.reached:
+            self._before = program, found.point
+        elif self._centred or not program.gap(found.point) < gap:
             return point, ()
-        new, steps = found
-        if self._centred:
-            self._before = program, new
-        elif not program.gap(new) < gap:
-            return point, ()
-        return new, (f"clarabel: stopped at a gap of {gap:.1e}; {steps} steps along the central path from there",)
+        steps = f"{found.steps} steps along the central path from there"
+        return found.point, (f"clarabel: stopped at a gap of {gap:.1e}; {steps}",)
 
     def _until(self, start: float) -> float:
         """Time of `time.perf_counter` at which a solve that began then is to end."""
