@@ -11,6 +11,7 @@ import pytest
 from lateral import solvers
 from lateral.errors import UnsupportedError
 from lateral.program import Affine, ProblemClass, Program, ProgramBuilder, SemidefiniteRows, upper_triangle
+from lateral.results import retry
 from lateral.results.residuals import earned_status, recompute
 from lateral.solvers import Options, Status, clarabel
 from lateral.solvers.central_path import Followed
@@ -190,3 +191,17 @@ def test_the_path_has_the_time_limit_that_is_left(monkeypatch: pytest.MonkeyPatc
     s = solvers.get("clarabel", Options(time_limit_s=2.0)).solve(smallest_eigenvalue(A))
     assert s.status is Status.INACCURATE and s.notes == ()
     assert np.isfinite(s.x).all()
+
+
+def test_matrices_that_stopped_in_rounding_are_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clarabel stops at the same place, and the path from there is the same: half of the time for nothing."""
+    ends_with(monkeypatch, "AlmostSolved", 1e-3)
+    program = smallest_eigenvalue(A)
+    stopped = solvers.get("clarabel").solve(program)
+    claimed = dataclasses.replace(stopped, status=Status.OPTIMAL)
+    asked: list[str] = []
+    plain = solvers.get
+    monkeypatch.setattr(retry.solvers, "get", lambda name, options: asked.append(name) or plain(name, options))
+    assert retry.tighter(program, stopped, Status.INACCURATE) is None and asked == []
+    retry.tighter(program, claimed, Status.INACCURATE)
+    assert asked == ["clarabel"]

@@ -28,6 +28,8 @@ def tighter(program: Program, solution: Solution, status: Status) -> Solution | 
         return None
     if program.problem_class not in solvers.SOLVERS[name].solver.accepts:
         return None
+    if program.semidefinite.n_rows and solution.status is not Status.OPTIMAL:
+        return None  # with matrices Clarabel stopped in rounding, and stops at the same place again
     again = solvers.get(name, Options(tolerance=RETRY_TOLERANCE)).solve(program, solution if name == "ipopt" else None)
     return again if judged(program, again)[0] is Status.OPTIMAL else None
 
