@@ -15,6 +15,7 @@ import pytest
 import lateral
 from lateral.areas.agent import AreaAgent, Task
 from lateral.areas.algorithms import Admm, Algorithm, App, Auto, Enapp, EnappPriced
+from lateral.areas.algorithms.consensus import COMMON
 from lateral.areas.executors import Serial, get
 from lateral.areas.faults import Faults
 from lateral.areas.federation import federation_of
@@ -54,11 +55,21 @@ def steps_of(name: str, n: int, first: int = 11) -> Case:
     return case.with_(horizon=horizon, profiles={k: v[own] for k, v in case.profiles.items()})
 
 
-def ieee34() -> Case:
-    """IEEE 34 at one price, which the published file does not have."""
-    case, _ = read(FEEDERS / "ieee34" / "ieee34Mod1.dss")
+def priced(path: str) -> Case:
+    """A published feeder at one price, which its file does not have."""
+    case, _ = read(FEEDERS / path)
     devices = (dataclasses.replace(d, price_import=1.0) if isinstance(d, Source) else d for d in case.devices)
     return case.with_(devices=tuple(devices))
+
+
+def ieee34() -> Case:
+    """IEEE 34."""
+    return priced("ieee34/ieee34Mod1.dss")
+
+
+def ieee37() -> Case:
+    """IEEE 37, whose loads are all in delta behind an ungrounded winding."""
+    return priced("ieee37/ieee37.dss")
 
 
 def certified(run: AreasRun) -> None:
@@ -105,6 +116,33 @@ def test_a_long_feeder_cut_at_and_before_regulators(label: str) -> None:
     """38 and 50 rounds; the bus of the cut has charging of a line on one side and magnetising currents on the other."""
     run = solve_areas(cut(ieee34(), [label]), formulation="soc3", limits="none", with_replay=False)
     certified(run)
+
+
+@pytest.mark.skipif(not FEEDERS.is_dir(), reason="the shared feeders are not here")
+def test_sdp_on_a_long_feeder() -> None:
+    """152 rounds, the last 7 of them until it is certified; the solve of the whole ends `inaccurate` here."""
+    run = solve_areas(cut(ieee34(), ["line.l27"]), formulation="sdp", limits="none", with_replay=False, central=False)
+    assert run.status is Status.OPTIMAL, run.status_text
+
+
+@pytest.mark.skipif(not FEEDERS.is_dir(), reason="the shared feeders are not here")
+def test_a_cut_inside_an_ungrounded_part() -> None:
+    """85 rounds: next to nothing decides the voltage to ground, and what holds it to the neighbour's is light."""
+    certified(solve_areas(cut(ieee37(), ["line.l4"]), formulation="soc3", limits="none", with_replay=False))
+
+
+@pytest.mark.skipif(not FEEDERS.is_dir(), reason="the shared feeders are not here")
+def test_the_common_mode_is_light_where_nothing_returns_by_ground() -> None:
+    delta, _ = agents(cut(ieee37(), ["line.l4"]), "soc3")
+    grounded, _ = agents(cut(steps_of("ieee13", 1), ["line.632670"]), "soc3")
+    assert (delta.without_return, grounded.without_return) == (frozenset(delta.borders), frozenset())
+    admm = Admm()
+    for plan, share in ((delta, COMMON), (grounded, 1.0)):
+        state, (name,) = admm.init(plan), plan.borders
+        whole, beside = (admm.penalty_of(plan, state, name, x).ravel() for x in ("v", "vv_re"))
+        assert (whole / whole[0]).tolist() == [1.0, 1.0, share]
+        assert (beside / beside[0]).tolist() == [1.0, share, share]
+        assert len(set(admm.penalty_of(plan, state, name, "p").ravel())) == 1
 
 
 @pytest.mark.skipif(not FEEDERS.is_dir(), reason="the shared feeders are not here")
