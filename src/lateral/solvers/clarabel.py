@@ -191,9 +191,10 @@ class _ClarabelSession(Session):
         sides = _Sides.of(scaled)
         factor = MATRIX_COSTS if program.semidefinite.n_rows else _cost_factor(program)
         a, b = _rows(scaled, sides)
-        conic = _conic(scaled, sides, a, b)
-        if (gone_on := self._gone_on(scaled, conic, start)) is not None:
-            return self._read(program, scaled, sides, "Solved", gone_on.steps, gone_on.point, start)
+        if self._before is not None:
+            gone_on = self._gone_on(scaled, _conic(scaled, sides, a, b), start, self._before)
+            if gone_on.reached:
+                return self._read(program, scaled, sides, "Solved", gone_on.steps, gone_on.point, start)
         p, q = sp.csc_array(sp.triu(scaled.q)) * factor, scaled.c * factor
         if self._solver is not None and self._sides is not None and sides.same(self._sides) and self._fits(p, a):
             self._solver.update(P=sp.csc_matrix(p), q=q, A=sp.csc_matrix(a), b=b)
@@ -207,7 +208,7 @@ class _ClarabelSession(Session):
         word = str(raw.status)
         notes: tuple[str, ...] = ()
         if (word in _STOPPED or (self._centred and word == "Solved")) and np.all(np.isfinite(point.x)):
-            point, notes = self._followed(scaled, conic, point, start)
+            point, notes = self._followed(scaled, _conic(scaled, sides, a, b), point, start)
         solution = self._read(program, scaled, sides, word, int(raw.iterations), point, start)
         return replace(solution, notes=notes)
 
@@ -217,15 +218,15 @@ class _ClarabelSession(Session):
             self._solver.set_termination_callback(lambda _info: interrupt.pressed)
             return self._solver.solve()
 
-    def _gone_on(self, s: ScaledProgram, program: Conic, start: float) -> Followed | None:
-        """The point of the central path from that of the last solve; None where it is not to be centred, where rows are
-        others, or where it is too far away."""
-        if self._before is None or not self._before[0].same_rows(program):
-            return None
-        until = self._until(start)
-        found = follow(program, self._before[1], _gap_of(s), iterations=GO_ON, until=until, least=GO_ON_LEAST)
+    def _gone_on(self, s: ScaledProgram, program: Conic, start: float, before: tuple[Conic, Point]) -> Followed:
+        """The point of the central path from that of the last solve; not reached where rows are others, or where it is
+        too far away."""
+        found = Followed(before[1], 0, reached=False)
+        if before[0].same_rows(program):
+            until = self._until(start)
+            found = follow(program, before[1], _gap_of(s), iterations=GO_ON, until=until, least=GO_ON_LEAST)
         self._before = (program, found.point) if found.reached else None
-        return found if found.reached else None
+        return found
 
     def _followed(self, s: ScaledProgram, program: Conic, point: Point, start: float) -> tuple[Point, tuple[str, ...]]:
         """The point of the central path at `FOLLOWED_GAP`, or the best on the way there, and a note; where that is not
