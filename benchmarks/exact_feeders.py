@@ -34,12 +34,17 @@ MASTERS = {
     "smartds84": "smartds84/Master.dss",
     "eulv906": "eulv906/Master.dss",
     "ckt5": "epri_ckt5/Master_ckt5.dss",
+    "ckt7": "epri_ckt7/Master_ckt7.dss",
+    "j1": "epri_j1/Master_withPV.dss",
     "ieee8500": "ieee8500/Master-unbal.dss",
 }
 #: What is measured without arguments: feeder and steps.
 ROWS = (
     *((name, 24) for name in ("ieee13", "ieee34", "ieee37", "ieee123", "smartds84", "eulv906")),
     ("ckt5", 1),
+    ("ckt5", 24),
+    ("ckt7", 24),
+    ("j1", 24),
     ("ieee8500", 1),
     ("ieee8500", 24),
 )

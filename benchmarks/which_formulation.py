@@ -27,6 +27,8 @@ FEEDERS = (
     ("smartds84", "smartds84/Master.dss", (0.80, 1.25)),
     ("EU LV", "eulv906/Master.dss", (0.85, 1.15)),
     ("EPRI ckt5", "epri_ckt5/Master_ckt5.dss", (0.85, 1.15)),
+    ("EPRI ckt7", "epri_ckt7/Master_ckt7.dss", (0.85, 1.15)),
+    ("EPRI J1", "epri_j1/Master_withPV.dss", (0.85, 1.15)),
     ("IEEE 8500", "ieee8500/Master-unbal.dss", (0.80, 1.20)),
 )
 FORMULATIONS = ("lindist3flow", "linearised", "current-voltage", "bus-injection", "soc3", "sdp")

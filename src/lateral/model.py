@@ -16,6 +16,7 @@ from lateral.case import Case
 from lateral.devices.base import Declared
 from lateral.errors import OptionError, UnsupportedError, did_you_mean
 from lateral.formulations import Formulation, OperatingPoint
+from lateral.jumps import SIDE_PU, Crossed, crossed, second_state
 from lateral.network.admittance import NodeIndex
 from lateral.network.branches import RadialNetwork
 from lateral.network.schema import FloatArray
@@ -33,11 +34,11 @@ from lateral.solvers.elastic import LOCAL_TOLERANCE, explain
 SAME_PU = 1e-9
 #: A voltage further than this beyond its limit is one whose limit was left out, pu.
 BEYOND_PU = 1e-6
-#: A port's voltage further than this beyond the side of its band that a load took is one that left it, pu.
-SIDE_PU = 1e-6
 LEFT_SIDE = "loads left the side of their band that was taken, by {:.1e} pu"
 #: How often a problem is built again with what was wrongly left out.
-MOST_LOOKS = 6
+MOST_LOOKS = 30
+#: In so many of these first, loads may go down through a jump of their law.
+MOST_FALLS = 4
 #: Quantities of voltage, and what follows from it.
 VOLTAGES = ("v_re", "v_im", "vmag_sq", "v_power", "law")
 #: Exact programs up to this many variables are solved from their convex relaxation, which also bounds the optimum.
@@ -220,7 +221,7 @@ class Model:
         result = self._solve(solver, options, explain_infeasible=explain_infeasible, avoid=avoid)
         notes: list[str] = []
         for look in range(MOST_LOOKS + 1):
-            wrong = self._left_out(result, sides=sides)
+            wrong = self._left_out(result, sides=sides, fall=look < MOST_FALLS)
             if not wrong.note:
                 break
             if look == MOST_LOOKS or not self._can_write(wrong):
@@ -233,7 +234,12 @@ class Model:
             self._build_again(wrong, result)
             built += time.perf_counter() - start
             notes.append(f"built and solved again: {wrong.note}")
-            result = self._solve(solver, options, explain_infeasible=explain_infeasible, avoid=avoid)
+            before, result = result, self._solve(solver, options, explain_infeasible=explain_infeasible, avoid=avoid)
+            if not result.ok and wrong.crossed.count:
+                caution = f"{wrong.note}, and keeping them away from it ended {result.status.word}"
+                cautions = (*before.cautions, caution)
+                result = dataclasses.replace(before, status=Status.INACCURATE, cautions=cautions)
+                break
         over = 0.0 if self.formulation.lazy or not result.ok else beyond_sides(result.program, result.solution.x)
         if over > SIDE_PU:
             law = f"{LEFT_SIDE.format(over)}: {self.formulation.name} has their law on that side only"
@@ -319,7 +325,7 @@ class Model:
             conflicts=conflicts,
         )
 
-    def _left_out(self, result: Result, *, sides: bool) -> _LeftOut:
+    def _left_out(self, result: Result, *, sides: bool, fall: bool = True) -> _LeftOut:
         """What the result shows to be wrong of what was left out of the problem."""
         if self.rebuild is None or not result.ok:
             return _LeftOut("")
@@ -329,14 +335,25 @@ class Model:
             return _LeftOut("")
         beyond = _beyond(result)
         # a program to first order is looked at in the power flow of its schedule, see `lateral.successive`
-        over = beyond_sides(result.program, result.solution.x) if sides and self.tangent is None else 0.0
-        said = []
+        looks = sides and self.tangent is None
+        over = beyond_sides(result.program, result.solution.x) if looks else 0.0
+        said, other = [], Crossed(above=self.above)
         if beyond:
             some = ", ".join(sorted(beyond)[:3]) + (", ..." if len(beyond) > 3 else "")
             said.append(f"{len(beyond)} limits that were left out are exceeded ({some})")
         if over > SIDE_PU:
             said.append(LEFT_SIDE.format(over))
-        return _LeftOut("; ".join(said), beyond=beyond, sides=over > SIDE_PU)
+            other = crossed(result.program, result.solution.x, self.above, fall=fall)
+        elif looks and not beyond:
+            other = second_state(self.case, result.program, result.solution.x, self.network, self.above)
+            if other.count:
+                said.append(f"{other.count} loads and steps have a second state, across a jump of their law")
+        return _LeftOut("; ".join(said), beyond=beyond, sides=over > SIDE_PU or other.count > 0, crossed=other)
+
+    @property
+    def above(self) -> Mapping[str, FloatArray]:
+        """Voltages above which ports are kept, because of jumps in the laws of loads."""
+        return {} if self.point is None else self.point.above
 
     def _can_write(self, wrong: _LeftOut) -> bool:
         """Whether building again would write something new."""
@@ -348,7 +365,7 @@ class Model:
         self.enforced |= wrong.beyond
         self.screened = self.screened and wrong.screen
         if wrong.sides:
-            self.point = _point_of(result)
+            self.point = dataclasses.replace(point_of(result), above=wrong.crossed.above)
         fresh = self.rebuild(self.case, at=self.point, screen=self.screened, enforce=self.enforced)
         self._take_over(fresh, result)
         if self.formulation.lazy and self.tangent is None:
@@ -453,12 +470,14 @@ class _LeftOut:
         beyond: nodes and branches beyond their limits.
         sides: whether loads left the side of their band that was taken.
         screen: False to write every branch limit.
+        crossed: loads on another side of a jump of their law, and above which voltages they are kept.
     """
 
     note: str
     beyond: frozenset[str] = frozenset()
     sides: bool = False
     screen: bool = True
+    crossed: Crossed = field(default_factory=Crossed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -564,14 +583,14 @@ def beyond_sides(program: Program, x: FloatArray) -> float:
     return max((float(a.beyond(x).max(initial=0.0)) for a in program.assumptions), default=0.0)
 
 
-def _point_of(result: Result) -> OperatingPoint:
+def point_of(result: Result) -> OperatingPoint:
     """The voltages of a result as an operating point; nodes that no source reaches are at zero volts."""
     nodes = NodeIndex.of(result.case.feeder).nodes
     v = np.sqrt(np.maximum(result.value("bus.vmag_sq"), 0.0)) * np.exp(1j * np.deg2rad(result.value("bus.vang")))
     whole = np.zeros((len(nodes), v.shape[1]), dtype=complex)
     place = {node: k for k, node in enumerate(nodes)}
     whole[[place[node] for node in result.network.nodes]] = v
-    return OperatingPoint(nodes, whole, np.zeros_like(whole), loaded=True, schedule=True)
+    return OperatingPoint(nodes, whole, np.zeros_like(whole), loaded=True)
 
 
 def _overloaded(result: Result) -> bool:
@@ -609,4 +628,4 @@ def _with_data(case: Case, values: Mapping[str, FloatArray]) -> Case:
     return case.with_(devices=tuple(replaced.get(id(d), d) for d in case.devices), profiles=profiles)
 
 
-__all__ = ["RELAX_UP_TO", "Model", "groups", "objective_name"]
+__all__ = ["RELAX_UP_TO", "Model", "groups", "objective_name", "point_of"]

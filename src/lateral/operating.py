@@ -50,14 +50,18 @@ def operating_point(
     return _settled(case, flow, "without control" if dispatch is None else "of the schedule", loaded=loaded)
 
 
-def schedule_flow(case: Case, program: Program, x: FloatArray, *, tolerance_pu: float = 1e-8) -> PowerFlow:
-    """The power flow of the schedule at a point of a program: set-points, port by port where they differ, settings."""
+def schedule_flow(
+    case: Case, program: Program, x: FloatArray, *, tolerance_pu: float = 1e-8, start: ComplexArray | None = None
+) -> PowerFlow:
+    """The power flow of the schedule at a point of a program: set-points, port by port where they differ, settings;
+    begun at the voltages given (V, in the order of `NodeIndex`)."""
     return power_flow(
         case,
         dispatch=dispatch_at(case, program, x),
         ports=port_points(case, program, x),
         settings=settings_of(case, program, x),
         tolerance_pu=tolerance_pu,
+        start=start,
     )
 
 

@@ -30,7 +30,8 @@ from lateral.baseline import pv_baseline
 from lateral.case import Case
 from lateral.devices.base import Declared
 from lateral.formulations import OperatingPoint
-from lateral.model import Model
+from lateral.jumps import Crossed, crossed, second_state
+from lateral.model import Model, point_of
 from lateral.network.admittance import NodeIndex
 from lateral.network.branches import RadialNetwork
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
@@ -51,6 +52,8 @@ GOOD, POOR = 0.75, 0.25
 LEFT = 5e-5
 #: How often a program is made again for loads that left their band.
 MOST_MADE = 3
+#: How often a program is made again for loads across a jump of their law.
+MOST_SIDED = 6
 #: Violation of an equality at a point, in solver scale, from which on it is no power flow of the program's schedule.
 STRANGE = 1e-2
 #: A step below this share of the ranges needs no power flow to rest.
@@ -104,12 +107,13 @@ class At:
 
     Attributes:
         program: the program made there; its start point is the point.
-        violation: by how much each row is violated: equalities (in solver scale), two-sided rows, cones.
+        violation: by how much each row is violated: equalities (in solver scale), two-sided rows, cones, and bounds of
+            what follows from the voltages.
         v_pu: voltages of all nodes in the order of `NodeIndex`, shape (n, T); None at a first point.
     """
 
     program: Program
-    violation: tuple[FloatArray, FloatArray, FloatArray]
+    violation: tuple[FloatArray, FloatArray, FloatArray, FloatArray]
     v_pu: ComplexArray | None = None
 
     @property
@@ -128,22 +132,32 @@ class At:
         return bool(np.max(self.violation[0], initial=0.0) > STRANGE)
 
     @classmethod
-    def of(cls, program: Program, v_pu: ComplexArray | None = None) -> At:
-        """The exact violations at the point of a program."""
+    def of(cls, program: Program, held: IntArray, v_pu: ComplexArray | None = None) -> At:
+        """The exact violations at the point of a program; ``held`` are variables whose bounds are limits."""
         x = program.start_point
         off = np.abs(program.a @ x - program.b) * program.eq_scale
-        return cls(program, (off, *_beyond(program, x)), v_pu)
+        return cls(program, (off, *_beyond(program, held, x)), v_pu)
 
-    def merit(self, rho: FloatArray, mu: FloatArray) -> float:
+    def merit(self, weights: Weights) -> float:
         """Objective and weighted violation of the rows."""
-        return self.program.objective(self.x) + float(rho @ self.violation[1] + mu @ self.violation[2])
+        return self.program.objective(self.x) + _weighed(weights, self.violation[1:])
 
 
-def _beyond(program: Program, x: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """By how much two-sided rows and cones are violated."""
+#: Weight of the violation of each two-sided row, cone and bound.
+Weights = tuple[FloatArray, FloatArray, FloatArray]
+
+
+def _weighed(weights: Weights, violation: Weights) -> float:
+    return float(sum(w @ v for w, v in zip(weights, violation, strict=True)))
+
+
+def _beyond(program: Program, held: IntArray, x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """By how much two-sided rows, cones and bounds are violated."""
     middle = program.g @ x
     rows = np.maximum(np.maximum(program.l - middle, middle - program.u), 0.0)
-    return rows, np.maximum(program.products.value(x), 0.0) if program.products.n_rows else np.zeros(0)
+    cones = np.maximum(program.products.value(x), 0.0) if program.products.n_rows else np.zeros(0)
+    bounds = np.maximum(np.maximum(program.lb[held] - x[held], x[held] - program.ub[held]), 0.0)
+    return rows, cones, bounds
 
 
 @dataclass(eq=False)
@@ -156,7 +170,8 @@ class Rounds:
         net: branches, for the order of the nodes.
         at: last accepted schedule.
         radius: trust region, share of the range of each decision; inf for none.
-        rho, mu: weight of the violation of each two-sided row and cone.
+        held: variables that follow from the voltages and have bounds.
+        weights: of the violation of rows, cones and bounds.
         decisions: variables that set-points consist of.
         notes: what went otherwise than it should, each once.
     """
@@ -166,10 +181,12 @@ class Rounds:
     net: RadialNetwork
     at: At
     radius: float = np.inf
-    rho: FloatArray = field(default_factory=lambda: np.zeros(0))
-    mu: FloatArray = field(default_factory=lambda: np.zeros(0))
+    held: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    weights: Weights = field(default_factory=lambda: (np.zeros(0), np.zeros(0), np.zeros(0)))
     decisions: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     notes: list[str] = field(default_factory=list)
+    #: whether the program has limits that the last accepted schedule was not made with
+    fresh: bool = False
 
     @classmethod
     def start(cls, case: Case, tangent: Tangent, net: RadialNetwork, program: Program) -> Rounds:
@@ -187,9 +204,11 @@ class Rounds:
         ]
         follows = np.concatenate([np.zeros(0, dtype=np.int64), *tangent.network, *tangent.followers])
         decisions = np.setdiff1d(np.concatenate([np.zeros(0, dtype=np.int64), *own]), follows)
-        out = cls(case, tangent, net, At.of(program), decisions=decisions)
-        out.rho, out.mu = np.zeros(len(program.l)), np.zeros(program.products.n_rows)
-        out.at = At.of(dataclasses.replace(program, start_point=out._chosen(program, program.start_point)))
+        network = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *tangent.network]))
+        held = network[np.isfinite(program.lb[network]) | np.isfinite(program.ub[network])]
+        out = cls(case, tangent, net, At.of(program, held), decisions=decisions, held=held)
+        out.weights = np.zeros(len(program.l)), np.zeros(program.products.n_rows), np.zeros(len(held))
+        out.at = At.of(dataclasses.replace(program, start_point=out._chosen(program, program.start_point)), held)
         return out
 
     def rebuilt(self, model: Model) -> Rounds:
@@ -236,14 +255,16 @@ class Rounds:
 
     def weigh(self, solution: Solution) -> None:
         """Make each row's weight at least twice the largest multiplier of its block."""
-        program = self.at.program
+        program, (rows, cones, bounds) = self.at.program, self.weights
         for weights, blocks, dual in (
-            (self.rho, program.inequalities, solution.ineq_dual),
-            (self.mu, program.product_blocks, solution.product_dual),
+            (rows, program.inequalities, solution.ineq_dual),
+            (cones, program.product_blocks, solution.product_dual),
         ):
             for block in blocks:
                 size = 2.0 * float(np.max(np.abs(dual[block.cells]), initial=0.0))
                 weights[block.cells] = np.maximum(weights[block.cells], size)
+        size = 2.0 * float(np.max(np.abs(solution.reduced_cost[self.held]), initial=0.0))
+        np.maximum(bounds, size, out=bounds)
 
     def predicted(self, solution: Solution) -> float:
         """Decrease of the merit that the program at the last accepted schedule promises of a step.
@@ -253,9 +274,8 @@ class Rounds:
         """
         program, x = self.at.program, solution.x
         off = float(solution.eq_dual @ (program.b - program.a @ self.at.x))
-        rows, cones = _beyond(program, x)
-        step = program.objective(x) + float(self.rho @ rows + self.mu @ cones)
-        return self.at.merit(self.rho, self.mu) + off - step
+        step = program.objective(x) + _weighed(self.weights, _beyond(program, self.held, x))
+        return self.at.merit(self.weights) + off - step
 
     def size(self, x: FloatArray) -> float:
         """What a decrease is relative to."""
@@ -273,16 +293,16 @@ class Rounds:
         length, size, promised = self.length(x), self.size(x), self.predicted(result.solution)
         held = length > 0.99 * self.radius
         says = f"predicted decrease {promised / size:.1e} relative"
-        if self.at.strange:  # the unloaded feeder, or a step borrowed from another: nothing to compare with
+        # the unloaded feeder, a step borrowed from another, limits that are new: nothing to compare with
+        if self.at.strange or self.fresh:
             there = self.reached(result.solution)
             if there is None:
                 return Verdict("rejected, its power flow does not converge", stuck="no power flow to go on from")
             if there.strange:
                 return Verdict("no power flow of this schedule", stuck="the power flow does not know every device")
-            self.at = there
-            return Verdict(
-                f"accepted, the point before was no power flow of a schedule; step {length:.1e}", accepted=True
-            )
+            before = "not made with these limits" if self.fresh else "no power flow of a schedule"
+            self.at, self.fresh = there, False
+            return Verdict(f"accepted, the point before was {before}; step {length:.1e}", accepted=True)
         # the program is convex: a step that is held back has no more than its promise times what it was held back by
         small = REST * size * (min(self.radius, 1.0) if held else 1.0)
         rests = -REST * size <= promised <= small
@@ -293,7 +313,7 @@ class Rounds:
             self.radius = 0.25 * length
             stuck = "the trust region has become too small" if self.radius < SMALLEST else ""
             return Verdict(f"rejected, its power flow does not converge; {says}", stuck=stuck)
-        gained = self.at.merit(self.rho, self.mu) - there.merit(self.rho, self.mu)
+        gained = self.at.merit(self.weights) - there.merit(self.weights)
         says = f"{says}, true {gained / size:.1e}, step {length:.1e}"
         if (
             rests
@@ -333,7 +353,7 @@ class Rounds:
             return None
         v = _voltages(self.net, flow.index.nodes, flow.v_pu)
         state = self.tangent.state(program, x, v, loaded=True)
-        return At.of(self.tangent.moved(program, self._chosen(program, state)), flow.v_pu)
+        return At.of(self.tangent.moved(program, self._chosen(program, state)), self.held, flow.v_pu)
 
     def _chosen(self, program: Program, x: FloatArray) -> FloatArray:
         """x with what is neither decided nor network at its best: variables that share a row with the network."""
@@ -420,15 +440,37 @@ def settle(
         return result
     begin, spent = time.perf_counter(), result.seconds["solve"]
     state = Rounds.start(model.case, model.tangent, model.network, model.program)
-    best, accepted, told, k, made = result, False, [], 1, 0
+    best, accepted, told, k, made, sided = result, False, [], 1, 0, 0
+    verdict = Verdict("")
     choices = list(result.choices)
     while True:
         # the bounds of the trust region are no limits of the schedule
         whole = state.at.program
-        verdict = state.judge(result)
-        told.append(f"round {k}: {verdict.text}")
-        if verdict.accepted or verdict.rests:
-            best, accepted = dataclasses.replace(result, program=whole), True
+        other = Crossed()
+        if sided < MOST_SIDED and result.ok:
+            other = crossed(result.program, result.solution.x, model.above)
+        if not other.count:
+            verdict = state.judge(result)
+            told.append(f"round {k}: {verdict.text}")
+            if verdict.accepted or verdict.rests:
+                best, accepted = dataclasses.replace(result, program=whole), True
+            settled = verdict.rests or (verdict.accepted and state.at.left)
+            if settled and sided < MOST_SIDED and k < rounds:
+                other = second_state(model.case, whole, result.solution.x, model.network, model.above)
+        if other.count and k < rounds:
+            sided, model.program = sided + 1, whole
+            point = dataclasses.replace(point_of(result), above=other.above)
+            if model.make_at(point, result):
+                k += 1
+                if progress is not None:
+                    progress(k)
+                state = state.rebuilt(model)
+                state.fresh, state.radius = True, np.inf
+                told.append(f"made again: {other.count} loads and steps are, or can be, across a jump of their law")
+                model.program = state.bounded()
+                result = model.solve(solver, options, explain_infeasible=False)
+                choices += [c for c in result.choices if c not in choices]
+                continue
         if verdict.rests or verdict.stuck or k >= rounds:
             break
         k += 1
@@ -437,7 +479,8 @@ def settle(
         if verdict.accepted and made < MOST_MADE and state.at.left and state.at.v_pu is not None:
             made += 1
             model.program = state.at.program
-            if model.make_at(point_at(model.case, state.at.v_pu, loaded=True), result):
+            point = dataclasses.replace(point_at(model.case, state.at.v_pu, loaded=True), above=model.above)
+            if model.make_at(point, result):
                 state = state.rebuilt(model)
                 told.append("made again at the power flow of the schedule: loads left their band")
         model.program = state.bounded()

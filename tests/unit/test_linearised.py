@@ -278,7 +278,7 @@ def test_a_round_at_the_exact_optimum_does_not_move(name: str) -> None:
 def test_rows_at_their_point_are_the_exact_rows() -> None:
     """At its own point a first-order program has the violations of the exact one: none at a power flow."""
     model = build(balanced_case(), "linearised")
-    at = successive.At.of(model.program)
+    at = successive.At.of(model.program, np.zeros(0, dtype=np.int64))
     assert not at.strange
     assert max(float(v.max(initial=0.0)) for v in at.violation) < 1e-7
 
@@ -318,8 +318,10 @@ def test_a_step_that_costs_more_is_rejected(monkeypatch: pytest.MonkeyPatch) -> 
     """The radius falls below the step, the point stays, and the next program is bounded by it."""
     model, r, state = started(balanced_case())
     before = state.at
-    worse = dataclasses.replace(before, violation=(before.violation[0], before.violation[1] + 1.0, before.violation[2]))
-    state.rho[:] = 1e3
+    worse = dataclasses.replace(
+        before, violation=(before.violation[0], before.violation[1] + 1.0, *before.violation[2:])
+    )
+    state.weights[0][:] = 1e3
     monkeypatch.setattr(successive.Rounds, "reached", lambda self, solution: worse)
     verdict = state.judge(r)
     assert not verdict.accepted
@@ -336,8 +338,8 @@ def test_a_flat_merit_rests_only_where_the_power_flow_is_as_good(monkeypatch: py
     _, r, state = started(balanced_case())
     before = state.at
     monkeypatch.setattr(successive.Rounds, "predicted", lambda self, solution: 0.0)
-    state.rho[:] = 1e3
-    violation = (before.violation[0], before.violation[1] + 1.0, before.violation[2])
+    state.weights[0][:] = 1e3
+    violation = (before.violation[0], before.violation[1] + 1.0, *before.violation[2:])
     worse, same = dataclasses.replace(before, violation=violation), dataclasses.replace(before)
     monkeypatch.setattr(successive.Rounds, "reached", lambda self, solution: worse)
     verdict = state.judge(r)

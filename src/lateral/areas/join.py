@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from lateral.model import LEFT_SIDE, SIDE_PU, Model, beyond_sides, objective_name
+from lateral.jumps import SIDE_PU
+from lateral.model import LEFT_SIDE, Model, beyond_sides, objective_name
 from lateral.network.schema import FloatArray
 from lateral.program import Block, Program
 from lateral.results.residuals import earned_status, recompute

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,16 @@ BoolArray = NDArray[np.bool_]
 
 #: A load this near to an edge of its band gets the whole law where a formulation can write it, pu.
 NEAR_EDGE_PU = 0.03
-#: A voltage so near the end of a jump rests there, pu.
-RESTS = 1e-7
+#: So far beside a jump of its law a load is kept, pu: on which side of it the simulator sees it is then no rounding.
+BESIDE_PU = 1e-5
 #: Over this share of its power the corners of a load's law are rounded.
 ROUNDING = 1e-3
+#: A difference between two sides of a law at their edge that is no jump, as a share of the power.
+NO_JUMP = 1e-9
+#: A power that no load has, as a multiple of its rated one: the side of a law that is never met.
+NEVER = 1e3
+#: At so many voltages it is looked where a law draws less than above a jump.
+LOOKS = 1001
 
 #: OpenDSS load model number -> the word used here.
 MODELS = (
@@ -143,8 +149,8 @@ class Load(ShuntDevice):
 
         Outside of ``v_min_pu ... v_max_pu`` a load is what OpenDSS makes of it there. A formulation that writes curves
         has this law as it is (its corners rounded over `ROUNDING`) at every step at which a load is within
-        `NEAR_EDGE_PU` of an edge; else it takes the side on which its operating point lies. The cut-off of a zip load
-        is taken at the operating point.
+        `NEAR_EDGE_PU` of an edge; else it takes the side on which its operating point lies. At an edge where the law
+        jumps it always does: no load can be within the jump. The cut-off of a zip load is taken at the operating point.
         """
         builder, names = ctx.builder, [d.name for d in group]
         p_kw = np.array([d.p_kw * ctx.multiplier(d.profile) for d in group])
@@ -165,11 +171,17 @@ class Load(ShuntDevice):
         rated = np.where(np.isnan(rated), base * across, rated)
         ratio = (base / rated).reshape(-1, 1)
 
-        u = ctx.net.reference_v(ports) * ratio
-        near = _near_edge(group, owner, u) if ctx.net.writes_curves else np.zeros(u.shape, dtype=bool)
+        jumps, above_jumps = _Jumps.of(group, owner), ctx.net.above_jumps(ports)
+        # what is kept above a jump has the law of that side, wherever the operating point is
+        u = np.maximum(ctx.net.reference_v(ports), above_jumps) * ratio
+        near = np.zeros(u.shape, dtype=bool)
+        if ctx.net.writes_curves:
+            near = _near_edge(group, owner, u, jumps) | (above_jumps > 0.0)
         if near.any():
             at, step = np.nonzero(near)
-            _inject_banded(group, owner, ports, ratio, ctx, at, step, p_port.pick(at, step), q_port.pick(at, step))
+            p_near, q_near = p_port.pick(at, step), q_port.pick(at, step)
+            cells = _Cells(ports, owner, ratio, at, step, u[at, step], jumps, above_jumps)
+            _inject_banded(group, ctx, cells, p_near, q_near)
             away = (~near).astype(float)
             p_port, q_port = p_port * away, q_port * away
         v_min, v_max, v_low = (column(group, name)[owner] for name in ("v_min_pu", "v_max_pu", "v_low_pu"))
@@ -180,6 +192,8 @@ class Load(ShuntDevice):
         low = np.where(free | below, 0.0, np.where(above, v_max, np.maximum(v_min, v_low)))
         high = np.where(free | above, np.inf, np.where(below, np.maximum(v_min, v_low), v_max))
         ctx.net.assume_v(ports, low / ratio, high / ratio)
+        if ctx.net.writes_curves:
+            _assume_no_jump(group, owner, ports, ratio, u, jumps, ctx)
         flat = np.array([not d.q_follows_profile for d in group], dtype=bool)[owner].reshape(-1, 1)
         cut = np.array([d.zip_v_cut_pu if d.model == "zip" else 0.0 for d in group])[owner].reshape(-1, 1)
         alive = np.where((cut > 0.0) & (u > v_low), 0.5 * (1.0 + np.tanh(500.0 * (u - cut))), 1.0)
@@ -244,47 +258,149 @@ class Load(ShuntDevice):
         return out
 
 
-def _near_edge(group: Sequence[Load], owner: IntArray, u: FloatArray) -> BoolArray:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Jumps:
+    """Jumps in the laws of ports, each of shape (ports, 1).
+
+    Attributes:
+        low, high: whether the law jumps at the lower and at the upper edge of its band.
+        less: below which voltage the law under the band draws less than right above the lower edge.
+    """
+
+    low: BoolArray
+    high: BoolArray
+    less: FloatArray
+
+    @classmethod
+    def of(cls, group: Sequence[Load], owner: IntArray) -> _Jumps:
+        """Of the loads that own ports."""
+        known: dict[tuple[object, ...], tuple[bool, bool, float]] = {}  # loads have few laws
+        found = []
+        for load in group:
+            shares = load.zip_p, load.zip_q, load.cvr_p, load.cvr_q
+            key = (load.model, *shares, load.v_min_pu, load.v_max_pu, load.v_low_pu)
+            if key not in known:
+                known[key] = _jumps_of(load)
+            found.append(known[key])
+        table = np.array(found, dtype=float).reshape(-1, 3)[owner]
+        return cls(table[:, :1] > 0.0, table[:, 1:2] > 0.0, table[:, 2:])
+
+
+def _jumps_of(load: Load) -> tuple[bool, bool, float]:
+    """Whether the law of a load jumps at the lower and at the upper edge of its band, and below which voltage it draws
+    less than right above the lower one: active power, or reactive power where that alone jumps there."""
+    low = high = False
+    less = 0.0
+    for side in (0, 1):
+        inside, below, above, extra, exponent = _law(load, side)
+        at_low, at_high = (_power(inside, v) + extra * v**exponent for v in (load.v_min_pu, load.v_max_pu))
+        if not low and load.v_min_pu > 0.0 and abs(_power(below, load.v_min_pu) - at_low) > NO_JUMP:
+            low = True
+            u = np.linspace(0.0, load.v_min_pu, LOOKS)
+            less = float(np.max(u[_power(below, u) < at_low], initial=0.0))
+        high |= bool(np.isfinite(load.v_max_pu)) and bool(abs(_power(above, load.v_max_pu) - at_high) > NO_JUMP)
+    return low, high, less
+
+
+def _power(coefficients: tuple[float, ...], u: Any) -> Any:
+    """Coefficients of 1, u, u^2 at a voltage, or at many."""
+    return coefficients[0] + (coefficients[1] + coefficients[2] * u) * u
+
+
+def _near_edge(group: Sequence[Load], owner: IntArray, u: FloatArray, jumps: _Jumps) -> BoolArray:
     """Where the voltage at the operating point is near an edge of the load's band or below the band, (ports, T).
 
-    Above the band a load is an impedance, which needs no curve.
+    Above the band a load is an impedance, which needs no curve; nor does the inside of an edge where the law jumps.
     """
     v_min, v_max = (column(group, name)[owner] for name in ("v_min_pu", "v_max_pu"))
     # an impedance inside and outside has no edge
     plain = np.array([d.model == "constant_impedance" for d in group], dtype=bool)[owner]
-    near = (u < v_min + NEAR_EDGE_PU) | (np.abs(u - v_max) < NEAR_EDGE_PU)
-    return np.asarray(near & ~plain[:, None])
+    near_low = u < v_min + np.where(jumps.low, 0.0, NEAR_EDGE_PU)
+    near_high = (np.abs(u - v_max) < NEAR_EDGE_PU) & ~jumps.high
+    return np.asarray((near_low | near_high) & ~plain[:, None])
 
 
-def _inject_banded(
+def _assume_no_jump(
     group: Sequence[Load],
     owner: IntArray,
     ports: Ports,
     ratio: FloatArray,
+    u: FloatArray,
+    jumps: _Jumps,
     ctx: DeviceContext,
-    at: IntArray,
-    step: IntArray,
-    p: Affine,
-    q: Affine,
 ) -> None:
-    """Draw p and q, of shape (cells, 1), by the whole law of a load, in and outside of its band, at (port, step)."""
+    """Say between which jumps of its law each load was taken to be."""
+    v_min, v_max = (column(group, name)[owner] for name in ("v_min_pu", "v_max_pu"))
+    some = np.flatnonzero((jumps.low | jumps.high).any(axis=1))
+    if not len(some):
+        return
+    over_low, over_high = jumps.low & (u > v_min), jumps.high & (u > v_max)
+    low = np.where(over_high, v_max, np.where(over_low, v_min, -np.inf))[some]
+    high = np.where(jumps.low & ~over_low, v_min, np.where(jumps.high & ~over_high, v_max, np.inf))[some]
+    # from above its band a load comes down into it
+    less = np.where(over_high, v_max, np.where(over_low, jumps.less, 0.0))[some]
+    own, per = Ports(ports.a[some], ports.b[some]), ratio[some]
+    ctx.net.assume_v(own, low / per, high / per, beside=(BESIDE_PU / per, less / per))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Cells:
+    """Ports and steps at which the whole law of a load is written.
+
+    Attributes:
+        ports: all ports of the loads.
+        owner: position of the load of each port.
+        ratio: base of the port over rated voltage, shape (ports, 1).
+        at, step: port and step of each cell.
+        u: voltage at the operating point in rated voltages, shape (cells,).
+        jumps: of the ports.
+        lowest: voltage above which ports are kept, shape (ports, 1 or T), in bases of the ports; 0 for none.
+    """
+
+    ports: Ports
+    owner: IntArray
+    ratio: FloatArray
+    at: IntArray
+    step: IntArray
+    u: FloatArray
+    jumps: _Jumps
+    lowest: FloatArray
+
+
+def _inject_banded(group: Sequence[Load], ctx: DeviceContext, cells: _Cells, p: Affine, q: Affine) -> None:
+    """Draw p and q, of shape (cells, 1), by the whole law of a load, in and outside of its band; at an edge where the
+    law jumps by that of the side on which the operating point is."""
+    at, step = cells.at, cells.step
     used, port = np.unique(at, return_inverse=True)
-    sub = Ports(ports.a[used], ports.b[used])
-    owner, ratio = owner[at], ratio[at]
+    sub = Ports(cells.ports.a[used], cells.ports.b[used])
+    jump_low, jump_high = cells.jumps.low[at], cells.jumps.high[at]
+    lowest = np.broadcast_to(cells.lowest, (len(cells.owner), ctx.n_steps))[at, step]
+    owner, ratio, u = cells.owner[at], cells.ratio[at], cells.u[:, None]
     laws = [[_law(d, side) for d in group] for side in (0, 1)]
-    v_min, v_max = (column(group, name)[owner] / ratio for name in ("v_min_pu", "v_max_pu"))
+    least, most = (column(group, name)[owner] for name in ("v_min_pu", "v_max_pu"))
+    is_below, is_above = jump_low & (u <= least), jump_high & (u > most)
     power = np.hstack([np.ones_like(ratio), ratio, ratio**2])
     table = [[np.array([law[k] for law in side]) for k in range(5)] for side in laws]
+    never = np.array([NEVER, 0.0, 0.0])
 
     def curve(side: int, own: IntArray) -> Banded:
         inside, below, above = (table[side][k][owner[own]] * power[own] for k in range(3))
         extra, exponent = (table[side][k][owner[own]].reshape(-1, 1) for k in (3, 4))
+        down, up = is_below[own], is_above[own]
+        inside, extra = np.where(down, below, np.where(up, above, inside)), np.where(down | up, 0.0, extra)
+        below = np.where(jump_low[own] | up, never, below)
+        above = np.where(jump_high[own] | down, -never, above)
         width = np.full((len(own), 1), ROUNDING)
-        return Banded(inside, below, above, extra * ratio[own] ** exponent, exponent, v_min[own], v_max[own], width)
+        return Banded(inside, below, above, extra * ratio[own] ** exponent, exponent, width)
 
     same = np.array([a == b for a, b in zip(*laws, strict=True)], dtype=bool)[owner]
     both, split = np.flatnonzero(same), np.flatnonzero(~same)
-    within = _off_jumps(sub, port, step, [curve(side, np.arange(len(at))) for side in (0, 1)], ctx)
+    if np.any(lowest > 0.0):
+        # a limit for this schedule alone: with new data the loads may be on the other side
+        ctx.builder.at_one_schedule = True
+        ctx.notes.append(
+            f"load: the voltage of {int(np.sum(lowest > 0.0))} loads and steps is kept above a jump of their law"
+        )
     zero = Affine.zeros(len(split), 1)
     for own, side, p_own, q_own in (
         (both, 0, p.take(both), q.take(both)),
@@ -292,44 +408,8 @@ def _inject_banded(
         (split, 1, zero, q.take(split)),
     ):
         if len(own):
-            sides = within[0][own], within[1][own]
-            ctx.net.inject_curve(sub, port[own], step[own], curve(side, own), -p_own, -q_own, within=sides)
-
-
-def _off_jumps(
-    ports: Ports, port: IntArray, step: IntArray, curves: Sequence[Banded], ctx: DeviceContext
-) -> tuple[FloatArray, FloatArray]:
-    """Where |V| may be so that no load rests within a jump of its law, where none can be: (lowest, highest).
-
-    On the way to a schedule any voltage may be taken. A schedule that came to rest in a jump is solved again with the
-    jump behind it: on the side on which it was, as a limit of the voltage.
-    """
-    shape = len(ports), ctx.n_steps
-    u = np.broadcast_to(ctx.net.reference_v(ports), shape)[port, step]
-    none = np.zeros(len(u)), np.full(len(u), np.inf)
-    low, high = (side.copy() for side in none)
-    side_low, side_high = np.zeros(shape), np.full(shape, np.inf)
-    for curve in curves:
-        for edge, jumps in zip((curve.v_low[:, 0], curve.v_high[:, 0]), curve.jumps, strict=True):
-            above, below = jumps & (u >= edge), jumps & (u < edge)
-            over, under = edge + curve.zone, edge - curve.zone
-            np.maximum.at(side_low, (port[above], step[above]), over[above])
-            np.minimum.at(side_high, (port[below], step[below]), under[below])
-            rests = np.abs(u - edge) <= curve.zone + RESTS
-            low = np.where(above & rests, np.maximum(low, over), low)
-            high = np.where(below & rests, np.minimum(high, under), high)
-    if np.any(side_low > 0.0) or np.any(np.isfinite(side_high)):
-        ctx.net.assume_v(ports, side_low, side_high)
-    rest = np.isfinite(high) | (low > 0.0)
-    if not ctx.net.at_schedule or not rest.any():
-        return none
-    # a limit for this schedule alone: with new data the loads may be on the other side
-    ctx.builder.at_one_schedule = True
-    ctx.notes.append(
-        f"load: {int(rest.sum())} loads and steps rested in a jump of their law; their voltage is kept beside it, on "
-        "the side on which it was"
-    )
-    return low, high
+            within = (lowest[own], np.full(len(own), np.inf)) if np.any(lowest[own] > 0.0) else None
+            ctx.net.inject_curve(sub, port[own], step[own], curve(side, own), -p_own, -q_own, within=within)
 
 
 _Law = tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...], float, float]

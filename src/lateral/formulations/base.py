@@ -26,7 +26,7 @@ class OperatingPoint:
         v_pu: complex voltages on the buses' bases, shape (n, T) or (n, 1).
         injected_pu: complex currents that devices put into the nodes, same shape.
         loaded: False for the no-load point (nominal angles, no currents).
-        schedule: whether it is what a solved schedule came to, so that what rests at an edge there is meant.
+        above: voltages that schedules keep above a jump of a load's law: lowest |V| across ports, pu, by port, (T,).
         reach: largest current that another area can draw at nodes beyond which it is, pu, by node, shape (T,).
         kept: nodes that another area feeds, and whose limits it keeps.
     """
@@ -35,7 +35,7 @@ class OperatingPoint:
     v_pu: ComplexArray
     injected_pu: ComplexArray
     loaded: bool
-    schedule: bool = False
+    above: Mapping[str, FloatArray] = field(default_factory=dict)
     reach: Mapping[Node, FloatArray] = field(default_factory=dict)
     kept: frozenset[Node] = frozenset()
 

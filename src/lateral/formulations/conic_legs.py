@@ -64,7 +64,9 @@ class ConicLegs(BranchFlowModel):
         self.builder.product("feed", "current", elements, [p, q], current, v, equality=self._exact)
         return current * (np.abs(np.diag(z)) ** 2).reshape(-1, 1)
 
-    def assume_v(self, ports: Ports, low: FloatArray, high: FloatArray) -> None:
+    def assume_v(
+        self, ports: Ports, low: FloatArray, high: FloatArray, *, beside: tuple[FloatArray, FloatArray] | None = None
+    ) -> None:
         """See `NetworkModel.assume_v`; laws were taken at nominal voltage."""
         own = np.flatnonzero(np.any((low > 0.0) | np.isfinite(high), axis=-1) & (ports.a >= 0))
         if not len(own):

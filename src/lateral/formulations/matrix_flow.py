@@ -233,7 +233,9 @@ class MatrixFlowModel(PointModel):
         """See `NetworkModel.add_unbalance_cost`; linear in v."""
         self._unbalance_weights.append(weight)
 
-    def assume_v(self, ports: Ports, low: FloatArray, high: FloatArray) -> None:
+    def assume_v(
+        self, ports: Ports, low: FloatArray, high: FloatArray, *, beside: tuple[FloatArray, FloatArray] | None = None
+    ) -> None:
         """See `NetworkModel.assume_v`; only whether a side is among the possible voltages matters here."""
         least, most = (np.sqrt(side) for side in self.band.squares(ports))
         self._takes_sides |= bool(np.any(low > least) or np.any(high < most))

@@ -45,7 +45,7 @@ from lateral.formulations.rectangular_short import (
     with_islands,
     without_series,
 )
-from lateral.formulations.rectangular_values import NEUTRAL_PU, BalanceRows, Values
+from lateral.formulations.rectangular_values import NEUTRAL_PU, Assumed, BalanceRows, Values
 from lateral.network.admittance import NodeIndex, nodal_matrix_pu
 from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder
@@ -91,7 +91,7 @@ class RectangularModel(PointModel):
         index = NodeIndex.of(feeder)
         place = {node: k for k, node in enumerate(point.nodes)}
         self._v0 = point.v_pu[[place[node] for node in network.nodes]]
-        self.at_schedule = point.schedule
+        self._above = point.above
         self._feeder, self._index = feeder, index
         self._own = np.array([index.position[node] for node in network.nodes], dtype=np.int64)
         self._names = tuple(f"{bus}.{c}" for bus, c in network.nodes)
@@ -105,7 +105,7 @@ class RectangularModel(PointModel):
         self._squares: list[tuple[str, tuple[str, ...], Ports, Affine, tuple[IntArray, IntArray] | None]] = []
         self._feeds: list[_Feed] = []
         self._loss_weights: list[Affine] = []
-        self._assumed: list[tuple[Ports, FloatArray, FloatArray]] = []
+        self._assumed: list[Assumed] = []
         self._all_squares: Affine | None = None
         self._unbalance_weights: list[Affine] = []
         self._asked: list[tuple[IntArray, Complex]] = []
@@ -241,10 +241,21 @@ class RectangularModel(PointModel):
         self.builder.curve(component, quantity, names, y, w, curve, at=at)
         return y
 
-    def assume_v(self, ports: Ports, low: FloatArray, high: FloatArray) -> None:
+    def assume_v(
+        self, ports: Ports, low: FloatArray, high: FloatArray, *, beside: tuple[FloatArray, FloatArray] | None = None
+    ) -> None:
         """See `NetworkModel.assume_v`."""
         shape = (len(ports), self.n_steps)
-        self._assumed.append((ports, np.broadcast_to(low, shape), np.broadcast_to(high, shape)))
+        if beside is not None:
+            beside = beside[0], np.broadcast_to(beside[1], shape)
+        self._assumed.append((ports, np.broadcast_to(low, shape), np.broadcast_to(high, shape), beside))
+
+    def above_jumps(self, ports: Ports) -> FloatArray:
+        """See `NetworkModel.above_jumps`."""
+        if not self._above:
+            return np.zeros((len(ports), 1))
+        none = np.zeros(self.n_steps)
+        return np.array([self._above.get(name, none) for name in port_names(self.net, ports)])
 
     def declines_ratio(self, transformer: str, winding: int) -> str:
         """See `NetworkModel.declines_ratio`."""

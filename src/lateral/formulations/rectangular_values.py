@@ -14,12 +14,14 @@ from lateral.formulations.ratios import Ratios
 from lateral.network.branches import RadialNetwork
 from lateral.network.kron import ReducedNetwork
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
-from lateral.program import Block, ProgramBuilder
+from lateral.program import Block, Jumps, ProgramBuilder
 from lateral.program.ports import Ports
 from lateral.units import Base
 
 #: A conductor below this voltage at the operating point is a neutral: no limit holds there, pu.
 NEUTRAL_PU = 0.3
+#: Ports, between which voltages their law was taken, and what is known of jumps there; see `NetworkModel.assume_v`.
+Assumed = tuple[Ports, FloatArray, FloatArray, tuple[FloatArray, FloatArray] | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +70,7 @@ class Values:
     wires: sparse.csc_matrix
     legs: LegFlows
     three_phase: tuple[str, ...]
-    assumed: Sequence[tuple[Ports, FloatArray, FloatArray]]
+    assumed: Sequence[Assumed]
     balance: BalanceRows
 
     def write(self) -> None:
@@ -127,17 +129,25 @@ class Values:
 
     def _assumptions(self, voltage: Callable[[FloatArray], ComplexArray]) -> None:
         """Name how far a port's voltage is beyond the side of its band that a device took."""
-        for ports, low, high in self.assumed:
+        for ports, low, high, beside in self.assumed:
             # ground is an extra row of zeros, reached by -1
-            def beyond(
-                x: FloatArray, ports: Ports = ports, low: FloatArray = low, high: FloatArray = high
-            ) -> FloatArray:
+            def across(x: FloatArray, ports: Ports = ports) -> FloatArray:
                 v = voltage(x)
                 v = np.vstack([v, np.zeros((1, v.shape[1]))])
-                u = np.abs(v[ports.a] - v[ports.b])
-                return np.asarray(np.maximum(low - u, u - high))
+                return np.asarray(np.abs(v[ports.a] - v[ports.b]))
 
-            self.builder.assume("port", "v_side", port_names(self.net, ports), beyond)
+            def beyond(
+                x: FloatArray,
+                across: Callable[[FloatArray], FloatArray] = across,
+                low: FloatArray = low,
+                high: FloatArray = high,
+                away: FloatArray | float = 0.0 if beside is None else beside[0],
+            ) -> FloatArray:
+                u = across(x)
+                return np.asarray(np.maximum(low - u, u - high) + away)
+
+            jumps = None if beside is None else Jumps(ports.a, ports.b, across, low, high, *beside)
+            self.builder.assume("port", "v_side", port_names(self.net, ports), beyond, jumps=jumps)
 
     def _prices(self, voltage: Callable[[FloatArray], ComplexArray], shape: tuple[int, int]) -> None:
         """Name what one more kW or kvar drawn at each node costs.

@@ -16,6 +16,7 @@ from lateral.program.program import (
     Block,
     DataMap,
     Derived,
+    Jumps,
     Output,
     Program,
     Slot,
@@ -449,11 +450,17 @@ class ProgramBuilder:
         self._baked.append(np.unique(expr.par[expr.par >= 0]))
 
     def assume(
-        self, component: str, quantity: str, elements: Sequence[str], beyond: Callable[[FloatArray], FloatArray]
+        self,
+        component: str,
+        quantity: str,
+        elements: Sequence[str],
+        beyond: Callable[[FloatArray], FloatArray],
+        *,
+        jumps: Jumps | None = None,
     ) -> None:
         """Name something that is taken for granted; see `Assumption`."""
         block = Block(component, quantity, tuple(elements), self.n_steps, 0, "pu", np.ones(()), limit=False)
-        self._assumptions.append(Assumption(block, beyond))
+        self._assumptions.append(Assumption(block, beyond, jumps))
 
     def at_start(self, expr: Affine) -> FloatArray:
         """The value of an array at the start point and the present data, shape (n, T)."""

@@ -119,16 +119,12 @@ class Banded(Curve):
 
     This form keeps a rising, convex corner rising and convex, so that it makes no optimum of its own. What it adds is
     at most 3/16 of the width, at the corner, and nothing where the two sides differ by more than the width (`ramp`).
-    Where a law jumps at an edge (some load models of OpenDSS do), the side is switched
-    over a smaller part of it instead::
-
-        phi = f + s (a - f),      s = (1 + tanh(d / (SHARPER width))) / 2,   d = u - v_high         (b likewise)
+    It does not jump: where a law does, it is that of one side, and the other far away.
 
     Attributes:
         inside, below, above: coefficients of 1, u, u^2, each of shape (n, 3).
         extra: c_e, shape (n, 1).
         exponent: e, shape (n, 1).
-        v_low, v_high: the band, shape (n, 1).
         width: rounding, as a share of the power at rated voltage, shape (n, 1).
     """
 
@@ -137,44 +133,20 @@ class Banded(Curve):
     above: FloatArray
     extra: FloatArray
     exponent: FloatArray
-    v_low: FloatArray
-    v_high: FloatArray
     width: FloatArray
 
     #: squared voltages below this count as this
     LEAST = 1e-4
-    #: a jump is rounded over this much less: a schedule that rests against one is then at its inner side
-    SHARPER = 0.03
-    #: a difference between two sides at their edge that is no jump
-    NO_JUMP = 1e-9
-
-    @property
-    def jumps(self) -> tuple[BoolArray, BoolArray]:
-        """Whether the law jumps at the lower and at the upper edge, shape (n,) each."""
-        low, high = self._jumps(self.below, self.v_low), self._jumps(self.above, self.v_high)
-        return low[:, 0], high[:, 0]
-
-    def _jumps(self, coefficients: FloatArray, edge: FloatArray) -> BoolArray:
-        with np.errstate(invalid="ignore"):
-            return np.asarray(np.abs(_parabola(coefficients, edge)[0] - self._within(edge)[0]) > self.NO_JUMP)
-
-    @property
-    def zone(self) -> FloatArray:
-        """How far from an edge a jump is over, to 1e-5 of it, shape (n,)."""
-        return 6.0 * self.SHARPER * self.width[:, 0]
 
     def _in_u(self, w: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         """u, phi, d phi / du, d^2 phi / du^2."""
         u = np.sqrt(np.maximum(w, self.LEAST))
         f = self._within(u)
         total = list(f)
-        for coefficients, edge, sign in ((self.below, self.v_low, -1.0), (self.above, self.v_high, 1.0)):
-            jumps = self._jumps(coefficients, edge)
+        for coefficients, sign in ((self.below, -1.0), (self.above, 1.0)):
             x = [sign * (p - q) for p, q in zip(_parabola(coefficients, u), f, strict=True)]
-            for into, rounded, switched in zip(
-                range(3), self._rounded(x), self._switched(x, sign * (u - edge), sign), strict=True
-            ):
-                total[into] = total[into] + sign * np.where(jumps, switched, rounded)
+            for k, rounded in enumerate(self._rounded(x)):
+                total[k] = total[k] + sign * rounded
         return u, total[0], total[1], total[2]
 
     def _within(self, u: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -191,15 +163,6 @@ class Banded(Curve):
         """h(x) and its derivatives by u."""
         h, h1, h2 = ramp(x[0], self.width)
         return h, h1 * x[1], h1 * x[2] + h2 * x[1] ** 2
-
-    def _switched(self, x: list[FloatArray], d: FloatArray, sign: float) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """s x and its derivatives by u."""
-        width = self.SHARPER * self.width
-        t = np.tanh(d / width)
-        s0 = 0.5 * (1.0 + t)
-        s1 = 0.5 * sign * (1.0 - t**2) / width
-        s2 = -(1.0 - t**2) * t / width**2
-        return s0 * x[0], s0 * x[1] + s1 * x[0], s0 * x[2] + 2.0 * s1 * x[1] + s2 * x[0]
 
     def value(self, z: FloatArray) -> FloatArray:
         """See `Curve.value`."""

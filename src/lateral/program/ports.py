@@ -127,14 +127,25 @@ class NetworkModel(ABC):
         w = self.power_of_v(ports, np.full(len(ports), 2.0))
         return (w - at) * curve.slope(at) + curve.value(at)
 
-    def assume_v(self, ports: Ports, low: FloatArray, high: FloatArray) -> None:  # noqa: B027
+    def assume_v(  # noqa: B027
+        self, ports: Ports, low: FloatArray, high: FloatArray, *, beside: tuple[FloatArray, FloatArray] | None = None
+    ) -> None:
         """Say that what was injected holds while |V| across the ports is within these sides, shape (ports, T), per unit
         of the first node's base. A formulation that is exact looks at it after the solve; to the others it says nothing
         new: they take all of a device's law at their operating point.
+
+        Args:
+            ports: the ports.
+            low, high: the sides.
+            beside: where the law jumps at them: how far |V| has to stay away, shape (ports, 1), and below which voltage
+                the side under the lower one is the better one, shape (ports, T).
         """
 
-    #: whether the operating point is what a solved schedule came to
-    at_schedule: bool = False
+    def above_jumps(self, ports: Ports) -> FloatArray:
+        """Lowest |V| across ports of which it was found that a jump of a law must be kept below, shape (ports, 1 or T),
+        per unit of the first node's base; zero for the others."""
+        return np.zeros((len(ports), 1))
+
     #: whether `inject_curve` can be called
     writes_curves: bool = False
 

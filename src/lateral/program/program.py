@@ -149,16 +149,39 @@ class Derived:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Jumps:
+    """Between which jumps of a device's law the voltage across ports was taken to be.
+
+    Attributes:
+        a, b: nodes of each port in the network's order, -1 for ground, shape (n,).
+        across: from variables x to |V| across the ports, pu, shape (n, T).
+        low, high: the jumps, shape (n, T); -inf and inf for none.
+        beside: how far |V| has to stay away from them, shape (n, 1).
+        less: below which voltage the side under the lower jump is the better one, shape (n, T).
+    """
+
+    a: IntArray
+    b: IntArray
+    across: Callable[[FloatArray], FloatArray]
+    low: FloatArray
+    high: FloatArray
+    beside: FloatArray
+    less: FloatArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Assumption:
     """Something that was taken for granted when the program was built, and can be looked at in a solution.
 
     Attributes:
         block: its labels.
         beyond: from variables x to how far beyond it they are, per unit, shape (n, T); zero and less where it holds.
+        jumps: where a law jumps at the sides, what is known of them.
     """
 
     block: Block
     beyond: Callable[[FloatArray], FloatArray]
+    jumps: Jumps | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,121 @@
+"""Jumps in the laws of loads: on which side a schedule keeps its loads, and whether that is the only state there is.
+
+Some load models of OpenDSS draw more power just below an edge of their band than just above it (a CVR load at 0.95 of
+its power within, all of it outside). No load can be in between, and near the edge there can be two states: the load
+above, or the load below with the voltage that its larger power leaves. A problem is written for one side of every jump.
+After its solve
+
+* a load that went up through a jump has the law above it from then on;
+* one that came down into its band has the law there, and one that went so far below its band that it draws less than
+  right above the jump has the law below; one that went less far is kept above by a limit;
+* a power flow of the schedule is begun at voltages 1 % lower. Where it ends with a load below its jump, the simulator
+  may find that state too, and the load is kept so far above that it would come back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lateral.case import Case
+from lateral.network.admittance import NodeIndex
+from lateral.network.branches import RadialNetwork
+from lateral.network.schema import ComplexArray, FloatArray
+from lateral.operating import schedule_flow
+from lateral.program import Program
+
+#: A voltage further than this beyond a side is beyond it, pu.
+SIDE_PU = 1e-6
+#: What goes up through a jump by less than this is kept there, pu.
+ABOVE_PU = 1e-4
+#: So far is the start of the power flow that looks for a second state, as a share of the voltage.
+APART = 0.01
+#: By how many times the least change a second state is done away with: right at it a power flow may still find it.
+SURE = 1.5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Crossed:
+    """Loads that are on another side of a jump than was taken.
+
+    Attributes:
+        count: loads and steps.
+        above: lowest voltages across ports that keep loads above a jump, by port, those of before included.
+    """
+
+    count: int = 0
+    above: Mapping[str, FloatArray] = field(default_factory=dict)
+
+
+def crossed(program: Program, x: FloatArray, above: Mapping[str, FloatArray], *, fall: bool = True) -> Crossed:
+    """Loads beyond the side of a jump that was taken when a program was built.
+
+    Args:
+        program: the program.
+        x: its variables.
+        above: voltages above which ports are kept already.
+        fall: whether loads may go down through a jump.
+    """
+    count, lowest = 0, dict(above)
+    for assumption in program.assumptions:
+        if (jumps := assumption.jumps) is None:
+            continue
+        u = jumps.across(x)
+        low, high = jumps.low + jumps.beside, jumps.high + jumps.beside
+        down, up = u < low - SIDE_PU, u > jumps.high - jumps.beside + SIDE_PU
+        count += int(np.sum(down | up))
+        # further up the schedule's own voltage says on which side it is
+        kept = down & ((u >= jumps.less) | (not fall))
+        _raise(lowest, assumption.block.elements, np.where(kept, low, np.where(up & (u < high + ABOVE_PU), high, 0.0)))
+    return Crossed(count, lowest)
+
+
+def second_state(
+    case: Case, program: Program, x: FloatArray, network: RadialNetwork, above: Mapping[str, FloatArray]
+) -> Crossed:
+    """Loads that another power flow of the same schedule has on another side of a jump.
+
+    Args:
+        case: the case.
+        program: its program.
+        x: its variables.
+        network: the branches, for the order of nodes.
+        above: voltages above which ports are kept already.
+    """
+    sides = [(a.block.elements, a.jumps, a.jumps.across(x)) for a in program.assumptions if a.jumps is not None]
+    count, lowest = 0, dict(above)
+    index = NodeIndex.of(case.feeder)
+    place = [index.position[node] for node in network.nodes]
+    lower, higher = 1.0 - APART, 1.0 + APART
+    near_low = any(np.any(lower * u < jumps.low) for _, jumps, u in sides)
+    near_high = any(np.any(higher * u > jumps.high) for _, jumps, u in sides)
+    if not near_low and not near_high:
+        return Crossed(0, lowest)
+    flows = [schedule_flow(case, program, x)]
+    starts = ([lower] if near_low else []) + ([higher] if near_high else [])
+    flows += [schedule_flow(case, program, x, start=share * flows[0].v) for share in starts]
+    for names, jumps, u in sides:
+        fell, rose = np.zeros(u.shape, dtype=bool), np.zeros(u.shape, dtype=bool)
+        lowest_there = u.copy()
+        for flow in flows:
+            v: ComplexArray = np.vstack([flow.v_pu[place], np.zeros((1, flow.v_pu.shape[1]))])
+            there = np.where(flow.converged, np.abs(v[jumps.a] - v[jumps.b]), u)
+            fell |= (there < jumps.low) & (u >= jumps.low)
+            rose |= (there > jumps.high) & (u <= jumps.high)
+            lowest_there = np.minimum(lowest_there, there)
+        count += int(np.sum(fell | rose))
+        # voltages move together: raised by what it is below the jump there, a load comes back from there
+        raised = np.minimum(u + SURE * (jumps.low - lowest_there), jumps.low / lower)
+        _raise(lowest, names, np.where(fell, raised + jumps.beside, np.where(rose, jumps.high + jumps.beside, 0.0)))
+    return Crossed(count, lowest)
+
+
+def _raise(lowest: dict[str, FloatArray], names: tuple[str, ...], to: FloatArray) -> None:
+    """Keep ports above at least these voltages, shape (n, T)."""
+    for k in np.flatnonzero((to > 0.0).any(axis=1)).tolist():
+        lowest[names[k]] = np.maximum(lowest.get(names[k], 0.0), to[k])
+
+
+__all__ = ["Crossed", "crossed", "second_state"]
