@@ -167,7 +167,7 @@ def test_blocks_change_nothing(name: str, formulation: str, monkeypatch: pytest.
         assert kkt.factor(point, links=True)
         assert kkt.prepare_links()
         p = np.random.default_rng(3).normal(size=(kkt.n_links, kkt.n_steps))
-        found.append((kkt.factors.copy(), kkt._apply(p)))
+        found.append((kkt.factors.copy(), kkt._apply(p, p, 0.0)[0].copy()))
         assert (len(kkt._bounds) > 3) == (entries == 40)
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -203,7 +203,11 @@ def test_maps_through_the_tree_equal_full_solves(name: str, formulation: str) ->
     full = np.zeros((kkt.n, kkt.n_steps))
     kkt.links_transposed(p, full)
     expected = kkt.links(kkt.within(full))
-    assert np.abs(kkt._apply(p) - expected).max() <= 1e-9 * np.abs(expected).max()
+    half = 0.5 * p
+    found, product = kkt._apply(half, p, -1.0)  # along p - p / 2
+    assert half == pytest.approx(0.5 * p)
+    assert np.abs(found - 0.5 * expected).max() <= 1e-9 * np.abs(expected).max()
+    assert product == pytest.approx(0.25 * np.vdot(p, expected), rel=1e-9)
 
 
 def test_the_whole_system_is_solved() -> None:

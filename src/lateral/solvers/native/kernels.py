@@ -199,6 +199,11 @@ def add_terms(out, row, x, a, y, b, inverse, at, back, before):  # type: ignore[
     column of values stands for every step."""
     last_x, last_y = x.shape[1] - 1, y.shape[1] - 1
     for k in range(len(row)):
+        if last_x == last_y == 0:
+            both = x[a[k], 0] * y[b[k], 0]
+            for t in range(out.shape[1] - back):
+                out[row[k], t + back - before] += both * inverse[at[k], t]
+            continue
         for t in range(back, out.shape[1]):
             term = x[a[k], min(t, last_x)] * y[b[k], min(t - before, last_y)] * inverse[at[k], t - back]
             out[row[k], t - before] += term
@@ -220,41 +225,69 @@ def tridiagonal_factor(d, e, first, last):  # type: ignore[no-untyped-def]
     return bad
 
 
-@_compiled
-def tridiagonal_solve(d, e, r, x, first, last):  # type: ignore[no-untyped-def]
-    """``x`` = solution of the factored tridiagonal systems for r."""
-    n = d.shape[1]
-    for i in range(first, last):
-        x[i, 0] = r[i, 0]
-        for t in range(1, n):
-            x[i, t] = r[i, t] - e[i, t - 1] * x[i, t - 1]
-        for t in range(n):
-            x[i, t] /= d[i, t]
-        for t in range(n - 2, -1, -1):
-            x[i, t] -= e[i, t] * x[i, t + 1]
+#: So many chains in time are solved side by side: one of them waits for its last product at every step.
+BESIDE = 8
 
 
 @_compiled
-def descend(rows, eta, r, p, q, step, d, e, z):  # type: ignore[no-untyped-def]
+def descend(first, last, eta, r, p, q, step, d, e, z):  # type: ignore[no-untyped-def]
     """A step of the conjugate gradients along p, q being the product with it, into eta and the residual r; z is what
-    the preconditioner makes of r. Returns ``r z``."""
+    the preconditioner, tridiagonal in time and factored, makes of r. Returns ``r z``."""
+    n = r.shape[1]
     total = 0.0
-    for i in rows:
-        for t in range(r.shape[1]):
-            eta[i, t] += step * p[i, t]
-            r[i, t] -= step * q[i, t]
-        tridiagonal_solve(d, e, r, z, i, i + 1)
-        for t in range(r.shape[1]):
-            total += r[i, t] * z[i, t]
+    for low in range(first, last, BESIDE):
+        high = min(low + BESIDE, last)
+        for i in range(low, high):
+            for t in range(n):
+                eta[i, t] += step * p[i, t]
+                r[i, t] -= step * q[i, t]
+            z[i, 0] = r[i, 0]
+        for t in range(1, n):
+            for i in range(low, high):
+                z[i, t] = r[i, t] - e[i, t - 1] * z[i, t - 1]
+        for i in range(low, high):
+            for t in range(n):
+                z[i, t] /= d[i, t]
+        for t in range(n - 2, -1, -1):
+            for i in range(low, high):
+                z[i, t] -= e[i, t] * z[i, t + 1]
+        for i in range(low, high):
+            for t in range(n):
+                total += r[i, t] * z[i, t]
     return total
 
 
 @_compiled
-def turn(rows, p, z, factor):  # type: ignore[no-untyped-def]
-    """``p = z + factor p``."""
-    for i in rows:
+def to_linked(w, p, z, factor, order, row, col, val, row_b, col_b, val_b, inverse):  # type: ignore[no-untyped-def]
+    """The next direction ``p = z + factor p``, and ``C' p`` of the linked variables into w; of the last ones, which
+    nothing but storage rows touch, times their part of the inverse."""
+    for i in range(p.shape[0]):
         for t in range(p.shape[1]):
             p[i, t] = z[i, t] + factor * p[i, t]
+    for i in range(w.shape[0]):
+        for t in range(w.shape[1]):
+            w[i, t] = 0.0
+    add_product(w, order, col, row, val, p, 0, len(order))
+    add_later(w, col_b, row_b, val_b, p)
+    first = w.shape[0] - inverse.shape[0]
+    for i in range(inverse.shape[0]):
+        for t in range(w.shape[1]):
+            w[first + i, t] *= inverse[i, t]
+
+
+@_compiled
+def from_linked(q, w, p, order, row, col, val, row_b, col_b, val_b):  # type: ignore[no-untyped-def]
+    """``q = C w``; returns ``p q``."""
+    total = 0.0
+    for i in range(q.shape[0]):
+        for t in range(q.shape[1]):
+            q[i, t] = 0.0
+    add_product(q, order, row, col, val, w, 0, len(order))
+    add_earlier(q, row_b, col_b, val_b, w)
+    for i in range(q.shape[0]):
+        for t in range(q.shape[1]):
+            total += p[i, t] * q[i, t]
+    return total
 
 
 @_compiled

@@ -15,6 +15,8 @@ exact, that between storages through the network is left to the iterations.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from lateral.network.schema import FloatArray, IntArray
@@ -88,7 +90,10 @@ class Kkt:
         self._n_touched = len(touched)
         place = np.full(self.nv, -1)
         place[self._linked] = np.arange(len(self._linked))
-        self._link_shares = np.array_split(np.arange(self.n_links), 1 + self.n_links * self.n_steps // SHARE)
+        edges = np.linspace(0, self.n_links, 2 + self.n_links * self.n_steps // SHARE).astype(np.int64)
+        self._link_shares = list(itertools.pairwise(edges.tolist()))
+        self._of_linked = np.zeros((len(self._linked), self.n_steps))
+        self._product, self._along, self._turned = (np.zeros((self.n_links, self.n_steps)) for _ in range(3))
         self._now, self._before = place[s.now.col], place[s.before.col]
         self._loose = loose
         self._at_loose = _short(sy.entry(loose, loose))
@@ -276,12 +281,12 @@ class Kkt:
         block = np.where(alone, -1, self.symbolic.entry(x.col[a], y.col[b]))
         return a, b, x.row[a], np.where(alone, number[x.col[a]], -1), block
 
-    def _apply(self, p: FloatArray) -> FloatArray:
-        """``S p``."""
-        sy, gr = self.symbolic, self.groups
-        w = self._links_transposed(p)
+    def _apply(self, p: FloatArray, z: FloatArray, factor: float) -> tuple[FloatArray, float]:
+        """The next direction ``p = z + factor p``, in place; ``S p``, and ``p S p``."""
+        s, sy, gr, w, q = self.steps, self.symbolic, self.groups, self._of_linked, self._product
+        rows = (s.now.by_row, s.now.row, self._now, s.now.val, s.before.row, self._before, s.before.val)
+        kernels.to_linked(w, p, z, factor, *rows, self._loose_inverse)
         reached = w[: self._n_touched]
-        w[self._n_touched :] *= self._loose_inverse
         if gr is None:
             self.threads.chunks(
                 elimination.between, self.factors, sy.n_entries, reached, self._touched, self._reached, self._between,
@@ -292,7 +297,7 @@ class Kkt:
                 elimination.through, self.maps, self._n_maps, reached, self._touched, *self._paths, self._up,
                 self._down,
             )  # fmt: skip
-        return self._links(w)
+        return q, float(kernels.from_linked(q, w, p, *rows))
 
     def solve(
         self, r: FloatArray, links: FloatArray, *, tolerance: float = 1e-8
@@ -310,7 +315,7 @@ class Kkt:
         """
         if not self.n_links:
             return self.within(r), np.zeros((0, self.n_steps)), True
-        x = np.empty((len(self._linked), self.n_steps))
+        x = self._of_linked
         self.threads.chunks(
             elimination.reach, self.factors, self.symbolic.n_entries, r, self._place, self._places,
             x[: self._n_touched], self._all, self._between, *self._pivots, self._x,
@@ -318,12 +323,13 @@ class Kkt:
         np.multiply(r[self._loose], self._loose_inverse, out=x[self._n_touched :])
         residual = self._links(x)
         residual -= links
-        eta, p, z = (np.zeros_like(residual) for _ in range(3))
+        eta, p, z = np.zeros_like(residual), self._along, self._turned
+        p.fill(0.0)
         step = beside = 0.0
 
         def descend(along: FloatArray, step: float) -> float:
             chain = self._diagonal, self._beside
-            jobs = [(rows, eta, residual, p, along, step, *chain, z) for rows in self._link_shares]
+            jobs = [(*rows, eta, residual, p, along, step, *chain, z) for rows in self._link_shares]
             return float(sum(self.threads.some(kernels.descend, jobs)))
 
         rz = descend(p, step)
@@ -331,9 +337,7 @@ class Kkt:
         for _ in range(CG_LIMIT):
             if not abs(rz) > tolerance**2 * first:
                 break
-            self.threads.some(kernels.turn, [(rows, p, z, beside) for rows in self._link_shares])
-            q = self._apply(p)
-            curvature = dot(p, q)
+            q, curvature = self._apply(p, z, beside)
             if not curvature > 0.0:
                 positive = False
                 break
@@ -345,14 +349,9 @@ class Kkt:
         return self.within(r), eta, positive
 
 
-def dot(a: FloatArray, b: FloatArray) -> float:
-    """Sum of products; not by a BLAS, whose threads are in one another's way on a busy machine."""
-    return float(np.einsum("ij,ij->", a, b))
-
-
 def _short(indices: IntArray) -> IntArray:
     """Indices as the kernels read them, half as wide."""
     return np.ascontiguousarray(indices, dtype=np.int32)
 
 
-__all__ = ["Kkt", "dot"]
+__all__ = ["Kkt"]

@@ -14,6 +14,7 @@ from lateral.solvers.native.order import Order
 from lateral.solvers.native.pairing import curve_slopes
 from lateral.solvers.native.rows import Rows, Values
 from lateral.solvers.native.steps import StepProgram
+from lateral.solvers.native.threads import Share
 
 #: Distance from bounds at the start, of max(1, |bound|) and of the range: of what the power flow gives, and of devices,
 #: which start further inside, so that the first steps are long (a third less iterations than with the same for both).
@@ -58,9 +59,18 @@ def cold(rows: Rows, order: Order, bounds: Bounds, n_bounds: int) -> Iterate:
     p, t = rows.steps, rows.steps.n_steps
     x = p.data["start"].copy()
     x[bounds.fixed] = p.data["value"][bounds.fixed]
-    x = _inside(x, bounds.low, bounds.high, PUSH_DEVICES)
+    threads = rows.kkt.threads
+
+    def push(share: float) -> None:
+        def own(mine: Share) -> None:
+            at = slice(*mine.of(len(x)))
+            x[at] = _inside(x[at], bounds.low[at], bounds.high[at], share)
+
+        threads.shares(own)
+
+    push(PUSH_DEVICES)
     _power_flow(rows, order, x)
-    x = _inside(x, bounds.low, bounds.high, PUSH)
+    push(PUSH)
     now = rows.at(x)
     ranges, h, quadratic, curved = rows.by_kind(now.rows)
     size = np.maximum(np.abs(now.values.u * now.values.v), 1e-3)

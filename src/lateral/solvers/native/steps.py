@@ -6,9 +6,10 @@ step; only storage rows reach back to the step before. `StepProgram` finds that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -230,21 +231,24 @@ class StepProgram:
         Raises:
             Declined: it does not repeat.
         """
-        s = program.scaled()
+        with ThreadPoolExecutor(threads) as pool:
+            # numbers and patterns are looked at side by side
+            return cls._of(program, pool, pool.submit(program.scaled))
+
+    @classmethod
+    def _of(cls, program: Program, pool: ThreadPoolExecutor, scaled: Future[ScaledProgram]) -> StepProgram:
         n_steps = max((b.n_steps for b in program.variables), default=1)
         variables = Cells.of(program.variables, program.n, n_steps)
         untimed = [b.name for b in program.variables if b.n_steps != n_steps and b.at is None]
         if untimed:
             message = f"the variables {untimed[0]!r} have no time axis"
             raise Declined(message)
-        alone = _alone(program.equalities, s.a, n_steps)
-        bounding = _alone(program.inequalities, s.g, n_steps)
-        equalities = Cells.of(program.equalities, len(s.b), n_steps)
-        ranges = Cells.of(program.inequalities, len(s.l), n_steps)
-        p = s.products
+        equalities = Cells.of(program.equalities, len(program.b), n_steps)
+        ranges = Cells.of(program.inequalities, len(program.l), n_steps)
+        p = program.products
         products = Cells.of(program.product_blocks, p.n_rows, n_steps)
         # storage rows: those that reach back, and blocks of that name where nothing carries (one step)
-        back = entries(s.a, equalities, variables, n_steps, 1, "equalities")
+        back = entries(program.a, equalities, variables, n_steps, 1, "equalities")
         linked = np.zeros(equalities.n, dtype=bool)
         linked[back.row] = True
         row_of, link_of = np.full(equalities.n, -1), np.full(equalities.n, -1)
@@ -258,7 +262,7 @@ class StepProgram:
         )
         exact = np.zeros(products.n, dtype=bool)
         exact[products.element] = p.equality
-        q = s.quadratics
+        q = program.quadratics
         quadratics = Cells.of(program.quadratic_blocks, q.n_rows, n_steps)
         nth, pairs = _which_square(q.row, q.n_rows)
         rows_of_pairs = Cells(quadratics.element[q.row] * pairs + nth, quadratics.step[q.row], quadratics.n * pairs)
@@ -267,23 +271,25 @@ class StepProgram:
         if np.any(level[quadratics.element] != (q.l == q.u)):
             message = "quadratic rows that are equalities at some steps only"
             raise Declined(message)
-        curves = Cells.of(program.curve_blocks, s.curves.n_rows, n_steps)
+        curves = Cells.of(program.curve_blocks, program.curves.n_rows, n_steps)
         curve_y, curve_z = np.zeros(curves.n, dtype=np.int64), np.zeros(curves.n, dtype=np.int64)
-        curve_y[curves.element], curve_z[curves.element] = (variables.element[k] for k in (s.curves.y, s.curves.z))
-        for cells, k in ((curve_y, s.curves.y), (curve_z, s.curves.z)):
+        curve_y[curves.element], curve_z[curves.element] = (
+            variables.element[k] for k in (program.curves.y, program.curves.z)
+        )
+        for cells, k in ((curve_y, program.curves.y), (curve_z, program.curves.z)):
             if np.any(cells[curves.element] != variables.element[k]) or np.any(variables.step[k] != curves.step):
                 message = "curves that are of other variables at other steps"
                 raise Declined(message)
         #: of each matrix: its rows by step, how many steps before them its columns are, and what it is
         matrices = (
-            (s.a, within, 0, "equalities"),
-            (s.g, ranges, 0, "ranges"),
-            (s.a, links, 0, "equalities"),
-            (s.a, links, 1, "equalities"),
+            (program.a, within, 0, "equalities"),
+            (program.g, ranges, 0, "ranges"),
+            (program.a, links, 0, "equalities"),
+            (program.a, links, 1, "equalities"),
             (p.a, rows_of_squares, 0, "products"),
             (p.u, products, 0, "products"),
             (p.v, products, 0, "products"),
-            (sp.csr_array(s.q), variables, 0, "quadratic costs"),
+            (sp.csr_array(program.q), variables, 0, "quadratic costs"),
             (q.f, rows_of_pairs, 0, "quadratic rows"),
             (q.g, rows_of_pairs, 0, "quadratic rows"),
             (q.w, quadratics, 0, "quadratic rows"),
@@ -293,8 +299,10 @@ class StepProgram:
             matrix, rows, back, what = of
             return entries(matrix, rows, variables, n_steps, back, what)
 
-        with ThreadPoolExecutor(threads) as pool:
-            a, g, now, before, squares, u, v, quadratic, pair_f, pair_g, pair_w = pool.map(entries_of, matrices)
+        a, g, now, before, squares, u, v, quadratic, pair_f, pair_g, pair_w = pool.map(entries_of, matrices)
+        s = scaled.result()
+        alone = _alone(program.equalities, s.a, n_steps)
+        bounding = _alone(program.inequalities, s.g, n_steps)
         out = cls(
             variables=variables,
             equalities=equalities,
@@ -343,38 +351,41 @@ class StepProgram:
             if len(e.source) < count:
                 message = f"{name} that reach back in time"
                 raise Declined(message)
-        out._take(program, s)
+        out._take(program, s, pool.map)
         return out
 
     def load(self, program: Program) -> None:
         """The numbers of a program of this pattern."""
-        self._take(program, program.scaled())
+        self._take(program, program.scaled(), map)
 
-    def _take(self, program: Program, s: ScaledProgram) -> None:
-        t = self.n_steps
-        self.a.refill(s.a.data, t)
-        self.now.refill(s.a.data, t)
-        self.before.refill(s.a.data, t)
-        self.g.refill(s.g.data, t)
-        p = s.products
-        self.squares.refill(p.a.data, t)
-        self.u.refill(p.u.data, t)
-        self.v.refill(p.v.data, t)
-        self.q.refill(sp.csr_array(s.q).data, t)
-        q = s.quadratics
-        self.pair_f.refill(q.f.data, t)
-        self.pair_g.refill(q.g.data, t)
-        self.pair_w.refill(q.w.data, t)
+    def _take(self, program: Program, s: ScaledProgram, of_each: Callable[..., Iterator[Any]]) -> None:
+        """The numbers; ``of_each`` maps a function over arguments, by several threads where there are."""
+        t, p, q = self.n_steps, s.products, s.quadratics
+        matrices = (
+            (self.a, s.a), (self.now, s.a), (self.before, s.a), (self.g, s.g), (self.squares, p.a), (self.u, p.u),
+            (self.v, p.v), (self.q, sp.csr_array(s.q)), (self.pair_f, q.f), (self.pair_g, q.g), (self.pair_w, q.w),
+        )  # fmt: skip
+        vectors = (
+            (self.variables, s.lb), (self.variables, s.ub), (self.variables, s.c), (self.variables, s.x0),
+            (self.variables, np.ones(program.n)), (self.equalities, s.b), (self.equalities, program.eq_scale),
+            (self.ranges, s.l), (self.ranges, s.u), (self.ranges, program.ineq_scale), (self.products, p.u0),
+            (self.products, p.v0), (self.products, program.product_scale), (self.quadratics, q.l),
+            (self.quadratics, q.u), (self.quadratics, program.quadratic_scale),
+            (self.curves, program.curve_scale),
+        )  # fmt: skip
+        refilled = of_each(lambda of: of[0].refill(of[1].data, t), matrices)
+        spread = of_each(lambda of: of[0].spread(of[1], t), vectors)
+        (low, high, c, start, there, b, scale, g_low, g_high, g_scale, u0, v0, p_scale, q_low, q_high, q_scale,
+         c_scale) = spread  # fmt: skip
+        list(refilled)
         f0, g0 = np.zeros((self.quadratics.n * self.pairs, t)), np.zeros((self.quadratics.n * self.pairs, t))
         f0[self.pair_of, self.pair_step], g0[self.pair_of, self.pair_step] = q.f0, q.g0
         self.curve_rows = s.curves
-        low, high = self.variables.spread(s.lb, t), self.variables.spread(s.ub, t)
         rows, cols, coefficients = self.bounding
         if len(rows):
             at = self.variables.element[cols], self.variables.step[cols]
             sides = np.sort(np.stack([s.l[rows] / coefficients, s.u[rows] / coefficients]), axis=0)
             low[at], high[at] = np.maximum(low[at], sides[0]), np.minimum(high[at], sides[1])
-        there = self.variables.present(t)
         fixed, value = np.empty_like(low), np.empty_like(low)
         self.crossed = bool(kernels.settle(low, high, there, fixed, value) > CROSSED)
         rows, cols, coefficients = self.alone
@@ -382,44 +393,44 @@ class StepProgram:
         fixed[at], value[at] = 1.0, s.b[rows] / coefficients
         beyond = np.maximum(low[at] - value[at], value[at] - high[at])
         self.crossed |= bool(np.any(beyond > CROSSED * np.maximum(1.0, np.abs(value[at]))))
-        b, scale = self.equalities.spread(s.b, t), self.equalities.spread(program.eq_scale, t)
         a0 = np.zeros((self.products.n * self.width, t))
         if len(p.a0):
             a0[self.square_of, self.products.step[p.a_row]] = p.a0
         self.constant, self.floor = s.c0, program.objective_floor * program.objective_scale
+        of_rows, of_links, present = self.row_of >= 0, self.link_of >= 0, self.quadratics.present(t)
         self.data = {
-            "c": self.variables.spread(s.c, t),
+            "c": c,
             "low": low,
             "high": high,
             "fixed": fixed,
             "value": value,
-            "b": b[self.row_of >= 0],
-            "link_b": b[self.link_of >= 0],
-            "g_low": self.ranges.spread(s.l, t),
-            "g_high": self.ranges.spread(s.u, t),
+            "b": b[of_rows],
+            "link_b": b[of_links],
+            "g_low": g_low,
+            "g_high": g_high,
             "a0": a0,
-            "u0": self.products.spread(p.u0, t),
-            "v0": self.products.spread(p.v0, t),
+            "u0": u0,
+            "v0": v0,
             "pair_f0": f0,
             "pair_g0": g0,
-            "q_low": np.where(self.quadratics.present(t) > 0.0, self.quadratics.spread(q.l, t), -np.inf),
-            "q_high": np.where(self.quadratics.present(t) > 0.0, self.quadratics.spread(q.u, t), np.inf),
+            "q_low": np.where(present > 0.0, q_low, -np.inf),
+            "q_high": np.where(present > 0.0, q_high, np.inf),
             "present": np.vstack(
                 [
-                    np.ones((int((self.row_of >= 0).sum()), t)),
+                    np.ones((int(of_rows.sum()), t)),
                     self.ranges.present(t),
                     self.products.present(t),
-                    self.quadratics.present(t),
+                    present,
                     self.curves.present(t),
                 ]
             ),
-            "start": self.variables.spread(s.x0, t),
-            "unscale_b": 1.0 / scale[self.row_of >= 0],
-            "unscale_link": 1.0 / scale[self.link_of >= 0],
-            "unscale_g": 1.0 / np.maximum(self.ranges.spread(program.ineq_scale, t), 1e-300),
-            "unscale_p": 1.0 / np.maximum(self.products.spread(program.product_scale, t), 1e-300),
-            "unscale_q": _inverse(self.quadratics.spread(program.quadratic_scale, t)),
-            "unscale_c": _inverse(self.curves.spread(program.curve_scale, t)),
+            "start": start,
+            "unscale_b": 1.0 / scale[of_rows],
+            "unscale_link": 1.0 / scale[of_links],
+            "unscale_g": 1.0 / np.maximum(g_scale, 1e-300),
+            "unscale_p": 1.0 / np.maximum(p_scale, 1e-300),
+            "unscale_q": _inverse(q_scale),
+            "unscale_c": _inverse(c_scale),
         }
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import threading
+import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any
 
 from lateral.solvers.native.lanes import WIDTH
@@ -30,6 +32,38 @@ class Share:
         return first + size * self.k // self.n, first + size * (self.k + 1) // self.n
 
 
+class _Other:
+    """A thread that waits to be asked; it ends with what asks. A pool's futures take three times as long."""
+
+    def __init__(self) -> None:
+        self._asked: SimpleQueue[tuple[Callable[[int], Any], int] | None] = SimpleQueue()
+        self._answers: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+        threading.Thread(target=_work, args=(self._asked, self._answers), daemon=True).start()
+        weakref.finalize(self, self._asked.put, None)
+
+    def ask(self, own: Callable[[int], Any], k: int) -> None:
+        """Begin ``own(k)``."""
+        self._asked.put((own, k))
+
+    def answer(self) -> tuple[Any, BaseException | None]:
+        """What it returned, or what it raised."""
+        return self._answers.get()
+
+
+def _work(
+    asked: SimpleQueue[tuple[Callable[[int], Any], int] | None],
+    answers: SimpleQueue[tuple[Any, BaseException | None]],
+) -> None:
+    while (job := asked.get()) is not None:
+        own, k = job
+        try:
+            found: tuple[Any, BaseException | None] = own(k), None
+        except BaseException as error:
+            found = None, error
+        del job, own  # what it holds ends with who asked
+        answers.put(found)
+
+
 class Threads:
     """Some threads, at most one for each chunk of steps; the one that calls is one of them.
 
@@ -41,7 +75,7 @@ class Threads:
     def __init__(self, n: int, n_steps: int) -> None:
         self.n_chunks = -(-n_steps // WIDTH)
         self._chunks = _parts(self.n_chunks, min(n, self.n_chunks))
-        self._pool = ThreadPoolExecutor(len(self) - 1) if len(self) > 1 else None
+        self._others = [_Other() for _ in range(len(self) - 1)]
 
     def __len__(self) -> int:
         return len(self._chunks)
@@ -80,8 +114,16 @@ class Threads:
 
     def _all(self, own: Callable[[int], Any]) -> list[Any]:
         """What each thread has to do, by its number; the first is done here."""
-        waiting = [] if self._pool is None else [self._pool.submit(own, k) for k in range(1, len(self))]
-        return [own(0), *(part.result() for part in waiting)]
+        for k, other in enumerate(self._others, 1):
+            other.ask(own, k)
+        try:
+            mine = own(0)
+        finally:  # none is left at work on arrays that somebody else uses next
+            found = [other.answer() for other in self._others]
+        for _, error in found:
+            if error is not None:
+                raise error
+        return [mine, *(value for value, _ in found)]
 
 
 def _parts(n: int, k: int) -> list[tuple[int, int]]:
