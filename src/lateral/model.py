@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import reprlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -35,9 +36,10 @@ SAME_PU = 1e-9
 #: A voltage further than this beyond its limit is one whose limit was left out, pu.
 BEYOND_PU = 1e-6
 LEFT_SIDE = "loads left the side of their band that was taken, by {:.1e} pu"
-#: How often a problem is built again with what was wrongly left out.
-MOST_LOOKS = 30
-#: In so many of these first, loads may go down through a jump of their law.
+#: How often a problem is built again with what was wrongly left out; and so often where loads are across a jump of
+#: their law, as a few come up at a time.
+MOST_LOOKS, MOST_JUMPS = 6, 30
+#: In so many of these first, loads may go down through a jump.
 MOST_FALLS = 4
 #: Quantities of voltage, and what follows from it.
 VOLTAGES = ("v_re", "v_im", "vmag_sq", "v_power", "law")
@@ -208,7 +210,8 @@ class Model:
 
         A problem from which something was left out (limits far from binding; the side of its band that a load takes) is
         looked at after the solve. Where that was wrong it is built again with it and solved from the schedule, at most
-        `MOST_LOOKS` times; ``choices`` says so, and a result in which something is still wrong is ``inaccurate``.
+        `MOST_LOOKS` (`MOST_JUMPS`) times; ``choices`` says so, and a result in which something is still wrong is
+        ``inaccurate``.
 
         Args:
             solver: ``auto`` or a name.
@@ -220,11 +223,15 @@ class Model:
         begin, built = time.perf_counter(), 0.0
         result = self._solve(solver, options, explain_infeasible=explain_infeasible, avoid=avoid)
         notes: list[str] = []
-        for look in range(MOST_LOOKS + 1):
+        jumps: list[str] = []
+        limit = np.inf if options is None or options.time_limit_s is None else options.time_limit_s
+        for look in itertools.count():
             wrong = self._left_out(result, sides=sides, fall=look < MOST_FALLS)
             if not wrong.note:
                 break
-            if look == MOST_LOOKS or not self._can_write(wrong):
+            most = MOST_JUMPS if wrong.crossed.count else MOST_LOOKS
+            late = time.perf_counter() - begin > limit
+            if look >= most or late or not self._can_write(wrong):
                 if self.tangent is not None:  # written to first order already: the rounds bring it within
                     break
                 caution = f"{wrong.note}, and writing it did not mend it"
@@ -233,13 +240,20 @@ class Model:
             start = time.perf_counter()
             self._build_again(wrong, result)
             built += time.perf_counter() - start
-            notes.append(f"built and solved again: {wrong.note}")
-            before, result = result, self._solve(solver, options, explain_infeasible=explain_infeasible, avoid=avoid)
+            if wrong.crossed.count:
+                jumps.append(wrong.note)
+            else:
+                notes.append(f"built and solved again: {wrong.note}")
+            says_why = explain_infeasible and not wrong.crossed.count
+            before, result = result, self._solve(solver, options, explain_infeasible=says_why, avoid=avoid)
             if not result.ok and wrong.crossed.count:
                 caution = f"{wrong.note}, and keeping them away from it ended {result.status.word}"
                 cautions = (*before.cautions, caution)
                 result = dataclasses.replace(before, status=Status.INACCURATE, cautions=cautions)
                 break
+        if jumps:
+            seen = "; ".join((jumps[0], jumps[-1]) if len(jumps) > 1 else jumps)
+            notes.append(f"built and solved again, {len(jumps)} times, for jumps in the laws of loads: {seen}")
         over = 0.0 if self.formulation.lazy or not result.ok else beyond_sides(result.program, result.solution.x)
         if over > SIDE_PU:
             law = f"{LEFT_SIDE.format(over)}: {self.formulation.name} has their law on that side only"

@@ -435,6 +435,31 @@ def slack_residuals(dual_s, left, sign, y, w_low, w_high, rows, s, first, last):
 
 
 @_compiled
+def right_side(right, r_s, equal, dual_x, dual_s, centre_x, centre_s, rows, slack, sign, of_x, of_equal, of_rows):  # type: ignore[no-untyped-def]
+    """Right-hand side of a Newton step, of some variables, equalities and other rows (first, and one after the last),
+    and what is left of the dual residual of rows with a slack::
+
+        right = centre - dual_x,   -equal,   -rows - sign r_s slack        r_s = centre - dual_s
+    """
+    n, steps = dual_x.shape[0], right.shape[1]
+    for i in range(*of_x):
+        for t in range(steps):
+            right[i, t] = centre_x[i, t] - dual_x[i, t]
+    for i in range(*of_equal):
+        for t in range(steps):
+            right[n + i, t] = -equal[i, t]
+    n += equal.shape[0]
+    for i in range(*of_rows):
+        if sign[i, 0] == 0.0:
+            for t in range(steps):
+                right[n + i, t] = -rows[i, t]
+            continue
+        for t in range(steps):
+            r_s[i, t] = centre_s[i, t] - dual_s[i, t]
+            right[n + i, t] = -rows[i, t] - sign[i, t] * r_s[i, t] * slack[i, t]
+
+
+@_compiled
 def not_numbers(values, first, last):  # type: ignore[no-untyped-def]
     """0, or NaN when there is a number that is none, or infinite."""
     total = 0.0

@@ -92,10 +92,8 @@ class Method:
         r_s, ds = (self._room.empty(name, slack.shape) for name in ("r_s", "ds"))
 
         def before(mine: Share) -> None:
-            of_x, of_equal = (slice(*mine.of(size)) for size in (k.nv, k.n_rows))
-            np.subtract(centre[0][of_x], r.dual_x[of_x], out=right[: k.nv][of_x])
-            np.negative(r.equal[of_equal], out=right[k.nv : k.g_first][of_equal])
-            self.rows.right_side(right[k.g_first :], r_s, r.dual_s, centre[1], rows, slack, mine)
+            spans = (mine.of(size) for size in (k.nv, k.n_rows, len(rows)))
+            kernels.right_side(right, r_s, r.equal, r.dual_x, r.dual_s, *centre, rows, slack, self.rows.sign, *spans)
 
         k.threads.shares(before)
         solution, eta, positive = k.solve(right, -r.links, tolerance=tolerance)

@@ -177,14 +177,17 @@ class Rows:
         for (e, name, size), n, span, values in zip(self._parts(), (p, p, p, q, q), spans, out.all, strict=True):
             per = size // max(n, 1)
             first, last = (per * k for k in mine.between(*span))
+            if first == last:
+                continue
             values[first:last] = self.steps.data[name][first:last] if constant else 0.0
             _add(values, e, x, first, last)
 
     def _put_rows(self, out: FloatArray, x: FloatArray, v: Values, mine: Share) -> None:
         """Left minus right of the rows that are not equalities, without slacks; of curves, nothing."""
         for part, right in zip(self.by_kind(out), self.by_kind(self._right), strict=True):
-            own = slice(*mine.of(len(part)))
-            np.negative(right[own], out=part[own])
+            if len(part):
+                own = slice(*mine.of(len(part)))
+                np.negative(right[own], out=part[own])
         ranges, _, quadratics, _ = self.by_kind(out)
         _add(ranges, self.steps.g, x, *mine.of(len(ranges)))
         _add(quadratics, self.steps.pair_w, x, *mine.of(len(quadratics)))
@@ -192,9 +195,11 @@ class Rows:
 
     def _add_second_order(self, rows: FloatArray, v: Values, factor: float, mine: Share) -> None:
         _, products, quadratics, _ = self.by_kind(rows)
-        kernels.add_pairs(products, v.a, v.a, self.steps.width, factor, *mine.of(len(products)))
-        kernels.add_pairs(products, v.u, v.v, 1, -factor, *mine.of(len(products)))
-        kernels.add_pairs(quadratics, v.f, v.g, self.steps.pairs, factor, *mine.of(len(quadratics)))
+        if len(products):
+            kernels.add_pairs(products, v.a, v.a, self.steps.width, factor, *mine.of(len(products)))
+            kernels.add_pairs(products, v.u, v.v, 1, -factor, *mine.of(len(products)))
+        if len(quadratics):
+            kernels.add_pairs(quadratics, v.f, v.g, self.steps.pairs, factor, *mine.of(len(quadratics)))
 
     def with_second_order(self, rows: FloatArray, dx: FloatArray, factor: float) -> FloatArray:
         """Rows plus ``factor (sum a^2 - u v)`` of products and ``factor sum f g`` of quadratic rows, of a step dx."""
@@ -203,8 +208,9 @@ class Rows:
         def own(mine: Share) -> None:
             self._put_values(step, dx, mine, constant=False)
             for part, given in zip(self.by_kind(out), self.by_kind(rows), strict=True):
-                share = slice(*mine.of(len(part)))
-                part[share] = given[share]
+                if len(part):
+                    share = slice(*mine.of(len(part)))
+                    part[share] = given[share]
             self._add_second_order(out, step, factor, mine)
 
         self.kkt.threads.shares(own)
@@ -243,38 +249,14 @@ class Rows:
         """A thread's share of the rows with a slack, kind by kind; others between them come along."""
         for edge, span in zip(self._edges, self._with_slack, strict=False):
             first, last = mine.between(*span)
-            yield slice(edge + first, edge + last)
+            if first < last:
+                yield slice(edge + first, edge + last)
 
     def slack_diagonal(self, out: FloatArray, diagonal: FloatArray, mine: Share) -> None:
         """``1 / diagonal`` of the rows with a slack; 0 where a row has none."""
         for at in self._shares(mine):
             np.maximum(diagonal[at], LEAST, out=out[at])
             np.divide(np.abs(self.sign[at]), out[at], out=out[at])
-
-    def right_side(
-        self,
-        right: FloatArray,
-        r_s: FloatArray,
-        dual_s: FloatArray,
-        centre: FloatArray,
-        rows: FloatArray,
-        slack: FloatArray,
-        mine: Share,
-    ) -> None:
-        """Right-hand side of the rows, and of those with a slack what is left of its dual residual; a thread's share::
-
-        r_s = -dual_s + centre      right = -rows - sign r_s slack
-        """
-        for edge, (first, last), end in zip(self._edges, self._with_slack, self._edges[1:], strict=False):
-            for span in ((edge, edge + first), (edge + last, end)):
-                at = slice(*mine.between(*span))
-                np.negative(rows[at], out=right[at])
-        for at in self._shares(mine):
-            np.subtract(centre[at], dual_s[at], out=r_s[at])
-            np.multiply(self.sign[at], r_s[at], out=right[at])
-            right[at] *= slack[at]
-            right[at] += rows[at]
-            np.negative(right[at], out=right[at])
 
     def slack_steps(self, ds: FloatArray, r_s: FloatArray, slack: FloatArray, dy: FloatArray, mine: Share) -> None:
         """``ds = (r_s - sign dy) slack`` of the rows with a slack; a thread's share."""
@@ -289,17 +271,21 @@ class Rows:
         """Where ``slack`` is above ``far``, what the row itself says that its slack becomes, into ds: its slopes J dx,
         zero of curves, which have no slack. A thread's share."""
         s, slopes, step = self.steps, self._room.empty("slopes", ds.shape), self._room_for("step")
+        if not any(last > first for first, last in self._with_slack):
+            return
         ranges, products, quadratics, _ = self.by_kind(slopes)
         of_range, of_product, of_quadratic, _ = (mine.between(*span) for span in self._with_slack)
         self._put_values(step, dx, mine, constant=False, slack=True)
         for at in self._shares(mine):
             slopes[at] = 0.0
         _add(ranges, s.g, dx, *of_range)
-        for f, g, per, factor in ((v.a, step.a, s.width, 2.0), (v.u, step.v, 1, -1.0), (step.u, v.v, 1, -1.0)):
-            kernels.add_pairs(products, f, g, per, factor, *of_product)
+        if of_product[0] < of_product[1]:
+            for f, g, per, factor in ((v.a, step.a, s.width, 2.0), (v.u, step.v, 1, -1.0), (step.u, v.v, 1, -1.0)):
+                kernels.add_pairs(products, f, g, per, factor, *of_product)
         _add(quadratics, s.pair_w, dx, *of_quadratic)
-        for f, g in ((v.f, step.g), (step.f, v.g)):
-            kernels.add_pairs(quadratics, f, g, s.pairs, 1.0, *of_quadratic)
+        if of_quadratic[0] < of_quadratic[1]:
+            for f, g in ((v.f, step.g), (step.f, v.g)):
+                kernels.add_pairs(quadratics, f, g, s.pairs, 1.0, *of_quadratic)
         for at in self._shares(mine):
             slopes[at] += rows[at]
             slopes[at] *= self.sign[at]
@@ -329,7 +315,8 @@ class Rows:
             mine_x, mine_s = mine.of(len(dual)), mine.of(len(rows))
             kernels.gradient(dual, p.data["c"], now.quadratic, it.z_low, it.z_high, *mine_x)
             for e, of in ((p.a, y), (p.g, y_g), (p.pair_w, y_q)):
-                kernels.add_product(dual, e.by_col, e.col, e.row, e.val, of, *e.of_cols(*mine_x))
+                if len(e.row):
+                    kernels.add_product(dual, e.by_col, e.col, e.row, e.val, of, *e.of_cols(*mine_x))
             for e, left, of, per, factor in (
                 (p.squares, v.a, y_p, p.width, 2.0),
                 (p.u, v.v, y_p, 1, -1.0),
@@ -337,7 +324,8 @@ class Rows:
                 (p.pair_f, v.g, y_q, p.pairs, 1.0),
                 (p.pair_g, v.f, y_q, p.pairs, 1.0),
             ):
-                kernels.add_slopes(dual, e.by_col, e.col, e.row, e.val, left, of, per, factor, *e.of_cols(*mine_x))
+                if len(e.row):
+                    kernels.add_slopes(dual, e.by_col, e.col, e.row, e.val, left, of, per, factor, *e.of_cols(*mine_x))
             kernels.slack_residuals(dual_s, rows, self.sign, others, it.w_low, it.w_high, now.rows, it.s, *mine_s)
             equal = kernels.largest_product(now.equal, p.data["unscale_b"], *mine.of(len(now.equal)))
             return float(np.max([equal, kernels.largest_product(rows, self._unscale, *mine_s)]))
@@ -364,7 +352,8 @@ def _span(there: np.ndarray) -> tuple[int, int]:
 
 def _add(out: FloatArray, e: Entries, x: FloatArray, first: int, last: int) -> None:
     """``out += E x`` at some rows."""
-    kernels.add_product(out, e.by_row, e.row, e.col, e.val, x, *e.of_rows(first, last))
+    if len(e.row):  # to call for nothing takes its time too, and threads wait for one another there
+        kernels.add_product(out, e.by_row, e.row, e.col, e.val, x, *e.of_rows(first, last))
 
 
 __all__ = ["Evaluation", "Residuals", "Room", "Rows", "Values"]
