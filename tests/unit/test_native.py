@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import sys
+import threading
 from pathlib import Path
 
 import numba
@@ -22,6 +24,7 @@ from lateral.results.residuals import recompute
 from lateral.solvers import Options, Status
 from lateral.solvers.native import NativeOptions, elimination
 from lateral.solvers.native import kkt as kkt_module
+from lateral.solvers.native import threads as threads_module
 from lateral.solvers.native.assembly import Point
 from lateral.solvers.native.barrier import Barrier
 from lateral.solvers.native.kkt import Kkt
@@ -365,8 +368,9 @@ def test_a_second_solve_is_warm() -> None:
 
 @pytest.mark.parametrize("steps", [1, 7, 8, 11, 24])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_any_number_of_steps(steps: int, threads: int) -> None:
+def test_any_number_of_steps(steps: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of eight steps that are full, and that are not, by one thread or two."""
+    monkeypatch.setattr(threads_module, "LEAST", 1)
     case = resample(lateral.read("ieee123-t24"), steps)
     found = lateral.build(case, "nonlinear").solve("native", NativeOptions(threads=threads, fallback=False))
     best = lateral.build(case, "nonlinear").solve("ipopt")
@@ -434,12 +438,46 @@ def test_residuals_are_those_of_the_program() -> None:
     assert again.max_dual <= 1e-6
 
 
-def test_threads_change_nothing() -> None:
+def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every thread has steps of its own, and sums are over the same parts, so the numbers are the same to the last bit.
     A day of quarter hours is more than one chunk of steps and more than one part of rows."""
+    monkeypatch.setattr(threads_module, "LEAST", 1)
     case = resample(lateral.read("ieee123-t24"), 96)
     one, two = (lateral.build(case, "nonlinear").solve("native", NativeOptions(threads=n)) for n in (1, 2))
     assert np.array_equal(one.solution.x, two.solution.x)
+
+
+def test_threads_are_as_many_as_the_work_is_worth() -> None:
+    """At most one for each chunk of eight steps, and for `LEAST` unknowns of all steps; at least one."""
+    least = threads_module.LEAST
+    assert [len(Threads(4, 96, n)) for n in (1, least // 96, 2 * least // 96 + 1, 9 * least // 96)] == [1, 1, 2, 4]
+    assert len(Threads(4, 16, least)) == 2
+
+
+def test_what_a_thread_raises_is_raised_where_it_was_asked() -> None:
+    """And nobody is left at work, or an answer for the next question."""
+    threads = Threads(2, 16, 10**9)
+
+    def own(k: int, c: int) -> None:
+        if k == 1:
+            message = f"chunk {c}"
+            raise ValueError(message)
+
+    with pytest.raises(ValueError, match="chunk 1"):
+        threads.each(own)
+    assert threads.shares(lambda mine: mine.k) == [0, 1]
+
+
+def test_threads_end_with_who_asks_them() -> None:
+    before = set(threading.enumerate())
+    threads = Threads(3, 24, 10**9)
+    others = set(threading.enumerate()) - before
+    assert len(others) == 2
+    del threads
+    gc.collect()
+    for other in others:
+        other.join(10.0)
+        assert not other.is_alive()
 
 
 def test_cheapest_matching() -> None:
@@ -542,7 +580,7 @@ def test_an_affine_step_is_what_its_sums_say() -> None:
     low, high = -random.uniform(0.1, 1.0, shape), random.uniform(0.1, 1.0, shape)
     low[0], high[1], low[2, 3] = -np.inf, np.inf, -np.inf
     none = np.zeros((0, 9))
-    barrier = Barrier((low, none), (high, none), Threads(1, 9))
+    barrier = Barrier((low, none), (high, none), Threads(1, 9, 1))
     x, dx = np.zeros(shape), random.normal(size=shape)
     z = tuple(np.where(np.isfinite(b), random.uniform(0.1, 1.0, shape), 0.0) for b in (low, high))
     found = barrier.affine((x, none), (z, (none, none)), (dx, none))

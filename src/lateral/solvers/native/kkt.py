@@ -55,7 +55,7 @@ class Kkt:
         self._bounds = blocks(sy, order.group, BLOCK)
         firsts = (self.g_first, self.p_first, self.q_first, self.c_first)
         self.assembly = Assembly(steps, sy, firsts, self._bounds)
-        self.threads = Threads(threads, self.n_steps)
+        self.threads = Threads(threads, self.n_steps, self.n)
         self.n_chunks = self.threads.n_chunks
         self.factors = np.zeros((self.n_chunks * sy.n_entries, WIDTH))
         self._negative = np.zeros((self.n_chunks, WIDTH))

@@ -18,7 +18,8 @@ class NativeOptions(Options):
         tolerance: complementarity, relative to the objective.
         max_iterations: Newton steps.
         warm: start from an earlier solve of the same session.
-        threads: how many; they share steps and rows, and the numbers do not depend on it.
+        threads: how many at most (small programs have one); they share steps and rows, and the numbers do not depend
+            on it.
         fallback: hand what it cannot solve over to Clarabel or Ipopt; the answer names who gave it.
     """
 
