@@ -81,6 +81,8 @@ class _Model(RectangularModel):
         current = (legs.admittance @ (legs.ideal - receiving) @ self._reduced.t).tocoo()
         long = ~np.isin(current.row, self._short)
         row, col, value = current.row[long], current.col[long], current.data[long]
+        if not len(row):  # an area of one bus
+            return
         group = self._groups(row, col)
         pairs, place = np.unique(group[row] * len(self._reduced.kept) + col, return_inverse=True)
         of_pair, node = np.divmod(pairs, len(self._reduced.kept))
