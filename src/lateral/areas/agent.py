@@ -12,7 +12,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from lateral.areas.elastic import ElasticTwin
-from lateral.areas.flow import REACH, AreaFlow
+from lateral.areas.flow import REACH, AreaFlow, without_return
 from lateral.areas.message import I_MAX, Values
 from lateral.areas.quantities import POWERS
 from lateral.case import Case
@@ -103,6 +103,8 @@ class AreaAgent:
         self.point: OperatingPoint | None = None
         #: what the areas below draw there, by border
         self._drawn: dict[str, Values] = {}
+        #: tails whose currents add up to nothing at the point
+        self._closed: frozenset[str] = frozenset()
         self._rows = {
             kind: {row: k for k, row in enumerate(border_rows(group))}
             for kind, group in (("border_head", self.heads), ("border_tail", self.tails))
@@ -132,7 +134,7 @@ class AreaAgent:
     def _in_consensus(self) -> AreaAgent:
         """The same area with its borders in consensus; built where a run goes over to it."""
         other = AreaAgent(self.name, self.case, dataclasses.replace(self.task, coupling="consensus"))
-        other.point, other._drawn = self.point, self._drawn
+        other.point, other._drawn, other._closed = self.point, self._drawn, self._closed
         return other
 
     def _built(self, case: Case) -> Model:
@@ -141,7 +143,7 @@ class AreaAgent:
             message = "no operating point yet: the areas find it together, see lateral.areas.point"
             raise PointMissingError(message)
         model = build(
-            case,
+            self._with_returns(case),
             task.formulation,
             self._objective,
             terminal=task.terminal,
@@ -152,6 +154,16 @@ class AreaAgent:
         if model.tangent is not None and self.point is not None and self.tails:
             self._pass_through(model, self.point)
         return model
+
+    def _with_returns(self, case: Case) -> Case:
+        """The case, its tails with what is known of currents that return by ground."""
+        if not self._closed:
+            return case
+        devices = (
+            dataclasses.replace(d, returns=False) if isinstance(d, BorderTail) and d.name in self._closed else d
+            for d in case.devices
+        )
+        return case.with_(devices=tuple(devices))
 
     def _pass_through(self, model: Model, point: OperatingPoint) -> None:
         """Let a model that is to first order begin with what the areas below draw at the point, in place."""
@@ -189,6 +201,7 @@ class AreaAgent:
             self._drawn = {
                 tail.name: {x: np.asarray(borders[tail.name][x])[:, at] for x in POWERS} for tail in self.tails
             }
+            self._closed = frozenset(tail.name for tail in self.tails if without_return(borders[tail.name], at))
             for built in ("model", "_in_consensus"):
                 self.__dict__.pop(built, None)
             if choose_formulation(self.case, self.task.formulation)[0].bounds_currents:

@@ -34,6 +34,8 @@ from lateral.operating import point_at, unloaded
 FLOW_DOWN, FLOW_UP = ("v_re", "v_im"), ("p", "q", "v_re", "v_im", "y_re", "y_im")
 #: What a head says beside, once, where the formulation bounds currents: the largest current that is drawn behind it, A.
 REACH = "i_max"
+#: Currents add up to nothing below this share of the largest one: they do in an ungrounded part, to 1e-8.
+RETURNS = 1e-5
 #: Tolerance of an area's own power flow, pu. Each solve goes on from the one before, so that sweeps refine it further;
 #: the voltage to ground behind a delta winding is not known to much more.
 TOLERANCE_PU = 1e-8
@@ -175,6 +177,20 @@ class AreaFlow:
         return np.asarray(phasor[:, None] * self.case.series(head.v_pu)[None, :])
 
 
+def without_return(said: Values, steps: Sequence[int] | slice = slice(None)) -> bool:
+    """Whether the currents of a border's conductors, of which there are two or more, add up to nothing.
+
+    Args:
+        said: the power ``p`` and ``q`` of each conductor, at the voltages ``v_re`` and ``v_im``.
+        steps: that count.
+    """
+    p, q, v_re, v_im = (np.asarray(said[x])[:, steps] for x in ("p", "q", "v_re", "v_im"))
+    live = (v_re != 0.0) | (v_im != 0.0)
+    current = np.where(live, p - 1j * q, 0.0) / np.where(live, v_re - 1j * v_im, 1.0)
+    most = float(np.abs(current).max())
+    return len(current) > 1 and float(np.abs(current.sum(axis=0)).max()) < RETURNS * most
+
+
 def _with(network: NodalNetwork, blocks: Sequence[Triplets]) -> NodalNetwork:
     """A network with further shunts."""
     if not blocks:
@@ -184,4 +200,4 @@ def _with(network: NodalNetwork, blocks: Sequence[Triplets]) -> NodalNetwork:
     return dataclasses.replace(network, y_shunt=extra if own is None else (own + extra).tocsc())
 
 
-__all__ = ["FLOW_DOWN", "FLOW_UP", "REACH", "AreaFlow"]
+__all__ = ["FLOW_DOWN", "FLOW_UP", "REACH", "AreaFlow", "without_return"]

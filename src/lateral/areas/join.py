@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import sparse
+from scipy.sparse.linalg import spsolve
 
 from lateral.jumps import SIDE_PU
 from lateral.model import LEFT_SIDE, Model, beyond_sides, objective_name
@@ -44,7 +46,7 @@ def joined(
         seconds: wall time by phase.
     """
     program = whole.program
-    x = _vector(program.variables, parts, "variables", program.start_point)
+    x = _to_ground(program, _vector(program.variables, parts, "variables", program.start_point))
     y = program.with_sums(_vector(program.equalities, parts, "equalities", np.zeros(len(program.b))))
     w = _vector(program.inequalities, parts, "inequalities", np.zeros(len(program.l)))
     mu = _vector(program.product_blocks, parts, "products", np.zeros(program.products.n_rows)) / program.products.size
@@ -123,6 +125,33 @@ def _vector(blocks: Iterable[Block], parts: Sequence[Mapping[str, Any]], kind: s
             if found is not None and len(found) == block.n_steps:
                 first = block.start + k * block.n_steps
                 out[first : first + block.n_steps] = found
+    return out
+
+
+def _to_ground(program: Program, x: FloatArray) -> FloatArray:
+    """Voltages of ungrounded islands, each island's all moved alike to where the sum of its balances has them.
+
+    Areas hold the voltage to ground of an island at that of their operating point
+    (`NetworkModel.inject_without_return`). No power depends on it, and only in the sum over the whole island is it seen
+    what decides it: charging, or antifloat shunts. Where squares of voltages to ground are variables (objective
+    `vdev`) something does depend on it, and nothing is moved.
+    """
+    blocks = {block.name: block for block in program.variables}
+    if not program.sums or "node.vmag_sq" in blocks:
+        return x
+    balance = next(block for block in program.equalities if block.name == "bus.i_re")
+    place = {element: k for k, element in enumerate(blocks["bus.v_re"].elements)}
+    out = x.copy()
+    for real, imaginary in zip(program.sums[::2], program.sums[1::2], strict=True):
+        rows, n_steps = np.concatenate([real[0], imaginary[0]]), real.shape[1]
+        members = np.array([place[balance.elements[k]] for k in (real[:, 0] - balance.start) // n_steps])
+        step = np.arange(n_steps)
+        own = [(blocks[f"bus.v_{part}"].start + members[:, None] * n_steps + step).ravel() for part in ("re", "im")]
+        each = np.tile(step, len(members))
+        at, of = np.concatenate(own), np.concatenate([each, n_steps + each])
+        alike = sparse.csr_matrix((np.ones(len(at)), (at, of)), shape=(len(x), 2 * n_steps))
+        a = program.a[rows]
+        out[at] += spsolve((a @ alike).tocsc(), program.b[rows] - a @ x)[of]
     return out
 
 

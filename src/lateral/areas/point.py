@@ -30,7 +30,7 @@ from lateral import formulations
 from lateral.areas.algorithms import Admm, Algorithm, Auto
 from lateral.areas.algorithms.base import neighbours, speaks
 from lateral.areas.executors.base import Executor
-from lateral.areas.flow import FLOW_DOWN, FLOW_UP, REACH
+from lateral.areas.flow import FLOW_DOWN, FLOW_UP, REACH, without_return
 from lateral.areas.message import Bounds, Message, MessageError, Values, arrays
 from lateral.areas.plan import Plan
 from lateral.areas.protocol import AreaSpec, Failure
@@ -44,8 +44,6 @@ from lateral.formulations import Formulation
 TOLERANCE = 1e-10
 #: Where rounding leaves more than that (the voltage to ground of an ungrounded feeder), it may stand still here.
 NOISE = 3e-8
-#: Currents add up to nothing below this share of the largest one: they do in an ungrounded part, to 1e-8.
-RETURNS = 1e-5
 #: Sweeps without progress after which it stands still, and sweeps at most.
 STILL, SWEEPS = 8, 200
 
@@ -81,9 +79,7 @@ class Settled:
             down, up = (self.requests[area]["borders"][name] for area in (border.child, border.parent))
             v = np.asarray(down["v_re"]) + 1j * np.asarray(down["v_im"])
             start[name] = {**said_of(plan.voltages, v), **{x: np.asarray(up[x]) for x in POWERS}}
-            current = (np.asarray(up["p"]) - 1j * np.asarray(up["q"])) / v.conj()
-            back, most = np.abs(current.sum(axis=0)).max(), np.abs(current).max()
-            if border.conductors == (1, 2, 3) and back < RETURNS * most:
+            if border.conductors == (1, 2, 3) and without_return({**up, "v_re": v.real, "v_im": v.imag}):
                 closed.add(name)
         return dataclasses.replace(plan, start=start, without_return=frozenset(closed))
 

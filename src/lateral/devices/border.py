@@ -18,6 +18,11 @@ part; or its squared magnitude and its product with the next conductor's, ``V_k 
 matrix V V^H. Each is given, priced, or has terms of its own. A matrix is in consensus only: given, and of rank one, it
 would leave an area no inside; there the magnitudes alone are given, at the angles without load.
 
+Where no current that crosses returns by ground and nothing ties the upper area's side to ground either (``returns`` of
+the tail), V - V' of two conductors is all that any power depends on. Powers of each conductor that are not in agreement
+yet would decide the voltage to ground, and throw it about: there the upper area holds the mean of V, and takes what the
+currents do not add up to. It is nothing in agreement.
+
 Everything that crosses is a data slot, per conductor and step, so that an area is solved again and again without being
 rebuilt. Powers are positive towards the lower area.
 """
@@ -37,7 +42,7 @@ from lateral.devices.source import Source
 from lateral.network.schema import FloatArray, IntArray, spec
 from lateral.network.sequence import to_components
 from lateral.program import Affine, stack
-from lateral.program.ports import Ports
+from lateral.program.ports import ground_pair
 
 COUPLINGS = ("tariff", "prices", "consensus")
 #: What crosses a border, with the unit of each: squared or complex voltage, product of two, active and reactive power.
@@ -200,6 +205,7 @@ class BorderTail(Load):
     slack_price: float = spec(
         "Price of not giving the power asked for, objective per kWh; 0 for never.", default=0.0, minimum=0.0
     )
+    returns: bool = spec("Whether current that crosses can return by ground.", default=True)
 
     @property
     def crossing(self) -> tuple[int, ...]:
@@ -216,6 +222,8 @@ class BorderTail(Load):
             cost_t = sum_c price_v v                                  coupling "prices"
             cost_t = sum_c sum_x dt_x (lin_x x + 1/2 w_x x^2), x = v,p,q   coupling "consensus", p and q free;
                                                               dt_p = dt_q = dt_t, dt_v = 1
+            mean_c V = that of the operating point, and the same current from every conductor to ground
+                                                              returns false, V complex, nothing else ties it
         """
         builder, kva = ctx.builder, ctx.base.total_kva
         rows = border_rows(group)
@@ -226,7 +234,7 @@ class BorderTail(Load):
             "q": np.array([d.q_kvar * ctx.multiplier(d.profile_q or d.profile) for d in group]) * share,
         }
         nodes = np.array([ctx.net.node(d.bus, c) for d in group for c in d.crossing], dtype=np.int64)
-        ports = Ports(nodes, np.full(len(nodes), -1))
+        ports = ground_pair(nodes)
         free = np.array([d.coupling == "consensus" for d in group])[owner]
         slack = np.array([d.slack_price for d in group])[owner].reshape(-1, 1)
         drawn: dict[str, Affine] = {}
@@ -261,7 +269,7 @@ class BorderTail(Load):
                 )
                 drawn[x] = drawn[x] - less + more
                 builder.minimise((less + more) * (slack * ctx.horizon.hours * kva))
-        ctx.net.inject(ports, -drawn["p"], -drawn["q"])
+        cls._inject(group, ctx, nodes, owner, -drawn["p"], -drawn["q"])
         coupling = np.array([d.coupling for d in group])[owner]
         if "v_re" in ctx.net.voltages:
             v = dict(zip(("v_re", "v_im"), ctx.net.node_voltage(nodes), strict=True))
@@ -271,6 +279,19 @@ class BorderTail(Load):
             products = ctx.net.voltage_products(nodes, nodes[next_rows(group)])
             v |= dict(zip(("vv_re", "vv_im"), products, strict=True))
         _border_costs(ctx, group, rows, coupling, {**v, **drawn}, priced=tuple(v))
+
+    @classmethod
+    def _inject(
+        cls, group: Sequence[Self], ctx: DeviceContext, nodes: IntArray, owner: IntArray, p: Affine, q: Affine
+    ) -> None:
+        """Inject at the nodes of all tails; those without return by ground one by one."""
+        returns = np.array([d.returns for d in group])
+        own = _where(returns[owner])
+        if len(own):
+            ctx.net.inject(ground_pair(nodes[own]), p.take(own), q.take(own))
+        for k in _where(~returns):
+            own = _where(owner == k)
+            ctx.net.inject_without_return(group[k].name, ground_pair(nodes[own]), p.take(own), q.take(own))
 
     @classmethod
     def with_data(

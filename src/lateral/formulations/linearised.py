@@ -81,6 +81,8 @@ class _Model(RectangularModel):
         current = (legs.admittance @ (legs.ideal - receiving) @ self._reduced.t).tocoo()
         long = ~np.isin(current.row, self._short)
         row, col, value = current.row[long], current.col[long], current.data[long]
+        if not len(row):  # an area of one bus
+            return
         group = self._groups(row, col)
         pairs, place = np.unique(group[row] * len(self._reduced.kept) + col, return_inverse=True)
         of_pair, node = np.divmod(pairs, len(self._reduced.kept))
@@ -131,7 +133,7 @@ class _Model(RectangularModel):
         if self._curvature:
             self._tangent.bend(self.builder)
         currents = [] if self._port_rows is None else [self._port_rows[3]]
-        parts = [self._v, *currents, *([] if self._short_current is None else [self._short_current])]
+        parts = [self._v, *currents, *self._common, *([] if self._short_current is None else [self._short_current])]
         alone = [w for _, _, _, w, _ in self._squares] + ([] if self._all_squares is None else [self._all_squares])
         alone += [q for q, *_ in self._susceptances]
         alone += [a for a in map(self.builder.find, ("branch.p_through", "branch.q_through")) if a is not None]
@@ -161,6 +163,8 @@ class _Model(RectangularModel):
         for nodes, own in self._asked:
             _set(x, own, v[nodes])
         self._tangent.curves(x, theta)
+        for common in self._common:
+            _set(x, common, np.zeros((1, self.n_steps), dtype=complex))
         left = np.asarray(self._reduced.s @ v[kept])
         place = np.full(len(self._names) + 1, -1)
         place[kept] = np.arange(len(kept))

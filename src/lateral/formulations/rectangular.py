@@ -100,6 +100,10 @@ class RectangularModel(PointModel):
         high = np.array([feeder.bus[bus].v_max_pu for bus, _ in network.nodes])
         self._v_low, self._v_high = np.where(neutral, 0.0, low), np.where(neutral, np.inf, high)
         self._powers: list[tuple[Ports, Affine, Affine]] = []
+        #: name, place among the powers: what has no return by ground
+        self._without_return: list[tuple[str, int]] = []
+        #: current of each held voltage to ground
+        self._common: list[Complex] = []
         self._linear: list[tuple[Ports, Affine, Affine]] = []
         self._shunts: list[tuple[Ports, ComplexArray]] = []
         self._squares: list[tuple[str, tuple[str, ...], Ports, Affine, tuple[IntArray, IntArray] | None]] = []
@@ -127,6 +131,11 @@ class RectangularModel(PointModel):
     def inject(self, ports: Ports, p: Affine, q: Affine) -> None:
         """See `NetworkModel.inject`."""
         self._powers.append((ports, p, q))
+
+    def inject_without_return(self, name: str, ports: Ports, p: Affine, q: Affine) -> None:
+        """See `NetworkModel.inject_without_return`; what is held is decided in `close`."""
+        self._without_return.append((name, len(self._powers)))
+        self.inject(ports, p, q)
 
     def inject_at(self, ports: Ports, exponent: float, p: Affine, q: Affine) -> None:
         """See `NetworkModel.inject_at`; what follows ``|U|^2`` is a current linear in U: ``I = (p - jq) U``."""
@@ -342,6 +351,7 @@ class RectangularModel(PointModel):
             balance = balance - self._source(feed, total)
         if len(self._ratios):
             balance = balance + self._ratio_currents(total)
+        balance = self._with_common_mode(balance, total)
         self._ports(ports, p, q, balance, total)
         self._read_squares()
         for nodes, own in self._asked:
@@ -434,6 +444,41 @@ class RectangularModel(PointModel):
         into = self._reduced.s[np.searchsorted(kept, inner.a)] @ self._v0[kept]
         j, i = ratios.couple(self.builder, self._kept.across(ratios.ports), self._kept.across(inner), into, total)
         return self._kept.to_nodes(ratios.ports, j) - self._kept.to_nodes(inner, i)
+
+    def _with_common_mode(self, balance: Complex, total: float) -> Complex:
+        """The balances with the voltage to ground held where `inject_without_return` was asked for, in every island
+        that nothing but that ties to ground::
+
+            mean V = mean V_0,     a current i from each of the conductors to ground
+
+        The voltage to ground of an island is one, and so are the rows: what other injections there leave over reaches
+        these conductors through the wires. Where all is in agreement i is zero, and so is the dual of the rows, for no
+        power depends on what they hold; the currents' having no price makes the duals of the conductors' balances add
+        up to zero.
+        """
+        builder, asked = self.builder, {k for _, k in self._without_return}
+        for island in self._islands([at for k, (at, *_) in enumerate(self._powers) if k not in asked]) if asked else ():
+            inside = [(x, at) for x, k in self._without_return for at in [self._powers[k][0]] if at.a[0] in island]
+            if not inside:
+                continue
+            name, ports = inside[0]
+            first, each = np.zeros(len(ports), dtype=np.int64), np.arange(len(ports))
+            mean = self._kept.across(ports).map(1, first, each, np.full(len(ports), 1.0 / len(ports)))
+            v_0 = np.broadcast_to(self._v0[ports.a].mean(axis=0, keepdims=True), mean.re.shape)
+            for quantity, row, held in (("v_re", mean.re, v_0.real), ("v_im", mean.im, v_0.imag)):
+                builder.equal("common", quantity, [name], row, held, unit="pu")
+            current = Complex(
+                *(builder.variable("common", x, [name], unit="pu", scale=total, limit=False) for x in ("i_re", "i_im"))
+            )
+            self._common.append(current)
+            balance = balance + self._kept.to_nodes(ports, current.take(first))
+        return balance
+
+    def _islands(self, powers: Sequence[Ports]) -> list[IntArray]:
+        """Sets of nodes that nothing but antifloat shunts ties to ground, where these are the ports with powers."""
+        others = [*(p for p, *_ in self._linear), *(p for p, _ in self._shunts)]
+        fed = np.concatenate([feed.nodes for feed in self._feeds])
+        return floating(self.net, self._wires, [*powers, self._ratios.ports, *others], fed)
 
     def _scale_of_sources(self, p: Affine, q: Affine) -> float:
         """Typical power of a source's conductor, pu."""
@@ -535,10 +580,7 @@ class RectangularModel(PointModel):
             )
         free = np.setdiff1d(np.arange(len(kept)), at)
         scale = np.full((len(kept), 1), total)
-        connected = [ports, self._ratios.ports, *(p for p, *_ in self._linear), *(p for p, _ in self._shunts)]
-        fed = np.concatenate([feed.nodes for feed in self._feeds])
-        apart = floating(self.net, self._wires, connected, fed)
-        balance, islands = with_islands(balance, apart, self._wires, self._reduced, self._v, scale)
+        balance, islands = with_islands(balance, self._islands([ports]), self._wires, self._reduced, self._v, scale)
         named = [names[k] for k in free]
         balances = [
             builder.equal("bus", quantity, named, row.take(free), unit="pu", scale=scale[free])

@@ -77,6 +77,17 @@ class NetworkModel(ABC):
     def inject(self, ports: Ports, p: Affine, q: Affine) -> None:
         """Inject power at ports, arrays of shape (ports, T), per unit."""
 
+    def inject_without_return(self, name: str, ports: Ports, p: Affine, q: Affine) -> None:
+        """Inject power at ports of one bus to ground whose currents add up to nothing where all is in agreement: beyond
+        them nothing is tied to ground.
+
+        Where nothing else ties the nodes to ground either, no power depends on their voltage to ground, and a power of
+        each conductor that is not in agreement yet would decide it. A formulation with complex voltages holds it there.
+        Here as `inject`: magnitudes know no voltage to ground that floats, and matrices of voltages have penalties for
+        it (`lateral.areas.algorithms.consensus`).
+        """
+        self.inject(ports, p, q)
+
     @abstractmethod
     def shunt(self, ports: Ports, g: FloatArray, b: FloatArray) -> None:
         """Connect constant admittances g + jb across ports, shape (ports,), per unit of the ports' node bases."""
