@@ -7,7 +7,7 @@ step; only storage rows reach back to the step before. `StepProgram` finds that 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -232,11 +232,10 @@ class StepProgram:
             Declined: it does not repeat.
         """
         with ThreadPoolExecutor(threads) as pool:
-            # numbers and patterns are looked at side by side
-            return cls._of(program, pool, pool.submit(program.scaled))
+            return cls._of(program, program.scaled(), pool)
 
     @classmethod
-    def _of(cls, program: Program, pool: ThreadPoolExecutor, scaled: Future[ScaledProgram]) -> StepProgram:
+    def _of(cls, program: Program, s: ScaledProgram, pool: ThreadPoolExecutor) -> StepProgram:
         n_steps = max((b.n_steps for b in program.variables), default=1)
         variables = Cells.of(program.variables, program.n, n_steps)
         untimed = [b.name for b in program.variables if b.n_steps != n_steps and b.at is None]
@@ -300,7 +299,6 @@ class StepProgram:
             return entries(matrix, rows, variables, n_steps, back, what)
 
         a, g, now, before, squares, u, v, quadratic, pair_f, pair_g, pair_w = pool.map(entries_of, matrices)
-        s = scaled.result()
         alone = _alone(program.equalities, s.a, n_steps)
         bounding = _alone(program.inequalities, s.g, n_steps)
         out = cls(
