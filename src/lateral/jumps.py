@@ -8,8 +8,9 @@ After its solve
 * a load that went up through a jump has the law above it from then on;
 * one that came down into its band has the law there, and one that went so far below its band that it draws less than
   right above the jump has the law below; one that went less far is kept above by a limit;
-* a power flow of the schedule is begun at voltages 1 % lower. Where it ends with a load below its jump, the simulator
-  may find that state too, and the load is kept so far above that it would come back.
+* power flows of the schedule are begun without load, and at its voltages 1 % lower and higher. Where one ends with a
+  load on the other side of a jump, the simulator may find that state too: a load that fell is kept so far above that it
+  would come back, one that rose is kept there.
 """
 
 from __future__ import annotations
@@ -43,10 +44,14 @@ class Crossed:
     Attributes:
         count: loads and steps.
         above: lowest voltages across ports that keep loads above a jump, by port, those of before included.
+        stuck: whether nothing that is known here would change that.
+        unknown: steps at which a power flow did not converge, so that nothing is known.
     """
 
     count: int = 0
     above: Mapping[str, FloatArray] = field(default_factory=dict)
+    stuck: bool = False
+    unknown: int = 0
 
 
 def crossed(program: Program, x: FloatArray, above: Mapping[str, FloatArray], *, fall: bool = True) -> Crossed:
@@ -73,7 +78,12 @@ def crossed(program: Program, x: FloatArray, above: Mapping[str, FloatArray], *,
 
 
 def second_state(
-    case: Case, program: Program, x: FloatArray, network: RadialNetwork, above: Mapping[str, FloatArray]
+    case: Case,
+    program: Program,
+    x: FloatArray,
+    network: RadialNetwork,
+    v_pu: ComplexArray,
+    above: Mapping[str, FloatArray],
 ) -> Crossed:
     """Loads that another power flow of the same schedule has on another side of a jump.
 
@@ -82,6 +92,7 @@ def second_state(
         program: its program.
         x: its variables.
         network: the branches, for the order of nodes.
+        v_pu: the schedule's voltages in the order of `NodeIndex`, shape (n, T).
         above: voltages above which ports are kept already.
     """
     sides = [(a.block.elements, a.jumps, a.jumps.across(x)) for a in program.assumptions if a.jumps is not None]
@@ -95,7 +106,9 @@ def second_state(
         return Crossed(0, lowest)
     flows = [schedule_flow(case, program, x)]
     starts = ([lower] if near_low else []) + ([higher] if near_high else [])
-    flows += [schedule_flow(case, program, x, start=share * flows[0].v) for share in starts]
+    volt = v_pu * (1000.0 * index.v_base_kv[:, None])
+    flows += [schedule_flow(case, program, x, start=share * volt) for share in starts]
+    unknown = int(np.sum(~np.all([flow.converged for flow in flows], axis=0)))
     for names, jumps, u in sides:
         fell, rose = np.zeros(u.shape, dtype=bool), np.zeros(u.shape, dtype=bool)
         lowest_there = u.copy()
@@ -109,7 +122,8 @@ def second_state(
         # voltages move together: raised by what it is below the jump there, a load comes back from there
         raised = np.minimum(u + SURE * (jumps.low - lowest_there), jumps.low / lower)
         _raise(lowest, names, np.where(fell, raised + jumps.beside, np.where(rose, jumps.high + jumps.beside, 0.0)))
-    return Crossed(count, lowest)
+    same = lowest.keys() == above.keys() and all(np.array_equal(lowest[name], above[name]) for name in above)
+    return Crossed(count, lowest, stuck=same, unknown=unknown)
 
 
 def _raise(lowest: dict[str, FloatArray], names: tuple[str, ...], to: FloatArray) -> None:

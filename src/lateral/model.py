@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import reprlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -225,19 +224,20 @@ class Model:
         notes: list[str] = []
         jumps: list[str] = []
         limit = np.inf if options is None or options.time_limit_s is None else options.time_limit_s
-        for look in itertools.count():
-            wrong = self._left_out(result, sides=sides, fall=look < MOST_FALLS)
+        while True:
+            wrong = self._left_out(result, sides=sides, fall=len(jumps) < MOST_FALLS)
             if not wrong.note:
                 break
-            most = MOST_JUMPS if wrong.crossed.count else MOST_LOOKS
+            spent = len(jumps) >= MOST_JUMPS if wrong.crossed.count else len(notes) >= MOST_LOOKS
             late = time.perf_counter() - begin > limit
-            if look >= most or late or not self._can_write(wrong):
+            if spent or late or not self._can_write(wrong):
                 if self.tangent is not None:  # written to first order already: the rounds bring it within
                     break
-                caution = f"{wrong.note}, and writing it did not mend it"
+                caution = f"{wrong.note}, and {'time ran out' if late else 'writing it did not mend it'}"
                 result = dataclasses.replace(result, status=Status.INACCURATE, cautions=(*result.cautions, caution))
                 break
             start = time.perf_counter()
+            state = self.program, self.network, self.choices, self.point, self.enforced, self.screened
             self._build_again(wrong, result)
             built += time.perf_counter() - start
             if wrong.crossed.count:
@@ -250,6 +250,9 @@ class Model:
                 caution = f"{wrong.note}, and keeping them away from it ended {result.status.word}"
                 cautions = (*before.cautions, caution)
                 result = dataclasses.replace(before, status=Status.INACCURATE, cautions=cautions)
+                # a next solve is of what could be solved
+                self.program, self.network, self.choices, self.point, self.enforced, self.screened = state
+                self._session, self._last = None, None
                 break
         if jumps:
             seen = "; ".join((jumps[0], jumps[-1]) if len(jumps) > 1 else jumps)
@@ -359,7 +362,8 @@ class Model:
             said.append(LEFT_SIDE.format(over))
             other = crossed(result.program, result.solution.x, self.above, fall=fall)
         elif looks and not beyond:
-            other = second_state(self.case, result.program, result.solution.x, self.network, self.above)
+            v_pu = point_of(result).v_pu
+            other = second_state(self.case, result.program, result.solution.x, self.network, v_pu, self.above)
             if other.count:
                 said.append(f"{other.count} loads and steps have a second state, across a jump of their law")
         return _LeftOut("; ".join(said), beyond=beyond, sides=over > SIDE_PU or other.count > 0, crossed=other)
@@ -371,6 +375,8 @@ class Model:
 
     def _can_write(self, wrong: _LeftOut) -> bool:
         """Whether building again would write something new."""
+        if wrong.crossed.count and wrong.crossed.stuck:
+            return False
         return wrong.sides or not wrong.screen or bool(wrong.beyond - self.enforced)
 
     def _build_again(self, wrong: _LeftOut, result: Result) -> None:

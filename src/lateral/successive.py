@@ -52,7 +52,8 @@ GOOD, POOR = 0.75, 0.25
 LEFT = 5e-5
 #: How often a program is made again for loads that left their band.
 MOST_MADE = 3
-#: How often a program is made again for loads across a jump of their law.
+ACROSS = "{} loads and steps are, or can be, across a jump of their law"
+#: How often a program is made again for that.
 MOST_SIDED = 6
 #: Violation of an equality at a point, in solver scale, from which on it is no power flow of the program's schedule.
 STRANGE = 1e-2
@@ -224,7 +225,7 @@ class Rounds:
             x = model.tangent.state(model.program, x, v, loaded=True)
         out = Rounds.start(model.case, model.tangent, model.network, model.tangent.moved(model.program, x))
         out.at = dataclasses.replace(out.at, v_pu=self.at.v_pu)
-        out.radius = self.radius
+        out.radius, out.fresh = self.radius, self.fresh
         out.notes = list(dict.fromkeys([*self.notes, *out.notes]))
         return out
 
@@ -441,36 +442,53 @@ def settle(
     begin, spent = time.perf_counter(), result.seconds["solve"]
     state = Rounds.start(model.case, model.tangent, model.network, model.program)
     best, accepted, told, k, made, sided = result, False, [], 1, 0, 0
-    verdict = Verdict("")
     choices = list(result.choices)
+
+    def across(of: Result, program: Program) -> Crossed:
+        """Loads that are across a jump in the laws of a program, or can be in another power flow of the schedule."""
+        x, above = of.solution.x, model.above
+        found = crossed(of.program, x, above)
+        return found if found.count else second_state(model.case, program, x, model.network, point_of(of).v_pu, above)
+
+    def solved(at: Rounds) -> tuple[Rounds, Result]:
+        """The next round; where a limit had been left out, in the program that has it."""
+        model.program = at.bounded()
+        found = model.solve(solver, options, explain_infeasible=False)
+        if model.tangent is not at.tangent:
+            choices.extend(c for c in found.choices if c not in choices)
+            at = at.rebuilt(model)
+            model.program = at.bounded()
+            found = model.solve(solver, options, explain_infeasible=False)
+        choices.extend(c for c in found.choices if c not in choices)
+        return at, found
+
     while True:
         # the bounds of the trust region are no limits of the schedule
-        whole = state.at.program
-        other = Crossed()
+        whole, other = state.at.program, Crossed()
         if sided < MOST_SIDED and result.ok:
             other = crossed(result.program, result.solution.x, model.above)
-        if not other.count:
+        if other.count:
+            verdict = Verdict(ACROSS.format(other.count))
+        else:
             verdict = state.judge(result)
             told.append(f"round {k}: {verdict.text}")
             if verdict.accepted or verdict.rests:
                 best, accepted = dataclasses.replace(result, program=whole), True
             settled = verdict.rests or (verdict.accepted and state.at.left)
             if settled and sided < MOST_SIDED and k < rounds:
-                other = second_state(model.case, whole, result.solution.x, model.network, model.above)
+                other = across(result, whole)
         if other.count and k < rounds:
             sided, model.program = sided + 1, whole
-            point = dataclasses.replace(point_of(result), above=other.above)
-            if model.make_at(point, result):
+            if model.make_at(dataclasses.replace(point_of(result), above=other.above), result):
                 k += 1
                 if progress is not None:
                     progress(k)
                 state = state.rebuilt(model)
                 state.fresh, state.radius = True, np.inf
-                told.append(f"made again: {other.count} loads and steps are, or can be, across a jump of their law")
-                model.program = state.bounded()
-                result = model.solve(solver, options, explain_infeasible=False)
-                choices += [c for c in result.choices if c not in choices]
+                told.append(f"made again: {ACROSS.format(other.count)}")
+                state, result = solved(state)
                 continue
+            verdict = Verdict(verdict.text, stuck=ACROSS.format(other.count))
         if verdict.rests or verdict.stuck or k >= rounds:
             break
         k += 1
@@ -483,14 +501,9 @@ def settle(
             if model.make_at(point, result):
                 state = state.rebuilt(model)
                 told.append("made again at the power flow of the schedule: loads left their band")
-        model.program = state.bounded()
-        result = model.solve(solver, options, explain_infeasible=False)
-        if model.tangent is not state.tangent:  # built again, with a limit that had been left out
-            choices += [c for c in result.choices if c not in choices]
-            state = state.rebuilt(model)
-            model.program = state.bounded()
-            result = model.solve(solver, options, explain_infeasible=False)
-        choices += [c for c in result.choices if c not in choices]
+        state, result = solved(state)
+    if verdict.rests and (sided >= MOST_SIDED or k >= rounds) and (other := across(best, best.program)).count:
+        verdict = Verdict(verdict.text, stuck=ACROSS.format(other.count))
     model.program = state.at.program
     residuals = recompute(best.program, best.solution)
     status = earned_status(best.program, best.solution, residuals)

@@ -16,6 +16,7 @@ from lateral.devices import PV, Battery, Capacitor, Load, Source
 from lateral.devices.load import MODELS
 from lateral.errors import CaseError, UnsupportedError
 from lateral.jumps import crossed, second_state
+from lateral.model import point_of
 from lateral.network.admittance import NodeIndex, nodal_matrix_pu
 from lateral.network.feeder import Bus, Feeder, Line, Transformer, Winding
 from lateral.network.horizon import Horizon
@@ -453,9 +454,55 @@ def test_rounds_end_beside_a_jump_as_well(scale: float) -> None:
     assert r.status is Status.OPTIMAL
     assert any("across a jump" in choice for choice in r.choices)
     assert r.cost == pytest.approx(build(c, "current-voltage").solve().cost, rel=1e-3)
-    assert not second_state(c, r.program, r.solution.x, r.network, {}).count
+    assert not second_state(c, r.program, r.solution.x, r.network, point_of(r).v_pu, {}).count
     flow = schedule_flow(c, r.program, r.solution.x)
     assert np.abs(np.abs(flow.v_pu) - v_of(r)).max() < 1e-6
+
+
+@pytest.mark.parametrize("rounds", [2, 3, 4])
+def test_too_few_rounds_beside_a_jump_are_no_rest(rounds: int) -> None:
+    """Rounds that end with a second state left are a limit, whatever the merit says."""
+    c = _with_jump(2.0)
+    r = lateral.solve(c, "linearised", rounds=rounds, with_replay=False)
+    there = second_state(c, r.program, r.solution.x, r.network, point_of(r).v_pu, {})
+    assert r.status is Status.LIMIT_REACHED or not there.count
+    assert rounds > 2 or there.count
+
+
+def test_a_load_that_draws_nothing_has_no_jump() -> None:
+    """Placeholders of no power do not keep the voltage above 0.93 pu; with power, by an update, they may."""
+    rest = [dataclasses.replace(d, model="constant_impedance") for d in uneven()]
+    idle = [
+        dataclasses.replace(
+            d, name=f"{d.name}_idle", model="cvr", cvr_p=0.8, cvr_q=3.0, v_min_pu=0.93, p_kw=0.0, q_kvar=0.0
+        )
+        for d in uneven()
+    ]
+    pv = PV(name="s", bus="c", terminals=(1, 2, 3, 0), p_rated_kw=0.0, s_max_kva=300.0, q_control="free")
+    with_idle, without = case(CHAIN, *LINES, *rest, *idle, pv), case(CHAIN, *LINES, *rest, pv)
+    for formulation in EXACT:
+        model = build(with_idle, formulation)
+        r, bare = model.solve(), build(without, formulation).solve()
+        assert r.status is Status.OPTIMAL
+        assert r.cost == pytest.approx(bare.cost, rel=1e-8)
+        power = {d.name: np.array([2.0 * d.p_kw]) for d in rest} | {d.name: np.array([10.0]) for d in idle}
+        again = model.update(loads=power).solve()
+        fresh = build(again.case, formulation).solve()
+        assert again.cost == pytest.approx(fresh.cost, rel=1e-8)
+
+
+def test_a_limit_that_no_jump_leaves_room_for_is_said_and_the_model_stays_good() -> None:
+    """A bus limit right at the upper edge of the band: the simulator may find the load above it, and it cannot be kept
+    there. The schedule is handed out as what it is, and a next solve ends the same way."""
+    loads = [dataclasses.replace(d, model="cvr", cvr_p=0.8, cvr_q=3.0, v_min_pu=0.5, v_max_pu=1.05) for d in uneven()]
+    buses = tuple(dataclasses.replace(b, v_max_pu=1.05) for b in CHAIN)
+    pv = PV(name="s", bus="c", terminals=(1, 2, 3, 0), p_rated_kw=600.0, s_max_kva=700.0, q_control="free")
+    c = case(buses, *LINES, *loads, pv, price=-0.1)
+    model = build(c, "current-voltage")
+    first, again = model.solve(), model.solve()
+    assert first.has_values
+    assert again.has_values
+    assert again.cost == pytest.approx(first.cost, rel=1e-6)
 
 
 def test_beside_a_jump_there_can_be_two_states() -> None:
@@ -472,7 +519,7 @@ def test_beside_a_jump_there_can_be_two_states() -> None:
         model.make_at(model.point, r)
         r = model.solve(sides=False)
     assert not crossed(r.program, r.solution.x, model.above).count
-    other = second_state(c, r.program, r.solution.x, r.network, model.above)
+    other = second_state(c, r.program, r.solution.x, r.network, point_of(r).v_pu, model.above)
     assert other.count == 1
     first = schedule_flow(c, r.program, r.solution.x)
     lower = schedule_flow(c, r.program, r.solution.x, start=0.99 * first.v)

@@ -193,7 +193,11 @@ class Load(ShuntDevice):
         high = np.where(free | above, np.inf, np.where(below, np.maximum(v_min, v_low), v_max))
         ctx.net.assume_v(ports, low / ratio, high / ratio)
         if ctx.net.writes_curves:
-            _assume_no_jump(group, owner, ports, ratio, u, jumps, ctx)
+            draws = ((p_kw != 0.0) | (q_kvar != 0.0))[owner]
+            _assume_no_jump(ports, ratio, u, jumps, draws, (v_min, v_max), ctx)
+            if not np.all(draws | ~(jumps.low | jumps.high)):  # other data may draw there
+                builder.bake(p)
+                builder.bake(q)
         flat = np.array([not d.q_follows_profile for d in group], dtype=bool)[owner].reshape(-1, 1)
         cut = np.array([d.zip_v_cut_pu if d.model == "zip" else 0.0 for d in group])[owner].reshape(-1, 1)
         alive = np.where((cut > 0.0) & (u > v_low), 0.5 * (1.0 + np.tanh(500.0 * (u - cut))), 1.0)
@@ -293,12 +297,14 @@ def _jumps_of(load: Load) -> tuple[bool, bool, float]:
     less = 0.0
     for side in (0, 1):
         inside, below, above, extra, exponent = _law(load, side)
-        at_low, at_high = (_power(inside, v) + extra * v**exponent for v in (load.v_min_pu, load.v_max_pu))
-        if not low and load.v_min_pu > 0.0 and abs(_power(below, load.v_min_pu) - at_low) > NO_JUMP:
-            low = True
+        if not low and load.v_min_pu > 0.0:
+            at_low = _power(inside, load.v_min_pu) + extra * load.v_min_pu**exponent
             u = np.linspace(0.0, load.v_min_pu, LOOKS)
+            low = bool(abs(_power(below, load.v_min_pu) - at_low) > NO_JUMP)
             less = float(np.max(u[_power(below, u) < at_low], initial=0.0))
-        high |= bool(np.isfinite(load.v_max_pu)) and bool(abs(_power(above, load.v_max_pu) - at_high) > NO_JUMP)
+        if np.isfinite(load.v_max_pu):
+            at_high = _power(inside, load.v_max_pu) + extra * load.v_max_pu**exponent
+            high |= bool(abs(_power(above, load.v_max_pu) - at_high) > NO_JUMP)
     return low, high, less
 
 
@@ -321,22 +327,23 @@ def _near_edge(group: Sequence[Load], owner: IntArray, u: FloatArray, jumps: _Ju
 
 
 def _assume_no_jump(
-    group: Sequence[Load],
-    owner: IntArray,
     ports: Ports,
     ratio: FloatArray,
     u: FloatArray,
     jumps: _Jumps,
+    draws: BoolArray,
+    band: tuple[FloatArray, FloatArray],
     ctx: DeviceContext,
 ) -> None:
-    """Say between which jumps of its law each load was taken to be."""
-    v_min, v_max = (column(group, name)[owner] for name in ("v_min_pu", "v_max_pu"))
+    """Say between which jumps of its law each load was taken to be; where it draws nothing, none matters."""
+    v_min, v_max = band
     some = np.flatnonzero((jumps.low | jumps.high).any(axis=1))
     if not len(some):
         return
     over_low, over_high = jumps.low & (u > v_min), jumps.high & (u > v_max)
-    low = np.where(over_high, v_max, np.where(over_low, v_min, -np.inf))[some]
-    high = np.where(jumps.low & ~over_low, v_min, np.where(jumps.high & ~over_high, v_max, np.inf))[some]
+    low = np.where(over_high, v_max, np.where(over_low, v_min, -np.inf))
+    high = np.where(jumps.low & ~over_low, v_min, np.where(jumps.high & ~over_high, v_max, np.inf))
+    low, high = np.where(draws, low, -np.inf)[some], np.where(draws, high, np.inf)[some]
     # from above its band a load comes down into it
     less = np.where(over_high, v_max, np.where(over_low, jumps.less, 0.0))[some]
     own, per = Ports(ports.a[some], ports.b[some]), ratio[some]
@@ -398,9 +405,8 @@ def _inject_banded(group: Sequence[Load], ctx: DeviceContext, cells: _Cells, p: 
     if np.any(lowest > 0.0):
         # a limit for this schedule alone: with new data the loads may be on the other side
         ctx.builder.at_one_schedule = True
-        ctx.notes.append(
-            f"load: the voltage of {int(np.sum(lowest > 0.0))} loads and steps is kept above a jump of their law"
-        )
+        kept = int(np.sum((lowest > 0.0) & (jump_low | jump_high)[:, 0]))
+        ctx.notes.append(f"load: the voltage of {kept} loads and steps is kept above a jump of their law")
     zero = Affine.zeros(len(split), 1)
     for own, side, p_own, q_own in (
         (both, 0, p.take(both), q.take(both)),

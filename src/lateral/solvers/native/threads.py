@@ -39,32 +39,37 @@ class _Other:
     """A thread that waits to be asked; it ends with what asks. A pool's futures take three times as long."""
 
     def __init__(self) -> None:
-        self._asked: SimpleQueue[tuple[Callable[[int], Any], int] | None] = SimpleQueue()
-        self._answers: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+        self._asked: SimpleQueue[tuple[int, Callable[[int], Any], int] | None] = SimpleQueue()
+        self._answers: SimpleQueue[tuple[int, Any, BaseException | None]] = SimpleQueue()
         threading.Thread(target=_work, args=(self._asked, self._answers), daemon=True).start()
         weakref.finalize(self, self._asked.put, None)
+        self._ticket = 0
 
     def ask(self, own: Callable[[int], Any], k: int) -> None:
         """Begin ``own(k)``."""
-        self._asked.put((own, k))
+        self._ticket += 1
+        self._asked.put((self._ticket, own, k))
 
     def answer(self) -> tuple[Any, BaseException | None]:
         """What it returned, or what it raised."""
-        return self._answers.get()
+        while True:
+            ticket, value, error = self._answers.get()
+            if ticket == self._ticket:  # else of a question whose answer an interrupt kept from being heard
+                return value, error
 
 
 def _work(
-    asked: SimpleQueue[tuple[Callable[[int], Any], int] | None],
-    answers: SimpleQueue[tuple[Any, BaseException | None]],
+    asked: SimpleQueue[tuple[int, Callable[[int], Any], int] | None],
+    answers: SimpleQueue[tuple[int, Any, BaseException | None]],
 ) -> None:
     while (job := asked.get()) is not None:
-        own, k = job
+        ticket, own, k = job
         try:
             found: tuple[Any, BaseException | None] = own(k), None
         except BaseException as error:
             found = None, error
-        del job, own  # what it holds ends with who asked
-        answers.put(found)
+        answers.put((ticket, *found))
+        del job, own, found  # what they hold ends with who asked
 
 
 class Threads:
@@ -119,12 +124,14 @@ class Threads:
 
     def _all(self, own: Callable[[int], Any]) -> list[Any]:
         """What each thread has to do, by its number; the first is done here."""
-        for k, other in enumerate(self._others, 1):
-            other.ask(own, k)
+        asked: list[_Other] = []
         try:
+            for k, other in enumerate(self._others, 1):
+                other.ask(own, k)
+                asked.append(other)
             mine = own(0)
         finally:  # none is left at work on arrays that somebody else uses next
-            found = [other.answer() for other in self._others]
+            found = [other.answer() for other in asked]
         for _, error in found:
             if error is not None:
                 raise error
