@@ -254,6 +254,12 @@ class Model:
                 self.program, self.network, self.choices, self.point, self.enforced, self.screened = state
                 self._session, self._last = None, None
                 break
+        if wrong.crossed.unknown and result.ok:
+            caution = (
+                f"whether loads near a jump of their law have a second state is not known at {wrong.crossed.unknown} "
+            )
+            caution += "steps, whose power flow does not converge; mind the replay"
+            result = dataclasses.replace(result, cautions=(*result.cautions, caution))
         if jumps:
             seen = "; ".join((jumps[0], jumps[-1]) if len(jumps) > 1 else jumps)
             notes.append(f"built and solved again, {len(jumps)} times, for jumps in the laws of loads: {seen}")

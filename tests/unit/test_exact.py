@@ -15,7 +15,7 @@ from lateral.case import Case
 from lateral.devices import PV, Battery, Capacitor, Load, Source
 from lateral.devices.load import MODELS
 from lateral.errors import CaseError, UnsupportedError
-from lateral.jumps import crossed, second_state
+from lateral.jumps import Crossed, crossed, second_state
 from lateral.model import point_of
 from lateral.network.admittance import NodeIndex, nodal_matrix_pu
 from lateral.network.feeder import Bus, Feeder, Line, Transformer, Winding
@@ -467,6 +467,14 @@ def test_too_few_rounds_beside_a_jump_are_no_rest(rounds: int) -> None:
     there = second_state(c, r.program, r.solution.x, r.network, point_of(r).v_pu, {})
     assert r.status is Status.LIMIT_REACHED or not there.count
     assert rounds > 2 or there.count
+
+
+def test_a_second_state_that_nobody_could_look_for_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Power flows that do not converge say nothing of it."""
+    monkeypatch.setattr("lateral.model.second_state", lambda *_: Crossed(unknown=1))
+    r = build(_with_jump(2.0), "current-voltage").solve()
+    assert r.ok
+    assert "not known at 1 steps" in r.status_text
 
 
 def test_a_load_that_draws_nothing_has_no_jump() -> None:
