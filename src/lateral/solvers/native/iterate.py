@@ -8,6 +8,7 @@ import numpy as np
 
 from lateral.network.schema import FloatArray
 from lateral.solvers.native.barrier import Kinds, Multipliers
+from lateral.solvers.native.threads import Share
 
 
 @dataclass(slots=True, eq=False)
@@ -48,11 +49,16 @@ class Iterate:
         ahead = np.minimum(np.arange(t) + steps, t - 1)
         return Iterate(*(getattr(self, name)[:, ahead] for name in self.__slots__))
 
-    def take(self, other: Iterate) -> Iterate:
-        """The numbers of another one, into its own arrays."""
+    def take(self, other: Iterate, mine: Share) -> None:
+        """A thread's share of the numbers of another one, into its own arrays."""
         for name in self.__slots__:
-            np.copyto(getattr(self, name), getattr(other, name))
-        return self
+            to, of = getattr(self, name), getattr(other, name)
+            at = slice(*mine.of(len(of)))
+            to[at] = of[at]
+
+    def empty(self) -> Iterate:
+        """One of the same shape, for others' numbers."""
+        return Iterate(*(np.empty_like(getattr(self, name)) for name in self.__slots__))
 
     def copy(self) -> Iterate:
         """A copy of every array."""

@@ -26,7 +26,7 @@ from lateral.solvers.native.lanes import WIDTH
 from lateral.solvers.native.order import Order
 from lateral.solvers.native.steps import Entries, StepProgram, same_row, step_pattern
 from lateral.solvers.native.symbolic import Groups, analyse, blocks, group
-from lateral.solvers.native.threads import Threads
+from lateral.solvers.native.threads import Share, Threads
 
 #: Most iterations of the conjugate gradients.
 CG_LIMIT = 400
@@ -93,7 +93,9 @@ class Kkt:
         edges = np.linspace(0, self.n_links, 2 + self.n_links * self.n_steps // SHARE).astype(np.int64)
         self._link_shares = list(itertools.pairwise(edges.tolist()))
         self._of_linked = np.zeros((len(self._linked), self.n_steps))
-        self._product, self._along, self._turned = (np.zeros((self.n_links, self.n_steps)) for _ in range(3))
+        self._product, self._along, self._turned, self._diagonal, self._beside = (
+            np.zeros((self.n_links, self.n_steps)) for _ in range(5)
+        )
         self._now, self._before = place[s.now.col], place[s.before.col]
         self._loose = loose
         self._at_loose = _short(sy.entry(loose, loose))
@@ -143,10 +145,11 @@ class Kkt:
         self._inverse_entries = np.zeros((len(wanted) + len(loose), self.n_steps))
         self._wanted_inverse, self._loose_inverse = np.split(self._inverse_entries, [len(wanted)])
         # of each pair of coefficients: which of the rows of (wanted inverse, inverse of loose ones)
-        self._within = [
-            (a, b, row, np.where(at >= 0, len(wanted) + at, np.searchsorted(wanted, block)))
-            for a, b, row, at, block in pairs
-        ]
+        self._within = []
+        for a, b, row, at, block in pairs:
+            by_row = np.argsort(row, kind="stable")  # threads share them by rows
+            of = np.where(at >= 0, len(wanted) + at, np.searchsorted(wanted, block))
+            self._within.append((a[by_row], b[by_row], row[by_row], of[by_row]))
 
     def load(self) -> None:
         """New numbers of the steps."""
@@ -242,15 +245,20 @@ class Kkt:
     def prepare_links(self) -> bool:
         """The preconditioner of the storage rows, from entries of K^-1 that `factor` found; False when it is not
         positive."""
-        s, t = self.steps, self.n_steps
-        diagonal, beside = np.zeros((self.n_links, t)), np.zeros((self.n_links, t))
+        s, diagonal, beside = self.steps, self._diagonal, self._beside
         # coefficients of a row at its own step, those of the step before, and both: what they add to, and how far back
         # the entry of the inverse is, and the row
         kinds = ((s.now, s.now, diagonal, 0, 0), (s.before, s.before, diagonal, 1, 0), (s.before, s.now, beside, 1, 1))
-        for (a, b, row, at), (x, y, out, back, before) in zip(self._within, kinds, strict=True):
-            kernels.add_terms(out, row, x.val, a, y.val, b, self._inverse_entries, at, back, before)
-        self._diagonal, self._beside = diagonal, beside
-        return bool(kernels.tridiagonal_factor(diagonal, beside, 0, self.n_links) == 0)
+
+        def own(mine: Share) -> int:
+            first, last = mine.of(self.n_links)
+            diagonal[first:last] = beside[first:last] = 0.0
+            for (a, b, row, at), (x, y, out, back, before) in zip(self._within, kinds, strict=True):
+                k = slice(int(np.searchsorted(row, first)), int(np.searchsorted(row, last)))
+                kernels.add_terms(out, row[k], x.val, a[k], y.val, b[k], self._inverse_entries, at[k], back, before)
+            return int(kernels.tridiagonal_factor(diagonal, beside, first, last))
+
+        return not any(self.threads.shares(own))
 
     def _block_terms(self, x: Entries, y: Entries, loose: IntArray) -> tuple[IntArray, ...]:
         """Pairs of coefficients of one storage row whose variables share an entry of K^-1 that is at hand: which two,

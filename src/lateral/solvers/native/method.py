@@ -13,6 +13,7 @@ not a solution in the end is handed on as what it is, and the caller's residuals
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -159,7 +160,8 @@ class Method:
             if verbose is not None:
                 verbose(line)
             if way is None or 1.0 < mu * count / (WARM_GAP * worth) < 20.0:  # earlier ones are as good as none
-                way = it.copy() if way is None else way.take(it)
+                way = it.empty() if way is None else way
+                k.threads.shares(partial(way.take, it))
             if not np.isfinite(value) or not np.isfinite(r.primal) or not np.isfinite(r.dual):
                 word = "broken"
                 break

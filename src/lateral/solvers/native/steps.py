@@ -455,12 +455,12 @@ def _which_square(a_row: IntArray, n_rows: int) -> tuple[IntArray, int]:
     """Number of each square within its row, and the largest count."""
     if not n_rows:
         return np.zeros(0, dtype=np.int64), 1
-    order = np.argsort(a_row, kind="stable")
-    sorted_rows = a_row[order]
-    first = np.searchsorted(sorted_rows, sorted_rows)
-    kth = np.empty(len(a_row), dtype=np.int64)
-    kth[order] = np.arange(len(a_row)) - first
-    return kth, int(kth.max(initial=0)) + 1
+    counts = np.bincount(a_row, minlength=n_rows)
+    kth = np.arange(len(a_row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    if np.any(a_row[1:] < a_row[:-1]):  # else they are in order as they are
+        in_order, kth = kth, np.empty_like(kth)
+        kth[np.argsort(a_row, kind="stable")] = in_order
+    return kth, int(counts.max(initial=1))
 
 
 def step_pattern(s: StepProgram) -> tuple[IntArray, IntArray]:
