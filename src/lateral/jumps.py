@@ -5,12 +5,13 @@ its power within, all of it outside). No load can be in between, and near the ed
 above, or the load below with the voltage that its larger power leaves. A problem is written for one side of every jump.
 After its solve
 
-* a load that went up through a jump has the law above it from then on;
+* a load that went up through a jump has the law above it from then on; where limits of the bus leave no room there, it
+  is kept below;
 * one that came down into its band has the law there, and one that went so far below its band that it draws less than
   right above the jump has the law below; one that went less far is kept above by a limit;
 * power flows of the schedule are begun without load, and at its voltages 1 % lower and higher. Where one ends with a
   load on the other side of a jump, the simulator may find that state too: a load that fell is kept so far above that it
-  would come back, one that rose is kept there.
+  would come back, one that rose is kept there, or as far below where it must not be there.
 """
 
 from __future__ import annotations
@@ -43,27 +44,29 @@ class Crossed:
 
     Attributes:
         count: loads and steps.
-        above: lowest voltages across ports that keep loads above a jump, by port, those of before included.
+        above, below: lowest and highest voltages across ports that keep loads above and below a jump, by port, those of
+            before included.
         stuck: whether nothing that is known here would change that.
         unknown: steps at which a power flow did not converge, so that nothing is known.
     """
 
     count: int = 0
     above: Mapping[str, FloatArray] = field(default_factory=dict)
+    below: Mapping[str, FloatArray] = field(default_factory=dict)
     stuck: bool = False
     unknown: int = 0
 
 
-def crossed(program: Program, x: FloatArray, above: Mapping[str, FloatArray], *, fall: bool = True) -> Crossed:
+def crossed(program: Program, x: FloatArray, kept: Crossed, *, fall: bool = True) -> Crossed:
     """Loads beyond the side of a jump that was taken when a program was built.
 
     Args:
         program: the program.
         x: its variables.
-        above: voltages above which ports are kept already.
+        kept: voltages beside which ports are kept already.
         fall: whether loads may go down through a jump.
     """
-    count, lowest = 0, dict(above)
+    count, lowest, highest = 0, dict(kept.above), dict(kept.below)
     for assumption in program.assumptions:
         if (jumps := assumption.jumps) is None:
             continue
@@ -71,10 +74,12 @@ def crossed(program: Program, x: FloatArray, above: Mapping[str, FloatArray], *,
         low, high = jumps.low + jumps.beside, jumps.high + jumps.beside
         down, up = u < low - SIDE_PU, u > jumps.high - jumps.beside + SIDE_PU
         count += int(np.sum(down | up))
+        names, room = assumption.block.elements, high < jumps.most
         # further up the schedule's own voltage says on which side it is
-        kept = down & ((u >= jumps.less) | (not fall))
-        _raise(lowest, assumption.block.elements, np.where(kept, low, np.where(up & (u < high + ABOVE_PU), high, 0.0)))
-    return Crossed(count, lowest)
+        held, risen = down & ((u >= jumps.less) | (not fall)), up & room & (u < high + ABOVE_PU)
+        _raise(lowest, names, np.where(held, low, np.where(risen, high, 0.0)))
+        _lower(highest, names, np.where(up & ~room, jumps.high - jumps.beside, np.inf))
+    return Crossed(count, lowest, highest)
 
 
 def second_state(
@@ -83,7 +88,7 @@ def second_state(
     x: FloatArray,
     network: RadialNetwork,
     v_pu: ComplexArray,
-    above: Mapping[str, FloatArray],
+    kept: Crossed,
 ) -> Crossed:
     """Loads that another power flow of the same schedule has on another side of a jump.
 
@@ -93,17 +98,17 @@ def second_state(
         x: its variables.
         network: the branches, for the order of nodes.
         v_pu: the schedule's voltages in the order of `NodeIndex`, shape (n, T).
-        above: voltages above which ports are kept already.
+        kept: voltages beside which ports are kept already.
     """
     sides = [(a.block.elements, a.jumps, a.jumps.across(x)) for a in program.assumptions if a.jumps is not None]
-    count, lowest = 0, dict(above)
+    count, lowest, highest = 0, dict(kept.above), dict(kept.below)
     index = NodeIndex.of(case.feeder)
     place = [index.position[node] for node in network.nodes]
     lower, higher = 1.0 - APART, 1.0 + APART
     near_low = any(np.any(lower * u < jumps.low) for _, jumps, u in sides)
     near_high = any(np.any(higher * u > jumps.high) for _, jumps, u in sides)
     if not near_low and not near_high:
-        return Crossed(0, lowest)
+        return Crossed(0, lowest, highest)
     flows = [schedule_flow(case, program, x)]
     starts = ([lower] if near_low else []) + ([higher] if near_high else [])
     volt = v_pu * (1000.0 * index.v_base_kv[:, None])
@@ -111,25 +116,38 @@ def second_state(
     unknown = int(np.sum(~np.all([flow.converged for flow in flows], axis=0)))
     for names, jumps, u in sides:
         fell, rose = np.zeros(u.shape, dtype=bool), np.zeros(u.shape, dtype=bool)
-        lowest_there = u.copy()
+        lowest_there, highest_there = u.copy(), u.copy()
         for flow in flows:
             v: ComplexArray = np.vstack([flow.v_pu[place], np.zeros((1, flow.v_pu.shape[1]))])
             there = np.where(flow.converged, np.abs(v[jumps.a] - v[jumps.b]), u)
             fell |= (there < jumps.low) & (u >= jumps.low)
             rose |= (there > jumps.high) & (u <= jumps.high)
-            lowest_there = np.minimum(lowest_there, there)
+            lowest_there, highest_there = np.minimum(lowest_there, there), np.maximum(highest_there, there)
         count += int(np.sum(fell | rose))
         # voltages move together: raised by what it is below the jump there, a load comes back from there
         raised = np.minimum(u + SURE * (jumps.low - lowest_there), jumps.low / lower)
-        _raise(lowest, names, np.where(fell, raised + jumps.beside, np.where(rose, jumps.high + jumps.beside, 0.0)))
-    same = lowest.keys() == above.keys() and all(np.array_equal(lowest[name], above[name]) for name in above)
-    return Crossed(count, lowest, stuck=same, unknown=unknown)
+        lowered = np.maximum(u - SURE * (highest_there - jumps.high), jumps.high / higher)
+        high = jumps.high + jumps.beside
+        _raise(lowest, names, np.where(fell, raised + jumps.beside, np.where(rose & (high < jumps.most), high, 0.0)))
+        _lower(highest, names, np.where(rose & (high >= jumps.most), lowered - jumps.beside, np.inf))
+    stuck = _same(lowest, kept.above) and _same(highest, kept.below)
+    return Crossed(count, lowest, highest, stuck=stuck, unknown=unknown)
 
 
 def _raise(lowest: dict[str, FloatArray], names: tuple[str, ...], to: FloatArray) -> None:
     """Keep ports above at least these voltages, shape (n, T)."""
     for k in np.flatnonzero((to > 0.0).any(axis=1)).tolist():
         lowest[names[k]] = np.maximum(lowest.get(names[k], 0.0), to[k])
+
+
+def _lower(highest: dict[str, FloatArray], names: tuple[str, ...], to: FloatArray) -> None:
+    """Keep ports below at most these voltages, shape (n, T)."""
+    for k in np.flatnonzero((to < np.inf).any(axis=1)).tolist():
+        highest[names[k]] = np.minimum(highest.get(names[k], np.inf), to[k])
+
+
+def _same(a: Mapping[str, FloatArray], b: Mapping[str, FloatArray]) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in b)
 
 
 __all__ = ["Crossed", "crossed", "second_state"]

@@ -446,9 +446,9 @@ def settle(
 
     def across(of: Result, program: Program) -> Crossed:
         """Loads that are across a jump in the laws of a program, or can be in another power flow of the schedule."""
-        x, above = of.solution.x, model.above
-        found = crossed(of.program, x, above)
-        return found if found.count else second_state(model.case, program, x, model.network, point_of(of).v_pu, above)
+        x, kept = of.solution.x, model.kept
+        found = crossed(of.program, x, kept)
+        return found if found.count else second_state(model.case, program, x, model.network, point_of(of).v_pu, kept)
 
     def solved(at: Rounds) -> tuple[Rounds, Result]:
         """The next round; where a limit had been left out, in the program that has it."""
@@ -466,7 +466,7 @@ def settle(
         # the bounds of the trust region are no limits of the schedule
         whole, other = state.at.program, Crossed()
         if sided < MOST_SIDED and result.ok:
-            other = crossed(result.program, result.solution.x, model.above)
+            other = crossed(result.program, result.solution.x, model.kept)
         if other.count:
             verdict = Verdict(ACROSS.format(other.count))
         else:
@@ -479,7 +479,7 @@ def settle(
                 other = across(result, whole)
         if other.count and k < rounds:
             sided, model.program = sided + 1, whole
-            if model.make_at(dataclasses.replace(point_of(result), above=other.above), result):
+            if model.make_at(point_of(result, other), result):
                 k += 1
                 if progress is not None:
                     progress(k)
@@ -497,7 +497,9 @@ def settle(
         if verdict.accepted and made < MOST_MADE and state.at.left and state.at.v_pu is not None:
             made += 1
             model.program = state.at.program
-            point = dataclasses.replace(point_at(model.case, state.at.v_pu, loaded=True), above=model.above)
+            kept = model.kept
+            point = point_at(model.case, state.at.v_pu, loaded=True)
+            point = dataclasses.replace(point, above=kept.above, below=kept.below)
             if model.make_at(point, result):
                 state = state.rebuilt(model)
                 told.append("made again at the power flow of the schedule: loads left their band")

@@ -16,7 +16,7 @@ from lateral.devices import PV, Battery, Capacitor, Load, Source
 from lateral.devices.load import MODELS
 from lateral.errors import CaseError, UnsupportedError
 from lateral.jumps import Crossed, crossed, second_state
-from lateral.model import point_of
+from lateral.model import carried, point_of
 from lateral.network.admittance import NodeIndex, nodal_matrix_pu
 from lateral.network.feeder import Bus, Feeder, Line, Transformer, Winding
 from lateral.network.horizon import Horizon
@@ -454,7 +454,7 @@ def test_rounds_end_beside_a_jump_as_well(scale: float) -> None:
     assert r.status is Status.OPTIMAL
     assert any("across a jump" in choice for choice in r.choices)
     assert r.cost == pytest.approx(build(c, "current-voltage").solve().cost, rel=1e-3)
-    assert not second_state(c, r.program, r.solution.x, r.network, point_of(r).v_pu, {}).count
+    assert not second_state(c, r.program, r.solution.x, r.network, point_of(r).v_pu, Crossed()).count
     flow = schedule_flow(c, r.program, r.solution.x)
     assert np.abs(np.abs(flow.v_pu) - v_of(r)).max() < 1e-6
 
@@ -464,7 +464,7 @@ def test_too_few_rounds_beside_a_jump_are_no_rest(rounds: int) -> None:
     """Rounds that end with a second state left are a limit, whatever the merit says."""
     c = _with_jump(2.0)
     r = lateral.solve(c, "linearised", rounds=rounds, with_replay=False)
-    there = second_state(c, r.program, r.solution.x, r.network, point_of(r).v_pu, {})
+    there = second_state(c, r.program, r.solution.x, r.network, point_of(r).v_pu, Crossed())
     assert r.status is Status.LIMIT_REACHED or not there.count
     assert rounds > 2 or there.count
 
@@ -499,18 +499,66 @@ def test_a_load_that_draws_nothing_has_no_jump() -> None:
         assert again.cost == pytest.approx(fresh.cost, rel=1e-8)
 
 
-def test_a_limit_that_no_jump_leaves_room_for_is_said_and_the_model_stays_good() -> None:
-    """A bus limit right at the upper edge of the band: the simulator may find the load above it, and it cannot be kept
-    there. The schedule is handed out as what it is, and a next solve ends the same way."""
-    loads = [dataclasses.replace(d, model="cvr", cvr_p=0.8, cvr_q=3.0, v_min_pu=0.5, v_max_pu=1.05) for d in uneven()]
+def _limit_at_the_edge(source_pu: float, sign: float) -> Case:
+    """Bus limits right at the upper edge of the band of loads that draw (or give) 4 % less right above it; PV and a
+    high source lift the voltage to there."""
+    loads = [
+        dataclasses.replace(d, model="cvr", cvr_p=0.8, cvr_q=3.0, v_min_pu=0.5, v_max_pu=1.05, p_kw=sign * d.p_kw)
+        for d in uneven()
+    ]
     buses = tuple(dataclasses.replace(b, v_max_pu=1.05) for b in CHAIN)
     pv = PV(name="s", bus="c", terminals=(1, 2, 3, 0), p_rated_kw=600.0, s_max_kva=700.0, q_control="free")
-    c = case(buses, *LINES, *loads, pv, price=-0.1)
-    model = build(c, "current-voltage")
+    c = case(buses, *LINES, *loads, pv)
+    high = dataclasses.replace(c.sources[0], v_pu=source_pu)
+    return c.with_(devices=tuple(high if d is c.sources[0] else d for d in c.devices))
+
+
+@pytest.mark.parametrize(("source_pu", "sign"), [(1.045, 1.0), (1.03, -1.0), (1.04, -1.0)])
+def test_where_limits_leave_no_room_above_a_jump_loads_stay_below(source_pu: float, sign: float) -> None:
+    """The simulator may find a load above the edge, where the bus must not be: it is kept so far below that power flows
+    from no load and from 1 % higher end where the schedule is."""
+    c = _limit_at_the_edge(source_pu, sign)
+    for formulation in EXACT:
+        model = build(c, formulation)
+        r = model.solve()
+        assert r.status is Status.OPTIMAL
+        assert any("kept below a jump" in choice for choice in r.choices)
+        assert 1.045 < v_of(r).max() < 1.05
+        assert_power_flow(r)
+        first = schedule_flow(c, r.program, r.solution.x)
+        again = schedule_flow(c, r.program, r.solution.x, start=1.01 * first.v)
+        assert again.converged.all()
+        assert np.abs(again.v_pu - first.v_pu).max() < 1e-7  # to the tolerance of two power flows, 1e-8 each
+
+
+def test_a_limit_that_no_jump_leaves_room_for_is_said_and_the_model_stays_good() -> None:
+    """The load may be found above the edge, and the inverter cannot pull the voltage as far below as that takes. The
+    schedule is handed out as what it is, and a next solve ends the same way."""
+    model = build(_limit_at_the_edge(1.045, -1.0), "current-voltage")
     first, again = model.solve(), model.solve()
-    assert first.has_values
-    assert again.has_values
+    assert first.status is again.status is Status.INACCURATE
+    assert "keeping them away from it ended" in first.status_text
     assert again.cost == pytest.approx(first.cost, rel=1e-6)
+
+
+@pytest.mark.parametrize(("sign", "kept"), [(1.0, True), (-1.0, False)])
+def test_the_better_side_of_a_jump_is_more_for_a_load_that_gives(sign: float, kept: bool) -> None:
+    """Right below 0.95 pu the law is 4 % more than right above: at 0.945 pu a load that draws is kept above, one that
+    gives goes there. Tiny loads, so that voltages are the source's: those of one at 0.945 pu in the problem of another
+    at 1 pu, which has the law above."""
+    loads = [
+        dataclasses.replace(
+            d, model="cvr", cvr_p=0.8, cvr_q=3.0, v_min_pu=0.95, v_low_pu=0.5, p_kw=1e-3 * sign, q_kvar=0.0
+        )
+        for d in uneven()
+    ]
+    c = case(CHAIN, *LINES, *loads)
+    lower = dataclasses.replace(c.sources[0], v_pu=0.945)
+    program = build(c, "current-voltage").program
+    there = build(c.with_(devices=(lower, *loads)), "current-voltage").solve(sides=False)
+    found = crossed(program, carried(program, there), Crossed())
+    assert found.count == len(loads)
+    assert len(found.above) == (len(loads) if kept else 0)
 
 
 def test_beside_a_jump_there_can_be_two_states() -> None:
@@ -520,14 +568,14 @@ def test_beside_a_jump_there_can_be_two_states() -> None:
     model = build(c, "current-voltage")
     r = model.solve(sides=False)
     for _ in range(3):  # to the point where only the second state is left to find
-        found = crossed(r.program, r.solution.x, model.above)
+        found = crossed(r.program, r.solution.x, model.kept)
         if not found.count:
             break
         model.point = dataclasses.replace(model.point or operating_point(c, loaded=True)[0], above=found.above)
         model.make_at(model.point, r)
         r = model.solve(sides=False)
-    assert not crossed(r.program, r.solution.x, model.above).count
-    other = second_state(c, r.program, r.solution.x, r.network, point_of(r).v_pu, model.above)
+    assert not crossed(r.program, r.solution.x, model.kept).count
+    other = second_state(c, r.program, r.solution.x, r.network, point_of(r).v_pu, model.kept)
     assert other.count == 1
     first = schedule_flow(c, r.program, r.solution.x)
     lower = schedule_flow(c, r.program, r.solution.x, start=0.99 * first.v)

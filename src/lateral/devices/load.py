@@ -171,16 +171,16 @@ class Load(ShuntDevice):
         rated = np.where(np.isnan(rated), base * across, rated)
         ratio = (base / rated).reshape(-1, 1)
 
-        jumps, above_jumps = _Jumps.of(group, owner), ctx.net.above_jumps(ports)
-        # what is kept above a jump has the law of that side, wherever the operating point is
-        u = np.maximum(ctx.net.reference_v(ports), above_jumps) * ratio
+        jumps, (lowest, highest) = _Jumps.of(group, owner), ctx.net.beside_jumps(ports)
+        # what is kept beside a jump has the law of that side, wherever the operating point is
+        u = np.minimum(np.maximum(ctx.net.reference_v(ports), lowest), highest) * ratio
         near = np.zeros(u.shape, dtype=bool)
         if ctx.net.writes_curves:
-            near = _near_edge(group, owner, u, jumps) | (above_jumps > 0.0)
+            near = _near_edge(group, owner, u, jumps) | (lowest > 0.0) | (highest < np.inf)
         if near.any():
             at, step = np.nonzero(near)
             p_near, q_near = p_port.pick(at, step), q_port.pick(at, step)
-            cells = _Cells(ports, owner, ratio, at, step, u[at, step], jumps, above_jumps)
+            cells = _Cells(ports, owner, ratio, at, step, u[at, step], jumps, lowest, highest)
             _inject_banded(group, ctx, cells, p_near, q_near)
             away = (~near).astype(float)
             p_port, q_port = p_port * away, q_port * away
@@ -193,9 +193,9 @@ class Load(ShuntDevice):
         high = np.where(free | above, np.inf, np.where(below, np.maximum(v_min, v_low), v_max))
         ctx.net.assume_v(ports, low / ratio, high / ratio)
         if ctx.net.writes_curves:
-            draws = ((p_kw != 0.0) | (q_kvar != 0.0))[owner]
+            draws = np.sign(np.where(p_kw != 0.0, p_kw, q_kvar))[owner]
             _assume_no_jump(ports, ratio, u, jumps, draws, (v_min, v_max), ctx)
-            if not np.all(draws | ~(jumps.low | jumps.high)):  # other data may draw there
+            if not np.all((draws != 0.0) | ~(jumps.low | jumps.high)):  # other data may draw there
                 builder.bake(p)
                 builder.bake(q)
         flat = np.array([not d.q_follows_profile for d in group], dtype=bool)[owner].reshape(-1, 1)
@@ -268,17 +268,18 @@ class _Jumps:
 
     Attributes:
         low, high: whether the law jumps at the lower and at the upper edge of its band.
-        less: below which voltage the law under the band draws less than right above the lower edge.
+        less, more: below which voltage the law under the band draws less, and more, than right above the lower edge.
     """
 
     low: BoolArray
     high: BoolArray
     less: FloatArray
+    more: FloatArray
 
     @classmethod
     def of(cls, group: Sequence[Load], owner: IntArray) -> _Jumps:
         """Of the loads that own ports."""
-        known: dict[tuple[object, ...], tuple[bool, bool, float]] = {}  # loads have few laws
+        known: dict[tuple[object, ...], tuple[bool, bool, float, float]] = {}  # loads have few laws
         found = []
         for load in group:
             shares = load.zip_p, load.zip_q, load.cvr_p, load.cvr_q
@@ -286,26 +287,26 @@ class _Jumps:
             if key not in known:
                 known[key] = _jumps_of(load)
             found.append(known[key])
-        table = np.array(found, dtype=float).reshape(-1, 3)[owner]
-        return cls(table[:, :1] > 0.0, table[:, 1:2] > 0.0, table[:, 2:])
+        low, high, less, more = np.split(np.array(found, dtype=float).reshape(-1, 4)[owner], 4, axis=1)
+        return cls(low > 0.0, high > 0.0, less, more)
 
 
-def _jumps_of(load: Load) -> tuple[bool, bool, float]:
+def _jumps_of(load: Load) -> tuple[bool, bool, float, float]:
     """Whether the law of a load jumps at the lower and at the upper edge of its band, and below which voltage it draws
-    less than right above the lower one: active power, or reactive power where that alone jumps there."""
+    less, and more, than right above the lower one: active power, or reactive power where that alone jumps there."""
     low = high = False
-    less = 0.0
+    less = more = 0.0
     for side in (0, 1):
         inside, below, above, extra, exponent = _law(load, side)
         if not low and load.v_min_pu > 0.0:
             at_low = _power(inside, load.v_min_pu) + extra * load.v_min_pu**exponent
             u = np.linspace(0.0, load.v_min_pu, LOOKS)
             low = bool(abs(_power(below, load.v_min_pu) - at_low) > NO_JUMP)
-            less = float(np.max(u[_power(below, u) < at_low], initial=0.0))
+            less, more = (float(np.max(u[s * _power(below, u) < s * at_low], initial=0.0)) for s in (1.0, -1.0))
         if np.isfinite(load.v_max_pu):
             at_high = _power(inside, load.v_max_pu) + extra * load.v_max_pu**exponent
             high |= bool(abs(_power(above, load.v_max_pu) - at_high) > NO_JUMP)
-    return low, high, less
+    return low, high, less, more
 
 
 def _power(coefficients: tuple[float, ...], u: Any) -> Any:
@@ -331,11 +332,12 @@ def _assume_no_jump(
     ratio: FloatArray,
     u: FloatArray,
     jumps: _Jumps,
-    draws: BoolArray,
+    draws: FloatArray,
     band: tuple[FloatArray, FloatArray],
     ctx: DeviceContext,
 ) -> None:
-    """Say between which jumps of its law each load was taken to be; where it draws nothing, none matters."""
+    """Say between which jumps of its law each load was taken to be. Where it draws nothing (``draws`` is the sign of
+    its power, shape (ports, T)), none matters; where it gives, more is the better side."""
     v_min, v_max = band
     some = np.flatnonzero((jumps.low | jumps.high).any(axis=1))
     if not len(some):
@@ -343,9 +345,10 @@ def _assume_no_jump(
     over_low, over_high = jumps.low & (u > v_min), jumps.high & (u > v_max)
     low = np.where(over_high, v_max, np.where(over_low, v_min, -np.inf))
     high = np.where(jumps.low & ~over_low, v_min, np.where(jumps.high & ~over_high, v_max, np.inf))
-    low, high = np.where(draws, low, -np.inf)[some], np.where(draws, high, np.inf)[some]
+    low, high = np.where(draws != 0.0, low, -np.inf)[some], np.where(draws != 0.0, high, np.inf)[some]
     # from above its band a load comes down into it
-    less = np.where(over_high, v_max, np.where(over_low, jumps.less, 0.0))[some]
+    better = np.where(draws < 0.0, jumps.more, jumps.less)
+    less = np.where(over_high, v_max, np.where(over_low, better, 0.0))[some]
     own, per = Ports(ports.a[some], ports.b[some]), ratio[some]
     ctx.net.assume_v(own, low / per, high / per, beside=(BESIDE_PU / per, less / per))
 
@@ -361,7 +364,8 @@ class _Cells:
         at, step: port and step of each cell.
         u: voltage at the operating point in rated voltages, shape (cells,).
         jumps: of the ports.
-        lowest: voltage above which ports are kept, shape (ports, 1 or T), in bases of the ports; 0 for none.
+        lowest, highest: voltages above and below which ports are kept, shape (ports, 1 or T), in bases of the ports; 0
+            and infinite for none.
     """
 
     ports: Ports
@@ -372,6 +376,7 @@ class _Cells:
     u: FloatArray
     jumps: _Jumps
     lowest: FloatArray
+    highest: FloatArray
 
 
 def _inject_banded(group: Sequence[Load], ctx: DeviceContext, cells: _Cells, p: Affine, q: Affine) -> None:
@@ -381,7 +386,9 @@ def _inject_banded(group: Sequence[Load], ctx: DeviceContext, cells: _Cells, p: 
     used, port = np.unique(at, return_inverse=True)
     sub = Ports(cells.ports.a[used], cells.ports.b[used])
     jump_low, jump_high = cells.jumps.low[at], cells.jumps.high[at]
-    lowest = np.broadcast_to(cells.lowest, (len(cells.owner), ctx.n_steps))[at, step]
+    lowest, highest = (
+        np.broadcast_to(v, (len(cells.owner), ctx.n_steps))[at, step] for v in (cells.lowest, cells.highest)
+    )
     owner, ratio, u = cells.owner[at], cells.ratio[at], cells.u[:, None]
     laws = [[_law(d, side) for d in group] for side in (0, 1)]
     least, most = (column(group, name)[owner] for name in ("v_min_pu", "v_max_pu"))
@@ -402,11 +409,12 @@ def _inject_banded(group: Sequence[Load], ctx: DeviceContext, cells: _Cells, p: 
 
     same = np.array([a == b for a, b in zip(*laws, strict=True)], dtype=bool)[owner]
     both, split = np.flatnonzero(same), np.flatnonzero(~same)
-    if np.any(lowest > 0.0):
-        # a limit for this schedule alone: with new data the loads may be on the other side
-        ctx.builder.at_one_schedule = True
-        kept = int(np.sum((lowest > 0.0) & (jump_low | jump_high)[:, 0]))
-        ctx.notes.append(f"load: the voltage of {kept} loads and steps is kept above a jump of their law")
+    for kept, where in ((lowest > 0.0, "above"), (highest < np.inf, "below")):
+        if np.any(kept):
+            # a limit for this schedule alone: with new data the loads may be on the other side
+            ctx.builder.at_one_schedule = True
+            n = int(np.sum(kept & (jump_low | jump_high)[:, 0]))
+            ctx.notes.append(f"load: the voltage of {n} loads and steps is kept {where} a jump of their law")
     zero = Affine.zeros(len(split), 1)
     for own, side, p_own, q_own in (
         (both, 0, p.take(both), q.take(both)),
@@ -414,7 +422,8 @@ def _inject_banded(group: Sequence[Load], ctx: DeviceContext, cells: _Cells, p: 
         (split, 1, zero, q.take(split)),
     ):
         if len(own):
-            within = (lowest[own], np.full(len(own), np.inf)) if np.any(lowest[own] > 0.0) else None
+            limited = np.any(lowest[own] > 0.0) or np.any(highest[own] < np.inf)
+            within = (lowest[own], highest[own]) if limited else None
             ctx.net.inject_curve(sub, port[own], step[own], curve(side, own), -p_own, -q_own, within=within)
 
 

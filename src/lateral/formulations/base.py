@@ -26,7 +26,8 @@ class OperatingPoint:
         v_pu: complex voltages on the buses' bases, shape (n, T) or (n, 1).
         injected_pu: complex currents that devices put into the nodes, same shape.
         loaded: False for the no-load point (nominal angles, no currents).
-        above: voltages that schedules keep above a jump of a load's law: lowest |V| across ports, pu, by port, (T,).
+        above, below: voltages that schedules keep above or below a jump of a load's law: lowest or highest |V| across
+            ports, pu, by port, (T,).
         reach: largest current that another area can draw at nodes beyond which it is, pu, by node, shape (T,).
         kept: nodes that another area feeds, and whose limits it keeps.
     """
@@ -36,6 +37,7 @@ class OperatingPoint:
     injected_pu: ComplexArray
     loaded: bool
     above: Mapping[str, FloatArray] = field(default_factory=dict)
+    below: Mapping[str, FloatArray] = field(default_factory=dict)
     reach: Mapping[Node, FloatArray] = field(default_factory=dict)
     kept: frozenset[Node] = frozenset()
 

@@ -91,7 +91,7 @@ class RectangularModel(PointModel):
         index = NodeIndex.of(feeder)
         place = {node: k for k, node in enumerate(point.nodes)}
         self._v0 = point.v_pu[[place[node] for node in network.nodes]]
-        self._above = point.above
+        self._above, self._below = point.above, point.below
         self._feeder, self._index = feeder, index
         self._own = np.array([index.position[node] for node in network.nodes], dtype=np.int64)
         self._names = tuple(f"{bus}.{c}" for bus, c in network.nodes)
@@ -255,16 +255,22 @@ class RectangularModel(PointModel):
     ) -> None:
         """See `NetworkModel.assume_v`."""
         shape = (len(ports), self.n_steps)
-        if beside is not None:
-            beside = beside[0], np.broadcast_to(beside[1], shape)
-        self._assumed.append((ports, np.broadcast_to(low, shape), np.broadcast_to(high, shape), beside))
+        known = None if beside is None else (beside[0], np.broadcast_to(beside[1], shape), self._most_across(ports))
+        self._assumed.append((ports, np.broadcast_to(low, shape), np.broadcast_to(high, shape), known))
 
-    def above_jumps(self, ports: Ports) -> FloatArray:
-        """See `NetworkModel.above_jumps`."""
-        if not self._above:
-            return np.zeros((len(ports), 1))
-        none = np.zeros(self.n_steps)
-        return np.array([self._above.get(name, none) for name in port_names(self.net, ports)])
+    def _most_across(self, ports: Ports) -> FloatArray:
+        """Highest |V| that the limits of buses allow across ports, pu, shape (ports, 1)."""
+        between = [np.sqrt(3.0) * self._feeder.bus[self.net.nodes[a][0]].vpp_max_pu for a in ports.a.tolist()]
+        to_ground = (ports.b < 0) | ~np.isfinite(self._v_high[ports.b])  # a neutral has no limit
+        return np.where(to_ground, self._v_high[ports.a], between).reshape(-1, 1)
+
+    def beside_jumps(self, ports: Ports) -> tuple[FloatArray, FloatArray]:
+        """See `NetworkModel.beside_jumps`."""
+        if not self._above and not self._below:
+            return super().beside_jumps(ports)
+        names, none = port_names(self.net, ports), np.zeros(self.n_steps)
+        lowest = np.array([self._above.get(name, none) for name in names])
+        return lowest, np.array([self._below.get(name, none + np.inf) for name in names])
 
     def declines_ratio(self, transformer: str, winding: int) -> str:
         """See `NetworkModel.declines_ratio`."""

@@ -21,7 +21,7 @@ from lateral.units import Base
 #: A conductor below this voltage at the operating point is a neutral: no limit holds there, pu.
 NEUTRAL_PU = 0.3
 #: Ports, between which voltages their law was taken, and what is known of jumps there; see `NetworkModel.assume_v`.
-Assumed = tuple[Ports, FloatArray, FloatArray, tuple[FloatArray, FloatArray] | None]
+Assumed = tuple[Ports, FloatArray, FloatArray, tuple[FloatArray, FloatArray, FloatArray] | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -152,10 +152,10 @@ class NetworkModel(ABC):
                 the side under the lower one is the better one, shape (ports, T).
         """
 
-    def above_jumps(self, ports: Ports) -> FloatArray:
-        """Lowest |V| across ports of which it was found that a jump of a law must be kept below, shape (ports, 1 or T),
-        per unit of the first node's base; zero for the others."""
-        return np.zeros((len(ports), 1))
+    def beside_jumps(self, ports: Ports) -> tuple[FloatArray, FloatArray]:
+        """Lowest and highest |V| across ports, so that they stay away from a jump of a law, shape (ports, 1 or T), per
+        unit of the first node's base; zero and infinity where nothing was found to need that."""
+        return np.zeros((len(ports), 1)), np.full((len(ports), 1), np.inf)
 
     #: whether `inject_curve` can be called
     writes_curves: bool = False

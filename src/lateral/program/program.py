@@ -158,6 +158,7 @@ class Jumps:
         low, high: the jumps, shape (n, T); -inf and inf for none.
         beside: how far |V| has to stay away from them, shape (n, 1).
         less: below which voltage the side under the lower jump is the better one, shape (n, T).
+        most: the highest |V| that the limits of buses allow there, pu, shape (n, 1).
     """
 
     a: IntArray
@@ -167,6 +168,7 @@ class Jumps:
     high: FloatArray
     beside: FloatArray
     less: FloatArray
+    most: FloatArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
