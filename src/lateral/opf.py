@@ -340,7 +340,7 @@ def refined(
         model: the model of the first round.
         result: its result; returned as it is when it is not optimal, or the formulation is exact or needs no operating
             point.
-        rounds: number of rounds in all, the first one included; of ``linearised`` at most so many.
+        rounds: number of rounds in all, the first one included; of ``linearised`` at most so many (`settle`).
         solver: see `solve`.
         options: see `solve`.
         progress: called with the number of each further round.

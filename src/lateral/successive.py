@@ -53,8 +53,8 @@ LEFT = 5e-5
 #: How often a program is made again for loads that left their band.
 MOST_MADE = 3
 ACROSS = "{} loads and steps are, or can be, across a jump of their law"
-#: How often a program is made again for that.
-MOST_SIDED = 6
+#: How often a program is made again for that; these rounds do not count.
+MOST_SIDED = 20
 #: Violation of an equality at a point, in solver scale, from which on it is no power flow of the program's schedule.
 STRANGE = 1e-2
 #: A step below this share of the ranges needs no power flow to rest.
@@ -429,7 +429,7 @@ def settle(
     Args:
         model: a model whose program is to first order.
         result: its solution, the first round.
-        rounds: at most so many, the first one included.
+        rounds: at most so many, the first one included; those after which loads change sides of a jump do not count.
         solver: see `Model.solve`.
         options: see `Model.solve`.
         progress: called with the number of each further round.
@@ -475,9 +475,9 @@ def settle(
             if verdict.accepted or verdict.rests:
                 best, accepted = dataclasses.replace(result, program=whole), True
             settled = verdict.rests or (verdict.accepted and state.at.left)
-            if settled and sided < MOST_SIDED and k < rounds:
+            if settled and sided < MOST_SIDED:
                 other = across(result, whole)
-        if other.count and k < rounds:
+        if other.count:
             sided, model.program = sided + 1, whole
             if model.make_at(point_of(result, other), result):
                 k += 1
@@ -489,7 +489,7 @@ def settle(
                 state, result = solved(state)
                 continue
             verdict = Verdict(verdict.text, stuck=ACROSS.format(other.count))
-        if verdict.rests or verdict.stuck or k >= rounds:
+        if verdict.rests or verdict.stuck or k - sided >= rounds:
             break
         k += 1
         if progress is not None:
@@ -504,7 +504,7 @@ def settle(
                 state = state.rebuilt(model)
                 told.append("made again at the power flow of the schedule: loads left their band")
         state, result = solved(state)
-    if verdict.rests and (sided >= MOST_SIDED or k >= rounds) and (other := across(best, best.program)).count:
+    if verdict.rests and sided >= MOST_SIDED and (other := across(best, best.program)).count:
         verdict = Verdict(verdict.text, stuck=ACROSS.format(other.count))
     model.program = state.at.program
     residuals = recompute(best.program, best.solution)
