@@ -26,7 +26,7 @@ from lateral.network.feeder import Bus, Feeder, Line
 from lateral.network.newton import Newton
 from lateral.network.nodal import Equations
 from lateral.network.port_loads import PORT_MODELS, PortLoads
-from lateral.network.powerflow import CHOICES, METHODS, solve_power_flow
+from lateral.network.powerflow import CHOICES, METHODS, PowerFlow, solve_power_flow
 
 RELAXED = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 #: Corrections are below 1e-11 pu, so that two methods are this close (a wye secondary holds every node here).
@@ -157,23 +157,33 @@ def test_beyond_the_nose_there_is_no_answer(method: str) -> None:
 
 #: 24 times the load of the line, which has sagged onto the slope between impedance and constant power.
 SAGGED = {"p": 7200.0, "q": -7200.0, "v_min_pu": 0.7, "v_low_pu": 0.5}
+#: There the fixed point wanders, and whether it ends by chance (after 30 iterations, or 80, or not) is rounding's: it
+#: differs from machine to machine. Within so many it never does; light steps and Newton's method need fewer.
+FEW = 15
+
+
+def within_few(case: Case, method: str = "auto") -> PowerFlow:
+    """The power flow with so many iterations of a method."""
+    p = nodal_problem(case)
+    steps = case.horizon.n_steps
+    return solve_power_flow(p.network, p.loads, p.sources, n_steps=steps, method=method, max_iterations=FEW)
 
 
 def test_newton_takes_over_where_the_fixed_point_does_not_settle() -> None:
     case = two_bus(**SAGGED)
-    result = power_flow(case)
+    result = within_few(case)
     assert result.all_converged
     assert result.methods == ("newton",)
     alone = power_flow(case, method="newton")
     assert alone.all_converged
     assert np.abs(alone.v - result.v).max() / 2400 < SAME_PU
     # the fixed point itself needs the whole admittance in its matrix, and says so
-    assert power_flow(case, method="fixed-point").methods == ("compensation",)
+    assert within_few(case, "fixed-point").methods == ("compensation",)
 
 
 def test_each_step_says_what_solved_it() -> None:
     case = two_bus(steps=3, profile="x", **SAGGED).with_(profiles={"x": np.array([0.01, 1.0, 0.02])})
-    result = power_flow(case)
+    result = within_few(case)
     assert result.all_converged
     assert result.methods == ("fixed-point", "newton", "fixed-point")
     assert result.change_pu.max() < 1e-7
