@@ -83,11 +83,21 @@ def cold(rows: Rows, order: Order, bounds: Bounds, n_bounds: int) -> Iterate:
         ]
     )
     mu = max(max(abs(now.objective), p.floor) / max(n_bounds, 1), 1e-6)
-    return Iterate(
+    it = Iterate(
         x, s, np.zeros((rows.kkt.n_rows + len(s), t)), np.zeros((rows.kkt.n_links, t)),
-        _multiplier(mu, x - bounds.low), _multiplier(mu, bounds.high - x),
-        _multiplier(mu, s - bounds.s_low), _multiplier(mu, bounds.s_high - s),
+        *(np.empty_like(of) for of in (x, x, s, s)),
     )  # fmt: skip
+
+    def multipliers(mine: Share) -> None:
+        for of, low, high, z_low, z_high in (
+            (x, bounds.low, bounds.high, it.z_low, it.z_high),
+            (s, bounds.s_low, bounds.s_high, it.w_low, it.w_high),
+        ):
+            at = slice(*mine.of(len(of)))
+            z_low[at], z_high[at] = _multiplier(mu, of[at] - low[at]), _multiplier(mu, high[at] - of[at])
+
+    threads.shares(multipliers)
+    return it
 
 
 def moved(rows: Rows, order: Order, bounds: Bounds, it: Iterate, *, flow: bool) -> Iterate:
