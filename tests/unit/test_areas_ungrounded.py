@@ -289,8 +289,8 @@ def test_consensus_inside_an_ungrounded_part() -> None:
 def test_consensus_that_wanders_begins_anew_at_a_heavier_penalty(
     labels: int | list[str], times: int, most: int
 ) -> None:
-    """IEEE 37 at penalty 1, without limits: copies stay 0.1 and more apart. 60 and 70 rounds in all, where neither ends in
-    150 at the penalty that it begins with."""
+    """IEEE 37 at penalty 1, without limits: copies stay 0.1 and more apart. 60 and 70 rounds in all; at the
+    penalty that it begins with they stay there."""
     case = ieee37()
     partition = lateral.cut(case, labels) if isinstance(labels, int) else cut(case, labels)
     run = solve_areas(

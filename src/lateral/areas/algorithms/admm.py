@@ -19,11 +19,11 @@ penalty of v stays: where voltages are worth nothing, its relative residuals mea
 voltages nothing is balanced: lighter penalties let the areas of a non-convex model wander (`ieee13`: to a residual of
 4e-2 after 120 rounds, where 43 unbalanced ones end at 5e-8).
 
-**Wandering.** Where borders say complex voltages the model may not be convex, and a penalty that is too light for it lets
-the areas wander: where no limit keeps voltages, to half the nominal one and further. Every ``wander_rounds`` rounds the
-residual is looked at. Where it is more than `FAR`, and more than `NEARER` of what it was then, the penalty is made `HEAVIER` times as heavy and the run begins anew where it began; at most
-`MOST_HEAVIER` times, so that in the end the penalty stands still. A heavier penalty makes an area's own problem convex
-around its copy; a much heavier one than that is slow.
+**Wandering.** Where borders say complex voltages the model may not be convex, and a penalty that is too light for it
+lets the areas wander: where no limit keeps voltages, to half the nominal one and further. Every ``wander_rounds``
+rounds the residual is looked at. Where it is more than `FAR`, and more than `NEARER` of what it was then, the penalty
+is made `HEAVIER` times as heavy and the run begins anew where it began; at most `MOST_HEAVIER` times, so that in the
+end the penalty stands still. Much heavier ones than needed are slow.
 
 **Acceleration** (Anderson 1965) of z and y of all borders together, in rounds in which every message arrived and no
 penalty moved; it begins anew where the map's own residual doubles. It halves the rounds and more (168 to 26 to a gap of
@@ -56,8 +56,8 @@ SAFEGUARD = 2.0
 #: An accelerated step may be this many times as long as the plain one. Where prices drift (`sdp`) it has far to go: at
 #: 1e3 IEEE 34 is not certified in 300 rounds, at 1e5 after 152.
 LONGEST = 1e5
-#: Copies wander where the residual is more than this (pu, or on the power base) and has not come down to this share since
-#: it was looked at last.
+#: Copies wander where the residual is more than this (pu, or on the power base) and has not come down to this share
+#: since it was looked at last.
 FAR, NEARER = 0.02, 0.2
 #: Then the penalty is multiplied by this, at most so many times.
 HEAVIER, MOST_HEAVIER = 10.0, 3
@@ -145,8 +145,8 @@ class Admm(Consensus):
         if not times:
             return ()
         found = (
-            f"admm began anew after round {state.numbers['anew']:.0f} with penalties {HEAVIER**times:.0f} times as heavy: "
-            "the copies did not come nearer"
+            f"admm began anew after round {state.numbers['anew']:.0f} with penalties {HEAVIER**times:.0f} times as "
+            "heavy: the copies did not come nearer"
         )
         return (found,)
 
