@@ -81,11 +81,13 @@ def first_point(program: Program, tangent: Tangent, case: Case, point: Operating
         none = np.zeros(block.n_steps)
         wanted = np.array([offered[label][side] if label in offered else none for label in labels]) / block.to_unit
         has = (expr.col >= 0) & (expr.val != 0.0)
-        # one decision in a cell: it is what the power asks for
-        single = np.bincount(expr.row[has], minlength=expr.n * expr.n_steps) == 1
-        k = np.flatnonzero(has & (single & np.repeat(known, expr.n_steps))[expr.row])
-        missing = (wanted - expr.value(x, program.theta)).reshape(-1)[expr.row[k]]
-        x[expr.col[k]] += missing / expr.val[k]
+        # one decision in a cell, at one port or shared out over several: it is what the power asks for
+        cells = sp.csr_matrix((expr.val[has], (expr.row[has], expr.col[has])), shape=(expr.n * expr.n_steps, len(x)))
+        cells.sum_duplicates()
+        rows = np.flatnonzero((np.diff(cells.indptr) == 1) & np.repeat(known, expr.n_steps))
+        first = cells.indptr[rows]
+        missing = (wanted - expr.value(x, program.theta)).reshape(-1)[rows]
+        x[cells.indices[first]] += missing / cells.data[first]
     x = np.clip(x, program.lb, program.ub)
     if tangent.state is None:
         return program

@@ -19,6 +19,12 @@ penalty of v stays: where voltages are worth nothing, its relative residuals mea
 voltages nothing is balanced: lighter penalties let the areas of a non-convex model wander (`ieee13`: to a residual of
 4e-2 after 120 rounds, where 43 unbalanced ones end at 5e-8).
 
+**Wandering.** Where borders say complex voltages the model may not be convex, and a penalty that is too light for it
+lets the areas wander: where no limit keeps voltages, to half the nominal one and further. Every ``wander_rounds``
+rounds the residual is looked at. Where it is more than `FAR`, and more than `NEARER` of what it was then, the penalty
+is made `HEAVIER` times as heavy and the run begins anew where it began; at most `MOST_HEAVIER` times, so that in the
+end the penalty stands still. Much heavier ones than needed are slow.
+
 **Acceleration** (Anderson 1965) of z and y of all borders together, in rounds in which every message arrived and no
 penalty moved; it begins anew where the map's own residual doubles. It halves the rounds and more (168 to 26 to a gap of
 1e-4 on `case33bw-areas`, 52 to 24 on `ieee123-t5`), and has no proof: ``depth=0`` is the method of the books.
@@ -50,6 +56,13 @@ SAFEGUARD = 2.0
 #: An accelerated step may be this many times as long as the plain one. Where prices drift (`sdp`) it has far to go: at
 #: 1e3 IEEE 34 is not certified in 300 rounds, at 1e5 after 152.
 LONGEST = 1e5
+#: Copies wander where the residual is more than this (pu, or on the power base) and has not come down to this share
+#: since it was looked at last.
+FAR, NEARER = 0.02, 0.2
+#: Then the penalty is multiplied by this, at most so many times.
+HEAVIER, MOST_HEAVIER = 10.0, 3
+#: Where a state keeps the multipliers that the run began with.
+BEGIN = "begin/"
 
 
 @final
@@ -63,6 +76,8 @@ class Admm(Consensus):
         ratio_unbalance: of a matrix of voltages, see `Consensus`; 25 where it is of rank one.
         balance_rounds: rounds in which residuals are balanced; 0 for never.
         depth: number of earlier rounds that the acceleration looks at; 0 for none.
+        wander_rounds: with complex voltages, rounds after which copies that do not come nearer begin anew at a heavier
+            penalty; 0 for never.
 
     Raises:
         OptionError: a penalty that is not positive and finite, or a negative number.
@@ -73,12 +88,13 @@ class Admm(Consensus):
     ratio_unbalance: float = 1.0
     balance_rounds: int = 10
     depth: int = 10
+    wander_rounds: int = 10
     name: ClassVar[str] = "admm"
     title: ClassVar[str] = "consensus on v, P and Q by alternating directions, with residual balancing"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("balance_rounds", "depth"):
+        for name in ("balance_rounds", "depth", "wander_rounds"):
             if getattr(self, name) < 0:
                 message = f"admm: {name} = {getattr(self, name)!r} must be at least 0"
                 raise OptionError(message)
@@ -94,7 +110,48 @@ class Admm(Consensus):
         return y + penalty * 0.5 * (own - other)
 
     def close(self, plan: Plan, state: State) -> State:
-        """Means and multipliers, accelerated where the round is a sample of the map."""
+        """Means and multipliers, accelerated where the round is a sample of the map; or the run anew."""
+        if not self.wander_rounds or plan.voltages != ("v_re", "v_im"):
+            return self._closed(plan, state)
+        if not state.history:  # the first round of this run
+            local = {**state.local, **{BEGIN + key: y for key, y in state.local.items()}}
+            numbers = {**state.numbers, "look": float(state.round + self.wander_rounds)}
+            state = dataclasses.replace(state, history=(state.held,), local=local, numbers=numbers)
+        came = self._closed(plan, state)
+        numbers = {**came.numbers, "mark": came.numbers.get("mark", came.residual)}
+        if state.round < numbers["look"]:
+            return dataclasses.replace(came, numbers=numbers)
+        wander = came.residual > max(FAR, NEARER * numbers["mark"])
+        numbers |= {"look": numbers["look"] + self.wander_rounds, "mark": came.residual}
+        all_heard = min(state.heard.get(f"{a}/{name}", 0) for name in plan.borders for a in sides(plan, name))
+        if wander and numbers.get("heavier", 0.0) < MOST_HEAVIER and all_heard > state.round - self.wander_rounds:
+            return self._anew(plan, dataclasses.replace(came, numbers=numbers))
+        return dataclasses.replace(came, numbers=numbers)
+
+    def _anew(self, plan: Plan, state: State) -> State:
+        """The state in which the run began, with heavier penalties."""
+        numbers = {k: v for k, v in state.numbers.items() if k not in ("best", "mark")}
+        for name in plan.borders:
+            for x in copies(plan.voltages):
+                numbers[f"{name}/{x}"] *= HEAVIER
+        numbers |= {"heavier": numbers.get("heavier", 0.0) + 1.0, "anew": state.round + 1.0}
+        local = {k: state.local.get(BEGIN + k, y) for k, y in state.local.items()}
+        held = state.history[0]
+        return dataclasses.replace(state, held=held, said=held, local=local, points=(), numbers=numbers)
+
+    def notes(self, state: State) -> tuple[str, ...]:
+        """That the penalty was made heavier."""
+        times = int(state.numbers.get("heavier", 0.0))
+        if not times:
+            return ()
+        found = (
+            f"admm began anew after round {state.numbers['anew']:.0f} with penalties {HEAVIER**times:.0f} times as "
+            "heavy: the copies did not come nearer"
+        )
+        return (found,)
+
+    def _closed(self, plan: Plan, state: State) -> State:
+        """The round as it is."""
         came = super().close(plan, state)
         still = all(
             came.numbers[f"{b}/{x}"] == state.numbers[f"{b}/{x}"] for b in plan.borders for x in copies(plan.voltages)
@@ -156,6 +213,11 @@ class Admm(Consensus):
         if primal > IMBALANCE * dual:
             return FACTOR
         return 1.0 / FACTOR if dual > IMBALANCE * primal else 1.0
+
+
+def sides(plan: Plan, border: str) -> tuple[str, str]:
+    """The two areas at a border."""
+    return plan.borders[border].parent, plan.borders[border].child
 
 
 __all__ = ["FACTOR", "IMBALANCE", "Admm"]

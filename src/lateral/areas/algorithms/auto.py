@@ -127,7 +127,8 @@ class Auto(Algorithm):
         since = state.numbers.get("since")
         if since is None:
             return ()
-        return (f"auto went over from enapp-priced to admm after round {since:.0f}: the residual did not come down",)
+        over = f"auto went over from enapp-priced to admm after round {since:.0f}: the residual did not come down"
+        return (over, *self.at(state).notes(state))
 
     def close(self, plan: Plan, state: State) -> State:
         """That of the part."""
