@@ -119,6 +119,7 @@ class Admm(Consensus):
             state = dataclasses.replace(state, history=(state.held,), local=local, numbers=numbers)
         came = self._closed(plan, state)
         numbers = {**came.numbers, "mark": came.numbers.get("mark", came.residual)}
+        numbers.setdefault("look", float(state.round + self.wander_rounds))  # areas were built again
         if state.round < numbers["look"]:
             return dataclasses.replace(came, numbers=numbers)
         wander = came.residual > max(FAR, NEARER * numbers["mark"])
