@@ -23,9 +23,9 @@ REPLAY_PU = 1e-6
 
 
 def feeder() -> Feeder:
-    """a - b - c - d, each line of 0.4 + 0.9j ohm."""
+    """a - b - c - d - e, each line of 0.3 + 0.7j ohm."""
     coupling = 0.7 * np.eye(3) + 0.3 * np.ones((3, 3))
-    buses = tuple(Bus(name=n, conductors=ABC, v_base_kv=2.4, v_min_pu=0.8, v_max_pu=1.2) for n in "abcd")
+    buses = tuple(Bus(name=n, conductors=ABC, v_base_kv=2.4, v_min_pu=0.8, v_max_pu=1.2) for n in "abcde")
     lines = tuple(
         Line(
             name=one + other,
@@ -33,10 +33,10 @@ def feeder() -> Feeder:
             bus_to=other,
             conductors_from=ABC,
             conductors_to=ABC,
-            r_ohm=0.4 * coupling,
-            x_ohm=0.9 * coupling,
+            r_ohm=0.3 * coupling,
+            x_ohm=0.7 * coupling,
         )
-        for one, other in ("ab", "bc", "cd")
+        for one, other in ("ab", "bc", "cd", "de")
     )
     return Feeder(buses=buses, lines=lines)
 
@@ -83,4 +83,4 @@ def charging() -> Case:
         s_max_kva=900.0,
         energy_kwh=2000.0,
     )
-    return case(*loads("c", 1.0, **law), *loads("d", 1.0, **law), battery, price=(0.05, 0.5))
+    return case(*loads("c", 1.0, **law), *loads("e", 1.0, **law), battery, price=(0.05, 0.5))

@@ -140,6 +140,7 @@ class AreaAgent:
         """The same area with its borders in consensus; built where a run goes over to it."""
         other = AreaAgent(self.name, self.case, dataclasses.replace(self.task, coupling="consensus"))
         other.point, other._drawn, other._closed = self.point, self._drawn, self._closed
+        other.built_again, other._for_jumps = self.built_again, self._for_jumps
         return other
 
     def _built(self, case: Case) -> Model:
