@@ -349,6 +349,7 @@ class AreaAgent:
             self.point, v_pu=v_pu, injected_pu=np.zeros_like(v_pu), loaded=True, above=kept
         )
         self._scaled = [pair for pair in self._scaled if pair[0] is not self.model]
+        self.__dict__.pop("_twin", None)  # what was infeasible before need not be now
         self.model.make_at(self.point, result)
         # at the new point the program's own voltages are those of the schedule
         self.model.start_from(result, voltages=False)

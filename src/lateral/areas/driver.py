@@ -129,7 +129,8 @@ def iterate(
         finished = agreed and not waiting and (not failing or (failing == stuck and not on_its_way))
         stuck = failing if agreed else set()
         made = Progress(now, done, tuple(a for a in plan.areas if a in watch.dead), finished, dict(told))
-        near = first_look and not silent and not failing and counted.residual <= NEAR
+        still = {replies.statuses[a] for a in failing} <= {Status.LIMIT_REACHED.word}  # on their way, no worse
+        near = first_look and not silent and still and counted.residual <= NEAR
         first_look = first_look and not near
         if (finished or near) and look is not None and (built := tuple(look(made))):
             now = algorithm.renewed(now)
