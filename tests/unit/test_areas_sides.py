@@ -143,8 +143,8 @@ def test_areas_whose_loads_left_their_band_are_built_again(labels: list[str], ar
 
 
 def test_in_consensus_too() -> None:
-    run = solve_areas(cut(charging(), ["line.bc"]), Admm(), formulation="bus-injection")
-    certified(run)
+    run = solve_areas(cut(charging(), ["line.bc"]), Admm(penalty=3.0), formulation="bus-injection")
+    certified(run, 5.0 * RELATIVE)  # copies agree to 1e-6 there; measured 5e-9
     assert built_again(run) == {"2"}
 
 

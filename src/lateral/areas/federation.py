@@ -331,7 +331,9 @@ def solve_federation(
 
         def look(now: Progress) -> tuple[str, ...]:
             """Each owner's area looks at its own loads; nobody sees the whole."""
-            if now.dead or (now.finished and now.round.failures) or len(rounds) + 1 >= federation.run.max_rounds:
+            if not formulations.get(federation.run.formulation).lazy or now.dead:
+                return ()
+            if (now.finished and now.round.failures) or len(rounds) + 1 >= federation.run.max_rounds:
                 return ()
             return built_again(at, {area: {} for area in plan.areas})
 

@@ -73,7 +73,7 @@ class Whole:
             now: the round.
             certify: whether the schedules may be joined and looked at as a whole.
         """
-        if now.dead or (now.finished and now.round.failures):
+        if not self.model.formulation.lazy or now.dead or (now.finished and now.round.failures):
             return ()
         built = built_again(executor, {area: {} for area in self.plan.areas})
         if built or not (certify and now.finished):
