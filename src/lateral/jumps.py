@@ -16,12 +16,12 @@ After its solve
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from lateral.case import Case
+from lateral.formulations import Beside
 from lateral.network.admittance import NodeIndex
 from lateral.network.branches import RadialNetwork
 from lateral.network.schema import ComplexArray, FloatArray
@@ -44,29 +44,27 @@ class Crossed:
 
     Attributes:
         count: loads and steps.
-        above, below: lowest and highest voltages across ports that keep loads above and below a jump, by port, those of
-            before included.
+        beside: voltages that keep loads away from jumps, those of before included.
         stuck: whether nothing that is known here would change that.
         unknown: steps at which a power flow did not converge, so that nothing is known.
     """
 
     count: int = 0
-    above: Mapping[str, FloatArray] = field(default_factory=dict)
-    below: Mapping[str, FloatArray] = field(default_factory=dict)
+    beside: Beside = field(default_factory=Beside)
     stuck: bool = False
     unknown: int = 0
 
 
-def crossed(program: Program, x: FloatArray, kept: Crossed, *, fall: bool = True) -> Crossed:
+def crossed(program: Program, x: FloatArray, beside: Beside, *, fall: bool = True) -> Crossed:
     """Loads beyond the side of a jump that was taken when a program was built.
 
     Args:
         program: the program.
         x: its variables.
-        kept: voltages beside which ports are kept already.
+        beside: voltages that are kept already.
         fall: whether loads may go down through a jump.
     """
-    count, lowest, highest = 0, dict(kept.above), dict(kept.below)
+    count, lowest, highest = 0, dict(beside.above), dict(beside.below)
     for assumption in program.assumptions:
         if (jumps := assumption.jumps) is None:
             continue
@@ -79,7 +77,7 @@ def crossed(program: Program, x: FloatArray, kept: Crossed, *, fall: bool = True
         held, risen = down & ((u >= jumps.less) | (not fall)), up & room & (u < high + ABOVE_PU)
         _raise(lowest, names, np.where(held, low, np.where(risen, high, 0.0)))
         _lower(highest, names, np.where(up & ~room, jumps.high - jumps.beside, np.inf))
-    return Crossed(count, lowest, highest)
+    return Crossed(count, Beside(lowest, highest))
 
 
 def second_state(
@@ -88,7 +86,7 @@ def second_state(
     x: FloatArray,
     network: RadialNetwork,
     v_pu: ComplexArray,
-    kept: Crossed,
+    beside: Beside,
 ) -> Crossed:
     """Loads that another power flow of the same schedule has on another side of a jump.
 
@@ -98,17 +96,17 @@ def second_state(
         x: its variables.
         network: the branches, for the order of nodes.
         v_pu: the schedule's voltages in the order of `NodeIndex`, shape (n, T).
-        kept: voltages beside which ports are kept already.
+        beside: voltages that are kept already.
     """
     sides = [(a.block.elements, a.jumps, a.jumps.across(x)) for a in program.assumptions if a.jumps is not None]
-    count, lowest, highest = 0, dict(kept.above), dict(kept.below)
+    count, lowest, highest = 0, dict(beside.above), dict(beside.below)
     index = NodeIndex.of(case.feeder)
     place = [index.position[node] for node in network.nodes]
     lower, higher = 1.0 - APART, 1.0 + APART
     near_low = any(np.any(lower * u < jumps.low) for _, jumps, u in sides)
     near_high = any(np.any(higher * u > jumps.high) for _, jumps, u in sides)
     if not near_low and not near_high:
-        return Crossed(0, lowest, highest)
+        return Crossed(0, beside)
     flows = [schedule_flow(case, program, x)]
     starts = ([lower] if near_low else []) + ([higher] if near_high else [])
     volt = v_pu * (1000.0 * index.v_base_kv[:, None])
@@ -130,8 +128,8 @@ def second_state(
         high = jumps.high + jumps.beside
         _raise(lowest, names, np.where(fell, raised + jumps.beside, np.where(rose & (high < jumps.most), high, 0.0)))
         _lower(highest, names, np.where(rose & (high >= jumps.most), lowered - jumps.beside, np.inf))
-    stuck = _same(lowest, kept.above) and _same(highest, kept.below)
-    return Crossed(count, lowest, highest, stuck=stuck, unknown=unknown)
+    found = Beside(lowest, highest)
+    return Crossed(count, found, stuck=found.same_as(beside), unknown=unknown)
 
 
 def _raise(lowest: dict[str, FloatArray], names: tuple[str, ...], to: FloatArray) -> None:
@@ -144,10 +142,6 @@ def _lower(highest: dict[str, FloatArray], names: tuple[str, ...], to: FloatArra
     """Keep ports below at most these voltages, shape (n, T)."""
     for k in np.flatnonzero((to < np.inf).any(axis=1)).tolist():
         highest[names[k]] = np.minimum(highest.get(names[k], np.inf), to[k])
-
-
-def _same(a: Mapping[str, FloatArray], b: Mapping[str, FloatArray]) -> bool:
-    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in b)
 
 
 __all__ = ["Crossed", "crossed", "second_state"]

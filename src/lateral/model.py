@@ -15,7 +15,7 @@ from lateral import solvers
 from lateral.case import Case
 from lateral.devices.base import Declared
 from lateral.errors import OptionError, UnsupportedError, did_you_mean
-from lateral.formulations import Formulation, OperatingPoint
+from lateral.formulations import Beside, Formulation, OperatingPoint
 from lateral.jumps import SIDE_PU, Crossed, crossed, second_state
 from lateral.network.admittance import NodeIndex
 from lateral.network.branches import RadialNetwork
@@ -360,24 +360,24 @@ class Model:
         # a program to first order is looked at in the power flow of its schedule, see `lateral.successive`
         looks = sides and self.tangent is None
         over = beyond_sides(result.program, result.solution.x) if looks else 0.0
-        said, other = [], self.kept
+        said, other = [], Crossed(beside=self.beside)
         if beyond:
             some = ", ".join(sorted(beyond)[:3]) + (", ..." if len(beyond) > 3 else "")
             said.append(f"{len(beyond)} limits that were left out are exceeded ({some})")
         if over > SIDE_PU:
             said.append(LEFT_SIDE.format(over))
-            other = crossed(result.program, result.solution.x, self.kept, fall=fall)
+            other = crossed(result.program, result.solution.x, self.beside, fall=fall)
         elif looks and not beyond:
             v_pu = point_of(result).v_pu
-            other = second_state(self.case, result.program, result.solution.x, self.network, v_pu, self.kept)
+            other = second_state(self.case, result.program, result.solution.x, self.network, v_pu, self.beside)
             if other.count:
                 said.append(f"{other.count} loads and steps have a second state, across a jump of their law")
         return _LeftOut("; ".join(said), beyond=beyond, sides=over > SIDE_PU or other.count > 0, crossed=other)
 
     @property
-    def kept(self) -> Crossed:
-        """Voltages beside which ports are kept, because of jumps in the laws of loads."""
-        return Crossed() if self.point is None else Crossed(above=self.point.above, below=self.point.below)
+    def beside(self) -> Beside:
+        """Voltages that are kept because of jumps in the laws of loads."""
+        return Beside() if self.point is None else self.point.beside
 
     def _can_write(self, wrong: _LeftOut) -> bool:
         """Whether building again would write something new."""
@@ -391,7 +391,7 @@ class Model:
         self.enforced |= wrong.beyond
         self.screened = self.screened and wrong.screen
         if wrong.sides:
-            self.point = point_of(result, wrong.crossed)
+            self.point = point_of(result, wrong.crossed.beside)
         fresh = self.rebuild(self.case, at=self.point, screen=self.screened, enforce=self.enforced)
         self._take_over(fresh, result)
         if self.formulation.lazy and self.tangent is None:
@@ -609,16 +609,15 @@ def beyond_sides(program: Program, x: FloatArray) -> float:
     return max((float(a.beyond(x).max(initial=0.0)) for a in program.assumptions), default=0.0)
 
 
-def point_of(result: Result, kept: Crossed | None = None) -> OperatingPoint:
-    """The voltages of a result as an operating point, and beside which voltages ports are kept; nodes that no source
-    reaches are at zero volts."""
+def point_of(result: Result, beside: Beside | None = None) -> OperatingPoint:
+    """The voltages of a result as an operating point, and which are kept because of jumps; nodes that no source reaches
+    are at zero volts."""
     nodes = NodeIndex.of(result.case.feeder).nodes
     v = np.sqrt(np.maximum(result.value("bus.vmag_sq"), 0.0)) * np.exp(1j * np.deg2rad(result.value("bus.vang")))
     whole = np.zeros((len(nodes), v.shape[1]), dtype=complex)
     place = {node: k for k, node in enumerate(nodes)}
     whole[[place[node] for node in result.network.nodes]] = v
-    kept = Crossed() if kept is None else kept
-    return OperatingPoint(nodes, whole, np.zeros_like(whole), loaded=True, above=kept.above, below=kept.below)
+    return OperatingPoint(nodes, whole, np.zeros_like(whole), loaded=True, beside=beside or Beside())
 
 
 def _overloaded(result: Result) -> bool:

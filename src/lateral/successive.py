@@ -448,9 +448,9 @@ def settle(
 
     def across(of: Result, program: Program) -> Crossed:
         """Loads that are across a jump in the laws of a program, or can be in another power flow of the schedule."""
-        x, kept = of.solution.x, model.kept
-        found = crossed(of.program, x, kept)
-        return found if found.count else second_state(model.case, program, x, model.network, point_of(of).v_pu, kept)
+        x, beside = of.solution.x, model.beside
+        found = crossed(of.program, x, beside)
+        return found if found.count else second_state(model.case, program, x, model.network, point_of(of).v_pu, beside)
 
     def solved(at: Rounds) -> tuple[Rounds, Result]:
         """The next round; where a limit had been left out, in the program that has it."""
@@ -468,7 +468,7 @@ def settle(
         # the bounds of the trust region are no limits of the schedule
         whole, other = state.at.program, Crossed()
         if sided < MOST_SIDED and result.ok:
-            other = crossed(result.program, result.solution.x, model.kept)
+            other = crossed(result.program, result.solution.x, model.beside)
         if other.count:
             verdict = Verdict(ACROSS.format(other.count))
         else:
@@ -481,7 +481,7 @@ def settle(
                 other = across(result, whole)
         if other.count:
             sided, model.program = sided + 1, whole
-            if model.make_at(point_of(result, other), result):
+            if model.make_at(point_of(result, other.beside), result):
                 k += 1
                 if progress is not None:
                     progress(k)
@@ -499,9 +499,7 @@ def settle(
         if verdict.accepted and made < MOST_MADE and state.at.left and state.at.v_pu is not None:
             made += 1
             model.program = state.at.program
-            kept = model.kept
-            point = point_at(model.case, state.at.v_pu, loaded=True)
-            point = dataclasses.replace(point, above=kept.above, below=kept.below)
+            point = dataclasses.replace(point_at(model.case, state.at.v_pu, loaded=True), beside=model.beside)
             if model.make_at(point, result):
                 state = state.rebuilt(model)
                 told.append("made again at the power flow of the schedule: loads left their band")

@@ -15,6 +15,7 @@ from lateral.case import Case
 from lateral.devices import PV, Battery, Capacitor, Load, Source
 from lateral.devices.load import MODELS
 from lateral.errors import CaseError, UnsupportedError
+from lateral.formulations import Beside
 from lateral.jumps import Crossed, crossed, second_state
 from lateral.model import carried, point_of
 from lateral.network.admittance import NodeIndex, nodal_matrix_pu
@@ -454,7 +455,7 @@ def test_rounds_end_beside_a_jump_as_well(scale: float) -> None:
     assert r.status is Status.OPTIMAL
     assert any("across a jump" in choice for choice in r.choices)
     assert r.cost == pytest.approx(build(c, "current-voltage").solve().cost, rel=1e-3)
-    assert not second_state(c, r.program, r.solution.x, r.network, point_of(r).v_pu, Crossed()).count
+    assert not second_state(c, r.program, r.solution.x, r.network, point_of(r).v_pu, Beside()).count
     flow = schedule_flow(c, r.program, r.solution.x)
     assert np.abs(np.abs(flow.v_pu) - v_of(r)).max() < 1e-6
 
@@ -465,7 +466,7 @@ def test_too_few_looks_beside_a_jump_are_no_rest(most: int, monkeypatch: pytest.
     monkeypatch.setattr("lateral.successive.MOST_SIDED", most)
     c = _with_jump(2.0)
     r = lateral.solve(c, "linearised", with_replay=False)
-    there = second_state(c, r.program, r.solution.x, r.network, point_of(r).v_pu, Crossed())
+    there = second_state(c, r.program, r.solution.x, r.network, point_of(r).v_pu, Beside())
     assert r.status is Status.LIMIT_REACHED or not there.count
     assert most > 0 or there.count
 
@@ -565,9 +566,9 @@ def test_the_better_side_of_a_jump_is_more_for_a_load_that_gives(sign: float, ke
     lower = dataclasses.replace(c.sources[0], v_pu=0.945)
     program = build(c, "current-voltage").program
     there = build(c.with_(devices=(lower, *loads)), "current-voltage").solve(sides=False)
-    found = crossed(program, carried(program, there), Crossed())
+    found = crossed(program, carried(program, there), Beside())
     assert found.count == len(loads)
-    assert len(found.above) == (len(loads) if kept else 0)
+    assert len(found.beside.above) == (len(loads) if kept else 0)
 
 
 def test_beside_a_jump_there_can_be_two_states() -> None:
@@ -577,14 +578,14 @@ def test_beside_a_jump_there_can_be_two_states() -> None:
     model = build(c, "current-voltage")
     r = model.solve(sides=False)
     for _ in range(3):  # to the point where only the second state is left to find
-        found = crossed(r.program, r.solution.x, model.kept)
+        found = crossed(r.program, r.solution.x, model.beside)
         if not found.count:
             break
-        model.point = dataclasses.replace(model.point or operating_point(c, loaded=True)[0], above=found.above)
+        model.point = dataclasses.replace(model.point or operating_point(c, loaded=True)[0], beside=found.beside)
         model.make_at(model.point, r)
         r = model.solve(sides=False)
-    assert not crossed(r.program, r.solution.x, model.kept).count
-    other = second_state(c, r.program, r.solution.x, r.network, point_of(r).v_pu, model.kept)
+    assert not crossed(r.program, r.solution.x, model.beside).count
+    other = second_state(c, r.program, r.solution.x, r.network, point_of(r).v_pu, model.beside)
     assert other.count == 1
     first = schedule_flow(c, r.program, r.solution.x)
     lower = schedule_flow(c, r.program, r.solution.x, start=0.99 * first.v)

@@ -20,8 +20,9 @@ from lateral.devices import BorderHead, BorderTail
 from lateral.devices.base import DeviceContext
 from lateral.devices.border import SLOTS, VARIABLES, border_rows
 from lateral.errors import LateralError
-from lateral.formulations import OperatingPoint
-from lateral.model import Model
+from lateral.formulations import Beside, OperatingPoint
+from lateral.jumps import SIDE_PU, crossed
+from lateral.model import MOST_FALLS, MOST_JUMPS, MOST_LOOKS, Model, beyond_sides, point_of
 from lateral.network.admittance import Node
 from lateral.network.schema import FloatArray
 from lateral.objectives import Objective, VoltageDeviation
@@ -111,8 +112,12 @@ class AreaAgent:
         }
         self._options = None if task.tolerance is None else Options(tolerance=task.tolerance)
         self.result: Result | None = None
+        #: whether the last solve was of the area in consensus
+        self._went_over = False
         self._objective = own_objective(task.objective, task.share)
         self._explained: tuple[str, ...] = ()
+        #: how often it was built again, and how often of these because of jumps in the laws of loads
+        self.built_again, self._for_jumps = 0, 0
         self._scaled: list[tuple[Model, frozenset[str]]] = []
         self._flow = AreaFlow(self.case, loaded=task.point == "baseline")
 
@@ -135,6 +140,7 @@ class AreaAgent:
         """The same area with its borders in consensus; built where a run goes over to it."""
         other = AreaAgent(self.name, self.case, dataclasses.replace(self.task, coupling="consensus"))
         other.point, other._drawn, other._closed = self.point, self._drawn, self._closed
+        other.built_again, other._for_jumps = self.built_again, self._for_jumps
         return other
 
     def _built(self, case: Case) -> Model:
@@ -229,7 +235,8 @@ class AreaAgent:
         Args:
             inputs: by border, the quantities of `head_in` and `tail_in`, or ``lin_x`` and ``w_x`` in consensus.
         """
-        if self.task.coupling == "prices" and any(in_consensus(values) for values in inputs.values()):
+        self._went_over = self.task.coupling == "prices" and any(in_consensus(values) for values in inputs.values())
+        if self._went_over:
             answer = self._in_consensus.solve(inputs)
             self.result = self._in_consensus.result
             return answer
@@ -274,7 +281,7 @@ class AreaAgent:
             # limits)
             model.program = model.program.rescaled()
             self._scaled = [*(pair for pair in self._scaled if pair[0] is not model), (model, model.enforced)][-2:]
-        # sides of load bands are looked at when the areas agree, see `lateral.areas.join`
+        # sides of load bands are looked at when the areas agree, see `build_again`
         # Ipopt starts exactly where it ended before; the structured solver starts anew or from half way, which lets a
         # form that is not convex jump between optima from round to round
         options = self._options
@@ -297,8 +304,58 @@ class AreaAgent:
         text = f"limit reached: what its neighbours say was not feasible yet, by {twin.slack:.1e} pu{why}"
         return Status.LIMIT_REACHED, text
 
+    def build_again(self, beside: Beside | None = None) -> bool:
+        """Build the area again where loads left the side of their band that was taken, at its last schedule's voltages.
+
+        What borders say stays, and the next solve begins at the schedule. See `Model.solve`, which does the same with a
+        whole; a program that is not exact is left as it is.
+
+        Args:
+            beside: voltages that loads are to be kept from, because a power flow of the whole has them on the other
+                side of a jump of their law.
+
+        Returns:
+            whether it was built again.
+        """
+        if self._went_over:
+            other = self._in_consensus
+            built = other.build_again(beside)
+            self.point, self.built_again = other.point, other.built_again
+            return built
+        result = self.result
+        if result is None or self.point is None or result.status not in (Status.OPTIMAL, Status.INACCURATE):
+            return False
+        if not self.model.formulation.lazy or self.model.tangent is not None:
+            return False
+        program, x = result.program, result.solution.x
+        kept, jumped = self.point.beside, beside is not None
+        if beside is not None:
+            ports = {port for a in program.assumptions if a.jumps is not None for port in a.block.elements}
+            kept = kept.within(beside.of(ports))
+        elif beyond_sides(program, x) > SIDE_PU:
+            across = crossed(program, x, kept, fall=self._for_jumps < MOST_FALLS)
+            jumped, kept = across.count > 0, across.beside
+        else:
+            return False
+        if self._for_jumps >= MOST_JUMPS if jumped else self.built_again - self._for_jumps >= MOST_LOOKS:
+            return False
+        self.built_again += 1
+        self._for_jumps += jumped
+        v_pu = point_of(result).v_pu
+        still = np.zeros_like(v_pu)
+        self.point = dataclasses.replace(self.point, v_pu=v_pu, injected_pu=still, loaded=True, beside=kept)
+        self._scaled = [pair for pair in self._scaled if pair[0] is not self.model]
+        self.__dict__.pop("_twin", None)  # what was infeasible before need not be now
+        self.model.make_at(self.point, result)
+        # at the new point the program's own voltages are those of the schedule
+        self.model.start_from(result, voltages=False)
+        return True
+
     def collect(self) -> dict[str, Any]:
-        """Every variable and every dual of the last solve, per unit, by block: for whoever owns the whole feeder."""
+        """Every variable and every dual of the last solve, per unit, by block: for whoever owns the whole feeder.
+
+        Beside them the operating point, and how often the area was built again at another one.
+        """
         result = self.result
         if result is None or not result.has_values:
             kinds = ("variables", "equalities", "inequalities", "products", "quadratics", "curves", "semidefinite")
@@ -315,6 +372,8 @@ class AreaAgent:
             "quadratics": _by_block(program.quadratic_blocks, solution.quadratic_dual, {"node.vmag_sq": copied}),
             "curves": _by_block(program.curve_blocks, solution.curve_dual),
             "semidefinite": _by_matrix(program, solution.semidefinite_dual * program.semidefinite.size),
+            "point": {} if self.point is None else _point_data(self.point),
+            "built_again": self.built_again,
         }
 
     def _data(self, program: Program, inputs: Mapping[str, Values]) -> dict[str, FloatArray]:
@@ -389,6 +448,16 @@ def _by_matrix(program: Program, vector: FloatArray) -> dict[str, Any]:
     for block, cells in program.matrices_of():
         out.setdefault(block.name, []).append({"elements": list(block.elements), "values": vector[cells]})
     return out
+
+
+def _point_data(point: OperatingPoint) -> dict[str, Any]:
+    """An operating point as plain data: nodes as ``bus, conductor``, voltages in pu, and what is kept beside jumps."""
+    return {
+        "nodes": [list(node) for node in point.nodes],
+        "v_re": point.v_pu.real,
+        "v_im": point.v_pu.imag,
+        "beside": point.beside.data(),
+    }
 
 
 def with_coupling(case: Case, coupling: str) -> Case:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,10 @@ from lateral.areas.run import Round
 from lateral.areas.silence import Patience, Watch
 from lateral.areas.transport import Transport
 from lateral.solvers import Status
+
+#: Residual at which loads that left the side of their band are looked for the first time: voltages are settled enough
+#: to see most of them, and the rounds that follow are of the right problem.
+NEAR = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +58,7 @@ def iterate(
     tolerance: float,
     state: State | None = None,
     patience: Patience | None = None,
+    look: Callable[[Progress], Sequence[str]] | None = None,
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> Iterator[Progress]:
@@ -67,6 +72,8 @@ def iterate(
         tolerance: residual at which the areas agree.
         state: to go on from; absent: from the beginning.
         patience: how long to wait for whom.
+        look: called where the areas agree, and once before, where they nearly do (`NEAR`): says which areas were built
+            again, so that rounds go on.
         clock: seconds, for declaring areas dead.
         pause: waits some seconds, for an area that everybody else has finished without.
     """
@@ -76,6 +83,7 @@ def iterate(
     last: dict[str, Answer] = {}
     told: dict[str, Mapping[str, Values]] = {}
     stuck: set[str] = set()
+    first_look = True
     while True:
         seconds: dict[str, float] = {}
         spent: list[tuple[Wave, dict[str, float]]] = []
@@ -120,7 +128,16 @@ def iterate(
         on_its_way = any(replies.statuses[a] == Status.LIMIT_REACHED.word for a in failing)
         finished = agreed and not waiting and (not failing or (failing == stuck and not on_its_way))
         stuck = failing if agreed else set()
-        yield Progress(now, done, tuple(a for a in plan.areas if a in watch.dead), finished, dict(told))
+        made = Progress(now, done, tuple(a for a in plan.areas if a in watch.dead), finished, dict(told))
+        still = {replies.statuses[a] for a in failing} <= {Status.LIMIT_REACHED.word}  # on their way, no worse
+        near = first_look and not silent and still and counted.residual <= NEAR
+        first_look = first_look and not near
+        if (finished or near) and look is not None and (built := tuple(look(made))):
+            now = algorithm.renewed(now)
+            made = dataclasses.replace(
+                made, state=now, round=dataclasses.replace(done, built_again=built), finished=False
+            )
+        yield made
         if waiting:
             watch.wait({a: {"borders": algorithm.inputs(plan, now, a)} for a in silent})
 

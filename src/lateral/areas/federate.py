@@ -69,6 +69,8 @@ class Service:
         name = self.agent.name
         if operation == "collect" and self.owned:
             return {"error": f"area {name!r} keeps its schedule: it belongs to an owner of its own"}
+        if operation == "again" and self.owned and request.get("beside"):
+            return {"error": f"area {name!r} looks at its own loads: it belongs to an owner of its own"}
         if operation == "power_flow" and self.owned and not wants_point(self.agent.task.formulation):
             return {"error": f"area {name!r} has no use for a power flow: its formulation is made at no point"}
         try:
@@ -85,6 +87,8 @@ class Service:
             sys.stderr.write(f"lateral: {reply['error']}\n")
             said = {"error": f"area {self.agent.name!r} could not do what was asked; its owner's screen says why"}
             return said | {"needs": reply["needs"]} if "needs" in reply else said
+        if "built" in reply:
+            return {"built": reply["built"]}
         if "status" not in reply:
             return {key: reply[key] for key in ("borders", "settled")}
         if reply["status"] != Status.OPTIMAL.word:
@@ -135,7 +139,25 @@ def checked(agent: AreaAgent, operation: str, request: Mapping[str, Any]) -> dic
     ):
         message = f"the steps of an operating point are {n_steps} whole numbers below {n_steps}"
         raise MessageError(message)
-    return {"borders": out, **({} if steps is None else {"steps": steps})}
+    more: dict[str, Any] = {} if steps is None else {"steps": steps}
+    if (beside := request.get("beside")) is not None:
+        tables = beside.values() if isinstance(beside, Mapping) and set(beside) <= {"above", "below"} else [None]
+        if not all(isinstance(table, Mapping) for table in tables):
+            message = "voltages beside which loads stay that are no tables"
+            raise MessageError(message)
+        more["beside"] = {
+            side: {str(port): _kept(row, n_steps) for port, row in table.items()} for side, table in beside.items()
+        }
+    return {"borders": out, **more}
+
+
+def _kept(raw: Any, n_steps: int) -> Any:
+    """Voltages beside which a load stays, pu, one a step; zero for none."""
+    row = _terms({"w_v": [raw]}, (1, n_steps))["w_v"][0]
+    if np.any(row > Bounds().v_max_pu):
+        message = f"a load that is to stay at {row.max():g} pu"
+        raise MessageError(message)
+    return row
 
 
 def _terms(raw: Mapping[str, Any], shape: tuple[int, int]) -> dict[str, Any]:

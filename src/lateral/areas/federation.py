@@ -71,6 +71,7 @@ from lateral.areas.point import AtPoint, require_formulation, settle, taken_in, 
 from lateral.areas.run import AreasRun, Round
 from lateral.areas.transport import Direct
 from lateral.areas.verdict import verdict
+from lateral.areas.whole import built_again
 from lateral.case import Case
 from lateral.devices import BorderHead, BorderTail
 from lateral.errors import CaseError, Fault, OptionError, did_you_mean
@@ -327,7 +328,16 @@ def solve_federation(
             at = AtPoint(executor, settled)
             plan = settled.begun(plan)
         begin = time.perf_counter()
-        for last in iterate(plan, method, at, carrier, tolerance=tolerance, state=state, patience=patience):
+
+        def look(now: Progress) -> tuple[str, ...]:
+            """Each owner's area looks at its own loads; nobody sees the whole."""
+            if not formulations.get(federation.run.formulation).lazy or now.dead:
+                return ()
+            if (now.finished and now.round.failures) or len(rounds) + 1 >= federation.run.max_rounds:
+                return ()
+            return built_again(at, {area: {} for area in plan.areas})
+
+        for last in iterate(plan, method, at, carrier, tolerance=tolerance, state=state, patience=patience, look=look):
             rounds.append(last.round)
             if book is not None:
                 book.save(last.state, last.round, finished=last.finished)

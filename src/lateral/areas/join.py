@@ -17,8 +17,10 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import spsolve
 
+from lateral.formulations import Beside, OperatingPoint
 from lateral.jumps import SIDE_PU
 from lateral.model import LEFT_SIDE, Model, beyond_sides, objective_name
+from lateral.network.admittance import NodeIndex
 from lateral.network.schema import FloatArray
 from lateral.program import Block, Program
 from lateral.results.residuals import earned_status, recompute
@@ -71,7 +73,7 @@ def joined(
         network=whole.network,
         seconds={**seconds, "total": sum(v for k, v in seconds.items() if k != "total")},
         choices=whole.choices,
-        cautions=(f"{LEFT_SIDE.format(over)}: areas do not build again",) if over > SIDE_PU else (),
+        cautions=(f"{LEFT_SIDE.format(over)}, and building areas again did not mend it",) if over > SIDE_PU else (),
     )
 
 
@@ -96,7 +98,40 @@ def with_limits(whole: Model, parts: Sequence[Mapping[str, Any]]) -> Model:
     if whole.rebuild is None or not whole.formulation.lazy or not missing:
         return whole
     enforce = whole.enforced | missing
-    return whole.rebuild(whole.case, at=None, screen=whole.screened, enforce=enforce)
+    return _made(whole, whole.point, enforce)
+
+
+def at_points(whole: Model, parts: Sequence[Mapping[str, Any]]) -> Model:
+    """The whole at the operating points of the areas, once an area was built again at another one: loads have the law
+    of the same side in both.
+
+    Args:
+        whole: the built problem of the whole feeder.
+        parts: see `joined`.
+    """
+    if whole.rebuild is None or not any(part.get("built_again") for part in parts):
+        return whole
+    index = NodeIndex.of(whole.case.feeder)
+    v_pu = np.zeros((len(index), whole.case.horizon.n_steps), dtype=complex)
+    beside = Beside()
+    for part in parts:
+        point = part["point"]
+        rows = [index.position[str(bus), int(c)] for bus, c in point["nodes"]]
+        v_pu[rows] = np.asarray(point["v_re"], dtype=float) + 1j * np.asarray(point["v_im"], dtype=float)
+        beside = beside.within(Beside.of_data(point["beside"]))
+    known = whole.point
+    if known is not None and np.array_equal(known.v_pu, v_pu) and known.beside.same_as(beside):
+        return whole
+    at = OperatingPoint(index.nodes, v_pu, np.zeros_like(v_pu), loaded=True, beside=beside)
+    return _made(whole, at, whole.enforced)
+
+
+def _made(whole: Model, at: OperatingPoint | None, enforce: frozenset[str]) -> Model:
+    """The whole, built anew at a point and with further limits."""
+    assert whole.rebuild is not None
+    fresh = whole.rebuild(whole.case, at=at, screen=whole.screened, enforce=enforce)
+    fresh.point = at
+    return fresh
 
 
 def _vector(blocks: Iterable[Block], parts: Sequence[Mapping[str, Any]], kind: str, missing: FloatArray) -> FloatArray:
@@ -186,4 +221,4 @@ def _plain(name: str) -> str:
     return f"{component}.{quantity}"
 
 
-__all__ = ["joined", "with_limits"]
+__all__ = ["at_points", "joined", "with_limits"]

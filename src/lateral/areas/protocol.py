@@ -10,6 +10,8 @@ solve       ``borders``: values by border             `Answer`: values by border
 power_flow  ``borders``: v_re, v_im; or p, q, and     the same, of the other side, and ``settled`` by step: for
             v_re, v_im where drawn; last: ``steps``   formulations that are made at a power flow; last, where currents
             (and ``i_max``)                           are bounded: ``i_max`` of the head
+again       ``beside``: above, below by port; or none ``built``: whether the area was built again, where its loads left
+                                                      the side of their band that was taken
 collect                                               every variable and dual; only asked where one owner has it all
 =========== ========================================= ============================================================
 """
@@ -27,9 +29,10 @@ from lateral.areas.agent import Answer, AreaAgent, PointMissingError, Task
 from lateral.areas.message import MAX_BYTES, Bounds, MessageError, Values, arrays
 from lateral.case import Case
 from lateral.errors import LateralError
+from lateral.formulations import Beside
 
 #: Operations that an area serves.
-OPERATIONS = ("solve", "power_flow", "collect")
+OPERATIONS = ("solve", "power_flow", "again", "collect")
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +74,9 @@ def handle(agent: AreaAgent, operation: str, request: Mapping[str, Any]) -> dict
                 return asdict(answer)
             case "power_flow":
                 return agent.power_flow(request.get("borders", {}), request.get("steps"))
+            case "again":
+                beside = request.get("beside")
+                return {"built": agent.build_again(None if beside is None else Beside.of_data(beside))}
             case "collect":
                 return agent.collect()
     except PointMissingError as error:

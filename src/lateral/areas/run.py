@@ -41,6 +41,7 @@ class Round:
         statuses: status of each area's last solve, as a word; of those that answered.
         frozen: borders with a side that does not answer; they do not count in ``residual``.
         stale: borders at which something older than the limit of age is in use.
+        built_again: areas that were built again after this round, because loads left the side of their band.
     """
 
     number: int
@@ -57,6 +58,7 @@ class Round:
     statuses: Mapping[str, str] = field(default_factory=dict)
     frozen: tuple[str, ...] = ()
     stale: tuple[str, ...] = ()
+    built_again: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

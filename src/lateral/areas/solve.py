@@ -5,23 +5,22 @@ from __future__ import annotations
 import dataclasses
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from lateral.areas.agent import AreaAgent, Task
+from lateral.areas.agent import Task
 from lateral.areas.algorithms import Algorithm, State
 from lateral.areas.checkpoint import Checkpoint, about
 from lateral.areas.driver import Patience, Progress, iterate
 from lateral.areas.executors import Executor, Serial
-from lateral.areas.join import joined, with_limits
 from lateral.areas.partition import Partition
 from lateral.areas.plan import Plan
-from lateral.areas.point import AtPoint, Settled, require_formulation, settle, taken_in, wants_point
-from lateral.areas.protocol import AreaSpec, Failure, handle
+from lateral.areas.point import AtPoint, require_formulation, settle, taken_in, wants_point
+from lateral.areas.protocol import AreaSpec
 from lateral.areas.run import AreasRun, Round
 from lateral.areas.transport import Direct, Transport
 from lateral.areas.verdict import verdict
+from lateral.areas.whole import Whole
 from lateral.checks import require
 from lateral.errors import OptionError
 from lateral.opf import build, choose_formulation, replayed
@@ -116,6 +115,7 @@ def solve_areas(
     carrier = Direct(plan, run=run) if transport is None else transport(plan, run)
     last: Progress | None = None
     closest = 0
+    seen = Whole(whole, plan, specs)
     with executor or Serial() as where:
         # a status is earned: where the borders agree, but the whole is not certified yet, a few more rounds do it
         earning = where.owns_areas and method.coupling != "tariff" and tolerance <= DEFAULT_TOLERANCE
@@ -129,7 +129,14 @@ def solve_areas(
             at = AtPoint(where, settled)
             plan = settled.begun(plan)
         begin = time.perf_counter()
-        for last in iterate(plan, method, at, carrier, tolerance=tolerance, state=state, patience=patience):
+
+        def look(now: Progress) -> tuple[str, ...]:
+            """What was built again has rounds to come."""
+            if len(rounds) + 1 >= max_rounds:
+                return ()
+            return seen.look(at, settled, now, certify=earning)
+
+        for last in iterate(plan, method, at, carrier, tolerance=tolerance, state=state, patience=patience, look=look):
             rounds.append(last.round)
             if book is not None:
                 book.save(last.state, last.round, finished=last.finished)
@@ -137,26 +144,22 @@ def solve_areas(
                 progress(last.round)
             if len(rounds) >= max_rounds:
                 break
+            if last.round.built_again:
+                closest = 0
             if last.finished:
                 closest = closest or len(rounds) + CLOSER
                 if not earning or last.dead or last.round.failures or len(rounds) >= closest:
                     break
-                found, _ = _collected(at, plan, specs, last, settled)
-                whole = whole if found is None else with_limits(whole, found)
-                if found is None:
-                    break
-                whole_now = joined(whole, found, iterations=len(rounds), seconds=seconds)
-                if whole_now.ok or whole_now.cautions:  # what rounds can mend, they have
+                found = seen.see(at, settled, last)
+                if found is None or found.ok or found.cautions:  # what rounds can mend, they have
                     break
         seconds["rounds"] = time.perf_counter() - begin
-        parts, repeated = _collected(at, plan, specs, last, settled) if where.owns_areas else (None, ())
-        executor_name = where.name
-    result = None
-    if parts is not None:
         begin = time.perf_counter()
-        whole = with_limits(whole, parts)
-        result = joined(whole, parts, iterations=len(rounds), seconds=seconds)
+        result = seen.see(at, settled, last) if where.owns_areas else None
         seconds["join"] = time.perf_counter() - begin
+        executor_name = where.name
+    if result is not None:
+        result = dataclasses.replace(result, seconds={**seconds, "total": sum(seconds.values())})
     best = None
     if central:
         begin = time.perf_counter()
@@ -174,7 +177,12 @@ def solve_areas(
         taken.append("in areas auto is ipopt: it goes on from where it ended in the round before")
     choices = [*whole.choices, *taken, *(settled.choices if settled is not None else ())]
     choices += method.notes(last.state) if last is not None else ()
-    choices += [f"area {a!r} is gone: its last answer was repeated by the coordinator" for a in repeated]
+    choices += [
+        f"areas built again after round {r.number}, where loads left the side of their band: {', '.join(r.built_again)}"
+        for r in rounds
+        if r.built_again
+    ]
+    choices += [f"area {a!r} is gone: its last answer was repeated by the coordinator" for a in seen.repeated]
     seconds["total"] = sum(seconds.values())
     if result is not None:
         result = dataclasses.replace(result, status=status)
@@ -217,41 +225,6 @@ def area_specs(partition: Partition, task: Task) -> dict[str, AreaSpec]:
         name: AreaSpec(name, area.case, dataclasses.replace(task, share=plan.share(name)))
         for name, area in partition.areas.items()
     }
-
-
-def _collected(
-    executor: Executor,
-    plan: Plan,
-    specs: Mapping[str, AreaSpec],
-    last: Progress | None,
-    settled: Settled | None,
-) -> tuple[list[Mapping[str, Any]] | None, tuple[str, ...]]:
-    """What the areas found, parents before children; and the areas whose last answer was repeated here.
-
-    An area that is gone cannot be asked; but what it is and what it was told before its last answer are known, and the
-    same problem has the same answer. None when an area never answered, or has no schedule.
-    """
-    dead = last.dead if last is not None else ()
-    asked: dict[str, Mapping[str, Any]] = {a: {} for a in plan.areas if a not in dead}
-    replies = executor.map("collect", asked, timeout_s=600.0)
-    parts: list[Mapping[str, Any]] = []
-    repeated = []
-    for area in plan.areas:
-        reply = replies.get(area)
-        if reply is None or isinstance(reply, Failure):
-            told = last.told.get(area) if last is not None else None
-            if told is None:
-                return None, ()
-            repeated.append(area)
-            agent = AreaAgent(area, specs[area].case, specs[area].task)
-            if settled is not None:
-                handle(agent, "power_flow", settled.requests[area])
-            handle(agent, "solve", {"borders": told})
-            reply = handle(agent, "collect", {})
-        if not reply.get("variables"):
-            return None, ()
-        parts.append(reply)
-    return parts, tuple(repeated)
 
 
 __all__ = ["area_specs", "solve_areas"]

@@ -44,8 +44,10 @@ def verdict(
         words = {last.statuses[a] for a in failing}
         status = Status.ERROR
         if words.intersection(INFEASIBLE):
-            # areas that do not come to agree prove nothing: the whole may be known to have a schedule
-            status = Status.INFEASIBLE if central is None else Status.LIMIT_REACHED
+            # areas that do not come to agree prove nothing: the whole may be known to have a schedule; or a load that
+            # was kept above a jump of its law is in the way
+            alone = central is None and not any(r.built_again for r in rounds)
+            status = Status.INFEASIBLE if alone else Status.LIMIT_REACHED
         elif words == {Status.LIMIT_REACHED.word}:
             status = Status.LIMIT_REACHED
         word = status.word.replace("_", " ")

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from lateral import plugins
 from lateral.errors import OptionError, did_you_mean
-from lateral.formulations.base import Formulation, OperatingPoint
+from lateral.formulations.base import Beside, Formulation, OperatingPoint
 from lateral.formulations.bus_injection import BusInjection
 from lateral.formulations.current_voltage import CurrentVoltage
 from lateral.formulations.lindist3flow import LinDist3Flow
@@ -51,6 +51,7 @@ def get(name: str) -> Formulation:
 
 __all__ = [
     "BUILT_IN",
+    "Beside",
     "SDP",
     "SOC",
     "SOC3",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
+
+import numpy as np
 
 from lateral.errors import Fault
 from lateral.network.admittance import Node
@@ -18,6 +20,53 @@ from lateral.units import Base
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Beside:
+    """Voltages across ports that keep loads away from a jump of their law: |V| in pu by port, shape (T,) each.
+
+    Attributes:
+        above: the lowest; 0 for none.
+        below: the highest; infinite for none.
+    """
+
+    above: Mapping[str, FloatArray] = field(default_factory=dict)
+    below: Mapping[str, FloatArray] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.above or self.below)
+
+    def within(self, other: Beside) -> Beside:
+        """What keeps both."""
+        above, below = dict(self.above), dict(self.below)
+        for port, lowest in other.above.items():
+            above[port] = np.maximum(above.get(port, 0.0), lowest)
+        for port, highest in other.below.items():
+            below[port] = np.minimum(below.get(port, np.inf), highest)
+        return Beside(above, below)
+
+    def same_as(self, other: Beside) -> bool:
+        """Whether the same ports are kept beside the same voltages."""
+        pairs = ((self.above, other.above), (self.below, other.below))
+        return all(a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a) for a, b in pairs)
+
+    def of(self, ports: Collection[str]) -> Beside:
+        """Of some ports alone."""
+        return Beside(*({k: v for k, v in side.items() if k in ports} for side in (self.above, self.below)))
+
+    def data(self) -> dict[str, dict[str, list[float]]]:
+        """As plain data, 0 for none on either side."""
+        below = {port: np.where(np.isfinite(v), v, 0.0).tolist() for port, v in self.below.items()}
+        return {"above": {port: v.tolist() for port, v in self.above.items()}, "below": below}
+
+    @classmethod
+    def of_data(cls, data: Mapping[str, Mapping[str, Sequence[float]]]) -> Beside:
+        """From what `data` made."""
+        above, below = (
+            {port: np.asarray(v, dtype=float) for port, v in data.get(side, {}).items()} for side in ("above", "below")
+        )
+        return cls(above, {port: np.where(v > 0.0, v, np.inf) for port, v in below.items()})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class OperatingPoint:
     """Voltages of a solved power flow, at which a formulation may be made.
 
@@ -26,8 +75,7 @@ class OperatingPoint:
         v_pu: complex voltages on the buses' bases, shape (n, T) or (n, 1).
         injected_pu: complex currents that devices put into the nodes, same shape.
         loaded: False for the no-load point (nominal angles, no currents).
-        above, below: voltages that schedules keep above or below a jump of a load's law: lowest or highest |V| across
-            ports, pu, by port, (T,).
+        beside: voltages that schedules keep, so that loads stay away from a jump of their law.
         reach: largest current that another area can draw at nodes beyond which it is, pu, by node, shape (T,).
         kept: nodes that another area feeds, and whose limits it keeps.
     """
@@ -36,8 +84,7 @@ class OperatingPoint:
     v_pu: ComplexArray
     injected_pu: ComplexArray
     loaded: bool
-    above: Mapping[str, FloatArray] = field(default_factory=dict)
-    below: Mapping[str, FloatArray] = field(default_factory=dict)
+    beside: Beside = field(default_factory=Beside)
     reach: Mapping[Node, FloatArray] = field(default_factory=dict)
     kept: frozenset[Node] = frozenset()
 

@@ -91,7 +91,7 @@ class RectangularModel(PointModel):
         index = NodeIndex.of(feeder)
         place = {node: k for k, node in enumerate(point.nodes)}
         self._v0 = point.v_pu[[place[node] for node in network.nodes]]
-        self._above, self._below = point.above, point.below
+        self._beside = point.beside
         self._feeder, self._index = feeder, index
         self._own = np.array([index.position[node] for node in network.nodes], dtype=np.int64)
         self._names = tuple(f"{bus}.{c}" for bus, c in network.nodes)
@@ -266,11 +266,11 @@ class RectangularModel(PointModel):
 
     def beside_jumps(self, ports: Ports) -> tuple[FloatArray, FloatArray]:
         """See `NetworkModel.beside_jumps`."""
-        if not self._above and not self._below:
+        if not self._beside:
             return super().beside_jumps(ports)
         names, none = port_names(self.net, ports), np.zeros(self.n_steps)
-        lowest = np.array([self._above.get(name, none) for name in names])
-        return lowest, np.array([self._below.get(name, none + np.inf) for name in names])
+        lowest = np.array([self._beside.above.get(name, none) for name in names])
+        return lowest, np.array([self._beside.below.get(name, none + np.inf) for name in names])
 
     def declines_ratio(self, transformer: str, winding: int) -> str:
         """See `NetworkModel.declines_ratio`."""

@@ -166,12 +166,12 @@ class Values:
         def prices(x: FloatArray, y: FloatArray, nu: FloatArray) -> ComplexArray:
             v = voltage(x)
             dual = np.zeros(shape, dtype=complex)
-            parts = [y[block.cells].reshape(len(free), -1) for block in rows[:2]]
+            parts = [y[block.cells].reshape(len(free), shape[1]) for block in rows[:2]]
             dual[free] = parts[0] + 1j * parts[1]
             for members in islands:  # the first row stood for the sum over all
                 dual[members[1:]] += dual[members[0]]
             if len(at):
-                parts = [nu[block.cells].reshape(len(at), -1) for block in rows[2:]]
+                parts = [nu[block.cells].reshape(len(at), shape[1]) for block in rows[2:]]
                 dual[at] = (parts[0] - 1j * parts[1]) * v[kept[at]]
             c = v.conj() * np.asarray(t_conj @ dual)
             size = np.maximum(np.abs(v) ** 2, NEUTRAL_PU**2)

@@ -26,6 +26,9 @@ from lateral.objectives import get as objective_named
 
 #: A place for values, where only the names of quantities matter.
 NOTHING = np.zeros((0, 0))
+#: Numbers in a state that compare a round with earlier ones: the best residual, those that were looked at, and when the
+#: next is.
+OF_ONE_MAP = ("best", "mark", "before", "look", "window")
 #: Values by border.
 Borders = Mapping[str, Values]
 
@@ -221,6 +224,12 @@ class Algorithm(ABC):
     @abstractmethod
     def close(self, plan: Plan, state: State) -> State:
         """The end of a round: what receivers use in the next one (``held``)."""
+
+    def renewed(self, state: State) -> State:
+        """The state after areas were built again: rounds go on from where they are, but what was seen of the map before
+        is no sample of the new one."""
+        numbers = {name: x for name, x in state.numbers.items() if name not in OF_ONE_MAP}
+        return dataclasses.replace(state, points=(), numbers=numbers)
 
     def notes(self, state: State) -> tuple[str, ...]:
         """What a reader must know of how the run went; nothing, unless an algorithm says otherwise."""
