@@ -83,7 +83,6 @@ def first_point(program: Program, tangent: Tangent, case: Case, point: Operating
         has = (expr.col >= 0) & (expr.val != 0.0)
         # one decision in a cell, at one port or shared out over several: it is what the power asks for
         cells = sp.csr_matrix((expr.val[has], (expr.row[has], expr.col[has])), shape=(expr.n * expr.n_steps, len(x)))
-        cells.sum_duplicates()
         rows = np.flatnonzero((np.diff(cells.indptr) == 1) & np.repeat(known, expr.n_steps))
         first = cells.indptr[rows]
         missing = (wanted - expr.value(x, program.theta)).reshape(-1)[rows]
@@ -481,7 +480,7 @@ def settle(
                 other = across(result, whole)
         if other.count:
             sided, model.program = sided + 1, whole
-            if model.make_at(point_of(result, other.beside), result):
+            if not other.stuck and model.make_at(point_of(result, other.beside), result):
                 k += 1
                 if progress is not None:
                     progress(k)

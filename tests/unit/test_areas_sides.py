@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from lateral.areas import whole
-from lateral.areas.agent import AreaAgent, Task
+from lateral.areas.agent import Again, AreaAgent, Task
 from lateral.areas.algorithms import Admm, EnappPriced
 from lateral.areas.executors import Serial, get
 from lateral.areas.federate import Service, checked
-from lateral.areas.federation import federation_of, solve_federation
+from lateral.areas.federation import Federation, federation_of, solve_federation
 from lateral.areas.message import MessageError
 from lateral.areas.partition import cut
 from lateral.areas.plan import Plan
@@ -125,7 +125,7 @@ def certified(run: AreasRun, relative: float = RELATIVE) -> None:
     assert abs(run.result.objective - run.central.objective) <= relative * abs(run.central.objective)
     assert run.result.replay is not None
     assert run.result.replay.summary()["max_dv_pu"] <= REPLAY_PU
-    # what is judged is the law that the loads have: the joined voltages are on the sides that were taken
+    # a central solve meets the same edge: the case is one that needs building again
     assert any("built and solved again" in choice for choice in run.central.choices)
 
 
@@ -150,7 +150,7 @@ def test_in_consensus_too() -> None:
 
 
 def test_where_nothing_is_built_again_the_status_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(AreaAgent, "build_again", lambda *_: False)
+    monkeypatch.setattr(AreaAgent, "build_again", lambda *_: Again())
     run = solve_areas(cut(charging(), ["line.bc"]), formulation="current-voltage")
     assert run.status is Status.INACCURATE
     assert "loads left the side of their band" in run.status_text
@@ -161,8 +161,12 @@ def test_where_nothing_is_built_again_the_status_says_so(monkeypatch: pytest.Mon
 
 def test_the_last_round_builds_nothing_again() -> None:
     """What was built again has rounds to come; a run without any ends as what it is."""
-    run = solve_areas(cut(charging(), ["line.bc"]), formulation="current-voltage", max_rounds=6, with_replay=False)
-    assert run.status is Status.LIMIT_REACHED
+    partition = cut(charging(), ["line.bc"])
+    run = solve_areas(partition, formulation="current-voltage", with_replay=False)
+    first = next(r.number for r in run.rounds if r.built_again)
+    run = solve_areas(partition, formulation="current-voltage", max_rounds=first, with_replay=False)
+    assert len(run.rounds) == first
+    assert run.status in (Status.LIMIT_REACHED, Status.INACCURATE)
     assert not run.rounds[-1].built_again
 
 
@@ -275,15 +279,38 @@ class Elsewhere(Serial):
         return dict(out)
 
 
-def test_owners_build_again_themselves_and_say_only_that_they_did() -> None:
+def of_owners() -> tuple[Federation, Elsewhere]:
     partition = cut(charging(), ["line.bc"])
     agreed = federation_of(partition, formulation="current-voltage")
-    specs = {a: AreaSpec(a, partition.areas[a].case, agreed.task(a)) for a in partition.areas}
-    where = Elsewhere(specs)
+    return agreed, Elsewhere({a: AreaSpec(a, partition.areas[a].case, agreed.task(a)) for a in partition.areas})
+
+
+@pytest.mark.parametrize("why", ["no room for another build", "no answer"])
+def test_a_federation_whose_loads_may_be_on_another_side_is_no_optimum(
+    why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if why == "no answer":
+        answer = Service.answer
+
+        def silent(self: Service, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
+            return {"error": "no"} if operation == "again" else answer(self, operation, request)
+
+        monkeypatch.setattr(Service, "answer", silent)
+    else:
+        monkeypatch.setattr("lateral.areas.agent.MOST_LOOKS", 0)
+    run = solve_federation(*of_owners())
+    assert run.status is Status.INACCURATE
+    assert "may have left the side of their band" in run.status_text
+
+
+def test_owners_build_again_themselves_and_say_only_that_they_did() -> None:
+    partition = cut(charging(), ["line.bc"])
+    agreed, where = of_owners()
     run = solve_federation(agreed, where)
     assert run.status is Status.OPTIMAL
     assert built_again(run) == {"2"}
-    assert {tuple(reply) for operation, reply in where.said if operation == "again"} == {("built",)}
+    assert any("areas built again after round" in choice for choice in run.choices)
+    assert {tuple(reply) for operation, reply in where.said if operation == "again"} == {("built", "left")}
     here = solve_areas(partition, EnappPriced(), formulation="current-voltage", with_replay=False)
     assert here.central is not None
     assert run.rounds[-1].objective == pytest.approx(here.central.objective, rel=1e-6)
@@ -294,7 +321,8 @@ def test_an_owner_is_told_no_limits() -> None:
     agent = AreaAgent("2", specs["2"].case, specs["2"].task)
     beside = {"beside": {"above": {"e.1": [0.96]}, "below": {"e.1": [0.0]}}}
     assert "owner" in Service(agent=agent, owned=True).answer("again", beside)["error"]
-    assert Service(agent=agent).answer("again", beside) == {"built": False}  # nothing was solved yet
+    assert "owner" in Service(agent=agent, owned=True).answer("again", {"beside": {}})["error"]
+    assert Service(agent=agent).answer("again", beside) == {"built": False, "left": False}  # nothing was solved yet
     assert checked(agent, "again", beside)["beside"]["above"]["e.1"].tolist() == [0.96]
     for wrong in ([0.96, 0.96], [-1.0], [9.0], ["x"], [float("nan")]):
         with pytest.raises(MessageError):

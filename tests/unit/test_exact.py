@@ -541,6 +541,26 @@ def test_where_limits_leave_no_room_above_a_jump_loads_stay_below(source_pu: flo
         assert np.abs(again.v_pu - first.v_pu).max() < 1e-7  # to the tolerance of two power flows, 1e-8 each
 
 
+@pytest.mark.parametrize(
+    ("connection", "limits", "most"),
+    [
+        ("wye", {"v_max_pu": 1.05}, 1.05),
+        ("delta", {"v_max_pu": np.inf, "vpp_max_pu": 1.04}, 1.04 * np.sqrt(3.0)),
+        ("delta", {"v_max_pu": 1.05}, 1.05 * np.sqrt(3.0)),
+        ("delta", {"v_max_pu": np.inf}, np.inf),
+    ],
+)
+def test_how_much_room_limits_leave_above_a_jump(connection: str, limits: dict[str, float], most: float) -> None:
+    """By hand: that of the conductor to ground; between phases their own, or two to ground at 120 degrees."""
+    terminals = (1, 2, 3, 0) if connection == "wye" else (1, 2, 3)
+    law = {"model": "cvr", "cvr_p": 0.8, "cvr_q": 3.0, "v_min_pu": 0.5, "v_max_pu": 1.05}
+    d = Load(name="d", bus="c", connection=connection, terminals=terminals, p_kw=1.0, **law)  # type: ignore[arg-type]
+    c = case(tuple(dataclasses.replace(b, **limits) for b in CHAIN), *LINES, d)
+    jumps = [a.jumps for a in build(c, "current-voltage").program.assumptions if a.jumps is not None]
+    assert len(jumps) == 1
+    assert jumps[0].most == pytest.approx(np.full((3, 1), most), rel=1e-12)
+
+
 def test_a_limit_that_no_jump_leaves_room_for_is_said_and_the_model_stays_good() -> None:
     """The load may be found above the edge, and the inverter cannot pull the voltage as far below as that takes. The
     schedule is handed out as what it is, and a next solve ends the same way."""

@@ -92,6 +92,19 @@ class PointMissingError(LateralError):
     """The area's formulation is made at a power flow that the areas find together, and it was not told."""
 
 
+@dataclass(frozen=True, slots=True)
+class Again:
+    """What came of a look at the sides of the bands of an area's loads.
+
+    Attributes:
+        built: whether the area was built again.
+        left: whether loads are on another side than was taken, and it was not.
+    """
+
+    built: bool = False
+    left: bool = False
+
+
 class AreaAgent:
     """An area with its built problem and its solver, solved again and again with new border values."""
 
@@ -304,7 +317,7 @@ class AreaAgent:
         text = f"limit reached: what its neighbours say was not feasible yet, by {twin.slack:.1e} pu{why}"
         return Status.LIMIT_REACHED, text
 
-    def build_again(self, beside: Beside | None = None) -> bool:
+    def build_again(self, beside: Beside | None = None) -> Again:
         """Build the area again where loads left the side of their band that was taken, at its last schedule's voltages.
 
         What borders say stays, and the next solve begins at the schedule. See `Model.solve`, which does the same with a
@@ -315,30 +328,32 @@ class AreaAgent:
                 side of a jump of their law.
 
         Returns:
-            whether it was built again.
+            whether it was built again, and whether loads are on another side all the same.
         """
         if self._went_over:
             other = self._in_consensus
-            built = other.build_again(beside)
+            again = other.build_again(beside)
             self.point, self.built_again = other.point, other.built_again
-            return built
+            return again
         result = self.result
         if result is None or self.point is None or result.status not in (Status.OPTIMAL, Status.INACCURATE):
-            return False
+            return Again()
         if not self.model.formulation.lazy or self.model.tangent is not None:
-            return False
+            return Again()
         program, x = result.program, result.solution.x
         kept, jumped = self.point.beside, beside is not None
         if beside is not None:
             ports = {port for a in program.assumptions if a.jumps is not None for port in a.block.elements}
             kept = kept.within(beside.of(ports))
+            if kept.same_as(self.point.beside):
+                return Again()
         elif beyond_sides(program, x) > SIDE_PU:
             across = crossed(program, x, kept, fall=self._for_jumps < MOST_FALLS)
             jumped, kept = across.count > 0, across.beside
         else:
-            return False
+            return Again()
         if self._for_jumps >= MOST_JUMPS if jumped else self.built_again - self._for_jumps >= MOST_LOOKS:
-            return False
+            return Again(left=True)
         self.built_again += 1
         self._for_jumps += jumped
         v_pu = point_of(result).v_pu
@@ -349,7 +364,7 @@ class AreaAgent:
         self.model.make_at(self.point, result)
         # at the new point the program's own voltages are those of the schedule
         self.model.start_from(result, voltages=False)
-        return True
+        return Again(built=True)
 
     def collect(self) -> dict[str, Any]:
         """Every variable and every dual of the last solve, per unit, by block: for whoever owns the whole feeder.
@@ -551,4 +566,13 @@ def _duals_of(result: Result, name: str, elements: list[str]) -> FloatArray:
     return np.array([out[e] for e in elements])
 
 
-__all__ = ["Answer", "AreaAgent", "PointMissingError", "Task", "in_consensus", "own_objective", "with_coupling"]
+__all__ = [
+    "Again",
+    "Answer",
+    "AreaAgent",
+    "PointMissingError",
+    "Task",
+    "in_consensus",
+    "own_objective",
+    "with_coupling",
+]

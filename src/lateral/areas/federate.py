@@ -69,7 +69,7 @@ class Service:
         name = self.agent.name
         if operation == "collect" and self.owned:
             return {"error": f"area {name!r} keeps its schedule: it belongs to an owner of its own"}
-        if operation == "again" and self.owned and request.get("beside"):
+        if operation == "again" and self.owned and request.get("beside") is not None:
             return {"error": f"area {name!r} looks at its own loads: it belongs to an owner of its own"}
         if operation == "power_flow" and self.owned and not wants_point(self.agent.task.formulation):
             return {"error": f"area {name!r} has no use for a power flow: its formulation is made at no point"}
@@ -88,7 +88,7 @@ class Service:
             said = {"error": f"area {self.agent.name!r} could not do what was asked; its owner's screen says why"}
             return said | {"needs": reply["needs"]} if "needs" in reply else said
         if "built" in reply:
-            return {"built": reply["built"]}
+            return {key: reply[key] for key in ("built", "left")}
         if "status" not in reply:
             return {key: reply[key] for key in ("borders", "settled")}
         if reply["status"] != Status.OPTIMAL.word:

@@ -70,7 +70,7 @@ from lateral.areas.plan import Plan
 from lateral.areas.point import AtPoint, require_formulation, settle, taken_in, wants_point
 from lateral.areas.run import AreasRun, Round
 from lateral.areas.transport import Direct
-from lateral.areas.verdict import verdict
+from lateral.areas.verdict import told, verdict
 from lateral.areas.whole import built_again
 from lateral.case import Case
 from lateral.devices import BorderHead, BorderTail
@@ -317,6 +317,7 @@ def solve_federation(
     carrier = Direct(plan, run=secrets.token_hex(8) if book is None else book.run)
     seconds: dict[str, float] = {}
     last: Progress | None = None
+    unsure: tuple[str, ...] = ()
     with executor:
         begin = time.perf_counter()
         executor.start({})
@@ -327,15 +328,19 @@ def solve_federation(
             seconds["point"] = settled.seconds
             at = AtPoint(executor, settled)
             plan = settled.begun(plan)
+        waits = (patience or Patience()).solve_s
         begin = time.perf_counter()
 
         def look(now: Progress) -> tuple[str, ...]:
             """Each owner's area looks at its own loads; nobody sees the whole."""
+            nonlocal unsure
             if not formulations.get(federation.run.formulation).lazy or now.dead:
                 return ()
+            unsure = plan.areas
             if (now.finished and now.round.failures) or len(rounds) + 1 >= federation.run.max_rounds:
                 return ()
-            return built_again(at, {area: {} for area in plan.areas})
+            built, unsure = built_again(at, {area: {} for area in plan.areas}, timeout_s=waits)
+            return built
 
         for last in iterate(plan, method, at, carrier, tolerance=tolerance, state=state, patience=patience, look=look):
             rounds.append(last.round)
@@ -347,7 +352,7 @@ def solve_federation(
                 break
         seconds["rounds"] = time.perf_counter() - begin
     finished, dead = (last.finished, last.dead) if last is not None else (False, ())
-    status, text = verdict(method, rounds, None, None, finished=finished, dead=dead, tolerance=tolerance)
+    status, text = verdict(method, rounds, None, None, finished=finished, dead=dead, tolerance=tolerance, unsure=unsure)
     seconds["total"] = sum(seconds.values())
     return AreasRun(
         plan=plan,
@@ -361,7 +366,10 @@ def solve_federation(
         degraded=dead,
         rejected=tuple(carrier.rejected),
         seconds=seconds,
-        choices=tuple(settled.choices) if settled is not None else (),
+        choices=(
+            *(settled.choices if settled is not None else ()),
+            *told(method, None if last is None else last.state, rounds),
+        ),
         settled=settled,
     )
 

@@ -109,7 +109,8 @@ def at_points(whole: Model, parts: Sequence[Mapping[str, Any]]) -> Model:
         whole: the built problem of the whole feeder.
         parts: see `joined`.
     """
-    if whole.rebuild is None or not any(part.get("built_again") for part in parts):
+    never = whole.point is None and not any(part.get("built_again") for part in parts)
+    if whole.rebuild is None or never:
         return whole
     index = NodeIndex.of(whole.case.feeder)
     v_pu = np.zeros((len(index), whole.case.horizon.n_steps), dtype=complex)

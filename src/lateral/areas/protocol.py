@@ -11,7 +11,8 @@ power_flow  ``borders``: v_re, v_im; or p, q, and     the same, of the other sid
             v_re, v_im where drawn; last: ``steps``   formulations that are made at a power flow; last, where currents
             (and ``i_max``)                           are bounded: ``i_max`` of the head
 again       ``beside``: above, below by port; or none ``built``: whether the area was built again, where its loads left
-                                                      the side of their band that was taken
+                                                      the side of their band that was taken; ``left``: whether they
+                                                      did, and it was not
 collect                                               every variable and dual; only asked where one owner has it all
 =========== ========================================= ============================================================
 """
@@ -76,7 +77,7 @@ def handle(agent: AreaAgent, operation: str, request: Mapping[str, Any]) -> dict
                 return agent.power_flow(request.get("borders", {}), request.get("steps"))
             case "again":
                 beside = request.get("beside")
-                return {"built": agent.build_again(None if beside is None else Beside.of_data(beside))}
+                return asdict(agent.build_again(None if beside is None else Beside.of_data(beside)))
             case "collect":
                 return agent.collect()
     except PointMissingError as error:

@@ -19,7 +19,7 @@ from lateral.areas.point import AtPoint, require_formulation, settle, taken_in, 
 from lateral.areas.protocol import AreaSpec
 from lateral.areas.run import AreasRun, Round
 from lateral.areas.transport import Direct, Transport
-from lateral.areas.verdict import verdict
+from lateral.areas.verdict import told, verdict
 from lateral.areas.whole import Whole
 from lateral.checks import require
 from lateral.errors import OptionError
@@ -130,11 +130,13 @@ def solve_areas(
             plan = settled.begun(plan)
         begin = time.perf_counter()
 
+        waits = (patience or Patience()).solve_s
+
         def look(now: Progress) -> tuple[str, ...]:
             """What was built again has rounds to come."""
             if len(rounds) + 1 >= max_rounds:
                 return ()
-            return seen.look(at, settled, now, certify=earning)
+            return seen.look(at, settled, now, certify=earning, timeout_s=waits)
 
         for last in iterate(plan, method, at, carrier, tolerance=tolerance, state=state, patience=patience, look=look):
             rounds.append(last.round)
@@ -176,12 +178,7 @@ def solve_areas(
     if solver == "auto" and choose(whole.program)[0] == "native":
         taken.append("in areas auto is ipopt: it goes on from where it ended in the round before")
     choices = [*whole.choices, *taken, *(settled.choices if settled is not None else ())]
-    choices += method.notes(last.state) if last is not None else ()
-    choices += [
-        f"areas built again after round {r.number}, where loads left the side of their band: {', '.join(r.built_again)}"
-        for r in rounds
-        if r.built_again
-    ]
+    choices += told(method, None if last is None else last.state, rounds)
     choices += [f"area {a!r} is gone: its last answer was repeated by the coordinator" for a in seen.repeated]
     seconds["total"] = sum(seconds.values())
     if result is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from lateral.areas.algorithms import Algorithm
+from lateral.areas.algorithms.base import State
 from lateral.areas.run import Round
 from lateral.results.result import Result
 from lateral.solvers import Status
@@ -22,6 +23,7 @@ def verdict(
     finished: bool,
     dead: Sequence[str],
     tolerance: float,
+    unsure: Sequence[str] = (),
 ) -> tuple[Status, str]:
     """The status of a run, and the sentence.
 
@@ -33,6 +35,8 @@ def verdict(
         finished: whether the run came to its end, and not only to the last round that it was given.
         dead: areas that are dead.
         tolerance: residual at which the areas agree.
+        unsure: areas whose loads are, or may be, on another side of their band than was taken, where nobody sees the
+            whole.
     """
     last = rounds[-1]
     apart = f"after {len(rounds)} rounds the areas differ by {last.residual:.1e} (tolerance {tolerance:g})"
@@ -58,6 +62,12 @@ def verdict(
         why += list(last.failures.values())
         return Status.LIMIT_REACHED, "limit reached: " + "; ".join(why)
     agree = f"the areas agree within {last.residual:.1e}"
+    if result is None and unsure:
+        names = ", ".join(repr(a) for a in unsure)
+        return (
+            Status.INACCURATE,
+            f"inaccurate: {agree}, but loads may have left the side of their band that {names} took",
+        )
     if result is None:
         return Status.OPTIMAL, f"{agree}; the whole was not seen, and so not certified"
     if result.ok:
@@ -65,6 +75,19 @@ def verdict(
     if result.cautions:
         return Status.INACCURATE, f"inaccurate: {agree}, but {'; '.join(result.cautions)}"
     return Status.INACCURATE, f"inaccurate: {agree}, but {_short_of(algorithm, result, central)}"
+
+
+def told(algorithm: Algorithm, state: State | None, rounds: Sequence[Round]) -> list[str]:
+    """What a reader must know of how the rounds went: what the algorithm says, and which areas were built again."""
+    return [
+        *(() if state is None else algorithm.notes(state)),
+        *(
+            f"areas built again after round {r.number}, where loads left the side of their band: "
+            + ", ".join(r.built_again)
+            for r in rounds
+            if r.built_again
+        ),
+    ]
 
 
 def _absent(dead: Sequence[str], reasons: Mapping[str, str]) -> str:
@@ -93,4 +116,4 @@ def _short_of(algorithm: Algorithm, result: Result, central: Result | None) -> s
     return f"the joined schedule is {above:.3g} % above the central optimum; {blind}"
 
 
-__all__ = ["verdict"]
+__all__ = ["told", "verdict"]

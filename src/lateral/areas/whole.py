@@ -25,19 +25,27 @@ from lateral.model import MOST_JUMPS, Model, point_of
 from lateral.results.result import Result
 from lateral.solvers import Status
 
-#: Seconds that areas have for building again, or for saying what they have.
+#: Seconds that areas have for saying what they have.
 ANSWER_S = 600.0
 
 
-def built_again(executor: Executor, requests: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
-    """Let areas build again what is on another side than was taken; which of them did.
+def built_again(
+    executor: Executor, requests: Mapping[str, Mapping[str, Any]], *, timeout_s: float
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Let areas build again what is on another side than was taken.
 
     Args:
         executor: a started executor.
         requests: by area, see `lateral.areas.protocol`; nothing where an area is to look itself.
+        timeout_s: how long an area has.
+
+    Returns:
+        areas that did; areas whose loads are, or may be, on another side all the same.
     """
-    replies = executor.map("again", requests, timeout_s=ANSWER_S)
-    return tuple(a for a, r in replies.items() if not isinstance(r, Failure) and r.get("built") is True)
+    replies = executor.map("again", requests, timeout_s=timeout_s)
+    said: dict[str, Mapping[str, Any]] = {a: {} if isinstance(r, Failure) else r for a, r in replies.items()}
+    built = tuple(a for a, r in said.items() if r.get("built") is True)
+    return built, tuple(a for a in requests if a not in built and said.get(a, {}).get("left") is not False)
 
 
 class Whole:
@@ -62,7 +70,9 @@ class Whole:
         self._second = Crossed()
         self._kept = 0
 
-    def look(self, executor: Executor, settled: Settled | None, now: Progress, *, certify: bool) -> tuple[str, ...]:
+    def look(
+        self, executor: Executor, settled: Settled | None, now: Progress, *, certify: bool, timeout_s: float
+    ) -> tuple[str, ...]:
         """Areas that were built again, because a load of theirs is on another side than was taken.
 
         Args:
@@ -70,17 +80,18 @@ class Whole:
             settled: the areas' operating point.
             now: the round.
             certify: whether the schedules may be joined and looked at as a whole.
+            timeout_s: how long an area has for building again.
         """
         if not self.model.formulation.lazy or now.dead or (now.finished and now.round.failures):
             return ()
-        built = built_again(executor, {area: {} for area in self.plan.areas})
+        built, _ = built_again(executor, {area: {} for area in self.plan.areas}, timeout_s=timeout_s)
         if built or not (certify and now.finished):
             return built
         self.see(executor, settled, now)
         if not self._second.count or self._second.stuck or self._kept >= MOST_JUMPS:
             return ()
         self._kept += 1
-        return built_again(executor, self._told(self._second.beside))
+        return built_again(executor, self._told(self._second.beside), timeout_s=timeout_s)[0]
 
     def see(self, executor: Executor, settled: Settled | None, last: Progress | None) -> Result | None:
         """The joined result after a round; not collected twice."""

@@ -95,7 +95,7 @@ class RectangularModel(PointModel):
         self._feeder, self._index = feeder, index
         self._own = np.array([index.position[node] for node in network.nodes], dtype=np.int64)
         self._names = tuple(f"{bus}.{c}" for bus, c in network.nodes)
-        neutral = np.abs(self._v0).max(axis=1) < NEUTRAL_PU
+        self._neutral = neutral = np.abs(self._v0).max(axis=1) < NEUTRAL_PU
         low = np.array([feeder.bus[bus].v_min_pu for bus, _ in network.nodes])
         high = np.array([feeder.bus[bus].v_max_pu for bus, _ in network.nodes])
         self._v_low, self._v_high = np.where(neutral, 0.0, low), np.where(neutral, np.inf, high)
@@ -259,10 +259,12 @@ class RectangularModel(PointModel):
         self._assumed.append((ports, np.broadcast_to(low, shape), np.broadcast_to(high, shape), known))
 
     def _most_across(self, ports: Ports) -> FloatArray:
-        """Highest |V| that the limits of buses allow across ports, pu, shape (ports, 1)."""
-        between = [np.sqrt(3.0) * self._feeder.bus[self.net.nodes[a][0]].vpp_max_pu for a in ports.a.tolist()]
-        to_ground = (ports.b < 0) | ~np.isfinite(self._v_high[ports.b])  # a neutral has no limit
-        return np.where(to_ground, self._v_high[ports.a], between).reshape(-1, 1)
+        """Highest |V| that the limits of buses allow across ports, pu, shape (ports, 1); of limits to ground between
+        phases, what they allow at 120 degrees."""
+        a, b = self._v_high[ports.a], self._v_high[ports.b]
+        between = [np.sqrt(3.0) * self._feeder.bus[self.net.nodes[k][0]].vpp_max_pu for k in ports.a.tolist()]
+        between = np.minimum(between, np.sqrt(a**2 + b**2 + a * b))
+        return np.where((ports.b < 0) | self._neutral[ports.b], a, between).reshape(-1, 1)
 
     def beside_jumps(self, ports: Ports) -> tuple[FloatArray, FloatArray]:
         """See `NetworkModel.beside_jumps`."""

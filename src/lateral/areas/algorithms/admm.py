@@ -124,8 +124,9 @@ class Admm(Consensus):
             return dataclasses.replace(came, numbers=numbers)
         wander = came.residual > max(FAR, NEARER * numbers["mark"])
         numbers |= {"look": numbers["look"] + self.wander_rounds, "mark": came.residual}
-        all_heard = min(state.heard.get(f"{a}/{name}", 0) for name in plan.borders for a in sides(plan, name))
-        if wander and numbers.get("heavier", 0.0) < MOST_HEAVIER and all_heard > state.round - self.wander_rounds:
+        heard = [state.heard.get(f"{a}/{name}", 0) for name, b in plan.borders.items() for a in (b.parent, b.child)]
+        lately = all(number > state.round - self.wander_rounds for number in heard)
+        if wander and lately and numbers.get("heavier", 0.0) < MOST_HEAVIER:
             return self._anew(plan, dataclasses.replace(came, numbers=numbers))
         return dataclasses.replace(came, numbers=numbers)
 
@@ -214,11 +215,6 @@ class Admm(Consensus):
         if primal > IMBALANCE * dual:
             return FACTOR
         return 1.0 / FACTOR if dual > IMBALANCE * primal else 1.0
-
-
-def sides(plan: Plan, border: str) -> tuple[str, str]:
-    """The two areas at a border."""
-    return plan.borders[border].parent, plan.borders[border].child
 
 
 __all__ = ["FACTOR", "IMBALANCE", "Admm"]

@@ -46,7 +46,7 @@ class State:
         start: ``held`` at the beginning of the present round.
         said: what each sender said last, arrived or not.
         before: ``said`` at the beginning of the present round.
-        history: what receivers had at the end of earlier rounds, the newest last.
+        history: what receivers had at the end of earlier rounds, the newest last; of `admm`, at the end of its first.
         points: Anderson's points, each (used, what came of it), scaled, the newest last.
         local: what single areas remember, by ``area/border/quantity``.
         heard: round of the last message to arrive, by ``receiver/border``.
@@ -229,7 +229,7 @@ class Algorithm(ABC):
         """The state after areas were built again: rounds go on from where they are, but what was seen of the map before
         is no sample of the new one."""
         numbers = {name: x for name, x in state.numbers.items() if name not in OF_ONE_MAP}
-        return dataclasses.replace(state, points=(), numbers=numbers)
+        return dataclasses.replace(state, points=(), residuals={}, numbers=numbers)
 
     def notes(self, state: State) -> tuple[str, ...]:
         """What a reader must know of how the run went; nothing, unless an algorithm says otherwise."""
