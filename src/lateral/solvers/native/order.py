@@ -144,7 +144,9 @@ def tree_order(program: Program, steps: StepProgram) -> Order:
     linked = np.setdiff1d(np.concatenate([steps.now.col, steps.before.col]), loose)
     storages = np.bincount(home[linked], minlength=n_nodes)
     nodes = np.concatenate([node_of_leg, roots])
-    order, joins = _postorder(hint.parent, storages[nodes])
+    weight = storages[nodes]
+    order, heavy = _postorder(hint.parent, weight.copy())
+    joins = (weight == 0) & (heavy == 1)
     rank = np.empty(n_nodes, dtype=np.int64)  # when each node is eliminated
     rank[nodes] = order
     joined = np.zeros(n_nodes, dtype=bool)
@@ -188,20 +190,18 @@ def tree_order(program: Program, steps: StepProgram) -> Order:
     return Order(everything.astype(np.int64), size.astype(np.int64), dense.astype(np.int64), network, loose)
 
 
-@numba.njit(cache=True)
-def _postorder(parent, weight):  # type: ignore[no-untyped-def]
-    """Places of nodes in postorder, the heaviest subtree last, and which nodes one heavy subtree alone meets at.
+@numba.njit(cache=True, no_cfunc_wrapper=True)
+def _postorder(parent, total):  # type: ignore[no-untyped-def]
+    """Places of nodes in postorder, the heaviest subtree last, and how many subtrees of each node have a weight.
 
     Args:
         parent: of each node but the root, which is the last and stands as -1; parents come before their children.
-        weight: of each node, what makes a subtree heavy; without any it is its number of nodes.
-
-    Returns:
-        place of each node, and which nodes have no weight of their own and one subtree that has some.
+        total: of each node, what makes a subtree heavy, and becomes that of the subtree; without any it is its number
+            of nodes.
     """
-    n = len(weight)
+    n = len(total)
     root = n - 1
-    size, total, heavy = np.ones(n, dtype=np.int64), weight.copy(), np.full(n, -1)
+    size, heavy = np.ones(n, dtype=np.int64), np.full(n, -1)
     some = np.zeros(n, dtype=np.int64)
     for k in range(n - 2, -1, -1):
         p = parent[k] if parent[k] >= 0 else root
@@ -221,7 +221,7 @@ def _postorder(parent, weight):  # type: ignore[no-untyped-def]
             place[k] = begin[p] + size[k] - 1
             begin[p] += size[k]
         begin[k] = place[k] - size[k] + 1
-    return place, (weight == 0) & (some == 1)
+    return place, some
 
 
 def _spans(blocks: Sequence[Block], cells: Cells) -> dict[str, IntArray]:

@@ -60,7 +60,7 @@ class Symbolic:
 
     def above(self, touched: IntArray) -> IntArray:
         """Pivots that lie between these unknowns and the root, in order: all that a solve from them to them passes."""
-        return np.asarray(_above(self.pivot_of[touched], self.m, self.sptr, self.srow, self.pivot_of))
+        return np.flatnonzero(_above(self.pivot_of[touched], self.m, self.sptr, self.srow, self.pivot_of))
 
 
 def blocks(symbolic: Symbolic, group_of: IntArray | None, most: int) -> IntArray:
@@ -71,16 +71,16 @@ def blocks(symbolic: Symbolic, group_of: IntArray | None, most: int) -> IntArray
     return np.concatenate([starts[begins], [n]])
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, no_cfunc_wrapper=True)
 def _above(first, m, sptr, srow, pivot_of):  # type: ignore[no-untyped-def]
-    """The pivots and everything that they reach, ascending."""
+    """Marks the pivots and everything that they reach."""
     marked = np.zeros(len(m), dtype=np.bool_)
     for k in first:
         marked[k] = True
     for k in range(len(m)):
         if marked[k] and m[k]:
             marked[pivot_of[srow[sptr[k]]]] = True  # what else it reaches lies above that one
-    return np.flatnonzero(marked)
+    return marked
 
 
 def analyse(n: int, unknown: IntArray, size: IntArray, rows: IntArray, cols: IntArray) -> Symbolic:
@@ -107,6 +107,7 @@ def analyse(n: int, unknown: IntArray, size: IntArray, rows: IntArray, cols: Int
     ptr = np.searchsorted(low[order], np.arange(len(size) + 1))
     m, srow = _reach(len(size), ptr, reach[order].astype(np.int64), pivot_of, position)
     sptr = np.concatenate([[0], np.cumsum(m)]).astype(np.int64)
+    srow = srow[: sptr[-1]].copy()
     diagonal = np.where(size == 1, 1, 3)
     total = diagonal + m * size
     start = np.concatenate([[0], np.cumsum(total)]).astype(np.int64)
@@ -121,7 +122,7 @@ def analyse(n: int, unknown: IntArray, size: IntArray, rows: IntArray, cols: Int
     )  # fmt: skip
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, no_cfunc_wrapper=True)
 def _put_in_order(values, first, last, position):  # type: ignore[no-untyped-def]
     """Some values by their position, in place: by insertion, as there are few, and a library's sort compiles for a
     second."""
@@ -133,9 +134,10 @@ def _put_in_order(values, first, last, position):  # type: ignore[no-untyped-def
         values[q] = value
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, no_cfunc_wrapper=True)
 def _reach(n, ptr, reach, pivot_of, position):  # type: ignore[no-untyped-def]
-    """Later unknowns of each pivot: its own, and those of the pivots whose first later unknown it holds."""
+    """Later unknowns of each pivot, one after the other, with room behind them: its own, and those of the pivots whose
+    first later unknown it holds."""
     seen = np.full(len(pivot_of), -1)
     head, next_ = np.full(n, -1), np.full(n, -1)
     m = np.zeros(n, dtype=np.int64)
@@ -175,10 +177,10 @@ def _reach(n, ptr, reach, pivot_of, position):  # type: ignore[no-untyped-def]
             parent = pivot_of[rows[start[k]]]
             next_[k] = head[parent]
             head[parent] = k
-    return m, rows[:at].copy()
+    return m, rows
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, no_cfunc_wrapper=True)
 def _pairs(m, sptr, srow, uptr):  # type: ignore[no-untyped-def]
     """(later, earlier) unknowns of every pair that a pivot updates."""
     later, earlier = np.empty(uptr[-1], dtype=np.int64), np.empty(uptr[-1], dtype=np.int64)
@@ -191,7 +193,7 @@ def _pairs(m, sptr, srow, uptr):  # type: ignore[no-untyped-def]
     return later, earlier
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, no_cfunc_wrapper=True)
 def _find(later, earlier, pivot_of, unknown, size, dpos, lptr, m, sptr, srow, position):  # type: ignore[no-untyped-def]
     """Entry of each pair; -1 where the pattern has none."""
     out = np.full(len(later), -1)
@@ -270,6 +272,7 @@ def group(symbolic: Symbolic, group_of: IntArray, touched: IntArray) -> Groups:
     parent, n_out, exits, local = _paths(
         bounds, arrives, group_of, sy.pivot_of, sy.position, sy.unknown, sy.size, sy.sptr, sy.srow
     )
+    exits = exits[: n_out.sum()]
     if np.any(parent == TWO_PARENTS):
         message = "a group that leaves something to more than one other group"
         raise ValueError(message)
@@ -314,7 +317,7 @@ def _offsets(counts: IntArray) -> IntArray:
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, no_cfunc_wrapper=True)
 def _paths(bounds, arrives, group_of, pivot_of, position, unknown, size, sptr, srow):  # type: ignore[no-untyped-def]
     """Where what arrives in each group goes, leaves first; marks the unknowns where it arrives.
 
@@ -360,7 +363,7 @@ def _paths(bounds, arrives, group_of, pivot_of, position, unknown, size, sptr, s
                 local[e] = place[srow[e]]
         for q in range(start, at):
             place[exits[q]] = -1
-    return parent, n_out, exits[:at].copy(), local
+    return parent, n_out, exits, local
 
 
 __all__ = ["Groups", "Symbolic", "analyse", "blocks", "group"]
