@@ -15,19 +15,13 @@ import numba
 
 from lateral.solvers.native.lanes import WIDTH, below_zero, lane, piece, prefetch, put, put_piece, splat
 
-#: Sums may be reordered and contracted; NaN and infinity keep their meaning. C calls none of them: its wrappers would
-#: take another half a second to compile.
+#: Sums may be reordered and contracted; NaN and infinity keep their meaning.
 _compiled: Callable[[Any], Any] = numba.njit(
-    nogil=True, cache=True, no_cfunc_wrapper=True, error_model="numpy", fastmath={"contract", "arcp", "nsz", "reassoc"}
+    nogil=True, cache=True, error_model="numpy", fastmath={"contract", "arcp", "nsz", "reassoc"}
 )
 #: The same for a piece of a kernel that is called for every group: a call would pass some eighty numbers.
 _inlined: Callable[[Any], Any] = numba.njit(
-    nogil=True,
-    forceinline=True,
-    no_cfunc_wrapper=True,
-    no_cpython_wrapper=True,
-    error_model="numpy",
-    fastmath={"contract", "arcp", "nsz", "reassoc"},
+    nogil=True, forceinline=True, error_model="numpy", fastmath={"contract", "arcp", "nsz", "reassoc"}
 )
 #: Lanes that are asked for ahead of their use.
 AHEAD = 64

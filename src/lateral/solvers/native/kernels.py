@@ -15,7 +15,7 @@ import numpy as np
 
 #: Sums may be reordered and contracted; NaN and infinity keep their meaning.
 _compiled: Callable[[Any], Any] = numba.njit(
-    nogil=True, cache=True, no_cfunc_wrapper=True, error_model="numpy", fastmath={"contract", "arcp", "nsz", "reassoc"}
+    nogil=True, cache=True, error_model="numpy", fastmath={"contract", "arcp", "nsz", "reassoc"}
 )
 
 
@@ -66,7 +66,7 @@ def settle(low, high, there, fixed, value):  # type: ignore[no-untyped-def]
 
 #: The same where a NaN is seen elsewhere: only so a largest number is looked for in lanes.
 _of_numbers: Callable[[Any], Any] = numba.njit(
-    nogil=True, cache=True, no_cfunc_wrapper=True, error_model="numpy", fastmath={"nnan", "nsz", "reassoc"}
+    nogil=True, cache=True, error_model="numpy", fastmath={"nnan", "nsz", "reassoc"}
 )
 #: Faults of `collect`.
 UNTIMED, FURTHER = 1, 2

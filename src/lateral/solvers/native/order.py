@@ -190,7 +190,7 @@ def tree_order(program: Program, steps: StepProgram) -> Order:
     return Order(everything.astype(np.int64), size.astype(np.int64), dense.astype(np.int64), network, loose)
 
 
-@numba.njit(cache=True, no_cfunc_wrapper=True)
+@numba.njit(cache=True)
 def _postorder(parent, total):  # type: ignore[no-untyped-def]
     """Places of nodes in postorder, the heaviest subtree last, and how many subtrees of each node have a weight.
 

@@ -132,7 +132,7 @@ def _matched(steps: StepProgram, rows: IntArray, cols: IntArray, values: FloatAr
     return np.asarray(out)
 
 
-@numba.njit(cache=True, no_cfunc_wrapper=True)
+@numba.njit(cache=True)
 def cheapest_matching(indptr, indices, cost, n_cols):  # type: ignore[no-untyped-def]
     """The column of every row so that no column is taken twice and the sum of costs is least; -1 where none is left.
 

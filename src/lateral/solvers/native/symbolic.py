@@ -71,7 +71,7 @@ def blocks(symbolic: Symbolic, group_of: IntArray | None, most: int) -> IntArray
     return np.concatenate([starts[begins], [n]])
 
 
-@numba.njit(cache=True, no_cfunc_wrapper=True)
+@numba.njit(cache=True)
 def _above(first, m, sptr, srow, pivot_of):  # type: ignore[no-untyped-def]
     """Marks the pivots and everything that they reach."""
     marked = np.zeros(len(m), dtype=np.bool_)
@@ -122,7 +122,7 @@ def analyse(n: int, unknown: IntArray, size: IntArray, rows: IntArray, cols: Int
     )  # fmt: skip
 
 
-@numba.njit(cache=True, no_cfunc_wrapper=True)
+@numba.njit(cache=True)
 def _put_in_order(values, first, last, position):  # type: ignore[no-untyped-def]
     """Some values by their position, in place: by insertion, as there are few, and a library's sort compiles for a
     second."""
@@ -134,7 +134,7 @@ def _put_in_order(values, first, last, position):  # type: ignore[no-untyped-def
         values[q] = value
 
 
-@numba.njit(cache=True, no_cfunc_wrapper=True)
+@numba.njit(cache=True)
 def _reach(n, ptr, reach, pivot_of, position):  # type: ignore[no-untyped-def]
     """Later unknowns of each pivot, one after the other, with room behind them: its own, and those of the pivots whose
     first later unknown it holds."""
@@ -180,7 +180,7 @@ def _reach(n, ptr, reach, pivot_of, position):  # type: ignore[no-untyped-def]
     return m, rows
 
 
-@numba.njit(cache=True, no_cfunc_wrapper=True)
+@numba.njit(cache=True)
 def _pairs(m, sptr, srow, uptr):  # type: ignore[no-untyped-def]
     """(later, earlier) unknowns of every pair that a pivot updates."""
     later, earlier = np.empty(uptr[-1], dtype=np.int64), np.empty(uptr[-1], dtype=np.int64)
@@ -193,7 +193,7 @@ def _pairs(m, sptr, srow, uptr):  # type: ignore[no-untyped-def]
     return later, earlier
 
 
-@numba.njit(cache=True, no_cfunc_wrapper=True)
+@numba.njit(cache=True)
 def _find(later, earlier, pivot_of, unknown, size, dpos, lptr, m, sptr, srow, position):  # type: ignore[no-untyped-def]
     """Entry of each pair; -1 where the pattern has none."""
     out = np.full(len(later), -1)
@@ -317,7 +317,7 @@ def _offsets(counts: IntArray) -> IntArray:
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
-@numba.njit(cache=True, no_cfunc_wrapper=True)
+@numba.njit(cache=True)
 def _paths(bounds, arrives, group_of, pivot_of, position, unknown, size, sptr, srow):  # type: ignore[no-untyped-def]
     """Where what arrives in each group goes, leaves first; marks the unknowns where it arrives.
 
