@@ -227,19 +227,9 @@ def _down(V, v, X, some, size, at, dpos, lptr, m, sptr, srow):  # type: ignore[n
 
 
 @_compiled
-def within(V, n_entries, R, place, some, size, at, dpos, lptr, m, sptr, srow, X, c0, c1):  # type: ignore[no-untyped-def]
-    """``R <- K^-1 R`` in place, R of shape (unknowns, T)."""
-    for c in range(c0, c1):
-        take_in(R, place, X, c)
-        _up(V, c * n_entries, X, some, size, at, dpos, lptr, m, sptr, srow)
-        _down(V, c * n_entries, X, some, size, at, dpos, lptr, m, sptr, srow)
-        take_out(X, place, R, c)
-
-
-@_compiled
 def reach(V, n_entries, R, place, wanted, out, every, some, size, at, dpos, lptr, m, sptr, srow, X, c0, c1):  # type: ignore[no-untyped-def]
     """Some unknowns of ``K^-1 R``, whose places are wanted, into ``out``, shape (wanted, T); down along the pivots that
-    lie above them alone."""
+    lie above them alone. R of shape (unknowns, T) may be ``out``, with all of them wanted: one kernel less to compile."""
     for c in range(c0, c1):
         take_in(R, place, X, c)
         _up(V, c * n_entries, X, every, size, at, dpos, lptr, m, sptr, srow)
@@ -498,5 +488,4 @@ __all__ = [
     "stage",
     "stage_diagonal",
     "through",
-    "within",
 ]

@@ -210,8 +210,9 @@ class Kkt:
     def within(self, r: FloatArray) -> FloatArray:
         """``K^-1 r`` in place, r of shape (unknowns, T)."""
         self.threads.chunks(
-            elimination.within, self.factors, self.symbolic.n_entries, r, self._place, self._all, *self._pivots, self._x
-        )
+            elimination.reach, self.factors, self.symbolic.n_entries, r, self._place, self._place, r, self._all,
+            self._all, *self._pivots, self._x,
+        )  # fmt: skip
         return r
 
     # -- storage ------------------------------------------------------------------------------------------------------
