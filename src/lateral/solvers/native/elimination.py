@@ -229,7 +229,7 @@ def _down(V, v, X, some, size, at, dpos, lptr, m, sptr, srow):  # type: ignore[n
 @_compiled
 def reach(V, n_entries, R, place, wanted, out, every, some, size, at, dpos, lptr, m, sptr, srow, X, c0, c1):  # type: ignore[no-untyped-def]
     """Some unknowns of ``K^-1 R``, whose places are wanted, into ``out``, shape (wanted, T); down along the pivots that
-    lie above them alone. R of shape (unknowns, T) may be ``out``, with all of them wanted: one kernel less to compile."""
+    lie above them alone. R, of shape (unknowns, T), may be ``out`` with all of them wanted: one kernel to compile."""
     for c in range(c0, c1):
         take_in(R, place, X, c)
         _up(V, c * n_entries, X, every, size, at, dpos, lptr, m, sptr, srow)
