@@ -53,6 +53,7 @@ def build(
     screen_limits: bool = True,
     check: bool = True,
     enforce: frozenset[str] = frozenset(),
+    borders: frozenset[str] = frozenset(),
 ) -> Model:
     """Build the problem of a case once; `Model.solve` and `Model.update` are the five-minute loop.
 
@@ -69,6 +70,7 @@ def build(
             one all the same is built again with every limit.
         check: look for faults first.
         enforce: nodes and branches whose limits are to be written although nothing of the present data comes near.
+        borders: buses at which areas meet, which no formulation is to leave out: the areas have them, too.
 
     Raises:
         CaseError: the case has faults; all of them are named.
@@ -112,7 +114,7 @@ def build(
         raise UnsupportedError(faults)
 
     builder = ProgramBuilder(case.horizon.n_steps, screen_limits=screen_limits)
-    builder.enforced = enforce
+    builder.enforced, builder.borders = enforce, borders
     model = chosen.network(builder, case.feeder, network, case.base, operating)
     ctx = DeviceContext(
         builder,
@@ -154,6 +156,7 @@ def build(
             screen_limits=screen,
             check=False,
             enforce=enforce,
+            borders=borders,
         )
         fresh.choices = (*why, *fresh.choices)
         return fresh
@@ -170,6 +173,7 @@ def build(
             limits=limits,
             check=False,
             enforce=enforce,
+            borders=borders,
         )
 
     return Model(

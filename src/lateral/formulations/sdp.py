@@ -25,6 +25,7 @@ from lateral.program import upper_triangle
 @final
 class _Model(MatrixFlowModel):
     _congruent_needs_rows: ClassVar[bool] = False
+    _joins_charging: ClassVar[bool] = True
 
     def _positive(self, component: str, names: Sequence[str], h: int, places: IntArray, scale: FloatArray) -> None:
         """The real matrix ``[[Re, -Im], [Im, Re]]`` psd; of two rows and columns a cone, which is the same."""

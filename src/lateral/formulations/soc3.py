@@ -19,6 +19,8 @@ from lateral.network.schema import FloatArray, IntArray
 @final
 class _Model(MatrixFlowModel):
     _congruent_needs_rows: ClassVar[bool] = True
+    #: with charging in a line the cones of its one matrix are hard to solve (IEEE 34: 159 iterations, gap 2e-4)
+    _joins_charging: ClassVar[bool] = False
 
     def _positive(self, component: str, names: Sequence[str], h: int, places: IntArray, scale: FloatArray) -> None:
         """Every 2 x 2 minor."""

@@ -89,6 +89,7 @@ class ProgramBuilder:
         self._derived: list[Derived] = []
         self._assumptions: list[Assumption] = []
         self._sums: list[IntArray] = []
+        self._follows: list[IntArray] = []
         self._linear: list[Affine] = []
         self._forms: list[tuple[Affine, Affine, Affine]] = []
         self._slots: dict[str, Slot] = {}
@@ -104,6 +105,8 @@ class ProgramBuilder:
         self.objective_floor = 0.0
         #: nodes whose limits are to be written although they seemed far from binding, by name
         self.enforced: frozenset[str] = frozenset()
+        #: buses at which areas meet, by name: a formulation leaves none of them out
+        self.borders: frozenset[str] = frozenset()
         #: laws of devices that a formulation has to first order only, in words; a bound of it is none of the exact one
         self.first_order: set[str] = set()
         #: what devices do otherwise than their fields ask, because the formulation cannot, in words
@@ -212,6 +215,11 @@ class ProgramBuilder:
     def sum_rows(self, block: Block, members: IntArray) -> None:
         """Say that the first of some rows of a block was written as the sum over all of them; see `Program.sums`."""
         self._sums.append(block.start + members.reshape(-1, 1) * block.n_steps + np.arange(block.n_steps))
+
+    def follow(self, block: Block, rows: IntArray, variables: Affine) -> None:
+        """Say that rows of a block define variables, one each; see `Program.follows`."""
+        cells = block.start + rows.reshape(-1, 1) * block.n_steps + np.arange(block.n_steps)
+        self._follows.append(np.stack([cells.reshape(-1), variables.col[np.argsort(variables.row)]], axis=1))
 
     def between(
         self,
@@ -662,6 +670,7 @@ class ProgramBuilder:
             assumptions=tuple(self._assumptions),
             ineq_offset=moved,
             sums=tuple(self._sums),
+            follows=np.concatenate([np.zeros((0, 2), dtype=np.int64), *self._follows]),
             held=(*self.notes, *sorted(self.first_order)),
             granted=self.granted,
             objective_floor=self.objective_floor,

@@ -210,8 +210,11 @@ class Program:
     stands on the sides ``l`` and ``u``, and a limit as it was stated is the side plus it. ``baked`` names the slots
     whose present data are numbers in some row: after an `update` of one of them the program is to be built again
     (`lateral.model.Model` does). ``sums`` names equalities of which the first was written as the sum over all, an array
-    (rows, T) each: see `by_row`. ``held`` says in words what is otherwise than the case asks: decisions that
-    are held, laws that are taken to first order; ``granted`` what a bound of it rests on beyond the case itself.
+    (rows, T) each: see `by_row`. ``follows`` names rows of ``A x = b`` that each define a free variable, pairs
+    (row, variable) of shape (k, 2): from the other variables, and from those of further such rows without a circle, so
+    that a solver may take them out (`lateral.solvers.substitution`). ``held`` says in words what is otherwise than the
+    case asks: decisions that are held, laws that are taken to first order; ``granted`` what a bound of it rests on
+    beyond the case itself.
     """
 
     c: FloatArray
@@ -255,6 +258,7 @@ class Program:
     baked: frozenset[str] = frozenset()
     tree: TreeHint | None = None
     sums: tuple[IntArray, ...] = ()
+    follows: IntArray = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
     held: tuple[str, ...] = ()
     granted: tuple[str, ...] = ()
 

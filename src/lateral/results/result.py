@@ -267,15 +267,15 @@ class Result:
         Raises:
             OptionError: no such rows.
         """
+        for derived in self.program.derived:  # a price can be of the duals of other rows as well
+            if derived.dual and derived.block.name == name:
+                cells = derived.of(self.solution.x, self.solution.eq_dual, self.solution.quadratic_dual)
+                return np.asarray(cells / derived.block.to_unit / self.case.horizon.hours)
         for block in self.program.equalities:
             if block.name == name:
                 cells = self.solution.eq_dual[block.cells].reshape(len(block.elements), block.n_steps)
                 hours = self.case.horizon.hours if block.unit in ("kW", "kvar") else 1.0
                 return np.asarray(cells / block.to_unit / hours)
-        for derived in self.program.derived:
-            if derived.dual and derived.block.name == name:
-                cells = derived.of(self.solution.x, self.solution.eq_dual, self.solution.quadratic_dual)
-                return np.asarray(cells / derived.block.to_unit / self.case.horizon.hours)
         message = f"there are no rows {name!r}. {did_you_mean(name, [b.name for b in self.program.equalities])}"
         raise OptionError(message)
 

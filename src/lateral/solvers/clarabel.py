@@ -37,6 +37,7 @@ from lateral.solvers.base import (
     unscaled_solution,
 )
 from lateral.solvers.central_path import Cones, Conic, Followed, Point, follow
+from lateral.solvers.substitution import Substitution
 
 
 def _cost_factor(program: Program) -> float:
@@ -187,14 +188,16 @@ class _ClarabelSession(Session):
         """Solve; new data keeps the ordering of the factors. Clarabel has no warm start, ``warm`` is not used."""
         check_pattern(program, self._pattern)
         start = time.perf_counter()
-        scaled = program.scaled()
+        whole = program.scaled()
+        following = Substitution.of(program, whole)
+        scaled = whole if following is None else following.smaller
         sides = _Sides.of(scaled)
         factor = MATRIX_COSTS if program.semidefinite.n_rows else _cost_factor(program)
         a, b = _rows(scaled, sides)
         if self._before is not None:
             gone_on = self._gone_on(scaled, _conic(scaled, sides, a, b), start, self._before)
             if gone_on.reached:
-                return self._read(program, scaled, sides, "Solved", gone_on.steps, gone_on.point, start)
+                return self._read(program, following, scaled, sides, "Solved", gone_on.steps, gone_on.point, start)
         p, q = sp.csc_array(sp.triu(scaled.q)) * factor, scaled.c * factor
         if self._solver is not None and self._sides is not None and sides.same(self._sides) and self._fits(p, a):
             self._solver.update(P=sp.csc_matrix(p), q=q, A=sp.csc_matrix(a), b=b)
@@ -209,7 +212,7 @@ class _ClarabelSession(Session):
         notes: tuple[str, ...] = ()
         if (word in _STOPPED or (self._centred and word == "Solved")) and np.all(np.isfinite(point.x)):
             point, notes = self._followed(scaled, _conic(scaled, sides, a, b), point, start)
-        solution = self._read(program, scaled, sides, word, int(raw.iterations), point, start)
+        solution = self._read(program, following, scaled, sides, word, int(raw.iterations), point, start)
         return replace(solution, notes=notes)
 
     def _run(self) -> Any:
@@ -268,6 +271,7 @@ class _ClarabelSession(Session):
     def _read(
         self,
         program: Program,
+        following: Substitution | None,
         s: ScaledProgram,
         sides: _Sides,
         word: str,
@@ -294,10 +298,10 @@ class _ClarabelSession(Session):
         w[sides.row_fixed] = -z[ends[1] : ends[2]]
         w[sides.row_upper] -= z[ends[4] : ends[5]]
         w[sides.row_lower] += z[ends[5] : ends[6]]
-        return unscaled_solution(
+        solution = unscaled_solution(
             program,
-            x=x,
-            y=y,
+            x=x if following is None else following.point(x),
+            y=y if following is None else following.duals(y),
             w=w,
             mu=_product_dual(s.products, x, z[ends[6] :]),
             zeta=z[len(z) - len(s.semidefinite.m0) :] / np.sqrt(s.semidefinite.twice),
@@ -307,6 +311,7 @@ class _ClarabelSession(Session):
             seconds=time.perf_counter() - start,
             message=word,
         )
+        return solution if following is None else following.completed(program, solution)
 
 
 def _gap_of(s: ScaledProgram) -> float:
