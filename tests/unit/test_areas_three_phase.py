@@ -31,6 +31,7 @@ from lateral.io.opendss import read
 from lateral.network.horizon import Horizon
 from lateral.network.topology import spanning_tree
 from lateral.operating import operating_point
+from lateral.solvers import Status
 
 FEEDERS = Path(__file__).parents[3] / "shared" / "feeders"
 BAR = 1e-8
@@ -187,3 +188,13 @@ def test_only_formulations_made_at_a_point_look_for_one() -> None:
     assert not wants_point("lindistflow")
     run = solve_areas(cut(lateral.read("case33bw"), ["line.5-6"]), formulation="lindistflow", with_replay=False)
     assert run.settled is None
+
+
+def test_areas_to_first_order_do_not_begin_anew() -> None:
+    """Their program is convex, so that a slow beginning is not wandering: 60 rounds, and 211 at a heavier penalty."""
+    run = solve_areas(
+        lateral.cut(lateral.read("ieee13"), 2), formulation="linearised", with_replay=False, max_rounds=90
+    )
+    assert run.status is Status.OPTIMAL, run.status_text
+    assert run.gap_to_central is not None and abs(run.gap_to_central) <= 1e-8
+    assert not any("began anew" in choice for choice in run.choices)

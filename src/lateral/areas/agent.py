@@ -38,6 +38,9 @@ _GIVEN = {"v": "feed.voltage", "v_re": "feed.v_re", "v_im": "feed.v_im"}
 _READ = {"v": "bus.vmag_sq", "v_re": "node.v_re", "v_im": "node.v_im", "vv_re": "node.vv_re", "vv_im": "node.vv_im"}
 #: Statuses without a point that could be used.
 NO_POINT = (Status.INFEASIBLE, Status.LOCALLY_INFEASIBLE)
+#: Clarabel's tolerance for rows to first order: it is relative to the costs, penalties and all, and prices of voltages
+#: are small among those (with 1e-9 the gap of the certificate stays at 6e-4 where the area has no devices).
+FIRST_ORDER_TOLERANCE = 1e-12
 #: Statuses of a solver that gave up: no point either, where what it left breaks a row by more than `BROKEN`, pu.
 GAVE_UP, BROKEN = (Status.LIMIT_REACHED, Status.ERROR), 1e-3
 
@@ -298,10 +301,13 @@ class AreaAgent:
         # Ipopt starts exactly where it ended before; the structured solver starts anew or from half way, which lets a
         # form that is not convex jump between optima from round to round
         options = self._options
-        if "vv_re" in self.voltages and self.task.solver in ("auto", "clarabel"):
-            # how far Clarabel happens to get is 1e-6 of a voltage, times a heavy penalty, in every round's prices
-            plain = options or ClarabelOptions()
-            options = ClarabelOptions(centred=True, tolerance=plain.tolerance)
+        if self.task.solver in ("auto", "clarabel"):
+            if "vv_re" in self.voltages:
+                # how far Clarabel happens to get is 1e-6 of a voltage, times a heavy penalty, in every round's prices
+                plain = options or ClarabelOptions()
+                options = ClarabelOptions(centred=True, tolerance=plain.tolerance)
+            elif options is None and model.formulation.first_order:
+                options = ClarabelOptions(tolerance=FIRST_ORDER_TOLERANCE)
         return model.solve(self.task.solver, options, explain_infeasible=explain, sides=False, avoid="native")
 
     def _verdict(self, result: Result) -> tuple[Status, str]:

@@ -131,6 +131,9 @@ def taken_in(formulation: Formulation, algorithm: Algorithm | None) -> tuple[Alg
         ratio_unbalance=formulation.consensus_ratio,
         depth=formulation.consensus_depth,
     )
+    if formulation.first_order:
+        # a convex program has one optimum: its areas wander nowhere, and only seem to for some rounds
+        admm = dataclasses.replace(admm, wander_rounds=0)
     return admm, (f"auto took admm: {formulation.name} {why}",)
 
 

@@ -174,6 +174,9 @@ class _ClarabelSession(Session):
             # Under linear costs the smaller one does harm.
             s.iterative_refinement_enable = True
             s.static_regularization_constant = 1e-9
+        if not (program.products.n_rows or program.semidefinite.n_rows) and s.iterative_refinement_enable:
+            # without cones: prices of an area beside heavy penalties (gap 7e-6 with 1e-8, however tight the tolerance)
+            s.static_regularization_constant = 1e-9
         if options.tolerance is not None:
             s.tol_feas = s.tol_gap_abs = s.tol_gap_rel = options.tolerance
             # below this it says "almost solved": inaccurate until the residuals earn it
