@@ -70,7 +70,7 @@ def build(
             one all the same is built again with every limit.
         check: look for faults first.
         enforce: nodes and branches whose limits are to be written although nothing of the present data comes near.
-        borders: buses at which areas meet, which no formulation is to leave out: the areas have them, too.
+        borders: buses at which areas meet: no formulation joins the branches there into one line.
 
     Raises:
         CaseError: the case has faults; all of them are named.

@@ -15,6 +15,7 @@ import pytest
 
 import lateral
 from lateral.areas.agent import AreaAgent, PointMissingError, Task
+from lateral.areas.algorithms import Enapp
 from lateral.areas.executors import Serial
 from lateral.areas.flow import FLOW_UP, AreaFlow
 from lateral.areas.message import MessageError
@@ -26,8 +27,10 @@ from lateral.areas.solve import solve_areas
 from lateral.areas.transport import Direct
 from lateral.baseline import power_flow
 from lateral.case import Case
+from lateral.devices import Load, Source
 from lateral.errors import SolveError, UnsupportedError
 from lateral.io.opendss import read
+from lateral.network.feeder import Bus, Feeder, Line
 from lateral.network.horizon import Horizon
 from lateral.network.topology import spanning_tree
 from lateral.operating import operating_point
@@ -35,6 +38,8 @@ from lateral.solvers import Status
 
 FEEDERS = Path(__file__).parents[3] / "shared" / "feeders"
 BAR = 1e-8
+
+ABC = (1, 2, 3)
 
 
 def steps_of(case: Case, n: int, first: int = 0) -> Case:
@@ -198,3 +203,29 @@ def test_areas_to_first_order_do_not_begin_anew() -> None:
     assert run.status is Status.OPTIMAL, run.status_text
     assert run.gap_to_central is not None and abs(run.gap_to_central) <= 1e-8
     assert not any("began anew" in choice for choice in run.choices)
+
+
+def test_an_area_whose_program_is_linear_is_solved() -> None:
+    """No losses, no cones, and voltages that are told: HiGHS, which takes no options of Clarabel."""
+    z = np.diag([0.2, 0.2, 0.2])
+    lines = [
+        Line(name=a + b, bus_from=a, bus_to=b, conductors_from=ABC, conductors_to=ABC, r_ohm=z, x_ohm=2.0 * z)
+        for a, b in ("ab", "bc")
+    ]
+    buses = tuple(Bus(name=b, conductors=ABC, v_base_kv=2.4, v_min_pu=0.9, v_max_pu=1.1) for b in "abc")
+    grid = Source(
+        name="grid",
+        bus="a",
+        conductors=ABC,
+        angle_deg=(0.0, -120.0, 120.0),
+        r_ohm=0.02 * np.eye(3),
+        x_ohm=0.1 * np.eye(3),
+        price_import=0.1,
+    )
+    load = Load(name="x", bus="c", p_kw=90.0, q_kvar=30.0, terminals=(1, 2, 3, 0))
+    case = Case(
+        name="line", feeder=Feeder(buses=buses, lines=tuple(lines)), devices=(grid, load), horizon=Horizon.regular(1)
+    )
+    run = solve_areas(cut(case, ["line.bc"]), Enapp(), formulation="linearised", with_replay=False)
+    assert not any("error" in status for status in run.rounds[-1].statuses.values()), run.status_text
+    assert run.residual <= 1e-6

@@ -257,7 +257,7 @@ def test_the_smaller_program_is_the_whole_one(seed: int) -> None:
     whole = program.scaled()
     found = Substitution.of(program, whole)
     assert found is not None and len(found.cols) == 16
-    small, x = found.smaller, rng.normal(size=len(found.other_cols))
+    small, x = found.smaller(whole), rng.normal(size=len(found.other_cols))
     y = found.point(x)
     assert np.abs((whole.a @ y - whole.b)[found.rows]).max() < 1e-12
     close = {"rtol": 1e-10, "atol": 1e-10}
@@ -275,7 +275,7 @@ def of(part: Affine, n: int, rng: np.random.Generator) -> Affine:
     return part.map_terms(n, out, source, rng.normal(size=len(out)))
 
 
-def test_a_cost_of_squares_is_refused() -> None:
+def test_a_cost_of_squares_of_what_follows_is_refused() -> None:
     builder = ProgramBuilder(1)
     x = builder.variable("a", "x", ["p"], unit="")
     y = builder.variable("a", "y", ["p"], unit="")
@@ -283,4 +283,14 @@ def test_a_cost_of_squares_is_refused() -> None:
     builder.minimise_squares(y, Affine.constant(np.ones((1, 1))))
     program = builder.freeze()
     with pytest.raises(ValueError, match="quadratic"):
+        Substitution.of(program, program.scaled())
+
+
+def test_what_follows_from_itself_is_refused() -> None:
+    builder = ProgramBuilder(1)
+    x, y, z = (builder.variable("a", name, ["p"], unit="") for name in ("x", "y", "z"))
+    builder.follow(builder.equal("a", "one", ["p"], y - x * 0.5, z), np.arange(1), y)
+    builder.follow(builder.equal("a", "other", ["p"], x - y * 0.5, 1.0), np.arange(1), x)
+    program = builder.freeze()
+    with pytest.raises(ValueError, match="from itself"):
         Substitution.of(program, program.scaled())

@@ -301,13 +301,15 @@ class AreaAgent:
         # Ipopt starts exactly where it ended before; the structured solver starts anew or from half way, which lets a
         # form that is not convex jump between optima from round to round
         options = self._options
-        if self.task.solver in ("auto", "clarabel"):
-            if "vv_re" in self.voltages:
-                # how far Clarabel happens to get is 1e-6 of a voltage, times a heavy penalty, in every round's prices
-                plain = options or ClarabelOptions()
-                options = ClarabelOptions(centred=True, tolerance=plain.tolerance)
-            elif options is None and model.formulation.first_order:
-                options = ClarabelOptions(tolerance=FIRST_ORDER_TOLERANCE)
+        if "vv_re" in self.voltages and self.task.solver in ("auto", "clarabel"):
+            # how far Clarabel happens to get is 1e-6 of a voltage, times a heavy penalty, in every round's prices
+            plain = options or ClarabelOptions()
+            options = ClarabelOptions(centred=True, tolerance=plain.tolerance)
+        elif options is None and model.formulation.first_order and self.task.coupling == "consensus":
+            tight = Options(tolerance=FIRST_ORDER_TOLERANCE)
+            result = model.solve(self.task.solver, tight, explain_infeasible=False, sides=False, avoid="ipopt")
+            if result.ok:
+                return result
         return model.solve(self.task.solver, options, explain_infeasible=explain, sides=False, avoid="native")
 
     def _verdict(self, result: Result) -> tuple[Status, str]:
@@ -561,14 +563,14 @@ def _duals_of(result: Result, name: str, elements: list[str]) -> FloatArray:
     """Duals of equalities by element, objective per kWh (or per pu^2), shape (n, T)."""
     out: dict[str, FloatArray] = {}
     hours = result.case.horizon.hours
-    for derived in result.program.derived:
-        if derived.dual and derived.block.name == name:
-            out.update(zip(derived.block.elements, result.dual(name), strict=True))
     for block in result.program.equalities:
         if block.name == name:
             cells = result.solution.eq_dual[block.cells].reshape(len(block.elements), block.n_steps)
             per = hours if block.unit in ("kW", "kvar") else 1.0
             out.update(zip(block.elements, cells / block.to_unit / per, strict=True))
+    for derived in result.program.derived:  # a price can be of the duals of other rows as well, see `Result.dual`
+        if derived.dual and derived.block.name == name:
+            out.update(zip(derived.block.elements, result.dual(name), strict=True))
     return np.array([out[e] for e in elements])
 
 

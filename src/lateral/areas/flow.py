@@ -82,7 +82,7 @@ class AreaFlow:
             CaseError: the area's network is singular.
         """
         asked = {
-            (name, x): np.asarray(values[x], dtype=float)
+            (name, x): np.array(values[x], dtype=float)
             for name, values in borders.items()
             for x in dict.fromkeys((*FLOW_DOWN, *FLOW_UP))
             if x in values
@@ -90,7 +90,8 @@ class AreaFlow:
         if self._answer is None or not _same(self._asked, asked):
             self._asked, self._answer = asked, self._solved(borders)
         said, settled = self._answer
-        return dict(said), list(settled)
+        # whoever changes what it was told changes its own
+        return {name: {x: v.copy() for x, v in values.items()} for name, values in said.items()}, list(settled)
 
     def _solved(self, borders: Mapping[str, Values]) -> tuple[dict[str, Values], list[bool]]:
         """See `solve`."""

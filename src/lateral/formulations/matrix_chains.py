@@ -16,7 +16,8 @@ What is drawn there, s, draws the current ``iota = conj(s / V_s)``, and that sta
 
     V_s (J + iota)^H,   J J^H + J iota^H + iota J^H          from the branch that arrives, to first order
 
-so that its price is of the duals of all of them, with V_s and J of the first eigenvector.
+so that its price is of the duals of all of them, with ``V_a conj(iota_b) = s v_ab / v_bb`` and
+``J_a conj(iota_b) = s conj((V_s J^H)_ba) / v_bb``.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from lateral.formulations.hermitian import LinearMap, elements_between, quadratic, values
+from lateral.formulations.hermitian import LinearMap, elements_between, quadratic
 from lateral.formulations.matrix_pool import Group, Matrices
 from lateral.formulations.matrix_ranges import Ranges, Section
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
@@ -71,6 +72,8 @@ def _follows(sections: Sequence[Section], ranges: Ranges, one: int, other: int) 
         return False
     # one receiving conductor of each sending one: a line, or a regulator to ground
     once = np.abs(sections[other].a) > 0.0
+    if np.abs(sections[other].a.imag).max() > 0.0:
+        return False  # else the real and the imaginary part of an element would follow from one another
     return bool(np.all(once.sum(axis=0) == 1) and np.all(once.sum(axis=1) == 1))
 
 
@@ -213,31 +216,30 @@ class Chains:
                 builder.follow(block, link.nodes.ravel(), self.m.pool.take(own))
         cells, t = self.m.pool.col.reshape(self.m.pool.shape), builder.n_steps
 
-        def prices(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
-            """Of p and q, each of shape (nodes, T)."""
-            own = y[p.cells].reshape(-1, t).copy(), y[q.cells].reshape(-1, t).copy()
-            duals = {name: y[block.cells].reshape(-1, t) for name, block in self._blocks.items()}
+        def price(x: FloatArray, y: FloatArray, block: Block, s: complex) -> FloatArray:
+            """Of drawing s at each node, shape (nodes, T)."""
+            out = y[block.cells].reshape(-1, t).copy()
+            duals = {name: y[rows.cells].reshape(-1, t) for name, rows in self._blocks.items()}
             first = dict.fromkeys(duals, 0)
             for link in self.links:
-                places, v_rows, j_rows = link.leaving
-                v, j = _first_vectors(link.behind, x[cells[places]], v_rows, j_rows)
-                n = link.nodes.shape[1]
-                rows = {}
+                places, v, current = link.leaving
+                matrix = x[cells[places]]
+                vv, vj = (np.einsum("beij,bet->bijt", quadratic(v, side), matrix) for side in (v, current))
                 for kind in _KINDS:
-                    size = len(link.nodes) * len(kind.entries(n)[0])
+                    n_entries = len(kind.entries(link.nodes.shape[1])[0])
+                    size = len(link.nodes) * n_entries
                     if size:
                         at = first[kind.quantity]
-                        rows[kind.quantity] = duals[kind.quantity][at : at + size].reshape(len(link.nodes), -1, t)
+                        own = duals[kind.quantity][at : at + size].reshape(len(link.nodes), n_entries, t)
                         first[kind.quantity] += size
-                for price, s in zip(own, (1.0, 1.0j), strict=True):
-                    price[link.nodes] += _beside(rows, v, j, s)
-            return own
+                        out[link.nodes] += _beside(kind, own, vv, vj, s)
+            return out
 
         def of_p(x: FloatArray, y: FloatArray, _nu: FloatArray) -> FloatArray:
-            return prices(x, y)[0]
+            return price(x, y, p, 1.0)
 
         def of_q(x: FloatArray, y: FloatArray, _nu: FloatArray) -> FloatArray:
-            return prices(x, y)[1]
+            return price(x, y, q, 1.0j)
 
         builder.derive("bus", "p_balance", p.elements, of_p, unit="kW", to_unit=total_kva, dual=True)
         builder.derive("bus", "q_balance", q.elements, of_q, unit="kvar", to_unit=total_kva, dual=True)
@@ -250,13 +252,16 @@ def _links(m: Matrices, chains: Mapping[int, int], y: sparse.csr_matrix) -> list
     for behind, before in chains.items():
         if behind in at and before in at:
             (g, one), (h, other) = at[before], at[behind]
+            if m.sections[g].h == m.sections[g].m or m.sections[h].h == m.sections[h].m:
+                continue  # branches without a drop, which have powers and no currents
             pairs.setdefault((g, h), []).append((one, other))
     out = []
     for (g, h), places in pairs.items():
         first, then = np.array(places, dtype=np.int64).T
         nodes, to = m.sections[h].nodes[then], m.sections[g].to[first]
         order = (nodes[:, :, None] == to[:, None, :]).argmax(axis=2)
-        shunts = np.array([y[own][:, own].toarray() for own in nodes])
+        b, n = nodes.shape
+        shunts = np.asarray(y[nodes.repeat(n, axis=1).ravel(), np.tile(nodes, n).ravel()]).reshape(b, n, n)
         out.append(_Link(m.sections[g], m.sections[h], first, then, order, nodes, shunts))
     return out
 
@@ -267,43 +272,23 @@ def _elements(link: _Link, i: IntArray, j: IntArray, *, real: bool) -> IntArray:
     return np.take_along_axis(link.behind.places[link.then], re if real else im, axis=1).ravel()
 
 
-def _first_vectors(
-    g: Group, elements: FloatArray, v_rows: ComplexArray, j_rows: ComplexArray
-) -> tuple[ComplexArray, ComplexArray]:
-    """Voltages and currents that matrices stand for, shape (b, n, T): of the first eigenvector of their voltages."""
-    matrix = values(g.h, np.moveaxis(elements, 1, 2))
-    size, vectors = np.linalg.eigh(matrix[..., : g.m, : g.m])
-    largest = np.maximum(size[..., -1:], 1e-12)
-    v = vectors[..., -1] * np.sqrt(largest)
-    i = np.einsum("btmk,btm->btk", matrix[..., : g.m, g.m :].conj(), v) / largest
-    both = np.concatenate([v, i], axis=2)
-    at_v, at_j = (np.einsum("bnh,bth->bnt", rows, both) for rows in (v_rows, j_rows))
-    return at_v, at_j
-
-
-def _beside(rows: Mapping[str, FloatArray], v: ComplexArray, j: ComplexArray, s: complex) -> FloatArray:
-    """What drawing s at each node costs by the rows of chains, shape (b, n, T); see the module's text.
+def _beside(kind: _Kind, duals: FloatArray, vv: ComplexArray, vj: ComplexArray, s: complex) -> FloatArray:
+    """What drawing s at each node costs by rows of one kind, shape (b, n, T); see the module's text.
 
     Args:
-        rows: duals by quantity, shape (b, entries, T).
-        v, j: voltages and currents, shape (b, n, T).
+        kind: which entries.
+        duals: of their rows, shape (b, entries, T).
+        vv, vj: ``V V^H`` and ``V J^H``, shape (b, n, n, T).
         s: power.
     """
-    n = v.shape[1]
-    iota = np.conj(s / v)
-    out = np.zeros(v.shape)
-    for kind in _KINDS:
-        a, b = kind.entries(n)
-        if not len(a):
-            continue
-        # the change of entry (a, b) by what each node draws
-        change = np.zeros((len(v), len(a), n, v.shape[2]), dtype=complex)
-        each = np.arange(len(a))
-        change[:, each, b] += (j if kind.square else v)[:, a] * iota[:, b].conj()
-        if kind.square:
-            change[:, each, a] += iota[:, a] * j[:, b].conj()
-        out += np.einsum("bet,bent->bnt", rows[kind.quantity], kind.part(change))
-    return out
+    i, j = kind.entries(vv.shape[1])
+    each, own = np.arange(len(i)), np.einsum("biit->bit", vv).real
+    # the change of entry (i, j) by what is drawn at each node
+    change = np.zeros((len(vv), len(i), vv.shape[1], vv.shape[3]), dtype=complex)
+    change[:, each, j] += s * (vj[:, j, i].conj() if kind.square else vv[:, i, j]) / own[:, j]
+    if kind.square:
+        change[:, each, i] += np.conj(s) * vj[:, i, j] / own[:, i]
+    return np.asarray(np.einsum("bet,bent->bnt", duals, kind.part(change)))
 
 
 __all__ = ["Chains", "chains_of"]

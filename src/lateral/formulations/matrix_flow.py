@@ -353,7 +353,8 @@ class MatrixFlowModel(PointModel):
     def _write_positive(self) -> None:
         """The matrices that are psd: those of branches and delta ports, and of buses that are in none of these.
 
-        That of a branch behind a bus in the middle of a line is a congruence of the one before, and written nowhere.
+        That of a branch behind a bus in the middle of a line is a congruence of the one before, and written nowhere;
+        where minors are kept, which a congruence does not inherit, those of a line are those of its beginning.
         """
         covered: set[int] = set()
         followers = self.chains.followers

@@ -105,7 +105,7 @@ class ProgramBuilder:
         self.objective_floor = 0.0
         #: nodes whose limits are to be written although they seemed far from binding, by name
         self.enforced: frozenset[str] = frozenset()
-        #: buses at which areas meet, by name: a formulation leaves none of them out
+        #: buses at which areas meet, by name: a formulation joins no branches there
         self.borders: frozenset[str] = frozenset()
         #: laws of devices that a formulation has to first order only, in words; a bound of it is none of the exact one
         self.first_order: set[str] = set()

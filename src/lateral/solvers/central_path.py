@@ -46,14 +46,17 @@ _SHORTER, _INSIDE = 0.8, 0.95
 #: Below this length a step is none.
 _SHORTEST = 1e-4
 #: So many steps in a row below this length: it is given up. From where it was reached there were at most 3 (`sdp` on
-#: IEEE 13, 37 and 4 buses); from a point along the edge of its cones there are 70 and more, and it is not reached.
-_SHORT, _STUCK = 0.1, 6
+#: IEEE 13, 37 and 4 buses; on EU LV 40 of 0.07 to 0.13); from a point along the edge of its cones there are 70
+#: and more, and it is not reached.
+_SHORT, _STUCK = 0.05, 6
 #: A gap of so many times the smallest that there was, and the one to be reached: rounding has the better of it, and
 #: does not let go again (`sdp` on smartds84: from 1e-7 back to 1 in 15 steps).
 _WORSE = 100.0
 #: The diagonal is a pivot where it is at least this share of the largest entry of its column. With 1 the factors of
-#: `sdp` on ckt7 had five times the entries and took eight times as long; what is left after one refinement is the same.
+#: `sdp` on ckt7 had five times the entries and took eight times as long; what is left after refinement is the same.
 _PIVOT = 0.1
+#: How often what a step leaves is solved for again. Once leaves smartds84 (`sdp`) at a gap of 2e-6, this often at 7e-8.
+_REFINED = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -266,7 +269,7 @@ def _step(
     even = 1.0 / np.sqrt(np.maximum(abs(kkt).max(axis=1).toarray().reshape(-1), 1e-300))
     factor = splu(sp.csc_matrix(kkt * even[:, None] * even), diag_pivot_thresh=_PIVOT)
     step = np.zeros(len(rhs))
-    for _ in range(2):  # once, and what was left of it
+    for _ in range(1 + _REFINED):  # once, and what was left of it
         step += even * factor.solve(even * (rhs - kkt @ step))
     dz = np.zeros(len(z))
     dz[z0:] = step[n + z0 :]

@@ -152,6 +152,7 @@ class _ClarabelSession(Session):
         self._before: tuple[Conic, Point] | None = None
         self._settings: Any = clarabel.DefaultSettings()
         self._pattern = pattern_of(program)
+        self._following: Substitution | None = None
         self._solver: Any = None
         self._sides: _Sides | None = None
         self._data: tuple[sp.csc_array, sp.csc_array] | None = None
@@ -192,8 +193,8 @@ class _ClarabelSession(Session):
         check_pattern(program, self._pattern)
         start = time.perf_counter()
         whole = program.scaled()
-        following = Substitution.of(program, whole)
-        scaled = whole if following is None else following.smaller
+        self._following = following = Substitution.of(program, whole, self._following)
+        scaled = whole if following is None else following.smaller(whole)
         sides = _Sides.of(scaled)
         factor = MATRIX_COSTS if program.semidefinite.n_rows else _cost_factor(program)
         a, b = _rows(scaled, sides)
