@@ -260,7 +260,9 @@ def reduced_cost(
     zeta: FloatArray | None = None,
 ) -> FloatArray:
     """The gradient of f less that of every row times its dual (see the module's text), shape (n,), unscaled."""
-    z = program.c + program.q @ x
+    z = program.c.copy()
+    if program.q.nnz:
+        z += program.q @ x
     z -= program.a.T @ y
     z -= program.g.T @ w
     if program.products.n_rows:
@@ -293,7 +295,9 @@ def unscaled_solution(
     """The Solution of numbers in solver scale, in this module's dual sign."""
     f = program.objective_scale
     x = x * program.col_scale
-    y, w, mu = y * program.eq_scale / f, w * program.ineq_scale / f, mu * program.product_scale / f
+    y, w, mu = y * program.eq_scale, w * program.ineq_scale, mu * program.product_scale
+    for dual in (y, w, mu):
+        dual /= f
     nu = np.zeros(program.quadratics.n_rows) if nu is None else nu * program.quadratic_scale / f
     kappa = np.zeros(program.curves.n_rows) if kappa is None else kappa * program.curve_scale / f
     entries = program.semidefinite_scale

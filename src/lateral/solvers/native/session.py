@@ -222,30 +222,32 @@ class NativeSession(Session):
         equal = np.zeros((s.equalities.n, s.n_steps))
         equal[s.row_of >= 0] = it.y[:n_rows]
         equal[s.link_of >= 0] = it.eta
-        y = -s.equalities.gather(equal, len(program.b))
+        y = s.equalities.gather(equal, len(program.b))
+        np.negative(y, out=y)
         w = -s.ranges.gather(it.y[n_rows : n_rows + n_ranges], len(program.l))
-        mu = -s.products.gather(it.y[k.p_first - k.nv : k.q_first - k.nv], program.products.n_rows)
+        mu = s.products.gather(it.y[k.p_first - k.nv : k.q_first - k.nv], program.products.n_rows)
+        np.negative(mu, out=mu)
         nu = -s.quadratics.gather(it.y[k.q_first - k.nv : k.c_first - k.nv], program.quadratics.n_rows)
         kappa = -s.curves.gather(it.y[k.c_first - k.nv :], program.curves.n_rows)
         found = unscaled_solution(
             program, x=x, y=y, w=w, mu=mu, status=status, solver="native", iterations=iterations, seconds=seconds,
             message=message, nu=nu, kappa=kappa,
         )  # fmt: skip
-        y, w, z = found.eq_dual.copy(), found.ineq_dual.copy(), found.reduced_cost
+        y, w, z = found.eq_dual, found.ineq_dual, found.reduced_cost  # made for this
         # a row of one variable takes what is left of that variable's gradient; of a range, where it is what holds
         rows, cols, _ = s.alone
         if len(rows):
             own = program.a[rows]
             y[rows] = z[cols] / own.data
-            z = z - own.T @ y[rows]
+            z -= own.T @ y[rows]
         rows, cols, _ = s.bounding
         if len(rows):
             own = program.g[rows]
             sides = np.sort(np.stack([program.l[rows] / own.data, program.u[rows] / own.data]), axis=0)
             holds = np.where(z[cols] > 0, sides[0] >= program.lb[cols], sides[1] <= program.ub[cols])
             w[rows] = np.where(holds, z[cols] / own.data, 0.0)
-            z = z - own.T @ w[rows]
-        return dataclasses.replace(found, eq_dual=y, ineq_dual=w, reduced_cost=z)
+            z -= own.T @ w[rows]
+        return found
 
 
 def _may_be_tight(program: Program) -> np.ndarray:
