@@ -54,7 +54,7 @@ FACTOR = 2.0
 #: Acceleration begins anew where the map moves this many times as far as at best.
 SAFEGUARD = 2.0
 #: An accelerated step may be this many times as long as the plain one. Where prices drift (`sdp`) it has far to go: at
-#: 1e3 IEEE 34 is not certified in 300 rounds, at 1e5 after 152.
+#: 1e3 IEEE 34 was not certified in 300 rounds, at 1e5 after 152.
 LONGEST = 1e5
 #: Copies wander where the residual is more than this (pu, or on the power base) and has not come down to this share
 #: since it was looked at last.
