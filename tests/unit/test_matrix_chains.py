@@ -120,10 +120,13 @@ def test_a_line_is_the_same_in_one_piece_and_in_four(form: str) -> None:
     """The branch flow as published has one matrix for each piece, and its cones a bound that depends on how many."""
     one, four = run(fed(wire("a", "e", 1.0)), form), run(fed(*pieces()), form)
     assert four.objective == pytest.approx(one.objective, rel=3e-7)  # gaps of 1e-7
-    size = {form: sum(len(b.elements) for b in four.program.semidefinite_blocks), "soc3": 0}[form]
-    assert size == (2 if form == "sdp" else 0)  # of the source's impedance, and of the line
-    cones = [sum(b.size for b in r.program.product_blocks) for r in (one, four)]
+    matrices, cones = (
+        [sum(len(b.elements) for b in getattr(r.program, blocks)) for r in (one, four)]
+        for blocks in ("semidefinite_blocks", "product_blocks")
+    )
+    assert matrices == ([2, 2] if form == "sdp" else [0, 0])  # of the source's impedance, and of the line
     assert cones[0] == cones[1]
+    assert (cones[0] > 0) == (form == "soc3")
 
 
 @pytest.mark.parametrize("charging", [False, True])
@@ -168,7 +171,8 @@ def test_a_limit_in_the_middle_holds() -> None:
     assert by_node(free, np.sqrt(free.value("bus.vmag_sq")))["c.2"].max() > 1.01
     v = by_node(sdp, np.sqrt(sdp.value("bus.vmag_sq")))
     assert max(float(v[f"c.{k}"].max()) for k in ABC) < 1.004 + 1e-6
-    assert sdp.objective <= held.objective * (1.0 + 1e-6)
+    assert sdp.residuals.duality_gap < 1e-4  # 4e-6 here, where the bound is not tight
+    assert sdp.objective <= held.objective + 1e-4 * abs(held.objective)
 
 
 def test_a_regulator_is_in_the_line() -> None:

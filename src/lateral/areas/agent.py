@@ -308,7 +308,7 @@ class AreaAgent:
         elif options is None and model.formulation.first_order and self.task.coupling == "consensus":
             tight = Options(tolerance=FIRST_ORDER_TOLERANCE)
             result = model.solve(self.task.solver, tight, explain_infeasible=False, sides=False, avoid="ipopt")
-            if result.ok:
+            if result.ok:  # else as everywhere, with the other solver where Clarabel ends unsure
                 return result
         return model.solve(self.task.solver, options, explain_infeasible=explain, sides=False, avoid="native")
 

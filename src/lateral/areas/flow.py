@@ -36,7 +36,7 @@ FLOW_DOWN, FLOW_UP = ("v_re", "v_im"), ("p", "q", "v_re", "v_im", "y_re", "y_im"
 REACH = "i_max"
 #: Currents add up to nothing below this share of the largest one: they do in an ungrounded part, to 1e-8.
 RETURNS = 1e-5
-#: Tolerance of an area's own power flow, pu. Each solve goes on from the one before, so that sweeps refine it further;
+#: Tolerance of an area's own power flow, pu. Asked anything new it goes on from where it is, so that sweeps refine it;
 #: the voltage to ground behind a delta winding is not known to much more.
 TOLERANCE_PU = 1e-8
 
