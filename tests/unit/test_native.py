@@ -381,9 +381,9 @@ def test_any_number_of_steps(steps: int, threads: int, monkeypatch: pytest.Monke
 def test_lanes_are_not_read_from_what_is_not_in_a_row() -> None:
     """Kernels go through memory: a transposed array would be other numbers, so it does not compile."""
     rows, lanes = np.ones((16, 3)), np.zeros((16, 8))
-    elimination.stage(np.ascontiguousarray(rows.T), 0, lanes, 3, 0, 2)
+    elimination.stage(np.ascontiguousarray(rows.T), 0, lanes, 0)
     with pytest.raises(numba.TypingError):
-        elimination.stage(rows.T, 0, lanes, 3, 0, 2)
+        elimination.stage(rows.T, 0, lanes, 0)
 
 
 @pytest.mark.parametrize("terminal", ["equal", "at-least", "free"])

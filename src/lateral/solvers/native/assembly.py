@@ -62,10 +62,17 @@ class Assembly:
         first: numbers of the first range, product, quadratic row and curve among the unknowns.
         bounds: blocks of pivots, see `symbolic.blocks`, that are written one by one. What a block's elimination
             changes of later ones is written before all of them.
+        threads: how many write at a time.
     """
 
     def __init__(
-        self, steps: StepProgram, symbolic: Symbolic, first: tuple[int, int, int, int], bounds: IntArray
+        self,
+        steps: StepProgram,
+        symbolic: Symbolic,
+        first: tuple[int, int, int, int],
+        bounds: IntArray,
+        *,
+        threads: int = 1,
     ) -> None:
         s, entry = steps, symbolic.entry
         self.steps, self.n_entries = steps, symbolic.n_entries
@@ -115,6 +122,7 @@ class Assembly:
         self._order = np.argsort(rank[targets], kind="stable")
         counts = np.bincount(targets, minlength=self.n_entries)[entries]
         self._ptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+        self.values: list[FloatArray] = [np.zeros((0, WIDTH))] * threads
         self.load()
 
     def load(self) -> None:
@@ -139,7 +147,7 @@ class Assembly:
         self._at = {name: slice(a, b) for name, a, b in zip(counts, edges[:-1], edges[1:], strict=True)}
         # coefficients that change from step to step are rows of their own, together with what they multiply
         at = int(edges[-1])
-        varying: list[tuple[int, str, IntArray, FloatArray]] = []
+        self._varying: list[tuple[str, IntArray, FloatArray]] = []
         rows, numbers = [], []
         for (_, name, which), value in zip(self.terms, coefficients, strict=True):
             source = which + self._at[name].start
@@ -149,25 +157,16 @@ class Assembly:
             else:
                 own = np.arange(at, at + len(source))
                 at += len(source)
-                varying.append((at - len(source), name, which, value))
+                self._varying.append((name, which, value))
                 rows.append(own)
                 numbers.append(np.ones(len(source)))
         self._row = np.pad(np.concatenate(rows)[self._order], (0, elimination.AHEAD)).astype(np.int32)
         self._coefficient = np.concatenate(numbers)[self._order]
-        self._n_values = at
-        self._chunks = -(-t // WIDTH)
-        self.values = np.zeros((self._chunks * at, WIDTH))
-        # steps that are only there to fill the last chunk have a diagonal and nothing else
-        self.values.reshape(self._chunks, at, WIDTH)[-1, self._at["diagonal"], t - WIDTH * self._chunks or WIDTH :] = (
-            1.0
-        )
-        self._varying = []
-        self._stage(np.ones((1, t)), 0)
-        for first, name, which, value in varying:
-            if name == "one":
-                self._stage(value, first)
-            else:
-                self._varying.append((first, name, which, value))
+        #: where each of what is staged begins: the values of a point, one, the rows that vary
+        self._first = np.array([*(self._at[name].start for name in FACTORS), self._at["one"].start, edges[-1]])
+        #: values of one chunk of steps, of each thread
+        self.values = [np.zeros((at, WIDTH)) for _ in self.values]
+        self._one = np.ones((1, t))
         self._absent = 1.0 - s.data["present"]
 
     def _coefficients(self) -> list[FloatArray]:
@@ -200,18 +199,14 @@ class Assembly:
 
     def take(self, point: Point, extra: float) -> tuple[Any, ...]:
         """What `elimination.make` is to be given for the matrix at a point, with ``extra`` on the diagonal of the
-        variables."""
+        variables, and ``values`` of its thread."""
+        varying = [v if name == "one" else v * getattr(point, name)[which] for name, which, v in self._varying]
+        given = [*(getattr(point, name) for name in FACTORS), self._one, np.vstack([self._one[:0], *varying])]
         # of one type all of them, as the kernel is compiled for it
-        rows = tuple(np.require(getattr(point, name), requirements=["C", "W"]) for name in FACTORS)
-        first = np.array([self._at[name].start for name in FACTORS])
+        rows = tuple(np.require(array, requirements=["C", "W"]) for array in given)
         on_diagonal = (point.diagonal, REGULARISATION + extra, self._absent, point.slack, REGULARISATION)
-        for k, name, which, value in self._varying:
-            self._stage(value * getattr(point, name)[which], k)
         terms = self._target, self._ptr, self._row, self._coefficient
-        return (rows, first, on_diagonal, self._at["diagonal"].start, *terms, self._parts, self.values, self._n_values)
-
-    def _stage(self, rows: FloatArray, first: int) -> None:
-        elimination.stage(rows, first, self.values, self._n_values, 0, self._chunks)
+        return (rows, self._first, on_diagonal, self._at["diagonal"].start, *terms, self._parts)
 
 
 __all__ = ["REGULARISATION", "Assembly", "Point"]

@@ -19,10 +19,6 @@ from lateral.solvers.native.lanes import WIDTH, below_zero, lane, piece, prefetc
 _compiled: Callable[[Any], Any] = numba.njit(
     nogil=True, cache=True, error_model="numpy", fastmath={"contract", "arcp", "nsz", "reassoc"}
 )
-#: The same for a piece of a kernel that is called for every group: a call would pass some eighty numbers.
-_inlined: Callable[[Any], Any] = numba.njit(
-    nogil=True, forceinline=True, error_model="numpy", fastmath={"contract", "arcp", "nsz", "reassoc"}
-)
 #: Lanes that are asked for ahead of their use.
 AHEAD = 64
 
@@ -63,27 +59,26 @@ def extract(V, n_entries, at, R, c0, c1):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def stage(rows, first, values, n_values, c0, c1):  # type: ignore[no-untyped-def]
-    """Rows of shape (n, T) into lanes ``first`` and following of each chunk; beyond the last step these stay as they
-    are."""
+def stage(rows, first, values, c):  # type: ignore[no-untyped-def]
+    """Steps of chunk c of rows of shape (n, T) into lanes ``first`` and following; zero beyond the last step."""
     n_steps = rows.shape[1]
-    for c in range(c0, c1):
-        at, t0 = c * n_values + first, WIDTH * c
-        if t0 + WIDTH <= n_steps:
-            for i in range(rows.shape[0]):
-                put(values, at + i, piece(rows, i * n_steps + t0))
-            continue
+    t0 = WIDTH * c
+    if t0 + WIDTH <= n_steps:
         for i in range(rows.shape[0]):
-            for t in range(n_steps - t0):
-                values[at + i, t] = rows[i, t0 + t]
+            put(values, first + i, piece(rows, i * n_steps + t0))
+        return
+    for i in range(rows.shape[0]):
+        for t in range(WIDTH):
+            values[first + i, t] = rows[i, t0 + t] if t0 + t < n_steps else 0.0
 
 
 @_compiled
-def stage_diagonal(diagonal, extra, absent, slack, least, first, values, n_values, c):  # type: ignore[no-untyped-def]
+def stage_diagonal(diagonal, extra, absent, slack, least, at, values, c):  # type: ignore[no-untyped-def]
     """The diagonal of chunk c, as `stage` has it: of variables ``diagonal + extra``, of rows ``-least - absent``, less
-    the slack of those that have one, the last rows."""
+    the slack of those that have one, the last rows. Steps that are only there to fill the last chunk have a diagonal of
+    one and nothing else."""
     n_steps, nv, equal = diagonal.shape[1], len(diagonal), len(absent) - len(slack)
-    at, t0 = c * n_values + first, WIDTH * c
+    t0 = WIDTH * c
     if t0 + WIDTH <= n_steps:
         for i in range(nv):
             put(values, at + i, piece(diagonal, i * n_steps + t0) + splat(extra))
@@ -93,6 +88,8 @@ def stage_diagonal(diagonal, extra, absent, slack, least, first, values, n_value
                 x = x - piece(slack, (i - equal) * n_steps + t0)
             put(values, at + nv + i, x)
         return
+    for i in range(nv + len(absent)):
+        put(values, at + i, splat(1.0))
     for t in range(n_steps - t0):
         for i in range(nv):
             values[at + i, t] = diagonal[i, t0 + t] + extra
@@ -104,16 +101,15 @@ def stage_diagonal(diagonal, extra, absent, slack, least, first, values, n_value
 
 
 @_compiled
-def assemble(V, n_entries, target, ptr, row, coefficient, values, n_values, first, last, c):  # type: ignore[no-untyped-def]
-    """``V_e = sum of coefficient * values[row]`` over the terms of some entries of chunk c: those from the first to
-    before the last of ``target``; ``row`` goes on for AHEAD more."""
-    v, at = c * n_entries, c * n_values
+def assemble(V, v, target, ptr, row, coefficient, values, first, last):  # type: ignore[no-untyped-def]
+    """``V_e = sum of coefficient * values[row]`` over the terms of some entries of a chunk, whose entries begin at v:
+    those from the first to before the last of ``target``; ``row`` goes on for AHEAD more."""
     u = ptr[first]
     for e in range(first, last):
         x = splat(0.0)
         while u < ptr[e + 1]:
-            prefetch(values, at + row[u + AHEAD])
-            x = x + splat(coefficient[u]) * lane(values, at + row[u])
+            prefetch(values, row[u + AHEAD])
+            x = x + splat(coefficient[u]) * lane(values, row[u])
             u += 1
         put(V, v + target[e], x)
 
@@ -134,14 +130,12 @@ def factor(  # type: ignore[no-untyped-def]
     count = lane(negative, c)
     for k in range(first_pivot, last_pivot):
         rows, first, d, u = m[k], v + lptr[k], v + dpos[k], uptr[k]
-        prefetch(V, d + AHEAD)
         if size[k] == 1:
             a = lane(V, d)
             count = count + below_zero(a)
             a = one / a
             put(V, d, a)
             for i in range(rows):
-                prefetch(V, first + i + AHEAD)
                 x = lane(V, first + i)
                 l = x * a
                 put(work, i, x)
@@ -163,8 +157,6 @@ def factor(  # type: ignore[no-untyped-def]
         put(V, d + 2, p_e)
         for i in range(rows):
             p = first + 2 * i
-            prefetch(V, p + AHEAD)
-            prefetch(V, p + AHEAD + 1)
             x, y = lane(V, p), lane(V, p + 1)
             put(work, 2 * i, x)
             put(work, 2 * i + 1, y)
@@ -186,44 +178,39 @@ def _up(V, v, X, some, size, at, dpos, lptr, m, sptr, srow):  # type: ignore[no-
         x = lane(X, a)
         if size[k] == 1:
             for i in range(rows):
-                prefetch(V, first + i + AHEAD)
                 r = srow[s + i]
                 put(X, r, lane(X, r) - lane(V, first + i) * x)
             continue
         y = lane(X, a + 1)
         for i in range(rows):
             p, r = first + 2 * i, srow[s + i]
-            prefetch(V, p + AHEAD)
-            prefetch(V, p + AHEAD + 1)
             put(X, r, lane(X, r) - lane(V, p) * x - lane(V, p + 1) * y)
 
 
 @_compiled
 def _down(V, v, X, some, size, at, dpos, lptr, m, sptr, srow):  # type: ignore[no-untyped-def]
-    """``X <- L'^-1 D^-1 X`` of one chunk, root to the leaves, along some pivots that are closed upwards."""
+    """``X <- L'^-1 D^-1 X`` of one chunk, root to the leaves, along some pivots that are closed upwards.
+
+    V is read from the last lane to the first, strictly: where it comes from memory, that is twice as fast as pivots
+    backwards with their lanes forwards, and nothing is gained by asking for it ahead.
+    """
     for j in range(len(some) - 1, -1, -1):
         k = some[j]
-        rows, first, s, d, a = m[k], v + lptr[k], sptr[k], v + dpos[k], at[k]
-        prefetch(V, d - AHEAD)
+        first, s, d, a = v + lptr[k], sptr[k], v + dpos[k], at[k]
+        x = splat(0.0)
         if size[k] == 1:
-            x = lane(V, d) * lane(X, a)
-            for i in range(rows):
-                prefetch(V, first + i - AHEAD)
+            for i in range(m[k] - 1, -1, -1):
                 x = x - lane(V, first + i) * lane(X, srow[s + i])
-            put(X, a, x)
+            put(X, a, x + lane(V, d) * lane(X, a))
             continue
-        prefetch(V, d + 1 - AHEAD)
-        prefetch(V, d + 2 - AHEAD)
-        b, e, r_a, r_b = lane(V, d + 1), lane(V, d + 2), lane(X, a), lane(X, a + 1)
-        x, y = lane(V, d) * r_a + b * r_b, b * r_a + e * r_b
-        for i in range(rows):
+        y = splat(0.0)
+        for i in range(m[k] - 1, -1, -1):
             p, r = first + 2 * i, lane(X, srow[s + i])
-            prefetch(V, p - AHEAD)
-            prefetch(V, p + 1 - AHEAD)
-            x = x - lane(V, p) * r
             y = y - lane(V, p + 1) * r
-        put(X, a, x)
-        put(X, a + 1, y)
+            x = x - lane(V, p) * r
+        e, b, r_a, r_b = lane(V, d + 2), lane(V, d + 1), lane(X, a), lane(X, a + 1)
+        put(X, a + 1, y + b * r_a + e * r_b)
+        put(X, a, x + lane(V, d) * r_a + b * r_b)
 
 
 @_compiled
@@ -301,85 +288,62 @@ def selected_inverse(  # type: ignore[no-untyped-def]
         take_out(Z, wanted, out, c)
 
 
-@_inlined
-def _group_up(V, v, work, first_pivot, last_pivot, size, dpos, lptr, m, sptr, local, plocal):  # type: ignore[no-untyped-def]
-    """``L^-1`` of one group on its own unknowns and its exits."""
-    for k in range(first_pivot, last_pivot):
-        rows, first, s = m[k], v + lptr[k], sptr[k]
-        x = lane(work, plocal[k, 0])
-        if size[k] == 1:
-            for i in range(rows):
-                r = local[s + i]
-                put(work, r, lane(work, r) - lane(V, first + i) * x)
-            continue
-        y = lane(work, plocal[k, 1])
-        for i in range(rows):
-            r, p = local[s + i], first + 2 * i
-            put(work, r, lane(work, r) - lane(V, p) * x - lane(V, p + 1) * y)
-
-
-@_inlined
-def _group_down(V, v, work, n_own, first_pivot, last_pivot, size, dpos, lptr, m, sptr, local, plocal):  # type: ignore[no-untyped-def]
-    """``L'^-1 D^-1`` of one group on its own unknowns, its exits at zero."""
-    for k in range(last_pivot - 1, first_pivot - 1, -1):
-        rows, first, s, d, a = m[k], v + lptr[k], sptr[k], v + dpos[k], plocal[k, 0]
-        if size[k] == 1:
-            x = lane(V, d) * lane(work, a)
-            for i in range(rows):
-                r = local[s + i]
-                if r < n_own:
-                    x = x - lane(V, first + i) * lane(work, r)
-            put(work, a, x)
-            continue
-        b = plocal[k, 1]
-        p_a, p_b, p_e, r_a, r_b = lane(V, d), lane(V, d + 1), lane(V, d + 2), lane(work, a), lane(work, b)
-        x, y = p_a * r_a + p_b * r_b, p_b * r_a + p_e * r_b
-        for i in range(rows):
-            r, p = local[s + i], first + 2 * i
-            if r < n_own:
-                z = lane(work, r)
-                x = x - lane(V, p) * z
-                y = y - lane(V, p + 1) * z
-        put(work, a, x)
-        put(work, b, y)
-
-
 @_compiled
 def condense(  # type: ignore[no-untyped-def]
     V, n_entries, M, n_maps, size, dpos, lptr, m, sptr, local, plocal, gfirst, glast, gin, gout, gown, eptr, elocal,
-    mptr, work, first_group, last_group, c
+    epivot, mptr, work, first_group, last_group, c
 ):  # fmt: skip
     """The maps of some groups of chunk c: of each from its entries to itself and to its exits, given that nothing else
     is asked of it.
 
-    With e the entries (unknowns where something arrives from below) and o the exits (unknowns of the next group)::
+    With e the entries (unknowns where something arrives from below), o the exits (unknowns of the next group) and
+    Y = L^-1 e', which is zero before the pivot of an entry::
 
-        S = e A^-1 e'       G = -e A^-1 A_Uo        stored as M: S (lower triangle by rows), then G (entry by exit)
+        S = e A^-1 e' = Y' D^-1 Y       G = -e A^-1 A_Uo        stored as M: S (lower triangle by rows), then G (entry
+                                                                by exit)
     """
     v, base = c * n_entries, c * n_maps
     for g in range(first_group, last_group):
         n_in, n_out, n_own = gin[g], gout[g], gown[g]
-        e0, m0 = eptr[g], base + mptr[g]
+        e0, m0, width, last = eptr[g], base + mptr[g], n_own + n_out, glast[g]
         at_g = m0 + n_in * (n_in + 1) // 2
-        last = glast[g] - 1
-        for d in range(v + dpos[gfirst[g]], v + lptr[last] + size[last] * m[last]):
-            prefetch(V, d + AHEAD)
         for j in range(n_in):
-            for q in range(n_own + n_out):
+            y = j * width
+            for q in range(y, y + width):
                 put(work, q, splat(0.0))
-            put(work, elocal[e0 + j], splat(1.0))
-            _group_up(V, v, work, gfirst[g], glast[g], size, dpos, lptr, m, sptr, local, plocal)
+            put(work, y + elocal[e0 + j], splat(1.0))
+            for k in range(epivot[e0 + j], last):
+                rows, first, s, x = m[k], v + lptr[k], sptr[k], lane(work, y + plocal[k, 0])
+                if size[k] == 1:
+                    for i in range(rows):
+                        r = y + local[s + i]
+                        put(work, r, lane(work, r) - lane(V, first + i) * x)
+                    continue
+                x2 = lane(work, y + plocal[k, 1])
+                for i in range(rows):
+                    r, p = y + local[s + i], first + 2 * i
+                    put(work, r, lane(work, r) - lane(V, p) * x - lane(V, p + 1) * x2)
             for q in range(n_out):
-                put(M, at_g + j * n_out + q, lane(work, n_own + q))
-            _group_down(V, v, work, n_own, gfirst[g], glast[g], size, dpos, lptr, m, sptr, local, plocal)
-            for i in range(j, n_in):
-                put(M, m0 + i * (i + 1) // 2 + j, lane(work, elocal[e0 + i]))
+                put(M, at_g + j * n_out + q, lane(work, y + n_own + q))
+            for i in range(j + 1):  # entries come in the order of their pivots
+                h, total = i * width, splat(0.0)
+                for k in range(epivot[e0 + j], last):
+                    d, a = v + dpos[k], plocal[k, 0]
+                    if size[k] == 1:
+                        total = total + lane(work, h + a) * lane(V, d) * lane(work, y + a)
+                        continue
+                    b = plocal[k, 1]
+                    r_a, r_b = lane(work, y + a), lane(work, y + b)
+                    total = total + lane(work, h + a) * (lane(V, d) * r_a + lane(V, d + 1) * r_b)
+                    total = total + lane(work, h + b) * (lane(V, d + 1) * r_a + lane(V, d + 2) * r_b)
+                put(M, m0 + j * (j + 1) // 2 + i, total)
 
 
 @_compiled
 def make(  # type: ignore[no-untyped-def]
-    V, n_entries, M, n_maps, bounds, pivots, updates, negative, work, groups_at, condensing, map_work, assembly, c
-):
+    V, n_entries, M, n_maps, bounds, pivots, updates, negative, work, groups_at, condensing, map_work, assembly,
+    values, c
+):  # fmt: skip
     """The factor of chunk c and its maps, block by block, each gone through again while it is in the cache; all of it
     in one call, as threads that come back to Python a thousand times for a matrix wait for one another.
 
@@ -390,15 +354,17 @@ def make(  # type: ignore[no-untyped-def]
         condensing: of `condense`, from ``local`` to ``mptr``.
         assembly: of `lateral.solvers.native.assembly`: rows of the point and where they are staged, what is on the
             diagonal and where, the terms of every entry, and which entries are of which block.
+        values: room for what is staged.
     """
-    point, first, on_diagonal, at_diagonal, target, ptr, row, coefficient, parts, values, n_values = assembly
+    point, first, on_diagonal, at_diagonal, target, ptr, row, coefficient, parts = assembly
     size, _, dpos, lptr, m, sptr, _ = pivots
-    stage_diagonal(*on_diagonal, at_diagonal, values, n_values, c)
+    stage_diagonal(*on_diagonal, at_diagonal, values, c)
     for i in range(len(point)):
-        stage(point[i], first[i], values, n_values, c, c + 1)
-    assemble(V, n_entries, target, ptr, row, coefficient, values, n_values, parts[0], parts[1], c)
+        stage(point[i], first[i], values, c)
+    v = c * n_entries
+    assemble(V, v, target, ptr, row, coefficient, values, parts[0], parts[1])
     for b in range(len(bounds) - 1):
-        assemble(V, n_entries, target, ptr, row, coefficient, values, n_values, parts[b + 1], parts[b + 2], c)
+        assemble(V, v, target, ptr, row, coefficient, values, parts[b + 1], parts[b + 2])
         factor(V, n_entries, size, dpos, lptr, m, *updates, negative, work, bounds[b], bounds[b + 1], c)
         condense(
             V, n_entries, M, n_maps, size, dpos, lptr, m, sptr, *condensing, map_work, groups_at[b], groups_at[b + 1], c

@@ -54,8 +54,8 @@ class Kkt:
         self.symbolic = sy = analyse(self.n, order.unknown, order.size, rows, cols)
         self._bounds = blocks(sy, order.group, BLOCK)
         firsts = (self.g_first, self.p_first, self.q_first, self.c_first)
-        self.assembly = Assembly(steps, sy, firsts, self._bounds)
         self.threads = Threads(threads, self.n_steps, self.n)
+        self.assembly = Assembly(steps, sy, firsts, self._bounds, threads=len(self.threads))
         self.n_chunks = self.threads.n_chunks
         self.factors = np.zeros((self.n_chunks * sy.n_entries, WIDTH))
         self._negative = np.zeros((self.n_chunks, WIDTH))
@@ -69,7 +69,7 @@ class Kkt:
         # where there are no groups there are no maps
         none = _short(np.zeros(0, dtype=np.int64))
         self._groups_at = np.zeros_like(self._bounds)
-        self._condensing: tuple[IntArray, ...] = (none, none.reshape(0, 2), *(none,) * 8)
+        self._condensing: tuple[IntArray, ...] = (none, none.reshape(0, 2), *(none,) * 9)
         self.maps, self._n_maps, self._map_work = np.zeros((0, WIDTH)), 0, self._lanes(0)
         if self.n_links:
             self._chain(order)
@@ -129,6 +129,7 @@ class Kkt:
                     gr.n_own,
                     gr.eptr,
                     gr.elocal,
+                    gr.epivot,
                     gr.mptr,
                 )
             )
@@ -175,7 +176,8 @@ class Kkt:
         def one(k: int, c: int) -> None:
             elimination.make(
                 self.factors, sy.n_entries, self.maps, self._n_maps, self._bounds, self._pivots, self._updates,
-                self._negative, self._work[k], groups_at, self._condensing, self._map_work[k], assembly, c,
+                self._negative, self._work[k], groups_at, self._condensing, self._map_work[k], assembly,
+                self.assembly.values[k], c,
             )  # fmt: skip
             if links:
                 self._select(k, c)

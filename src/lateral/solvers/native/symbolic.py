@@ -227,11 +227,13 @@ class Groups:
         first, last: pivots of each group.
         n_own: unknowns of each group.
         local, plocal: unknowns within the group's own numbering: of ``Symbolic.srow``, and of each pivot.
-        n_in, eptr, entry, elocal: entries (unknowns where something arrives), flattened.
+        n_in, eptr, entry, elocal, epivot: entries (unknowns where something arrives) in the order of elimination,
+            flattened; their number within the group, and their pivot.
         n_out, xptr, exit_, xentry: exits, flattened, and which entry of the parent each is.
         parent: the group that the exits belong to; -1 for the last.
         mptr: where each group's map begins; its length at the end.
         zptr: where each group's block of the inverse begins.
+        widest: most lanes that a condensation takes: one column on own unknowns and exits for each entry.
     """
 
     first: IntArray
@@ -243,6 +245,7 @@ class Groups:
     eptr: IntArray
     entry: IntArray
     elocal: IntArray
+    epivot: IntArray
     n_out: IntArray
     xptr: IntArray
     exit_: IntArray
@@ -302,6 +305,7 @@ def group(symbolic: Symbolic, group_of: IntArray, touched: IntArray) -> Groups:
         eptr=eptr,
         entry=entry,
         elocal=sy.position[entry] - np.repeat(base[chosen], n_in),
+        epivot=sy.pivot_of[entry],
         n_out=n_out,
         xptr=_offsets(n_out),
         exit_=exits,
@@ -309,7 +313,7 @@ def group(symbolic: Symbolic, group_of: IntArray, touched: IntArray) -> Groups:
         parent=number[parent[chosen]],
         mptr=_offsets(triangle + n_in * n_out),
         zptr=_offsets(triangle),
-        widest=int((n_own + n_out).max(initial=0)),
+        widest=int((n_in * (n_own + n_out)).max(initial=0)),
     )
 
 
