@@ -489,6 +489,16 @@ def largest_product(values, by, first, last):  # type: ignore[no-untyped-def]
 
 
 @_compiled
+def at_stake(values, by, least, first, last):  # type: ignore[no-untyped-def]
+    """Sum of magnitudes times those of ``by``, or ``least`` where that is more, of some rows."""
+    total = 0.0
+    for i in range(first, last):
+        for t in range(values.shape[1]):
+            total += abs(values[i, t]) * max(abs(by[i, t]), least)
+    return total
+
+
+@_compiled
 def value(out, c, quadratic, x, first, last):  # type: ignore[no-untyped-def]
     """``(c + quadratic / 2) x`` of each row, summed over steps."""
     for i in range(first, last):

@@ -16,6 +16,7 @@ exact, that between storages through the network is left to the iterations.
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 
@@ -158,7 +159,7 @@ class Kkt:
 
     # -- the part within steps ----------------------------------------------------------------------------------------
 
-    def factor(self, point: Point, *, extra: float = 0.0, links: bool = False) -> bool:
+    def factor(self, point: Point, *, extra: float = 0.0, links: bool = False, right: FloatArray | None = None) -> bool:
         """Assemble and eliminate; True when every step has as many negative eigenvalues as rows.
 
         All of it chunk by chunk and block by block, as a block is still in the cache when it is gone through again.
@@ -167,6 +168,7 @@ class Kkt:
             point: where.
             extra: added to the diagonal of the variables, against negative curvature.
             links: whether storage rows are to be solved for, so that their maps and entries of the inverse are wanted.
+            right: with ``links``, the right-hand side that `solve` is given first, for the same reason.
         """
         sy, assembly = self.symbolic, self.assembly.take(point, extra)
         self._negative[:] = 0.0
@@ -181,6 +183,8 @@ class Kkt:
             )  # fmt: skip
             if links:
                 self._select(k, c)
+            if links and right is not None:
+                elimination.reach(*self._reaching(right), self._x[k], c, c + 1)
 
         self.threads.each(one)
         negative = self._negative.reshape(-1)[: self.n_steps]
@@ -310,8 +314,15 @@ class Kkt:
             )  # fmt: skip
         return q, float(kernels.from_linked(q, w, p, *rows))
 
+    def _reaching(self, r: FloatArray) -> tuple[Any, ...]:
+        """For `elimination.reach`: of ``K^-1 r``, what storage rows touch."""
+        return (
+            self.factors, self.symbolic.n_entries, r, self._place, self._places, self._of_linked[: self._n_touched],
+            self._all, self._between, *self._pivots,
+        )  # fmt: skip
+
     def solve(
-        self, r: FloatArray, links: FloatArray, *, tolerance: float = 1e-8
+        self, r: FloatArray, links: FloatArray, *, tolerance: float = 1e-8, first: bool = False
     ) -> tuple[FloatArray, FloatArray, bool]:
         """The whole system; ``prepare_links`` came first, and r is overwritten.
 
@@ -320,6 +331,7 @@ class Kkt:
             links: right-hand side of the storage rows.
             tolerance: of the conjugate gradients, relative, in the preconditioned norm. What they leave is left of the
                 storage rows alone.
+            first: whether `factor` was given this r.
 
         Returns:
             unknowns, multipliers of the storage rows, and False when S was found not positive.
@@ -327,10 +339,8 @@ class Kkt:
         if not self.n_links:
             return self.within(r), np.zeros((0, self.n_steps)), True
         x = self._of_linked
-        self.threads.chunks(
-            elimination.reach, self.factors, self.symbolic.n_entries, r, self._place, self._places,
-            x[: self._n_touched], self._all, self._between, *self._pivots, self._x,
-        )  # fmt: skip
+        if not first:
+            self.threads.chunks(elimination.reach, *self._reaching(r), self._x)
         np.multiply(r[self._loose], self._loose_inverse, out=x[self._n_touched :])
         residual = self._links(x)
         residual -= links
@@ -344,9 +354,9 @@ class Kkt:
             return float(sum(self.threads.some(kernels.descend, jobs)))
 
         rz = descend(p, step)
-        first, positive = abs(rz), True
+        at_first, positive = abs(rz), True
         for _ in range(CG_LIMIT):
-            if not abs(rz) > tolerance**2 * first:
+            if not abs(rz) > tolerance**2 * at_first:
                 break
             q, curvature = self._apply(p, z, beside)
             if not curvature > 0.0:

@@ -46,6 +46,8 @@ WARM_GAP = 5e-6
 #: Products of distance and multiplier at an earlier iterate are brought to so many times their mean where its rows are
 #: violated by this much, pu: other bounds may bind now, and small products hold the first steps back.
 RECENTRE, MUCH = 3.0, 1e-4
+#: Rows that one thread sums at once.
+ROWS = 1000
 #: A run of this many steps shorter than this is no progress.
 SHORT_STEPS, SHORT = 8, 1e-3
 
@@ -79,25 +81,41 @@ class Method:
 
     # -- one iteration ------------------------------------------------------------------------------------------------
 
+    def _right(self, r: Residuals, slack: FloatArray, centre: Kinds, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """The right-hand side of a direction, and ``r_s``: what is left of the dual residual of rows with a slack."""
+        k = self.kkt
+        right, r_s = self._room.empty("right", (k.n, self.steps.n_steps)), self._room.empty("r_s", slack.shape)
+
+        def own(mine: Share) -> None:
+            spans = (mine.of(size) for size in (k.nv, k.n_rows, len(rows)))
+            kernels.right_side(right, r_s, r.equal, r.dual_x, r.dual_s, *centre, rows, slack, self.rows.sign, *spans)
+
+        k.threads.shares(own)
+        return right, r_s
+
     def _direction(
-        self, r: Residuals, slack: FloatArray, centre: Kinds, rows: FloatArray, values: Values, tolerance: float
+        self,
+        of: tuple[FloatArray, FloatArray],
+        r: Residuals,
+        slack: FloatArray,
+        rows: FloatArray,
+        values: Values,
+        tolerance: float,
+        *,
+        first: bool,
     ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, bool]:
-        """dx, ds, dy, d eta of one right-hand side.
+        """dx, ds, dy, d eta of one right-hand side (`_right`).
 
         With ``D_s = 1 / slack`` and the sign c of a slack in its row::
 
             ds = (r_s - c dy) / D_s,      J dx - dy / D_s = -rows - c r_s / D_s
+
+        Args:
+            first: whether `Kkt.factor` was given it.
         """
-        k = self.kkt
-        right = self._room.empty("right", (k.n, self.steps.n_steps))
-        r_s, ds = (self._room.empty(name, slack.shape) for name in ("r_s", "ds"))
-
-        def before(mine: Share) -> None:
-            spans = (mine.of(size) for size in (k.nv, k.n_rows, len(rows)))
-            kernels.right_side(right, r_s, r.equal, r.dual_x, r.dual_s, *centre, rows, slack, self.rows.sign, *spans)
-
-        k.threads.shares(before)
-        solution, eta, positive = k.solve(right, -r.links, tolerance=tolerance)
+        k, (right, r_s) = self.kkt, of
+        ds = self._room.empty("ds", slack.shape)
+        solution, eta, positive = k.solve(right, -r.links, tolerance=tolerance, first=first)
         dx, dy = solution[: k.nv], solution[k.nv :]
 
         def after(mine: Share) -> None:
@@ -165,7 +183,7 @@ class Method:
             if not np.isfinite(value) or not np.isfinite(r.primal) or not np.isfinite(r.dual):
                 word = "broken"
                 break
-            if r.primal < PRIMAL and mu <= 1.01 * target and _is_small(r, it, gap * worth):
+            if r.primal < PRIMAL and mu <= 1.01 * target and self._is_small(r, it, gap * worth):
                 word = "solved"
                 break
             if short >= SHORT_STEPS:
@@ -189,6 +207,20 @@ class Method:
             self._reset_slacks(it, now)
             short = short + 1 if max(primal, dual) < SHORT else 0
         return it, Outcome(word, number, k.iterations, tuple(log)), way
+
+    def _is_small(self, r: Residuals, it: Iterate, worth: float) -> bool:
+        """Whether what is left of the gradient is small, and what it and the rows could be worth small against the
+        gap."""
+        if not r.dual < DUAL:
+            return False
+        y, others = np.split(it.y, [len(r.equal)])
+        # of the gradient, times what it is the gradient of, and of rows, at their prices
+        parts = [(r.dual_x, it.x, 1.0), (r.dual_s, it.s, 1.0), (r.equal, y, 0.0), (r.rows, others, 0.0)]
+        parts.append((r.links, it.eta, 0.0))
+        jobs = [
+            (*part, first, min(first + ROWS, len(part[0]))) for part in parts for first in range(0, len(part[0]), ROWS)
+        ]
+        return bool(sum(self.kkt.threads.some(kernels.at_stake, jobs)) < 10.0 * worth)
 
     def _advance(self, it: Iterate, found: Step, primal: float, dual: float) -> None:
         """Go along the step."""
@@ -237,17 +269,26 @@ class Method:
         """
         least = 0.0
         for _ in range(MOST_LIFTS):
-            extra = self._factored(point, extra, least)
+            sigma = None if mu > NEAR * target else min(1.0, LAST * target / mu) if mu > 0.0 else 1.0
+            if sigma is None:
+                centre = self._both("pull", it)
+            else:
+                centre = self._centred(it, it.primal, 0.0, sigma, mu)
+            right = self._right(r, slack, centre, r.rows)
+            extra = self._factored(point, right[0], extra, least)
             if not np.isfinite(extra):
                 break
-            found = self._predict_and_correct(it, r, values, slack, mu, target)
+            found = self._predict_and_correct(it, r, right, values, slack, mu, target, sigma)
             if found is not None:
                 return found, extra
             least = max(LIFT, 10.0 * extra)
         return None, extra
 
-    def _factored(self, point: Point, extra: float, least: float) -> float:
+    def _factored(self, point: Point, right: FloatArray, extra: float, least: float) -> float:
         """Factor with as much added to the diagonal as curvature asks for, and at least so much.
+
+        Args:
+            right: what is solved for first.
 
         Returns:
             what was added; inf when nothing helps.
@@ -255,7 +296,7 @@ class Method:
         k = self.kkt
         trial = least
         for attempt in range(12):
-            fine = k.factor(point, extra=trial, links=True)
+            fine = k.factor(point, extra=trial, links=True, right=right)
             if fine and k.n_links:
                 fine = k.prepare_links()
             if fine:
@@ -263,49 +304,54 @@ class Method:
             trial = max(LIFT, extra / 3.0, 10.0 * trial) if attempt == 0 else 10.0 * trial
         return float("inf")
 
+    def _centred(self, it: Iterate, step: Kinds, omega: float, sigma: float, mu: float) -> Kinds:
+        """What a complementarity of ``sigma mu`` adds to the dual residual, with the second-order terms of a step."""
+        centre = self._both("centre", it)
+        self.barrier.centre(it.primal, it.dual, step, omega, 10.0 * mu, sigma * mu, self._dz(it), centre)
+        return centre
+
+    def _dz(self, it: Iterate) -> Multipliers:
+        """Room for the steps of the multipliers; where there is no bound, they stay zero."""
+        low, high = self._both("dz low", it), self._both("dz high", it)
+        return (low[0], high[0]), (low[1], high[1])
+
     def _predict_and_correct(
-        self, it: Iterate, r: Residuals, values: Values, slack: FloatArray, mu: float, target: float
+        self,
+        it: Iterate,
+        r: Residuals,
+        right: tuple[FloatArray, FloatArray],
+        values: Values,
+        slack: FloatArray,
+        mu: float,
+        target: float,
+        sigma: float | None,
     ) -> tuple[Step, float, float] | None:
         """Mehrotra's two solves with one factorisation, and the largest steps; None where the storage rows have
-        negative curvature."""
+        negative curvature.
+
+        Args:
+            right: of the predictor, or of the corrector where there is none.
+            sigma: the part of the complementarity that the corrector aims at; None: a predictor is to say it.
+        """
         at, z = it.primal, it.dual
-        # where there is no bound, these stay zero
-        low, high, centre = self._both("dz low", it), self._both("dz high", it), self._both("centre", it)
-        dz = (low[0], high[0]), (low[1], high[1])
-        rows, step, omega = r.rows, at, 0.0
-        sigma = min(1.0, LAST * target / mu) if mu > 0.0 else 1.0
-        if mu > NEAR * target:
-            dx, ds, dy, eta, positive = self._direction(r, slack, self._both("pull", it), rows, values, PREDICT)
+        rows, predicted = r.rows, sigma is None
+        if sigma is None:
+            dx, ds, dy, eta, positive = self._direction(right, r, slack, rows, values, PREDICT, first=True)
             if not positive:
                 return None
-            step = dx, ds
-            found = self.barrier.affine(at, z, step)
+            found = self.barrier.affine(at, z, (dx, ds))
             affine = found.after / max(self.n_bounds, 1)
             sigma = min(1.0, max((affine / mu) ** 3, 1e-3, 0.2 * target / mu))
             omega = (1.0 - sigma) ** 2
             # exact of products and quadratic rows; curves are left to first order
             rows = self.rows.with_second_order(rows, dx, omega * found.primal**2)
-        goal, cap = sigma * mu, 10.0 * mu
-        self.barrier.centre(at, z, step, omega, cap, goal, dz, centre)
-        dx, ds, dy, eta, positive = self._direction(r, slack, centre, rows, values, CORRECT)
+            right = self._right(r, slack, self._centred(it, (dx, ds), omega, sigma, mu), rows)
+        dx, ds, dy, eta, positive = self._direction(right, r, slack, rows, values, CORRECT, first=not predicted)
         if not positive:
             return None
-        tau = min(max(0.95, 1.0 - 10.0 * mu), 0.9995)
-        primal, dual = self.barrier.dual_step(at, z, (dx, ds), goal, tau, dz)
+        dz, tau = self._dz(it), min(max(0.95, 1.0 - 10.0 * mu), 0.9995)
+        primal, dual = self.barrier.dual_step(at, z, (dx, ds), sigma * mu, tau, dz)
         return (dx, ds, dy, eta, dz), primal, dual
-
-
-def _is_small(r: Residuals, it: Iterate, worth: float) -> bool:
-    """Whether what is left of the gradient is small, and what it and the rows could be worth small against the gap."""
-    if not r.dual < DUAL:
-        return False
-    at_stake = (
-        np.abs(r.dual_x * np.maximum(np.abs(it.x), 1.0)).sum() + np.abs(r.dual_s * np.maximum(np.abs(it.s), 1.0)).sum()
-    )
-    # and so what is left of rows, at their prices
-    y, others = np.split(it.y, [len(r.equal)])
-    at_stake += np.abs(r.equal * y).sum() + np.abs(r.rows * others).sum() + np.abs(r.links * it.eta).sum()
-    return bool(at_stake < 10.0 * worth)
 
 
 __all__ = ["Method"]

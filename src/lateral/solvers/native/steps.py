@@ -139,7 +139,9 @@ def entries(matrix: sp.csr_array, rows: Cells, cols: Cells, n_steps: int, back: 
         message = f"{what} that reach further than to the step before"
         raise Declined(message)
     at = row[:n].astype(np.int64), col[:n].astype(np.int64)
-    return Entries(*at, np.zeros((n, 1)), source[:found].copy(), target[:found].copy())
+    if found < matrix.nnz:  # else they are as long as they may be
+        source, target = source[:found].copy(), target[:found].copy()
+    return Entries(*at, np.zeros((n, 1)), source, target)
 
 
 def _shortest(values: FloatArray) -> FloatArray:
@@ -232,10 +234,11 @@ class StepProgram:
             Declined: it does not repeat.
         """
         with ThreadPoolExecutor(threads) as pool:
-            return cls._of(program, program.scaled(), pool)
+            return cls._of(program, pool)
 
     @classmethod
-    def _of(cls, program: Program, s: ScaledProgram, pool: ThreadPoolExecutor) -> StepProgram:
+    def _of(cls, program: Program, pool: ThreadPoolExecutor) -> StepProgram:
+        scaled = pool.submit(program.scaled)  # while others look at the patterns
         n_steps = max((b.n_steps for b in program.variables), default=1)
         variables = Cells.of(program.variables, program.n, n_steps)
         untimed = [b.name for b in program.variables if b.n_steps != n_steps and b.at is None]
@@ -299,6 +302,7 @@ class StepProgram:
             return entries(matrix, rows, variables, n_steps, back, what)
 
         a, g, now, before, squares, u, v, quadratic, pair_f, pair_g, pair_w = pool.map(entries_of, matrices)
+        s = scaled.result()
         alone = _alone(program.equalities, s.a, n_steps)
         bounding = _alone(program.inequalities, s.g, n_steps)
         out = cls(
