@@ -108,7 +108,10 @@ def build(
     if chosen.radial_only:
         network = radial_network(case.feeder, roots, case.base, neutrals=neutrals, used=used)
     else:
-        network = wire_network(case.feeder, roots, case.base, neutrals=neutrals)
+        ports = [
+            ((b, i), (b, j)) for d in case.devices if isinstance(d, ShuntDevice) for b, (i, j) in d.places if i and j
+        ]
+        network = wire_network(case.feeder, roots, case.base, neutrals=neutrals, ports=ports)
     faults = chosen.declines(case.feeder, network)
     if faults:
         raise UnsupportedError(faults)
@@ -137,7 +140,7 @@ def build(
         weight = price * per_step(ctx, case.horizon.hours * case.base.total_kva).const.reshape(1, -1)
         (model.add_loss_curvature if model.neglects_curvature else model.add_loss_cost)(weight)
     model.close()
-    builder.granted = model.takes_for_granted()
+    builder.granted, builder.unlike = model.takes_for_granted(), model.departs()
     program = builder.freeze()
     if builder.tangent is not None and operating is not None:
         program = first_point(program, builder.tangent, case, operating, network)
@@ -497,7 +500,8 @@ def _limited(case: Case, limits: str) -> Case:
     replace = dataclasses.replace
     buses = feeder.buses
     if limits == "none":
-        free = {"v_min_pu": 0.0, "v_max_pu": np.inf, "vpp_min_pu": 0.0, "vpp_max_pu": np.inf, "unbalance_max": np.inf}
+        free = dict.fromkeys(("v_min_pu", "vpp_min_pu", "vpn_min_pu"), 0.0)
+        free |= dict.fromkeys(("v_max_pu", "vpp_max_pu", "vpn_max_pu", "unbalance_max"), np.inf)
         buses = tuple(replace(b, **free) for b in buses)
     return case.with_(
         feeder=replace(

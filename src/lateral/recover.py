@@ -79,7 +79,7 @@ def recovered(
     exact = model.solve(solver, options)
     # what the relaxation alone does otherwise is not what happened to this schedule
     program, own = relaxed.program, exact.program.held
-    other = tuple(note for note in program.held if note not in own)
+    other = (*(note for note in program.held if note not in own), *program.unlike)
     both = tuple(note for note in program.held if note in own)
     notes = [*(choice for choice in relaxed.choices if choice not in other), *notes]
     notes.append(_bound(relaxed, exact, other, (*both, *program.granted)))
@@ -103,7 +103,7 @@ def _bound(relaxed: Result, exact: Result, other: Sequence[str], granted: Sequen
     if relaxed.max_rank_ratio is not None:
         how += f", second eigenvalue {relaxed.max_rank_ratio:.1e} of the first"
     if other:
-        return f"{relaxed.formulation} proves no bound, because it decides less than the exact form: {'; '.join(other)}"
+        return f"{relaxed.formulation} proves no bound, because it is not of the same problem: {'; '.join(other)}"
     if not np.isfinite(relaxed.residuals.duality_gap) or relaxed.residuals.max_primal > PRIMAL_TOLERANCE:
         return f"{relaxed.formulation} ended {relaxed.status.word} and proves no bound ({how})"
     # the gap is a certificate whatever its size, see `lateral.results.residuals`

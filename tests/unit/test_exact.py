@@ -748,3 +748,22 @@ def test_auto_takes_a_meshed_feeder() -> None:
     assert r.replay is not None
     assert r.replay.summary()["max_dv_pu"] < 1e-6
     assert r.choices[0] == "formulation current-voltage: exact for any feeder, here with loops or several sources"
+
+
+@pytest.mark.parametrize("formulation", EXACT)
+def test_a_neutral_that_nothing_but_a_load_holds(formulation: str) -> None:
+    """An isolated neutral of an uneven wye of impedances, by hand: V_n = sum y_k V_k / sum y_k of its three phases."""
+    buses = (bus("a"), bus("b"), bus("c", (1, 2, 3, 4)))
+    size = {1: 30.0, 2: 10.0, 3: 20.0}
+    law = {"model": "constant_impedance", "v_min_pu": 0.0, "v_max_pu": 2.0}
+    loads = tuple(
+        Load(name=f"z{k}", bus="c", terminals=(k, 4), p_kw=kw, q_kvar=0.0, **law)  # type: ignore[arg-type]
+        for k, kw in size.items()
+    )
+    r = solved(case(buses, *LINES, *loads), formulation)
+    v = v_of(r)[:, 0] * np.exp(1j * np.deg2rad(r.value("bus.vang")[:, 0]))
+    at = r.network.position
+    by_hand = sum(kw * v[at["c", k]] for k, kw in size.items()) / sum(size.values())
+    assert abs(by_hand) > 0.2
+    assert v[at["c", 4]] == pytest.approx(by_hand, abs=1e-8)
+    assert_power_flow(r)

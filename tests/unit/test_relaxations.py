@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
@@ -22,7 +23,7 @@ from lateral.opf import Model, build, made_exact
 from lateral.program import ProblemClass
 from lateral.recover import _bound
 from lateral.results.result import Result
-from lateral.solvers import Options
+from lateral.solvers import Options, Status
 from lateral.solvers.clarabel import ClarabelOptions
 from strategies import three_phases_of
 
@@ -436,3 +437,86 @@ def test_a_reactor_that_is_decided_is_bounded_by_planes(formulation: str) -> Non
     assert r.objective <= exact.objective * (1 + 1e-5)
     if formulation == "sdp":
         assert r.objective > 0.9 * exact.objective
+
+
+def test_a_neutral_that_counts_as_grounded_makes_no_bound(tmp_path: Path) -> None:
+    """The matrix family leaves neutral conductors out; behind half an ohm that moves the optimum of this feeder to the
+    wrong side of the exact one, and it must not be handed out as a bound."""
+    c = four_wires(tmp_path)
+    exact = build(c, "current-voltage").solve()
+    for formulation in ("sdp", "soc3"):
+        r = lateral.solve(c, formulation, with_replay=False)
+        assert r.has_values
+        assert r.cost > exact.cost + 0.1  # what would be no lower bound
+        assert not dataclasses.replace(r, status=Status.OPTIMAL).is_bound
+        assert "neutral conductors count as grounded (d.4 is at" in r.status_text
+        assert "it is a bound" not in r.status_text
+    recovered = lateral.solve(c, "sdp", recover=True, with_replay=False)
+    assert recovered.cost == pytest.approx(exact.cost, rel=1e-6)
+    assert any("sdp proves no bound, because it is not of the same problem" in text for text in recovered.choices)
+
+
+def four_wires(folder: Path) -> Case:
+    """A four-wire secondary whose neutral is grounded through half an ohm at the transformer, and a large inverter."""
+    master = folder / "master.dss"
+    master.write_text(
+        """Clear
+        New Circuit.c basekv=12.47 pu=1.02 phases=3 bus1=src MVAsc3=200 MVAsc1=150
+        New Linecode.lc nphases=4 rmatrix=(0.3|0.1 0.3|0.1 0.1 0.3|0.1 0.1 0.1 0.4)
+        ~ xmatrix=(0.6|0.2 0.6|0.2 0.2 0.6|0.2 0.2 0.2 0.7)
+        New Transformer.t phases=3 windings=2 buses=(src b.1.2.3.4) conns=(delta wye) kvs=(12.47 0.48) kvas=(1000 1000)
+        New Reactor.gnd phases=1 bus1=b.4 bus2=b.0 R=0.5 X=0
+        New Line.ll bus1=b.1.2.3.4 bus2=d.1.2.3.4 linecode=lc length=0.2
+        New Load.x bus1=d.1.4 phases=1 kv=0.277 kW=120 kvar=40
+        set voltagebases=[12.47 0.48]
+        calcv
+        solve
+        """
+    )
+    c = lateral.read(master)
+    sold = (dataclasses.replace(d, price_import=0.2, price_export=0.2) for d in c.devices if isinstance(d, Source))
+    pv = PV(name="z", bus="d", terminals=(1, 2, 3, 4), p_rated_kw=200.0, s_max_kva=240.0, curtailable=True)
+    buses = tuple(dataclasses.replace(b, v_min_pu=0.9, v_max_pu=1.1) for b in c.feeder.buses)
+    others = (d for d in c.devices if not isinstance(d, Source))
+    return c.with_(devices=(*sold, *others, pv), feeder=dataclasses.replace(c.feeder, buses=buses))
+
+
+def test_limits_between_phase_and_neutral(tmp_path: Path) -> None:
+    """Met in the exact forms where the limit to ground is not enough; in the matrix family the neutral is ground."""
+    c = four_wires(tmp_path)
+    pvs = tuple(
+        PV(name=f"z{k}", bus="d", terminals=(k, 4), p_rated_kw=90.0, s_max_kva=140.0, curtailable=True)
+        for k in (1, 2, 3)
+    )
+    c = c.with_(devices=(*(d for d in c.devices if not isinstance(d, PV)), *pvs))
+    limits = {"v_min_pu": 0.0, "v_max_pu": float("inf"), "vpn_min_pu": 0.9, "vpn_max_pu": 1.1}
+    buses = tuple(dataclasses.replace(b, **limits) for b in c.feeder.buses)  # type: ignore[arg-type]
+    limited = c.with_(feeder=dataclasses.replace(c.feeder, buses=buses))
+
+    def to_neutral(r: Result) -> np.ndarray:
+        v = np.sqrt(r.value("bus.vmag_sq")) * np.exp(1j * np.deg2rad(r.value("bus.vang")))
+        at = r.network.position
+        return np.array([abs(v[at["d", k], 0] - v[at["d", 4], 0]) for k in ABC])
+
+    assert to_neutral(build(c, "current-voltage").solve()).min() < 0.8
+    costs = []
+    for formulation in ("current-voltage", "bus-injection"):
+        r = build(limited, formulation).solve()
+        assert r.ok
+        u = to_neutral(r)
+        assert u.min() >= 0.9 - 1e-8
+        assert u.max() <= 1.1 + 1e-8
+        assert min(u.min() - 0.9, 1.1 - u.max()) < 1e-6  # it binds
+        costs.append(r.cost)
+    assert costs[0] == pytest.approx(costs[1], rel=1e-7)
+    relaxed = build(limited, "sdp").solve()
+    v = np.sqrt(relaxed.value("bus.vmag_sq"))[[relaxed.network.position["d", k] for k in ABC]]
+    assert v.min() >= 0.9 - 1e-6
+    assert v.max() <= 1.1 + 1e-6
+    with pytest.raises(UnsupportedError, match=r"FOR-021 .*limits to a neutral"):
+        build(limited, "lindist3flow")
+    crossed = dataclasses.replace(limited.feeder.bus["d"], vpn_min_pu=1.2)
+    buses = tuple(crossed if b.name == "d" else b for b in limited.feeder.buses)
+    faults = lateral.check(limited.with_(feeder=dataclasses.replace(limited.feeder, buses=buses)))
+    assert [f.code[:7] for f in faults] == ["NET-013"]
+    assert "vpn_min_pu = 1.2" in faults[0].found

@@ -173,14 +173,15 @@ def _two_sources(view: View) -> Iterator[Fault]:
 
 def _voltage_limits(view: View) -> Iterator[Fault]:
     for bus in view.sound(Bus):
-        if bus.v_min_pu >= bus.v_max_pu:
-            found = f"v_min_pu = {show(bus.v_min_pu)} and v_max_pu = {show(bus.v_max_pu)}"
-            yield fault("NET-013", bus.label, found, "v_min_pu below v_max_pu", "Exchange or correct the two limits.")
-        if bus.vpp_min_pu >= bus.vpp_max_pu:
-            found = f"vpp_min_pu = {show(bus.vpp_min_pu)} and vpp_max_pu = {show(bus.vpp_max_pu)}"
-            yield fault(
-                "NET-013", bus.label, found, "vpp_min_pu below vpp_max_pu", "Exchange or correct the two limits."
-            )
+        for kind, low, high in (
+            ("v", bus.v_min_pu, bus.v_max_pu),
+            ("vpp", bus.vpp_min_pu, bus.vpp_max_pu),
+            ("vpn", bus.vpn_min_pu, bus.vpn_max_pu),
+        ):
+            if low >= high:
+                found = f"{kind}_min_pu = {show(low)} and {kind}_max_pu = {show(high)}"
+                allowed = f"{kind}_min_pu below {kind}_max_pu"
+                yield fault("NET-013", bus.label, found, allowed, "Exchange or correct the two limits.")
 
 
 def _voltage_bases(view: View) -> Iterator[Fault]:

@@ -505,6 +505,7 @@ def _beyond_magnitudes(feeder: Feeder, name: str) -> list[Fault]:
     """Limits that need voltage angles, which squared magnitudes do not have; the first of each kind is named."""
     rows = (
         ("limits between phases", [b for b in feeder.buses if b.vpp_min_pu > 0.0 or np.isfinite(b.vpp_max_pu)]),
+        ("limits to a neutral", [b for b in feeder.buses if b.vpn_min_pu > 0.0 or np.isfinite(b.vpn_max_pu)]),
         ("limits of unbalance", [b for b in feeder.buses if np.isfinite(b.unbalance_max)]),
     )
     return [

@@ -81,6 +81,8 @@ class MatrixFlowModel(PointModel):
         place = {node: k for k, node in enumerate(point.nodes)}
         self._v0 = point.v_pu[[place[node] for node in network.nodes]]
         self._grounded = frozenset(network.grounded)
+        #: largest voltage of each neutral at the operating point, pu
+        self._neutral = {f"{bus}.{c}": float(np.abs(point.v_pu[place[bus, c]]).max()) for bus, c in network.grounded}
         self._names = tuple(f"{bus}.{c}" for bus, c in network.nodes)
         low = np.array([feeder.bus[bus].v_min_pu for bus, _ in network.nodes])
         high = np.array([feeder.bus[bus].v_max_pu for bus, _ in network.nodes])
@@ -255,11 +257,17 @@ class MatrixFlowModel(PointModel):
                 f"voltages between conductors are at most {100 * (BETWEEN[1] - 1.0):.0f} % beyond what the limits give "
                 "at the angles of the operating point"
             )
-        if self._grounded:
-            out.append("neutrals are grounded")
         if self._takes_sides:
             out.append("loads and inverters stay on the side of their voltage band on which the operating point is")
         return tuple(out)
+
+    def departs(self) -> tuple[str, ...]:
+        """See `NetworkModel.departs`: neutral conductors count as grounded."""
+        if not self._neutral:
+            return ()
+        worst = max(self._neutral, key=lambda name: self._neutral[name])
+        size = f"{worst} is at {self._neutral[worst]:.2g} pu at the operating point"
+        return (f"neutral conductors count as grounded ({size})",)
 
     @property
     def neglects_losses(self) -> bool:

@@ -15,7 +15,7 @@ from lateral.formulations.hermitian import LinearMap, diagonal, elements_between
 from lateral.formulations.matrix_loads import Injection
 from lateral.formulations.matrix_pool import Matrices
 from lateral.formulations.matrix_ranges import Ranges, Section
-from lateral.formulations.point_model import phase_limits, phase_nodes, phase_range, port_names, three_phase_buses
+from lateral.formulations.point_model import limits_between, phase_nodes, port_names, three_phase_buses
 from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
@@ -438,11 +438,10 @@ class Rows:
             |V_2|^2 = sum_ij conj(t_i) t_j v_ji,   t = (1, a^2, a) / 3,   a = exp(j 120 deg)       (Fortescue 1918)
         """
         builder = self.builder
-        pairs = phase_limits(feeder, self.net)
-        if pairs:
-            ports, low, high, names = phase_range(pairs, self.net)
+        for quantity, ports, low, high, names in limits_between(feeder, self.net):
+            square = self.v.take(ports.a) if quantity == "vpn_sq" else self.across(ports)  # neutrals count as ground
             low, high = (side.reshape(-1, 1) ** 2 for side in (low, high))
-            builder.between("bus", "vpp_sq", names, low, self.across(ports), high, unit="pu^2", scale=3.0)
+            builder.between("bus", quantity, names, low, square, high, unit="pu^2", scale=3.0)
         three = three_phase_buses(feeder, self.net)
         limited = [k for k, bus in enumerate(three) if np.isfinite(bus.unbalance_max)]
         if not (three and (weights or limited)):

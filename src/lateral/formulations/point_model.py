@@ -7,7 +7,7 @@ The rectangular and the matrix family read voltages of ports in the same way; th
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
@@ -18,7 +18,8 @@ from lateral.program import Affine, ProgramBuilder
 from lateral.program.ports import NetworkModel, Ports
 from lateral.units import Base
 
-_ROOT3 = np.sqrt(3.0)
+#: The neutral conductor of a bus.
+NEUTRAL = 4
 
 
 class PointModel(NetworkModel):
@@ -116,24 +117,43 @@ def susceptance_power(
     return q
 
 
-def phase_limits(feeder: Feeder, net: RadialNetwork) -> list[tuple[Bus, int, int]]:
-    """Buses with a limit of the voltage between phases, and each pair of their phases."""
-    return [
-        (bus, i, j)
-        for bus in feeder.buses
-        if bus.vpp_min_pu > 0.0 or np.isfinite(bus.vpp_max_pu)
-        for i, j in ((1, 2), (2, 3), (3, 1))
-        if (bus.name, i) in net.position and (bus.name, j) in net.position
-    ]
+def limits_between(
+    feeder: Feeder, net: RadialNetwork, copied: Collection[str] = ()
+) -> Iterator[tuple[str, Ports, FloatArray, FloatArray, list[str]]]:
+    """Limits of the voltage between conductors: of each pair of phases, and of each phase with the neutral conductor of
+    its bus (4), or with ground where it has none or that counts as ground.
 
+    Args:
+        feeder: buses with their limits.
+        net: nodes.
+        copied: nodes that another area decides on; a limit between two of them is left to it.
 
-def phase_range(
-    pairs: Sequence[tuple[Bus, int, int]], net: RadialNetwork
-) -> tuple[Ports, FloatArray, FloatArray, list[str]]:
-    """Ports of pairs of phases, their lowest and highest voltage, pu of the nodes' base, and their names."""
-    ends = np.array([[net.position[bus.name, i], net.position[bus.name, j]] for bus, i, j in pairs])
-    low, high = (_ROOT3 * np.array([getattr(bus, name) for bus, *_ in pairs]) for name in ("vpp_min_pu", "vpp_max_pu"))
-    return Ports(ends[:, 0], ends[:, 1]), low, high, [f"{bus.name}.{i}-{j}" for bus, i, j in pairs]
+    Yields:
+        quantity; ports; lowest and highest |V|, pu of the nodes' base; names such as ``680.1-2``.
+    """
+    place = net.position
+
+    def pairs(bus: Bus, kind: str) -> list[tuple[int, int]]:
+        if kind == "vpp":
+            return [(1, 2), (2, 3), (3, 1)]
+        neutral = NEUTRAL if NEUTRAL in bus.conductors else 0
+        return [(i, neutral) for i in (1, 2, 3)]
+
+    for kind, size in (("vpp", np.sqrt(3.0)), ("vpn", 1.0)):
+        rows = []
+        for bus in feeder.buses:
+            low, high = getattr(bus, f"{kind}_min_pu"), getattr(bus, f"{kind}_max_pu")
+            if low <= 0.0 and not np.isfinite(high):
+                continue
+            for i, j in pairs(bus, kind):
+                a, b = place.get((bus.name, i), -1), place.get((bus.name, j), -1)
+                theirs = all(f"{bus.name}.{c}" in copied for c in (i, j) if c > 0)
+                if a >= 0 and (b >= 0 or kind == "vpn") and not theirs:
+                    rows.append((f"{bus.name}.{i}-{j}", a, b, size * low, size * high))
+        if rows:
+            names = [row[0] for row in rows]
+            ends, sides = np.array([row[1:3] for row in rows]), np.array([row[3:] for row in rows])
+            yield f"{kind}_sq", Ports(ends[:, 0], ends[:, 1]), sides[:, 0], sides[:, 1], names
 
 
 def three_phase_buses(feeder: Feeder, net: RadialNetwork) -> tuple[Bus, ...]:
@@ -148,10 +168,9 @@ def phase_nodes(buses: Sequence[Bus], net: RadialNetwork) -> IntArray:
 
 __all__ = [
     "PointModel",
+    "limits_between",
     "numbered_port",
-    "phase_limits",
     "phase_nodes",
-    "phase_range",
     "port_names",
     "susceptance_power",
     "three_phase_buses",

@@ -264,7 +264,9 @@ class RectangularModel(PointModel):
         a, b = self._v_high[ports.a], self._v_high[ports.b]
         between = [np.sqrt(3.0) * self._feeder.bus[self.net.nodes[k][0]].vpp_max_pu for k in ports.a.tolist()]
         between = np.minimum(between, np.sqrt(a**2 + b**2 + a * b))
-        return np.where((ports.b < 0) | self._neutral[ports.b], a, between).reshape(-1, 1)
+        own = np.array([self._feeder.bus[self.net.nodes[k][0]].vpn_max_pu for k in ports.a.tolist()])
+        to_neutral = np.where(np.isfinite(own), own, a)
+        return np.where((ports.b < 0) | self._neutral[ports.b], to_neutral, between).reshape(-1, 1)
 
     def beside_jumps(self, ports: Ports) -> tuple[FloatArray, FloatArray]:
         """See `NetworkModel.beside_jumps`."""

@@ -13,8 +13,8 @@ from functools import cached_property
 import numpy as np
 from scipy import sparse
 
-from lateral.formulations.phasors import Complex, LegFlows, Through, entries
-from lateral.formulations.point_model import phase_limits, phase_nodes, phase_range, three_phase_buses
+from lateral.formulations.phasors import Complex, LegFlows, Through, entries, incidence
+from lateral.formulations.point_model import limits_between, phase_nodes, three_phase_buses
 from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder
 from lateral.network.kron import ReducedNetwork
@@ -100,15 +100,15 @@ class Limits:
         self.builder.quadratic("bus", quantity, names, pairs, None, *sides, unit="pu^2", limit=True)
 
     def _phase_limits(self) -> None:
-        """Voltages between phases, and the negative sequence as a share of the positive one (a quadratic row each)::
+        """Voltages between conductors, and the negative sequence as a share of the positive one, quadratic rows::
 
         V_1 = (V_a + a V_b + a^2 V_c) / 3,   V_2 = (V_a + a^2 V_b + a V_c) / 3,   a = exp(j 120 deg)
         |V_2|^2 <= unbalance_max^2 |V_1|^2                                    (Fortescue 1918; IEC 61000-3-13)
         """
-        pairs = [(b, i, j) for b, i, j in phase_limits(self.feeder, self.net) if not self._copied(b.name, i, j)]
-        if pairs:
-            ports, low, high, names = phase_range(pairs, self.net)
-            self._limit_square("vpp_sq", names, self.node_voltage(ports.a) - self.node_voltage(ports.b), low, high)
+        t = self.reduced.t
+        for quantity, ports, low, high, names in limits_between(self.feeder, self.net, self.builder.copied):
+            across = self.v.map(len(ports), *entries(incidence(ports, t.shape[0]) @ t))
+            self._limit_square(quantity, names, across, low, high)
         limited = [
             k
             for k, bus in enumerate(self.three_phase)

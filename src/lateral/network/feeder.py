@@ -46,6 +46,20 @@ class Bus(Element):
         default=float("inf"),
         above=0.0,
     )
+    vpn_min_pu: float = spec(
+        "Lowest voltage allowed between a phase and the neutral conductor (4) of the bus, ground where it has none; 0 "
+        "for none.",
+        unit="pu",
+        default=0.0,
+        minimum=0.0,
+    )
+    vpn_max_pu: float = spec(
+        "Highest voltage allowed between a phase and the neutral conductor (4) of the bus, ground where it has none; "
+        "inf for none.",
+        unit="pu",
+        default=float("inf"),
+        above=0.0,
+    )
     unbalance_max: float = spec(
         "Largest negative-sequence voltage allowed, as a share of the positive-sequence one; inf for none.",
         default=float("inf"),

@@ -25,6 +25,7 @@ def wire_network(
     base: Base,
     *,
     neutrals: Collection[Node] = (),
+    ports: Iterable[tuple[Node, Node]] = (),
     index: NodeIndex | None = None,
 ) -> RadialNetwork:
     """Every energised node and every branch between them; of a meshed feeder too.
@@ -34,10 +35,12 @@ def wire_network(
         roots: nodes that sources feed.
         base: power base.
         neutrals: nodes near zero volts; they stay nodes, ``grounded`` names them for what looks at voltages.
+        ports: pairs of nodes between which devices are: a node that no wire reaches and a device does, such as the
+            isolated neutral of a load, is energised through it.
         index: the feeder's node index, when at hand.
     """
     index = index or NodeIndex.of(feeder)
-    fed = _fed(nodal_matrix(feeder, index), index, roots)
+    fed = _fed(nodal_matrix(feeder, index), index, roots, ports)
     nodes = tuple(node for node, yes in zip(index.nodes, fed.tolist(), strict=True) if yes)
     position = {node: k for k, node in enumerate(nodes)}
     v_base = index.v_base_kv[fed]
@@ -103,9 +106,14 @@ def wire_network(
     )
 
 
-def _fed(y: sparse.csc_matrix, index: NodeIndex, roots: Iterable[Node]) -> np.ndarray:
-    """Which nodes are joined to a root by wires, shape (n,)."""
-    _, part = connected_components(abs(y), directed=False)
+def _fed(
+    y: sparse.csc_matrix, index: NodeIndex, roots: Iterable[Node], ports: Iterable[tuple[Node, Node]]
+) -> np.ndarray:
+    """Which nodes are joined to a root by wires and devices, shape (n,)."""
+    at = index.position
+    ends = np.array([(at[a], at[b]) for a, b in ports], dtype=np.int64).reshape(-1, 2)
+    through = sparse.csc_matrix((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=y.shape)
+    _, part = connected_components(abs(y) + through, directed=False)
     fed: np.ndarray = np.isin(part, [part[index.position[r]] for r in roots if r in index.position])
     return fed
 

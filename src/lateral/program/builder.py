@@ -113,6 +113,8 @@ class ProgramBuilder:
         self.notes: list[str] = []
         #: what a bound rests on, see `NetworkModel.takes_for_granted`
         self.granted: tuple[str, ...] = ()
+        #: where the feeder is not the case's, see `NetworkModel.departs`
+        self.unlike: tuple[str, ...] = ()
         #: whether rows hold what is known at one schedule only, so that any new data asks for other rows
         self.at_one_schedule = False
         #: writes quadratic rows and curves to first order, where a formulation asks for it
@@ -673,6 +675,7 @@ class ProgramBuilder:
             follows=np.concatenate([np.zeros((0, 2), dtype=np.int64), *self._follows]),
             held=(*self.notes, *sorted(self.first_order)),
             granted=self.granted,
+            unlike=self.unlike,
             objective_floor=self.objective_floor,
             baked=self._baked_slots(),
             tree=self._tree(),

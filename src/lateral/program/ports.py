@@ -190,6 +190,10 @@ class NetworkModel(ABC):
         """What a bound that the formulation gives rests on, beyond the case itself; asked after `close`."""
         return ()
 
+    def departs(self) -> tuple[str, ...]:
+        """Where the feeder of the formulation is not the case's, in words; a bound of it is none of the case's then."""
+        return ()
+
     @abstractmethod
     def reference_v(self, ports: Ports) -> FloatArray:
         """|V| across each port at the formulation's operating point, shape (ports, T); nominal when it has none."""

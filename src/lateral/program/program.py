@@ -214,7 +214,7 @@ class Program:
     (row, variable) of shape (k, 2): from the other variables, and from those of further such rows without a circle, so
     that a solver may take them out (`lateral.solvers.substitution`). ``held`` says in words what is otherwise than the
     case asks: decisions that are held, laws that are taken to first order; ``granted`` what a bound of it rests on
-    beyond the case itself.
+    beyond the case itself; ``unlike`` where its feeder is not the case's, so that its optimum bounds no schedule there.
     """
 
     c: FloatArray
@@ -261,6 +261,7 @@ class Program:
     follows: IntArray = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
     held: tuple[str, ...] = ()
     granted: tuple[str, ...] = ()
+    unlike: tuple[str, ...] = ()
 
     def by_row(self, eq_dual: FloatArray) -> FloatArray:
         """Duals of the equalities as if each stood for itself, where the first of some stands for the sum over all."""

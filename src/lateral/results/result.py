@@ -101,9 +101,10 @@ class Result:
     def is_bound(self) -> bool:
         """True when no point of this model is better: it is convex, and was solved to the end.
 
-        Of a relaxation this bounds every schedule that keeps to what the program holds (``program.held``).
+        Of a relaxation this bounds every schedule that keeps to what the program holds (``program.held``), where its
+        feeder is the case's (``program.unlike``).
         """
-        return self.ok and self.program.problem_class is not ProblemClass.NLP
+        return self.ok and self.program.problem_class is not ProblemClass.NLP and not self.program.unlike
 
     @property
     def has_values(self) -> bool:
@@ -135,6 +136,7 @@ class Result:
         if not self.has_values:  # what follows is about a schedule
             return tuple(out)
         advice = f"{self._bounds()}--recover makes an exact schedule of it"
+        out += [f"but {unlike}: this bounds no schedule" for unlike in self.program.unlike]
         if self.max_relaxation_gap > GAP_WARNING_PU:
             out.append(
                 f"but the relaxation is not tight: {100 * self.relaxation_gap_share:.1f} % of its losses do not exist "
@@ -178,7 +180,7 @@ class Result:
             return some[0] + (f", and {len(some) - 1} more" if len(some) > 1 else "")
 
         parts = [f"for what it holds ({first(held)})"] if held else []
-        parts += [f"given that {first(granted)}"] if granted else []
+        parts += [f"given that {' and '.join(granted)}"] if granted else []
         return f"it is a bound only {' and '.join(parts)}, "
 
     @cached_property
