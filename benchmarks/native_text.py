@@ -65,6 +65,9 @@ otherwise the cones are solved as they are.
 inside of theirs. From devices near their bounds the first steps are short: that took a quarter to a third more
 iterations on every feeder tried.
 
+**Circles.** Where complementarity is reached and the residuals have not fallen for six steps (voltages at the corners
+of load laws), steps are halved until they do.
+
 **Where it fails** to make progress, Clarabel or Ipopt are asked, and the result says so. Where Ipopt has no word
 either, the least violation nearby decides: above zero the program is locally infeasible; at zero it is solved again
 from there.

@@ -17,6 +17,7 @@ from scipy.optimize import linear_sum_assignment
 import lateral
 from lateral import solvers
 from lateral.areas.solve import solve_areas
+from lateral.devices import PV, Source
 from lateral.errors import OptionError, UnsupportedError
 from lateral.io.overlay import resample
 from lateral.model import Model
@@ -594,3 +595,25 @@ def test_an_affine_step_is_what_its_sums_say() -> None:
     assert (found.primal, found.dual) == pytest.approx((primal, dual), rel=1e-12)
     assert found.after == pytest.approx(np.sum((s + primal * ds) * (m + dual * dm)), rel=1e-10)
     assert barrier.count == len(s)
+
+
+def test_steps_that_go_in_circles_are_shortened() -> None:
+    """A limit of reactive power puts voltages at corners of load laws: full steps go from one side to the other and back
+    (113 iterations without an end before steps were shortened); Ipopt is the referee."""
+    c = lateral.read("ieee13-rated")
+    pv = PV(
+        name="p2",
+        bus="675",
+        terminals=(1, 2, 3, 0),
+        p_rated_kw=600.0,
+        s_max_kva=1400.0,
+        phases="free",
+        curtailable=True,
+    )
+    limits = {"price_import": 0.2, "price_export": 0.1, "q_import_max_kvar": 900.0, "q_export_max_kvar": 0.0}
+    devices = (dataclasses.replace(d, **limits) if isinstance(d, Source) else d for d in c.devices)
+    buses = tuple(dataclasses.replace(b, v_min_pu=0.9, v_max_pu=1.1) for b in c.feeder.buses)
+    c = c.with_(devices=(*devices, pv), feeder=dataclasses.replace(c.feeder, buses=buses))
+    found = lateral.build(c, "current-voltage").solve("native", NativeOptions(fallback=False))
+    assert found.ok, found.status_text
+    assert found.cost == pytest.approx(lateral.build(c, "current-voltage").solve("ipopt").cost, rel=1e-7)

@@ -3,11 +3,13 @@
     minimise f(x)   subject to   r(x) = 0  (equalities, ranges with slack, products with slack),   bounds
 
 Each part stands by itself: `start` (where to begin), `Rows` (residuals), `_factored` (curvature),
-`_predict_and_correct`, `_direction` (one solve of the linear system), `_advance` (along it), `_is_small` (stopping).
+`_predict_and_correct`, `_direction` (one solve of the linear system), `_advance` (along it), `_damped` (where that goes
+in circles), `_is_small` (stopping).
 Numbers are in solver scale, but feasibility is judged in per unit.
 
-Mehrotra (1992); second-order corrections of the products are exact, as they are quadratic. No filter: a point that is
-not a solution in the end is handed on as what it is, and the caller's residuals decide (`lateral.results.residuals`).
+Mehrotra (1992); second-order corrections of the products are exact, as they are quadratic. No filter, as full steps are
+the fastest where they end well; an iterate that circles takes shorter ones (`_damped`). A point that is not a solution
+in the end is handed on as what it is, and the caller's residuals decide (`lateral.results.residuals`).
 """
 
 from __future__ import annotations
@@ -46,6 +48,9 @@ WARM_GAP = 5e-6
 #: Products of distance and multiplier at an earlier iterate are brought to so many times their mean where its rows are
 #: violated by this much, pu: other bounds may bind now, and small products hold the first steps back.
 RECENTRE, MUCH = 3.0, 1e-4
+#: An iterate whose complementarity is small circles where its residuals have not fallen below this share of the
+#: smallest for so many steps (a voltage near the edge of a load's band: the corner of its law); shares of a step tried.
+NEARER, CIRCLING, HALVES = 0.9, 6, 6
 #: Rows that one thread sums at once.
 ROWS = 1000
 #: A run of this many steps shorter than this is no progress.
@@ -166,6 +171,7 @@ class Method:
         now = self.rows.at(it.x)
         word, number = "limit", 0
         extra = 0.0
+        nearest, since = np.inf, 0
         way: Iterate | None = None
         for number in range(max_iterations + 1):
             r = self.rows.residuals(it, now)
@@ -183,6 +189,8 @@ class Method:
             if not np.isfinite(value) or not np.isfinite(r.primal) or not np.isfinite(r.dual):
                 word = "broken"
                 break
+            since = since + 1 if r.primal + r.dual > NEARER * nearest else 0
+            nearest = min(nearest, r.primal + r.dual)
             if r.primal < PRIMAL and mu <= 1.01 * target and self._is_small(r, it, gap * worth):
                 word = "solved"
                 break
@@ -202,6 +210,8 @@ class Method:
             if not self.rows.are_numbers(step[0], step[2]):
                 word = "broken"
                 break
+            if since >= CIRCLING and mu < NEAR * target and (r.primal > PRIMAL or r.dual > DUAL):
+                primal, dual = self._damped(it, step, primal, dual, r.primal + r.dual)
             self._advance(it, step, primal, dual)
             now = self.rows.at(it.x)
             self._reset_slacks(it, now)
@@ -221,6 +231,22 @@ class Method:
             (*part, first, min(first + ROWS, len(part[0]))) for part in parts for first in range(0, len(part[0]), ROWS)
         ]
         return bool(sum(self.kkt.threads.some(kernels.at_stake, jobs)) < 10.0 * worth)
+
+    def _damped(self, it: Iterate, found: Step, primal: float, dual: float, size: float) -> tuple[float, float]:
+        """Steps of an iterate that circles: the longest of some shares whose residuals are smaller than before, or that
+        with the smallest."""
+        best = np.inf, primal, dual
+        for k in range(HALVES):
+            share = 0.5**k
+            trial = it.copy()
+            self._advance(trial, found, share * primal, share * dual)
+            now = self.rows.at(trial.x)
+            self._reset_slacks(trial, now)
+            r = self.rows.residuals(trial, now)
+            best = min(best, (r.primal + r.dual, share * primal, share * dual))
+            if best[0] < NEARER * size:
+                break
+        return best[1:]
 
     def _advance(self, it: Iterate, found: Step, primal: float, dual: float) -> None:
         """Go along the step."""
