@@ -598,8 +598,8 @@ def test_an_affine_step_is_what_its_sums_say() -> None:
 
 
 def test_steps_that_go_in_circles_are_shortened() -> None:
-    """A limit of reactive power puts voltages at corners of load laws: full steps go from one side to the other and back
-    (113 iterations without an end before steps were shortened); Ipopt is the referee."""
+    """A limit of reactive power puts voltages at corners of load laws: full steps go from one side to the other and
+    back (113 iterations without an end before steps were shortened); Ipopt is the referee."""
     c = lateral.read("ieee13-rated")
     pv = PV(
         name="p2",
