@@ -79,6 +79,53 @@ def test_solve_prints_one_json_object_and_nothing_else() -> None:
     assert summary["replay"]["max_dv_pu"] <= 1e-5
 
 
+LOSING = """
+clear
+new circuit.c basekv=12.47 bus1=src
+new line.l1 bus1=src bus2=a r1=0.3 x1=0.5 r0=0.6 x0=1.2 length=1 normamps=300
+new line.l2 bus1=a.1.2 bus2=b.1.2 phases=2 r1=0.3 x1=0.5 r0=0.6 x0=1.2 length=1 normamps=300
+new load.dead bus1=b.3 phases=1 kv=7.2 kw=100 kvar=30
+new load.alive bus1=b.1 phases=1 kv=7.2 kw=100 kvar=30
+set voltagebases=[12.47]
+calcvoltagebases
+solve
+"""
+
+
+def test_every_command_says_what_the_import_left_out(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    master = tmp_path / "losing.dss"
+    master.write_text(LOSING)
+    said = "1 load (100 kW): load.dead"
+    commands: dict[str, tuple[object, ...]] = {
+        "solve": ("--no-replay", "--objective", "loss"),
+        "powerflow": ("--no-replay",),
+        "check": (),
+        "import": ("--out", tmp_path / "folder"),
+        "export": ("--out", tmp_path / "exported"),
+        "replay": (),
+        "compare": ("--formulation", "current-voltage"),
+        "report": ("--out", tmp_path / "page.html", "--no-replay"),
+    }
+    for command, more in commands.items():
+        code, out, err = call(capfd, command, master, *more, "--json")
+        assert code == 0, (command, err)
+        assert said in err, command
+        data = json.loads(out)
+        if command == "check":  # a list of faults, and this is none
+            assert data == []
+        else:
+            assert any(said in line for line in data["import_warnings"]), command
+    assert said in (tmp_path / "page.html").read_text()
+    code, _, err = call(capfd, "check", tmp_path / "folder")  # the folder that `import` wrote keeps it
+    assert code == 0
+    assert said in err
+    case = lateral.read(master)
+    assert any(said in line for line in case.warnings)
+    result = lateral.solve(case, objective="loss", with_replay=False)
+    assert result.ok
+    assert said in result.status_text
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

@@ -56,7 +56,16 @@ class Build:
     taken: set[str] = field(default_factory=set)
     rated: list[dict[str, float]] = field(default_factory=list)
 
-    def record(self, element: str, outcome: str, code: str, reason: str = "", became: tuple[str, ...] = ()) -> None:
+    def record(
+        self,
+        element: str,
+        outcome: str,
+        code: str,
+        reason: str = "",
+        became: tuple[str, ...] = (),
+        *,
+        lost_kw: float = 0.0,
+    ) -> None:
         """Say what became of an object; a second word on it joins the first, the weaker outcome wins."""
         old = self.entries.get(element)
         if old is not None:
@@ -67,10 +76,11 @@ class Build:
                 code = old.code
             reason = " ".join(part for part in (old.reason, reason) if part)
             became = tuple(dict.fromkeys((*old.became, *became)))
+            lost_kw += old.lost_kw
             file, line = old.file, old.line
         else:
             file, line = self.model.scanned.objects.get(element, ("", 0))
-        self.entries[element] = ImportEntry(element, outcome, code, reason, became, file, line)
+        self.entries[element] = ImportEntry(element, outcome, code, reason, became, file, line, lost_kw)
 
     def mapped(self, source: str, *made: Element, code: str = "IMP-001", reason: str = "") -> None:
         """An object became these elements, exactly."""

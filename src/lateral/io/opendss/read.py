@@ -29,6 +29,7 @@ from lateral.io.opendss.map_topology import bus_bases, keep_live, make_buses
 from lateral.io.opendss.map_wires import map_lines, map_series_and_shunts, map_transformers
 from lateral.io.opendss.report import AdmittanceCheck, EngineReference, ImportNote, ImportReport
 from lateral.io.opendss.scan import ScannedModel
+from lateral.io.opendss.severity import warning_lines
 from lateral.network.feeder import Feeder
 
 #: Difference of a voltage to the engine's above which it is reported, pu.
@@ -181,7 +182,8 @@ def from_engine(
         "compare": compared - mapped,
         "verify": time.perf_counter() - compared,
     }
-    return case, _report(build, case, reference, admittances, difference, seconds)
+    report = _report(build, case, reference, admittances, difference, seconds)
+    return case.with_(warnings=warning_lines(report.entries, report.notes)), report
 
 
 def _no_source(model: EngineModel) -> Fault:

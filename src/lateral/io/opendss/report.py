@@ -77,6 +77,7 @@ class ImportEntry:
         became: labels of the elements it became, e.g. ``line.l115``.
         file: the file that defines it, relative to the case folder; empty for engine defaults.
         line: line number in that file; 0 when unknown.
+        lost_kw: active power that the files give it and the case does not have, kW, without sign.
     """
 
     element: str
@@ -86,6 +87,7 @@ class ImportEntry:
     became: tuple[str, ...] = ()
     file: str = ""
     line: int = 0
+    lost_kw: float = 0.0
 
     @property
     def cls(self) -> str:
