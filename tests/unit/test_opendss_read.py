@@ -423,6 +423,42 @@ batchedit line.batch_.* normamps=400"""
     assert [n.text.split(" the ")[0] for n in report.notes if n.code == "IMP-064"] == ["1 line carries"]
 
 
+def test_ratings_the_engine_makes_of_its_defaults_are_no_limits(tmp_path: Path) -> None:
+    """100 kvar stand for a reactor given by R and X, 1000 kVA for a transformer without any."""
+    body = """
+new reactor.plain bus1=b bus2=c r=0.1 x=0.6
+new reactor.own bus1=b bus2=c r=0.1 x=0.6 normamps=77
+new reactor.power bus1=b bus2=c kvar=900 kv=12.47
+new reactor.alike like=own bus1=b bus2=c
+new capacitor.plain bus1=b bus2=c cuf=900
+new capacitor.own bus1=b bus2=c cuf=900 normamps=88
+new xfmrcode.x kvas=(300 300)
+new transformer.plain windings=2 buses=(b d) kvs=(12.47 0.48)
+new transformer.own windings=2 buses=(b d) kvs=(12.47 0.48) kvas=(500 500)
+new transformer.normal windings=2 buses=(b d) kvs=(12.47 0.48) normhkva=777
+new transformer.code xfmrcode=x buses=(b d) kvs=(12.47 0.48)
+new load.l bus1=c kv=12.47 kw=900 kvar=300"""
+    case, report = read_checked(tmp_path, body)
+    amperes = {line.name: line.i_max_a for line in case.feeder.lines}
+    at_rated = 900 / (np.sqrt(3) * 12.47)  # 41.7 A
+    assert amperes == {
+        "main": 250,
+        "reactor_plain": np.inf,
+        "reactor_own": 77,
+        "reactor_power": pytest.approx(at_rated),
+        "reactor_alike": 77,
+        "capacitor_plain": np.inf,
+        "capacitor_own": 88,
+    }
+    kva = {t.name: t.s_max_kva for t in case.feeder.transformers}
+    assert kva == {"plain": np.inf, "own": pytest.approx(550), "normal": 777, "code": pytest.approx(330)}  # 110 %
+    assert [n.text.split(" the ")[0] for n in report.notes if n.code == "IMP-064"] == [
+        "1 reactor carries",
+        "1 transformer carries",
+        "1 capacitor carries",
+    ]
+
+
 def test_free_inverters(tmp_path: Path) -> None:
     case, _ = read(make(tmp_path, PV), inverter_q="free")
     assert {p.q_control for p in case.pvs} == {"free"}

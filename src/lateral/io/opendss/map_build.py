@@ -38,6 +38,8 @@ class Build:
         grounds: conductors made up for ends that the files put on ground.
         taken: ``class.name`` of elements whose numbers are those of the engine's own admittance matrix.
         rated: line-to-ground voltages that a generic admittance suggests for its buses, kV.
+        stated: names of the elements that the files rate, by class, as far as they were looked for.
+        unrated: names of the elements whose rating is the engine's and was not taken, by class.
         dispatch: kW and kvar given by PV systems and batteries at the operating point, by label.
     """
 
@@ -55,6 +57,8 @@ class Build:
     grounds: set[tuple[str, int]] = field(default_factory=set)
     taken: set[str] = field(default_factory=set)
     rated: list[dict[str, float]] = field(default_factory=list)
+    stated: dict[str, frozenset[str]] = field(default_factory=dict)
+    unrated: dict[str, list[str]] = field(default_factory=dict)
 
     def record(
         self,
