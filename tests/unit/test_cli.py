@@ -66,6 +66,12 @@ def test_one_violation_is_no_plural(n: int, text: str) -> None:
     assert any(text in value for _, value in rows)
 
 
+def test_python_m_lateral_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "lateral", "cases", "--json"], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert any(case["name"] == "ads10" for case in json.loads(done.stdout))
+
+
 def test_solve_prints_one_json_object_and_nothing_else() -> None:
     done = shell("solve", "ieee123-t5", "--formulation", "nonlinear", "--json")
     assert done.returncode == 0, done.stderr
