@@ -174,6 +174,8 @@ class AdmittanceCheck:
         tolerance: the error above which an element is listed.
         above: those elements, each with a code.
         unchecked: number of elements that were not compared, by reason.
+        errors: the error of every element that was compared, by ``class.name``, in the order of the case; inf where the
+            element does not touch the engine's conductors.
     """
 
     checked: int
@@ -184,6 +186,7 @@ class AdmittanceCheck:
     tolerance: float
     above: tuple[AdmittanceDifference, ...]
     unchecked: Mapping[str, int]
+    errors: Mapping[str, float] = field(default_factory=dict, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """As plain data for JSON."""
@@ -197,6 +200,7 @@ class AdmittanceCheck:
             "tolerance": self.tolerance,
             "above": [{**asdict(d), "error": _plain(d.error)} for d in self.above],
             "unchecked": dict(self.unchecked),
+            "errors": {element: _plain(error) for element, error in self.errors.items()},
         }
 
     @property
