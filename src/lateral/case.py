@@ -36,6 +36,8 @@ class Case:
         alpha_usd_per_kwh: price of the battery loss term that keeps charge and discharge apart, $ per kWh lost.
         notes: free text shown in reports (origin, conventions).
         where: ``file:line`` of elements that came from a file, by label.
+        warnings: what the files hold and the case does not, or only nearly: one line for each kind of object that was
+            left out or replaced when an OpenDSS master was read (`lateral.io.opendss.severity`).
     """
 
     name: str
@@ -48,6 +50,7 @@ class Case:
     alpha_usd_per_kwh: float = 1e-6
     notes: str = ""
     where: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.base.multiplicity != self.feeder.n_phases:

@@ -66,6 +66,12 @@ def test_one_violation_is_no_plural(n: int, text: str) -> None:
     assert any(text in value for _, value in rows)
 
 
+def test_python_m_lateral_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "lateral", "cases", "--json"], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert any(case["name"] == "ads10" for case in json.loads(done.stdout))
+
+
 def test_solve_prints_one_json_object_and_nothing_else() -> None:
     done = shell("solve", "ieee123-t5", "--formulation", "nonlinear", "--json")
     assert done.returncode == 0, done.stderr
@@ -77,6 +83,53 @@ def test_solve_prints_one_json_object_and_nothing_else() -> None:
     parts = [v for k, v in summary["seconds"].items() if k != "total"]
     assert summary["seconds"]["total"] == pytest.approx(sum(parts), abs=1e-5)
     assert summary["replay"]["max_dv_pu"] <= 1e-5
+
+
+LOSING = """
+clear
+new circuit.c basekv=12.47 bus1=src
+new line.l1 bus1=src bus2=a r1=0.3 x1=0.5 r0=0.6 x0=1.2 length=1 normamps=300
+new line.l2 bus1=a.1.2 bus2=b.1.2 phases=2 r1=0.3 x1=0.5 r0=0.6 x0=1.2 length=1 normamps=300
+new load.dead bus1=b.3 phases=1 kv=7.2 kw=100 kvar=30
+new load.alive bus1=b.1 phases=1 kv=7.2 kw=100 kvar=30
+set voltagebases=[12.47]
+calcvoltagebases
+solve
+"""
+
+
+def test_every_command_says_what_the_import_left_out(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    master = tmp_path / "losing.dss"
+    master.write_text(LOSING)
+    said = "1 load (100 kW): load.dead"
+    commands: dict[str, tuple[object, ...]] = {
+        "solve": ("--no-replay", "--objective", "loss"),
+        "powerflow": ("--no-replay",),
+        "check": (),
+        "import": ("--out", tmp_path / "folder"),
+        "export": ("--out", tmp_path / "exported"),
+        "replay": (),
+        "compare": ("--formulation", "current-voltage"),
+        "report": ("--out", tmp_path / "page.html", "--no-replay"),
+    }
+    for command, more in commands.items():
+        code, out, err = call(capfd, command, master, *more, "--json")
+        assert code == 0, (command, err)
+        assert said in err, command
+        data = json.loads(out)
+        if command == "check":  # a list of faults, and this is none
+            assert data == []
+        else:
+            assert any(said in line for line in data["import_warnings"]), command
+    assert said in (tmp_path / "page.html").read_text()
+    code, _, err = call(capfd, "check", tmp_path / "folder")  # the folder that `import` wrote keeps it
+    assert code == 0
+    assert said in err
+    case = lateral.read(master)
+    assert any(said in line for line in case.warnings)
+    result = lateral.solve(case, objective="loss", with_replay=False)
+    assert result.ok
+    assert said in result.status_text
 
 
 @pytest.mark.parametrize(

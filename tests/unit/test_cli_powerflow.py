@@ -36,7 +36,7 @@ KEYS = {
         "energy_import_kwh",
         "energy_export_kwh",
     ),
-    *("source", "v_min_pu", "v_max_pu", "seconds", "replay", "faults", "case_hash", "versions"),
+    *("source", "v_min_pu", "v_max_pu", "seconds", "replay", "faults", "import_warnings", "case_hash", "versions"),
 }
 
 MASTER = """

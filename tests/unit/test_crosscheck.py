@@ -280,6 +280,11 @@ def test_the_report_has_it_in_json_table_and_text(tmp_path: Path) -> None:
     assert data["tolerance"] == ADMITTANCE_TOLERANCE
     assert data["worst_element"] == "line.s"
     assert data["above"][0]["code"] in CODES
+    compared = {"line.main", "line.s", "line.x", "reactor.r"}  # the figure of every element, not of the worst alone
+    assert set(data["errors"]) == compared
+    assert data["errors"] == dict(report.admittances.errors)
+    assert data["errors"]["line.s"] == data["worst"]
+    assert all(data["errors"][name] < 1e-13 for name in compared - {"line.s"})
     console = Console(width=200, record=True, file=(tmp_path / "null").open("w"))
     console.print(report.table())
     assert "compared with the engine's" in console.export_text()

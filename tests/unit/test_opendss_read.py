@@ -423,6 +423,42 @@ batchedit line.batch_.* normamps=400"""
     assert [n.text.split(" the ")[0] for n in report.notes if n.code == "IMP-064"] == ["1 line carries"]
 
 
+def test_ratings_the_engine_makes_of_its_defaults_are_no_limits(tmp_path: Path) -> None:
+    """100 kvar stand for a reactor given by R and X, 1000 kVA for a transformer without any."""
+    body = """
+new reactor.plain bus1=b bus2=c r=0.1 x=0.6
+new reactor.own bus1=b bus2=c r=0.1 x=0.6 normamps=77
+new reactor.power bus1=b bus2=c kvar=900 kv=12.47
+new reactor.alike like=own bus1=b bus2=c
+new capacitor.plain bus1=b bus2=c cuf=900
+new capacitor.own bus1=b bus2=c cuf=900 normamps=88
+new xfmrcode.x kvas=(300 300)
+new transformer.plain windings=2 buses=(b d) kvs=(12.47 0.48)
+new transformer.own windings=2 buses=(b d) kvs=(12.47 0.48) kvas=(500 500)
+new transformer.normal windings=2 buses=(b d) kvs=(12.47 0.48) normhkva=777
+new transformer.code xfmrcode=x buses=(b d) kvs=(12.47 0.48)
+new load.l bus1=c kv=12.47 kw=900 kvar=300"""
+    case, report = read_checked(tmp_path, body)
+    amperes = {line.name: line.i_max_a for line in case.feeder.lines}
+    at_rated = 900 / (np.sqrt(3) * 12.47)  # 41.7 A
+    assert amperes == {
+        "main": 250,
+        "reactor_plain": np.inf,
+        "reactor_own": 77,
+        "reactor_power": pytest.approx(at_rated),
+        "reactor_alike": 77,
+        "capacitor_plain": np.inf,
+        "capacitor_own": 88,
+    }
+    kva = {t.name: t.s_max_kva for t in case.feeder.transformers}
+    assert kva == {"plain": np.inf, "own": pytest.approx(550), "normal": 777, "code": pytest.approx(330)}  # 110 %
+    assert [n.text.split(" the ")[0] for n in report.notes if n.code == "IMP-064"] == [
+        "1 reactor carries",
+        "1 transformer carries",
+        "1 capacitor carries",
+    ]
+
+
 def test_free_inverters(tmp_path: Path) -> None:
     case, _ = read(make(tmp_path, PV), inverter_q="free")
     assert {p.q_control for p in case.pvs} == {"free"}
@@ -460,6 +496,42 @@ new load.l bus1=b kv=12.47 kw=800"""
 
 
 # --------------------------------------------------------------------------------------------- report and traps
+
+
+def test_what_is_lost_is_counted_with_its_power(tmp_path: Path) -> None:
+    body = """
+new line.two bus1=b.1.2 bus2=c.1.2 phases=2 r1=0.3 x1=0.5 length=1 normamps=100
+new line.alone bus1=e bus2=d linecode=lc length=1 units=km normamps=100
+new load.away bus1=d kv=12.47 kw=300 kvar=100
+new generator.away bus1=d kv=12.47 kw=50 kvar=0
+new load.dead bus1=c.3 phases=1 kv=7.2 kw=20 kvar=3
+new load.third bus1=c kv=12.47 kw=90 kvar=30
+new load.law bus1=b kv=12.47 kw=9 kvar=3 cvrcurve=shape
+new load.off bus1=b kv=12.47 kw=9 kvar=3 enabled=no
+"""
+    shape = HEAD + "new loadshape.shape npts=2 interval=1 mult=(1 0.5)\n"
+    case, report = read_checked(tmp_path, body, head=shape)
+    assert report.entry["load.third"].lost_kw == pytest.approx(30)  # a third of 90: one of its three phases
+    assert case.warnings == (
+        "[IMP-021] left out, isolated: no path to a source: 2 loads (320 kW), 1 generator (50 kW), 1 line: load.away, "
+        "generator.away, load.dead, line.alone",
+        "[IMP-015] approximated, partly-dead: some conductors have no path to a source; their share is left out: "
+        "1 load (30 kW left out): load.third",
+        "[IMP-018] approximated, load-detail: a detail of the load has no counterpart: 1 load: load.law",
+        "[IMP-055] bus c: conductors 3 have no path to a source",
+    )
+
+
+def test_what_changes_no_result_is_no_warning(tmp_path: Path) -> None:
+    body = """
+new line.x bus1=b bus2=c r1=0.1 x1=0.2 length=1
+new load.l bus1=c kv=12.47 kw=90 kvar=30
+new load.off bus1=b kv=12.47 kw=9 kvar=3 enabled=no
+new energymeter.m element=line.main
+"""
+    case, report = read_checked(tmp_path, body)
+    assert {n.code for n in report.notes} == {"IMP-064"}
+    assert case.warnings == ()
 
 
 def test_isolated_parts_are_reported(tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def check(
             title=f"{case}: {count(len(faults), 'fault')}",
         )
     else:
-        note(f"{case}: no faults")
+        note(f"{case}: no faults{', but it is not all that its files hold' if loaded.case.warnings else ''}")
     return Exit.BAD_INPUT if faults else Exit.OK
 
 
@@ -186,6 +186,7 @@ def import_(
     from lateral.cli.loading import load
     from lateral.cli.screen import console
     from lateral.errors import CaseError, Fault
+    from lateral.io.opendss.severity import NOTES as WARNED
 
     check_target(Path(out))
     if Path(master).suffix.lower() != ".dss" or not Path(master).is_file():
@@ -203,10 +204,18 @@ def import_(
         write_folder(loaded.case, folder)
         (folder / "import_report.json").write_text(report.to_json(), encoding="utf-8")
     if json:
-        print_json({"status": "ok", "out": out, "seconds": {"read": loaded.seconds}, "import": report.as_dict()})
+        print_json(
+            {
+                "status": "ok",
+                "out": out,
+                "seconds": {"read": loaded.seconds},
+                "import": report.as_dict(),
+                "import_warnings": list(loaded.case.warnings),
+            }
+        )
     else:
         console().print(report.table())
-        for entry in report.notes:
+        for entry in (n for n in report.notes if n.code not in WARNED):
             note(f"[{entry.code}] {entry.text}{f' ({entry.where})' if entry.where else ''}")
         note(f"wrote {out}; import_report.json lists every object")
     return Exit.OK
@@ -252,7 +261,14 @@ def export(
         code, status = OF_STATUS[result.status.word], result.status.word
         if not result.ok:
             if json:
-                print_json({"status": status, "status_text": result.status_text, "faults": []})
+                print_json(
+                    {
+                        "status": status,
+                        "status_text": result.status_text,
+                        "faults": [],
+                        "import_warnings": list(loaded.case.warnings),
+                    }
+                )
             else:
                 note(f"{result.status_text}. Nothing was written")
             return code
@@ -260,7 +276,14 @@ def export(
     with working(f"writing {out} ..."):
         master = write_opendss(loaded.case, Path(out), dispatch=dispatch, der="native" if der == "native" else "load")
     if json:
-        print_json({"status": status, "master": str(master), "case_hash": loaded.case.hash})
+        print_json(
+            {
+                "status": status,
+                "master": str(master),
+                "case_hash": loaded.case.hash,
+                "import_warnings": list(loaded.case.warnings),
+            }
+        )
     else:
         note(f"wrote {master}")
     return code
@@ -300,7 +323,7 @@ def replay(
         **_range(v),
     }
     if json:
-        print_json(summary)
+        print_json({**summary, "import_warnings": list(loaded.case.warnings)})
     else:
         units = {"cost": "$", "seconds": "s"}
         shown = [
@@ -376,7 +399,8 @@ def compare(
             found = studies.compare(loaded.case, formulation, **passed)
         frame, data = found.table, found.to_dict()
     good = bool(frame["status"].isin(["optimal"]).any())
-    data = {"status": "ok" if good else "error", **data}
+    left_out = [line for one in (loaded, *others) for line in one.case.warnings]
+    data = {"status": "ok" if good else "error", **data, "import_warnings": left_out}
     if out is not None:
         comparing.write(frame, data, title, Path(out))
     if json:
@@ -424,7 +448,14 @@ def report(
     with working(f"writing {out} ..."):
         write_report(result, Path(out), import_report=loaded.report)
     if json:
-        print_json({"status": result.status.word, "status_text": result.status_text, "out": out})
+        print_json(
+            {
+                "status": result.status.word,
+                "status_text": result.status_text,
+                "out": out,
+                "import_warnings": list(loaded.case.warnings),
+            }
+        )
     else:
         note(f"{result.status_text}. Wrote {out}")
     return OF_STATUS[result.status.word]

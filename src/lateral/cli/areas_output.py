@@ -38,6 +38,7 @@ def summary_of(run: AreasRun, loaded: Loaded | None) -> dict[str, Any]:
     read = {} if loaded is None else {"read": loaded.seconds}
     seconds = {**read, **{k: v for k, v in summary["seconds"].items() if k != "total"}}
     summary["seconds"] = {**seconds, "total": sum(seconds.values())}
+    summary["import_warnings"] = [] if loaded is None else list(loaded.case.warnings)
     if loaded is not None and loaded.report is not None:
         summary["import"] = loaded.report.summary
     return summary
@@ -191,6 +192,7 @@ def cut_data(partition: Partition, out: str) -> dict[str, Any]:
         "out": out,
         "case": partition.case.name,
         "case_hash": partition.case.hash,
+        "import_warnings": list(partition.case.warnings),
         "depth": partition.max_depth,
         "areas": {
             name: {

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from lateral.cli.screen import note
 from lateral.errors import OptionError, did_you_mean
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def load(
     root: str | None = None,
     balanced: bool = False,
 ) -> Loaded:
-    """Read a case.
+    """Read a case, and say on standard error what its files hold and it does not.
 
     Args:
         name: a built-in case, a case folder, a study file or an OpenDSS master.
@@ -54,11 +55,22 @@ def load(
         OptionError: an option that does not exist, or that this kind of case does not take.
     """
     loaded = _read(name, horizon, steps, step_h, first, root)
+    _say_warnings(loaded)
     if not balanced:
         return loaded
     begin = time.perf_counter()
     case = loaded.case.to_balanced()
     return replace(loaded, case=case, seconds=loaded.seconds + time.perf_counter() - begin)
+
+
+def _say_warnings(loaded: Loaded) -> None:
+    warnings = loaded.case.warnings
+    if warnings:
+        many = "this is" if len(warnings) == 1 else "these are"
+        details = "; `lateral import` lists every object" if loaded.report is not None else ""
+        note(f"{many} not in the case as in the OpenDSS files{details}")
+    for line in warnings:
+        note(line)
 
 
 def _read(

@@ -195,6 +195,7 @@ def flow_summary(
         "seconds": {k: round(v, 6) for k, v in seconds.items()},
         "replay": None if run is None else run.summary(),
         "faults": [f.as_dict() for f in faults],
+        "import_warnings": list(case.warnings),
         "case_hash": case.hash,
         "versions": versions(),
     }

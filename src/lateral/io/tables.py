@@ -101,6 +101,7 @@ class CaseFile(Strict):
     format: Literal[1] = Field(default=1, description="Version of the layout of the folder.")
     name: str = Field(description="Short name of the case.")
     notes: str = Field(default="", description="Free text shown in reports.")
+    warnings: list[str] = Field(default=[], description="What the files that it was read from hold and it does not.")
     base_kva: Annotated[float, Field(gt=0, description="Power base per conductor, kVA.")] = 1000.0
     n_phases: Annotated[int, Field(ge=1, description="Conductors that one modelled conductor stands for.")] = 1
     balanced: bool = Field(default=False, description="Whether the feeder is a balanced equivalent.")
@@ -580,6 +581,7 @@ def read_folder(path: str | os.PathLike[str], *, device_types: Sequence[type[Ele
         areas=areas,
         alpha_usd_per_kwh=head.alpha_usd_per_kwh,
         notes=head.notes,
+        warnings=tuple(head.warnings),
         where=reader.where,
     )
 
@@ -894,6 +896,8 @@ def _head(case: Case) -> dict[str, Any]:
     head: dict[str, Any] = {"format": FORMAT, "name": case.name}
     if case.notes:
         head["notes"] = case.notes
+    if case.warnings:
+        head["warnings"] = list(case.warnings)
     head |= {
         "base_kva": float(case.base.s_kva),
         "n_phases": int(case.feeder.n_phases),

@@ -287,6 +287,8 @@ def facts(result: Result) -> list[tuple[str, str]]:
         )
     if r["max_simultaneous_kw"] is not None:
         out.append(("charge and discharge at once", f"{small(r['max_simultaneous_kw'])} kW at most"))
+    if result.case.warnings:
+        out.append(("not as in the OpenDSS files", "; ".join(result.case.warnings)))
     if result.choices:
         out.append(("choices", "; ".join(result.choices)))
     out.append(("wall time", ", ".join(f"{k} {number(v, 2)} s" for k, v in s["seconds"].items())))

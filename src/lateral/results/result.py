@@ -133,6 +133,9 @@ class Result:
     def warnings(self) -> tuple[str, ...]:
         """What a reader must know of a schedule that is optimal in its model and yet not to be trusted as it stands."""
         out = list(self.cautions)
+        if lost := self.case.warnings:
+            more = f"; and {len(lost) - 1} more, see import_warnings" if len(lost) > 1 else ""
+            out.append(f"but the case is not all that its files hold: {lost[0]}{more}")
         if not self.has_values:  # what follows is about a schedule
             return tuple(out)
         advice = f"{self._bounds()}--recover makes an exact schedule of it"
@@ -646,6 +649,7 @@ class Result:
             "verification": self.verification.as_dict() if self.verification is not None else None,
             "choices": list(self.choices),
             "conflicts": list(self.reasons),
+            "import_warnings": list(self.case.warnings),
             "case_hash": self.case.hash,
             "versions": versions(),
         }

@@ -78,6 +78,9 @@ def cross_check(build: Build, feeder: Feeder) -> AdmittanceCheck:
         above.append(AdmittanceDifference(one.source, one.error, code, reason))
         if not one.why:
             build.record(one.source, "approximated", "IMP-016", reason)
+    errors: dict[str, float] = {}
+    for one in found:  # one element of the files may have become several
+        errors[one.source] = max(one.error, errors.get(one.source, 0.0))
     worst = max(found, key=lambda one: one.error, default=None)
     unexplained = [one for one in found if not one.why]
     return AdmittanceCheck(
@@ -89,6 +92,7 @@ def cross_check(build: Build, feeder: Feeder) -> AdmittanceCheck:
         tolerance=ADMITTANCE_TOLERANCE,
         above=tuple(above),
         unchecked=dict(unchecked),
+        errors=errors,
     )
 
 

@@ -38,6 +38,8 @@ class Build:
         grounds: conductors made up for ends that the files put on ground.
         taken: ``class.name`` of elements whose numbers are those of the engine's own admittance matrix.
         rated: line-to-ground voltages that a generic admittance suggests for its buses, kV.
+        stated: names of the elements that the files rate, by class, as far as they were looked for.
+        unrated: names of the elements whose rating is the engine's and was not taken, by class.
         dispatch: kW and kvar given by PV systems and batteries at the operating point, by label.
     """
 
@@ -55,8 +57,19 @@ class Build:
     grounds: set[tuple[str, int]] = field(default_factory=set)
     taken: set[str] = field(default_factory=set)
     rated: list[dict[str, float]] = field(default_factory=list)
+    stated: dict[str, frozenset[str]] = field(default_factory=dict)
+    unrated: dict[str, list[str]] = field(default_factory=dict)
 
-    def record(self, element: str, outcome: str, code: str, reason: str = "", became: tuple[str, ...] = ()) -> None:
+    def record(
+        self,
+        element: str,
+        outcome: str,
+        code: str,
+        reason: str = "",
+        became: tuple[str, ...] = (),
+        *,
+        lost_kw: float = 0.0,
+    ) -> None:
         """Say what became of an object; a second word on it joins the first, the weaker outcome wins."""
         old = self.entries.get(element)
         if old is not None:
@@ -67,10 +80,11 @@ class Build:
                 code = old.code
             reason = " ".join(part for part in (old.reason, reason) if part)
             became = tuple(dict.fromkeys((*old.became, *became)))
+            lost_kw += old.lost_kw
             file, line = old.file, old.line
         else:
             file, line = self.model.scanned.objects.get(element, ("", 0))
-        self.entries[element] = ImportEntry(element, outcome, code, reason, became, file, line)
+        self.entries[element] = ImportEntry(element, outcome, code, reason, became, file, line, lost_kw)
 
     def mapped(self, source: str, *made: Element, code: str = "IMP-001", reason: str = "") -> None:
         """An object became these elements, exactly."""

@@ -167,8 +167,9 @@ def map_generators(build: Build, shapes: Shapes) -> None:
         ("upfc", "power-flow controllers"),
         ("gicsource", "geomagnetic sources"),
     ):
-        for name, _, _ in build.live(cls):
-            build.record(f"{cls}.{name}", "ignored", "IMP-040", f"{why} have no counterpart")
+        for name, properties, _ in build.live(cls):
+            kw = abs(number(properties, "kw"))
+            build.record(f"{cls}.{name}", "ignored", "IMP-040", f"{why} have no counterpart", lost_kw=kw)
 
 
 # ------------------------------------------------------------------------------------------- capacitors, controls

@@ -142,8 +142,14 @@ def _kept(build: Build, element: Wire, alive: set[Node], end: tuple[str, Termina
 def _isolated(build: Build, element: Element) -> None:
     source = build.origin.get(element.label, element.label)
     build.entries.pop(source, None)
-    build.record(source, "ignored", "IMP-021", "no path to a source")
+    build.record(source, "ignored", "IMP-021", "no path to a source", lost_kw=_kw(element))
     build.dispatch.pop(element.label, None)
+
+
+def _kw(element: Element) -> float:
+    """Rated active power of a device, kW: what is lost with it."""
+    rated = (getattr(element, key, None) for key in ("p_kw", "p_rated_kw", "p_discharge_max_kw"))
+    return next((abs(float(p)) for p in rated if p is not None), 0.0)
 
 
 def _live_admittance(build: Build, wire: MultiTerminal, alive: set[Node]) -> MultiTerminal | None:
@@ -211,7 +217,7 @@ def _live_device(build: Build, device: Element, alive: set[Node]) -> Element | N
     source = build.origin[device.label]
     lost = len(device.ports) - len(good)
     said = f"{lost} of its {len(device.ports)} phases have no path to a source; their share of the power is left out"
-    build.record(source, "approximated", "IMP-015", said)
+    build.record(source, "approximated", "IMP-015", said, lost_kw=(1.0 - share) * _kw(device))
     return dataclasses.replace(device, **changes)  # type: ignore[arg-type]
 
 

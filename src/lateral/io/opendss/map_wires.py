@@ -7,33 +7,17 @@ whatever they were made of (line codes, sequence values, geometry and wire data,
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from lateral.io.opendss.engine import ElementData
 from lateral.io.opendss.map_build import SQRT3, Build, Properties, number, numbers, reduce_to_nodes, text
 from lateral.io.opendss.map_generic import generic
-from lateral.io.opendss.scan import Statement
+from lateral.io.opendss.map_ratings import limit, line_limit
 from lateral.network.feeder import Line, Shunt, Switch, Transformer, Winding
 from lateral.network.schema import ComplexArray, FloatArray
 
-#: Normal and emergency rating that the engine gives to a line whose file says none, A.
-DEFAULT_RATING_A = (400.0, 600.0)
-#: Classes that a line takes its ratings from, by the property that names them; `like` names one of the own class.
-_WIRE_DATA = ("wiredata", "cndata", "tsdata")
-_RATED_BY = {"linecode": ("linecode",), "geometry": ("linegeometry",)} | dict.fromkeys(
-    ("wire", "wires", "cncable", "cncables", "tscable", "tscables"), _WIRE_DATA
-)
-_RATED_CLASSES = frozenset({"line", "linecode", "linegeometry", *_WIRE_DATA})
-_RATING = re.compile(r"\s(?:norm|emerg)amps=", re.IGNORECASE)
-_REFERENCE = re.compile(
-    rf"""\s({"|".join(_RATED_BY)}|like)=("[^"]*"|'[^']*'|\([^)]*\)|\[[^\]]*\]|\{{[^}}]*\}}|\S+)""", re.IGNORECASE
-)
-_QUOTES = "\"'()[]{}"
-#: Patterns of names that are matched; any other stands for the whole class (an expression of a file may take forever).
-_EASY_PATTERN = re.compile(r"\^?[\w.-]*(?:\.\*)?[\w.-]*\$?")
 _GROUNDED = "an end on ground is a conductor of its own, grounded through 1e-6 ohm"
 #: km per unit of length; ``none`` is taken as it is.
 _KM = {
@@ -59,19 +43,10 @@ def map_lines(build: Build) -> None:
         z, b = _series_and_charging(build, members)
         for k, (name, properties, element) in enumerate(members):
             done[name] = (properties, element, z[k], b[k])
-    unrated = {name for name, (properties, *_) in done.items() if _has_default_rating(properties)}
-    if unrated:
-        unrated -= _rated_lines(build.model.scanned.statements)
     for properties in build.model.objects("line"):  # the order of the files
         name = str(properties["name"]).lower()
         if name in done:
-            rating = number(properties, "normamps")
-            _line(build, name, *done[name], i_max=rating if rating > 0 and name not in unrated else float("inf"))
-    if unrated:
-        normal, emergency = DEFAULT_RATING_A
-        many = "1 line carries" if len(unrated) == 1 else f"{len(unrated)} lines carry"
-        said = f"{many} the engine's default ratings ({normal:g} and {emergency:g} A): no limit is taken"
-        build.note("IMP-064", said)
+            _line(build, name, *done[name], i_max=line_limit(build, name, properties))
 
 
 def _series_and_charging(
@@ -106,49 +81,6 @@ def _series_and_charging(
             b[k] = charging[at]
             build.taken.add(f"line.{members[k][0]}")
     return z, b
-
-
-def _has_default_rating(properties: Properties) -> bool:
-    """Whether a line carries the values that the engine gives to lines whose file says none."""
-    return (number(properties, "normamps"), number(properties, "emergamps")) == DEFAULT_RATING_A
-
-
-def _rated_lines(statements: Iterable[Statement]) -> set[str]:
-    """Names of the lines that the files rate: their own statements do, or those of what they are made of."""
-    names: dict[str, list[str]] = {}
-    rated: set[tuple[str, str]] = set()
-    users: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for statement in statements:
-        cls = statement.cls
-        if cls not in _RATED_CLASSES:
-            continue
-        if statement.verb == "new":
-            names.setdefault(cls, []).append(statement.name)
-        said = _RATING.search(statement.text) is not None
-        references = _REFERENCE.findall(statement.text)
-        if not said and not references:
-            continue
-        meant = [statement.name]
-        if statement.verb == "batchedit":
-            meant = names.get(cls, [])
-            if _EASY_PATTERN.fullmatch(statement.name):
-                pattern = re.compile(statement.name)
-                meant = [name for name in meant if pattern.search(name)]
-        if said:
-            rated.update((cls, name) for name in meant)
-        for key, value in references:
-            whole = value.strip(_QUOTES).lower()
-            made_of = {whole, *re.split(r"[\s,|]+", whole)} if key.lower().endswith("s") else {whole}
-            for source in _RATED_BY.get(key.lower(), (cls,)):
-                for part in made_of:
-                    users.setdefault((source, part), []).extend((cls, name) for name in meant)
-    found = list(rated)
-    while found:
-        for user in users.get(found.pop(), ()):
-            if user not in rated:
-                rated.add(user)
-                found.append(user)
-    return {name for cls, name in rated if cls == "line"}
 
 
 def _line(
@@ -263,7 +195,6 @@ def two_terminal(build: Build, cls: str, name: str, properties: Properties, elem
         generic(build, source, label, element, "its admittance has no inverse, so it is no line")
         return
     z = np.asarray(np.linalg.inv(series), dtype=np.complex128)
-    rating = number(properties, "normamps")
     line = Line(
         name=label,
         bus_from=element.buses[0],
@@ -272,7 +203,7 @@ def two_terminal(build: Build, cls: str, name: str, properties: Properties, elem
         conductors_to=build.off_ground(element.buses[1], element.nodes[1]),
         r_ohm=np.asarray(z.real, dtype=float),
         x_ohm=np.asarray(z.imag, dtype=float),
-        i_max_a=rating if rating > 0 else float("inf"),
+        i_max_a=limit(build, cls, name, number(properties, "normamps")),
     )
     build.lines.append(line)
     if grounded:
@@ -291,12 +222,12 @@ def map_transformers(build: Build) -> None:
             what = f"{element.phases} phases" if element.phases > 3 else "its closed conductors"
             generic(build, source, f"transformer_{name}", element, f"{what}; tap as at the solved point, no limit")
             continue
-        transformer = _transformer(name, properties, element)
+        transformer = _transformer(build, name, properties, element)
         build.transformers.append(transformer)
         build.mapped(source, transformer)
 
 
-def _transformer(name: str, properties: Properties, element: ElementData) -> Transformer:
+def _transformer(build: Build, name: str, properties: Properties, element: ElementData) -> Transformer:
     kvs, kvas, taps = numbers(properties, "kvs"), numbers(properties, "kvas"), numbers(properties, "taps")
     rs, r_n, x_n = numbers(properties, "%rs"), numbers(properties, "rneut"), numbers(properties, "xneut")
     conns = [str(c).lower() for c in properties["conns"]]
@@ -330,7 +261,7 @@ def _transformer(name: str, properties: Properties, element: ElementData) -> Tra
         magnetizing_percent=number(properties, "%imag"),
         antifloat_ppm=number(properties, "ppm_antifloat", 1.0),
         delta_lead=text(properties, "leadlag") in ("lead", "euro"),
-        s_max_kva=normal if normal > 0 else kvas[0],
+        s_max_kva=limit(build, "transformer", name, normal if normal > 0 else kvas[0]),
         bank=text(properties, "bank"),
     )
 

@@ -24,11 +24,13 @@ from lateral.io.opendss.map_der import InverterQ, map_pv, map_storage
 from lateral.io.opendss.map_devices import map_capacitors, map_generators, map_loads, map_regulators, map_sources
 from lateral.io.opendss.map_generic import map_generic
 from lateral.io.opendss.map_passive import capacitor_steps, map_passive, record_the_rest
+from lateral.io.opendss.map_ratings import note_unrated
 from lateral.io.opendss.map_shapes import HorizonKind, Shapes
 from lateral.io.opendss.map_topology import bus_bases, keep_live, make_buses
 from lateral.io.opendss.map_wires import map_lines, map_series_and_shunts, map_transformers
 from lateral.io.opendss.report import AdmittanceCheck, EngineReference, ImportNote, ImportReport
 from lateral.io.opendss.scan import ScannedModel
+from lateral.io.opendss.severity import warning_lines
 from lateral.network.feeder import Feeder
 
 #: Difference of a voltage to the engine's above which it is reported, pu.
@@ -142,6 +144,7 @@ def from_engine(
     map_loads(build, shapes)
     map_generators(build, shapes)
     map_capacitors(build)
+    note_unrated(build)
     map_pv(build, shapes, inverter_q)
     map_storage(build, shapes)
     map_regulators(build)
@@ -181,7 +184,8 @@ def from_engine(
         "compare": compared - mapped,
         "verify": time.perf_counter() - compared,
     }
-    return case, _report(build, case, reference, admittances, difference, seconds)
+    report = _report(build, case, reference, admittances, difference, seconds)
+    return case.with_(warnings=warning_lines(report.entries, report.notes)), report
 
 
 def _no_source(model: EngineModel) -> Fault:

@@ -77,6 +77,7 @@ class ImportEntry:
         became: labels of the elements it became, e.g. ``line.l115``.
         file: the file that defines it, relative to the case folder; empty for engine defaults.
         line: line number in that file; 0 when unknown.
+        lost_kw: active power that the files give it and the case does not have, kW, without sign.
     """
 
     element: str
@@ -86,6 +87,7 @@ class ImportEntry:
     became: tuple[str, ...] = ()
     file: str = ""
     line: int = 0
+    lost_kw: float = 0.0
 
     @property
     def cls(self) -> str:
@@ -172,6 +174,8 @@ class AdmittanceCheck:
         tolerance: the error above which an element is listed.
         above: those elements, each with a code.
         unchecked: number of elements that were not compared, by reason.
+        errors: the error of every element that was compared, by ``class.name``, in the order of the case; inf where the
+            element does not touch the engine's conductors.
     """
 
     checked: int
@@ -182,6 +186,7 @@ class AdmittanceCheck:
     tolerance: float
     above: tuple[AdmittanceDifference, ...]
     unchecked: Mapping[str, int]
+    errors: Mapping[str, float] = field(default_factory=dict, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """As plain data for JSON."""
@@ -195,6 +200,7 @@ class AdmittanceCheck:
             "tolerance": self.tolerance,
             "above": [{**asdict(d), "error": _plain(d.error)} for d in self.above],
             "unchecked": dict(self.unchecked),
+            "errors": {element: _plain(error) for element, error in self.errors.items()},
         }
 
     @property
