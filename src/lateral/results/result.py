@@ -288,12 +288,19 @@ class Result:
 
     @cached_property
     def cost(self) -> float:
-        """Energy cost alone, $: what is paid for import less what export earns, plus the energy costs of devices."""
+        """Energy cost alone, $: what is paid for import less what export earns, plus the energy costs of devices.
+
+        With two prices that of the net power of each source and step, whether or not the objective has the cost in it.
+        """
+        trading = {s.name: s for s in self.case.sources if s.price_export is not None}
         total = 0.0
         for output in self.program.outputs:
-            if output.block.quantity == "energy_cost":
-                total += float(np.sum(output.value(self.solution.x, self.program.theta)))
-        return total
+            block = output.block
+            if block.quantity == "energy_cost":
+                own = [k for k, e in enumerate(block.elements) if block.component != "source" or e not in trading]
+                total += float(np.sum(output.value(self.solution.x, self.program.theta)[own]))
+        power = dict(zip(self.elements("source.p_total"), self.value("source.p_total"), strict=True)) if trading else {}
+        return total + sum(self.case.exchange_cost(s, power[name]) for name, s in trading.items())
 
     @cached_property
     def p_source_kw(self) -> FloatArray:
@@ -445,13 +452,8 @@ class Result:
     @property
     def baseline_cost(self) -> float:
         """Energy cost of the baseline, $."""
-        total = 0.0
-        for source, power in zip(self.case.sources, self.baseline.sources_kva.real, strict=True):
-            buy = self.case.series(source.price_import)
-            sell = buy if source.price_export is None else self.case.series(source.price_export)
-            price = np.where(power >= 0, buy, sell)
-            total += float((price * power) @ self.case.horizon.hours)
-        return total
+        pairs = zip(self.case.sources, self.baseline.sources_kva.real, strict=True)
+        return sum(self.case.exchange_cost(source, power) for source, power in pairs)
 
     # -- dataset and tables ---------------------------------------------------------------------------------------
 
