@@ -24,6 +24,7 @@ from lateral.network.branches import RadialNetwork
 from lateral.network.powerflow import PowerFlow
 from lateral.network.schema import FloatArray
 from lateral.program import Block, Derived, ProblemClass, Program
+from lateral.results.one_way import most_at_once_kw
 from lateral.results.points import port_points, settings
 from lateral.results.residuals import Residuals
 from lateral.results.verification import Verification
@@ -150,8 +151,7 @@ class Result:
                 f"but loads that follow the voltage are up to {100 * (self.max_law_gap or 0.0):.2g} % off their law, "
                 f"which the relaxation allows; {advice}"
             )
-        rating = max((b.p_discharge_max_kw for b in self.case.batteries), default=0.0)
-        if self.max_simultaneous_kw > max(1e-4 * rating, 1e-4):
+        if self.max_simultaneous_kw > most_at_once_kw(self.case):
             out.append(
                 f"but a battery charges and discharges {self.max_simultaneous_kw:.3g} kW at once, which none can; "
                 "raise alpha_usd_per_kwh, or look for negative prices and binding voltage limits"
