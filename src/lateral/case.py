@@ -96,6 +96,17 @@ class Case:
             return np.asarray(self.profiles[value], dtype=float)
         return np.full(self.horizon.n_steps, float(value))
 
+    def exchange_cost(self, source: Source, p_kw: FloatArray) -> float:
+        """What a source's net power costs over the horizon, $: import at its price, less export at its own.
+
+        Args:
+            source: one of the case.
+            p_kw: power taken from it, negative where it is given back, shape (T,).
+        """
+        buy = self.series(source.price_import)
+        sell = buy if source.price_export is None else self.series(source.price_export)
+        return float((np.where(p_kw >= 0.0, buy, sell) * p_kw) @ self.horizon.hours)
+
     def multiplier(self, profile: str) -> FloatArray:
         """A profile as a multiplier, shape (T,); ones when the name is empty."""
         if not profile:

@@ -24,6 +24,7 @@ from lateral.objectives import Objective
 from lateral.objectives.energy_cost import EnergyCost, loss_price_of
 from lateral.program import ProblemClass, Program
 from lateral.program.tangent import OWN_SLOTS, Tangent
+from lateral.results.one_way import one_way
 from lateral.results.residuals import GAP_TOLERANCE, earned_status, objective_size, recompute
 from lateral.results.result import Result
 from lateral.results.retry import RETRY_TOLERANCE, judged, tighter
@@ -220,7 +221,7 @@ class Model:
             avoid: a solver that ``auto`` is not to take.
         """
         begin, built = time.perf_counter(), 0.0
-        result = self._solve(solver, options, explain_infeasible=explain_infeasible, avoid=avoid)
+        result = self._solve(solver, options, explain_infeasible=explain_infeasible, sides=sides, avoid=avoid)
         notes: list[str] = []
         jumps: list[str] = []
         limit = np.inf if options is None or options.time_limit_s is None else options.time_limit_s
@@ -245,7 +246,7 @@ class Model:
             else:
                 notes.append(f"built and solved again: {wrong.note}")
             says_why = explain_infeasible and not wrong.crossed.count
-            before, result = result, self._solve(solver, options, explain_infeasible=says_why, avoid=avoid)
+            before, result = result, self._solve(solver, options, explain_infeasible=says_why, sides=sides, avoid=avoid)
             if not result.ok and wrong.crossed.count:
                 caution = f"{wrong.note}, and keeping them away from it ended {result.status.word}"
                 cautions = (*before.cautions, caution)
@@ -273,7 +274,9 @@ class Model:
         seconds["total"] = sum(v for k, v in seconds.items() if k != "total")
         return dataclasses.replace(result, seconds=seconds, choices=(*result.choices, *notes))
 
-    def _solve(self, solver: str, options: Options | None, *, explain_infeasible: bool, avoid: str) -> Result:
+    def _solve(
+        self, solver: str, options: Options | None, *, explain_infeasible: bool, sides: bool, avoid: str
+    ) -> Result:
         """Solve the program as it is."""
         begin, choices = time.perf_counter(), list(self.choices)
         name = solver
@@ -319,6 +322,13 @@ class Model:
                 solution, status, residuals = again, word, found
         if status is Status.INFEASIBLE and self.program.problem_class is ProblemClass.NLP:
             choices.append("infeasible by proof: the convex relaxation of the exact model is infeasible")
+        program, cautions = self.program, []
+        turns = sides and status is Status.OPTIMAL
+        if turns and (turned := one_way(self.case, program, solution, options, avoid=avoid)) is not None:
+            program, solution = turned.program, turned.solution
+            status, residuals = judged(program, solution)
+            choices += [turned.choice] if turned.choice else []
+            cautions.append(turned.caution)
         if bounded and status is Status.OPTIMAL:
             choices += _bound(self.program, solution, relaxation, options)
         conflicts: tuple[Any, ...] = ()
@@ -339,13 +349,14 @@ class Model:
             formulation=self.formulation.name,
             objective_name=objective_name(self.objective),
             status=status,
-            program=self.program,
+            program=program,
             solution=solution,
             residuals=residuals,
             network=self.network,
             seconds={},
             choices=tuple(choices),
             conflicts=conflicts,
+            cautions=tuple(cautions),
         )
 
     def _left_out(self, result: Result, *, sides: bool, fall: bool = True) -> _LeftOut:

@@ -459,6 +459,58 @@ def test_two_prices() -> None:
     assert one.cost == pytest.approx(0.0, abs=1e-4)
 
 
+@pytest.mark.parametrize("formulation", ["lindistflow", "soc", "nonlinear", "current-voltage", "sdp"])
+@pytest.mark.parametrize("objective", ["loss", "peak", "0*cost+loss"])
+def test_two_prices_that_the_objective_does_not_ask_for(formulation: str, objective: str) -> None:
+    """10 kW sold at 0.1 in the first hour, 10 kW bought at 0.3 in the second: 2 $ whatever is minimised.
+
+    Nothing that only a cost would hold is in the program: to buy and sell at once would be free.
+    """
+    sun = pv(p_rated_kw=20.0, s_max_kva=20.0, profile="sun", q_control="none", curtailable=False)
+    case = two_bus(
+        sun,
+        Load(name="x", bus="b", p_kw=10.0),
+        source={"price_import": 0.3, "price_export": 0.1},
+        horizon=Horizon.regular(2),
+        profiles={"sun": np.array([1.0, 0.0])},
+    )
+    r = run(case, formulation, objective=objective)
+    want = float(np.sum(np.where(r.p_source_kw >= 0.0, 0.3, 0.1) * r.p_source_kw))
+    assert r.cost == pytest.approx(want, abs=1e-12)
+    assert r.cost == pytest.approx(2.0, abs=2e-2)  # the losses: at most 0.04 kWh
+    assert not r.has("source.buy")
+    assert not r.has("source.sell")
+    assert r.baseline_cost == pytest.approx(2.0, abs=2e-2)
+    both = run(case, formulation, objective="cost+loss")
+    assert both.has("source.buy")
+    assert both.cost == pytest.approx(2.0, abs=2e-2)
+
+
+@pytest.mark.parametrize("formulation", ["lindistflow", "sdp"])
+def test_two_prices_that_are_the_same(formulation: str) -> None:
+    """Buying and selling at once would cost nothing: nothing is sold; at other prices it is built again.
+
+    10 kW at 0.1 to and fro: 0 $. Bought at 0.3 instead: 2 $.
+    """
+    sun = pv(p_rated_kw=20.0, s_max_kva=20.0, profile="sun", q_control="none", curtailable=False)
+    case = two_bus(
+        sun,
+        Load(name="x", bus="b", p_kw=10.0),
+        source={"price_import": 0.1, "price_export": 0.1},
+        horizon=Horizon.regular(2),
+        profiles={"sun": np.array([1.0, 0.0])},
+    )
+    model = build(case, formulation)
+    r = model.solve()
+    assert r.ok
+    np.testing.assert_allclose(r.value("source.sell"), 0.0, atol=1e-9)
+    np.testing.assert_allclose(r.value("source.buy")[0], [-10, 10], atol=2e-2)
+    dearer = model.update(prices=0.3).solve()
+    assert dearer.ok
+    np.testing.assert_allclose(dearer.value("source.sell")[0], [10, 0], atol=2e-2)
+    assert dearer.cost == pytest.approx(2.0, abs=2e-2)
+
+
 # -- capacitors -------------------------------------------------------------------------------------------------------
 
 

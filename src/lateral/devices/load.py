@@ -150,7 +150,8 @@ class Load(ShuntDevice):
         Outside of ``v_min_pu ... v_max_pu`` a load is what OpenDSS makes of it there. A formulation that writes curves
         has this law as it is (its corners rounded over `ROUNDING`) at every step at which a load is within
         `NEAR_EDGE_PU` of an edge; else it takes the side on which its operating point lies. At an edge where the law
-        jumps it always does: no load can be within the jump. The cut-off of a zip load is taken at the operating point.
+        jumps it always does: no load can be within the jump; likewise at ``v_low_pu``, under which it is its nominal
+        impedance. The cut-off of a zip load is taken at the operating point.
         """
         builder, names = ctx.builder, [d.name for d in group]
         p_kw = np.array([d.p_kw * ctx.multiplier(d.profile) for d in group])
@@ -174,9 +175,10 @@ class Load(ShuntDevice):
         jumps, (lowest, highest) = _Jumps.of(group, owner), ctx.net.beside_jumps(ports)
         # what is kept beside a jump has the law of that side, wherever the operating point is
         u = np.minimum(np.maximum(ctx.net.reference_v(ports), lowest), highest) * ratio
-        near = np.zeros(u.shape, dtype=bool)
+        v_min, v_max, v_low = (column(group, name)[owner] for name in ("v_min_pu", "v_max_pu", "v_low_pu"))
+        near, kept = np.zeros(u.shape, dtype=bool), (lowest > 0.0) | (highest < np.inf)
         if ctx.net.writes_curves:
-            near = _near_edge(group, owner, u, jumps) | (lowest > 0.0) | (highest < np.inf)
+            near = (_near_edge(group, owner, u, jumps) & (u > v_low)) | kept
         if near.any():
             at, step = np.nonzero(near)
             p_near, q_near = p_port.pick(at, step), q_port.pick(at, step)
@@ -184,13 +186,15 @@ class Load(ShuntDevice):
             _inject_banded(group, ctx, cells, p_near, q_near)
             away = (~near).astype(float)
             p_port, q_port = p_port * away, q_port * away
-        v_min, v_max, v_low = (column(group, name)[owner] for name in ("v_min_pu", "v_max_pu", "v_low_pu"))
         inside = ((u > v_min) & (u <= v_max) & (u > v_low)).astype(float)
         # a constant impedance is the same on both sides; where the whole law is written, there are none
         free = near | np.array([d.model == "constant_impedance" for d in group], dtype=bool)[owner].reshape(-1, 1)
         above, below = u > v_max, (u <= v_min) | (u <= v_low)
         low = np.where(free | below, 0.0, np.where(above, v_max, np.maximum(v_min, v_low)))
         high = np.where(free | above, np.inf, np.where(below, np.maximum(v_min, v_low), v_max))
+        if ctx.net.writes_curves:  # the curve goes down to v_low, and under it a load is its nominal impedance
+            low = np.where(near & ~kept, v_low, low)
+            high = np.where(~free & (u <= v_low), v_low, high)
         ctx.net.assume_v(ports, low / ratio, high / ratio)
         if ctx.net.writes_curves:
             draws = np.sign(np.where(p_kw != 0.0, p_kw, q_kvar))[owner]

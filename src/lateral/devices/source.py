@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Self
 
 import numpy as np
@@ -67,9 +68,11 @@ class Source(Device):
             p_total = sum of p over conductors;   -p_export_max <= p_total <= p_import_max,   q likewise
         p_total^2 + q_total^2 <= s_max^2
             energy_cost_t = dt_t price_t p_total_t                               one price
-            energy_cost_t = dt_t (price_import_t buy_t - price_export_t sell_t)   two: p_total = buy - sell, both >= 0
+            energy_cost_t = dt_t (price_import_t buy_t - price_export_t sell_t)   two: p_total = buy - sell, both >= 0;
+                                                                    sell = 0, buy free at steps where they are equal
 
-        Buying and selling at once does not pay while the export price is not above the import price.
+        Buying and selling at once does not pay while the export price is not above the import price. Both are variables
+        only where the objective has the cost in it: nothing else would keep them from growing together.
         """
         builder, kva = ctx.builder, ctx.base.total_kva
         names = [s.name for s in group]
@@ -96,22 +99,31 @@ class Source(Device):
                 source, "q", total_q, ctx.series(source.q_export_max_kvar), ctx.series(source.q_import_max_kvar), ctx
             )
             cls._limit_apparent(source, total, total_q, ctx)
-            hours = ctx.horizon.hours * kva
             own_price = price.take(np.array([k]))
             if source.price_export is None:
-                cost = (total * hours).times_parameter(own_price)
+                cost = (total * (ctx.horizon.hours * kva)).times_parameter(own_price)
+                builder.output("source", "energy_cost", [source.name], cost, unit="$")
             else:
-                buy = builder.variable("source", "buy", [source.name], unit="kW", to_unit=kva, lower=0.0, limit=False)
-                sell = builder.variable("source", "sell", [source.name], unit="kW", to_unit=kva, lower=0.0, limit=False)
-                builder.equal("source", "trade", [source.name], total - buy + sell, unit="kW", to_unit=kva)
-                sell_price = builder.data(
-                    f"source.price_export.{source.name}",
-                    [source.name],
-                    ctx.series(source.price_export)[None],
-                    unit="$/kWh",
-                )
-                cost = (buy * hours).times_parameter(own_price) - (sell * hours).times_parameter(sell_price)
-            builder.output("source", "energy_cost", [source.name], cost, unit="$")
+                name, prices = f"source.price_export.{source.name}", ctx.series(source.price_export)[None]
+                sell_price = builder.data(name, [source.name], prices, unit="$/kWh")
+                trade = partial(cls._trade, source, total, own_price, sell_price, ctx)
+                builder.when_wanted("source.energy_cost", trade)
+
+    @classmethod
+    def _trade(cls, source: Self, total: Affine, buy_price: Affine, sell_price: Affine, ctx: DeviceContext) -> None:
+        """Buy at one price, sell at another; where they are the same, ``buy`` is the net power, of either sign."""
+        builder, kva, hours = ctx.builder, ctx.base.total_kva, ctx.horizon.hours * ctx.base.total_kva
+        same = builder.present(buy_price) == builder.present(sell_price)
+        if np.any(same):  # both at once would cost nothing, and have no limit
+            builder.bake(buy_price)
+            builder.bake(sell_price)
+        low, high = np.where(same, -np.inf, 0.0), np.where(same, 0.0, np.inf)
+        name, unit = [source.name], "kW"
+        buy = builder.variable("source", "buy", name, unit=unit, to_unit=kva, lower=low, limit=False)
+        sell = builder.variable("source", "sell", name, unit=unit, to_unit=kva, lower=0.0, upper=high, limit=False)
+        builder.equal("source", "trade", name, total - buy + sell, unit=unit, to_unit=kva)
+        cost = (buy * hours).times_parameter(buy_price) - (sell * hours).times_parameter(sell_price)
+        builder.output("source", "energy_cost", name, cost, unit="$")
 
     @classmethod
     def _limit(

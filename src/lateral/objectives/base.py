@@ -71,9 +71,10 @@ class Sum(Objective):
         return self.parts
 
     def declare(self, ctx: DeviceContext, weight: float) -> None:
-        """Every part with its weight."""
+        """Every part with its weight; one of no weight asks for nothing."""
         for w, part in self.parts:
-            part.declare(ctx, weight * w)
+            if weight * w:
+                part.declare(ctx, weight * w)
 
     @property
     def contains_losses(self) -> bool:

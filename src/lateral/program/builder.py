@@ -98,6 +98,7 @@ class ProgramBuilder:
         self._outputs: list[Output] = []
         self._baked: list[IntArray] = []
         self._affine: dict[str, Affine] = {}
+        self._wanted: dict[str, list[Callable[[], None]]] = {}
         self.tree: TreeHint | None = None
         #: nodes whose voltage another area counts, by name; see `lateral.devices.border`
         self.copied: set[str] = set()
@@ -555,12 +556,29 @@ class ProgramBuilder:
         before = self._affine.get(name)
         self._affine[name] = expr if before is None else stack([before, expr])
 
+    def when_wanted(self, name: str, declare: Callable[[], None]) -> None:
+        """Let something that needs variables of its own be declared when an objective asks for it first: what no
+        objective prices would leave them free.
+
+        Args:
+            name: what `find` and `find_all` know it by, such as ``source.energy_cost``.
+            declare: declares it, and may be one of many of that name.
+        """
+        self._wanted.setdefault(name, []).append(declare)
+
+    def _declare_wanted(self, names: Sequence[str]) -> None:
+        """Declare what was put off."""
+        for declare in [d for name in names for d in self._wanted.pop(name, [])]:
+            declare()
+
     def find_all(self, quantity: str) -> dict[str, Affine]:
         """Variables and outputs of one quantity, by name, e.g. every ``*.energy_cost``."""
+        self._declare_wanted([name for name in self._wanted if name.rsplit(".", 1)[-1] == quantity])
         return {name: a for name, a in self._affine.items() if name.rsplit(".", 1)[-1] == quantity}
 
     def find(self, name: str) -> Affine | None:
         """The variables, output or data of a name such as ``battery.p_charge``; None when nobody declared it."""
+        self._declare_wanted([name])
         return self._affine.get(name)
 
     # -- freeze ---------------------------------------------------------------------------------------------------

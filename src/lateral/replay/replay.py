@@ -201,13 +201,7 @@ class Replay:
     @cached_property
     def cost_usd(self) -> float:
         """Import at the import price less export at the export price, over the horizon, $, each source by itself."""
-        total = 0.0
-        for s in self.case.sources:
-            energy = self.p_by_source_kw[s.label] * self.case.horizon.hours
-            buy = self.case.series(s.price_import)
-            sell = buy if s.price_export is None else self.case.series(s.price_export)
-            total += float(np.sum(np.maximum(energy, 0.0) * buy + np.minimum(energy, 0.0) * sell))
-        return total
+        return sum(self.case.exchange_cost(s, self.p_by_source_kw[s.label]) for s in self.case.sources)
 
     @cached_property
     def energy_import_kwh(self) -> float:

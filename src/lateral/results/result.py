@@ -24,6 +24,7 @@ from lateral.network.branches import RadialNetwork
 from lateral.network.powerflow import PowerFlow
 from lateral.network.schema import FloatArray
 from lateral.program import Block, Derived, ProblemClass, Program
+from lateral.results.one_way import most_at_once_kw
 from lateral.results.points import port_points, settings
 from lateral.results.residuals import Residuals
 from lateral.results.verification import Verification
@@ -155,8 +156,7 @@ class Result:
                 f"but loads that follow the voltage are up to {100 * (self.max_law_gap or 0.0):.2g} % off their law, "
                 f"which the relaxation allows; {advice}"
             )
-        rating = max((b.p_discharge_max_kw for b in self.case.batteries), default=0.0)
-        if self.max_simultaneous_kw > max(1e-4 * rating, 1e-4):
+        if self.max_simultaneous_kw > most_at_once_kw(self.case):
             out.append(
                 f"but a battery charges and discharges {self.max_simultaneous_kw:.3g} kW at once, which none can; "
                 "raise alpha_usd_per_kwh, or look for negative prices and binding voltage limits"
@@ -293,12 +293,19 @@ class Result:
 
     @cached_property
     def cost(self) -> float:
-        """Energy cost alone, $: what is paid for import less what export earns, plus the energy costs of devices."""
+        """Energy cost alone, $: what is paid for import less what export earns, plus the energy costs of devices.
+
+        With two prices that of the net power of each source and step, whether or not the objective has the cost in it.
+        """
+        trading = {s.name: s for s in self.case.sources if s.price_export is not None}
         total = 0.0
         for output in self.program.outputs:
-            if output.block.quantity == "energy_cost":
-                total += float(np.sum(output.value(self.solution.x, self.program.theta)))
-        return total
+            block = output.block
+            if block.quantity == "energy_cost":
+                own = [k for k, e in enumerate(block.elements) if block.component != "source" or e not in trading]
+                total += float(np.sum(output.value(self.solution.x, self.program.theta)[own]))
+        power = dict(zip(self.elements("source.p_total"), self.value("source.p_total"), strict=True)) if trading else {}
+        return total + sum(self.case.exchange_cost(s, power[name]) for name, s in trading.items())
 
     @cached_property
     def p_source_kw(self) -> FloatArray:
@@ -450,13 +457,8 @@ class Result:
     @property
     def baseline_cost(self) -> float:
         """Energy cost of the baseline, $."""
-        total = 0.0
-        for source, power in zip(self.case.sources, self.baseline.sources_kva.real, strict=True):
-            buy = self.case.series(source.price_import)
-            sell = buy if source.price_export is None else self.case.series(source.price_export)
-            price = np.where(power >= 0, buy, sell)
-            total += float((price * power) @ self.case.horizon.hours)
-        return total
+        pairs = zip(self.case.sources, self.baseline.sources_kva.real, strict=True)
+        return sum(self.case.exchange_cost(source, power) for source, power in pairs)
 
     # -- dataset and tables ---------------------------------------------------------------------------------------
 

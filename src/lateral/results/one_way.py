@@ -1,0 +1,157 @@
+"""Batteries that charge and discharge at once in an exact model: solved again, each held to one of the two.
+
+A battery has no binary for its direction. Where energy is worth less than nothing (a negative price, a voltage at its
+upper limit) it pays to burn some in the losses of both ways at once, which no battery can. An exact model must not end
+there: the steps at which it does are held to the side of their net power, the other side's bound is zero, and the
+program is solved again, as often as other steps begin to do the same. What is found is a local optimum for these sides.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lateral import solvers
+from lateral.case import Case
+from lateral.errors import UnsupportedError
+from lateral.network.schema import FloatArray
+from lateral.program import ProblemClass, Program
+from lateral.results.retry import judged, tighter
+from lateral.solvers import Options, Solution, Status
+
+#: How often it is solved again; the last time with every step of every battery held.
+MOST_TURNS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class OneWay:
+    """What came of it.
+
+    Attributes:
+        program: with the bounds that hold the batteries; as it was where that could not be solved.
+        solution: its solution, likewise.
+        choice: what was done; empty where it could not be.
+        caution: what there is to say against the result.
+    """
+
+    program: Program
+    solution: Solution
+    choice: str
+    caution: str
+
+
+def most_at_once_kw(case: Case) -> float:
+    """Power charged and discharged at once that counts as none, kW."""
+    return max(1e-4 * max((b.p_discharge_max_kw for b in case.batteries), default=0.0), 1e-4)
+
+
+def one_way(
+    case: Case, program: Program, solution: Solution, options: Options | None, *, avoid: str = ""
+) -> OneWay | None:
+    """The optimum of an exact program in which no battery charges and discharges at once.
+
+    Args:
+        case: the case.
+        program: the program.
+        solution: its optimum.
+        options: options of its solver, or plain ones.
+        avoid: a solver that is not to be asked.
+
+    Returns:
+        None where none does, or the program is convex.
+    """
+    if program.problem_class is not ProblemClass.NLP:
+        return None
+    limit = np.inf if options is None or options.time_limit_s is None else options.time_limit_s
+    until = time.perf_counter() + limit
+    side: NDArray[np.int8] = np.zeros(0, dtype=np.int8)
+    held, best, last = program, solution, Status.OPTIMAL
+    for turn in range(MOST_TURNS + 1):
+        cells = _at_once(case, held, best.x)
+        if not np.any(cells.both):
+            break
+        if turn == MOST_TURNS:
+            last = Status.INACCURATE
+            break
+        side = side if side.size else np.zeros(cells.both.shape, dtype=np.int8)
+        new = (side == 0) & (cells.both | (turn == MOST_TURNS - 1))
+        side[new] = np.where(cells.net[new] >= 0.0, 1, -1)
+        held = _held(program, cells, side)
+        left = None if options is None else options.within(until)
+        answer, last = _solved(held, best, left, avoid)
+        if last is not Status.OPTIMAL:
+            break
+        best = answer
+    if held is program:
+        return None
+    if last is not Status.OPTIMAL:
+        text = f"and holding each battery to charge or to discharge, by net power, ended {last.word}"
+        return OneWay(program, solution, "", text)
+    count = int(np.count_nonzero(side))
+    steps = "1 step of a battery" if count == 1 else f"{count} steps of batteries"
+    choice = (
+        f"solved again with {steps} held to charge or to discharge, by net power, because both at once paid: "
+        f"objective {program.objective(best.x):.8g}, {program.objective(solution.x):.8g} with both at once"
+    )
+    caution = f"{steps} held to charge or to discharge alone; other sides may be better"
+    return OneWay(held, best, choice, caution)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Cells:
+    """Charging and discharging of batteries: their variables, net power out of them, and where both are at once."""
+
+    charge: NDArray[np.int64]
+    discharge: NDArray[np.int64]
+    net: FloatArray
+    both: NDArray[np.bool_]
+
+
+def _at_once(case: Case, program: Program, x: FloatArray) -> _Cells:
+    """Batteries that charge and discharge at once at a point; arrays of shape (batteries x T,)."""
+    charge, discharge = (_cells(program, f"battery.p_{way}") for way in ("charge", "discharge"))
+    units = [np.ravel(b.to_unit) for b in program.variables if b.name == "battery.p_charge"]
+    kw = float(units[0][0]) if units else 1.0
+    both = np.minimum(x[charge], x[discharge]) * kw > most_at_once_kw(case)
+    return _Cells(charge, discharge, x[discharge] - x[charge], np.asarray(both))
+
+
+def _cells(program: Program, name: str) -> NDArray[np.int64]:
+    """Variables of a name."""
+    every = np.arange(program.n)
+    return np.concatenate([np.zeros(0, dtype=np.int64), *(every[b.cells] for b in program.variables if b.name == name)])
+
+
+def _held(program: Program, cells: _Cells, side: NDArray[np.int8]) -> Program:
+    """The program with batteries held to discharge (1) or to charge (-1)."""
+    upper = program.ub.copy()
+    upper[cells.charge[side > 0]] = 0.0
+    upper[cells.discharge[side < 0]] = 0.0
+    return dataclasses.replace(program, ub=upper)
+
+
+def _solved(program: Program, start: Solution, options: Options | None, avoid: str) -> tuple[Solution, Status]:
+    """The optimum from a point: by the solver that found it, else by Ipopt."""
+    found = start
+    status = Status.ERROR
+    for name in dict.fromkeys((start.solver, "ipopt")):
+        if name == avoid:
+            continue
+        own = options if options is None or name == start.solver else options.plain()
+        try:
+            found = solvers.get(name, own).solve(program, start)
+        except UnsupportedError:
+            continue
+        status = judged(program, found)[0]
+        if options is None and (again := tighter(program, found, status)) is not None:
+            found, status = again, Status.OPTIMAL
+        if status is Status.OPTIMAL:
+            break
+    return found, status
+
+
+__all__ = ["MOST_TURNS", "OneWay", "most_at_once_kw", "one_way"]

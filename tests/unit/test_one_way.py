@@ -1,0 +1,101 @@
+"""No battery of an exact model charges and discharges at once, by hand on two buses.
+
+A battery of 10 kW, 0.9 in and 0.8 out, can burn 10 - 10 x 0.9 x 0.8 = 2.8 kW by doing both; one at whose end there is
+as much energy as at its beginning can, over one step, do nothing else. Everything else draws 50 kW over a line of 0.5
+ohm at 2.4 kV: 0.22 kW of losses without what the battery adds.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import lateral
+from lateral.case import Case
+from lateral.devices import PV, Battery, Load, Source
+from lateral.network.feeder import Bus, Feeder, Line
+from lateral.network.horizon import Horizon
+from lateral.network.schema import Element
+from lateral.opf import build
+from lateral.results.one_way import most_at_once_kw
+
+LOSS_KW = 0.5 * (50.0 / 2.4) ** 2 * 1e-3
+BURNT_KW = 10.0 * (1.0 - 0.9 * 0.8)
+EXACT = ["nonlinear", "current-voltage", "bus-injection"]
+BATTERY = Battery(
+    name="s", bus="b", p_charge_max_kw=10.0, p_discharge_max_kw=10.0, s_max_kva=12.0, energy_kwh=20.0,
+    eta_charge=0.9, eta_discharge=0.8, q_control="none",
+)  # fmt: skip
+
+
+def two_bus(*devices: Element, steps: int = 1, **source: object) -> Case:
+    """Bus a with the grid, which pays 1 $ for a kWh taken, bus b with everything else."""
+    line = Line(
+        name="l", bus_from="a", bus_to="b", conductors_from=(1,), conductors_to=(1,),
+        r_ohm=np.full((1, 1), 0.5), x_ohm=np.full((1, 1), 1.0),
+    )  # fmt: skip
+    grid = Source(name="grid", bus="a", **{"price_import": -1.0} | source)  # type: ignore[arg-type]
+    buses = tuple(Bus(name=b, conductors=(1,), v_base_kv=2.4, v_min_pu=0.9, v_max_pu=1.1) for b in "ab")
+    feeder = Feeder(buses=buses, lines=(line,))
+    return Case(name="two", feeder=feeder, devices=(grid, *devices), horizon=Horizon.regular(steps), profiles={})
+
+
+@pytest.mark.parametrize("formulation", EXACT)
+def test_no_exact_model_burns_energy_in_both_ways_at_once(formulation: str) -> None:
+    case = two_bus(Load(name="x", bus="b", p_kw=50.0), BATTERY)
+    r = build(case, formulation).solve()
+    assert r.ok, r.status_text
+    assert r.max_simultaneous_kw <= most_at_once_kw(case)
+    assert r.cost == pytest.approx(-(50.0 + LOSS_KW), abs=2e-2)  # losses at 0.99 pu: 2 % more than at 1
+    assert r.value("system.losses")[0, 0] == pytest.approx(LOSS_KW, rel=0.05)
+    assert any("held to charge or to discharge" in choice for choice in r.choices)
+    assert "1 step of a battery held to charge or to discharge alone" in r.status_text
+    # what the relaxation proves is of the problem without the sides: it can still burn
+    bounds = [c for c in r.choices if "proves that no schedule is better" in c]
+    assert len(bounds) == (formulation == "nonlinear")  # the others have no relaxation
+    for bound in bounds:
+        assert float(bound.split("more than ")[1].split()[0]) >= 0.9 * BURNT_KW / 50.0
+
+
+def test_the_schedule_recovered_from_a_relaxation_does_not_either() -> None:
+    case = two_bus(Load(name="x", bus="b", p_kw=50.0), BATTERY)
+    r = lateral.solve(case, "soc", recover=True)
+    assert r.ok, r.status_text
+    assert r.max_simultaneous_kw <= most_at_once_kw(case)
+    assert r.cost == pytest.approx(-(50.0 + LOSS_KW), abs=2e-2)
+    assert r.replay is not None
+    assert r.replay.summary()["dloss_kw"] == pytest.approx(0.0, abs=1e-4)
+
+
+def test_linear_forms_keep_it_and_say_so() -> None:
+    r = build(two_bus(Load(name="x", bus="b", p_kw=50.0), BATTERY), "lindistflow", loss_term=False).solve()
+    assert r.cost == pytest.approx(-(50.0 + BURNT_KW), abs=1e-3)
+    assert "charges and discharges" in r.status_text
+
+
+def test_positive_prices_ask_for_nothing() -> None:
+    r = build(two_bus(Load(name="x", bus="b", p_kw=50.0), BATTERY, price_import=0.2), "nonlinear").solve()
+    assert r.ok
+    assert not any("held" in choice for choice in r.choices)
+    assert "held" not in r.status_text
+
+
+def test_steps_that_begin_later_to_do_both_are_held_too() -> None:
+    """Six steps of one price: both at once pays at all of them, and none is left in the end."""
+    case = two_bus(Load(name="x", bus="b", p_kw=50.0), BATTERY, steps=6)
+    r = build(case, "nonlinear").solve()
+    assert r.ok, r.status_text
+    assert r.max_simultaneous_kw <= most_at_once_kw(case)
+    assert r.cost <= -6 * 50.0
+
+
+@pytest.mark.parametrize("formulation", EXACT)
+def test_where_only_both_at_once_keeps_the_limits_the_schedule_stays_with_its_warning(formulation: str) -> None:
+    """2 kW of sun that nobody may take: without both ways at once there is no schedule."""
+    sun = PV(name="p", bus="b", p_rated_kw=12.0, s_max_kva=12.0, q_control="none", curtailable=False)
+    case = two_bus(Load(name="x", bus="b", p_kw=10.0), sun, BATTERY, p_export_max_kw=0.0)
+    r = build(case, formulation).solve()
+    assert r.ok
+    assert r.max_simultaneous_kw > 1.0
+    assert "holding each battery to charge or to discharge, by net power, ended" in r.status_text
+    assert "charges and discharges" in r.status_text
