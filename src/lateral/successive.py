@@ -78,15 +78,15 @@ def first_point(program: Program, tangent: Tangent, case: Case, point: Operating
         if not np.any(known):
             continue
         side = int(block.quantity == "q_injected")
+        cell_known = np.repeat(known, expr.n_steps)
         none = np.zeros(block.n_steps)
         wanted = np.array([offered[label][side] if label in offered else none for label in labels]) / block.to_unit
         has = (expr.col >= 0) & (expr.val != 0.0)
-        # one decision in a cell, at one port or shared out over several: it is what the power asks for
+        # the decisions of a cell, one, or one for each of its ports, share what the power asks for
         cells = sp.csr_matrix((expr.val[has], (expr.row[has], expr.col[has])), shape=(expr.n * expr.n_steps, len(x)))
-        rows = np.flatnonzero((np.diff(cells.indptr) == 1) & np.repeat(known, expr.n_steps))
-        first = cells.indptr[rows]
-        missing = (wanted - expr.value(x, program.theta)).reshape(-1)[rows]
-        x[cells.indices[first]] += missing / cells.data[first]
+        squares = np.asarray(cells.multiply(cells).sum(axis=1)).reshape(-1)
+        missing = (wanted - expr.value(x, program.theta)).reshape(-1)
+        x += cells.T @ np.divide(missing, squares, out=np.zeros_like(squares), where=(squares > 0.0) & cell_known)
     x = np.clip(x, program.lb, program.ub)
     if tangent.state is None:
         return program
@@ -199,11 +199,11 @@ class Rounds:
             if output.block.quantity in ("p_injected", "q_injected")
         ]
         # a susceptance, a share: settings are decisions as well; what follows the voltage is none
+        settings = {f"{d.kind}.{d.setting}" for d in case.devices if isinstance(d, Declared) and d.setting}
         own += [
-            output.affine.col[output.affine.col >= 0]
-            for output in program.outputs
-            if output.block.name in {f"{d.kind}.{d.setting}" for d in case.devices if isinstance(d, Declared)}
+            output.affine.col[output.affine.col >= 0] for output in program.outputs if output.block.name in settings
         ]
+        own += [np.arange(program.n)[block.cells] for block in program.variables if block.name in settings]
         follows = np.concatenate([np.zeros(0, dtype=np.int64), *tangent.network, *tangent.followers])
         decisions = np.setdiff1d(np.concatenate([np.zeros(0, dtype=np.int64), *own]), follows)
         network = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *tangent.network]))
@@ -300,7 +300,8 @@ class Rounds:
             there = self.reached(result.solution)
             if there is None:
                 return Verdict("rejected, its power flow does not converge", stuck="no power flow to go on from")
-            if there.strange:
+            # loads that left their band have another law there: the program is made again before that is known
+            if there.strange and self.at.strange and self.at.v_pu is not None:
                 return Verdict("no power flow of this schedule", stuck="the power flow does not know every device")
             before = "not made with these limits" if self.fresh else "no power flow of a schedule"
             self.at, self.fresh = there, False
@@ -394,7 +395,8 @@ class Rounds:
         if found.status == 0:
             out[at] = found.x
         else:
-            note = f"what is left to choose at a power flow stays as predicted: {found.message}"
+            why = "no choice keeps every row there" if found.status == 2 else found.message
+            note = f"what is left to choose at a power flow stays as predicted: {why}"
             self.notes += [] if note in self.notes else [note]
         return out
 

@@ -57,10 +57,6 @@ class _Model(RectangularModel):
     def _own_currents(self, ports: Ports) -> IntArray:
         return np.arange(len(ports))
 
-    def declines_ratio(self, transformer: str, winding: int) -> str:
-        """See `NetworkModel.declines_ratio`: the point at which the rows are written is a power flow at given taps."""
-        return "the formulation holds taps at its operating point"
-
     def add_loss_curvature(self, weight: Affine) -> None:
         """See `NetworkModel.add_loss_curvature`."""
         self._curvature.append(weight)
@@ -78,8 +74,8 @@ class _Model(RectangularModel):
         net, tangent, builder = self.net, self._tangent, self.builder
         legs = self._limits.legs
         receiving = sparse.csr_matrix((np.ones(net.n_legs), (np.arange(net.n_legs), net.to_node)), legs.ideal.shape)
-        current = (legs.admittance @ (legs.ideal - receiving) @ self._reduced.t).tocoo()
-        long = ~np.isin(current.row, self._short)
+        current = (legs.admittance @ (legs.ideal - receiving) @ self._reduced.t[: self._n_true]).tocoo()
+        long = ~np.isin(current.row, np.concatenate([self._short, self._tapped_legs()]))
         row, col, value = current.row[long], current.col[long], current.data[long]
         if not len(row):  # an area of one bus
             return
@@ -99,14 +95,22 @@ class _Model(RectangularModel):
             for v in (self._v.re.take(node), self._v.im.take(node)):
                 lost = v.map_terms(len(pairs), own, other, form.real)
                 tangent.distance(builder, v, lost, price.take(of_pair), labels)
-        mean = sparse.csr_matrix((np.ones(len(pairs)), (of_pair, self._reduced.kept[node])), (number, len(self._names)))
+        true = np.concatenate([np.arange(self._n_true), self._ratios.ports.a])[self._reduced.kept[node]]
+        mean = sparse.csr_matrix((np.ones(len(pairs)), (of_pair, true)), (number, self._n_true))
         mean = sparse.diags(1.0 / np.bincount(of_pair, minlength=number)) @ mean
         tangent.weights_of = partial(self._branch_prices, weight, sparse.csr_matrix(mean))
+
+    def _tapped_legs(self) -> IntArray:
+        """Legs of transformers with a decided tap: what their current is does not follow from the voltages alone."""
+        labels = self._ratios.labels
+        tapped = np.array([name in labels for name in self.net.branch_names], dtype=bool)
+        return np.flatnonzero(tapped[self.net.branch])
 
     def _groups(self, row: IntArray, col: IntArray) -> IntArray:
         """Group of each leg by the kept buses that its branch's current follows, -1 for none, shape (legs,)."""
         net, bus_of = self.net, dict[str, int]()
-        bus = np.array([bus_of.setdefault(net.nodes[k][0], len(bus_of)) for k in self._reduced.kept], dtype=np.int64)
+        nodes = (*net.nodes, *self._ratios.nodes)
+        bus = np.array([bus_of.setdefault(nodes[k][0], len(bus_of)) for k in self._reduced.kept], dtype=np.int64)
         ends: dict[int, set[int]] = {}
         for branch, at in zip(net.branch[row].tolist(), bus[col].tolist(), strict=True):
             ends.setdefault(branch, set()).add(at)
@@ -133,6 +137,7 @@ class _Model(RectangularModel):
         if self._curvature:
             self._tangent.bend(self.builder)
         currents = [] if self._port_rows is None else [self._port_rows[3]]
+        currents += self._ratio_rows
         parts = [self._v, *currents, *self._common, *([] if self._short_current is None else [self._short_current])]
         alone = [w for _, _, _, w, _ in self._squares] + ([] if self._all_squares is None else [self._all_squares])
         alone += [q for q, *_ in self._susceptances]
@@ -149,7 +154,7 @@ class _Model(RectangularModel):
     def _state(self, program: Program, x: FloatArray, v_pu: ComplexArray, *, loaded: bool) -> FloatArray:
         """See `lateral.program.tangent.State`."""
         x, theta = x.copy(), program.theta
-        v = np.broadcast_to(v_pu, (len(self._names), self.n_steps))
+        v = self._ratios.widened_voltages(np.broadcast_to(v_pu, (self._n_true, self.n_steps)), x, theta)
         kept = self._reduced.kept
         _set(x, self._v, v[kept])
         padded = np.vstack([v, np.zeros((1, self.n_steps))])
@@ -157,7 +162,7 @@ class _Model(RectangularModel):
             square = np.abs(padded[ports.a] - padded[ports.b]) ** 2
             x[w.col] = (square if cells is None else square[cells]).reshape(-1)
         if self._all_squares is not None:
-            x[self._all_squares.col] = (np.abs(v) ** 2).reshape(-1)
+            x[self._all_squares.col] = (np.abs(v[: self._n_true]) ** 2).reshape(-1)
         for q, b, w in self._susceptances:
             x[q.col] = (b.value(x, theta) * w.value(x, theta)).reshape(-1)
         for nodes, own in self._asked:
@@ -171,6 +176,7 @@ class _Model(RectangularModel):
         for ports, p, q in self._linear:
             u = padded[ports.a] - padded[ports.b]
             _add(left, place, ports, -(p.value(x, theta) - 1j * q.value(x, theta)) * u)
+        self._ratio_state(x, theta, left, place, loaded=loaded)
         if self._port_rows is not None:
             ports, p, q, current = self._port_rows
             u = padded[ports.a] - padded[ports.b]
@@ -181,13 +187,28 @@ class _Model(RectangularModel):
         self._powers_through(program, x, v)
         return x
 
+    def _ratio_state(
+        self, x: FloatArray, theta: FloatArray, left: ComplexArray, place: IntArray, *, loaded: bool
+    ) -> None:
+        """Currents of ideal ratios, and the balance with them, in place: what enters an internal node is what its wires
+        take from there."""
+        if not self._ratio_rows:
+            return
+        ratios, (j, i) = self._ratios, self._ratio_rows
+        inner = place[self._n_true + np.arange(len(ratios))]
+        into = left[inner] * float(loaded)
+        out = into * ratios.sign.reshape(-1, 1) / ratios.tap_values(x, theta)
+        _set(x, i, into)
+        _set(x, j, out)
+        left[inner] -= into
+        _add(left, place, ratios.ports, out)
+
     def _powers_through(self, program: Program, x: FloatArray, v: ComplexArray) -> None:
         """Powers of branches with a limit, in place."""
         blocks = [b for b in program.variables if b.name in ("branch.p_through", "branch.q_through")]
         if not blocks:
             return
-        total = np.zeros((len(self.net.branch_names), self.n_steps), dtype=complex)
-        np.add.at(total, self.net.branch, self._limits.legs.power(v))
+        total = self._limits.through.at(v, len(self.net.branch_names))
         place = {name: k for k, name in enumerate(self.net.branch_names)}
         for block in blocks:
             power = total[[place[name] for name in block.elements]]

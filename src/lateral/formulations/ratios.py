@@ -150,12 +150,20 @@ class Ratios:
 
     def start(self, v0: ComplexArray) -> ComplexArray:
         """Voltages of true nodes, then those of the internal ones at the taps of the operating point."""
-        if not self.taps:
-            return v0
-        padded = np.vstack([v0, np.zeros((1, v0.shape[1]))])
+        return self._with_inner(v0, self.a0.reshape(-1, 1)) if self.taps else v0
+
+    def widened_voltages(self, v: ComplexArray, x: FloatArray, theta: FloatArray) -> ComplexArray:
+        """Voltages (n, T) of true nodes, then those of the internal ones at the taps of variables and data."""
+        return self._with_inner(v, self.tap_values(x, theta)) if self.taps else v
+
+    def _with_inner(self, v: ComplexArray, a: FloatArray) -> ComplexArray:
+        padded = np.vstack([v, np.zeros((1, v.shape[1]))])
         across = padded[self.ports.a] - padded[self.ports.b]
-        inner = across * (self.sign / self.a0).reshape(-1, 1)
-        return np.vstack([v0, inner])
+        return np.vstack([v, across * self.sign.reshape(-1, 1) / a])
+
+    def tap_values(self, x: FloatArray, theta: FloatArray) -> FloatArray:
+        """The tap at each internal node, shape (m, T)."""
+        return np.vstack([tap.tap.value(x, theta) for tap in self.taps])[self.tap_of]
 
     def couple(
         self, builder: ProgramBuilder, u: Complex, e: Complex, into: ComplexArray, scale: float

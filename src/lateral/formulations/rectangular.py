@@ -119,6 +119,8 @@ class RectangularModel(PointModel):
         self._port_rows: tuple[Ports, Affine, Affine, Complex] | None = None
         self._feed_rows: list[tuple[_Feed, Complex, Complex | None, Affine | None]] = []
         self._taps: list[Tap] = []
+        #: currents of the decided taps, at the terminals and into the internal nodes
+        self._ratio_rows: list[Complex] = []
         self._susceptances: list[tuple[Affine, Affine, Affine]] = []
         self._n_true = len(self._names)
 
@@ -453,6 +455,7 @@ class RectangularModel(PointModel):
         inner = Ports(np.arange(n, n + len(ratios)), np.full(len(ratios), -1))
         into = self._reduced.s[np.searchsorted(kept, inner.a)] @ self._v0[kept]
         j, i = ratios.couple(self.builder, self._kept.across(ratios.ports), self._kept.across(inner), into, total)
+        self._ratio_rows = [j, i]
         return self._kept.to_nodes(ratios.ports, j) - self._kept.to_nodes(inner, i)
 
     def _with_common_mode(self, balance: Complex, total: float) -> Complex:
