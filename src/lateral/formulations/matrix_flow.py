@@ -415,13 +415,16 @@ class MatrixFlowModel(PointModel):
         return out
 
     def _scales(self) -> FloatArray:
-        """Typical apparent power of each leg, shape (K,): what is downstream, as in the branch-flow family."""
+        """Typical apparent power of each leg, shape (K,): what is downstream, and may be decided there."""
         builder, net = self.builder, self.net
         down = np.asarray(np.abs(self._y).sum(axis=1)).reshape(-1)
         for what in (*self._nodal, *self._between, *self._impedances):
-            # what another area draws is a decision, whose start says how much it is about
+            # what another area draws is a decision, whose start says how much it is about; what an inverter may give
+            # counts whole: a scale of the loads alone made nothing of one at a bus without any (and a gap of it, too)
             size = sum(
-                (builder.magnitude(part, variables=False) + np.abs(builder.at_start(part))).max(axis=1, initial=0.0)
+                np.maximum(
+                    builder.magnitude(part, variables=False) + np.abs(builder.at_start(part)), builder.magnitude(part)
+                ).max(axis=1, initial=0.0)
                 for part in (what.p, what.q)
             )
             ends = [side[side >= 0] for side in (what.ports.a, what.ports.b)]
