@@ -308,7 +308,8 @@ class Model:
             if solution.solver != name:
                 choices.append(f"fallback to {solution.solver}: {solution.message}")
         if options is None and (again := tighter(self.program, solution, status)) is not None:
-            choices.append(f"solved again at tolerance {RETRY_TOLERANCE:g}: the first answer was not accurate enough")
+            how = "along the central path" if again.notes else f"at tolerance {RETRY_TOLERANCE:g}"
+            choices.append(f"solved again {how}: the first answer was not accurate enough")
             solution, (status, residuals) = again, judged(self.program, again)
         takes = self.program.problem_class in solvers.SOLVERS["ipopt"].solver.accepts
         unsure = status in (Status.INACCURATE, Status.ERROR)

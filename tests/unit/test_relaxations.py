@@ -11,7 +11,7 @@ import pytest
 
 import lateral
 from ac_points import ac_point
-from lateral import opf
+from lateral import opf, solvers
 from lateral.case import Case
 from lateral.devices import PV, SVC, Capacitor, Load, Source
 from lateral.errors import Fault, OptionError, UnsupportedError
@@ -20,10 +20,13 @@ from lateral.network.feeder import Bus, Feeder, Line, Transformer, Winding
 from lateral.network.horizon import Horizon
 from lateral.network.schema import Element
 from lateral.opf import Model, build, made_exact
-from lateral.program import ProblemClass
+from lateral.program import ProblemClass, Program
 from lateral.recover import _bound
+from lateral.results import retry
+from lateral.results.residuals import Residuals, recompute
 from lateral.results.result import Result
-from lateral.solvers import Options
+from lateral.results.retry import judged
+from lateral.solvers import Options, Solution, Status
 from lateral.solvers.clarabel import ClarabelOptions
 from strategies import three_phases_of
 
@@ -536,3 +539,24 @@ def test_limits_between_phase_and_neutral(tmp_path: Path) -> None:
     faults = lateral.check(limited.with_(feeder=dataclasses.replace(limited.feeder, buses=buses)))
     assert [f.code[:7] for f in faults] == ["NET-013"]
     assert "vpn_min_pu = 1.2" in faults[0].found
+
+
+def test_the_central_path_is_tried_where_a_tighter_tolerance_does_not_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its point has multipliers to the last digits: those of `soc3` are often off by 1e-5 where many are optimal."""
+    program = build(WYE, "soc3").program
+    first = solvers.get("clarabel").solve(program)
+    seen: list[Status] = []
+
+    def refuses_once(program: Program, solution: Solution) -> tuple[Status, Residuals]:
+        seen.append(solution.status)
+        status, residuals = judged(program, solution)
+        return (Status.INACCURATE if len(seen) == 1 else status), residuals
+
+    monkeypatch.setattr(retry, "judged", refuses_once)
+    again = retry.tighter(program, first, Status.INACCURATE)
+    assert len(seen) == 2
+    assert again is not None
+    residuals = recompute(program, again)
+    assert residuals.duality_gap < 1e-7
+    assert residuals.max_dual < 1e-10
+    assert any("along the central path" in note for note in again.notes)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from lateral import solvers
-from lateral.program import Program
+from lateral.program import ProblemClass, Program
 from lateral.results.residuals import Residuals, earned_status, recompute
 from lateral.solvers import Options, Solution, Status
+from lateral.solvers.clarabel import ClarabelOptions
 
 #: Tolerance of the second try: Clarabel and Ipopt stop on residuals of their own scaling.
 RETRY_TOLERANCE = 1e-11
@@ -18,7 +19,7 @@ def judged(program: Program, solution: Solution) -> tuple[Status, Residuals]:
 
 
 def tighter(program: Program, solution: Solution, status: Status) -> Solution | None:
-    """The optimum at a tighter tolerance where the answer of Clarabel or Ipopt was not accurate enough.
+    """The optimum at a tighter tolerance, or from the central path, where an answer was not accurate enough.
 
     Returns:
         None where that does not help, or nothing is to be helped.
@@ -28,10 +29,18 @@ def tighter(program: Program, solution: Solution, status: Status) -> Solution | 
         return None
     if program.problem_class not in solvers.SOLVERS[name].solver.accepts:
         return None
-    if program.semidefinite.n_rows and solution.status is not Status.OPTIMAL:
-        return None  # with matrices Clarabel stopped in rounding, and stops at the same place again
-    again = solvers.get(name, Options(tolerance=RETRY_TOLERANCE)).solve(program, solution if name == "ipopt" else None)
-    return again if judged(program, again)[0] is Status.OPTIMAL else None
+    tries: list[Options] = []
+    if not program.semidefinite.n_rows or solution.status is Status.OPTIMAL:
+        # else Clarabel stopped in rounding, as it does with matrices, and stops at the same place again
+        tries.append(Options(tolerance=RETRY_TOLERANCE))
+    if name == "clarabel" and not solution.notes and program.problem_class in (ProblemClass.SOCP, ProblemClass.SDP):
+        # a point of the central path has multipliers to the last digits where those of an optimum are many
+        tries.append(ClarabelOptions(centred=True))
+    for options in tries:
+        again = solvers.get(name, options).solve(program, solution if name == "ipopt" else None)
+        if judged(program, again)[0] is Status.OPTIMAL:
+            return again
+    return None
 
 
 __all__ = ["RETRY_TOLERANCE", "judged", "tighter"]
