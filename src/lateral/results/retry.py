@@ -10,6 +10,8 @@ from lateral.solvers.clarabel import ClarabelOptions
 
 #: Tolerance of the second try: Clarabel and Ipopt stop on residuals of their own scaling.
 RETRY_TOLERANCE = 1e-11
+#: Where Clarabel stops before the central path is followed.
+FAR_FROM_EDGE = 1e-5
 
 
 def judged(program: Program, solution: Solution) -> tuple[Status, Residuals]:
@@ -34,8 +36,9 @@ def tighter(program: Program, solution: Solution, status: Status) -> Solution | 
         # else Clarabel stopped in rounding, as it does with matrices, and stops at the same place again
         tries.append(Options(tolerance=RETRY_TOLERANCE))
     if name == "clarabel" and not solution.notes and program.problem_class in (ProblemClass.SOCP, ProblemClass.SDP):
-        # a point of the central path has multipliers to the last digits where those of an optimum are many
-        tries.append(ClarabelOptions(centred=True))
+        # a point of the central path has multipliers to the last digits where those of an optimum are many; it is
+        # reached from a point that is not yet at the edge of the cones
+        tries.append(ClarabelOptions(tolerance=FAR_FROM_EDGE, centred=True))
     for options in tries:
         again = solvers.get(name, options).solve(program, solution if name == "ipopt" else None)
         if judged(program, again)[0] is Status.OPTIMAL:
