@@ -12,6 +12,11 @@ shrinks after a rejected or badly predicted step and grows after a good one that
 predicted decrease is below `REST` of the objective and, where the step is not tiny (a flat merit), its power flow is no
 worse. rho_i is twice the largest multiplier that the row's block has had.
 
+The curvature of m_k, that of the losses at positive prices, is what is convex of the Lagrangian's. Where steps show
+that it is too little (limits that bind) or too much (an objective that has no price of losses), it is scaled: along a
+step that brought ``gained`` where ``promised`` was predicted, and of which the curvature had cost q,
+``1 + (promised - gained) / q`` times as much would have been right.
+
 What is left to choose once a schedule runs (how much of what a source gives is bought, the peak) is chosen at its best
 for the merit; everything else of the network comes from the power flow.
 """
@@ -48,6 +53,10 @@ REST = 1e-7
 ACCEPT = 0.1
 #: A prediction this good lets the radius grow, one below the other makes it shrink.
 GOOD, POOR = 0.75, 0.25
+#: The curvature is left alone until a step brings less or more than these shares of its promise.
+TRUSTED = (0.5, 1.25)
+#: Most by which it changes at once, and the range of its factor.
+FACTOR_STEP, FACTOR_RANGE = 4.0, (1e-3, 1e4)
 #: Violation of an equality at a power flow, in solver scale, that is more than corners of loads make.
 LEFT = 5e-5
 #: How often a program is made again for loads that left their band.
@@ -189,6 +198,8 @@ class Rounds:
     notes: list[str] = field(default_factory=list)
     #: whether the program has limits that the last accepted schedule was not made with
     fresh: bool = False
+    #: of the curvature of losses: 1 until steps showed that another is right
+    factor: float = 1.0
 
     @classmethod
     def start(cls, case: Case, tangent: Tangent, net: RadialNetwork, program: Program) -> Rounds:
@@ -226,7 +237,7 @@ class Rounds:
             x = model.tangent.state(model.program, x, v, loaded=True)
         out = Rounds.start(model.case, model.tangent, model.network, model.tangent.moved(model.program, x))
         out.at = dataclasses.replace(out.at, v_pu=self.at.v_pu)
-        out.radius, out.fresh = self.radius, self.fresh
+        out.radius, out.fresh, out.factor = self.radius, self.fresh, self.factor
         out.notes = list(dict.fromkeys([*self.notes, *out.notes]))
         return out
 
@@ -308,7 +319,11 @@ class Rounds:
             return Verdict(f"accepted, the point before was {before}; step {length:.1e}", accepted=True)
         # the program is convex: a step that is held back has no more than its promise times what it was held back by
         small = REST * size * (min(self.radius, 1.0) if held else 1.0)
-        rests = -REST * size <= promised <= small
+        # so much the step would promise at the curvature that the prices gave
+        plain = promised
+        if self.factor > 1.0:
+            plain += (self.factor - 1.0) * self.tangent.curvature(self.at.program, x)
+        rests = -REST * size <= promised and plain <= small
         if rests and length <= TINY:
             return Verdict(f"{says}, step {length:.1e}", rests=True)
         there = self.reached(result.solution)
@@ -331,26 +346,42 @@ class Rounds:
                 return Verdict(says, stuck="predictions are not accurate enough here")
             self.at = there
             return Verdict(f"accepted, {says}", accepted=True)
+        if self._learned(x, promised, gained):
+            there = self._reweighed(there, result.solution)
         share = gained / promised
         if share < POOR:
-            self.radius = (0.5 if share >= ACCEPT else 0.25) * length
+            self.radius = 0.5 * length
         elif share > GOOD and held:
             self.radius = 2.0 * self.radius
         if share < ACCEPT:
             # the next step from here knows the corners that this one went across
-            program = self.tangent.reweighed(self.at.program, result.solution, self.at.x)
-            self.at = dataclasses.replace(self.at, program=self.tangent.moved(program, self.at.x))
+            self.at = self._reweighed(self.at, result.solution)
             stuck = "the trust region has become too small" if self.radius < SMALLEST else ""
             return Verdict(f"rejected, {says}", stuck=stuck)
         self.at = there
         return Verdict(f"accepted, {says}", accepted=True)
+
+    def _learned(self, x: FloatArray, promised: float, gained: float) -> bool:
+        """Whether a step changed the factor of the curvature: to what would have been right along it."""
+        low, high = TRUSTED
+        cost = self.tangent.curvature(self.at.program, x)
+        if cost <= 0.0 or (self.factor == 1.0 and low * promised <= gained <= high * promised):
+            return False
+        change = np.clip(1.0 + (promised - gained) / cost, 1.0 / FACTOR_STEP, FACTOR_STEP)
+        self.factor = float(np.clip(self.factor * change, *FACTOR_RANGE))
+        return True
+
+    def _reweighed(self, at: At, solution: Solution) -> At:
+        """A point in the program that knows the multipliers and the last step of a solution at the accepted one."""
+        program = self.tangent.reweighed(self.at.program, solution, at.x, self.factor)
+        return dataclasses.replace(at, program=self.tangent.moved(program, at.x))
 
     # -- power flow -----------------------------------------------------------------------------------------------
 
     def reached(self, solution: Solution) -> At | None:
         """The schedule of a step with its power flow; None where that does not converge."""
         x = solution.x
-        program = self.tangent.reweighed(self.at.program, solution, x)
+        program = self.tangent.reweighed(self.at.program, solution, x, self.factor)
         flow = schedule_flow(self.case, program, x, tolerance_pu=FLOW_TOLERANCE_PU)
         if not np.all(flow.converged) or self.tangent.state is None:
             return None

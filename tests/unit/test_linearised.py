@@ -328,9 +328,9 @@ def test_a_step_that_costs_more_is_rejected(monkeypatch: pytest.MonkeyPatch) -> 
     assert verdict.text.startswith("rejected")
     np.testing.assert_array_equal(state.at.x, before.x)
     length = state.length(r.solution.x)
-    assert state.radius == pytest.approx(0.25 * length)
+    assert state.radius == pytest.approx(0.5 * length)
     model.program = state.bounded()
-    assert state.length(model.solve().solution.x) <= 0.25 * length * (1.0 + 1e-6)
+    assert state.length(model.solve().solution.x) <= 0.5 * length * (1.0 + 1e-6)
 
 
 def test_a_flat_merit_rests_only_where_the_power_flow_is_as_good(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,7 @@ class _Model(RectangularModel):
             own, other, form = entries(sparse.csr_matrix((seen.conj().T @ part @ seen).real))
             for v in (self._v.re.take(node), self._v.im.take(node)):
                 lost = v.map_terms(len(pairs), own, other, form.real)
-                tangent.distance(builder, v, lost, price.take(of_pair), labels)
+                tangent.distance(builder, v, lost, price.take(of_pair), labels, shared=True)
         true = np.concatenate([np.arange(self._n_true), self._ratios.ports.a])[self._reduced.kept[node]]
         mean = sparse.csr_matrix((np.ones(len(pairs)), (of_pair, true)), (number, self._n_true))
         mean = sparse.diags(1.0 / np.bincount(of_pair, minlength=number)) @ mean

@@ -99,12 +99,13 @@ class _Bent:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Form:
-    """A quadratic cost of the distance from the point: linear part and constant."""
+    """A quadratic cost of the distance from the point: linear part and constant; ``shared``: weighed by shares."""
 
     slot: str
     f: Affine
     g: Affine
     weight: Affine
+    shared: bool = False
 
     def values(self, x: FloatArray, theta: FloatArray) -> FloatArray:
         """``-2 w g0`` of every element, then ``w f0 g0`` summed over them."""
@@ -228,12 +229,22 @@ class Tangent:
         block = builder.equal(component, quantity, elements, y - z.times_parameter(slope) - offset, scale=steep)
         self._parts[-1] = dataclasses.replace(part, block=block)
 
-    def distance(self, builder: ProgramBuilder, f: Affine, g: Affine, weight: Affine, elements: Sequence[str]) -> None:
+    def distance(
+        self,
+        builder: ProgramBuilder,
+        f: Affine,
+        g: Affine,
+        weight: Affine,
+        elements: Sequence[str],
+        *,
+        shared: bool = False,
+    ) -> None:
         """Add ``sum weight (f - f0) (g - g0)`` to the objective, with g a symmetric linear map of the variables f.
 
-        ``weight`` has shape (n, T) and is nonnegative numbers or data.
+        ``weight`` has shape (n, T) and is nonnegative numbers or data; with ``shared`` it is one of `weights`, and
+        `curvature` counts the cost.
         """
-        part = _Form(self._name(), f, g, weight)
+        part = _Form(self._name(), f, g, weight, shared)
         at = self._slot(builder, part, elements)
         builder.minimise_products(f, g, weight)
         builder.minimise(f.times_parameter(at.take(np.arange(f.n))))
@@ -259,7 +270,7 @@ class Tangent:
             for f in factors:
                 self.distance(builder, f, f, weight, block.elements)
 
-    def reweighed(self, program: Program, solution: Solution, at: FloatArray) -> Program:
+    def reweighed(self, program: Program, solution: Solution, at: FloatArray, factor: float = 1.0) -> Program:
         """The program with the curvature that the multipliers of a solution give its rows, as far as it is convex.
 
         A row ``sum f^2 + w`` with multiplier y adds ``-y (f - f0)^2`` to the Lagrangian, a curve adds
@@ -270,8 +281,10 @@ class Tangent:
             program: the program that was solved.
             solution: its solution.
             at: variables at which the program is to be used next.
+            factor: on the shares that `weights` was given.
         """
         slots = {} if self.weights_of is None else self.weights_of(program, solution)
+        slots = {name: factor * share for name, share in slots.items()}
         weights = []
         for part in self._squares:
             y = (solution.eq_dual if part.equality else solution.ineq_dual)[part.block.cells]
@@ -284,6 +297,15 @@ class Tangent:
                 weights.append(0.5 * solution.eq_dual[bent.block.cells].reshape(z.shape) * second)
         slots |= {name: np.maximum(weight, 0.0) for name, weight in zip(self._bent, weights, strict=False)}
         return program.update(slots)
+
+    def curvature(self, program: Program, x: FloatArray) -> float:
+        """What the costs of distance whose weights are shares say of a step from the point of the program to x."""
+        theta, total = program.theta, 0.0
+        for part in self._parts:
+            if isinstance(part, _Form) and part.shared:
+                f, g = (a.value(x, theta) - a.value(program.start_point, theta) for a in (part.f, part.g))
+                total += float((part.weight.value(x, theta) * f * g).sum())
+        return total
 
     def curves(self, x: FloatArray, theta: FloatArray) -> None:
         """Set every ``y = phi(z)``, in place."""
