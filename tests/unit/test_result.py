@@ -15,7 +15,8 @@ from lateral.devices import Battery, Load, Source
 from lateral.errors import OptionError
 from lateral.network.feeder import Bus, Feeder, Line
 from lateral.network.horizon import Horizon
-from lateral.opf import build
+from lateral.opf import build, dispatch_of, prediction_of, replayed
+from lateral.replay import replay
 from lateral.solvers.base import Status
 
 
@@ -99,6 +100,43 @@ def test_phantom_drop_behind_a_source_is_counted_and_said(case: Case) -> None:
     more[next(b for b in exact.program.variables if b.name == "branch.imag_sq").cells] += 1.0
     off = dataclasses.replace(exact, status=Status.INACCURATE, solution=dataclasses.replace(exact.solution, x=more))
     assert off.warnings == ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Played:
+    """A replay that says what it is told to."""
+
+    max_dv_pu: float | None
+    n_not_converged: int = 0
+    seconds: float = 0.0
+
+    def summary(self) -> dict[str, object]:
+        return {"max_dv_pu": self.max_dv_pu, "worst_node": "b.1", "n_not_converged": self.n_not_converged}
+
+
+def test_a_replay_that_an_exact_model_is_away_from_is_said(case: Case) -> None:
+    exact = build(case, "nonlinear").solve()
+    assert exact.ok
+    away = dataclasses.replace(exact, replay=Played(0.251))
+    assert "OpenDSS has other voltages, by up to 0.25 pu at b.1" in away.status_text
+    assert "OpenDSS has other voltages" in away.summary()["status_text"]
+    assert dataclasses.replace(exact, replay=Played(9e-5)).warnings == exact.warnings
+    assert dataclasses.replace(exact, replay=Played(None)).warnings == exact.warnings
+    lost = dataclasses.replace(exact, replay=Played(1e-9, n_not_converged=2))
+    assert "OpenDSS does not converge at 2 steps" in lost.status_text
+    # what a linear model neglects is no fault of its schedule
+    linear = build(case, "lindistflow").solve()
+    assert dataclasses.replace(linear, replay=Played(0.251)).warnings == linear.warnings
+
+
+def test_a_real_replay_names_the_node_that_is_furthest_away(case: Case) -> None:
+    """The replay of the schedule with a prediction of 0.01 pu more at bus b."""
+    exact = build(case, "nonlinear").solve()
+    said = prediction_of(exact)
+    v_pu = said.v_pu + np.array([[0.0], [0.01]])
+    run = replay(exact.case, dispatch_of(exact), predicted=dataclasses.replace(said, v_pu=v_pu))
+    assert "by up to 0.01 pu at b.1" in dataclasses.replace(exact, replay=run).status_text
+    assert "OpenDSS" not in replayed(exact).status_text
 
 
 def test_tables_carry_units(case: Case) -> None:

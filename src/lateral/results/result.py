@@ -39,6 +39,8 @@ LOSS_WARNING_KW = 1e-2
 RANK_WARNING = 1e-3
 #: Distance of a load from its law that is said, share of its power.
 LAW_WARNING = 1e-4
+#: A voltage of an exact model further than this from its replay is said, pu.
+REPLAY_WARNING_PU = 1e-4
 #: A voltage counts as violated when it is further than this outside its limit, pu.
 VIOLATION_TOLERANCE_PU = 1e-5
 
@@ -164,7 +166,23 @@ class Result:
                     f"but {block.component} {worst} loses {excess.max():.3g} kW more than its law says; look for "
                     "negative prices and binding voltage limits"
                 )
-        return tuple(out)
+        return (*out, *self._replay_warnings())
+
+    def _replay_warnings(self) -> list[str]:
+        """What the replay says against an exact model: its voltages should be those of OpenDSS. How far other models
+        are away is what they neglect, or relax, and no fault of the schedule."""
+        if self.replay is None or self.program.problem_class is not ProblemClass.NLP:
+            return []
+        found, out = self.replay.summary(), []
+        away = found.get("max_dv_pu")
+        if away is not None and away > REPLAY_WARNING_PU:
+            out.append(
+                f"but OpenDSS has other voltages, by up to {away:.2g} pu at {found.get('worst_node')}, where an exact "
+                f"model should be within {REPLAY_WARNING_PU:.0e}: there the schedule is not what the model says"
+            )
+        if lost := found.get("n_not_converged"):
+            out.append(f"but OpenDSS does not converge at {lost} step{'' if lost == 1 else 's'}")
+        return out
 
     def _bounds(self) -> str:
         """What the objective of a relaxation bounds, as the beginning of a sentence: nothing where it is no bound."""
