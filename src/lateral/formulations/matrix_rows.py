@@ -15,7 +15,14 @@ from lateral.formulations.hermitian import LinearMap, diagonal, elements_between
 from lateral.formulations.matrix_loads import Injection
 from lateral.formulations.matrix_pool import Matrices
 from lateral.formulations.matrix_ranges import Ranges, Section
-from lateral.formulations.point_model import phase_limits, phase_nodes, phase_range, port_names, three_phase_buses
+from lateral.formulations.point_model import (
+    BETWEEN_PHASES_SQ,
+    phase_limits,
+    phase_nodes,
+    phase_range,
+    port_names,
+    three_phase_buses,
+)
 from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
@@ -442,7 +449,10 @@ class Rows:
         if pairs:
             ports, low, high, names = phase_range(pairs, self.net)
             low, high = (side.reshape(-1, 1) ** 2 for side in (low, high))
-            builder.between("bus", "vpp_sq", names, low, self.across(ports), high, unit="pu^2", scale=3.0)
+            across = self.across(ports)
+            builder.between(
+                "bus", "vpp_sq", names, low, across, high, unit="pu^2", to_unit=BETWEEN_PHASES_SQ, scale=3.0
+            )
         three = three_phase_buses(feeder, self.net)
         limited = [k for k, bus in enumerate(three) if np.isfinite(bus.unbalance_max)]
         if not (three and (weights or limited)):

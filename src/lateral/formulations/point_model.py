@@ -19,6 +19,8 @@ from lateral.program.ports import NetworkModel, Ports
 from lateral.units import Base
 
 _ROOT3 = np.sqrt(3.0)
+#: Squared voltages between phases in the unit of their limits, which are on sqrt(3) times the base.
+BETWEEN_PHASES_SQ = 1.0 / 3.0
 
 
 class PointModel(NetworkModel):
@@ -147,6 +149,7 @@ def phase_nodes(buses: Sequence[Bus], net: RadialNetwork) -> IntArray:
 
 
 __all__ = [
+    "BETWEEN_PHASES_SQ",
     "PointModel",
     "numbered_port",
     "phase_limits",

@@ -14,7 +14,13 @@ import numpy as np
 from scipy import sparse
 
 from lateral.formulations.phasors import Complex, LegFlows, Through, entries
-from lateral.formulations.point_model import phase_limits, phase_nodes, phase_range, three_phase_buses
+from lateral.formulations.point_model import (
+    BETWEEN_PHASES_SQ,
+    phase_limits,
+    phase_nodes,
+    phase_range,
+    three_phase_buses,
+)
 from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder
 from lateral.network.kron import ReducedNetwork
@@ -93,11 +99,13 @@ class Limits:
         v = self.node_voltage(nodes)
         self._limit_square("vmag_sq", [self.names[k] for k in nodes], v, low[nodes], high[nodes])
 
-    def _limit_square(self, quantity: str, names: Sequence[str], v: Complex, low: FloatArray, high: FloatArray) -> None:
-        """``low^2 <= |v|^2 <= high^2``."""
+    def _limit_square(
+        self, quantity: str, names: Sequence[str], v: Complex, low: FloatArray, high: FloatArray, to_unit: float = 1.0
+    ) -> None:
+        """``low^2 <= |v|^2 <= high^2``; ``to_unit`` as everywhere, of squares."""
         pairs = [(v.re, v.re), (v.im, v.im)]
         sides = (side.reshape(-1, 1) ** 2 for side in (low, high))
-        self.builder.quadratic("bus", quantity, names, pairs, None, *sides, unit="pu^2", limit=True)
+        self.builder.quadratic("bus", quantity, names, pairs, None, *sides, unit="pu^2", to_unit=to_unit, limit=True)
 
     def _phase_limits(self) -> None:
         """Voltages between phases, and the negative sequence as a share of the positive one (a quadratic row each)::
@@ -108,7 +116,8 @@ class Limits:
         pairs = [(b, i, j) for b, i, j in phase_limits(self.feeder, self.net) if not self._copied(b.name, i, j)]
         if pairs:
             ports, low, high, names = phase_range(pairs, self.net)
-            self._limit_square("vpp_sq", names, self.node_voltage(ports.a) - self.node_voltage(ports.b), low, high)
+            across = self.node_voltage(ports.a) - self.node_voltage(ports.b)
+            self._limit_square("vpp_sq", names, across, low, high, BETWEEN_PHASES_SQ)
         limited = [
             k
             for k, bus in enumerate(self.three_phase)
