@@ -17,6 +17,7 @@ from lateral.network.feeder import Bus, Feeder, Line
 from lateral.network.horizon import Horizon
 from lateral.opf import build, dispatch_of, prediction_of, replayed
 from lateral.replay import replay
+from lateral.results.result import Result
 from lateral.solvers.base import Status
 
 
@@ -100,6 +101,38 @@ def test_phantom_drop_behind_a_source_is_counted_and_said(case: Case) -> None:
     more[next(b for b in exact.program.variables if b.name == "branch.imag_sq").cells] += 1.0
     off = dataclasses.replace(exact, status=Status.INACCURATE, solution=dataclasses.replace(exact.solution, x=more))
     assert off.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        (0.638, "63.8 % of its losses do not exist (gap"),
+        (-2.881, "its losses are 100 kWh, too little for its currents, which would lose 388.1 kWh (gap"),
+        (1e-5, "its squares of currents and voltages do not fit together, though its losses in sum do (gap"),
+    ],
+)
+def test_losses_of_a_loose_relaxation_are_too_many_or_too_few(
+    case: Case, share: float, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """388.1 = 100 (1 + 2.881): what the relaxation counts less the losses that do not exist, which are negative."""
+    r = build(case, "soc").solve()
+    monkeypatch.setattr(Result, "relaxation_gap_share", property(lambda _: share))
+    monkeypatch.setattr(Result, "max_relaxation_gap", 0.62)
+    monkeypatch.setattr(Result, "max_law_gap", 0.02)
+    monkeypatch.setattr(Result, "losses_kwh", 100.0)
+    text = r.status_text
+    assert f"the relaxation is not tight: {said} 6.2e-01 pu)" in text
+    assert "loads that follow the voltage are up to 2 % off their law, which the relaxation allows" in text
+    assert text.count("--recover makes an exact schedule of it") == 1
+
+
+def test_losses_of_currents_are_what_the_currents_lose(case: Case) -> None:
+    """Half of a current's square taken away: the cone's gap is minus half of its losses, and they are 2 x as many."""
+    r = build(case, "soc").solve()
+    x = r.solution.x.copy()
+    x[next(b for b in r.program.variables if b.name == "branch.imag_sq").cells] *= 0.5
+    off = dataclasses.replace(r, solution=dataclasses.replace(r.solution, x=x))
+    assert off.losses_kwh * (1.0 - off.relaxation_gap_share) == pytest.approx(r.losses_kwh, rel=1e-3)
 
 
 @dataclasses.dataclass(frozen=True)

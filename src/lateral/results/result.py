@@ -35,6 +35,8 @@ from lateral.solvers.elastic import Conflict
 GAP_WARNING_PU = 1e-5
 #: Losses of a converter that its law does not have are said from here on, kW.
 LOSS_WARNING_KW = 1e-2
+#: Losses that do not exist, as a share of all, are said from here on.
+SHARE_SAID = 5e-4
 #: A second eigenvalue of a relaxed matrix, as a share of the first, above which this is said.
 RANK_WARNING = 1e-3
 #: Distance of a load from its law that is said, share of its power.
@@ -137,22 +139,7 @@ class Result:
         out = list(self.cautions)
         if not self.has_values:  # what follows is about a schedule
             return tuple(out)
-        advice = f"{self._bounds()}--recover makes an exact schedule of it"
-        if self.max_relaxation_gap > GAP_WARNING_PU:
-            out.append(
-                f"but the relaxation is not tight: {100 * self.relaxation_gap_share:.1f} % of its losses do not exist "
-                f"(gap {self.max_relaxation_gap:.1e} pu); {advice}"
-            )
-        elif (self.max_rank_ratio or 0.0) > RANK_WARNING:
-            out.append(
-                f"but the relaxation is not tight: a matrix has a second eigenvalue of {self.max_rank_ratio:.1e} of "
-                f"the first; {advice}"
-            )
-        if (self.max_law_gap or 0.0) > LAW_WARNING:
-            out.append(
-                f"but loads that follow the voltage are up to {100 * (self.max_law_gap or 0.0):.2g} % off their law, "
-                f"which the relaxation allows; {advice}"
-            )
+        out += self._relaxed()
         if self.max_simultaneous_kw > most_at_once_kw(self.case):
             out.append(
                 f"but a battery charges and discharges {self.max_simultaneous_kw:.3g} kW at once, which none can; "
@@ -167,6 +154,30 @@ class Result:
                     "negative prices and binding voltage limits"
                 )
         return (*out, *self._replay_warnings())
+
+    def _relaxed(self) -> list[str]:
+        """What of a relaxation no schedule has, and what it is good for."""
+        out = []
+        if self.max_relaxation_gap > GAP_WARNING_PU:
+            gap = f"gap {self.max_relaxation_gap:.1e} pu"
+            out.append(f"but the relaxation is not tight: {self._losses_beside_currents()} ({gap})")
+        elif (self.max_rank_ratio or 0.0) > RANK_WARNING:
+            ratio = f"a matrix has a second eigenvalue of {self.max_rank_ratio:.1e} of the first"
+            out.append(f"but the relaxation is not tight: {ratio}")
+        if (self.max_law_gap or 0.0) > LAW_WARNING:
+            law = f"loads that follow the voltage are up to {100 * (self.max_law_gap or 0.0):.2g} % off their law"
+            out.append(f"but {law}, which the relaxation allows")
+        return [*out, f"{self._bounds()}--recover makes an exact schedule of it"] if out else []
+
+    def _losses_beside_currents(self) -> str:
+        """How the losses of a relaxation that is not tight compare with those of its powers and currents."""
+        share, losses = self.relaxation_gap_share, self.losses_kwh
+        if abs(share) < SHARE_SAID:
+            return "its squares of currents and voltages do not fit together, though its losses in sum do"
+        if share > 0.0 and losses > 0.0:
+            return f"{100 * share:.1f} % of its losses do not exist"
+        real = losses * (1.0 - share)
+        return f"its losses are {losses:.4g} kWh, too little for its currents, which would lose {real:.4g} kWh"
 
     def _replay_warnings(self) -> list[str]:
         """What the replay says against an exact model: its voltages should be those of OpenDSS. How far other models
