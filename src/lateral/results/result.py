@@ -20,13 +20,14 @@ import xarray as xr
 from lateral.baseline import power_flow
 from lateral.case import Case
 from lateral.errors import OptionError, did_you_mean
+from lateral.formulations import is_relaxation
 from lateral.network.branches import RadialNetwork
 from lateral.network.powerflow import PowerFlow
 from lateral.network.schema import FloatArray
 from lateral.program import Block, Derived, ProblemClass, Program
 from lateral.results.one_way import most_at_once_kw
 from lateral.results.points import port_points, settings
-from lateral.results.residuals import Residuals
+from lateral.results.residuals import Residuals, certified_bound
 from lateral.results.verification import Verification
 from lateral.solvers.base import Solution, Status
 from lateral.solvers.elastic import Conflict
@@ -111,6 +112,24 @@ class Result:
         return self.ok and self.program.problem_class is not ProblemClass.NLP
 
     @property
+    def relaxes(self) -> bool:
+        """True when the formulation is a known relaxation, whose optimum bounds that of an exact form."""
+        return is_relaxation(self.formulation)
+
+    @cached_property
+    def bound(self) -> float | None:
+        """What no point of this model is below, in the unit of the objective: the objective less the duality gap.
+
+        It holds whatever the status is, so that a relaxation that was stopped early bounds every schedule as well, only
+        less closely: every one that keeps to what the program holds (``program.held``), and given what it takes for
+        granted (``program.granted``). Of a linear form it bounds the linear form's own schedules alone.
+
+        Returns:
+            None of a program that is not convex, and where the solver left no finite point or multipliers.
+        """
+        return certified_bound(self.program, self.solution, self.residuals) if self.has_values else None
+
+    @property
     def has_values(self) -> bool:
         """True when there is a point at all (also one that is not optimal); where none can satisfy the limits, the one
         that a solver ended with is no schedule."""
@@ -167,7 +186,13 @@ class Result:
         if (self.max_law_gap or 0.0) > LAW_WARNING:
             law = f"loads that follow the voltage are up to {100 * (self.max_law_gap or 0.0):.2g} % off their law"
             out.append(f"but {law}, which the relaxation allows")
-        return [*out, f"{self._bounds()}--recover makes an exact schedule of it"] if out else []
+        if out:
+            out[-1] += f"; {self._bounds()}--recover makes an exact schedule of it"
+        if not self.ok and self.relaxes and self.bound is not None:
+            given = self._given()
+            rests = f",{given}" if given else ""
+            out.append(f"no schedule has an objective below {self.bound:.8g}{rests}")
+        return out
 
     def _losses_beside_currents(self) -> str:
         """How the losses of a relaxation that is not tight compare with those of its powers and currents."""
@@ -199,16 +224,19 @@ class Result:
         """What the objective of a relaxation bounds, as the beginning of a sentence: nothing where it is no bound."""
         if not self.is_bound:
             return ""
+        given = self._given()
+        return f"it is a bound only{given}, " if given else "it is a bound, "
+
+    def _given(self) -> str:
+        """What a bound rests on, as the end of a sentence: nothing where it holds for every schedule."""
         held, granted = self.program.held, self.program.granted
-        if not held and not granted:
-            return "it is a bound, "
 
         def first(some: tuple[str, ...]) -> str:
             return some[0] + (f", and {len(some) - 1} more" if len(some) > 1 else "")
 
         parts = [f"for what it holds ({first(held)})"] if held else []
         parts += [f"given that {first(granted)}"] if granted else []
-        return f"it is a bound only {' and '.join(parts)}, "
+        return f" {' and '.join(parts)}" if parts else ""
 
     @cached_property
     def reasons(self) -> tuple[str, ...]:
@@ -652,6 +680,8 @@ class Result:
             "solver": self.solution.solver,
             "objective_name": self.objective_name,
             "objective": number(self.objective) if known else None,
+            "bound": self.bound,
+            "bound_given": [*self.program.held, *self.program.granted] if self.bound is not None else [],
             "cost": number(self.cost) if known else None,
             "energy_import_kwh": number(self.energy_import_kwh) if known else None,
             "losses_kwh": number(self.losses_kwh) if known else None,
