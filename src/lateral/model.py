@@ -25,7 +25,7 @@ from lateral.objectives.energy_cost import EnergyCost, loss_price_of
 from lateral.program import ProblemClass, Program
 from lateral.program.tangent import OWN_SLOTS, Tangent
 from lateral.results.one_way import one_way
-from lateral.results.residuals import GAP_TOLERANCE, earned_status, objective_size, recompute
+from lateral.results.residuals import GAP_TOLERANCE, certified_bound, earned_status, objective_size, recompute
 from lateral.results.result import Result
 from lateral.results.retry import RETRY_TOLERANCE, judged, tighter
 from lateral.solvers import Options, Session, Solution, Status
@@ -543,9 +543,7 @@ class _Relaxation:
         residuals = recompute(cones, found)
         status = earned_status(cones, found, residuals)
         if status is Status.OPTIMAL:
-            value = cones.objective(found.x)
-            gap = residuals.duality_gap * objective_size(cones, found.x)
-            return cls(found, value - gap, infeasible=False, proof=found)
+            return cls(found, certified_bound(cones, found, residuals), infeasible=False, proof=found)
         return cls(None, None, infeasible=status is Status.INFEASIBLE, proof=found)
 
 

@@ -11,12 +11,10 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from lateral.errors import OptionError, UnsupportedError
 from lateral.formulations import Formulation, OperatingPoint
 from lateral.model import Model
-from lateral.results.residuals import GAP_TOLERANCE, PRIMAL_TOLERANCE, objective_size
+from lateral.results.residuals import GAP_TOLERANCE, PRIMAL_TOLERANCE
 from lateral.results.result import Result
 from lateral.solvers import SOLVERS, Options
 
@@ -104,11 +102,9 @@ def _bound(relaxed: Result, exact: Result, other: Sequence[str], granted: Sequen
         how += f", second eigenvalue {relaxed.max_rank_ratio:.1e} of the first"
     if other:
         return f"{relaxed.formulation} proves no bound, because it is not of the same problem: {'; '.join(other)}"
-    if not np.isfinite(relaxed.residuals.duality_gap) or relaxed.residuals.max_primal > PRIMAL_TOLERANCE:
+    bound = relaxed.bound
+    if bound is None:
         return f"{relaxed.formulation} ended {relaxed.status.word} and proves no bound ({how})"
-    # the gap is a certificate whatever its size, see `lateral.results.residuals`
-    size = objective_size(relaxed.program, relaxed.solution.x)
-    bound = relaxed.objective - relaxed.residuals.duality_gap * size
     text = f"{relaxed.formulation} proves that no schedule is below {bound:.8g} ({how})"
     if granted:
         text += f", given that {', '.join(granted)}"

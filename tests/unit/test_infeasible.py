@@ -256,3 +256,32 @@ def test_bound_of_the_relaxation_is_below_the_optimum_however_small() -> None:
     assert result.ok
     (said,) = (c for c in result.choices if "no schedule is better" in c)
     assert float(said.split("more than ")[1].split()[0]) <= 1e-6
+
+
+@pytest.mark.parametrize("formulation", ["current-voltage", "bus-injection", "linearised", "sdp", "soc3"])
+def test_a_limit_between_phases_is_named_as_it_was_given(formulation: str) -> None:
+    """No load at all: 1 pu at b to ground, and 1 pu of sqrt(3) times the base between phases; 0.97 are allowed.
+
+    1 pu is the value to the last digit of the elastic solve, which shares what is missing between three rows.
+    """
+    three = {"conductors_from": (1, 2, 3), "conductors_to": (1, 2, 3)}
+    line = Line(name="l", bus_from="a", bus_to="b", r_ohm=0.5 * np.eye(3), x_ohm=np.eye(3), **three)  # type: ignore[arg-type]
+    wide = {"conductors": (1, 2, 3), "v_base_kv": 2.4, "v_min_pu": 0.5, "v_max_pu": 1.5}
+    buses = (Bus(name="a", **wide), Bus(name="b", vpp_max_pu=0.97, **wide))  # type: ignore[arg-type]
+    nothing = np.zeros((3, 3))
+    grid = Source(
+        name="grid", bus="a", conductors=(1, 2, 3), angle_deg=(0.0, -120.0, 120.0), r_ohm=nothing, x_ohm=nothing
+    )
+    load = Load(name="x", bus="b", terminals=(1, 2, 3, 0), p_kw=0.0)
+    feeder = Feeder(buses=buses, lines=(line,))
+    idle = Case(name="idle", feeder=feeder, devices=(grid, load), horizon=Horizon.regular(1), profiles={})
+    r = build(idle, formulation).solve()
+    if r.ok:  # a relaxation may lose what nobody draws
+        assert formulation in ("sdp", "soc3")
+        return
+    named = [c for c in r.conflicts if c.block == "bus.vpp_sq"]
+    assert {c.element for c in named} == {"b.1-2", "b.2-3", "b.3-1"}
+    for conflict in named:
+        assert (conflict.limit, conflict.unit) == (pytest.approx(0.97, abs=1e-12), "pu")
+        assert conflict.value == pytest.approx(1.0, abs=1e-4)
+        assert "vpp 1 > 0.97 pu" in conflict.sentence

@@ -60,6 +60,33 @@ def test_where_the_sun_goes_by_hand(formulation: str) -> None:
     assert r.set_points["pv.s"][0][0] == pytest.approx(60.0, abs=1e-3)
 
 
+@pytest.mark.parametrize("formulation", [*EXACT, "lindist3flow", "linearised", "sdp"])
+def test_what_may_not_be_cut_is_not(formulation: str) -> None:
+    """A kWh taken earns 1 $: sun that may be cut is, all of it; other sun goes in, all of it."""
+    place = {"p_rated_kw": 60.0, "terminals": (1, 2, 0), "phases": "free", "q_control": "none"}
+    for curtailable, want in ((True, 0.0), (False, 60.0)):
+        case = two_bus(
+            on_one(100.0), pv(curtailable=curtailable, **place), conductors=(1, 2, 3), source={"price_import": -1.0}
+        )
+        r = solved(case, formulation, "cost")
+        assert r.set_points["pv.s"][0][0] == pytest.approx(want, abs=1e-3)
+
+
+@pytest.mark.parametrize("curtailable", [True, False])
+def test_sun_that_stands_in_the_way_is_named_with_what_there_is(curtailable: bool) -> None:
+    """50 kW over a border of 40 kW: what may be cut lacks 40 kW of sun to give it, other sun is 10 kW too much."""
+    place = {"p_rated_kw": 50.0, "terminals": (1, 2, 3, 0), "phases": "free", "q_control": "none"}
+    # the source has to take 90 kW, or may take 40 kW
+    limits = {"p_export_max_kw": 40.0} if not curtailable else {"p_import_max_kw": 50.0}
+    loads = [] if not curtailable else [Load(name="x", bus="b", terminals=(1, 2, 3, 0), p_kw=140.0)]
+    case = two_bus(pv(curtailable=curtailable, **place), *loads, conductors=(1, 2, 3), source=limits)
+    r = build(case, "lindist3flow", point="nominal").solve()
+    assert not r.ok
+    named = next(c for c in r.conflicts if c.block == "pv.p_total")
+    assert named.limit == pytest.approx(50.0, abs=1e-6)
+    assert named.value == pytest.approx(90.0 if curtailable else 40.0, abs=0.05)
+
+
 @pytest.mark.parametrize("formulation", EXACT)
 def test_a_battery_moves_power_between_phases(formulation: str) -> None:
     """Empty, with 100 kW on the first of two phases: (100 - x)^2 + x^2 is least at x = 50, taken from the second.

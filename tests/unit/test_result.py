@@ -15,7 +15,9 @@ from lateral.devices import Battery, Load, Source
 from lateral.errors import OptionError
 from lateral.network.feeder import Bus, Feeder, Line
 from lateral.network.horizon import Horizon
-from lateral.opf import build
+from lateral.opf import build, dispatch_of, prediction_of, replayed
+from lateral.replay import replay
+from lateral.results.result import Result
 from lateral.solvers.base import Status
 
 
@@ -99,6 +101,75 @@ def test_phantom_drop_behind_a_source_is_counted_and_said(case: Case) -> None:
     more[next(b for b in exact.program.variables if b.name == "branch.imag_sq").cells] += 1.0
     off = dataclasses.replace(exact, status=Status.INACCURATE, solution=dataclasses.replace(exact.solution, x=more))
     assert off.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        (0.638, "63.8 % of its losses do not exist (gap"),
+        (-2.881, "its losses are 100 kWh, too little for its currents, which would lose 388.1 kWh (gap"),
+        (1e-5, "its squares of currents and voltages do not fit together, though its losses in sum do (gap"),
+    ],
+)
+def test_losses_of_a_loose_relaxation_are_too_many_or_too_few(
+    case: Case, share: float, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """388.1 = 100 (1 + 2.881): what the relaxation counts less the losses that do not exist, which are negative."""
+    r = build(case, "soc").solve()
+    monkeypatch.setattr(Result, "relaxation_gap_share", property(lambda _: share))
+    monkeypatch.setattr(Result, "max_relaxation_gap", 0.62)
+    monkeypatch.setattr(Result, "max_law_gap", 0.02)
+    monkeypatch.setattr(Result, "losses_kwh", 100.0)
+    text = r.status_text
+    assert f"the relaxation is not tight: {said} 6.2e-01 pu)" in text
+    assert "loads that follow the voltage are up to 2 % off their law, which the relaxation allows" in text
+    assert text.count("--recover makes an exact schedule of it") == 1
+
+
+def test_losses_of_currents_are_what_the_currents_lose(case: Case) -> None:
+    """Half of a current's square taken away: the cone's gap is minus half of its losses, and they are 2 x as many."""
+    r = build(case, "soc").solve()
+    x = r.solution.x.copy()
+    x[next(b for b in r.program.variables if b.name == "branch.imag_sq").cells] *= 0.5
+    off = dataclasses.replace(r, solution=dataclasses.replace(r.solution, x=x))
+    assert off.losses_kwh * (1.0 - off.relaxation_gap_share) == pytest.approx(r.losses_kwh, rel=1e-3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Played:
+    """A replay that says what it is told to."""
+
+    max_dv_pu: float | None
+    n_not_converged: int = 0
+    seconds: float = 0.0
+
+    def summary(self) -> dict[str, object]:
+        return {"max_dv_pu": self.max_dv_pu, "worst_node": "b.1", "n_not_converged": self.n_not_converged}
+
+
+def test_a_replay_that_an_exact_model_is_away_from_is_said(case: Case) -> None:
+    exact = build(case, "nonlinear").solve()
+    assert exact.ok
+    away = dataclasses.replace(exact, replay=Played(0.251))
+    assert "OpenDSS has other voltages, by up to 0.25 pu at b.1" in away.status_text
+    assert "OpenDSS has other voltages" in away.summary()["status_text"]
+    assert dataclasses.replace(exact, replay=Played(9e-5)).warnings == exact.warnings
+    assert dataclasses.replace(exact, replay=Played(None)).warnings == exact.warnings
+    lost = dataclasses.replace(exact, replay=Played(1e-9, n_not_converged=2))
+    assert "OpenDSS does not converge at 2 steps" in lost.status_text
+    # what a linear model neglects is no fault of its schedule
+    linear = build(case, "lindistflow").solve()
+    assert dataclasses.replace(linear, replay=Played(0.251)).warnings == linear.warnings
+
+
+def test_a_real_replay_names_the_node_that_is_furthest_away(case: Case) -> None:
+    """The replay of the schedule with a prediction of 0.01 pu more at bus b."""
+    exact = build(case, "nonlinear").solve()
+    said = prediction_of(exact)
+    v_pu = said.v_pu + np.array([[0.0], [0.01]])
+    run = replay(exact.case, dispatch_of(exact), predicted=dataclasses.replace(said, v_pu=v_pu))
+    assert "by up to 0.01 pu at b.1" in dataclasses.replace(exact, replay=run).status_text
+    assert "OpenDSS" not in replayed(exact).status_text
 
 
 def test_tables_carry_units(case: Case) -> None:

@@ -24,8 +24,9 @@ def summary_of(run: AreasRun, loaded: Loaded | None) -> dict[str, Any]:
     """What ``--json`` prints: the keys of ``solve``, null where nothing is known of the whole, and those of areas."""
     nothing = dict.fromkeys(
         (
-            *("formulation", "problem_class", "solver", "objective_name", "objective", "energy_import_kwh"),
-            *("losses_kwh", "n_buses", "n_nodes", "n_variables", "iterations", "residuals", "replay", "versions"),
+            *("formulation", "problem_class", "solver", "objective_name", "objective", "bound", "bound_given"),
+            *("energy_import_kwh", "losses_kwh", "n_buses", "n_nodes", "n_variables", "iterations", "residuals"),
+            *("replay", "versions"),
         )
     )
     known = {

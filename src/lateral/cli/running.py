@@ -93,6 +93,8 @@ def name_unused(study: Mapping[str, Any], who: str, *keys: str) -> None:
 
 def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """The summary of a run for the screen."""
+    from lateral.formulations import is_relaxation
+
     s, r = summary, summary["residuals"]
     rows = [
         ("status", s["status_text"]),
@@ -110,6 +112,11 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
                 f"relaxation {number(r['max_relaxation_gap'])} pu, simultaneous {number(r['max_simultaneous_kw'])} kW",
             ),
         ]
+    if s.get("bound") is not None and is_relaxation(s["formulation"]):
+        given = s["bound_given"]
+        more = f", and {len(given) - 1} more" if len(given) > 1 else ""
+        rests = f", given: {given[0]}{more}" if given else ""
+        rows.append(("bound", f"no schedule has an objective below {s['bound']:.8g}{rests}"))
     if s["replay"] is not None:
         p = s["replay"]
         rows.append(

@@ -147,7 +147,7 @@ class Battery(Inverter):
                 )
             elif ctx.terminal == "at-least":
                 builder.between(
-                    "battery", "terminal", names, 0.0, last - initial, np.inf, unit="kWh", to_unit=kva, scale=capacity
+                    "battery", "terminal", names, initial, last, np.inf, unit="kWh", to_unit=kva, scale=capacity
                 )
             elif ctx.terminal == "priced":
                 builder.minimise(last * (-column(group, "terminal_price") * kva))

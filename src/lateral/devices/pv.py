@@ -234,16 +234,17 @@ class PV(Inverter):
         own = np.flatnonzero(alone)
         total = where.total(p_port).take(own)
         cut = np.array([d.curtailable for d in group], dtype=bool)[own]
-        for some, write in ((own[cut], builder.between), (own[~cut], builder.equal)):
-            rows = np.flatnonzero(np.isin(own, some))
+        for may_cut in (True, False):
+            rows = np.flatnonzero(cut == may_cut)
             if not len(rows):
                 continue
+            some = own[rows]
             named, size = [group[k].name for k in some.tolist()], np.maximum(s[some], 1e-9)
-            left, right = total.take(rows), available.take(some)
-            if write is builder.equal:
-                builder.equal("pv", "p_total", named, left, right, unit="kW", to_unit=kva, scale=size, limit=True)
+            given, sun = total.take(rows), available.take(some)
+            if may_cut:
+                builder.between("pv", "p_total", named, -np.inf, given, sun, unit="kW", to_unit=kva, scale=size)
             else:
-                builder.between("pv", "p_total", named, -np.inf, left - right, 0.0, unit="kW", to_unit=kva, scale=size)
+                builder.equal("pv", "p_total", named, given, sun, unit="kW", to_unit=kva, scale=size, limit=True)
         return p_port, q_port
 
     @classmethod

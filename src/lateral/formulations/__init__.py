@@ -49,6 +49,14 @@ def get(name: str) -> Formulation:
     return found
 
 
+def is_relaxation(name: str) -> bool:
+    """Whether a name is that of a relaxation; a user's own that was handed over is known by no name, and is none."""
+    try:
+        return get(name).relaxes
+    except OptionError:
+        return False
+
+
 __all__ = [
     "BUILT_IN",
     "Beside",
@@ -64,4 +72,5 @@ __all__ = [
     "Nonlinear",
     "OperatingPoint",
     "get",
+    "is_relaxation",
 ]

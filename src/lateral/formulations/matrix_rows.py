@@ -15,7 +15,13 @@ from lateral.formulations.hermitian import LinearMap, diagonal, elements_between
 from lateral.formulations.matrix_loads import Injection
 from lateral.formulations.matrix_pool import Matrices
 from lateral.formulations.matrix_ranges import Ranges, Section
-from lateral.formulations.point_model import limits_between, phase_nodes, port_names, three_phase_buses
+from lateral.formulations.point_model import (
+    BETWEEN_SQ,
+    limits_between,
+    phase_nodes,
+    port_names,
+    three_phase_buses,
+)
 from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
@@ -441,7 +447,8 @@ class Rows:
         for quantity, ports, low, high, names in limits_between(feeder, self.net):
             square = self.v.take(ports.a) if quantity == "vpn_sq" else self.across(ports)  # neutrals count as ground
             low, high = (side.reshape(-1, 1) ** 2 for side in (low, high))
-            builder.between("bus", quantity, names, low, square, high, unit="pu^2", scale=3.0)
+            to_unit = BETWEEN_SQ[quantity]
+            builder.between("bus", quantity, names, low, square, high, unit="pu^2", to_unit=to_unit, scale=3.0)
         three = three_phase_buses(feeder, self.net)
         limited = [k for k, bus in enumerate(three) if np.isfinite(bus.unbalance_max)]
         if not (three and (weights or limited)):

@@ -20,6 +20,8 @@ from lateral.units import Base
 
 #: The neutral conductor of a bus.
 NEUTRAL = 4
+#: Squared voltages between conductors in the unit of their limits: those between phases are on sqrt(3) times the base.
+BETWEEN_SQ = {"vpp_sq": 1.0 / 3.0, "vpn_sq": 1.0}
 
 
 class PointModel(NetworkModel):
@@ -167,6 +169,7 @@ def phase_nodes(buses: Sequence[Bus], net: RadialNetwork) -> IntArray:
 
 
 __all__ = [
+    "BETWEEN_SQ",
     "PointModel",
     "limits_between",
     "numbered_port",

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from lateral.formulations.phasors import Complex, LegFlows, Through, entries, incidence
-from lateral.formulations.point_model import limits_between, phase_nodes, three_phase_buses
+from lateral.formulations.point_model import BETWEEN_SQ, limits_between, phase_nodes, three_phase_buses
 from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder
 from lateral.network.kron import ReducedNetwork
@@ -93,11 +93,13 @@ class Limits:
         v = self.node_voltage(nodes)
         self._limit_square("vmag_sq", [self.names[k] for k in nodes], v, low[nodes], high[nodes])
 
-    def _limit_square(self, quantity: str, names: Sequence[str], v: Complex, low: FloatArray, high: FloatArray) -> None:
-        """``low^2 <= |v|^2 <= high^2``."""
+    def _limit_square(
+        self, quantity: str, names: Sequence[str], v: Complex, low: FloatArray, high: FloatArray, to_unit: float = 1.0
+    ) -> None:
+        """``low^2 <= |v|^2 <= high^2``; ``to_unit`` as everywhere, of squares."""
         pairs = [(v.re, v.re), (v.im, v.im)]
         sides = (side.reshape(-1, 1) ** 2 for side in (low, high))
-        self.builder.quadratic("bus", quantity, names, pairs, None, *sides, unit="pu^2", limit=True)
+        self.builder.quadratic("bus", quantity, names, pairs, None, *sides, unit="pu^2", to_unit=to_unit, limit=True)
 
     def _phase_limits(self) -> None:
         """Voltages between conductors, and the negative sequence as a share of the positive one, quadratic rows::
@@ -108,7 +110,7 @@ class Limits:
         t = self.reduced.t
         for quantity, ports, low, high, names in limits_between(self.feeder, self.net, self.builder.copied):
             across = self.v.map(len(ports), *entries(incidence(ports, t.shape[0]) @ t))
-            self._limit_square(quantity, names, across, low, high)
+            self._limit_square(quantity, names, across, low, high, BETWEEN_SQ[quantity])
         limited = [
             k
             for k, bus in enumerate(self.three_phase)

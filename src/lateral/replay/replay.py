@@ -236,6 +236,8 @@ class Replay:
         }
         for name in ("max_dv_pu", "mean_dv_pu", "dloss_kw", "dp_source_kw", "dq_source_kvar"):
             out[name] = None if e is None else getattr(e, name)
+        worst = None if e is None else e.worst_node
+        out["worst_node"] = None if worst is None else f"{worst[0]}.{worst[1]}"
         return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in out.items()}
 
 

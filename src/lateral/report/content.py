@@ -282,7 +282,8 @@ def facts(result: Result) -> list[tuple[str, str]]:
         out.append(
             (
                 "largest relaxation gap",
-                f"{small(r['max_relaxation_gap'])} pu; {small(abs(100 * share))} % of all losses",
+                f"{small(r['max_relaxation_gap'])} pu; losses {small(abs(100 * share))} % too "
+                f"{'large' if share >= 0.0 else 'small'}",
             )
         )
     if r["max_simultaneous_kw"] is not None:

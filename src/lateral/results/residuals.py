@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lateral.network.schema import FloatArray
-from lateral.program import Program
+from lateral.program import ProblemClass, Program
 from lateral.solvers.base import Solution, Status
 
 #: Largest violation of a solution, per unit.
@@ -114,6 +114,24 @@ def recompute(program: Program, solution: Solution) -> Residuals:
 def objective_size(program: Program, x: FloatArray) -> float:
     """What a relative gap is relative to: the objective, or its floor where it is smaller."""
     return max(abs(program.objective(x)), program.objective_floor, _SMALL_OBJECTIVE / program.objective_scale)
+
+
+def certified_bound(program: Program, solution: Solution, residuals: Residuals) -> float | None:
+    """What no feasible point of a convex program is below, whatever the status of the solution.
+
+    Of dual errors at variables without a bound it takes, as `Residuals.duality_gap` does, that these are no further
+    from an optimum than their typical size; at a point of any accuracy they hardly count.
+
+    Returns:
+        the objective less the gap, in the objective's unit; None of a program that is not convex, or where the solution
+        has no finite point or multipliers.
+    """
+    if program.problem_class is ProblemClass.NLP:
+        return None
+    if not np.isfinite(residuals.duality_gap) or not np.isfinite(residuals.max_primal):
+        return None
+    gap = residuals.duality_gap * objective_size(program, solution.x)
+    return program.objective(solution.x) - gap
 
 
 def earned_status(program: Program, solution: Solution, residuals: Residuals) -> Status:

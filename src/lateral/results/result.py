@@ -20,13 +20,14 @@ import xarray as xr
 from lateral.baseline import power_flow
 from lateral.case import Case
 from lateral.errors import OptionError, did_you_mean
+from lateral.formulations import is_relaxation
 from lateral.network.branches import RadialNetwork
 from lateral.network.powerflow import PowerFlow
 from lateral.network.schema import FloatArray
 from lateral.program import Block, Derived, ProblemClass, Program
 from lateral.results.one_way import most_at_once_kw
 from lateral.results.points import port_points, settings
-from lateral.results.residuals import Residuals
+from lateral.results.residuals import Residuals, certified_bound
 from lateral.results.verification import Verification
 from lateral.solvers.base import Solution, Status
 from lateral.solvers.elastic import Conflict
@@ -35,10 +36,14 @@ from lateral.solvers.elastic import Conflict
 GAP_WARNING_PU = 1e-5
 #: Losses of a converter that its law does not have are said from here on, kW.
 LOSS_WARNING_KW = 1e-2
+#: Losses that do not exist, as a share of all, are said from here on.
+SHARE_SAID = 5e-4
 #: A second eigenvalue of a relaxed matrix, as a share of the first, above which this is said.
 RANK_WARNING = 1e-3
 #: Distance of a load from its law that is said, share of its power.
 LAW_WARNING = 1e-4
+#: A voltage of an exact model further than this from its replay is said, pu.
+REPLAY_WARNING_PU = 1e-4
 #: A voltage counts as violated when it is further than this outside its limit, pu.
 VIOLATION_TOLERANCE_PU = 1e-5
 
@@ -108,6 +113,27 @@ class Result:
         return self.ok and self.program.problem_class is not ProblemClass.NLP and not self.program.unlike
 
     @property
+    def relaxes(self) -> bool:
+        """True when the formulation is a known relaxation, whose optimum bounds that of an exact form."""
+        return is_relaxation(self.formulation)
+
+    @cached_property
+    def bound(self) -> float | None:
+        """What no point of this model is below, in the unit of the objective: the objective less the duality gap.
+
+        It holds whatever the status is, so that a relaxation that was stopped early bounds every schedule as well, only
+        less closely: every one that keeps to what the program holds (``program.held``), and given what it takes for
+        granted (``program.granted``). Of a linear form it bounds the linear form's own schedules alone.
+
+        Returns:
+            None of a program that is not convex or of another feeder than the case's (``program.unlike``), and where
+            the solver left no finite point or multipliers.
+        """
+        if self.program.unlike or not self.has_values:
+            return None
+        return certified_bound(self.program, self.solution, self.residuals)
+
+    @property
     def has_values(self) -> bool:
         """True when there is a point at all (also one that is not optimal); where none can satisfy the limits, the one
         that a solver ended with is no schedule."""
@@ -139,23 +165,8 @@ class Result:
             out.append(f"but the case is not all that its files hold: {lost[0]}{more}")
         if not self.has_values:  # what follows is about a schedule
             return tuple(out)
-        advice = f"{self._bounds()}--recover makes an exact schedule of it"
         out += [f"but {unlike}: this bounds no schedule" for unlike in self.program.unlike]
-        if self.max_relaxation_gap > GAP_WARNING_PU:
-            out.append(
-                f"but the relaxation is not tight: {100 * self.relaxation_gap_share:.1f} % of its losses do not exist "
-                f"(gap {self.max_relaxation_gap:.1e} pu); {advice}"
-            )
-        elif (self.max_rank_ratio or 0.0) > RANK_WARNING:
-            out.append(
-                f"but the relaxation is not tight: a matrix has a second eigenvalue of {self.max_rank_ratio:.1e} of "
-                f"the first; {advice}"
-            )
-        if (self.max_law_gap or 0.0) > LAW_WARNING:
-            out.append(
-                f"but loads that follow the voltage are up to {100 * (self.max_law_gap or 0.0):.2g} % off their law, "
-                f"which the relaxation allows; {advice}"
-            )
+        out += self._relaxed()
         if self.max_simultaneous_kw > most_at_once_kw(self.case):
             out.append(
                 f"but a battery charges and discharges {self.max_simultaneous_kw:.3g} kW at once, which none can; "
@@ -169,22 +180,71 @@ class Result:
                     f"but {block.component} {worst} loses {excess.max():.3g} kW more than its law says; look for "
                     "negative prices and binding voltage limits"
                 )
-        return tuple(out)
+        return (*out, *self._replay_warnings())
+
+    def _relaxed(self) -> list[str]:
+        """What of a relaxation no schedule has, and what it is good for."""
+        out = []
+        if self.max_relaxation_gap > GAP_WARNING_PU:
+            gap = f"gap {self.max_relaxation_gap:.1e} pu"
+            out.append(f"but the relaxation is not tight: {self._losses_beside_currents()} ({gap})")
+        elif (self.max_rank_ratio or 0.0) > RANK_WARNING:
+            ratio = f"a matrix has a second eigenvalue of {self.max_rank_ratio:.1e} of the first"
+            out.append(f"but the relaxation is not tight: {ratio}")
+        if (self.max_law_gap or 0.0) > LAW_WARNING:
+            law = f"loads that follow the voltage are up to {100 * (self.max_law_gap or 0.0):.2g} % off their law"
+            out.append(f"but {law}, which the relaxation allows")
+        if out:
+            out[-1] += f"; {self._bounds()}--recover makes an exact schedule of it"
+        if not self.ok and self.relaxes and self.bound is not None:
+            given = self._given()
+            rests = f",{given}" if given else ""
+            out.append(f"no schedule has an objective below {self.bound:.8g}{rests}")
+        return out
+
+    def _losses_beside_currents(self) -> str:
+        """How the losses of a relaxation that is not tight compare with those of its powers and currents."""
+        share, losses = self.relaxation_gap_share, self.losses_kwh
+        if abs(share) < SHARE_SAID:
+            return "its squares of currents and voltages do not fit together, though its losses in sum do"
+        if share > 0.0 and losses > 0.0:
+            return f"{100 * share:.1f} % of its losses do not exist"
+        real = losses * (1.0 - share)
+        return f"its losses are {losses:.4g} kWh, too little for its currents, which would lose {real:.4g} kWh"
+
+    def _replay_warnings(self) -> list[str]:
+        """What the replay says against an exact model: its voltages should be those of OpenDSS. How far other models
+        are away is what they neglect, or relax, and no fault of the schedule."""
+        if self.replay is None or self.program.problem_class is not ProblemClass.NLP:
+            return []
+        found, out = self.replay.summary(), []
+        away = found.get("max_dv_pu")
+        if away is not None and away > REPLAY_WARNING_PU:
+            out.append(
+                f"but OpenDSS has other voltages, by up to {away:.2g} pu at {found.get('worst_node')}, where an exact "
+                f"model should be within {REPLAY_WARNING_PU:.0e}: there the schedule is not what the model says"
+            )
+        if lost := found.get("n_not_converged"):
+            out.append(f"but OpenDSS does not converge at {lost} step{'' if lost == 1 else 's'}")
+        return out
 
     def _bounds(self) -> str:
         """What the objective of a relaxation bounds, as the beginning of a sentence: nothing where it is no bound."""
         if not self.is_bound:
             return ""
+        given = self._given()
+        return f"it is a bound only{given}, " if given else "it is a bound, "
+
+    def _given(self) -> str:
+        """What a bound rests on, as the end of a sentence: nothing where it holds for every schedule."""
         held, granted = self.program.held, self.program.granted
-        if not held and not granted:
-            return "it is a bound, "
 
         def first(some: tuple[str, ...]) -> str:
             return some[0] + (f", and {len(some) - 1} more" if len(some) > 1 else "")
 
         parts = [f"for what it holds ({first(held)})"] if held else []
         parts += [f"given that {' and '.join(granted)}"] if granted else []
-        return f"it is a bound only {' and '.join(parts)}, "
+        return f" {' and '.join(parts)}" if parts else ""
 
     @cached_property
     def reasons(self) -> tuple[str, ...]:
@@ -628,6 +688,8 @@ class Result:
             "solver": self.solution.solver,
             "objective_name": self.objective_name,
             "objective": number(self.objective) if known else None,
+            "bound": self.bound,
+            "bound_given": [*self.program.held, *self.program.granted] if self.bound is not None else [],
             "cost": number(self.cost) if known else None,
             "energy_import_kwh": number(self.energy_import_kwh) if known else None,
             "losses_kwh": number(self.losses_kwh) if known else None,

@@ -124,12 +124,13 @@ class ElasticProgram:
             p = original.products
             slack *= float((p.v[cell : cell + 1] @ x[: original.n])[0] + p.v0[cell])
         value = limit - group.sign * slack
-        if group.kind == "product":
-            # the row compares squares; sizes are what a reader knows
-            value, limit = np.sqrt(max(value, 0.0)), np.sqrt(max(limit, 0.0))
-        elif unit == _SQUARED:
-            value, limit, unit = np.sqrt(max(value, 0.0)), np.sqrt(max(limit, 0.0)), "pu"
-        value, limit = value * factor, limit * factor
+        # what compares squares is shown by its size; the unit of a product row is that of the size, unless it says so
+        if unit == _SQUARED:
+            value, limit, unit = np.sqrt(max(value * factor, 0.0)), np.sqrt(max(limit * factor, 0.0)), "pu"
+        elif group.kind == "product":
+            value, limit = np.sqrt(max(value, 0.0)) * factor, np.sqrt(max(limit, 0.0)) * factor
+        else:
+            value, limit = value * factor, limit * factor
         element = element.removesuffix(f" @{step}")  # of cells at some steps only, which are named by them
         return Conflict(block.name, element, step, float(value), float(limit), abs(value - limit), unit, cost)
 

@@ -36,6 +36,7 @@ COLUMNS: Mapping[str, str] = {
     "problem_class": "",
     "solver": "",
     "objective": "",
+    "bound": "",
     "cost": "$",
     "cost_replay": "$",
     "losses_kwh": "kWh",
@@ -203,6 +204,7 @@ def _row(label: str, result: Result, reason: str) -> dict[str, Any]:
     reactive = sum(float(np.abs(q) @ result.case.horizon.hours) for _, q in result.set_points.values())
     row |= {
         "objective": result.objective,
+        "bound": result.bound if result.relaxes and result.bound is not None else np.nan,
         "cost": result.cost,
         "losses_kwh": result.losses_kwh,
         "reactive_kvarh": reactive,

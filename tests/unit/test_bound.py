@@ -1,0 +1,115 @@
+"""The certified bound of a convex program: below every schedule, whatever the solver made of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from lateral.case import Case
+from lateral.cli import run as cli
+from lateral.devices import Source
+from lateral.io import read
+from lateral.opf import build
+from lateral.results.residuals import recompute
+from lateral.results.result import Result
+from lateral.solvers import Options, Status
+from lateral.studies import compare
+
+#: case, relaxation, exact form; Ipopt's and Clarabel's answers are compared to their tolerance.
+PAIRS = [("case33bw", "soc", "nonlinear"), ("ieee13-rated", "soc3", "current-voltage")]
+PAIRS += [("ieee13-rated", "sdp", "current-voltage"), ("ieee123-t5", "soc", "nonlinear")]
+
+
+def priced(name: str) -> Case:
+    case = read(name)
+    price = {} if name == "ieee123-t5" else {"price_import": 0.2}
+    return case.with_(
+        devices=tuple(dataclasses.replace(d, **price) if isinstance(d, Source) else d for d in case.devices)
+    )
+
+
+@pytest.fixture(scope="module")
+def optima() -> dict[tuple[str, str], Result]:
+    """Results to full accuracy, by case and formulation."""
+    every = {(name, f) for name, *forms in PAIRS for f in forms}
+    return {(name, f): build(priced(name), f).solve() for name, f in sorted(every)}
+
+
+@pytest.mark.parametrize(("name", "relaxation", "exact"), PAIRS)
+def test_bound_is_below_the_exact_optimum_and_near_its_own(
+    name: str, relaxation: str, exact: str, optima: dict[tuple[str, str], Result]
+) -> None:
+    relaxed, best = optima[name, relaxation], optima[name, exact]
+    assert relaxed.ok
+    assert best.ok
+    assert relaxed.relaxes
+    assert relaxed.bound is not None
+    assert relaxed.bound <= best.objective
+    assert relaxed.objective - 1e-5 * abs(relaxed.objective) <= relaxed.bound <= relaxed.objective
+    assert best.bound is None  # a local optimum proves nothing
+
+
+@pytest.mark.parametrize("limit", [{"tolerance": 1e-2}, {"max_iterations": 3}, {"max_iterations": 6}], ids=str)
+@pytest.mark.parametrize(("name", "relaxation", "exact"), PAIRS)
+def test_bound_of_a_solve_that_stopped_early_holds_too(
+    name: str, relaxation: str, exact: str, limit: dict[str, float], optima: dict[tuple[str, str], Result]
+) -> None:
+    early = build(priced(name), relaxation).solve("clarabel", Options(**limit))  # type: ignore[arg-type]
+    assert early.status in (Status.INACCURATE, Status.LIMIT_REACHED)
+    assert early.bound is not None
+    assert early.bound <= optima[name, relaxation].bound  # type: ignore[operator]
+    assert early.bound < optima[name, exact].objective
+    said = next(text for text in early.warnings if "no schedule has an objective below" in text)
+    assert float(said.split("below ")[1].split(", ")[0]) == pytest.approx(early.bound, rel=1e-7)
+    assert f", given that {early.program.granted[0]}" in said
+
+
+def test_what_has_no_multipliers_has_no_bound(optima: dict[tuple[str, str], Result]) -> None:
+    r = optima["case33bw", "soc"]
+    nothing = dataclasses.replace(r.solution, eq_dual=np.full_like(r.solution.eq_dual, np.nan))
+    lost = dataclasses.replace(r, solution=nothing, residuals=recompute(r.program, nothing))
+    assert lost.bound is None
+    assert lost.summary()["bound"] is None
+    infeasible = dataclasses.replace(r, status=Status.INFEASIBLE)
+    assert infeasible.bound is None
+
+
+def test_wrong_multipliers_make_a_bound_worse_and_never_wrong(optima: dict[tuple[str, str], Result]) -> None:
+    """Multipliers of the balance doubled, or taken away: what they do not explain is counted against the bound."""
+    r = optima["case33bw", "soc"]
+    for factor in (0.0, 0.5, 0.99, 1.01, 2.0):
+        y = factor * r.solution.eq_dual
+        # what is left of the objective's gradient
+        z = r.solution.reduced_cost + r.program.a.T @ (r.solution.eq_dual - y)
+        other = dataclasses.replace(r.solution, eq_dual=y, reduced_cost=z)
+        worse = dataclasses.replace(r, solution=other, residuals=recompute(r.program, other))
+        assert worse.bound is not None
+        assert worse.bound < r.bound  # type: ignore[operator]
+
+
+def test_linear_forms_have_one_of_their_own() -> None:
+    r = build(priced("case33bw"), "lindistflow", loss_term=False).solve()
+    assert not r.relaxes
+    assert r.bound == pytest.approx(r.objective, rel=1e-6)
+
+
+def test_it_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli(["solve", "ieee123-t5", "--formulation", "soc", "--no-replay", "--json"]) == 0
+    data = json.loads(capfd.readouterr().out)
+    assert data["objective"] * (1.0 - 1e-5) <= data["bound"] <= data["objective"]
+    assert data["bound_given"] == list(build(priced("ieee123-t5"), "soc").program.granted)
+    assert cli(["solve", "ieee123-t5", "--formulation", "soc", "--no-replay"]) == 0
+    assert "no schedule has an objective below 576.312" in capfd.readouterr().out
+    assert cli(["solve", "ieee123-t5", "--formulation", "nonlinear", "--no-replay"]) == 0
+    assert "no schedule has an objective below" not in capfd.readouterr().out
+
+
+def test_comparisons_have_a_column(optima: dict[tuple[str, str], Result]) -> None:
+    table = compare(priced("case33bw"), ["soc", "nonlinear", "lindistflow"]).table
+    table = table.set_index("formulation")
+    assert table.loc["soc", "bound"] == pytest.approx(optima["case33bw", "soc"].bound, rel=1e-6)
+    assert np.isnan(table.loc["nonlinear", "bound"])
+    assert np.isnan(table.loc["lindistflow", "bound"])
