@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import lateral
 from lateral.baseline import power_flow
 from lateral.case import Case
 from lateral.devices.load import is_idling
-from lateral.errors import CaseError, HostileFileError, OptionError
+from lateral.errors import CaseError, HostileFileError, OptionError, UnsupportedError
 from lateral.io.opendss import ImportReport, read
 from lateral.io.opendss.engine import read_engine
 from lateral.io.opendss.report import CODES, OUTCOMES
+from lateral.io.opendss.write import write_opendss
 
 HEAD = """
 clear
@@ -115,6 +118,44 @@ def test_series_elements(tmp_path: Path, line: str) -> None:
     cls = line.split()[1].split(".")[0]
     assert report.entry[f"{cls}.x"].outcome == "mapped"
     assert len(case.feeder.lines) + len(case.feeder.switches) == 2
+
+
+@pytest.mark.parametrize("far", ["bus2=c", ""], ids=["series", "to ground"])
+def test_a_reactor_of_unequal_sequences_is_a_generic_admittance(tmp_path: Path, far: str) -> None:
+    """Z1 and Z2 differ, so that no symmetric matrix is it: solved, replayed and written as the engine has it."""
+    size = "z1=(0.1,0.6) z0=(0.3,1.8) z2=(0.2,0.9)" if far else "z1=(10,60) z0=(30,180) z2=(20,90)"
+    body = f"""
+new line.on bus1=b bus2=c linecode=lc length={0.001 if not far else 9} units=km normamps=400
+new reactor.x bus1=b {far} phases=3 {size}
+new load.one bus1=c.1 phases=1 kv=7.2 kw=300 kvar=100 model=2
+new load.all bus1=c kv=12.47 kw=500 kvar=200"""
+    case, report = read_checked(tmp_path, body)
+    assert report.entry["reactor.x"].code == "IMP-066"
+    assert "Z1 and Z2 differ" in report.entry["reactor.x"].reason
+    (made,) = case.feeder.admittances
+    assert not made.is_reciprocal
+    assert not [f for f in lateral.check(case, radial=False) if f.code == "NET-011"]
+    flow = power_flow(case)
+    free = case.with_(feeder=dataclasses.replace(case.feeder, buses=tuple(map(without_limits, case.feeder.buses))))
+    for formulation in ("current-voltage", "bus-injection", "linearised"):
+        result = lateral.solve(free, formulation, "loss")
+        assert result.ok, result.status_text
+        # the objective is a sum over the matrix, the power flow's losses are a balance of powers
+        assert result.objective == pytest.approx(float(flow.losses_kw[0]), rel=1e-7)
+        assert result.replay is not None
+        assert result.replay.summary()["max_dv_pu"] < 1e-7
+    if far:
+        with pytest.raises(UnsupportedError, match=r"NET-041.*reactor_x"):
+            lateral.solve(free, "lindist3flow", "loss")
+    _, again = read(write_opendss(case, tmp_path / "again"))
+    assert again.reference is not None
+    assert report.reference is not None
+    off = np.abs(again.reference.v_volt - report.reference.at(again.reference.nodes))
+    assert off.max() < 1e-7 * 7200
+
+
+def without_limits(bus: lateral.Bus) -> lateral.Bus:
+    return dataclasses.replace(bus, v_min_pu=0.0, v_max_pu=float("inf"))
 
 
 def test_geometry(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from lateral.io.opendss.engine import ElementData
 from lateral.io.opendss.map_build import SQRT3, Build, Properties, number, numbers, reduce_to_nodes, text
-from lateral.io.opendss.map_generic import generic
+from lateral.io.opendss.map_generic import generic, reciprocal
 from lateral.io.opendss.map_ratings import limit, line_limit
 from lateral.network.feeder import Line, Shunt, Switch, Transformer, Winding
 from lateral.network.schema import ComplexArray, FloatArray
@@ -163,6 +163,9 @@ def two_terminal(build: Build, cls: str, name: str, properties: Properties, elem
         return
     if element.is_open:
         generic(build, source, label, element, "its closed conductors")
+        return
+    if not reciprocal(element.yprim):
+        generic(build, source, label, element, "its matrix is not symmetric (Z1 and Z2 differ), so it is no line")
         return
     buses = {bus for bus, nodes in zip(element.buses, element.nodes, strict=True) if any(nodes)}
     if len(buses) < 2:
