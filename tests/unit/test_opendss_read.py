@@ -158,6 +158,28 @@ def without_limits(bus: lateral.Bus) -> lateral.Bus:
     return dataclasses.replace(bus, v_min_pu=0.0, v_max_pu=float("inf"))
 
 
+@pytest.mark.parametrize("rating", ["", " normamps=90"])
+def test_conductors_that_end_on_one_node_are_no_line(tmp_path: Path, rating: str) -> None:
+    """Two neutrals bonded at the far end: a generic admittance, which the exact form takes."""
+    body = f"""
+new line.x bus1=b.1.2.3.0.0 bus2=c.1.2.3.4.5 phases=5 length=1 r1=0.2 x1=0.3 r0=0.4 x0=0.9 c1=0 c0=0 normamps=90
+new line.y bus1=c.1.2.3.4.5 bus2=d.1.2.3.4.4 phases=5 length=1 r1=0.2 x1=0.3 r0=0.4 x0=0.9 c1=0 c0=0{rating}
+new load.l phases=1 bus1=d.1.4 kv=7.2 kw=300 kvar=90"""
+    case, report = read_checked(tmp_path, body)
+    assert [wire.name for wire in case.feeder.admittances] == ["line_y"]
+    entry = report.entry["line.y"]
+    assert entry.code == "IMP-066"
+    assert entry.outcome == ("approximated" if rating else "mapped")
+    assert ("limit is not held" in entry.reason) == bool(rating)
+    assert lateral.check(case, radial=False) == ()
+    free = case.with_(feeder=dataclasses.replace(case.feeder, buses=tuple(map(without_limits, case.feeder.buses))))
+    result = lateral.solve(free, "current-voltage", "loss")
+    assert result.ok, result.status_text
+    assert result.objective == pytest.approx(float(power_flow(case).losses_kw[0]), rel=1e-7)
+    assert result.replay is not None
+    assert result.replay.summary()["max_dv_pu"] < 1e-7
+
+
 def test_geometry(tmp_path: Path) -> None:
     body = """
 new wiredata.acsr gmrac=0.0255 gmrunits=ft rac=0.306 runits=mi radius=0.0313 radunits=ft normamps=530
@@ -500,6 +522,15 @@ new load.l bus1=c kv=12.47 kw=900 kvar=300"""
     ]
 
 
+def test_a_panel_without_a_rating_is_that_of_its_inverter(tmp_path: Path) -> None:
+    """The engine takes 500 kW for a panel of unstated size; no more than the inverter's kVA ever comes out of it."""
+    body = "new pvsystem.x bus1=b.1 phases=1 kv=7.2 kva=25 pf=1\nnew load.l bus1=b.1 phases=1 kv=7.2 kw=1"
+    case, _ = read_checked(tmp_path, body)
+    (pv,) = case.pvs
+    assert (pv.p_rated_kw, pv.s_max_kva, pv.profile) == (25, 25, "")
+    assert lateral.check(case) == ()
+
+
 def test_free_inverters(tmp_path: Path) -> None:
     case, _ = read(make(tmp_path, PV), inverter_q="free")
     assert {p.q_control for p in case.pvs} == {"free"}
@@ -704,7 +735,8 @@ def test_daily_horizon(tmp_path: Path) -> None:
     assert loads["d"].p_kw == 1
     assert loads["d"].q_kvar == 0
     np.testing.assert_allclose(case.multiplier("kw"), np.repeat([40, 80], 12))
-    np.testing.assert_allclose(case.multiplier(case.pvs[0].profile) * 100, np.repeat([5, 10, 15, 20], 6))
+    given = case.multiplier(case.pvs[0].profile) * case.pvs[0].p_rated_kw
+    np.testing.assert_allclose(given, np.repeat([5, 10, 15, 20], 6))
     assert report.entry["loadshape.day"].code == "IMP-003"
     assert report.entry["loadshape.default"].code == "IMP-035"
 

@@ -100,6 +100,9 @@ def _line(
         keep = [keep[i] for i in at]
     a_nodes = tuple(a_nodes[k] for k in keep)
     b_nodes = tuple(b_nodes[k] for k in keep)
+    if any(nodes.count(k) > 1 for nodes in (a_nodes, b_nodes) for k in nodes if k > 0):
+        _joined(build, name, element, limited=i_max < float("inf"))
+        return
     grounded = 0 in a_nodes or 0 in b_nodes
     if grounded:
         a_nodes = build.off_ground(element.buses[0], a_nodes)
@@ -142,6 +145,14 @@ def _line(
     if opened and not all_open:
         which = ", ".join(str(k + 1) for k in sorted(opened))
         build.record(source, "approximated", "IMP-014", f"open conductors {which} are left out, with their charging")
+
+
+def _joined(build: Build, name: str, element: ElementData, *, limited: bool) -> None:
+    """A line or switch of which two conductors end on one node: no pairs of conductors, so no line."""
+    source = f"line.{name}"
+    made = generic(build, source, f"line_{name}", element, "conductors of it end on one node")
+    if made is not None and limited:
+        build.record(source, "approximated", "IMP-066", "Its ampere limit is not held.")
 
 
 def map_series_and_shunts(build: Build) -> None:
