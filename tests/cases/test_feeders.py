@@ -76,7 +76,6 @@ UNSUPPORTED = {"test_bus_discovery.dss"}
 
 #: Faults that the check finds in the files themselves.
 FAULTS = {
-    "4Bus-OYOD-Bal.DSS": {"DEV-009"},  # the files give bus n4 the base 12.47 kV
     "case_mxshunt.dss": {"NET-012"},  # resistance matrices that are not positive
     "case_mxshunt_2.dss": {"NET-012"},
     "virtual_sourcebus.dss": {"NET-012"},

@@ -531,6 +531,44 @@ def test_a_panel_without_a_rating_is_that_of_its_inverter(tmp_path: Path) -> Non
     assert lateral.check(case) == ()
 
 
+FLOATING = """
+new transformer.t1 phases=1 windings=2 xhl=6
+~ wdg=1 bus=b.1.0 conn=wye kv=7.2 kva=2000 %r=0.5
+~ wdg=2 bus=c.1.2 conn=delta kv=4.16 kva=2000 %r=0.5
+new transformer.t2 phases=1 windings=2 xhl=6
+~ wdg=1 bus=b.2.0 conn=wye kv=7.2 kva=2000 %r=0.5
+~ wdg=2 bus=c.2.3 conn=delta kv=4.16 kva=2000 %r=0.5
+new line.far bus1=c bus2=d linecode=lc length=0.1 units=km normamps=900
+new load.l bus1=d conn=delta kv=4.16 kw=900 kvar=300
+new capacitor.hold bus1=d kv=4.16 kvar=1"""
+NAMED = "set voltagebases=[12.47, 4.16]\ncalcvoltagebases"
+
+
+@pytest.mark.parametrize(
+    ("bases", "kv"),
+    [
+        (NAMED, 4.16),  # without load the floating side is at 7 kV to ground
+        ("set voltagebases=[12.47]\ncalcvoltagebases", 12.47),  # no other one is named
+        (f"{NAMED}\nsetkvbase bus=c kvll=12.47\nsetkvbase bus=d kvll=12.47", 12.47),  # said, bus by bus
+    ],
+)
+def test_a_base_that_the_engine_misjudged(tmp_path: Path, bases: str, kv: float) -> None:
+    case, report = read_checked(tmp_path, FLOATING, tail=f"\n{bases}\nsolve\n")
+    found = {b.name: b.v_base_kv for b in case.feeder.buses}
+    assert found["c"] == found["d"] == pytest.approx(kv / np.sqrt(3.0))
+    moved = [n.text for n in report.notes if "transformer does not have" in n.text]
+    assert len(moved) == (kv == 4.16)
+    assert all(text.endswith(": c, d") for text in moved)
+    if kv == 4.16:
+        assert lateral.check(case, radial=False) == ()
+        free = case.with_(feeder=dataclasses.replace(case.feeder, buses=tuple(map(without_limits, case.feeder.buses))))
+        for formulation in ("current-voltage", "bus-injection"):
+            result = lateral.solve(free, formulation, "loss")
+            assert result.ok, result.status_text
+            assert result.replay is not None
+            assert result.replay.summary()["max_dv_pu"] < 1e-6
+
+
 def test_free_inverters(tmp_path: Path) -> None:
     case, _ = read(make(tmp_path, PV), inverter_q="free")
     assert {p.q_control for p in case.pvs} == {"free"}
