@@ -56,8 +56,6 @@ LOOSE_PU = {
     "test_simple.dss": 1e-5,
     # the engine itself does not converge to 1e-8 (its loads stand on the edge of their voltage band)
     "IEEE13_CapControl.dss": 5e-5,
-    # three switch wires of which two end on one node; voltages of a floating node
-    "test_switch_1w.dss": 1e-5,
 }
 
 #: Models that the engine itself refuses, or that are parts of others.
@@ -78,7 +76,6 @@ UNSUPPORTED = {"test_bus_discovery.dss"}
 
 #: Faults that the check finds in the files themselves.
 FAULTS = {
-    "4Bus-OYOD-Bal.DSS": {"DEV-009"},  # the files give bus n4 the base 12.47 kV
     "case_mxshunt.dss": {"NET-012"},  # resistance matrices that are not positive
     "case_mxshunt_2.dss": {"NET-012"},
     "virtual_sourcebus.dss": {"NET-012"},
@@ -87,10 +84,7 @@ FAULTS = {
     "test_simple4.dss": {"NET-017"},
     "test_transformer_formatting.dss": {"NET-017"},
     "ut_trans_3w_dyy_basetest.dss": {"DEV-007"},  # a source at 1.23 pu of the stated base
-    "test_gen_1ph_delta.dss": {"UNI-003"},  # PV systems of the default 500 kW
-    "test_gen_1ph_wye.dss": {"UNI-003"},
-    "test_line_6w.dss": {"NET-007"},  # three neutral wires that end on one node
-    "test_switch_1w.dss": {"NET-006", "NET-007"},
+    "test_switch_1w.dss": {"NET-006"},  # a switch of three phases between x1.1 and x2.2: it feeds x1.2 backwards
 }
 
 

@@ -32,7 +32,8 @@ TAKEN = {
     "ieee8500/Master-unbal.dss": 1,
     "epri_ckt5/Master_ckt5.dss": 1,
     "pmd_cases/en_validation_case_data/test_grounding.dss": 1,
-    "pmd_cases/en_validation_case_data/test_line_6w.dss": 2,
+    "pmd_cases/en_validation_case_data/test_line_6w.dss": 3,
+    "pmd_cases/en_validation_case_data/test_switch_1w.dss": 1,
     "pmd_cases/en_validation_case_data/test_trans_dy.dss": 1,
     "pmd_cases/en_validation_case_data/test_trans_yy.dss": 1,
 }

@@ -36,7 +36,6 @@ LOOSE_ROUND_TRIP_PU = {
 REASONS = {
     "IEEE13_CapControl.dss": "the engine does not converge to 1e-8 on it: loads at the edge of their voltage band",
     "test_simple.dss": "rated voltages given twice: 12.47 kV, and 7200 V per phase",
-    "test_switch_1w.dss": "floating nodes: their voltage to ground is held by almost nothing",
     "test_bus_discovery.dss": "has elements without counterpart (the report names them)",
     "case3_balanced_pv.dss": "500 kW of sun at a power factor on 25 kVA: the engine gives kvar alone",
     "ieee13_feeder.dss": "refused: the engine cannot build its matrix",

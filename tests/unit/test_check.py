@@ -780,6 +780,8 @@ def test_an_admittance_in_place_of_a_line_is_sound() -> None:
 ENDS = (Terminal(bus="reg", conductors=ABC), Terminal(bus="end", conductors=ABC))
 ODD = np.eye(6)
 ODD[0, 1] = 0.5
+#: As a reactor whose Z1 and Z2 differ, but of a positive sequence that gives power.
+TURNED = 1e6 * np.kron([[1.0, -1.0], [-1.0, 1.0]], [[0.0, 1.0, -1.0], [-1.0, 0.0, 1.0], [1.0, -1.0, 0.0]])
 
 
 @pytest.mark.parametrize(
@@ -793,6 +795,7 @@ ODD[0, 1] = 0.5
         ("NET-009", {"g_us": np.zeros((5, 5))}),
         ("NET-010", {"b_us": np.full((6, 6), np.nan)}),
         ("NET-011", {"g_us": ODD}),
+        ("NET-011", {"b_us": TURNED}),
         ("VAL-001", {"terminals": ("reg", "end")}),
         ("VAL-001", {"terminals": (Terminal(bus="reg", conductors=("a",)), ENDS[1])}),  # type: ignore[arg-type]
         ("VAL-005", {"name": "a'b"}),

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import lateral
 from lateral.baseline import power_flow
 from lateral.case import Case
 from lateral.devices.load import is_idling
-from lateral.errors import CaseError, HostileFileError, OptionError
+from lateral.errors import CaseError, HostileFileError, OptionError, UnsupportedError
 from lateral.io.opendss import ImportReport, read
 from lateral.io.opendss.engine import read_engine
 from lateral.io.opendss.report import CODES, OUTCOMES
+from lateral.io.opendss.write import write_opendss
 
 HEAD = """
 clear
@@ -115,6 +118,66 @@ def test_series_elements(tmp_path: Path, line: str) -> None:
     cls = line.split()[1].split(".")[0]
     assert report.entry[f"{cls}.x"].outcome == "mapped"
     assert len(case.feeder.lines) + len(case.feeder.switches) == 2
+
+
+@pytest.mark.parametrize("far", ["bus2=c", ""], ids=["series", "to ground"])
+def test_a_reactor_of_unequal_sequences_is_a_generic_admittance(tmp_path: Path, far: str) -> None:
+    """Z1 and Z2 differ, so that no symmetric matrix is it: solved, replayed and written as the engine has it."""
+    size = "z1=(0.1,0.6) z0=(0.3,1.8) z2=(0.2,0.9)" if far else "z1=(10,60) z0=(30,180) z2=(20,90)"
+    body = f"""
+new line.on bus1=b bus2=c linecode=lc length={0.001 if not far else 9} units=km normamps=400
+new reactor.x bus1=b {far} phases=3 {size}
+new load.one bus1=c.1 phases=1 kv=7.2 kw=300 kvar=100 model=2
+new load.all bus1=c kv=12.47 kw=500 kvar=200"""
+    case, report = read_checked(tmp_path, body)
+    assert report.entry["reactor.x"].code == "IMP-066"
+    assert "Z1 and Z2 differ" in report.entry["reactor.x"].reason
+    (made,) = case.feeder.admittances
+    assert not made.is_reciprocal
+    assert not [f for f in lateral.check(case, radial=False) if f.code == "NET-011"]
+    flow = power_flow(case)
+    free = case.with_(feeder=dataclasses.replace(case.feeder, buses=tuple(map(without_limits, case.feeder.buses))))
+    for formulation in ("current-voltage", "bus-injection", "linearised"):
+        result = lateral.solve(free, formulation, "loss")
+        assert result.ok, result.status_text
+        # the objective is a sum over the matrix, the power flow's losses are a balance of powers
+        assert result.objective == pytest.approx(float(flow.losses_kw[0]), rel=1e-7)
+        assert result.replay is not None
+        assert result.replay.summary()["max_dv_pu"] < 1e-7
+    if far:
+        with pytest.raises(UnsupportedError, match=r"NET-041.*reactor_x"):
+            lateral.solve(free, "lindist3flow", "loss")
+    _, again = read(write_opendss(case, tmp_path / "again"))
+    assert again.reference is not None
+    assert report.reference is not None
+    off = np.abs(again.reference.v_volt - report.reference.at(again.reference.nodes))
+    assert off.max() < 1e-7 * 7200
+
+
+def without_limits(bus: lateral.Bus) -> lateral.Bus:
+    return dataclasses.replace(bus, v_min_pu=0.0, v_max_pu=float("inf"))
+
+
+@pytest.mark.parametrize("rating", ["", " normamps=90"])
+def test_conductors_that_end_on_one_node_are_no_line(tmp_path: Path, rating: str) -> None:
+    """Two neutrals bonded at the far end: a generic admittance, which the exact form takes."""
+    body = f"""
+new line.x bus1=b.1.2.3.0.0 bus2=c.1.2.3.4.5 phases=5 length=1 r1=0.2 x1=0.3 r0=0.4 x0=0.9 c1=0 c0=0 normamps=90
+new line.y bus1=c.1.2.3.4.5 bus2=d.1.2.3.4.4 phases=5 length=1 r1=0.2 x1=0.3 r0=0.4 x0=0.9 c1=0 c0=0{rating}
+new load.l phases=1 bus1=d.1.4 kv=7.2 kw=300 kvar=90"""
+    case, report = read_checked(tmp_path, body)
+    assert [wire.name for wire in case.feeder.admittances] == ["line_y"]
+    entry = report.entry["line.y"]
+    assert entry.code == "IMP-066"
+    assert entry.outcome == ("approximated" if rating else "mapped")
+    assert ("limit is not held" in entry.reason) == bool(rating)
+    assert lateral.check(case, radial=False) == ()
+    free = case.with_(feeder=dataclasses.replace(case.feeder, buses=tuple(map(without_limits, case.feeder.buses))))
+    result = lateral.solve(free, "current-voltage", "loss")
+    assert result.ok, result.status_text
+    assert result.objective == pytest.approx(float(power_flow(case).losses_kw[0]), rel=1e-7)
+    assert result.replay is not None
+    assert result.replay.summary()["max_dv_pu"] < 1e-7
 
 
 def test_geometry(tmp_path: Path) -> None:
@@ -459,6 +522,53 @@ new load.l bus1=c kv=12.47 kw=900 kvar=300"""
     ]
 
 
+def test_a_panel_without_a_rating_is_that_of_its_inverter(tmp_path: Path) -> None:
+    """The engine takes 500 kW for a panel of unstated size; no more than the inverter's kVA ever comes out of it."""
+    body = "new pvsystem.x bus1=b.1 phases=1 kv=7.2 kva=25 pf=1\nnew load.l bus1=b.1 phases=1 kv=7.2 kw=1"
+    case, _ = read_checked(tmp_path, body)
+    (pv,) = case.pvs
+    assert (pv.p_rated_kw, pv.s_max_kva, pv.profile) == (25, 25, "")
+    assert lateral.check(case) == ()
+
+
+FLOATING = """
+new transformer.t1 phases=1 windings=2 xhl=6
+~ wdg=1 bus=b.1.0 conn=wye kv=7.2 kva=2000 %r=0.5
+~ wdg=2 bus=c.1.2 conn=delta kv=4.16 kva=2000 %r=0.5
+new transformer.t2 phases=1 windings=2 xhl=6
+~ wdg=1 bus=b.2.0 conn=wye kv=7.2 kva=2000 %r=0.5
+~ wdg=2 bus=c.2.3 conn=delta kv=4.16 kva=2000 %r=0.5
+new line.far bus1=c bus2=d linecode=lc length=0.1 units=km normamps=900
+new load.l bus1=d conn=delta kv=4.16 kw=900 kvar=300
+new capacitor.hold bus1=d kv=4.16 kvar=1"""
+NAMED = "set voltagebases=[12.47, 4.16]\ncalcvoltagebases"
+
+
+@pytest.mark.parametrize(
+    ("bases", "kv"),
+    [
+        (NAMED, 4.16),  # without load the floating side is at 7 kV to ground
+        ("set voltagebases=[12.47]\ncalcvoltagebases", 12.47),  # no other one is named
+        (f"{NAMED}\nsetkvbase bus=c kvll=12.47\nsetkvbase bus=d kvll=12.47", 12.47),  # said, bus by bus
+    ],
+)
+def test_a_base_that_the_engine_misjudged(tmp_path: Path, bases: str, kv: float) -> None:
+    case, report = read_checked(tmp_path, FLOATING, tail=f"\n{bases}\nsolve\n")
+    found = {b.name: b.v_base_kv for b in case.feeder.buses}
+    assert found["c"] == found["d"] == pytest.approx(kv / np.sqrt(3.0))
+    moved = [n.text for n in report.notes if "transformer does not have" in n.text]
+    assert len(moved) == (kv == 4.16)
+    assert all(text.endswith(": c, d") for text in moved)
+    if kv == 4.16:
+        assert lateral.check(case, radial=False) == ()
+        free = case.with_(feeder=dataclasses.replace(case.feeder, buses=tuple(map(without_limits, case.feeder.buses))))
+        for formulation in ("current-voltage", "bus-injection"):
+            result = lateral.solve(free, formulation, "loss")
+            assert result.ok, result.status_text
+            assert result.replay is not None
+            assert result.replay.summary()["max_dv_pu"] < 1e-6
+
+
 def test_free_inverters(tmp_path: Path) -> None:
     case, _ = read(make(tmp_path, PV), inverter_q="free")
     assert {p.q_control for p in case.pvs} == {"free"}
@@ -663,7 +773,8 @@ def test_daily_horizon(tmp_path: Path) -> None:
     assert loads["d"].p_kw == 1
     assert loads["d"].q_kvar == 0
     np.testing.assert_allclose(case.multiplier("kw"), np.repeat([40, 80], 12))
-    np.testing.assert_allclose(case.multiplier(case.pvs[0].profile) * 100, np.repeat([5, 10, 15, 20], 6))
+    given = case.multiplier(case.pvs[0].profile) * case.pvs[0].p_rated_kw
+    np.testing.assert_allclose(given, np.repeat([5, 10, 15, 20], 6))
     assert report.entry["loadshape.day"].code == "IMP-003"
     assert report.entry["loadshape.default"].code == "IMP-035"
 

@@ -12,6 +12,7 @@ import pytest
 from lateral.baseline import power_flow
 from lateral.case import Case
 from lateral.checks import check
+from lateral.devices import SVC, SoftOpenPoint, Statcom
 from lateral.devices.load import Load, idling_name, is_idling
 from lateral.errors import CaseError, HostileFileError, OptionError
 from lateral.io import builtin, overlay, read, tables
@@ -194,6 +195,57 @@ def test_everything_that_a_study_lays_over_a_case(tmp_path: Path) -> None:
     assert read(tmp_path / "study.toml").hash == case.hash
 
 
+LIMITED = """
+case = "ieee13-rated"
+[limits]
+vpp_min_pu = 0.9
+vpp_max_pu = 1.1
+unbalance_max = 0.03
+q_import_max_kvar = 3000
+q_export_max_kvar = 500
+s_max_kva = 6000
+[rule]
+pv_profile = ""
+phases = "free"
+[[statcom]]
+name = "s"
+bus = "671"
+terminals = [1, 2, 3, 0]
+q_rated_kvar = 300
+phases = "free"
+[[svc]]
+name = "v"
+bus = "675"
+terminals = [1, 2, 3, 0]
+q_max_kvar = 200
+[[soft_open_point]]
+name = "p"
+load = "671"
+other_bus = "675"
+other_terminals = [1, 2, 3]
+s_max_kva = 100
+"""
+
+
+def test_limits_between_phases_and_of_the_source_and_devices_without_energy(tmp_path: Path) -> None:
+    case = study(tmp_path, LIMITED).case
+    phases = {b.name: len({1, 2, 3} & set(b.conductors)) for b in case.feeder.buses}
+    assert {1, 2, 3} <= set(phases.values())
+    for bus in case.feeder.buses:  # only where there is something to limit
+        assert (bus.vpp_min_pu, bus.vpp_max_pu) == ((0.9, 1.1) if phases[bus.name] > 1 else (0.0, np.inf))
+        assert bus.unbalance_max == (0.03 if phases[bus.name] == 3 else np.inf)
+    (source,) = case.sources
+    assert (source.q_import_max_kvar, source.q_export_max_kvar, source.s_max_kva) == (3000, 500, 6000)
+    (statcom,), (svc,), (point,) = case.of(Statcom), case.of(SVC), case.of(SoftOpenPoint)
+    assert (statcom.bus, statcom.q_rated_kvar, statcom.phases) == ("671", 300.0, "free")
+    assert (svc.terminals, svc.q_max_kvar) == ((1, 2, 3, 0), 200.0)
+    assert (point.bus, point.terminals, point.connection) == ("671", (1, 2, 3), "delta")
+    assert (point.other_bus, point.s_max_kva) == ("675", 100.0)
+    assert case.pvs
+    assert {d.phases for d in (*case.pvs, *case.batteries)} == {"free"}
+    assert check(case, radial=False) == ()
+
+
 def test_a_folder_a_window_and_a_table_of_batteries(tmp_path: Path) -> None:
     tables.write_folder(without_ders(builtin.load("ieee123-t24")), tmp_path / "feeder")
     (tmp_path / "b.csv").write_text(
@@ -266,6 +318,8 @@ def test_a_fault_inside_a_choice_of_forms_is_said_once(tmp_path: Path) -> None:
         ('case = "ads10"\n[horizon]\nzone = "Moon/Base"', "STU-003", ""),
         ('case = "ads10"\n[profiles]\nvalues = { load = [1, 2] }', "STU-010", ""),
         ('case = "ads10"\n[[battery]]\nload = "9"\nenergy_kwh = 5', "STU-002", "Add it"),
+        ('case = "ads10"\n[[soft_open_point]]\nload = "9"\nother_bus = "x"\ns_max_kva = 5', "STU-015", ""),
+        ('case = "ads10"\n[[svc]]\nname = "s"\nbus = "9"\nq_min_kvar = 5', "STU-002", "Add it"),
         ('case = "ads10"\n[[pv]]\nname = "x"\nbus = "99"\np_rated_kw = 1\ns_max_kva = 1', "STU-015", ""),
         ('case = "ads10"\n[[pv]]\nload = "6"\np_rated_kw = 1\ns_max_kva = 1', "STU-014", "another name"),
         ('case = "ads10"\n[[pv]]\nload = "5"\np_rated_kv = 1\np_rated_kw=1\ns_max_kva = 1', "STU-002", "'p_rated_kw'"),

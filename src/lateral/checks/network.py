@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator
 from itertools import pairwise
 
+import numpy as np
+
 from lateral.checks.codes import fault
 from lateral.checks.view import (
     RATED_FACTOR,
@@ -96,11 +98,37 @@ def _branch_conductors(view: View) -> Iterator[Fault]:
             yield fault("NET-007", wire.label, found, allowed, "Correct the terminals.")
         for k, t in enumerate(wire.terminals, 1):
             yield from on_bus(view, wire.label, f"terminal {k}", t.bus, [c for c in t.conductors if c > 0])
+        yield from _active(wire)
     for source in view.sound(Source):
         if not source.conductors or len(set(source.conductors)) < len(source.conductors):
             found = f"conductors = {show(source.conductors)}"
             yield fault("NET-007", source.label, found, "at least one conductor, none twice", "Correct the list.")
         yield from on_bus(view, source.label, "conductors", source.bus, source.conductors)
+
+
+def _active(wire: MultiTerminal) -> Iterator[Fault]:
+    """An asymmetric matrix is one of sequence impedances, where phases are alike, each seen by the next as it sees the
+    one before: rows and columns have the same sums, and it gives no power. Any other is a mistake.
+    """
+    n = len(wire.nodes)
+    if wire.g_us.shape != (n, n) or wire.b_us.shape != (n, n):
+        return  # NET-009
+    y = wire.g_us + 1j * wire.b_us
+    if not np.isfinite(y).all() or wire.is_reciprocal:
+        return  # NET-010
+    allowed = "a symmetric matrix, or that of a passive element of sequence impedances"
+    for name, part in (("g_us", wire.g_us), ("b_us", wire.b_us)):
+        rounding = 1e-3 * float(np.abs(part).max())
+        off = np.abs(part.sum(axis=0) - part.sum(axis=1))
+        if off.max() > rounding:
+            k = int(off.argmax())
+            found = f"{name} asymmetric, the sums of row and column {k + 1} {off[k]:.6g} uS apart"
+            yield fault("NET-011", wire.label, found, allowed, "Make mirrored values equal.")
+            return
+    lowest = float(np.linalg.eigvalsh(0.5 * (y + y.conj().T))[0])
+    if lowest < -1e-3 * np.abs(y).max():
+        found = f"an asymmetric matrix that gives power ({lowest:.6g} uS at some voltages)"
+        yield fault("NET-011", wire.label, found, allowed, "Make mirrored values equal.")
 
 
 def _islands(view: View) -> Iterator[Fault]:

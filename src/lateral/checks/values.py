@@ -207,6 +207,8 @@ def _matrix_values(part: Part, f: Field, rows: list[tuple[int, FloatArray]]) -> 
     gap = np.abs(stack - stack.transpose(0, 2, 1))
     lopsided = gap.max(axis=(1, 2)) > 1e-3 * largest
     for i in np.flatnonzero(lopsided).tolist():
+        if isinstance(part.objects[owner[i]], MultiTerminal):
+            continue  # need not be reciprocal; see `checks.network`
         row, column = np.unravel_index(gap[i].argmax(), gap[i].shape)
         found = f"{stack[i, row, column]:.6g} at ({row + 1}, {column + 1}) but {stack[i, column, row]:.6g} mirrored"
         yield part.fault("NET-011", owner[i], f, found, "a symmetric matrix", "Make the two values equal.")

@@ -635,23 +635,34 @@ class RectangularModel(PointModel):
             self.builder.quadratic("node", "vmag_sq", names, pairs, -self._all_squares, 0.0, 0.0, unit="pu^2")
 
     def _losses(self) -> None:
-        """The cost of losses ``V_r' G V_r + V_i' G V_i`` with G = Re S over the kept nodes."""
+        """The cost of losses ``V_r' G V_r + V_i' G V_i + V_i' (B - B') V_r`` with S = G + jB over the kept nodes."""
         if not self._loss_weights:
             return
         loss = self._loss_matrix()
-        row, col, value = entries(loss)
+        row, col, value = entries(sparse.csr_matrix(loss.real))
+        odd = self._not_reciprocal(loss)
         for weight in self._loss_weights:
             for v in (self._v.re, self._v.im):
                 seen = v.map_terms(loss.shape[0], row, col, np.asarray(value.real))
                 self.builder.minimise_products(v, seen, weight.take(np.zeros(v.n, dtype=np.int64)))
+            if odd is not None:
+                crossed = self._v.re.map_terms(loss.shape[0], *odd)
+                self.builder.minimise_products(self._v.im, crossed, weight.take(np.zeros(crossed.n, dtype=np.int64)))
             if self._short_current is not None:
                 short_losses(self.builder, self.net, self._short, self._short_current, weight)
 
     def _loss_matrix(self) -> sparse.csr_matrix:
-        """Re of the wires' matrix over the kept nodes: constant admittances of devices take no part in losses."""
+        """The wires' matrix over the kept nodes: constant admittances of devices take no part in losses."""
         t = self._reduced.t
-        wires = t.conj().T @ self._wires @ t
-        return sparse.csr_matrix(wires.real)
+        return sparse.csr_matrix(t.conj().T @ self._wires @ t)
+
+    def _not_reciprocal(self, loss: sparse.csr_matrix) -> tuple[IntArray, IntArray, FloatArray] | None:
+        """``B - B'`` of the wires' matrix as triplets; None where all wires are reciprocal and it is rounding."""
+        if all(wire.is_reciprocal for wire in self._feeder.admittances):
+            return None
+        b = loss.imag
+        row, col, value = entries(sparse.csr_matrix(b - b.T))
+        return row, col, np.asarray(value.real)
 
     def _derive(self) -> None:
         """Name what follows from the voltages, see `lateral.formulations.rectangular_values`."""

@@ -15,6 +15,7 @@ from lateral.case import Case
 from lateral.devices import Load, Source
 from lateral.devices.load import is_idling
 from lateral.errors import CaseError, Fault, OptionError, did_you_mean
+from lateral.network.feeder import Bus
 from lateral.network.horizon import Horizon
 from lateral.network.schema import Element, FloatArray
 
@@ -132,21 +133,53 @@ def set_limits(
     *,
     v_min_pu: float | None = None,
     v_max_pu: float | None = None,
+    vpp_min_pu: float | None = None,
+    vpp_max_pu: float | None = None,
+    unbalance_max: float | None = None,
     p_import_max_kw: float | None = None,
     p_export_max_kw: float | None = None,
+    q_import_max_kvar: float | None = None,
+    q_export_max_kvar: float | None = None,
+    s_max_kva: float | None = None,
 ) -> Case:
-    """The case with other limits: voltages of every bus, power of every source.
+    """The case with other limits; None leaves a limit as it is.
 
-    None leaves a limit as it is.
+    Args:
+        case: the case.
+        v_min_pu, v_max_pu: voltages to ground, of every bus.
+        vpp_min_pu, vpp_max_pu: voltages between phases, of every bus with two of them or three.
+        unbalance_max: share of negative sequence, of every bus with three phases.
+        p_import_max_kw, p_export_max_kw, q_import_max_kvar, q_export_max_kvar, s_max_kva: of every source.
     """
-    volts: dict[str, Any] = {k: v for k, v in (("v_min_pu", v_min_pu), ("v_max_pu", v_max_pu)) if v is not None}
-    if volts:
-        buses = tuple(dataclasses.replace(b, **volts) for b in case.feeder.buses)
+    # limits, and how many phases a bus needs for them
+    volts = (
+        ({"v_min_pu": v_min_pu, "v_max_pu": v_max_pu}, 0),
+        ({"vpp_min_pu": vpp_min_pu, "vpp_max_pu": vpp_max_pu}, 2),
+        ({"unbalance_max": unbalance_max}, 3),
+    )
+
+    def limited(bus: Bus) -> Bus:
+        n = len({1, 2, 3} & set(bus.conductors))
+        changes: dict[str, Any] = {k: v for group, least in volts if n >= least for k, v in _given(group).items()}
+        return dataclasses.replace(bus, **changes) if changes else bus
+
+    if any(_given(group) for group, _ in volts):
+        buses = tuple(limited(b) for b in case.feeder.buses)
         case = case.with_(feeder=dataclasses.replace(case.feeder, buses=buses))
-    powers: dict[str, Any] = {
-        k: v for k, v in (("p_import_max_kw", p_import_max_kw), ("p_export_max_kw", p_export_max_kw)) if v is not None
-    }
+    powers = _given(
+        {
+            "p_import_max_kw": p_import_max_kw,
+            "p_export_max_kw": p_export_max_kw,
+            "q_import_max_kvar": q_import_max_kvar,
+            "q_export_max_kvar": q_export_max_kvar,
+            "s_max_kva": s_max_kva,
+        }
+    )
     return _sources(case, **powers) if powers else case
+
+
+def _given(values: Mapping[str, float | None]) -> dict[str, float]:
+    return {k: v for k, v in values.items() if v is not None}
 
 
 def set_loads(case: Case, *, profile: str | None = None, scale: float = 1.0, only: Sequence[str] | None = None) -> Case:

@@ -34,6 +34,9 @@ class DerRule(Strict):
     pv_profile: str = Field(default="pv", description="Profile of the sun; empty: constant.")
     curtailable: bool = Field(default=False, description="Whether PV may be cut.")
     q_control: Literal["free", "none"] = Field(default="free", description="Whether inverters decide on q.")
+    phases: Literal["balanced", "free"] = Field(
+        default="balanced", description="Whether power divides equally over the phases or is decided at each."
+    )
     limit: Literal["disc", "box"] = Field(default="disc", description="Shape of the inverter's limit.")
 
 
@@ -90,6 +93,7 @@ def add_ders(case: Case, rule: DerRule | None = None) -> Case:
                 curtailable=rule.curtailable,
                 q_control=rule.q_control,
                 limit=rule.limit,
+                phases=rule.phases,
             )
         )
     for name, load in zip(battery_names, battery_loads, strict=True):
@@ -113,6 +117,7 @@ def add_ders(case: Case, rule: DerRule | None = None) -> Case:
                 eta_discharge=rule.eta_discharge,
                 q_control=rule.q_control,
                 limit=rule.limit,
+                phases=rule.phases,
             )
         )
     return case.with_(devices=(*case.devices, *new))

@@ -17,8 +17,11 @@ file.
     high = 0.30
     high_hours = [16, 22]
     [rule]                             # PV on 20 % and batteries on 30 % of the load buses, 0.33 of the
-    load, 4 h [limits]
+    load, 4 h
+    [limits]
     v_min_pu = 0.95
+    [[statcom]]                        # also [[pv]], [[battery]], [[svc]], [[soft_open_point]]
+    bus = "671"
     [solve]
     formulation = "soc"
 
@@ -40,7 +43,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field
 
 from lateral.case import Case
-from lateral.devices import PV, Battery
+from lateral.devices import PV, SVC, Battery, ShuntDevice, SoftOpenPoint, Statcom
 from lateral.errors import CaseError, Fault, HostileFileError, OptionError, did_you_mean
 from lateral.io import builtin
 from lateral.io._toml import Strict, read_toml, validate
@@ -59,7 +62,7 @@ from lateral.io.tables import read_elements, read_folder, read_profiles
 from lateral.network.horizon import Horizon
 from lateral.network.schema import Element, FieldSpec, fields_of
 
-D = TypeVar("D", PV, Battery)
+D = TypeVar("D", bound=ShuntDevice)
 
 
 class HorizonStudy(Strict):
@@ -111,8 +114,22 @@ class LimitsStudy(Strict):
 
     v_min_pu: Annotated[float, Field(ge=0)] | None = Field(default=None, description="Lowest voltage, every bus.")
     v_max_pu: Annotated[float, Field(gt=0)] | None = Field(default=None, description="Highest voltage, every bus.")
+    vpp_min_pu: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="Lowest voltage between two phases, every bus that has them."
+    )
+    vpp_max_pu: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Highest voltage between two phases, every bus that has them."
+    )
+    unbalance_max: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Largest negative-sequence share of the voltage, every bus of three phases."
+    )
     p_import_max_kw: float | None = Field(default=None, description="Most power taken from the grid, kW.")
     p_export_max_kw: float | None = Field(default=None, description="Most power given to the grid, kW.")
+    q_import_max_kvar: float | None = Field(default=None, description="Most reactive power taken from the grid, kvar.")
+    q_export_max_kvar: float | None = Field(default=None, description="Most reactive power given to the grid, kvar.")
+    s_max_kva: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="Most apparent power from or to the grid, kVA."
+    )
 
 
 class DersStudy(Strict):
@@ -140,6 +157,11 @@ class StudyFile(Strict):
     ders: DersStudy | None = None
     pv: list[dict[str, Any]] = Field(default=[], description="PV systems: fields of PV; `load` takes place of `bus`.")
     battery: list[dict[str, Any]] = Field(default=[], description="Batteries: fields of Battery; `load` as for pv.")
+    statcom: list[dict[str, Any]] = Field(default=[], description="Statcoms: fields of Statcom; `load` as for pv.")
+    svc: list[dict[str, Any]] = Field(default=[], description="SVCs: fields of SVC; `load` as for pv.")
+    soft_open_point: list[dict[str, Any]] = Field(
+        default=[], description="Soft open points: fields of SoftOpenPoint; `load` is the first end."
+    )
     solve: dict[str, Any] = Field(default={}, description="Options of the solve, passed on as they are.")
 
 
@@ -221,8 +243,14 @@ def _lay(case: Case, study: StudyFile, folder: Path, file: str) -> Case:
             if table is not None:
                 added += read_elements(confined(folder, table), cls)
         case = _with_new(case, added, file)
-    explicit = [*_explicit(case, PV, study.pv, file), *_explicit(case, Battery, study.battery, file)]
-    case = _with_new(case, explicit, file)
+    written: tuple[tuple[type[ShuntDevice], list[dict[str, Any]]], ...] = (
+        (PV, study.pv),
+        (Battery, study.battery),
+        (Statcom, study.statcom),
+        (SVC, study.svc),
+        (SoftOpenPoint, study.soft_open_point),
+    )
+    case = _with_new(case, [d for cls, rows in written for d in _explicit(case, cls, rows, file)], file)
     return case if study.rule is None else add_ders(case, study.rule)
 
 
@@ -300,7 +328,7 @@ def _tariff(case: Case, t: TariffStudy, file: str) -> Case:
 
 
 def _explicit(case: Case, cls: type[D], rows: Sequence[dict[str, Any]], file: str) -> list[D]:
-    """DER written out in the study, at a bus or at a load."""
+    """Devices written out in the study, at a bus or at a load."""
     known: dict[str, FieldSpec] = {f.name: f for f in fields_of(cls)}
     loads = {d.name: d for d in case.loads}
     out: list[D] = []
@@ -358,13 +386,13 @@ def _with_new(case: Case, added: Iterable[Element], file: str) -> Case:
     faults = []
     new = list(added)
     for d in new:
-        bus = getattr(d, "bus", "")
         if d.label in there:
             action = "Give it another name."
             faults.append(Fault("STU-014 name", d.label, "the name twice", "a name used once", action, file))
-        if bus not in buses:
-            hint = did_you_mean(bus, sorted(buses))
-            faults.append(Fault("STU-015 bus", d.label, f"no bus {bus!r}", "a bus of the case", hint, file))
+        for bus in (getattr(d, key) for key in ("bus", "other_bus") if hasattr(d, key)):
+            if bus not in buses:
+                hint = did_you_mean(bus, sorted(buses))
+                faults.append(Fault("STU-015 bus", d.label, f"no bus {bus!r}", "a bus of the case", hint, file))
         there.add(d.label)
     if faults:
         raise CaseError(faults)

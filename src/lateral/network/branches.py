@@ -419,7 +419,9 @@ def _matrix_of(group: _Group, nodes: tuple[Node, ...]) -> ComplexArray:
 def _branch_form(
     group: _Group, sending: list[Node], fresh: list[Node], v_base: Mapping[Node, float]
 ) -> BranchForm | None:
-    """The branch form of a group with a generic admittance in it."""
+    """The branch form of a group with a generic admittance in it; None where one is not reciprocal."""
+    if not all(part.element.is_reciprocal for part in group.parts if isinstance(part.element, MultiTerminal)):
+        return None
     nodes = (*sending, *fresh)
     return branch_form(_matrix_of(group, nodes), len(sending), np.array([v_base[n] for n in nodes]))
 

@@ -18,6 +18,9 @@ import numpy as np
 
 from lateral.network.schema import CONNECTIONS, Element, FloatArray, Terminals, spec
 
+#: Difference of a matrix to its transpose, relative to its largest entry, up to which it is taken for rounding.
+RECIPROCAL = 1e-9
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Bus(Element):
@@ -201,11 +204,12 @@ class Terminal:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MultiTerminal(Element):
-    """Any linear, reciprocal element between conductors of one bus or several, as its admittance matrix to ground.
+    """Any linear element between conductors of one bus or several, as its admittance matrix to ground.
 
     It stands for what has no class of its own: an autotransformer read from OpenDSS, a transformer of more than three
-    phases. With v the voltages to ground of the conductors, terminal by terminal, ``i = (G + jB) v`` are the currents
-    that flow into the element. It has no tap, no limit and no switch: it is what it was when it was made.
+    phases, a reactor whose impedances of positive and negative sequence differ (its matrix is not symmetric). With v
+    the voltages to ground of the conductors, terminal by terminal, ``i = (G + jB) v`` are the currents that flow into
+    the element. It has no tap, no limit and no switch: it is what it was when it was made.
     """
 
     kind: ClassVar[str] = "admittance"
@@ -219,6 +223,12 @@ class MultiTerminal(Element):
     def nodes(self) -> tuple[tuple[str, int], ...]:
         """(bus, conductor) of every row, in matrix order."""
         return tuple((t.bus, c) for t in self.terminals for c in t.conductors)
+
+    @cached_property
+    def is_reciprocal(self) -> bool:
+        """Whether the matrix is symmetric, but for rounding."""
+        y = self.g_us + 1j * self.b_us
+        return bool(np.abs(y - y.T).max(initial=0.0) <= RECIPROCAL * np.abs(y).max(initial=0.0))
 
     @property
     def buses(self) -> tuple[str, ...]:

@@ -56,6 +56,7 @@ class NodalNetwork:
         index: the nodes.
         y: admittance of the wires, siemens, csc.
         y_shunt: admittance of constant-impedance devices (capacitors), siemens, csc, or None.
+        reciprocal: whether every wire's matrix is symmetric.
         multiplicity: how many conductors a modelled conductor stands for; powers reported are totals.
     """
 
@@ -63,11 +64,12 @@ class NodalNetwork:
     y: sparse.csc_matrix
     y_shunt: sparse.csc_matrix | None = None
     multiplicity: int = 1
+    reciprocal: bool = True
 
     @cached_property
     def pairs(self) -> Pairs:
         """The wires in the form that does not lose digits on short lines."""
-        return Pairs(self.y)
+        return Pairs(self.y, reciprocal=self.reciprocal)
 
     @classmethod
     def of(cls, feeder: Feeder, shunts: Triplets | None = None) -> NodalNetwork:
@@ -76,7 +78,8 @@ class NodalNetwork:
         extra = None
         if shunts is not None and shunts.values.size:
             extra = shunts.matrix(len(index))
-        return cls(index, nodal_matrix(feeder, index), extra, feeder.n_phases)
+        reciprocal = all(wire.is_reciprocal for wire in feeder.admittances)
+        return cls(index, nodal_matrix(feeder, index), extra, feeder.n_phases, reciprocal)
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,27 +178,47 @@ def _floating(index: NodeIndex) -> CaseError:
 
 
 class Pairs:
-    """A symmetric nodal matrix as admittances between pairs of nodes and from nodes to ground.
+    """A nodal matrix as admittances between pairs of nodes and from nodes to ground.
 
     ``(Y V)_i = sum_j -y_ij (V_i - V_j) + g_i V_i``, ``g_i`` the row sum. In this form the currents of a pair cancel
-    to the last bit, so that the rounding of a very short line (1e7 S) does not act as a current to ground.
+    to the last bit, so that the rounding of a very short line (1e7 S) does not act as a current to ground. Where the
+    two admittances of a pair differ (an element that is not reciprocal), what y_ji has more than y_ij is added apart.
     """
 
-    def __init__(self, y: sparse.csc_matrix) -> None:
+    def __init__(self, y: sparse.csc_matrix, *, reciprocal: bool = True) -> None:
         upper = sparse.triu(y, k=1).tocoo()
-        m = upper.nnz
-        k = np.arange(m)
-        signs = np.concatenate([np.ones(m), -np.ones(m)]).astype(complex)
-        rows, columns = np.concatenate([k, k]), np.concatenate([upper.row, upper.col])
-        self.difference = sparse.csr_matrix((signs, (rows, columns)), shape=(m, y.shape[0]))
+        self.difference = _differences(upper, y.shape[0])
         self.back = self.difference.T.tocsr()
         self.between = -upper.data[:, None]
         self.ground = _row_sums(y).reshape(-1, 1)
+        self.more = None if reciprocal else _OneWay(y)
 
     def __matmul__(self, v: ComplexArray) -> ComplexArray:
         """Y V."""
         i: ComplexArray = self.back @ (self.between * (self.difference @ v)) + self.ground * v
+        return i if self.more is None else i + self.more @ v
+
+
+class _OneWay:
+    """What y_ji has more than y_ij, for all i < j: currents into j alone."""
+
+    def __init__(self, y: sparse.csc_matrix) -> None:
+        more = (sparse.tril(y, k=-1).T - sparse.triu(y, k=1)).tocoo()
+        n = y.shape[0]
+        self.difference = _differences(more, n)
+        self.into = sparse.csr_matrix((more.data, (more.col, np.arange(more.nnz))), shape=(n, more.nnz))
+
+    def __matmul__(self, v: ComplexArray) -> ComplexArray:
+        i: ComplexArray = self.into @ (self.difference @ v)
         return i
+
+
+def _differences(pairs: sparse.coo_matrix, n: int) -> sparse.csr_matrix:
+    """D with ``D V = V_i - V_j`` for every pair, shape (pairs, n)."""
+    k = np.arange(pairs.nnz)
+    signs = np.concatenate([np.ones(len(k)), -np.ones(len(k))]).astype(complex)
+    rows, columns = np.concatenate([k, k]), np.concatenate([pairs.row, pairs.col])
+    return sparse.csr_matrix((signs, (rows, columns)), shape=(len(k), n))
 
 
 def _row_sums(y: sparse.csc_matrix) -> ComplexArray:

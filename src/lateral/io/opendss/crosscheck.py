@@ -134,8 +134,8 @@ def _over(ours: tuple[Node, ...], nodes: tuple[Node, ...], y: ComplexArray) -> t
     gone = [k for k in range(len(nodes)) if k not in set(keep)]
     kept = y[np.ix_(keep, keep)]
     if gone:
-        across = y[np.ix_(keep, gone)]
-        kept = kept - across @ np.linalg.pinv(y[np.ix_(gone, gone)], rcond=1e-15) @ across.T
+        inverse = np.linalg.pinv(y[np.ix_(gone, gone)], rcond=1e-15)
+        kept = kept - y[np.ix_(keep, gone)] @ inverse @ y[np.ix_(gone, keep)]
     return ours, kept
 
 

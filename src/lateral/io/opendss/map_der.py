@@ -38,17 +38,17 @@ def map_pv(build: Build, shapes: Shapes, inverter_q: InverterQ) -> None:
             # at its limit the engine may leave the power factor; here what it does at the operating point is held
             offered = np.array([power[0]])
             factor = power[0] / float(np.hypot(*power)) * (-1.0 if power[1] < 0.0 else 1.0)
-        profile = ""
-        if np.any(np.abs(offered - pmpp) > 1e-12 * max(pmpp, 1.0)) and pmpp > 0:
+        profile, rated = "", min(pmpp, kva)  # the engine's 500 kW stand for a panel that the files do not rate
+        if np.any(np.abs(offered - rated) > 1e-12 * max(rated, 1.0)) and rated > 0:
             profile = f"pv:{name}"
-            shapes.profiles[profile] = offered / pmpp
+            shapes.profiles[profile] = offered / rated
         terminals, connection = terminals_of(properties, element)
         pv = PV(
             name=name,
             bus=element.buses[0],
             terminals=terminals,
             connection=connection,
-            p_rated_kw=pmpp,
+            p_rated_kw=rated,
             s_max_kva=kva,
             profile=profile,
             curtailable=inverter_q == "free",

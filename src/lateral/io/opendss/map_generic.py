@@ -1,5 +1,8 @@
 """Linear elements of an OpenDSS model that have no class of their own, as generic admittances.
 
+Among them is a reactor whose impedances of positive and negative sequence differ: it is no line, whose matrix is
+symmetric.
+
 What the engine solves with, the primitive admittance matrix of the element at the solved point, is taken as it is. It
 stands for the element exactly as long as the element is linear and nothing about it is controlled; classes of which
 that is not true (VCCS, UPFC, VSConverter, IndMach012, Isource, ...) are not read.
@@ -13,12 +16,12 @@ import numpy as np
 
 from lateral.io.opendss.engine import ElementData
 from lateral.io.opendss.map_build import SQRT3, Build, number, numbers, reduce_to_nodes
-from lateral.network.feeder import MultiTerminal, Terminal
+from lateral.network.feeder import RECIPROCAL, MultiTerminal, Terminal
 from lateral.network.schema import ComplexArray
 from lateral.network.topology import COUPLED
 
-#: Relative difference of a matrix to its transpose up to which it is taken for rounding.
-SYMMETRY = 1e-9
+#: Power that a matrix gives, relative to its largest entry, up to which it is taken for rounding.
+ACTIVE = 1e-9
 
 #: Admittance to ground that stands for an open conductor, S: the engine leaves 1e-12 there so that nothing floats.
 OPEN_S = 1e-11
@@ -64,10 +67,11 @@ def generic(build: Build, source: str, name: str, element: ElementData, what: st
     if not np.isfinite(size):
         build.record(source, "ignored", "IMP-040", "its admittance matrix is not finite")
         return None
-    if float(np.abs(y - y.T).max()) > SYMMETRY * size:
-        build.record(source, "ignored", "IMP-040", "its admittance matrix is not symmetric: no passive element")
+    if reciprocal(y):
+        y = 0.5 * (y + y.T)
+    elif float(np.linalg.eigvalsh(y + y.conj().T)[0]) < -ACTIVE * size:
+        build.record(source, "ignored", "IMP-040", "its admittance matrix gives power: no passive element")
         return None
-    y = 0.5 * (y + y.T)
     keep = _touched(y)
     if not keep:
         why = "open: it joins nothing" if element.is_open else "it joins no conductors"
@@ -85,6 +89,11 @@ def generic(build: Build, source: str, name: str, element: ElementData, what: st
     return made
 
 
+def reciprocal(y: ComplexArray) -> bool:
+    """Whether an admittance matrix is symmetric, but for rounding."""
+    return bool(np.abs(y - y.T).max(initial=0.0) <= RECIPROCAL * np.abs(y).max(initial=0.0))
+
+
 def _touched(y: ComplexArray) -> list[int]:
     """Nodes that the matrix joins to others or to ground: at an open conductor the engine leaves next to nothing."""
     if not y.size:
@@ -94,4 +103,4 @@ def _touched(y: ComplexArray) -> list[int]:
     return np.flatnonzero(~(alone & (np.abs(np.diag(y)) <= OPEN_S))).tolist()
 
 
-__all__ = ["generic", "map_generic"]
+__all__ = ["generic", "map_generic", "reciprocal"]

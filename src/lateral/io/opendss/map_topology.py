@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import deque
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -17,14 +19,27 @@ from lateral.network.topology import coupled
 Node = tuple[str, int]
 Wire = Line | Switch | Transformer | Shunt | MultiTerminal
 
+#: Ratio of a bus base to that of its transformer from which it is taken for misjudged.
+MISJUDGED = 2.0
 #: Below this voltage at the solved point a conductor is taken for a neutral, pu.
 NEUTRAL_PU = 0.3
 
 
 def bus_bases(build: Build) -> dict[str, float]:
-    """Line-to-ground base of every bus, kV: as the files set it, else carried on from sources and transformers."""
+    """Line-to-ground base of every bus, kV: as the files set it, else carried on from sources and transformers.
+
+    ``CalcVoltageBases`` gives a bus the base next to its voltage to ground without load, which of an ungrounded winding
+    may be anything. Where that is no base of its transformer, and the files name one that is, it is taken.
+    """
     base = {name: bus.kv_base for name, bus in build.model.buses.items() if bus.kv_base > 0}
     missing = [name for name in build.model.buses if name not in base]
+    near = _neighbours(build)
+    moved = _misjudged(build, base, near)
+    base |= moved
+    if moved:
+        some = ", ".join(list(moved)[:5]) + (", ..." if len(moved) > 5 else "")
+        said = f"{len(moved)} buses were given a voltage base that their transformer does not have; it is the other one"
+        build.note("IMP-053", f"{said} of those that the files name: {some}")
     if not missing:
         return base
     for properties in build.model.objects("vsource"):
@@ -32,6 +47,17 @@ def bus_bases(build: Build) -> dict[str, float]:
         if element is not None and element.nodes:
             kv = number(properties, "basekv")
             base.setdefault(element.buses[0], kv if element.phases == 1 else kv / SQRT3)
+    _carry(base, near)
+    for name in missing:
+        if name not in base:
+            volts = [abs(build.voltage(name, n)) for n in build.model.buses[name].nodes]
+            base[name] = max(volts, default=0.0) / 1e3 or 1.0
+    build.note("IMP-053", f"{len(missing)} buses have no voltage base in the files; it is that of their transformer")
+    return base
+
+
+def _neighbours(build: Build) -> dict[str, list[tuple[str, float]]]:
+    """The buses beside every bus, with the base that a transformer between them gives each; 0 where it is the same."""
     near: dict[str, list[tuple[str, float]]] = {}
     branches: list[Line | Switch] = [*build.lines, *build.switches]
     for wire in branches:
@@ -44,6 +70,11 @@ def bus_bases(build: Build) -> dict[str, float]:
     for rated in build.rated:
         for end in rated:
             near.setdefault(end, []).extend(rated.items())
+    return near
+
+
+def _carry(base: dict[str, float], near: Mapping[str, list[tuple[str, float]]]) -> None:
+    """Carry bases on from the buses that have one, in place."""
     queue = deque(base)
     while queue:
         name = queue.popleft()
@@ -51,12 +82,29 @@ def bus_bases(build: Build) -> dict[str, float]:
             if bus not in base:
                 base[bus] = kv or base[name]
                 queue.append(bus)
-    for name in missing:
-        if name not in base:
-            volts = [abs(build.voltage(name, n)) for n in build.model.buses[name].nodes]
-            base[name] = max(volts, default=0.0) / 1e3 or 1.0
-    build.note("IMP-053", f"{len(missing)} buses have no voltage base in the files; it is that of their transformer")
-    return base
+
+
+def _misjudged(
+    build: Build, base: Mapping[str, float], near: Mapping[str, list[tuple[str, float]]]
+) -> dict[str, float]:
+    """Buses whose base is off their transformer's by more than `MISJUDGED`, with another base that the files name."""
+    statements = build.model.scanned.statements
+    if any(s.verb == "setkvbase" for s in statements):
+        return {}  # said bus by bus
+    lists = [s.text for s in statements if s.verb == "set" and "voltagebases=" in s.text.lower()]
+    if not lists:
+        return {}
+    named = [float(x) / SQRT3 for x in re.findall(r"[\d.]+(?:e[+-]?\d+)?", lists[-1].lower().partition("=")[2])]
+    roots = {e.buses[0] for n, e in build.model.elements.items() if n.startswith("vsource.") and e.nodes}
+    carried = {bus: base[bus] for bus in roots if bus in base}
+    _carry(carried, near)
+    out = {}
+    for bus, kv in carried.items():
+        best = min(named, key=lambda x: abs(x - kv), default=0.0)
+        own = base.get(bus, kv)
+        if not 1.0 / MISJUDGED < own / kv < MISJUDGED and abs(best - kv) <= 0.1 * kv:
+            out[bus] = best
+    return out
 
 
 def keep_live(build: Build) -> dict[str, Terminals]:

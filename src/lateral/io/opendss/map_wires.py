@@ -13,7 +13,7 @@ import numpy as np
 
 from lateral.io.opendss.engine import ElementData
 from lateral.io.opendss.map_build import SQRT3, Build, Properties, number, numbers, reduce_to_nodes, text
-from lateral.io.opendss.map_generic import generic
+from lateral.io.opendss.map_generic import generic, reciprocal
 from lateral.io.opendss.map_ratings import limit, line_limit
 from lateral.network.feeder import Line, Shunt, Switch, Transformer, Winding
 from lateral.network.schema import ComplexArray, FloatArray
@@ -100,6 +100,9 @@ def _line(
         keep = [keep[i] for i in at]
     a_nodes = tuple(a_nodes[k] for k in keep)
     b_nodes = tuple(b_nodes[k] for k in keep)
+    if any(nodes.count(k) > 1 for nodes in (a_nodes, b_nodes) for k in nodes if k > 0):
+        _joined(build, name, element, limited=i_max < float("inf"))
+        return
     grounded = 0 in a_nodes or 0 in b_nodes
     if grounded:
         a_nodes = build.off_ground(element.buses[0], a_nodes)
@@ -144,6 +147,14 @@ def _line(
         build.record(source, "approximated", "IMP-014", f"open conductors {which} are left out, with their charging")
 
 
+def _joined(build: Build, name: str, element: ElementData, *, limited: bool) -> None:
+    """A line or switch of which two conductors end on one node: no pairs of conductors, so no line."""
+    source = f"line.{name}"
+    made = generic(build, source, f"line_{name}", element, "conductors of it end on one node")
+    if made is not None and limited:
+        build.record(source, "approximated", "IMP-066", "Its ampere limit is not held.")
+
+
 def map_series_and_shunts(build: Build) -> None:
     """Reactors and faults: series ones are lines, those on one bus are shunts."""
     for cls in ("reactor", "fault"):
@@ -163,6 +174,9 @@ def two_terminal(build: Build, cls: str, name: str, properties: Properties, elem
         return
     if element.is_open:
         generic(build, source, label, element, "its closed conductors")
+        return
+    if not reciprocal(element.yprim):
+        generic(build, source, label, element, "its matrix is not symmetric (Z1 and Z2 differ), so it is no line")
         return
     buses = {bus for bus, nodes in zip(element.buses, element.nodes, strict=True) if any(nodes)}
     if len(buses) < 2:

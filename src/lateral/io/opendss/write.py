@@ -635,6 +635,9 @@ class _Writer:
         if not (np.isfinite(e.g_us).all() and np.isfinite(e.b_us).all()):
             message = "an admittance matrix that is not finite"
             raise ValueError(message)
+        if not e.is_reciprocal:
+            self.sequence_reactor(e)
+            return
         volt = np.array([self.case.feeder.bus[bus].v_base_kv for bus, _ in nodes])
         y: ComplexArray = ((e.g_us + 1j * e.b_us) * 1e-6).astype(complex)
         # what is next to nothing is next to nothing per unit: buses may be of very different voltages
@@ -645,6 +648,34 @@ class _Writer:
             self.reactor(name, nodes[i], far, z)
             if far[0] == nodes[i][0]:
                 self.shunt_parts.append(f"Reactor.{name}")
+
+    def sequence_reactor(self, e: MultiTerminal) -> None:
+        """Three conductors to three others, or to ground, by sequence impedances: the engine's one word for this.
+
+        Raises:
+            UnsupportedError: it is something else that is not reciprocal.
+        """
+        y = (e.g_us + 1j * e.b_us) * 1e-6
+        near = y[:3, :3]
+        parts = [e.nodes[k : k + 3] for k in range(0, len(e.nodes), 3)]
+        whole = {3: near, 6: np.block([[near, -near], [-near, near]])}.get(len(y))
+        turned = np.roll(near, (1, 1), axis=(0, 1)) - near  # nothing where every phase is as the next
+        tolerance = 1e-9 * float(np.abs(y).max())
+        fits = whole is not None and np.abs(y - whole).max() <= tolerance and np.abs(turned).max() <= tolerance
+        if not fits or any(len({bus for bus, _ in part}) > 1 for part in parts):
+            allowed = "a symmetric admittance matrix, or three phases with impedances of sequences"
+            action = "Solve it without the replay in OpenDSS."
+            found = "another matrix that is not symmetric"
+            raise UnsupportedError([Fault("IO-066 cannot be written", e.label, found, allowed, action)])
+        a = np.exp(2j * np.pi / 3.0)
+        row = np.linalg.inv(near)[0]
+        z = {k: complex(row @ [1.0, a**-k, a**k]) for k in (1, 2, 0)}
+        ends = " ".join(
+            f"bus{k}={self.nodes(part[0][0], [c for _, c in part])}" for k, part in enumerate(parts, start=1)
+        )
+        text = " ".join(f"Z{k}=[{num(value.real)} {num(value.imag)}]" for k, value in z.items())
+        name = self.name(e.label, "Reactor", e.name)
+        self.out["shunts.dss"].append(f"New Reactor.{name} phases=3 {ends} {text}")
 
     def reactor(self, name: str, end: tuple[str, int], far: tuple[str, int], z: complex) -> None:
         """An impedance between two conductors, or to ground."""
