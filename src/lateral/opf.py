@@ -19,6 +19,7 @@ from lateral.io.dispatch import Dispatch
 from lateral.model import Model, groups
 from lateral.network.admittance import Node
 from lateral.network.branches import radial_network
+from lateral.network.schema import IntArray
 from lateral.network.topology import loops
 from lateral.network.wires import wire_network
 from lateral.objectives import Objective
@@ -27,6 +28,7 @@ from lateral.operating import NEUTRAL_PU, fits, operating_point, schedule_point
 from lateral.program import ProgramBuilder
 from lateral.recover import recovered, require_relaxation
 from lateral.replay import Prediction, replay
+from lateral.results.one_way import Sides, held_at_zero
 from lateral.results.result import Result
 from lateral.results.verification import verified
 from lateral.solvers import Options, Status
@@ -327,6 +329,39 @@ def default_rounds(model: Model) -> int:
     return MOST_ROUNDS if model.tangent is not None else 1
 
 
+def _one_way(
+    model: Model,
+    result: Result,
+    rested: Callable[[Result, IntArray], Result],
+    solver: str,
+    options: Options | None,
+) -> Result:
+    """The schedule at which rounds rest, with no battery that charges and discharges at once: where one does, its steps
+    are held to the side of their net power, and further rounds are solved from there (`lateral.results.one_way`)."""
+    sides, first = Sides(model.case), result
+    while result.ok and (zero := sides.zero(result.program, result.solution.x)) is not None:
+        free = model.program
+        held = model.program = held_at_zero(free, zero)
+        found = model.solve(solver, options, explain_infeasible=False)
+        if model.program is held:  # else it was built again, with a limit that had been left out
+            model.program = free
+        again = rested(found, zero)
+        if not again.ok:
+            text = f"and holding each battery to charge or to discharge, by net power, ended {again.status.word}"
+            return dataclasses.replace(first, cautions=(*first.cautions, text))
+        seconds = {name: result.seconds.get(name, 0.0) + spent for name, spent in again.seconds.items()}
+        choices = (*result.choices, *(c for c in again.choices if c not in result.choices))
+        result = dataclasses.replace(again, seconds=seconds, choices=choices)
+    if result is first:
+        return result
+    choice = (
+        f"solved again with {sides.text} held to charge or to discharge, by net power, because both at once paid: "
+        f"objective {result.objective:.8g}, {first.objective:.8g} with both at once"
+    )
+    caution = f"{sides.text} held to charge or to discharge alone; other sides may be better"
+    return dataclasses.replace(result, choices=(*result.choices, choice), cautions=(*result.cautions, caution))
+
+
 def refined(
     model: Model,
     result: Result,
@@ -353,7 +388,11 @@ def refined(
         progress: called with the number of each further round.
     """
     if model.tangent is not None:
-        return settle(model, result, rounds=rounds, solver=solver, options=options, progress=progress)
+
+        def rested(found: Result, zero: IntArray | None = None) -> Result:
+            return settle(model, found, rounds=rounds, solver=solver, options=options, progress=progress, zero=zero)
+
+        return _one_way(model, rested(result), rested, solver, options)
     rebuild = model.rebuild
     for k in range(2, rounds + 1):
         if rebuild is None or model.formulation.point == "none" or model.formulation.lazy or not result.ok:

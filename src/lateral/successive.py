@@ -43,6 +43,7 @@ from lateral.network.schema import ComplexArray, FloatArray, IntArray
 from lateral.operating import point_at, schedule_flow
 from lateral.program import Program
 from lateral.program.tangent import Tangent
+from lateral.results.one_way import held_at_zero
 from lateral.results.residuals import earned_status, objective_size, recompute
 from lateral.results.result import Result
 from lateral.solvers import Options, Solution, Status
@@ -198,6 +199,8 @@ class Rounds:
     notes: list[str] = field(default_factory=list)
     #: whether the program has limits that the last accepted schedule was not made with
     fresh: bool = False
+    #: variables that are held at zero
+    zero: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     #: of the curvature of losses: 1 until steps showed that another is right
     factor: float = 1.0
 
@@ -238,6 +241,8 @@ class Rounds:
         out = Rounds.start(model.case, model.tangent, model.network, model.tangent.moved(model.program, x))
         out.at = dataclasses.replace(out.at, v_pu=self.at.v_pu)
         out.radius, out.fresh, out.factor = self.radius, self.fresh, self.factor
+        # in another program they have other numbers: whoever asked for it looks again
+        out.zero = self.zero if model.program.n == self.at.program.n else out.zero
         out.notes = list(dict.fromkeys([*self.notes, *out.notes]))
         return out
 
@@ -245,7 +250,7 @@ class Rounds:
 
     def bounded(self) -> Program:
         """The program at the last accepted schedule, with decisions in the trust region."""
-        program = self.at.program
+        program = held_at_zero(self.at.program, self.zero)
         if not np.isfinite(self.radius):
             return program
         lb, ub, d = program.lb.copy(), program.ub.copy(), self.decisions
@@ -256,10 +261,10 @@ class Rounds:
         return dataclasses.replace(program, lb=lb, ub=ub)
 
     def _range(self, program: Program) -> FloatArray:
-        """Range of each decision; its scale where it has none."""
+        """Range of each decision; its scale where it has none, or is held."""
         d = self.decisions
         width = program.ub[d] - program.lb[d]
-        return np.where(np.isfinite(width), width, 2.0 * program.col_scale[d])
+        return np.where(np.isfinite(width) & (width > 0.0), width, 2.0 * program.col_scale[d])
 
     def length(self, x: FloatArray) -> float:
         """Largest change of a decision from the last accepted schedule, as a share of its range."""
@@ -457,6 +462,7 @@ def settle(
     solver: str = "auto",
     options: Options | None = None,
     progress: Callable[[int], None] | None = None,
+    zero: IntArray | None = None,
 ) -> Result:
     """Rounds until the schedule rests; the model is left at the last schedule that was accepted.
 
@@ -467,6 +473,7 @@ def settle(
         solver: see `Model.solve`.
         options: see `Model.solve`.
         progress: called with the number of each further round.
+        zero: variables to be held at zero, which they were not at the program's point.
 
     Returns:
         the last round where it came to rest; else the last one that was accepted, with status ``limit_reached``.
@@ -475,6 +482,8 @@ def settle(
         return result
     begin, spent = time.perf_counter(), result.seconds["solve"]
     state = Rounds.start(model.case, model.tangent, model.network, model.program)
+    if zero is not None:
+        state.zero, state.fresh = zero, True
     best, accepted, told, k, made, sided = result, False, [], 1, 0, 0
     choices = list(result.choices)
 
@@ -498,7 +507,7 @@ def settle(
 
     while True:
         # the bounds of the trust region are no limits of the schedule
-        whole, other = state.at.program, Crossed()
+        whole, other = held_at_zero(state.at.program, state.zero), Crossed()
         if sided < MOST_SIDED and result.ok:
             other = crossed(result.program, result.solution.x, model.beside)
         if other.count:

@@ -16,7 +16,7 @@ from lateral.devices import PV, Battery, Load, Source
 from lateral.network.feeder import Bus, Feeder, Line
 from lateral.network.horizon import Horizon
 from lateral.network.schema import Element
-from lateral.opf import build
+from lateral.opf import build, refined
 from lateral.results.one_way import most_at_once_kw
 
 LOSS_KW = 0.5 * (50.0 / 2.4) ** 2 * 1e-3
@@ -55,6 +55,21 @@ def test_no_exact_model_burns_energy_in_both_ways_at_once(formulation: str) -> N
     assert len(bounds) == (formulation == "nonlinear")  # the others have no relaxation
     for bound in bounds:
         assert float(bound.split("more than ")[1].split()[0]) >= 0.9 * BURNT_KW / 50.0
+
+
+def test_rounds_of_linearised_do_not_either() -> None:
+    """They rest where the exact form ends, and the model is left without what was held."""
+    case = two_bus(Load(name="x", bus="b", p_kw=50.0), BATTERY)
+    model = build(case, "linearised")
+    upper = model.program.ub.copy()
+    r = refined(model, model.solve(), rounds=10)
+    exact = build(case, "current-voltage").solve()
+    assert r.ok, r.status_text
+    assert r.max_simultaneous_kw <= most_at_once_kw(case)
+    assert r.objective == pytest.approx(exact.objective, rel=1e-7)
+    assert any("held to charge or to discharge" in choice for choice in r.choices)
+    assert "1 step of a battery held to charge or to discharge alone" in r.status_text
+    np.testing.assert_array_equal(model.program.ub, upper)
 
 
 def test_the_schedule_recovered_from_a_relaxation_does_not_either() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lateral import solvers
 from lateral.case import Case
 from lateral.errors import UnsupportedError
-from lateral.network.schema import FloatArray
+from lateral.network.schema import FloatArray, IntArray
 from lateral.program import ProblemClass, Program
 from lateral.results.retry import judged, tighter
 from lateral.solvers import Options, Solution, Status
@@ -77,10 +77,8 @@ def one_way(
         if turn == MOST_TURNS:
             last = Status.INACCURATE
             break
-        side = side if side.size else np.zeros(cells.both.shape, dtype=np.int8)
-        new = (side == 0) & (cells.both | (turn == MOST_TURNS - 1))
-        side[new] = np.where(cells.net[new] >= 0.0, 1, -1)
-        held = _held(program, cells, side)
+        side = _turned(side, cells, everything=turn == MOST_TURNS - 1)
+        held = held_at_zero(program, np.concatenate([cells.charge[side > 0], cells.discharge[side < 0]]))
         left = None if options is None else options.within(until)
         answer, last = _solved(held, best, left, avoid)
         if last is not Status.OPTIMAL:
@@ -99,6 +97,45 @@ def one_way(
     )
     caution = f"{steps} held to charge or to discharge alone; other sides may be better"
     return OneWay(held, best, choice, caution)
+
+
+@dataclass(eq=False)
+class Sides:
+    """Steps of batteries held to one way, for what solves a program in a way of its own (`lateral.successive`).
+
+    Attributes:
+        case: the case.
+        side: 1 where a battery is held to discharge, -1 to charge, 0 where it is not held.
+        turns: how often some were held.
+    """
+
+    case: Case
+    side: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, dtype=np.int8))
+    turns: int = 0
+
+    def zero(self, program: Program, x: FloatArray) -> IntArray | None:
+        """The variables that are to be zero: of what does both at a point, and of what was held before, the side that
+        is not that of the net power. None where nothing does, or that was asked `MOST_TURNS` times."""
+        cells = _at_once(self.case, program, x)
+        if not np.any(cells.both) or self.turns >= MOST_TURNS:
+            return None
+        self.turns += 1
+        self.side = _turned(self.side, cells, everything=self.turns == MOST_TURNS)
+        return np.concatenate([cells.charge[self.side > 0], cells.discharge[self.side < 0]])
+
+    @property
+    def text(self) -> str:
+        """What was held, as the beginning of a sentence."""
+        count = int(np.count_nonzero(self.side))
+        return "1 step of a battery" if count == 1 else f"{count} steps of batteries"
+
+
+def _turned(side: NDArray[np.int8], cells: _Cells, *, everything: bool) -> NDArray[np.int8]:
+    """The sides with those of what does both at once; or of every step that has none yet."""
+    side = side.copy() if side.size else np.zeros(cells.both.shape, dtype=np.int8)
+    new = (side == 0) & (cells.both | everything)
+    side[new] = np.where(cells.net[new] >= 0.0, 1, -1)
+    return side
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,11 +163,10 @@ def _cells(program: Program, name: str) -> NDArray[np.int64]:
     return np.concatenate([np.zeros(0, dtype=np.int64), *(every[b.cells] for b in program.variables if b.name == name)])
 
 
-def _held(program: Program, cells: _Cells, side: NDArray[np.int8]) -> Program:
-    """The program with batteries held to discharge (1) or to charge (-1)."""
+def held_at_zero(program: Program, zero: IntArray) -> Program:
+    """The program with variables that are not below zero held at it."""
     upper = program.ub.copy()
-    upper[cells.charge[side > 0]] = 0.0
-    upper[cells.discharge[side < 0]] = 0.0
+    upper[zero] = 0.0
     return dataclasses.replace(program, ub=upper)
 
 
@@ -154,4 +190,4 @@ def _solved(program: Program, start: Solution, options: Options | None, avoid: s
     return found, status
 
 
-__all__ = ["MOST_TURNS", "OneWay", "most_at_once_kw", "one_way"]
+__all__ = ["MOST_TURNS", "OneWay", "Sides", "held_at_zero", "most_at_once_kw", "one_way"]
