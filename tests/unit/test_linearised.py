@@ -135,7 +135,7 @@ def test_objectives(objective: str) -> None:
     if objective == "vdev":
         assert r.max_simultaneous_kw > most_at_once_kw(r.case) > best.max_simultaneous_kw
         assert best.objective > r.objective
-        best = build(r.case, "current-voltage", objective).solve(sides=False)
+        best = build(r.case, "current-voltage", objective).solve(one_way_only=False)
     assert r.objective == pytest.approx(best.objective, rel=COST)
 
 
