@@ -204,6 +204,7 @@ class Model:
         *,
         explain_infeasible: bool = True,
         sides: bool = True,
+        one_way_only: bool = True,
         avoid: str = "",
     ) -> Result:
         """Solve with the present data; starts from the last solution where the solver can.
@@ -218,10 +219,14 @@ class Model:
             options: typed options of the solver.
             explain_infeasible: re-solve an infeasible problem elastically and name the limits that cause it.
             sides: whether to look at the sides of bands as well; False where what a neighbour says is not yet settled.
+            one_way_only: whether batteries of an exact program that charge and discharge at once are held to one of the
+                two, see `lateral.results.one_way`; False where the program is one area's, or compared with areas.
             avoid: a solver that ``auto`` is not to take.
         """
         begin, built = time.perf_counter(), 0.0
-        result = self._solve(solver, options, explain_infeasible=explain_infeasible, sides=sides, avoid=avoid)
+        result = self._solve(
+            solver, options, explain_infeasible=explain_infeasible, one_way_only=one_way_only, avoid=avoid
+        )
         notes: list[str] = []
         jumps: list[str] = []
         limit = np.inf if options is None or options.time_limit_s is None else options.time_limit_s
@@ -246,7 +251,10 @@ class Model:
             else:
                 notes.append(f"built and solved again: {wrong.note}")
             says_why = explain_infeasible and not wrong.crossed.count
-            before, result = result, self._solve(solver, options, explain_infeasible=says_why, sides=sides, avoid=avoid)
+            before, result = (
+                result,
+                self._solve(solver, options, explain_infeasible=says_why, one_way_only=one_way_only, avoid=avoid),
+            )
             if not result.ok and wrong.crossed.count:
                 caution = f"{wrong.note}, and keeping them away from it ended {result.status.word}"
                 cautions = (*before.cautions, caution)
@@ -275,7 +283,7 @@ class Model:
         return dataclasses.replace(result, seconds=seconds, choices=(*result.choices, *notes))
 
     def _solve(
-        self, solver: str, options: Options | None, *, explain_infeasible: bool, sides: bool, avoid: str
+        self, solver: str, options: Options | None, *, explain_infeasible: bool, one_way_only: bool, avoid: str
     ) -> Result:
         """Solve the program as it is."""
         begin, choices = time.perf_counter(), list(self.choices)
@@ -324,7 +332,7 @@ class Model:
         if status is Status.INFEASIBLE and self.program.problem_class is ProblemClass.NLP:
             choices.append("infeasible by proof: the convex relaxation of the exact model is infeasible")
         program, cautions = self.program, []
-        turns = sides and status is Status.OPTIMAL
+        turns = one_way_only and status is Status.OPTIMAL
         if turns and (turned := one_way(self.case, program, solution, options, avoid=avoid)) is not None:
             program, solution = turned.program, turned.solution
             status, residuals = judged(program, solution)

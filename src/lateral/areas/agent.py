@@ -307,10 +307,14 @@ class AreaAgent:
             options = ClarabelOptions(centred=True, tolerance=plain.tolerance)
         elif options is None and model.formulation.first_order and self.task.coupling == "consensus":
             tight = Options(tolerance=FIRST_ORDER_TOLERANCE)
-            result = model.solve(self.task.solver, tight, explain_infeasible=False, sides=False, avoid="ipopt")
+            result = model.solve(
+                self.task.solver, tight, explain_infeasible=False, sides=False, one_way_only=False, avoid="ipopt"
+            )
             if result.ok:  # else as everywhere, with the other solver where Clarabel ends unsure
                 return result
-        return model.solve(self.task.solver, options, explain_infeasible=explain, sides=False, avoid="native")
+        return model.solve(
+            self.task.solver, options, explain_infeasible=explain, sides=False, one_way_only=False, avoid="native"
+        )
 
     def _verdict(self, result: Result) -> tuple[Status, str]:
         """The status of the area, and the sentence; where it leaves what it is given it is not optimal."""

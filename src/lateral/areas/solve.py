@@ -172,7 +172,7 @@ def solve_areas(
     best = None
     if central:
         begin = time.perf_counter()
-        best = whole.solve(solver, explain_infeasible=False)
+        best = whole.solve(solver, explain_infeasible=False, one_way_only=False)  # as areas have it
         seconds["central"] = time.perf_counter() - begin
         best = best if best.ok else None
     if with_replay and result is not None and result.has_values:
