@@ -144,6 +144,7 @@ new load.all bus1=c kv=12.47 kw=500 kvar=200"""
         assert result.objective == pytest.approx(float(flow.losses_kw[0]), rel=1e-7)
         assert result.replay is not None
         assert result.replay.summary()["max_dv_pu"] < 1e-7
+        assert abs(result.replay.summary()["dloss_kw"]) < 1e-6 * float(flow.losses_kw[0])
     if far:
         with pytest.raises(UnsupportedError, match=r"NET-041.*reactor_x"):
             lateral.solve(free, "lindist3flow", "loss")
@@ -152,6 +153,28 @@ new load.all bus1=c kv=12.47 kw=500 kvar=200"""
     assert report.reference is not None
     off = np.abs(again.reference.v_volt - report.reference.at(again.reference.nodes))
     assert off.max() < 1e-7 * 7200
+
+
+def test_a_source_of_unequal_sequences(tmp_path: Path) -> None:
+    head = HEAD.replace("mvasc3=200 mvasc1=180", "z1=[0.3 0.9] z2=[0.5 1.6] z0=[0.4 2]")
+    body = "new load.one bus1=b.1 phases=1 kv=7.2 kw=300 kvar=100\nnew load.all bus1=b kv=12.47 kw=500 kvar=200"
+    case, report = read_checked(tmp_path, body, head=head)
+    assert lateral.check(case) == ()
+    result = lateral.solve(case, "current-voltage", "loss")
+    assert result.ok
+    assert result.replay is not None
+    assert result.replay.summary()["max_dv_pu"] < 1e-7
+    _, again = read(write_opendss(case, tmp_path / "again"))
+    assert again.reference is not None
+    assert report.reference is not None
+    assert np.abs(again.reference.v_volt - report.reference.at(again.reference.nodes)).max() < 1e-7 * 7200
+    (source,) = case.sources
+    x = source.x_ohm.copy()
+    x[0, 1] += 0.5  # what no source of sequence impedances has
+    odd = case.with_(devices=tuple(dataclasses.replace(d, x_ohm=x) if d is source else d for d in case.devices))
+    assert {f.code for f in lateral.check(odd)} == {"NET-011 asymmetric matrix"}
+    with pytest.raises(UnsupportedError, match="IO-066"):
+        write_opendss(odd, tmp_path / "odd")
 
 
 def without_limits(bus: lateral.Bus) -> lateral.Bus:

@@ -21,6 +21,7 @@ from lateral.checks.view import (
     outside,
     show,
 )
+from lateral.devices import Source
 from lateral.errors import Fault, did_you_mean
 from lateral.network.feeder import Bus, Feeder, Line, MultiTerminal, Shunt, Switch, Transformer
 from lateral.network.horizon import Horizon
@@ -207,8 +208,11 @@ def _matrix_values(part: Part, f: Field, rows: list[tuple[int, FloatArray]]) -> 
     gap = np.abs(stack - stack.transpose(0, 2, 1))
     lopsided = gap.max(axis=(1, 2)) > 1e-3 * largest
     for i in np.flatnonzero(lopsided).tolist():
-        if isinstance(part.objects[owner[i]], MultiTerminal):
+        element = part.objects[owner[i]]
+        if isinstance(element, MultiTerminal):
             continue  # need not be reciprocal; see `checks.network`
+        if isinstance(element, Source) and _of_sequences(stack[i]):
+            continue
         row, column = np.unravel_index(gap[i].argmax(), gap[i].shape)
         found = f"{stack[i, row, column]:.6g} at ({row + 1}, {column + 1}) but {stack[i, column, row]:.6g} mirrored"
         yield part.fault("NET-011", owner[i], f, found, "a symmetric matrix", "Make the two values equal.")
@@ -225,6 +229,12 @@ def _matrix_values(part: Part, f: Field, rows: list[tuple[int, FloatArray]]) -> 
         allowed = "a positive semidefinite matrix"
         action = "Off-diagonal values must not outweigh the diagonal; check their order and sign."
         yield part.fault("NET-012", owner[i], f, found, allowed, action)
+
+
+def _of_sequences(matrix: FloatArray) -> bool:
+    """Whether every phase of three is as the next: impedances of positive and negative sequence may differ then."""
+    turned = np.roll(matrix, (1, 1), axis=(0, 1)) - matrix
+    return matrix.shape == (3, 3) and bool(np.abs(turned).max() <= 1e-3 * np.abs(matrix).max())
 
 
 def _zero_impedance(view: View) -> Iterator[Fault]:

@@ -7,12 +7,12 @@ of every bus is set explicitly.
 What goes where:
 
 * A source whose impedance matrix is circulant (three conductors, balanced angles) is one three-phase Vsource. With a
-  diagonal matrix it is one single-phase Vsource per conductor. Any other matrix: ideal Vsources at an extra bus, then
-  a line with that matrix. A source impedance below 1e-7 ohm is
-  written as a reactance of 1e-7 ohm.
+  diagonal matrix it is one single-phase Vsource per conductor. Any other symmetric matrix: ideal Vsources at an extra
+  bus, then a line with that matrix. A source impedance below 1e-7 ohm is written as a reactance of 1e-7 ohm.
 * A shunt is one Reactor per pair of conductors with an admittance (``y_ij = -Y_ij``, to ground the row sum). So is a
-  generic admittance, between the conductors of its buses: there is no class that takes a matrix over several buses. The
-  engine leaves those between conductors of one bus out of its losses (`Names.shunt_parts`).
+  generic admittance, between the conductors of its buses: there is no class that takes a matrix over several buses. One
+  that is not symmetric is a three-phase Reactor with sequence impedances, if it has such. The engine leaves those
+  between conductors of one bus out of its losses (`Names.shunt_parts`).
 * A neutral that is isolated gets a conductor number of its own (10 and up).
 * PV systems and batteries are loads of constant negative power whose load shapes are the set-points (the exact
   flavour, ``der="load"``), or PVSystem and Storage objects that follow shapes (``der="native"``, for people and for
@@ -497,27 +497,27 @@ class _Writer:
         self.element[s.label] = f"Vsource.{name}"
         lines = self.out["sources.dss"]
 
-        def vsource(name: str, bus: str, phases: int, kv: float, angle: float, z1: complex, z0: complex) -> None:
+        def vsource(name: str, bus: str, phases: int, kv: float, angle: float, z: Sequence[complex]) -> None:
             # a smaller one would drown the power of the source in rounding
-            z1 = z1 if abs(z1) >= TINY_OHM else 1j * TINY_OHM
-            z0 = z0 if abs(z0) >= TINY_OHM else 1j * TINY_OHM
+            z0, z1, z2 = (x if abs(x) >= TINY_OHM else 1j * TINY_OHM for x in z)
             nonlocal first
             head = f"New Circuit.{self.circuit}" if first else f"New Vsource.{name}"
             first = False
             lines.append(
                 f"{head} phases={phases} bus1={bus} basekv={num(kv)} pu={num(pu[0])} angle={num(angle)} "
                 f"Z1=[{num(z1.real)} {num(z1.imag)}] Z0=[{num(z0.real)} {num(z0.imag)}]"
+                + (f" Z2=[{num(z2.real)} {num(z2.imag)}]" if abs(z2 - z1) > 1e-9 * abs(z1) else "")
             )
 
         diagonal = not np.any(z - np.diag(np.diag(z)))
         if n == 3 and _circulant(z) and _balanced(s.angle_deg):
-            zs, zm = complex(np.mean(np.diag(z))), complex((z.sum() - np.trace(z)) / 6.0)
-            vsource(
-                name, self.nodes(s.bus, s.conductors), 3, base * math.sqrt(3.0), s.angle_deg[0], zs - zm, zs + 2 * zm
-            )
+            of_sequence = _sequences(z)
+            vsource(name, self.nodes(s.bus, s.conductors), 3, base * math.sqrt(3.0), s.angle_deg[0], of_sequence)
             self.vsources[s.label] = (f"Vsource.{name}",)
             self.source_objects[s.label] = ((f"Vsource.{name}", 1),)
         else:
+            if np.abs(z - z.T).max() > 1e-9 * np.abs(z).max():
+                raise UnsupportedError([_one_way(s)])
             if diagonal:
                 bus = self.bus[s.bus]
             else:
@@ -527,7 +527,7 @@ class _Writer:
             for k, c in enumerate(s.conductors):
                 part = name if k == 0 else self.namer.take("vsource", f"{name}_{c}")
                 zk = complex(z[k, k]) if diagonal else 0j
-                vsource(part, f"{bus}.{c}", 1, base, s.angle_deg[k], zk, zk)
+                vsource(part, f"{bus}.{c}", 1, base, s.angle_deg[k], (zk, zk, zk))
                 objects.append((f"Vsource.{part}", 1))
             self.vsources[s.label] = tuple(o for o, _ in objects)
             if not diagonal:
@@ -655,27 +655,22 @@ class _Writer:
         Raises:
             UnsupportedError: it is something else that is not reciprocal.
         """
-        y = (e.g_us + 1j * e.b_us) * 1e-6
+        y: ComplexArray = ((e.g_us + 1j * e.b_us) * 1e-6).astype(complex)
         near = y[:3, :3]
         parts = [e.nodes[k : k + 3] for k in range(0, len(e.nodes), 3)]
         whole = {3: near, 6: np.block([[near, -near], [-near, near]])}.get(len(y))
-        turned = np.roll(near, (1, 1), axis=(0, 1)) - near  # nothing where every phase is as the next
-        tolerance = 1e-9 * float(np.abs(y).max())
-        fits = whole is not None and np.abs(y - whole).max() <= tolerance and np.abs(turned).max() <= tolerance
+        fits = whole is not None and np.abs(y - whole).max() <= 1e-9 * np.abs(y).max() and _circulant(near)
         if not fits or any(len({bus for bus, _ in part}) > 1 for part in parts):
-            allowed = "a symmetric admittance matrix, or three phases with impedances of sequences"
-            action = "Solve it without the replay in OpenDSS."
-            found = "another matrix that is not symmetric"
-            raise UnsupportedError([Fault("IO-066 cannot be written", e.label, found, allowed, action)])
-        a = np.exp(2j * np.pi / 3.0)
-        row = np.linalg.inv(near)[0]
-        z = {k: complex(row @ [1.0, a**-k, a**k]) for k in (1, 2, 0)}
+            raise UnsupportedError([_one_way(e)])
+        z = _sequences(np.asarray(np.linalg.inv(near), dtype=complex))
         ends = " ".join(
             f"bus{k}={self.nodes(part[0][0], [c for _, c in part])}" for k, part in enumerate(parts, start=1)
         )
-        text = " ".join(f"Z{k}=[{num(value.real)} {num(value.imag)}]" for k, value in z.items())
+        text = " ".join(f"Z{k}=[{num(value.real)} {num(value.imag)}]" for k, value in enumerate(z))
         name = self.name(e.label, "Reactor", e.name)
         self.out["shunts.dss"].append(f"New Reactor.{name} phases=3 {ends} {text}")
+        if len(parts) == 1:
+            self.shunt_parts.append(f"Reactor.{name}")
 
     def reactor(self, name: str, end: tuple[str, int], far: tuple[str, int], z: complex) -> None:
         """An impedance between two conductors, or to ground."""
@@ -895,11 +890,21 @@ def _pairs(y: ComplexArray, scale: FloatArray) -> Iterator[tuple[int, int, compl
 
 
 def _circulant(z: ComplexArray) -> bool:
-    off = z[~np.eye(len(z), dtype=bool)]
-    scale = float(np.abs(z).max())
-    return bool(np.ptp(np.diag(z).real) + np.ptp(np.diag(z).imag) <= 1e-9 * scale) and bool(
-        np.ptp(off.real) + np.ptp(off.imag) <= 1e-9 * scale
-    )
+    """Whether every phase of three is as the next: the matrix is one of sequence impedances."""
+    return bool(np.abs(np.roll(z, (1, 1), axis=(0, 1)) - z).max() <= 1e-9 * np.abs(z).max())
+
+
+def _sequences(z: ComplexArray) -> tuple[complex, complex, complex]:
+    """Zero, positive and negative sequence of a circulant matrix."""
+    a = np.exp(2j * np.pi / 3.0)
+    row = np.mean([np.roll(z[k], -k) for k in range(3)], axis=0)
+    return complex(row.sum()), complex(row @ [1.0, a**-1, a]), complex(row @ [1.0, a, a**-1])
+
+
+def _one_way(element: Element) -> Fault:
+    found = "a matrix that is not symmetric"
+    allowed = "a symmetric matrix, or three balanced phases with impedances of sequences"
+    return Fault("IO-066 cannot be written", element.label, found, allowed, "Solve it without the replay in OpenDSS.")
 
 
 def _balanced(angles: tuple[float, ...]) -> bool:
