@@ -10,11 +10,13 @@ import pytest
 
 import lateral
 from lateral.areas.agent import AreaAgent, Task
+from lateral.areas.algorithms import Auto
 from lateral.areas.elastic import NOISE, PATIENCE
 from lateral.areas.partition import cut_by_buses
 from lateral.areas.protocol import answer_of, handle, pack, unpack
 from lateral.areas.run import AreasRun
 from lateral.areas.solve import solve_areas
+from lateral.areas.verdict import verdict
 from lateral.case import Case
 from lateral.devices import BorderTail
 from lateral.solvers import Status
@@ -135,6 +137,20 @@ def test_a_limit_that_binds() -> None:
     assert abs(r.gap_to_central) <= 1e-5
     assert r.result is not None
     assert np.sqrt(r.result.value("bus.vmag_sq").min()) == pytest.approx(0.9775, abs=1e-5)
+
+
+def test_a_run_that_went_over_to_copies_says_which_limits_were_in_the_way() -> None:
+    """In consensus no area is infeasible any more; what was found before is still why the copies do not agree."""
+    r = run(at_least(0.985), max_rounds=33)
+    assert r.status is Status.LIMIT_REACHED
+    assert not r.rounds[-1].failures
+    assert "after 33 rounds the areas differ" in r.status_text
+    assert "; in round 30 area '3': infeasible: no schedule is feasible at what its neighbours say" in r.status_text
+    assert "< 0.985 pu" in r.status_text
+    # where the whole is known to have a schedule, what an area said on the way is no reason
+    whole = lateral.solve(at_least(0.975), "nonlinear", "loss", with_replay=False)
+    known = verdict(Auto(), r.rounds, None, whole, finished=False, dead=(), tolerance=1e-6)
+    assert "in round 30" not in known[1]
 
 
 @pytest.mark.parametrize("formulation", ["nonlinear", "soc"])

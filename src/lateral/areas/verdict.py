@@ -59,7 +59,9 @@ def verdict(
     if not finished:
         why = [apart]
         why += [f"nothing newer than the limit of age is known across border {b!r}" for b in last.stale]
-        why += list(last.failures.values())
+        why += last.failures.values()
+        if central is None and not last.failures:
+            why += _found_before(rounds)
         return Status.LIMIT_REACHED, "limit reached: " + "; ".join(why)
     agree = f"the areas agree within {last.residual:.1e}"
     if result is None and unsure:
@@ -88,6 +90,16 @@ def told(algorithm: Algorithm, state: State | None, rounds: Sequence[Round]) -> 
             if r.built_again
         ),
     ]
+
+
+def _found_before(rounds: Sequence[Round]) -> list[str]:
+    """What areas without a feasible schedule said when one last did: where an algorithm goes over to copies, no area
+    has to keep to what its neighbours ask for, and none says it any more."""
+    for r in reversed(rounds):
+        found = [text for a, text in r.failures.items() if r.statuses.get(a) in INFEASIBLE]
+        if found:
+            return [f"in round {r.number} {text}" for text in found]
+    return []
 
 
 def _absent(dead: Sequence[str], reasons: Mapping[str, str]) -> str:
