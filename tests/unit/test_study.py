@@ -199,6 +199,7 @@ LIMITED = """
 case = "ieee13-rated"
 [limits]
 vpp_min_pu = 0.9
+vpn_max_pu = 1.2
 vpp_max_pu = 1.1
 unbalance_max = 0.03
 q_import_max_kvar = 3000
@@ -232,6 +233,7 @@ def test_limits_between_phases_and_of_the_source_and_devices_without_energy(tmp_
     phases = {b.name: len({1, 2, 3} & set(b.conductors)) for b in case.feeder.buses}
     assert {1, 2, 3} <= set(phases.values())
     for bus in case.feeder.buses:  # only where there is something to limit
+        assert (bus.vpn_min_pu, bus.vpn_max_pu) == (0.0, 1.2)
         assert (bus.vpp_min_pu, bus.vpp_max_pu) == ((0.9, 1.1) if phases[bus.name] > 1 else (0.0, np.inf))
         assert bus.unbalance_max == (0.03 if phases[bus.name] == 3 else np.inf)
     (source,) = case.sources

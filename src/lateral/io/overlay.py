@@ -135,6 +135,8 @@ def set_limits(
     v_max_pu: float | None = None,
     vpp_min_pu: float | None = None,
     vpp_max_pu: float | None = None,
+    vpn_min_pu: float | None = None,
+    vpn_max_pu: float | None = None,
     unbalance_max: float | None = None,
     p_import_max_kw: float | None = None,
     p_export_max_kw: float | None = None,
@@ -148,12 +150,14 @@ def set_limits(
         case: the case.
         v_min_pu, v_max_pu: voltages to ground, of every bus.
         vpp_min_pu, vpp_max_pu: voltages between phases, of every bus with two of them or three.
+        vpn_min_pu, vpn_max_pu: voltages between phases and the neutral conductor, of every bus with a phase.
         unbalance_max: share of negative sequence, of every bus with three phases.
         p_import_max_kw, p_export_max_kw, q_import_max_kvar, q_export_max_kvar, s_max_kva: of every source.
     """
     # limits, and how many phases a bus needs for them
     volts = (
         ({"v_min_pu": v_min_pu, "v_max_pu": v_max_pu}, 0),
+        ({"vpn_min_pu": vpn_min_pu, "vpn_max_pu": vpn_max_pu}, 1),
         ({"vpp_min_pu": vpp_min_pu, "vpp_max_pu": vpp_max_pu}, 2),
         ({"unbalance_max": unbalance_max}, 3),
     )

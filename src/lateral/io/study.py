@@ -120,6 +120,12 @@ class LimitsStudy(Strict):
     vpp_max_pu: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="Highest voltage between two phases, every bus that has them."
     )
+    vpn_min_pu: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="Lowest voltage between a phase and the neutral conductor of its bus, every bus."
+    )
+    vpn_max_pu: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Highest voltage between a phase and the neutral conductor of its bus, every bus."
+    )
     unbalance_max: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="Largest negative-sequence share of the voltage, every bus of three phases."
     )
