@@ -127,8 +127,8 @@ def test_limits_that_bind(name: str, v_min: float, v_max: float, lower: bool) ->
 @shared
 @pytest.mark.parametrize("objective", ["cost", "loss", "vdev", "peak", "cost+0.1*loss"])
 def test_objectives(objective: str) -> None:
-    """Each at rest, and what the exact form finds from the day without control; for ``vdev`` it would pay that batteries
-    do both at once, and neither lets them."""
+    """Each at rest, and what the exact form finds from the day without control; for ``vdev`` it would pay that
+    batteries do both at once, and neither lets them."""
     r = settled(with_ders("ieee123", 4), objective)
     assert r.ok, r.status_text
     assert r.max_simultaneous_kw <= most_at_once_kw(r.case)
