@@ -16,7 +16,7 @@ from lateral.formulations import Formulation, OperatingPoint
 from lateral.model import Model
 from lateral.results.residuals import GAP_TOLERANCE, PRIMAL_TOLERANCE
 from lateral.results.result import Result
-from lateral.solvers import SOLVERS, Options
+from lateral.solvers import SOLVERS, Options, Status
 
 
 def require_relaxation(formulation: Formulation) -> None:
@@ -75,6 +75,11 @@ def recovered(
         notes.append(f"recovery: {solver} does not take the exact form; solved by auto")
         solver = "auto"
     exact = model.solve(solver, options)
+    if exact.status is Status.LOCALLY_INFEASIBLE:  # which says nothing but that this start leads nowhere
+        again = make(name, None).solve(solver, options)
+        if again.ok:
+            notes.append("recovery: the schedule of the relaxation leads nowhere; made at the day before it")
+            exact = again
     # what the relaxation alone does otherwise is not what happened to this schedule
     program, own = relaxed.program, exact.program.held
     other = (*(note for note in program.held if note not in own), *program.unlike)

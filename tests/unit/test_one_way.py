@@ -7,6 +7,8 @@ ohm at 2.4 kV: 0.22 kW of losses without what the battery adds.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -80,6 +82,17 @@ def test_the_schedule_recovered_from_a_relaxation_does_not_either() -> None:
     assert r.cost == pytest.approx(-(50.0 + LOSS_KW), abs=2e-2)
     assert r.replay is not None
     assert r.replay.summary()["dloss_kw"] == pytest.approx(0.0, abs=1e-4)
+
+
+def test_a_relaxed_schedule_that_leads_nowhere_is_no_reason_to_find_none() -> None:
+    """Down to 0.5 pu a relaxation that earns by losses has so many that no exact point is near its schedule."""
+    case = two_bus(Load(name="x", bus="b", p_kw=50.0), BATTERY)
+    buses = tuple(dataclasses.replace(b, v_min_pu=0.5, v_max_pu=1.5) for b in case.feeder.buses)
+    wide = dataclasses.replace(case, feeder=dataclasses.replace(case.feeder, buses=buses))
+    r = lateral.solve(wide, "soc", recover=True, with_replay=False)
+    assert r.ok, r.status_text
+    assert r.cost == pytest.approx(-(50.0 + LOSS_KW), abs=2e-2)
+    assert any("leads nowhere" in choice for choice in r.choices)
 
 
 def test_linear_forms_keep_it_and_say_so() -> None:
