@@ -30,14 +30,16 @@ from lateral.areas.run import AreasRun
 from lateral.areas.solve import solve_areas
 from lateral.areas.transport import Direct
 from lateral.case import Case
-from lateral.devices import Source
+from lateral.devices import PV, Source
 from lateral.errors import SolveError, UnsupportedError
 from lateral.formulations import get as formulation_named
 from lateral.io.opendss import read
 from lateral.network.horizon import Horizon
 from lateral.opf import build
 from lateral.program import Program
-from lateral.solvers import Status
+from lateral.results.residuals import Residuals
+from lateral.results.retry import judged
+from lateral.solvers import Solution, Status
 
 FEEDERS = Path(__file__).parents[3] / "shared" / "feeders"
 FORMS = ("soc3", "sdp")
@@ -422,3 +424,26 @@ def test_values_are_checked_as_they_arrive(quantity: str, value: float, fits: bo
     else:
         with pytest.raises(MessageError, match=quantity):
             decode(data, shape=(3, 1), bounds=Bounds())
+
+
+def test_clarabel_solves_areas_under_a_limit_of_unbalance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cones beside the penalties of a border: no answer is only almost solved, and none has to come from Ipopt."""
+    case = lateral.read("ieee13-rated")
+    limits = {"v_min_pu": 0.9, "v_max_pu": 1.1, "unbalance_max": 0.006}
+    buses = tuple(dataclasses.replace(b, **limits) for b in case.feeder.buses)  # type: ignore[arg-type]
+    sun = PV(name="sun", bus="675", terminals=(1, 2, 3, 0), p_rated_kw=600.0, s_max_kva=800.0, phases="free")
+    devices = tuple(
+        dataclasses.replace(d, price_import=0.2, price_export=0.1) if isinstance(d, Source) else d for d in case.devices
+    )
+    case = case.with_(feeder=dataclasses.replace(case.feeder, buses=buses), devices=(*devices, sun))
+    seen: list[tuple[str, str]] = []
+
+    def watched(program: Program, solution: Solution) -> tuple[Status, Residuals]:
+        status, residuals = judged(program, solution)
+        seen.append((solution.solver, status.word))
+        return status, residuals
+
+    monkeypatch.setattr("lateral.model.judged", watched)
+    lateral.solve_areas(lateral.cut(case, 2), formulation="soc3", max_rounds=4, central=False, with_replay=False)
+    assert set(seen) == {("clarabel", "optimal")}
+    assert len(seen) >= 8
