@@ -106,7 +106,8 @@ class Model:
         initial: Mapping[str, float] | FloatArray | None = None,
         pv: Mapping[str, FloatArray] | FloatArray | None = None,
     ) -> Model:
-        """New data for the next solve, in place; nothing is rebuilt. Returns the model.
+        """New data for the next solve, in place; nothing is rebuilt, but where numbers were written into rows
+        (`Program.baked`), or the two prices of a source meet at other steps than before. Returns the model.
 
         Args:
             loads: active power at rated voltage, kW: by load name (T,), or (n_loads, T). Reactive power follows in
@@ -155,7 +156,13 @@ class Model:
         if self.tangent is not None:  # coefficients that follow from the data and the point
             self.program = self.tangent.moved(self.program, self.program.start_point)
         self.case = _with_data(self.case, full)
-        if self.rebuild is not None and self.program.baked & set(full):
+        series = self.case.series
+        alike = all(
+            s.trades_alike(self.program, series(s.price_import), series(s.price_export))
+            for s in self.case.sources
+            if s.price_export is not None
+        )
+        if self.rebuild is not None and (self.program.baked & set(full) or not alike):
             self.point = None
             self._take_over(self.rebuild(self.case, at=None, screen=self.screened, enforce=self.enforced), None)
             self._session, self._last = None, None
@@ -332,12 +339,15 @@ class Model:
         if status is Status.INFEASIBLE and self.program.problem_class is ProblemClass.NLP:
             choices.append("infeasible by proof: the convex relaxation of the exact model is infeasible")
         program, cautions = self.program, []
-        turns = one_way_only and status is Status.OPTIMAL
-        if turns and (turned := one_way(self.case, program, solution, options, avoid=avoid)) is not None:
+        turned = None
+        if one_way_only and status is Status.OPTIMAL:
+            limit = np.inf if options is None or options.time_limit_s is None else options.time_limit_s
+            turned = one_way(self.case, program, solution, options, until=begin + limit, avoid=avoid)
+        if turned is not None:
             program, solution = turned.program, turned.solution
             status, residuals = judged(program, solution)
             choices += [turned.choice] if turned.choice else []
-            cautions.append(turned.caution)
+            cautions += [turned.caution] if turned.caution else []
         if bounded and status is Status.OPTIMAL:
             choices += _bound(self.program, solution, relaxation, options)
         conflicts: tuple[Any, ...] = ()

@@ -28,7 +28,7 @@ from lateral.operating import NEUTRAL_PU, fits, operating_point, schedule_point
 from lateral.program import ProgramBuilder
 from lateral.recover import recovered, require_relaxation
 from lateral.replay import Prediction, replay
-from lateral.results.one_way import Sides, held_at_zero
+from lateral.results.one_way import Sides, held_at_zero, told
 from lateral.results.result import Result
 from lateral.results.verification import verified
 from lateral.solvers import Options, Status
@@ -349,17 +349,16 @@ def _one_way(
         if not again.ok:
             text = f"and holding each battery to charge or to discharge, by net power, ended {again.status.word}"
             return dataclasses.replace(first, cautions=(*first.cautions, text))
-        seconds = {name: result.seconds.get(name, 0.0) + spent for name, spent in again.seconds.items()}
+        spent = {"solve": result.seconds["solve"] + again.seconds["solve"]}
+        seconds = {**again.seconds, **spent}
+        seconds["total"] = sum(value for name, value in seconds.items() if name != "total")
         choices = (*result.choices, *(c for c in again.choices if c not in result.choices))
         result = dataclasses.replace(again, seconds=seconds, choices=choices)
     if result is first:
         return result
-    choice = (
-        f"solved again with {sides.text} held to charge or to discharge, by net power, because both at once paid: "
-        f"objective {result.objective:.8g}, {first.objective:.8g} with both at once"
-    )
-    caution = f"{sides.text} held to charge or to discharge alone; other sides may be better"
-    return dataclasses.replace(result, choices=(*result.choices, choice), cautions=(*result.cautions, caution))
+    choice, caution = told(sides.text, result.objective, first.objective)
+    cautions = (*result.cautions, caution) if caution else result.cautions
+    return dataclasses.replace(result, choices=(*result.choices, choice), cautions=cautions)
 
 
 def refined(

@@ -74,12 +74,16 @@ def recovered(
     if solver != "auto" and model.program.problem_class not in SOLVERS[solver].solver.accepts:
         notes.append(f"recovery: {solver} does not take the exact form; solved by auto")
         solver = "auto"
-    exact = model.solve(solver, options)
+    limit = float("inf") if options is None or options.time_limit_s is None else options.time_limit_s
+    until = time.perf_counter() + limit
+    exact, lost = model.solve(solver, options, explain_infeasible=False), 0.0
     if exact.status is Status.LOCALLY_INFEASIBLE:  # which says nothing but that this start leads nowhere
-        again = make(name, None).solve(solver, options)
-        if again.ok:
-            notes.append("recovery: the schedule of the relaxation leads nowhere; made at the day before it")
-            exact = again
+        left = None if options is None else options.within(until)
+        before, lost = exact, time.perf_counter() - begin - made
+        exact = make(name, None).solve(solver, left)
+        notes.append("recovery: from the schedule of the relaxation no point was found; begun without it")
+        if not exact.has_values and before.has_values:
+            exact = before
     # what the relaxation alone does otherwise is not what happened to this schedule
     program, own = relaxed.program, exact.program.held
     other = (*(note for note in program.held if note not in own), *program.unlike)
@@ -90,6 +94,7 @@ def recovered(
     notes += [choice for choice in exact.choices if choice not in notes]
     seconds = {k: relaxed.seconds.get(k, 0.0) + exact.seconds.get(k, 0.0) for k in ("build", "solve")}
     seconds["build"] = relaxed.seconds.get("build", 0.0) + made
+    seconds["solve"] += lost
     return dataclasses.replace(exact, choices=tuple(notes), seconds={**seconds, "total": sum(seconds.values())})
 
 

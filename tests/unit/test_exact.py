@@ -545,6 +545,8 @@ def test_where_limits_leave_no_room_above_a_jump_loads_stay_below(source_pu: flo
     ("connection", "limits", "most"),
     [
         ("wye", {"v_max_pu": 1.05}, 1.05),
+        ("wye", {"v_max_pu": 1.1, "vpn_max_pu": 1.05}, 1.05),  # no neutral conductor: one more limit to ground
+        ("wye", {"v_max_pu": 1.05, "vpn_max_pu": 1.5}, 1.05),
         ("delta", {"v_max_pu": np.inf, "vpp_max_pu": 1.04}, 1.04 * np.sqrt(3.0)),
         ("delta", {"v_max_pu": 1.05}, 1.05 * np.sqrt(3.0)),
         ("delta", {"v_max_pu": np.inf}, np.inf),

@@ -13,13 +13,17 @@ import numpy as np
 import pytest
 
 import lateral
+from lateral import solvers
 from lateral.case import Case
 from lateral.devices import PV, Battery, Load, Source
 from lateral.network.feeder import Bus, Feeder, Line
 from lateral.network.horizon import Horizon
 from lateral.network.schema import Element
 from lateral.opf import build, refined
-from lateral.results.one_way import most_at_once_kw
+from lateral.results.one_way import most_at_once_kw, one_way, told
+from lateral.solvers import Options
+from lateral.solvers.ipopt import IpoptOptions
+from lateral.solvers.native import NativeOptions
 
 LOSS_KW = 0.5 * (50.0 / 2.4) ** 2 * 1e-3
 BURNT_KW = 10.0 * (1.0 - 0.9 * 0.8)
@@ -92,7 +96,7 @@ def test_a_relaxed_schedule_that_leads_nowhere_is_no_reason_to_find_none() -> No
     r = lateral.solve(wide, "soc", recover=True, with_replay=False)
     assert r.ok, r.status_text
     assert r.cost == pytest.approx(-(50.0 + LOSS_KW), abs=2e-2)
-    assert any("leads nowhere" in choice for choice in r.choices)
+    assert any("no point was found; begun without it" in choice for choice in r.choices)
 
 
 def test_linear_forms_keep_it_and_say_so() -> None:
@@ -127,3 +131,49 @@ def test_where_only_both_at_once_keeps_the_limits_the_schedule_stays_with_its_wa
     assert r.max_simultaneous_kw > 1.0
     assert "holding each battery to charge or to discharge, by net power, ended" in r.status_text
     assert "charges and discharges" in r.status_text
+
+
+def test_options_are_those_of_the_solver_that_is_asked() -> None:
+    """What another solver answered for the one whose options were given is no reason to hand it these options."""
+    case = two_bus(Load(name="x", bus="b", p_kw=50.0), BATTERY)
+    program = build(case, "current-voltage").program
+    both = solvers.get("ipopt").solve(program)
+    for options in (NativeOptions(max_iterations=90), Options(time_limit_s=60.0), IpoptOptions()):
+        found = one_way(case, program, both, options)
+        assert found is not None
+        assert found.choice
+    avoided = one_way(case, program, dataclasses.replace(both, solver="native"), None, avoid="ipopt")
+    assert avoided is not None
+    assert avoided.solution.solver == "native"
+
+
+def test_both_at_once_that_pays_nothing_is_no_reason_to_doubt() -> None:
+    """Without losses and without a price of them any split of the net power is as good."""
+    lossless = dataclasses.replace(BATTERY, eta_charge=1.0, eta_discharge=1.0, name="t")
+    case = two_bus(Load(name="x", bus="b", p_kw=50.0), lossless, price_import=0.2)
+    case = dataclasses.replace(case, alpha_usd_per_kwh=0.0)
+    r = build(case, "current-voltage").solve()
+    assert r.ok, r.status_text
+    assert "other sides may be better" not in r.status_text
+    assert told("1 step of a battery", 40.0, 40.0) == (
+        "solved again with 1 step of a battery held to charge or to discharge, by net power: both at once paid nothing",
+        "",
+    )
+
+
+def test_prices_that_meet_after_an_update_build_the_model_again() -> None:
+    """Buying and selling at once at one price would have no limit, and cost nothing."""
+    model = build(two_bus(Load(name="x", bus="b", p_kw=50.0), price_import=0.3, price_export=0.1), "nonlinear")
+    first = model.solve()
+    assert first.value("source.sell")[0, 0] == pytest.approx(0.0, abs=1e-6)
+    session = model._session
+    again = model.update(prices=0.25).solve()
+    assert model._session is session  # prices that stay apart change numbers alone
+    assert again.cost == pytest.approx(first.cost * 0.25 / 0.3, rel=1e-6)
+    met = model.update(prices=0.1).solve()
+    assert met.ok, met.status_text
+    assert met.value("source.buy")[0, 0] == pytest.approx(met.value("source.p_total")[0, 0], rel=1e-6)
+    assert met.value("source.sell")[0, 0] == pytest.approx(0.0, abs=1e-6)
+    assert met.cost == pytest.approx(first.cost / 3.0, rel=1e-6)
+    apart = model.update(prices=0.3).solve()
+    assert apart.cost == pytest.approx(first.cost, rel=1e-6)

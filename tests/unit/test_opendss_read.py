@@ -14,7 +14,7 @@ from lateral.baseline import power_flow
 from lateral.case import Case
 from lateral.devices.load import is_idling
 from lateral.errors import CaseError, HostileFileError, OptionError, UnsupportedError
-from lateral.io.opendss import ImportReport, read
+from lateral.io.opendss import ImportReport, map_topology, read
 from lateral.io.opendss.engine import read_engine
 from lateral.io.opendss.report import CODES, OUTCOMES
 from lateral.io.opendss.write import write_opendss
@@ -840,3 +840,18 @@ def test_options_that_do_not_exist(tmp_path: Path) -> None:
         read(master, horizon="daily")
     with pytest.raises(OptionError, match="snapshot"):
         read(master, n_steps=3)
+
+
+@pytest.mark.parametrize(
+    ("text", "bases"),
+    [
+        ("set voltagebases=[115, 4.16, 0.48]", [115.0, 4.16, 0.48]),
+        ("set maxiterations=100 voltagebases=(12.47 .208)", [12.47, 0.208]),
+        ("set voltagebases=[12.47] datapath=./x controlmode=off", [12.47]),
+        ('set voltagebases="7.2 2.4e-1"', [7.2, 0.24]),
+    ],
+)
+def test_voltage_bases_are_those_of_their_list(text: str, bases: list[float]) -> None:
+    found = map_topology._BASES.search(text)
+    assert found is not None
+    assert [float(x) for x in map_topology._NUMBER.findall(found.group(1))] == bases

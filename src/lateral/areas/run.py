@@ -20,6 +20,7 @@ OF_SOLVE = (
     *("bound", "bound_given", "cost", "energy_import_kwh", "losses_kwh", "n_buses", "n_nodes", "n_steps"),
     *("n_variables", "iterations", "seconds"),
     *("residuals", "replay", "verification", "choices", "conflicts", "case_hash", "versions"),
+    "import_warnings",
 )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from lateral.devices.base import Device, DeviceContext
 from lateral.network.schema import FloatArray, Series, Terminals, spec
-from lateral.program import Affine
+from lateral.program import Affine, Program
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,12 +111,11 @@ class Source(Device):
 
     @classmethod
     def _trade(cls, source: Self, total: Affine, buy_price: Affine, sell_price: Affine, ctx: DeviceContext) -> None:
-        """Buy at one price, sell at another; where they are the same, ``buy`` is the net power, of either sign."""
+        """Buy at one price, sell at another; where they are the same, ``buy`` is the net power, of either sign: both at
+        once would cost nothing, and have no limit. A model whose prices meet at other steps is built again
+        (`trades_alike`)."""
         builder, kva, hours = ctx.builder, ctx.base.total_kva, ctx.horizon.hours * ctx.base.total_kva
         same = builder.present(buy_price) == builder.present(sell_price)
-        if np.any(same):  # both at once would cost nothing, and have no limit
-            builder.bake(buy_price)
-            builder.bake(sell_price)
         low, high = np.where(same, -np.inf, 0.0), np.where(same, 0.0, np.inf)
         name, unit = [source.name], "kW"
         buy = builder.variable("source", "buy", name, unit=unit, to_unit=kva, lower=low, limit=False)
@@ -124,6 +123,11 @@ class Source(Device):
         builder.equal("source", "trade", name, total - buy + sell, unit=unit, to_unit=kva)
         cost = (buy * hours).times_parameter(buy_price) - (sell * hours).times_parameter(sell_price)
         builder.output("source", "energy_cost", name, cost, unit="$")
+
+    def trades_alike(self, program: Program, buy: FloatArray, sell: FloatArray) -> bool:
+        """Whether two prices, shape (T,), are equal at the steps for which a program was written, and at no others."""
+        blocks = [b for b in program.variables if b.name == "source.sell" and self.name in b.elements]
+        return all(bool(np.array_equal(program.ub[b.cells] == 0.0, buy == sell)) for b in blocks)
 
     @classmethod
     def _limit(

@@ -34,7 +34,7 @@ from scipy import sparse
 from lateral.errors import Fault
 from lateral.formulations.base import Formulation, OperatingPoint
 from lateral.formulations.phasors import Complex, Kept, LegFlows, Through, entries, incidence
-from lateral.formulations.point_model import PointModel, port_names, susceptance_power
+from lateral.formulations.point_model import NEUTRAL, PointModel, port_names, susceptance_power
 from lateral.formulations.ratios import Ratios, Tap, declines_ratio
 from lateral.formulations.rectangular_limits import Limits
 from lateral.formulations.rectangular_short import (
@@ -266,9 +266,15 @@ class RectangularModel(PointModel):
         a, b = self._v_high[ports.a], self._v_high[ports.b]
         between = [np.sqrt(3.0) * self._feeder.bus[self.net.nodes[k][0]].vpp_max_pu for k in ports.a.tolist()]
         between = np.minimum(between, np.sqrt(a**2 + b**2 + a * b))
-        own = np.array([self._feeder.bus[self.net.nodes[k][0]].vpn_max_pu for k in ports.a.tolist()])
+        buses = [self._feeder.bus[self.net.nodes[k][0]] for k in ports.a.tolist()]
+        own = np.array([bus.vpn_max_pu for bus in buses])
+        # a limit to the neutral is one to ground where the bus has no neutral conductor
+        bare = np.array([NEUTRAL not in bus.conductors for bus in buses], dtype=bool)
+        to_ground = np.where(bare, np.minimum(a, own), a)
         to_neutral = np.where(np.isfinite(own), own, a)
-        return np.where((ports.b < 0) | self._neutral[ports.b], to_neutral, between).reshape(-1, 1)
+        other = [self.net.nodes[k][1] if k >= 0 else 0 for k in ports.b.tolist()]
+        neutral = (np.array(other, dtype=np.int64) == NEUTRAL) | ((ports.b >= 0) & self._neutral[ports.b])
+        return np.where(ports.b < 0, to_ground, np.where(neutral, to_neutral, between)).reshape(-1, 1)
 
     def beside_jumps(self, ports: Ports) -> tuple[FloatArray, FloatArray]:
         """See `NetworkModel.beside_jumps`."""

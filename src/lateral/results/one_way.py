@@ -9,7 +9,6 @@ program is solved again, as often as other steps begin to do the same. What is f
 from __future__ import annotations
 
 import dataclasses
-import time
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,6 +24,8 @@ from lateral.solvers import Options, Solution, Status
 
 #: How often it is solved again; the last time with every step of every battery held.
 MOST_TURNS = 4
+#: Share of the objective from which both ways at once count as having paid.
+PAYS = 1e-7
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,13 @@ def most_at_once_kw(case: Case) -> float:
 
 
 def one_way(
-    case: Case, program: Program, solution: Solution, options: Options | None, *, avoid: str = ""
+    case: Case,
+    program: Program,
+    solution: Solution,
+    options: Options | None,
+    *,
+    until: float = np.inf,
+    avoid: str = "",
 ) -> OneWay | None:
     """The optimum of an exact program in which no battery charges and discharges at once.
 
@@ -58,7 +65,8 @@ def one_way(
         case: the case.
         program: the program.
         solution: its optimum.
-        options: options of its solver, or plain ones.
+        options: options of a solver, or plain ones.
+        until: time of `time.perf_counter` at which a solve is to end.
         avoid: a solver that is not to be asked.
 
     Returns:
@@ -66,8 +74,6 @@ def one_way(
     """
     if program.problem_class is not ProblemClass.NLP:
         return None
-    limit = np.inf if options is None or options.time_limit_s is None else options.time_limit_s
-    until = time.perf_counter() + limit
     side: NDArray[np.int8] = np.zeros(0, dtype=np.int8)
     held, best, last = program, solution, Status.OPTIMAL
     for turn in range(MOST_TURNS + 1):
@@ -79,8 +85,7 @@ def one_way(
             break
         side = _turned(side, cells, everything=turn == MOST_TURNS - 1)
         held = held_at_zero(program, np.concatenate([cells.charge[side > 0], cells.discharge[side < 0]]))
-        left = None if options is None else options.within(until)
-        answer, last = _solved(held, best, left, avoid)
+        answer, last = _solved(held, best, options, until, avoid)
         if last is not Status.OPTIMAL:
             break
         best = answer
@@ -91,12 +96,20 @@ def one_way(
         return OneWay(program, solution, "", text)
     count = int(np.count_nonzero(side))
     steps = "1 step of a battery" if count == 1 else f"{count} steps of batteries"
-    choice = (
-        f"solved again with {steps} held to charge or to discharge, by net power, because both at once paid: "
-        f"objective {program.objective(best.x):.8g}, {program.objective(solution.x):.8g} with both at once"
-    )
-    caution = f"{steps} held to charge or to discharge alone; other sides may be better"
+    choice, caution = told(steps, program.objective(best.x), program.objective(solution.x))
     return OneWay(held, best, choice, caution)
+
+
+def told(steps: str, objective: float, before: float) -> tuple[str, str]:
+    """What was done, and what there is to say against it: nothing where both at once paid nothing."""
+    held = f"{steps} held to charge or to discharge, by net power"
+    if objective - before <= PAYS * max(abs(before), 1e-9):
+        return f"solved again with {held}: both at once paid nothing", ""
+    paid = f"objective {objective:.8g}, {before:.8g} with both at once"
+    return (
+        f"solved again with {held}, because both at once paid: {paid}",
+        f"{steps} held to charge or to discharge alone; other sides may be better",
+    )
 
 
 @dataclass(eq=False)
@@ -170,14 +183,25 @@ def held_at_zero(program: Program, zero: IntArray) -> Program:
     return dataclasses.replace(program, ub=upper)
 
 
-def _solved(program: Program, start: Solution, options: Options | None, avoid: str) -> tuple[Solution, Status]:
+def _solved(
+    program: Program, start: Solution, options: Options | None, until: float, avoid: str
+) -> tuple[Solution, Status]:
     """The optimum from a point: by the solver that found it, else by Ipopt."""
     found = start
     status = Status.ERROR
     for name in dict.fromkeys((start.solver, "ipopt")):
         if name == avoid:
             continue
-        own = options if options is None or name == start.solver else options.plain()
+        # who answered need not be whose options these are
+        own = options
+        if options is not None and not isinstance(options, solvers.SOLVERS[name].options):
+            own = options.plain()
+        if name == "native" and avoid:
+            given = solvers.get(name, own).options
+            assert isinstance(given, solvers.NativeOptions)  # what else there is, `get` refuses
+            own = dataclasses.replace(given, fallback=False)
+        if np.isfinite(until):
+            own = (own or Options()).within(until)
         try:
             found = solvers.get(name, own).solve(program, start)
         except UnsupportedError:
@@ -190,4 +214,4 @@ def _solved(program: Program, start: Solution, options: Options | None, avoid: s
     return found, status
 
 
-__all__ = ["MOST_TURNS", "OneWay", "Sides", "held_at_zero", "most_at_once_kw", "one_way"]
+__all__ = ["MOST_TURNS", "OneWay", "Sides", "held_at_zero", "most_at_once_kw", "one_way", "told"]

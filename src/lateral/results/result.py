@@ -123,7 +123,10 @@ class Result:
 
         It holds whatever the status is, so that a relaxation that was stopped early bounds every schedule as well, only
         less closely: every one that keeps to what the program holds (``program.held``), and given what it takes for
-        granted (``program.granted``). Of a linear form it bounds the linear form's own schedules alone.
+        granted (``program.granted``). Of a linear form it bounds the linear form's own schedules alone. What is left of
+        the gradient at a variable without a bound counts with the variable's typical size, and a cone that the point
+        leaves with twice its violation: far from a solution both are an assumption, if one that held wherever it was
+        tried.
 
         Returns:
             None of a program that is not convex or of another feeder than the case's (``program.unlike``), and where

@@ -84,6 +84,11 @@ def _carry(base: dict[str, float], near: Mapping[str, list[tuple[str, float]]]) 
                 queue.append(bus)
 
 
+#: The list of voltage bases of a ``set`` statement, and a number in it.
+_BASES = re.compile(r"voltagebases=[\[({\"']*([^\])}\"']*)")
+_NUMBER = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?")
+
+
 def _misjudged(
     build: Build, base: Mapping[str, float], near: Mapping[str, list[tuple[str, float]]]
 ) -> dict[str, float]:
@@ -91,10 +96,10 @@ def _misjudged(
     statements = build.model.scanned.statements
     if any(s.verb == "setkvbase" for s in statements):
         return {}  # said bus by bus
-    lists = [s.text for s in statements if s.verb == "set" and "voltagebases=" in s.text.lower()]
-    if not lists:
+    said = [found.group(1) for s in statements if s.verb == "set" for found in _BASES.finditer(s.text.lower())]
+    if not said:
         return {}
-    named = [float(x) / SQRT3 for x in re.findall(r"[\d.]+(?:e[+-]?\d+)?", lists[-1].lower().partition("=")[2])]
+    named = [float(x) / SQRT3 for x in _NUMBER.findall(said[-1])]
     roots = {e.buses[0] for n, e in build.model.elements.items() if n.startswith("vsource.") and e.nodes}
     carried = {bus: base[bus] for bus in roots if bus in base}
     _carry(carried, near)
