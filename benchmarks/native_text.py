@@ -38,8 +38,9 @@ voltage and two balances. Cost and memory are linear in buses times steps, and t
 Nodes come in postorder, the subtree with most storages last, so that what is changed next is near in memory.
 
 **Lanes.** Eight steps are eliminated by one instruction, chunk of eight steps after chunk (`lanes`, `elimination`):
-every pass over the factors reads memory in one stream, and threads share the chunks. Blocks of 2.5 MB of a chunk are
-assembled, eliminated and condensed one after the other, each while it is in the cache.
+every pass over the factors reads memory in one stream, from the first lane to the last or back, and threads share the
+chunks. Blocks of 2.5 MB of a chunk are assembled, eliminated and condensed one after the other, each while it is in the
+cache, and the first right-hand side is taken up while the chunk is.
 
 **Any other network.** Three-phase nodes, meshes, ports: every equality is paired with a variable that it determines, by
 the matching whose coefficients have the largest product (Duff and Koster 2001; Schenk and Gaertner 2006), variables
