@@ -545,9 +545,12 @@ def _limited(case: Case, limits: str) -> Case:
         feeder=replace(
             feeder,
             buses=buses,
-            lines=tuple(replace(e, i_max_a=np.inf) for e in feeder.lines),
-            switches=tuple(replace(e, i_max_a=np.inf) for e in feeder.switches),
-            transformers=tuple(replace(e, s_max_kva=np.inf) for e in feeder.transformers),
+            # most have none on a real feeder, and to copy and check five thousand takes 0.05 s
+            lines=tuple(e if e.i_max_a == np.inf else replace(e, i_max_a=np.inf) for e in feeder.lines),
+            switches=tuple(e if e.i_max_a == np.inf else replace(e, i_max_a=np.inf) for e in feeder.switches),
+            transformers=tuple(
+                e if e.s_max_kva == np.inf else replace(e, s_max_kva=np.inf) for e in feeder.transformers
+            ),
         )
     )
 
