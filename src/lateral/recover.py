@@ -77,13 +77,11 @@ def recovered(
     limit = float("inf") if options is None or options.time_limit_s is None else options.time_limit_s
     until = time.perf_counter() + limit
     exact, lost = model.solve(solver, options, explain_infeasible=False), 0.0
-    if exact.status is Status.LOCALLY_INFEASIBLE:  # which says nothing but that this start leads nowhere
+    if exact.status in (Status.LOCALLY_INFEASIBLE, Status.INFEASIBLE):  # it may be that this start leads nowhere
         left = None if options is None else options.within(until)
-        before, lost = exact, time.perf_counter() - begin - made
+        lost = time.perf_counter() - begin - made
         exact = make(name, None).solve(solver, left)
         notes.append("recovery: from the schedule of the relaxation no point was found; begun without it")
-        if not exact.has_values and before.has_values:
-            exact = before
     # what the relaxation alone does otherwise is not what happened to this schedule
     program, own = relaxed.program, exact.program.held
     other = (*(note for note in program.held if note not in own), *program.unlike)

@@ -74,29 +74,20 @@ def one_way(
     """
     if program.problem_class is not ProblemClass.NLP:
         return None
-    side: NDArray[np.int8] = np.zeros(0, dtype=np.int8)
+    sides = Sides(case)
     held, best, last = program, solution, Status.OPTIMAL
-    for turn in range(MOST_TURNS + 1):
-        cells = _at_once(case, held, best.x)
-        if not np.any(cells.both):
-            break
-        if turn == MOST_TURNS:
-            last = Status.INACCURATE
-            break
-        side = _turned(side, cells, everything=turn == MOST_TURNS - 1)
-        held = held_at_zero(program, np.concatenate([cells.charge[side > 0], cells.discharge[side < 0]]))
+    while last is Status.OPTIMAL and (zero := sides.zero(held, best.x)) is not None:
+        held = held_at_zero(program, zero)
         answer, last = _solved(held, best, options, until, avoid)
-        if last is not Status.OPTIMAL:
-            break
-        best = answer
+        best = answer if last is Status.OPTIMAL else best
     if held is program:
         return None
+    if last is Status.OPTIMAL and np.any(_at_once(case, held, best.x).both):
+        last = Status.INACCURATE
     if last is not Status.OPTIMAL:
         text = f"and holding each battery to charge or to discharge, by net power, ended {last.word}"
         return OneWay(program, solution, "", text)
-    count = int(np.count_nonzero(side))
-    steps = "1 step of a battery" if count == 1 else f"{count} steps of batteries"
-    choice, caution = told(steps, program.objective(best.x), program.objective(solution.x))
+    choice, caution = told(sides.text, program.objective(best.x), program.objective(solution.x))
     return OneWay(held, best, choice, caution)
 
 
@@ -114,7 +105,7 @@ def told(steps: str, objective: float, before: float) -> tuple[str, str]:
 
 @dataclass(eq=False)
 class Sides:
-    """Steps of batteries held to one way, for what solves a program in a way of its own (`lateral.successive`).
+    """Steps of batteries held to one way, for `one_way` and the rounds of `lateral.successive`.
 
     Attributes:
         case: the case.
