@@ -3,7 +3,7 @@
 Steps come in *chunks* of eight, and kernels are written in lanes (`lateral.solvers.native.lanes`). What belongs to the
 matrix is stored chunk after chunk, shape (chunks * entries, 8), so that each pass reads memory in one stream; threads
 share the chunks. The factor V holds, pivot after pivot, the inverse diagonal (one lane, or three of a pair) and the
-columns of L. All indices come from `lateral.solvers.native.symbolic`; unknowns are numbered as they are eliminated.
+columns of L; a chunk is eliminated in a thread's room W of the same entries, and V may be of singles. All indices come from `lateral.solvers.native.symbolic`; unknowns are numbered as they are eliminated.
 """
 
 from __future__ import annotations
@@ -101,9 +101,9 @@ def stage_diagonal(diagonal, extra, absent, slack, least, at, values, c):  # typ
 
 
 @_compiled
-def assemble(V, v, target, ptr, row, coefficient, values, first, last):  # type: ignore[no-untyped-def]
-    """``V_e = sum of coefficient * values[row]`` over the terms of some entries of a chunk, whose entries begin at v:
-    those from the first to before the last of ``target``; ``row`` goes on for AHEAD more."""
+def assemble(W, target, ptr, row, coefficient, values, first, last):  # type: ignore[no-untyped-def]
+    """``W_e = sum of coefficient * values[row]`` over the terms of some entries of a chunk: those from the first to
+    before the last of ``target``; ``row`` goes on for AHEAD more."""
     u = ptr[first]
     for e in range(first, last):
         x = splat(0.0)
@@ -111,12 +111,12 @@ def assemble(V, v, target, ptr, row, coefficient, values, first, last):  # type:
             prefetch(values, row[u + AHEAD])
             x = x + splat(coefficient[u]) * lane(values, row[u])
             u += 1
-        put(V, v + target[e], x)
+        put(W, target[e], x)
 
 
 @_compiled
 def factor(  # type: ignore[no-untyped-def]
-    V, n_entries, size, dpos, lptr, m, uptr, utgt, negative, work, first_pivot, last_pivot, c
+    W, size, dpos, lptr, m, uptr, utgt, negative, work, first_pivot, last_pivot, c
 ):
     """Eliminate some pivots of chunk c in order, in place; the number of negative eigenvalues of each step is added to
     ``negative``.
@@ -126,47 +126,46 @@ def factor(  # type: ignore[no-untyped-def]
         A_SS -= L A_Sk'
     """
     one = splat(1.0)
-    v = c * n_entries
     count = lane(negative, c)
     for k in range(first_pivot, last_pivot):
-        rows, first, d, u = m[k], v + lptr[k], v + dpos[k], uptr[k]
+        rows, first, d, u = m[k], lptr[k], dpos[k], uptr[k]
         if size[k] == 1:
-            a = lane(V, d)
+            a = lane(W, d)
             count = count + below_zero(a)
             a = one / a
-            put(V, d, a)
+            put(W, d, a)
             for i in range(rows):
-                x = lane(V, first + i)
+                x = lane(W, first + i)
                 l = x * a
                 put(work, i, x)
-                put(V, first + i, l)
+                put(W, first + i, l)
                 for j in range(i + 1):
-                    g = v + utgt[u]
+                    g = utgt[u]
                     u += 1
-                    put(V, g, lane(V, g) - l * lane(work, j))
+                    put(W, g, lane(W, g) - l * lane(work, j))
             continue
-        a, b, e = lane(V, d), lane(V, d + 1), lane(V, d + 2)
+        a, b, e = lane(W, d), lane(W, d + 1), lane(W, d + 2)
         det = a * e - b * b
         mixed = below_zero(det)
         count = count + mixed + (one - mixed) * (below_zero(a) + below_zero(a))
         det = one / det
         p_a, p_b, p_e = e * det, b * det, a * det
         p_b = splat(0.0) - p_b
-        put(V, d, p_a)
-        put(V, d + 1, p_b)
-        put(V, d + 2, p_e)
+        put(W, d, p_a)
+        put(W, d + 1, p_b)
+        put(W, d + 2, p_e)
         for i in range(rows):
             p = first + 2 * i
-            x, y = lane(V, p), lane(V, p + 1)
+            x, y = lane(W, p), lane(W, p + 1)
             put(work, 2 * i, x)
             put(work, 2 * i + 1, y)
             l, h = x * p_a + y * p_b, x * p_b + y * p_e
-            put(V, p, l)
-            put(V, p + 1, h)
+            put(W, p, l)
+            put(W, p + 1, h)
             for j in range(i + 1):
-                g = v + utgt[u]
+                g = utgt[u]
                 u += 1
-                put(V, g, lane(V, g) - l * lane(work, 2 * j) - h * lane(work, 2 * j + 1))
+                put(W, g, lane(W, g) - l * lane(work, 2 * j) - h * lane(work, 2 * j + 1))
     put(negative, c, count)
 
 
@@ -290,7 +289,7 @@ def selected_inverse(  # type: ignore[no-untyped-def]
 
 @_compiled
 def condense(  # type: ignore[no-untyped-def]
-    V, n_entries, M, n_maps, size, dpos, lptr, m, sptr, local, plocal, gfirst, glast, gin, gout, gown, eptr, elocal,
+    W, M, n_maps, size, dpos, lptr, m, sptr, local, plocal, gfirst, glast, gin, gout, gown, eptr, elocal,
     epivot, mptr, work, first_group, last_group, c
 ):  # fmt: skip
     """The maps of some groups of chunk c: of each from its entries to itself and to its exits, given that nothing else
@@ -302,7 +301,7 @@ def condense(  # type: ignore[no-untyped-def]
         S = e A^-1 e' = Y' D^-1 Y       G = -e A^-1 A_Uo        stored as M: S (lower triangle by rows), then G (entry
                                                                 by exit)
     """
-    v, base = c * n_entries, c * n_maps
+    base = c * n_maps
     for g in range(first_group, last_group):
         n_in, n_out, n_own = gin[g], gout[g], gown[g]
         e0, m0, width, last = eptr[g], base + mptr[g], n_own + n_out, glast[g]
@@ -313,41 +312,42 @@ def condense(  # type: ignore[no-untyped-def]
                 put(work, q, splat(0.0))
             put(work, y + elocal[e0 + j], splat(1.0))
             for k in range(epivot[e0 + j], last):
-                rows, first, s, x = m[k], v + lptr[k], sptr[k], lane(work, y + plocal[k, 0])
+                rows, first, s, x = m[k], lptr[k], sptr[k], lane(work, y + plocal[k, 0])
                 if size[k] == 1:
                     for i in range(rows):
                         r = y + local[s + i]
-                        put(work, r, lane(work, r) - lane(V, first + i) * x)
+                        put(work, r, lane(work, r) - lane(W, first + i) * x)
                     continue
                 x2 = lane(work, y + plocal[k, 1])
                 for i in range(rows):
                     r, p = y + local[s + i], first + 2 * i
-                    put(work, r, lane(work, r) - lane(V, p) * x - lane(V, p + 1) * x2)
+                    put(work, r, lane(work, r) - lane(W, p) * x - lane(W, p + 1) * x2)
             for q in range(n_out):
                 put(M, at_g + j * n_out + q, lane(work, y + n_own + q))
             for i in range(j + 1):  # entries come in the order of their pivots
                 h, total = i * width, splat(0.0)
                 for k in range(epivot[e0 + j], last):
-                    d, a = v + dpos[k], plocal[k, 0]
+                    d, a = dpos[k], plocal[k, 0]
                     if size[k] == 1:
-                        total = total + lane(work, h + a) * lane(V, d) * lane(work, y + a)
+                        total = total + lane(work, h + a) * lane(W, d) * lane(work, y + a)
                         continue
                     b = plocal[k, 1]
                     r_a, r_b = lane(work, y + a), lane(work, y + b)
-                    total = total + lane(work, h + a) * (lane(V, d) * r_a + lane(V, d + 1) * r_b)
-                    total = total + lane(work, h + b) * (lane(V, d + 1) * r_a + lane(V, d + 2) * r_b)
+                    total = total + lane(work, h + a) * (lane(W, d) * r_a + lane(W, d + 1) * r_b)
+                    total = total + lane(work, h + b) * (lane(W, d + 1) * r_a + lane(W, d + 2) * r_b)
                 put(M, m0 + j * (j + 1) // 2 + i, total)
 
 
 @_compiled
 def make(  # type: ignore[no-untyped-def]
-    V, n_entries, M, n_maps, bounds, pivots, updates, negative, work, groups_at, condensing, map_work, assembly,
-    values, c
+    V, W, M, n_maps, bounds, pivots, updates, negative, work, groups_at, condensing, map_work, assembly, values, c
 ):  # fmt: skip
     """The factor of chunk c and its maps, block by block, each gone through again while it is in the cache; all of it
     in one call, as threads that come back to Python a thousand times for a matrix wait for one another.
 
     Args:
+        V: the factors of all chunks; rounded where they are kept as singles.
+        W: room for one chunk of them, of doubles.
         bounds: first pivot of each block, and the end; ``groups_at`` is the same of the groups, which may be none.
         pivots: size, first place, dpos, lptr, m, sptr, srow of each pivot.
         updates: uptr, utgt.
@@ -361,14 +361,16 @@ def make(  # type: ignore[no-untyped-def]
     stage_diagonal(*on_diagonal, at_diagonal, values, c)
     for i in range(len(point)):
         stage(point[i], first[i], values, c)
-    v = c * n_entries
-    assemble(V, v, target, ptr, row, coefficient, values, parts[0], parts[1])
+    assemble(W, target, ptr, row, coefficient, values, parts[0], parts[1])
+    v, entry = c * len(W), 0
     for b in range(len(bounds) - 1):
-        assemble(V, v, target, ptr, row, coefficient, values, parts[b + 1], parts[b + 2])
-        factor(V, n_entries, size, dpos, lptr, m, *updates, negative, work, bounds[b], bounds[b + 1], c)
-        condense(
-            V, n_entries, M, n_maps, size, dpos, lptr, m, sptr, *condensing, map_work, groups_at[b], groups_at[b + 1], c
-        )
+        assemble(W, target, ptr, row, coefficient, values, parts[b + 1], parts[b + 2])
+        factor(W, size, dpos, lptr, m, *updates, negative, work, bounds[b], bounds[b + 1], c)
+        condense(W, M, n_maps, size, dpos, lptr, m, sptr, *condensing, map_work, groups_at[b], groups_at[b + 1], c)
+        last = dpos[bounds[b + 1]] if bounds[b + 1] < len(dpos) else len(W)
+        for e in range(entry, last):
+            put(V, v + e, lane(W, e))
+        entry = last
 
 
 @_compiled

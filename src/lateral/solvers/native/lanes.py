@@ -2,7 +2,8 @@
 
 The elimination does the same at every step, so its kernels (`lateral.solvers.native.elimination`) are written in
 *lanes*: ``lane(a, i)`` reads eight neighbouring steps of entry i, ``+ - * /`` work on all of them, ``put(a, i, x)``
-writes them back. Arrays of lanes have shape (entries, 8), one cache line per entry. A plain loop over the steps leaves
+writes them back. Arrays of lanes have shape (entries, 8), one cache line per entry, or half of one where they are kept
+in single precision: lanes are doubles all the same. A plain loop over the steps leaves
 the compiler to prove that arrays do not overlap, and to treat what is left over from its own width; this does not.
 
 Functions here can be called from compiled code only. Numba does not see when this file changes: remove
@@ -23,6 +24,7 @@ from numba.extending import intrinsic, lower_builtin, models, register_model
 #: Steps per lane.
 WIDTH = 8
 _VECTOR = ir.VectorType(ir.DoubleType(), WIDTH)
+_SINGLE = ir.VectorType(ir.FloatType(), WIDTH)
 # what Numba leaves untyped, or types so that kernels could not call it
 _intrinsic: Callable[[Any], Any] = intrinsic
 _signature: Callable[..., Any] = signature
@@ -76,10 +78,10 @@ def _address(context: Any, builder: Any, array_type: Any, array: Any, element: A
     return builder.bitcast(builder.gep(data, [element]), pointee.as_pointer())
 
 
-def _in_a_row(array_type: Any) -> bool:
-    """Whether elements are doubles next to each other in memory: others would be read as what they are not, so that a
-    call with them does not compile."""
-    return bool(array_type.layout == "C" and array_type.dtype == types.float64)
+def _in_a_row(array_type: Any, *kinds: Any) -> bool:
+    """Whether elements are next to each other in memory, and doubles or of these types: others would be read as what
+    they are not, so that a call with them does not compile."""
+    return bool(array_type.layout == "C" and array_type.dtype in (kinds or (types.float64,)))
 
 
 def _times_width(builder: Any, index: Any) -> Any:
@@ -88,25 +90,32 @@ def _times_width(builder: Any, index: Any) -> Any:
 
 @_intrinsic
 def lane(typing: Any, a: Any, i: Any) -> Any:
-    """Lane i of an array of lanes."""
+    """Lane i of an array of lanes, of doubles or of singles."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         at = _times_width(builder, args[1])
+        if sig.args[0].dtype == types.float32:
+            found = builder.load(_address(context, builder, sig.args[0], args[0], at, _SINGLE), align=4)
+            return builder.fpext(found, _VECTOR)
         return builder.load(_address(context, builder, sig.args[0], args[0], at, _VECTOR), align=8)
 
-    return (lanes_type(a, types.intp), generate) if _in_a_row(a) else None
+    return (lanes_type(a, types.intp), generate) if _in_a_row(a, types.float64, types.float32) else None
 
 
 @_intrinsic
 def put(typing: Any, a: Any, i: Any, x: Any) -> Any:
-    """Write lane i of an array of lanes."""
+    """Write lane i of an array of lanes; rounded, where it holds singles."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         at = _times_width(builder, args[1])
-        builder.store(args[2], _address(context, builder, sig.args[0], args[0], at, _VECTOR), align=8)
+        if sig.args[0].dtype == types.float32:
+            rounded = builder.fptrunc(args[2], _SINGLE)
+            builder.store(rounded, _address(context, builder, sig.args[0], args[0], at, _SINGLE), align=4)
+        else:
+            builder.store(args[2], _address(context, builder, sig.args[0], args[0], at, _VECTOR), align=8)
         return context.get_dummy_value()
 
-    return (types.void(a, types.intp, lanes_type), generate) if _in_a_row(a) else None
+    return (types.void(a, types.intp, lanes_type), generate) if _in_a_row(a, types.float64, types.float32) else None
 
 
 @_intrinsic
