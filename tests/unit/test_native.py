@@ -172,9 +172,46 @@ def test_blocks_change_nothing(name: str, formulation: str, monkeypatch: pytest.
         assert kkt.prepare_links()
         p = np.random.default_rng(3).normal(size=(kkt.n_links, kkt.n_steps))
         found.append((kkt.factors.copy(), kkt._apply(p, p, 0.0)[0].copy()))
-        assert (len(kkt._bounds) > 3) == (entries == 40)
+        assert (len(kkt._blocks[0]) > 3) == (entries == 40)
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(("name", "formulation"), [("ads10", "nonlinear"), ("ieee13", "current-voltage")])
+def test_factors_in_single_precision(name: str, formulation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are made in double precision and rounded once, to 2^-24 of each; inertia does not change, nor the optimum."""
+    found = []
+    for most in (kkt_module.WIDE, 0):
+        monkeypatch.setattr(kkt_module, "WIDE", most)
+        kkt, point = kkt_of(model_of(name, formulation))
+        assert kkt.single == (most == 0)
+        assert kkt.factor(point, links=True)
+        assert kkt.prepare_links()
+        solved = model_of(name, formulation).solve("native", NativeOptions(fallback=False))
+        assert solved.status is Status.OPTIMAL, solved.status_text
+        assert max(solved.residuals.max_primal, solved.residuals.max_bound) <= 1e-8
+        found.append((kkt.factors, solved.objective))
+    (double, best), (single, objective) = found
+    assert double.dtype == np.float64
+    np.testing.assert_array_equal(single, double.astype(np.float32))
+    assert objective == pytest.approx(best, rel=1e-8)
+
+
+def test_what_single_precision_does_not_solve_double_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here it is far too coarse: with factors of three digits the method stops, and goes on with all of them."""
+    kept = elimination.make
+
+    def coarse(factors: np.ndarray, *others: object) -> None:
+        kept(factors, *others)
+        if factors.dtype == np.float32:
+            factors[:] = np.float32(np.float16(factors / 1e4)) * 1e4
+
+    monkeypatch.setattr(kkt_module, "WIDE", 0)
+    monkeypatch.setattr(elimination, "make", coarse)
+    found = model_of("ads10").solve("native", NativeOptions(fallback=False))
+    assert found.status is Status.OPTIMAL, found.status_text
+    assert found.solution.iterations > 50
+    assert found.objective == pytest.approx(model_of("ads10").solve("ipopt").objective, rel=1e-7)
 
 
 def test_inertia_is_counted() -> None:

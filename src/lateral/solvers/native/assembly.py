@@ -15,7 +15,7 @@ from lateral.network.schema import FloatArray, IntArray
 from lateral.solvers.native import elimination
 from lateral.solvers.native.lanes import WIDTH
 from lateral.solvers.native.steps import StepProgram, same_row
-from lateral.solvers.native.symbolic import Symbolic
+from lateral.solvers.native.symbolic import Blocks, Symbolic
 
 #: Added to primal and taken from dual diagonals.
 REGULARISATION = 1e-11
@@ -60,8 +60,8 @@ class Assembly:
         steps: the program.
         symbolic: its elimination.
         first: numbers of the first range, product, quadratic row and curve among the unknowns.
-        bounds: blocks of pivots, see `symbolic.blocks`, that are written one by one. What a block's elimination
-            changes of later ones is written before all of them.
+        blocks: what is written one by one. What a block's elimination adds to of later ones is written before all of
+            them.
         threads: how many write at a time.
     """
 
@@ -70,7 +70,7 @@ class Assembly:
         steps: StepProgram,
         symbolic: Symbolic,
         first: tuple[int, int, int, int],
-        bounds: IntArray,
+        blocks: Blocks,
         *,
         threads: int = 1,
     ) -> None:
@@ -108,17 +108,17 @@ class Assembly:
             (entry(everything, everything), "diagonal", everything),
         ]
         targets = np.concatenate([t for t, _, _ in self.terms])
-        # 1 and following: the block that an entry is in; 0: changed by an earlier block, so there before all
-        part = np.searchsorted(symbolic.dpos[bounds[:-1]], np.arange(self.n_entries), side="right")
-        pairs = symbolic.m * (symbolic.m + 1) // 2
-        of_update = np.repeat(np.searchsorted(bounds, np.arange(len(pairs)), side="right"), pairs)
-        part[symbolic.utgt[part[symbolic.utgt] > of_update]] = 0
+        # 1 and following: the block that an entry is in; 0: an earlier block adds to it, so there before all
+        part = np.repeat(np.arange(1, len(blocks.entry)), np.diff(blocks.entry))
+        part[blocks.carried] = 0
         entries = np.argsort(part, kind="stable")
         rank = np.empty_like(entries)
         rank[entries] = np.arange(self.n_entries)
-        self._target = entries.astype(np.int32)
+        place = blocks.place.copy()
+        place[blocks.carried] = blocks.at_carried + np.arange(len(blocks.carried))
+        self._target = place[entries].astype(np.int32)
         #: where each part begins in ``_target``
-        self._parts = np.searchsorted(part[entries], np.arange(len(bounds) + 1))
+        self._parts = np.searchsorted(part[entries], np.arange(len(blocks.entry) + 1))
         self._order = np.argsort(rank[targets], kind="stable")
         counts = np.bincount(targets, minlength=self.n_entries)[entries]
         self._ptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)

@@ -3,7 +3,7 @@
 Steps come in *chunks* of eight, and kernels are written in lanes (`lateral.solvers.native.lanes`). What belongs to the
 matrix is stored chunk after chunk, shape (chunks * entries, 8), so that each pass reads memory in one stream; threads
 share the chunks. The factor V holds, pivot after pivot, the inverse diagonal (one lane, or three of a pair) and the
-columns of L; a chunk is eliminated in a thread's room W of the same entries, and V may be of singles. All indices come from `lateral.solvers.native.symbolic`; unknowns are numbered as they are eliminated.
+columns of L; a chunk is eliminated block by block in a thread's room W (`symbolic.Blocks`), and V may be of singles. All indices come from `lateral.solvers.native.symbolic`; unknowns are numbered as they are eliminated.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def stage_diagonal(diagonal, extra, absent, slack, least, at, values, c):  # typ
 
 @_compiled
 def assemble(W, target, ptr, row, coefficient, values, first, last):  # type: ignore[no-untyped-def]
-    """``W_e = sum of coefficient * values[row]`` over the terms of some entries of a chunk: those from the first to
-    before the last of ``target``; ``row`` goes on for AHEAD more."""
+    """``W_e = sum of coefficient * values[row]`` over the terms of some entries: those from the first to before the
+    last of ``target``; ``row`` goes on for AHEAD more."""
     u = ptr[first]
     for e in range(first, last):
         x = splat(0.0)
@@ -116,10 +116,10 @@ def assemble(W, target, ptr, row, coefficient, values, first, last):  # type: ig
 
 @_compiled
 def factor(  # type: ignore[no-untyped-def]
-    W, size, dpos, lptr, m, uptr, utgt, negative, work, first_pivot, last_pivot, c
+    W, begin, size, dpos, lptr, m, uptr, utgt, negative, work, first_pivot, last_pivot, c
 ):
-    """Eliminate some pivots of chunk c in order, in place; the number of negative eigenvalues of each step is added to
-    ``negative``.
+    """Eliminate the pivots of a block of chunk c in order, in place; ``begin`` is its first entry, which is the first
+    of W. The number of negative eigenvalues of each step is added to ``negative``.
 
     A pivot k of one or two unknowns, with L = A_Sk D^-1 over the unknowns S that come later::
 
@@ -128,7 +128,7 @@ def factor(  # type: ignore[no-untyped-def]
     one = splat(1.0)
     count = lane(negative, c)
     for k in range(first_pivot, last_pivot):
-        rows, first, d, u = m[k], lptr[k], dpos[k], uptr[k]
+        rows, first, d, u = m[k], lptr[k] - begin, dpos[k] - begin, uptr[k]
         if size[k] == 1:
             a = lane(W, d)
             count = count + below_zero(a)
@@ -289,10 +289,10 @@ def selected_inverse(  # type: ignore[no-untyped-def]
 
 @_compiled
 def condense(  # type: ignore[no-untyped-def]
-    W, M, n_maps, size, dpos, lptr, m, sptr, local, plocal, gfirst, glast, gin, gout, gown, eptr, elocal,
+    W, begin, M, n_maps, size, dpos, lptr, m, sptr, local, plocal, gfirst, glast, gin, gout, gown, eptr, elocal,
     epivot, mptr, work, first_group, last_group, c
 ):  # fmt: skip
-    """The maps of some groups of chunk c: of each from its entries to itself and to its exits, given that nothing else
+    """The maps of the groups of a block of chunk c, whose first entry ``begin`` is the first of W: of each from its entries to itself and to its exits, given that nothing else
     is asked of it.
 
     With e the entries (unknowns where something arrives from below), o the exits (unknowns of the next group) and
@@ -312,7 +312,7 @@ def condense(  # type: ignore[no-untyped-def]
                 put(work, q, splat(0.0))
             put(work, y + elocal[e0 + j], splat(1.0))
             for k in range(epivot[e0 + j], last):
-                rows, first, s, x = m[k], lptr[k], sptr[k], lane(work, y + plocal[k, 0])
+                rows, first, s, x = m[k], lptr[k] - begin, sptr[k], lane(work, y + plocal[k, 0])
                 if size[k] == 1:
                     for i in range(rows):
                         r = y + local[s + i]
@@ -327,7 +327,7 @@ def condense(  # type: ignore[no-untyped-def]
             for i in range(j + 1):  # entries come in the order of their pivots
                 h, total = i * width, splat(0.0)
                 for k in range(epivot[e0 + j], last):
-                    d, a = dpos[k], plocal[k, 0]
+                    d, a = dpos[k] - begin, plocal[k, 0]
                     if size[k] == 1:
                         total = total + lane(work, h + a) * lane(W, d) * lane(work, y + a)
                         continue
@@ -340,17 +340,18 @@ def condense(  # type: ignore[no-untyped-def]
 
 @_compiled
 def make(  # type: ignore[no-untyped-def]
-    V, W, M, n_maps, bounds, pivots, updates, negative, work, groups_at, condensing, map_work, assembly, values, c
+    V, W, M, n_maps, blocks, pivots, updates, negative, work, groups_at, condensing, map_work, assembly, values, c
 ):  # fmt: skip
     """The factor of chunk c and its maps, block by block, each gone through again while it is in the cache; all of it
     in one call, as threads that come back to Python a thousand times for a matrix wait for one another.
 
     Args:
         V: the factors of all chunks; rounded where they are kept as singles.
-        W: room for one chunk of them, of doubles.
-        bounds: first pivot of each block, and the end; ``groups_at`` is the same of the groups, which may be none.
+        W: room for a block, of doubles.
+        blocks: of `symbolic.Blocks`: pivot, entry, carried, cptr, at_carried; ``groups_at`` is the first group of each
+            block, and the end, all the same where there are none.
         pivots: size, first place, dpos, lptr, m, sptr, srow of each pivot.
-        updates: uptr, utgt.
+        updates: uptr, and utgt in the room.
         condensing: of `condense`, from ``local`` to ``mptr``.
         assembly: of `lateral.solvers.native.assembly`: rows of the point and where they are staged, what is on the
             diagonal and where, the terms of every entry, and which entries are of which block.
@@ -362,15 +363,19 @@ def make(  # type: ignore[no-untyped-def]
     for i in range(len(point)):
         stage(point[i], first[i], values, c)
     assemble(W, target, ptr, row, coefficient, values, parts[0], parts[1])
-    v, entry = c * len(W), 0
-    for b in range(len(bounds) - 1):
+    pivot, entry, carried, cptr, at_carried = blocks
+    v = c * entry[-1]
+    for b in range(len(pivot) - 1):
+        begin = entry[b]
         assemble(W, target, ptr, row, coefficient, values, parts[b + 1], parts[b + 2])
-        factor(W, size, dpos, lptr, m, *updates, negative, work, bounds[b], bounds[b + 1], c)
-        condense(W, M, n_maps, size, dpos, lptr, m, sptr, *condensing, map_work, groups_at[b], groups_at[b + 1], c)
-        last = dpos[bounds[b + 1]] if bounds[b + 1] < len(dpos) else len(W)
-        for e in range(entry, last):
-            put(V, v + e, lane(W, e))
-        entry = last
+        for i in range(cptr[b], cptr[b + 1]):
+            put(W, carried[i] - begin, lane(W, at_carried + i))
+        factor(W, begin, size, dpos, lptr, m, *updates, negative, work, pivot[b], pivot[b + 1], c)
+        condense(
+            W, begin, M, n_maps, size, dpos, lptr, m, sptr, *condensing, map_work, groups_at[b], groups_at[b + 1], c
+        )
+        for e in range(entry[b + 1] - begin):
+            put(V, v + begin + e, lane(W, e))
 
 
 @_compiled

@@ -99,37 +99,59 @@ def collect(  # type: ignore[no-untyped-def]
             cells[at[row_of[r]]] = r
             at[row_of[r]] += 1
     seen, number = np.full(n_cols, -1), np.zeros(n_cols, dtype=np.int64)
-    n, found = 0, 0
+    n, found, mark = 0, 0, 0
     for e in range(n_rows):
-        begin, own = n, found
-        for q in range(first[e], first[e + 1]):
-            r = cells[q]
-            for k in range(indptr[r], indptr[r + 1]):
-                c = col_of[indices[k]]
-                if c < 0:
-                    return n, found, UNTIMED
-                lag = row_step[r] - col_step[indices[k]]
-                if lag != 0 and lag != 1:
-                    return n, found, FURTHER
-                if lag != back:
-                    continue
-                if seen[c] != e:
-                    seen[c] = e
-                    row[n], col[n] = e, c
-                    n += 1
-                source[found], target[found] = k, row_step[r]
-                found += 1
-        # by column: insertion, as a row has few and they mostly are in order; a library's sort compiles for a second
-        for k in range(begin + 1, n):
-            c, q = col[k], k
-            while q > begin and col[q - 1] > c:
-                col[q] = col[q - 1]
-                q -= 1
-            col[q] = c
-        for k in range(begin, n):
-            number[col[k]] = k
-        for k in range(own, found):
-            target[k] += number[col_of[indices[source[k]]]] * n_steps
+        begin, own, last = n, found, first[e + 1]
+        until = min(first[e] + 1, last)  # its first row alone, which the others mostly repeat; else all of them
+        while True:
+            n, found, mark = begin, own, mark + 1
+            for q in range(first[e], until):
+                r = cells[q]
+                for k in range(indptr[r], indptr[r + 1]):
+                    c = col_of[indices[k]]
+                    if c < 0:
+                        return n, found, UNTIMED
+                    lag = row_step[r] - col_step[indices[k]]
+                    if lag != 0 and lag != 1:
+                        return n, found, FURTHER
+                    if lag != back:
+                        continue
+                    if seen[c] != mark:
+                        seen[c] = mark
+                        row[n], col[n] = e, c
+                        n += 1
+                    source[found], target[found] = k, row_step[r]
+                    found += 1
+            # by column: insertion, as a row has few and they mostly are in order; a library's sort compiles for a second
+            for k in range(begin + 1, n):
+                c, q = col[k], k
+                while q > begin and col[q - 1] > c:
+                    col[q] = col[q - 1]
+                    q -= 1
+                col[q] = c
+            for k in range(begin, n):
+                number[col[k]] = k
+            for k in range(own, found):
+                target[k] += number[col_of[indices[source[k]]]] * n_steps
+            if until == last:
+                break
+            once, start = found, indptr[cells[first[e]]]
+            repeats, length = True, indptr[cells[first[e]] + 1] - start
+            for q in range(until, last):
+                r = cells[q]
+                begins, later = indptr[r], row_step[r] - row_step[cells[first[e]]]
+                repeats = indptr[r + 1] - begins == length
+                for k in range(length if repeats else 0):
+                    c, of = indices[begins + k], indices[start + k]
+                    repeats = repeats and col_of[c] == col_of[of] and col_step[c] == col_step[of] + later
+                if not repeats:
+                    break
+                for k in range(own, once):
+                    source[found], target[found] = source[k] + begins - start, target[k] + later
+                    found += 1
+            if repeats:
+                break
+            until = last
     return n, found, 0
 
 

@@ -37,8 +37,9 @@ SHARE = 100_000
 #: from the cache, and half as many bytes take half as long. They are made in double precision, so that what is lost is
 #: a rounding of 6e-8 of every entry, less than what the conjugate gradients leave (`Kkt.widen`).
 WIDE = 2**24
-#: Entries of a block of the factor, which is assembled, eliminated and condensed while it is in the cache: 2.5 MB.
-BLOCK = 40_000
+#: Entries of a block of the factor, which is assembled, eliminated, condensed and put away while it is in the cache:
+#: 0.3 MB.
+BLOCK = 5_000
 
 
 class Kkt:
@@ -57,26 +58,28 @@ class Kkt:
         self.n_links = int((s.link_of >= 0).sum())
         rows, cols = step_pattern(s)
         self.symbolic = sy = analyse(self.n, order.unknown, order.size, rows, cols)
-        self._bounds = blocks(sy, order.group, BLOCK)
+        parts = blocks(sy, order.group, BLOCK)
+        self._blocks = (*(_short(a) for a in (parts.pivot, parts.entry, parts.carried, parts.cptr)), parts.at_carried)
         firsts = (self.g_first, self.p_first, self.q_first, self.c_first)
         self.threads = Threads(threads, self.n_steps, self.n)
-        self.assembly = Assembly(steps, sy, firsts, self._bounds, threads=len(self.threads))
+        self.assembly = Assembly(steps, sy, firsts, parts, threads=len(self.threads))
         self.n_chunks = self.threads.n_chunks
         #: whether factors are kept in single precision
         self.single = self.n_chunks * sy.n_entries * WIDTH * 8 > WIDE
         self.factors = np.zeros((self.n_chunks * sy.n_entries, WIDTH), dtype=np.float32 if self.single else np.float64)
-        self._room = self._lanes(sy.n_entries)
+        self._room = self._lanes(parts.size)
         self._negative = np.zeros((self.n_chunks, WIDTH))
         self._place = _short(sy.position)
         first = sy.position[sy.unknown[:, 0]]
         self._pivots = tuple(_short(a) for a in (sy.size, first, sy.dpos, sy.lptr, sy.m, sy.sptr, sy.position[sy.srow]))
         self._updates = _short(sy.uptr), _short(sy.utgt)
+        self._in_blocks = _short(sy.uptr), _short(parts.utgt)
         self._all = _short(np.arange(len(sy.size)))
         self._x = self._lanes(self.n)
         self._work = self._lanes(2 * sy.widest + 2)
         # where there are no groups there are no maps
         none = _short(np.zeros(0, dtype=np.int64))
-        self._groups_at = np.zeros_like(self._bounds)
+        self._groups_at = np.zeros_like(parts.pivot)
         self._condensing: tuple[IntArray, ...] = (none, none.reshape(0, 2), *(none,) * 9)
         self.maps, self._n_maps, self._map_work = np.zeros((0, WIDTH)), 0, self._lanes(0)
         if self.n_links:
@@ -117,7 +120,7 @@ class Kkt:
             self._inverse = self._lanes(sy.n_entries)
         else:
             self.groups = gr = group(sy, order.group, touched)
-            self._groups_at = np.searchsorted(gr.first, self._bounds)
+            self._groups_at = np.searchsorted(gr.first, self._blocks[0])
             self._n_maps = int(gr.mptr[-1])
             self.maps = np.zeros((self.n_chunks * self._n_maps, WIDTH))
             entry_of = np.full(self.n, -1)
@@ -188,7 +191,7 @@ class Kkt:
 
         def one(k: int, c: int) -> None:
             elimination.make(
-                self.factors, self._room[k], self.maps, self._n_maps, self._bounds, self._pivots, self._updates,
+                self.factors, self._room[k], self.maps, self._n_maps, self._blocks, self._pivots, self._in_blocks,
                 self._negative, self._work[k], groups_at, self._condensing, self._map_work[k], assembly,
                 self.assembly.values[k], c,
             )  # fmt: skip

@@ -66,8 +66,14 @@ class _Part:
     def run(self, options: NativeOptions, give_up: Callable[[], bool]) -> tuple[Iterate, Outcome, int]:
         """The last iterate, how it ended, and the Newton steps of all attempts."""
         most = options.max_iterations or MOST_ITERATIONS
-        spent = 0
-        for start in [None] if self.way is None or not options.warm else [self.way, None]:
+        spent, kkt, kept_to = 0, self.method.kkt, most < MOST_ITERATIONS  # a limit that the caller set
+        attempts = [(None, False)] if self.way is None or not options.warm else [(self.way, False), (None, False)]
+        if kkt.single:
+            attempts.append((None, True))
+        for start, wide in attempts:
+            if wide:  # what stopped it may be rounding
+                kkt.widen()
+                most += 0 if kept_to else MOST_ITERATIONS
             iterate, outcome, way = self.method.solve(
                 gap=options.tolerance or DEFAULT_TOLERANCE,
                 # an earlier iterate that is no good is left when it costs as much as none
@@ -83,7 +89,7 @@ class _Part:
                 if start is None:
                     self._cold = outcome.iterations
                 break
-            if give_up() or spent >= most:  # there is nothing left for a cold one
+            if give_up() or (kept_to and spent >= most):  # there is nothing left for another
                 break
         return iterate, outcome, spent
 

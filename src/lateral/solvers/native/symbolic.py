@@ -63,12 +63,52 @@ class Symbolic:
         return np.flatnonzero(_above(self.pivot_of[touched], self.m, self.sptr, self.srow, self.pivot_of))
 
 
-def blocks(symbolic: Symbolic, group_of: IntArray | None, most: int) -> IntArray:
-    """Stretches of pivots with about so many entries, each of whole groups: their first pivots, and the end."""
-    n = len(symbolic.size)
+@dataclass(frozen=True, slots=True, eq=False)
+class Blocks:
+    """Stretches of pivots that are eliminated one after the other in a small room, which stays in the cache.
+
+    The room holds the entries of one block, and behind them, one each, what earlier blocks add to entries of later ones
+    (*carried*).
+
+    Attributes:
+        pivot: first pivot of each block, and the end.
+        entry: first entry of each block, and the end.
+        place: of each entry in the room while its block is there.
+        carried: entries that earlier blocks add to, in order; their places before that are ``at_carried`` and following.
+        cptr: first carried entry of each block, and the end.
+        utgt: `Symbolic.utgt` as places in the room.
+        size: length of the room.
+    """
+
+    pivot: IntArray
+    entry: IntArray
+    place: IntArray
+    carried: IntArray
+    cptr: IntArray
+    at_carried: int
+    utgt: IntArray
+    size: int
+
+
+def blocks(symbolic: Symbolic, group_of: IntArray | None, most: int) -> Blocks:
+    """Blocks with about so many entries, each of whole groups."""
+    sy, n = symbolic, len(symbolic.size)
     starts = np.arange(n) if group_of is None else np.searchsorted(group_of, np.unique(group_of))
-    begins = np.diff(symbolic.dpos[starts] // most, prepend=-1) > 0
-    return np.concatenate([starts[begins], [n]])
+    begins = np.diff(sy.dpos[starts] // most, prepend=-1) > 0
+    pivot = np.concatenate([starts[begins], [n]])
+    entry = np.concatenate([sy.dpos[pivot[:-1]], [sy.n_entries]])
+    lengths = np.diff(entry)
+    at_carried = int(lengths.max(initial=0))
+    place = np.arange(sy.n_entries) - np.repeat(entry[:-1], lengths)
+    block = np.repeat(np.arange(len(lengths)), lengths)
+    updates = sy.m * (sy.m + 1) // 2
+    of_update = np.repeat(np.searchsorted(pivot, np.arange(n), side="right") - 1, updates)
+    later = block[sy.utgt] > of_update
+    carried = np.unique(sy.utgt[later])
+    utgt = place[sy.utgt]
+    utgt[later] = at_carried + np.searchsorted(carried, sy.utgt[later])
+    cptr = np.searchsorted(carried, entry)
+    return Blocks(pivot, entry, place, carried, cptr, at_carried, utgt, at_carried + len(carried))
 
 
 @numba.njit(cache=True)
@@ -370,4 +410,4 @@ def _paths(bounds, arrives, group_of, pivot_of, position, unknown, size, sptr, s
     return parent, n_out, exits, local
 
 
-__all__ = ["Groups", "Symbolic", "analyse", "blocks", "group"]
+__all__ = ["Blocks", "Groups", "Symbolic", "analyse", "blocks", "group"]
