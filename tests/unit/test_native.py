@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import itertools
 import sys
 import threading
 from pathlib import Path
@@ -12,6 +13,8 @@ import numba
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 import lateral
@@ -31,7 +34,7 @@ from lateral.solvers.native.barrier import Barrier
 from lateral.solvers.native.kkt import Kkt
 from lateral.solvers.native.order import order_of
 from lateral.solvers.native.pairing import cheapest_matching
-from lateral.solvers.native.steps import StepProgram
+from lateral.solvers.native.steps import Cells, StepProgram, entries
 from lateral.solvers.native.threads import Threads
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks are beside the package, not in it
@@ -165,21 +168,21 @@ def test_elimination_is_exact(name: str, formulation: str) -> None:
 def test_blocks_change_nothing(name: str, formulation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """To the last bit: what a block adds to a later one is neither lost nor written twice."""
     found = []
-    for entries in (kkt_module.BLOCK, 40):
-        monkeypatch.setattr(kkt_module, "BLOCK", entries)
+    for most in (kkt_module.BLOCK, 40):
+        monkeypatch.setattr(kkt_module, "BLOCK", most)
         kkt, point = kkt_of(model_of(name, formulation))
         assert kkt.factor(point, links=True)
         assert kkt.prepare_links()
         p = np.random.default_rng(3).normal(size=(kkt.n_links, kkt.n_steps))
         found.append((kkt.factors.copy(), kkt._apply(p, p, 0.0)[0].copy()))
-        assert (len(kkt._blocks[0]) > 3) == (entries == 40)
+        assert (len(kkt._at_blocks) > 3) == (most == 40)
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(("name", "formulation"), [("ads10", "nonlinear"), ("ieee13", "current-voltage")])
 def test_factors_in_single_precision(name: str, formulation: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are made in double precision and rounded once, to 2^-24 of each; inertia does not change, nor the optimum."""
+    """They are made in double precision and rounded once, by 2^-24 of each; neither inertia nor the optimum changes."""
     found = []
     for most in (kkt_module.WIDE, 0):
         monkeypatch.setattr(kkt_module, "WIDE", most)
@@ -431,6 +434,32 @@ def test_terminal_rules(terminal: str) -> None:
     best = lateral.build(case, "nonlinear", terminal=terminal).solve("auto")
     assert found.ok
     assert found.objective == pytest.approx(best.objective, rel=1e-7)
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 2**32 - 1), ragged=st.floats(0.0, 1.0), steps=st.integers(1, 4))
+def test_entries_of_a_step_are_those_of_the_matrix(seed: int, ragged: float, steps: int) -> None:
+    """Whether rows repeat one another from step to step or not: every nonzero is in its cell, and nothing else is."""
+    rng, n_rows, n_cols = np.random.default_rng(seed), 5, 4
+    pattern = rng.random((2, n_rows, n_cols)) < 0.4  # of each row at its own step, and the step before
+    whole = np.zeros((n_rows * steps, n_cols * steps))
+    for i, t, back, j in itertools.product(range(n_rows), range(steps), (0, 1), range(n_cols)):
+        if pattern[back, i, j] and t >= back and not (rng.random() < 0.2 * ragged):
+            whole[i * steps + t, j * steps + t - back] = rng.uniform(1.0, 2.0)
+    matrix = sp.csr_array(whole)
+    rows, cols = (Cells(np.repeat(np.arange(n), steps), np.tile(np.arange(steps), n), n) for n in (n_rows, n_cols))
+    there = rng.random(n_rows * steps) < 1.0 - 0.2 * ragged  # rows that are at some steps only
+    rows = dataclasses.replace(rows, element=np.where(there, rows.element, -1))
+    for back in (0, 1):
+        found = entries(matrix, rows, cols, steps, back, "rows")
+        found.refill(matrix.data, steps)
+        again, meant = np.zeros((n_rows, n_cols, steps)), np.zeros((n_rows, n_cols, steps))
+        again[found.row, found.col] = found.val
+        for i, t, j in itertools.product(range(n_rows), range(back, steps), range(n_cols)):
+            meant[i, j, t] = whole[i * steps + t, j * steps + t - back] * there[i * steps + t]
+        np.testing.assert_array_equal(again, meant)
+        assert len(found.row) == np.count_nonzero(meant.any(axis=2))
+        assert np.all(np.diff(found.row * n_cols + found.col) > 0)
 
 
 def test_it_says_why_it_declines() -> None:

@@ -3,7 +3,8 @@
 Steps come in *chunks* of eight, and kernels are written in lanes (`lateral.solvers.native.lanes`). What belongs to the
 matrix is stored chunk after chunk, shape (chunks * entries, 8), so that each pass reads memory in one stream; threads
 share the chunks. The factor V holds, pivot after pivot, the inverse diagonal (one lane, or three of a pair) and the
-columns of L; a chunk is eliminated block by block in a thread's room W (`symbolic.Blocks`), and V may be of singles. All indices come from `lateral.solvers.native.symbolic`; unknowns are numbered as they are eliminated.
+columns of L. A chunk is eliminated block by block in a thread's room W (`symbolic.Blocks`), of doubles; V may be of
+singles. All indices come from `lateral.solvers.native.symbolic`; unknowns are numbered as they are eliminated.
 """
 
 from __future__ import annotations
@@ -292,8 +293,8 @@ def condense(  # type: ignore[no-untyped-def]
     W, begin, M, n_maps, size, dpos, lptr, m, sptr, local, plocal, gfirst, glast, gin, gout, gown, eptr, elocal,
     epivot, mptr, work, first_group, last_group, c
 ):  # fmt: skip
-    """The maps of the groups of a block of chunk c, whose first entry ``begin`` is the first of W: of each from its entries to itself and to its exits, given that nothing else
-    is asked of it.
+    """The maps of the groups of a block of chunk c, whose first entry ``begin`` is the first of W: of each from its
+    entries to itself and to its exits, given that nothing else is asked of it.
 
     With e the entries (unknowns where something arrives from below), o the exits (unknowns of the next group) and
     Y = L^-1 e', which is zero before the pivot of an entry::

@@ -73,6 +73,26 @@ UNTIMED, FURTHER = 1, 2
 
 
 @_compiled
+def _repeated(indptr, indices, row_step, col_of, col_step, rows, source, target, own, found):  # type: ignore[no-untyped-def]
+    """Of rows of one element that repeat the first of them at other steps: ``source`` and ``target`` from ``found`` on,
+    by those of the first, which are there from ``own``. Returns where they end; -1 where a row does not repeat it."""
+    start, once = indptr[rows[0]], found
+    length = indptr[rows[0] + 1] - start
+    for r in rows[1:]:
+        begin, later = indptr[r], row_step[r] - row_step[rows[0]]
+        if indptr[r + 1] - begin != length:
+            return -1
+        for k in range(length):
+            c, of = indices[begin + k], indices[start + k]
+            if col_of[c] != col_of[of] or col_step[c] != col_step[of] + later:
+                return -1
+        for k in range(own, once):
+            source[found], target[found] = source[k] + begin - start, target[k] + later
+            found += 1
+    return found
+
+
+@_compiled
 def collect(  # type: ignore[no-untyped-def]
     indptr, indices, row_of, row_step, col_of, col_step, n_rows, n_cols, n_steps, back, row, col, source, target
 ):
@@ -122,7 +142,7 @@ def collect(  # type: ignore[no-untyped-def]
                         n += 1
                     source[found], target[found] = k, row_step[r]
                     found += 1
-            # by column: insertion, as a row has few and they mostly are in order; a library's sort compiles for a second
+            # by column: insertion, as a row has few, mostly in order; a library's sort compiles for a second
             for k in range(begin + 1, n):
                 c, q = col[k], k
                 while q > begin and col[q - 1] > c:
@@ -135,21 +155,10 @@ def collect(  # type: ignore[no-untyped-def]
                 target[k] += number[col_of[indices[source[k]]]] * n_steps
             if until == last:
                 break
-            once, start = found, indptr[cells[first[e]]]
-            repeats, length = True, indptr[cells[first[e]] + 1] - start
-            for q in range(until, last):
-                r = cells[q]
-                begins, later = indptr[r], row_step[r] - row_step[cells[first[e]]]
-                repeats = indptr[r + 1] - begins == length
-                for k in range(length if repeats else 0):
-                    c, of = indices[begins + k], indices[start + k]
-                    repeats = repeats and col_of[c] == col_of[of] and col_step[c] == col_step[of] + later
-                if not repeats:
-                    break
-                for k in range(own, once):
-                    source[found], target[found] = source[k] + begins - start, target[k] + later
-                    found += 1
-            if repeats:
+            rows = cells[first[e] : last]
+            more = _repeated(indptr, indices, row_step, col_of, col_step, rows, source, target, own, found)
+            if more >= 0:
+                found = more
                 break
             until = last
     return n, found, 0

@@ -59,6 +59,7 @@ class Kkt:
         rows, cols = step_pattern(s)
         self.symbolic = sy = analyse(self.n, order.unknown, order.size, rows, cols)
         parts = blocks(sy, order.group, BLOCK)
+        self._at_blocks = parts.pivot
         self._blocks = (*(_short(a) for a in (parts.pivot, parts.entry, parts.carried, parts.cptr)), parts.at_carried)
         firsts = (self.g_first, self.p_first, self.q_first, self.c_first)
         self.threads = Threads(threads, self.n_steps, self.n)
@@ -120,7 +121,7 @@ class Kkt:
             self._inverse = self._lanes(sy.n_entries)
         else:
             self.groups = gr = group(sy, order.group, touched)
-            self._groups_at = np.searchsorted(gr.first, self._blocks[0])
+            self._groups_at = np.searchsorted(gr.first, self._at_blocks)
             self._n_maps = int(gr.mptr[-1])
             self.maps = np.zeros((self.n_chunks * self._n_maps, WIDTH))
             entry_of = np.full(self.n, -1)

@@ -74,7 +74,8 @@ class Blocks:
         pivot: first pivot of each block, and the end.
         entry: first entry of each block, and the end.
         place: of each entry in the room while its block is there.
-        carried: entries that earlier blocks add to, in order; their places before that are ``at_carried`` and following.
+        carried: entries that earlier blocks add to, in order; until their block is there, their places are
+            ``at_carried`` and following.
         cptr: first carried entry of each block, and the end.
         utgt: `Symbolic.utgt` as places in the room.
         size: length of the room.
