@@ -304,8 +304,8 @@ class Model:
             except UnsupportedError as why:
                 if solver != "auto" or name != "native" or avoid == "ipopt":
                     raise
-                choices.append(f"solver ipopt: native declines, {why.faults[0].found}")
-                name = "ipopt"
+                name = solvers.choose(self.program, avoid="native")[0]
+                choices.append(f"solver {name}: native declines, {why.faults[0].found}")
                 session = solvers.get(name, options).start(self.program)
             self._session = (name, options, avoid, session)
             self._last = None
@@ -557,7 +557,7 @@ class _Relaxation:
         """Solve the relaxation with the solver that `auto` means for it, under the same plain options."""
         cones = program.relaxed()
         plain = options if type(options) is Options else None
-        found = solvers.get(solvers.choose(cones)[0], plain).solve(cones)
+        found = solvers.get(solvers.choose(cones, avoid="native")[0], plain).solve(cones)
         residuals = recompute(cones, found)
         status = earned_status(cones, found, residuals)
         if status is Status.OPTIMAL:

@@ -34,7 +34,7 @@ from lateral.solvers.native.barrier import Barrier
 from lateral.solvers.native.kkt import Kkt
 from lateral.solvers.native.order import order_of
 from lateral.solvers.native.pairing import cheapest_matching
-from lateral.solvers.native.steps import Cells, StepProgram, entries
+from lateral.solvers.native.steps import Cells, Declined, StepProgram, entries
 from lateral.solvers.native.threads import Threads
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks are beside the package, not in it
@@ -465,6 +465,27 @@ def test_entries_of_a_step_are_those_of_the_matrix(seed: int, ragged: float, ste
 def test_it_says_why_it_declines() -> None:
     with pytest.raises(UnsupportedError, match=r"SOL-010.*no time axis"):
         model_of("ads10", "nonlinear", "peak").solve("native")
+
+
+def test_large_convex_programs_on_a_tree_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same optimum as Clarabel's, which has the small ones, and those that it declines."""
+    small = model_of("ieee123-t5", "soc").solve()
+    assert small.solution.solver == "clarabel"
+    monkeypatch.setattr(solvers, "LARGE", 3_000)
+    large = model_of("ieee123-t5", "soc").solve()
+    assert large.solution.solver == "native"
+    assert large.status is Status.OPTIMAL
+    assert large.objective == pytest.approx(small.objective, rel=1e-6)
+    assert solvers.choose(model_of("ieee123-t5", "soc").program, avoid="native")[0] == "clarabel"
+
+    def decline(*_: object, **__: object) -> None:
+        raise Declined("it does not repeat")
+
+    monkeypatch.setattr(StepProgram, "of", decline)
+    declined = model_of("ieee123-t5", "soc").solve()
+    assert declined.solution.solver == "clarabel"
+    assert "solver clarabel: native declines, it does not repeat" in declined.choices
+    assert declined.objective == pytest.approx(small.objective, rel=1e-12)
 
 
 @pytest.mark.parametrize("formulation", BALANCED)

@@ -24,6 +24,7 @@ from lateral.areas.whole import Whole
 from lateral.checks import require
 from lateral.errors import OptionError
 from lateral.opf import build, choose_formulation, replayed
+from lateral.program import ProblemClass
 from lateral.solvers import choose
 
 #: The tolerance at which a run is meant to be certified as a whole.
@@ -182,7 +183,8 @@ def solve_areas(
     finished = last is not None and last.finished
     dead = last.dead if last is not None else ()
     status, text = verdict(method, rounds, result, best, finished=finished, dead=dead, tolerance=tolerance)
-    if solver == "auto" and choose(whole.program)[0] == "native":
+    exact = whole.program.problem_class is ProblemClass.NLP
+    if solver == "auto" and exact and choose(whole.program)[0] == "native":
         taken.append("in areas auto is ipopt: it goes on from where it ended in the round before")
     choices = [*whole.choices, *taken, *(settled.choices if settled is not None else ())]
     choices += told(method, None if last is None else last.state, rounds)
