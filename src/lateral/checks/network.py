@@ -162,12 +162,12 @@ def _dead_conductors(view: View) -> Iterator[Fault]:
     fed = [(s.bus, c) for s in view.sound(Source) for c in s.conductors]
     live = topology.energised(view.wires, fed)
     for name in view.tree.order:
-        dead = sorted(c for c in view.conductors.get(name, ()) if c in (1, 2, 3) and (name, c) not in live)
+        dead = [c for c in view.conductors.get(name, ()) if 1 <= c <= 3 and (name, c) not in live]
         if dead:
             yield fault(
                 "NET-006",
                 f"bus.{name}",
-                f"conductor {', '.join(map(str, dead))} without a path to a source",
+                f"conductor {', '.join(map(str, sorted(dead)))} without a path to a source",
                 "every phase of a bus fed through a branch",
                 "Add the phase to the branches that feed the bus, or take it off the bus.",
             )

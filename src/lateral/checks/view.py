@@ -340,6 +340,7 @@ class Part:
         self.fields = fields(cls)
         self.labels, self.prefixes, self.objects = labels, prefixes, objects
         self._columns: dict[str, list[Any]] = {}
+        self._numbers: dict[str, tuple[Sequence[int], FloatArray]] = {}
 
     def type_faults(self) -> Iterator[Fault]:
         """A fault for each value of a wrong type."""
@@ -366,16 +367,21 @@ class Part:
 
     def numbers(self, f: Field) -> tuple[Sequence[int], FloatArray]:
         """The numbers of a field, one by one, and the object that each belongs to."""
-        column = self.column(f.name)
-        if set(map(type, column)) <= {float}:
-            return range(len(column)), np.array(column)
-        pairs = [
-            (k, float(v))
-            for k, value in enumerate(column)
-            for v in (value if isinstance(value, tuple) else (value,))
-            if is_number(v)
-        ]
-        return [k for k, _ in pairs], np.array([v for _, v in pairs])
+        if f.name not in self._numbers:
+            self._numbers[f.name] = _numbers(self.column(f.name))
+        return self._numbers[f.name]
+
+
+def _numbers(column: Sequence[object]) -> tuple[Sequence[int], FloatArray]:
+    if set(map(type, column)) <= {float}:
+        return range(len(column)), np.array(column, dtype=float)
+    pairs = [
+        (k, float(v))
+        for k, value in enumerate(column)
+        for v in (value if isinstance(value, tuple) else (value,))
+        if is_number(v)
+    ]
+    return [k for k, _ in pairs], np.array([v for _, v in pairs])
 
 
 def parts_of(elements: Iterable[Element]) -> Iterator[Part]:
