@@ -84,6 +84,8 @@ class View:
     @cached_property
     def wires(self) -> Feeder:
         """The feeder less what cannot be followed: nonsense for windings, terminals or the state of a switch."""
+        if not self.mistyped:
+            return self.feeder
         windings = TYPES["tuple[Winding, ...]"][0]
         return replace(
             self.feeder,
@@ -373,8 +375,13 @@ class Part:
 
 
 def _numbers(column: Sequence[object]) -> tuple[Sequence[int], FloatArray]:
-    if set(map(type, column)) <= {float}:
+    types = set(map(type, column))
+    if types <= {float}:
         return range(len(column)), np.array(column, dtype=float)
+    rows = [value for value in column if isinstance(value, tuple)]
+    if types == {tuple} and set(map(type, chain.from_iterable(rows))) <= {float}:
+        owner: list[int] = np.repeat(np.arange(len(rows)), [len(row) for row in rows]).tolist()
+        return owner, np.array(list(chain.from_iterable(rows)), dtype=float)
     pairs = [
         (k, float(v))
         for k, value in enumerate(column)

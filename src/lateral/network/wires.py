@@ -204,7 +204,7 @@ def _alike(feeder: Feeder, index: NodeIndex) -> Iterator[_Alike]:
         apart = (ordered[:, 0] >= 0) & (ordered[:, 1:] > ordered[:, :-1]).all(axis=1)
         plain = [lines[k] for k in np.flatnonzero(apart).tolist()]
         ideal = np.broadcast_to(np.eye(n, dtype=complex), (len(plain), n, n))
-        series = np.array([e.r_ohm + 1j * e.x_ohm for e in plain]).reshape(-1, n, n)
+        series = (np.array([e.r_ohm for e in plain]) + 1j * np.array([e.x_ohm for e in plain])).reshape(-1, n, n)
         yield _Alike(plain, at[apart, :n], at[apart, n:], ideal, series)
         for k in np.flatnonzero(~apart).tolist():  # an end on ground, or two on one conductor
             part = primitive_of(lines[k])
