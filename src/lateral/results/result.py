@@ -26,7 +26,7 @@ from lateral.network.powerflow import PowerFlow
 from lateral.network.schema import FloatArray
 from lateral.program import Block, Derived, ProblemClass, Program
 from lateral.results.one_way import most_at_once_kw
-from lateral.results.points import port_points, settings
+from lateral.results.points import decided, port_points, settings
 from lateral.results.residuals import Residuals, certified_bound
 from lateral.results.verification import Verification
 from lateral.solvers.base import Solution, Status
@@ -62,6 +62,10 @@ class ReplayLike(Protocol):
 
     def violations(self, tolerance_pu: float) -> pd.DataFrame:
         """Voltages outside their limits by more than a tolerance: bus, conductor, step, time, v_pu, limit_pu, worst
+        first."""
+
+    def inverters_outside_window(self) -> pd.DataFrame:
+        """Inverters that OpenDSS turned into impedances: device (its label), step, time, v_pu, limit_pu, worst
         first."""
 
 
@@ -240,7 +244,8 @@ class Result:
                 more = (
                     f", more than the {usual:g} pu usual of a model that is not exact: an exact form says what is there"
                 )
-            out.append(f"but OpenDSS has other voltages, by up to {away:.2g} pu at {found.get('worst_node')}{more}")
+            said = f"but OpenDSS has other voltages, by up to {away:.2g} pu at {found.get('worst_node')}{more}"
+            out.append(said + self._outside_window(self.replay))
         beyond = self._beyond_in_replay(self.replay)
         if len(beyond):
             w = beyond.iloc[0]
@@ -252,6 +257,20 @@ class Result:
         if lost := found.get("n_not_converged"):
             out.append(f"but OpenDSS does not converge at {lost} step{'' if lost == 1 else 's'}")
         return out
+
+    def _outside_window(self, run: ReplayLike) -> str:
+        """Inverters of the program that are impedances in the replay, as the end of a sentence: empty for none."""
+        found = run.inverters_outside_window()
+        found = found[found["device"].isin(decided(self.program))]
+        if found.empty:
+            return ""
+        w, others = found.iloc[0], found["device"].nunique() - 1
+        more = f" and {others} more" if others else ""
+        edge = "v_max_pu" if w.v_pu > w.limit_pu else "v_min_pu"
+        return (
+            f"; OpenDSS makes an impedance of {w.device}{more}, which at {w.v_pu:.4g} pu is beyond its {edge} of "
+            f"{w.limit_pu:g}, where the model keeps its power"
+        )
 
     def _beyond_in_replay(self, run: ReplayLike) -> pd.DataFrame:
         """Voltages of the replay, by node and step, beyond limits that the model's are within."""
