@@ -415,11 +415,11 @@ class _Ports:
             model = PORT_MODELS.index("constant_impedance")
         elif isinstance(device, PV | Battery):
             edges = (device.v_min_pu, device.v_max_pu, 0.0, 0.0)
-        at = self.index.position
+        at, label = self.index.position, device.label
         for k, (bus, (a, b)) in enumerate(places):
             if a == 0:
                 a, b = b, a
-            self.owner.append(device.label)
+            self.owner.append(label)
             self.nodes.append((at[bus, a], at[bus, b] if b > 0 else -1))
             self.p.append(p_kw if total else p_kw[k])
             self.q.append(q_kvar if total else q_kvar[k])

@@ -143,7 +143,9 @@ def _element_names(view: View) -> Iterator[Fault]:
         if not name or name != name.strip() or not name.isprintable() or _QUOTE.search(name):
             allowed = "a name without quotes, control characters and blanks at its ends"
             yield fault("VAL-005", e.label, f"name = {show(name)}", allowed, "Rename the element.")
-    keys = [(str(e.kind) or type(e).__name__, e.name.casefold()) for e in named]
+    classes: set[type[Element]] = {type(e) for e in named}
+    kinds = {cls: str(cls.kind) or cls.__name__ for cls in classes}
+    keys = [(kinds[type(e)], e.name.casefold()) for e in named]
     for key, n in Counter(keys).items():
         if n > 1:
             first = named[keys.index(key)]
