@@ -390,6 +390,7 @@ class _Ports:
         self.nodes: list[tuple[int, int]] = []
         self.p: list[FloatArray] = []
         self.q: list[FloatArray] = []
+        self.share: list[float] = []
         self.rated: list[float] = []
         self.model: list[int] = []
         self.shares: list[tuple[float, ...]] = []
@@ -403,10 +404,8 @@ class _Ports:
         """
         first = len(self.nodes)
         places = device.places
-        share = 1.0 / self.n_phases
-        if p_kw.ndim == 1:
-            equal = np.full((len(places), 1), 1.0 / len(places))
-            p_kw, q_kvar = equal * p_kw, equal * q_kvar
+        total = p_kw.ndim == 1
+        share = 1.0 / len(places) if total else 1.0
         model, shares, edges = 0, (0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0), (0.0, np.inf, 0.0, 0.0)
         if isinstance(device, Load):
             model = PORT_MODELS.index(device.model)
@@ -416,14 +415,15 @@ class _Ports:
             model = PORT_MODELS.index("constant_impedance")
         elif isinstance(device, PV | Battery):
             edges = (device.v_min_pu, device.v_max_pu, 0.0, 0.0)
-        at = self.index.position
-        for (bus, (a, b)), p, q in zip(places, p_kw, q_kvar, strict=True):
+        at, label = self.index.position, device.label
+        for k, (bus, (a, b)) in enumerate(places):
             if a == 0:
                 a, b = b, a
-            self.owner.append(device.label)
+            self.owner.append(label)
             self.nodes.append((at[bus, a], at[bus, b] if b > 0 else -1))
-            self.p.append(p * share)
-            self.q.append(q * share)
+            self.p.append(p_kw if total else p_kw[k])
+            self.q.append(q_kvar if total else q_kvar[k])
+            self.share.append(share)
             self.rated.append(rated_kv(device, self.buses[bus].v_base_kv))
             self.model.append(model)
             self.shares.append(shares)
@@ -433,14 +433,15 @@ class _Ports:
     def loads(self) -> PortLoads:
         """The ports as arrays."""
         n = len(self.nodes)
+        share, one = np.array(self.share, dtype=float).reshape(n, 1), 1.0 / self.n_phases
         nodes = np.array(self.nodes, dtype=np.int64).reshape(n, 2)
         shares = np.array(self.shares, dtype=float).reshape(n, 8)
         edges = np.array(self.edges, dtype=float).reshape(n, 4)
         return PortLoads(
             node_a=nodes[:, 0],
             node_b=nodes[:, 1],
-            p_kw=np.array(self.p, dtype=float).reshape(n, self.n_steps),
-            q_kvar=np.array(self.q, dtype=float).reshape(n, self.n_steps),
+            p_kw=np.array(self.p, dtype=float).reshape(n, self.n_steps) * share * one,
+            q_kvar=np.array(self.q, dtype=float).reshape(n, self.n_steps) * share * one,
             v_rated_kv=np.array(self.rated, dtype=float),
             model=np.array(self.model, dtype=np.int64),
             zip_p=shares[:, :3],

@@ -130,8 +130,8 @@ def point_at(case: Case, v_pu: ComplexArray, *, loaded: bool) -> OperatingPoint:
         v = np.where(size > NEUTRAL_PU, v_pu[:, :1] / np.maximum(size, 1e-9), v_pu[:, :1])
         return OperatingPoint(index.nodes, v, np.zeros_like(v), loaded=False)
     volt = v_pu * (1000.0 * index.v_base_kv[:, None])
-    amp = np.array([case.base.i_a(kv) for kv in index.v_base_kv]).reshape(-1, 1)
-    current: ComplexArray = np.asarray(nodal_matrix(case.feeder, index) @ volt) / amp
+    amp = case.base.i_a(index.v_base_kv).reshape(-1, 1)
+    current: ComplexArray = nodal_matrix(case.feeder, index) @ volt / amp
     return OperatingPoint(index.nodes, v_pu, current, loaded=True)
 
 

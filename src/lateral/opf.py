@@ -105,9 +105,9 @@ def build(
             operating = fits(point, case)
         size = np.abs(operating.v_pu).max(axis=1)
         neutrals = [node for node, v in zip(operating.nodes, size, strict=True) if v < NEUTRAL_PU]
-    used = {(bus, c) for d in case.devices if isinstance(d, ShuntDevice) for bus, port in d.places for c in port}
     roots = [(s.bus, c) for s in case.sources for c in s.conductors]
     if chosen.radial_only:
+        used = {(bus, c) for d in case.devices if isinstance(d, ShuntDevice) for bus, port in d.places for c in port}
         network = radial_network(case.feeder, roots, case.base, neutrals=neutrals, used=used)
     else:
         ports = [

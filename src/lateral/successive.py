@@ -33,7 +33,8 @@ import scipy.sparse as sp
 
 from lateral.baseline import pv_baseline
 from lateral.case import Case
-from lateral.devices.base import Declared
+from lateral.devices import PV, Battery
+from lateral.devices.base import Declared, ShuntDevice
 from lateral.formulations import OperatingPoint
 from lateral.jumps import Crossed, crossed, second_state
 from lateral.model import Model, point_of
@@ -44,6 +45,7 @@ from lateral.operating import point_at, schedule_flow
 from lateral.program import Program
 from lateral.program.tangent import Tangent
 from lateral.results.one_way import held_at_zero
+from lateral.results.points import decided
 from lateral.results.residuals import earned_status, objective_size, recompute
 from lateral.results.result import Result
 from lateral.solvers import Options, Solution, Status
@@ -105,6 +107,17 @@ def first_point(program: Program, tangent: Tangent, case: Case, point: Operating
     # stiff branches make entries of the quadratic part far larger than any step has of it: the value sets the scale
     size = max(abs(program.objective(program.start_point)), program.objective_floor)
     return dataclasses.replace(program, objective_scale=case.horizon.n_steps / size) if size > 0.0 else program
+
+
+def at_any_voltage(case: Case, program: Program) -> Case:
+    """The case with inverters as its program has them: where anything of their power is decided, that is their power at
+    any voltage. In power flow otherwise, as in OpenDSS, they are impedances outside of their window."""
+    own = decided(program)
+    windowed = [d for d in case.devices if isinstance(d, PV | Battery) and d.label in own]
+    if not windowed:
+        return case
+    wide = {d.label: dataclasses.replace(d, v_min_pu=0.0, v_max_pu=np.inf) for d in windowed}
+    return case.with_(devices=tuple(wide.get(d.label, d) for d in case.devices))
 
 
 def _voltages(net: RadialNetwork, nodes: tuple[tuple[str, int], ...], v_pu: ComplexArray) -> ComplexArray:
@@ -177,7 +190,7 @@ class Rounds:
     """State of the rounds.
 
     Attributes:
-        case: the case.
+        case: the case, its inverters as the program has them, see `at_any_voltage`.
         tangent: of the program.
         net: branches, for the order of the nodes.
         at: last accepted schedule.
@@ -207,6 +220,7 @@ class Rounds:
     @classmethod
     def start(cls, case: Case, tangent: Tangent, net: RadialNetwork, program: Program) -> Rounds:
         """At the point of a program."""
+        case = at_any_voltage(case, program)
         own = [
             output.affine.col[output.affine.col >= 0]
             for output in program.outputs
@@ -318,7 +332,7 @@ class Rounds:
                 return Verdict("rejected, its power flow does not converge", stuck="no power flow to go on from")
             # loads that left their band have another law there: the program is made again before that is known
             if there.strange and self.at.strange and self.at.v_pu is not None:
-                return Verdict("no power flow of this schedule", stuck="the power flow does not know every device")
+                return Verdict("no power flow of this schedule", stuck=self._differs(there))
             before = "not made with these limits" if self.fresh else "no power flow of a schedule"
             self.at, self.fresh = there, False
             return Verdict(f"accepted, the point before was {before}; step {length:.1e}", accepted=True)
@@ -393,6 +407,21 @@ class Rounds:
         v = _voltages(self.net, flow.index.nodes, flow.v_pu)
         state = self.tangent.state(program, x, v, loaded=True)
         return At.of(self.tangent.moved(program, self._chosen(program, state)), self.held, flow.v_pu)
+
+    def _differs(self, at: At) -> str:
+        """Where the power flow of a schedule and its program differ most: why no further round helps."""
+        balances = [b for b in at.program.equalities if b.name in ("bus.i_re", "bus.i_im")]
+        off = np.concatenate([at.violation[0][b.cells].reshape(len(b.elements), -1) for b in balances])
+        row, step = np.unravel_index(int(np.argmax(off)), off.shape)
+        node = [element for b in balances for element in b.elements][int(row)]
+        devices = [d for d in self.case.devices if isinstance(d, ShuntDevice)]
+        own = [d.label for d in devices if any(f"{bus}.{c}" == node for bus, port in d.places for c in port)]
+        return (
+            f"the power flow of the schedule and the program differ at {node} at step {step}, where "
+            f"{', '.join(own[:3]) or 'no device'}{', ...' if len(own) > 3 else ''} "
+            f"{'draws' if len(own) == 1 else 'draw'} another power in each; take current-voltage, which needs no "
+            "power flow, and mind its replay"
+        )
 
     def _chosen(self, program: Program, x: FloatArray) -> FloatArray:
         """x with what is neither decided nor network at its best: variables that share a row with the network."""

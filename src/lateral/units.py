@@ -13,6 +13,13 @@ A balanced feeder stands for ``n_phases`` identical conductors: its base is per 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: One voltage, or many.
+V = TypeVar("V", float, NDArray[np.float64])
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +43,6 @@ class Base:
         """Impedance base, ohm, at a line-to-ground voltage base in kV."""
         return 1000.0 * v_base_kv**2 / self.s_kva
 
-    def i_a(self, v_base_kv: float) -> float:
+    def i_a(self, v_base_kv: V) -> V:
         """Current base, A, at a line-to-ground voltage base in kV."""
         return self.s_kva / v_base_kv

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 
+from lateral import successive
 from lateral.baseline import power_flow, pv_baseline
 from lateral.case import Case
 from lateral.devices import PV, Battery, Load, Source
 from lateral.io.dispatch import Dispatch
 from lateral.network.feeder import Bus, Feeder, Line
 from lateral.network.horizon import Horizon
-from lateral.opf import build
+from lateral.opf import build, solve
 from lateral.replay import replay
 
 ABC = (1, 2, 3)
@@ -110,3 +112,59 @@ def test_more_sun_than_inverter_is_clipped_everywhere(control: str, p: float, q:
     result = build(case, "lindist3flow", limits="none", loss_term=False, check=False).solve()
     assert float(result.dataset["pv.p_injected"][0, 0]) == pytest.approx(p)
     assert float(result.dataset["pv.q_injected"][0, 0]) == pytest.approx(q)
+
+
+DECIDED: dict[str, dict[str, Any]] = {
+    "free": {"q_control": "free"},
+    "volt_var": {"q_control": "volt_var"},
+    "curtailable": {"q_control": "none", "curtailable": True},
+    "phase by phase": {"q_control": "none", "phases": "free"},
+}
+
+
+def priced(*devices: Any) -> Case:
+    case = two_bus(*devices)
+    own = (dataclasses.replace(d, price_import=0.2) if isinstance(d, Source) else d for d in case.devices)
+    return case.with_(devices=tuple(own))
+
+
+@pytest.mark.parametrize("window", [{"v_max_pu": 1.0}, {"v_min_pu": 1.3, "v_max_pu": 1.5}], ids=["above", "below"])
+@pytest.mark.parametrize("control", DECIDED)
+def test_rounds_have_a_deciding_inverter_as_the_exact_form_has_it(window: dict[str, float], control: str) -> None:
+    """Of constant power at any voltage. Their power flow had the impedance, and they ended after two rounds."""
+    case = priced(pv(**window, **DECIDED[control]))
+    exact, rounds = (solve(case, f, with_replay=False) for f in ("current-voltage", "linearised"))
+    assert exact.ok
+    assert rounds.status_text.startswith("optimal")
+    assert rounds.cost == pytest.approx(exact.cost, rel=1e-7)
+
+
+def test_rounds_with_a_battery_outside_of_its_window() -> None:
+    battery = Battery(
+        name="x", bus="b", terminals=(1, 2, 3, 0), p_charge_max_kw=20.0, p_discharge_max_kw=20.0, s_max_kva=25.0,
+        energy_kwh=80.0, v_max_pu=0.98, q_control="volt_var",
+    )  # fmt: skip
+    case = priced(battery)
+    exact, rounds = (solve(case, f, terminal="free", with_replay=False) for f in ("current-voltage", "linearised"))
+    assert exact.ok
+    assert rounds.ok
+    assert rounds.cost == pytest.approx(exact.cost, rel=1e-7)
+
+
+def test_an_inverter_that_the_replay_has_as_an_impedance_is_named() -> None:
+    found = solve(priced(pv(v_max_pu=1.0, q_control="free")), "current-voltage")
+    assert found.replay is not None
+    rows = found.replay.inverters_outside_window()  # type: ignore[attr-defined]
+    assert list(rows["device"]) == ["pv.p"]
+    said = "OpenDSS makes an impedance of pv.p, which at {:.4g} pu is beyond its v_max_pu of 1, where the model keeps"
+    assert said.format(rows["v_pu"][0]) in found.status_text
+    inside = solve(priced(pv(v_max_pu=1.2, q_control="free")), "current-voltage")
+    assert inside.warnings == ()
+
+
+def test_rounds_that_no_power_flow_confirms_name_what_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(successive, "at_any_voltage", lambda case, program: case)
+    found = solve(priced(pv(v_max_pu=1.0, q_control="free")), "linearised", with_replay=False)
+    assert found.status.word == "limit_reached"
+    assert "the power flow of the schedule and the program differ at b." in found.status_text
+    assert "at step 0, where load.d, pv.p draw another power in each; take current-voltage" in found.status_text

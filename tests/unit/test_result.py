@@ -13,9 +13,10 @@ import xarray as xr
 from lateral.case import Case
 from lateral.devices import Battery, Load, Source
 from lateral.errors import OptionError
+from lateral.io import read
 from lateral.network.feeder import Bus, Feeder, Line
 from lateral.network.horizon import Horizon
-from lateral.opf import build, dispatch_of, prediction_of, replayed
+from lateral.opf import build, dispatch_of, prediction_of, replayed, solve
 from lateral.replay import replay
 from lateral.results.result import Result
 from lateral.solvers.base import Status
@@ -142,9 +143,18 @@ class Played:
     max_dv_pu: float | None
     n_not_converged: int = 0
     seconds: float = 0.0
+    beyond: tuple[tuple[object, ...], ...] = ()
 
     def summary(self) -> dict[str, object]:
         return {"max_dv_pu": self.max_dv_pu, "worst_node": "b.1", "n_not_converged": self.n_not_converged}
+
+    def violations(self, tolerance_pu: float) -> pd.DataFrame:
+        columns = ["bus", "conductor", "step", "time", "v_pu", "limit_pu"]
+        frame = pd.DataFrame(list(self.beyond), columns=columns)
+        return frame[(frame["v_pu"] - frame["limit_pu"]).abs() > tolerance_pu]
+
+    def inverters_outside_window(self) -> pd.DataFrame:
+        return pd.DataFrame(columns=["device", "step", "time", "v_pu", "limit_pu"])
 
 
 def test_a_replay_that_an_exact_model_is_away_from_is_said(case: Case) -> None:
@@ -157,9 +167,55 @@ def test_a_replay_that_an_exact_model_is_away_from_is_said(case: Case) -> None:
     assert dataclasses.replace(exact, replay=Played(None)).warnings == exact.warnings
     lost = dataclasses.replace(exact, replay=Played(1e-9, n_not_converged=2))
     assert "OpenDSS does not converge at 2 steps" in lost.status_text
-    # what a linear model neglects is no fault of its schedule
-    linear = build(case, "lindistflow").solve()
-    assert dataclasses.replace(linear, replay=Played(0.251)).warnings == linear.warnings
+
+
+def test_a_replay_that_no_linear_model_or_relaxation_should_be_away_from_is_said(case: Case) -> None:
+    """What a linear model neglects is no fault of its schedule, up to what is usual."""
+    linear, relaxed = build(case, "lindistflow").solve(), build(case, "soc").solve()
+    for r in (linear, relaxed):
+        assert dataclasses.replace(r, replay=Played(9e-3)).warnings == r.warnings
+    text = dataclasses.replace(linear, replay=Played(0.251)).status_text
+    assert "OpenDSS has other voltages, by up to 0.25 pu at b.1, more than the 0.01 pu usual" in text
+    text = dataclasses.replace(relaxed, replay=Played(0.251, n_not_converged=1)).status_text
+    assert "by up to 0.25 pu at b.1: those of the relaxation are no schedule's" in text
+    assert "OpenDSS does not converge at 1 step" in text
+
+
+@pytest.mark.parametrize("formulation", ["lindistflow", "soc", "nonlinear"])
+def test_a_limit_that_is_violated_in_the_replay_is_said(case: Case, formulation: str) -> None:
+    r = build(case, formulation).solve()
+    bus, conductor = r.network.nodes[-1]
+    high, time = case.feeder.bus[bus].v_max_pu, case.horizon.times[1]
+
+    def played(*rows: tuple[object, ...]) -> tuple[str, ...]:
+        return dataclasses.replace(r, replay=Played(1e-5, beyond=rows)).warnings
+
+    mine = played((bus, conductor, 1, time, high + 2e-3, high), (bus, conductor, 0, time, high + 1e-3, high))
+    assert mine == (
+        *r.warnings,
+        f"but in OpenDSS 2 voltages are beyond limits that the model keeps, worst {high + 2e-3:.5g} pu at "
+        f"{bus}.{conductor} at {time:%H:%M}, limit {high:g}",
+    )
+    assert played((bus, conductor, 1, time, high + 9e-5, high)) == r.warnings  # rounding of two models
+    assert played(("elsewhere", 2, 1, time, 0.0, 0.9)) == r.warnings  # a neutral, which the model leaves out
+    # what the model says itself is no news: the voltage of a source is given
+    v = float(np.sqrt(r.value("bus.vmag_sq")[-1, 1]))
+    assert played((bus, conductor, 1, time, v, v - 2e-3)) == r.warnings
+
+
+def test_a_relaxation_whose_schedule_violates_limits_says_so() -> None:
+    """Of `soc3` on the 13 nodes OpenDSS confirms neither voltages nor limits; of a linear form it does."""
+    loose = solve(read("ieee13"), "soc3")
+    assert loose.replay is not None
+    own = loose.violations
+    assert loose.ok
+    assert own[own["which"] == "optimum"].empty
+    n = loose.replay.summary()["n_violations"]
+    assert n > 0
+    assert f"in OpenDSS {n} voltages are beyond limits that the model keeps, worst" in loose.status_text
+    assert "OpenDSS has other voltages, by up to 0.051 pu at" in loose.status_text
+    linear = solve(read("ieee13"), "lindist3flow")
+    assert linear.warnings == ()
 
 
 def test_a_real_replay_names_the_node_that_is_furthest_away(case: Case) -> None:

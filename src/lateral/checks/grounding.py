@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lateral.checks.codes import fault
 from lateral.checks.view import Rule, View, listed
@@ -46,8 +47,7 @@ def _floating(view: View) -> Iterator[Fault]:
     tied = {root(name) for name in held}
     tied |= {root(s.bus) for s in view.sound(Source) if s.bus in part}
     tied |= {root(s.bus) for s in view.sound(Shunt) if s.bus in part and _to_ground(s.g_us, s.b_us)}
-    charged = ((w.bus_from, w.b_us) for w in wires if w.bus_from in part and w.b_us is not None)
-    tied |= {root(name) for name, b in charged if _to_ground(np.zeros_like(b), b)}
+    tied |= {root(name) for name in _charged(wires) if name in part}
     devices = [d for d in view.sound(ShuntDevice) if d.bus in part and 0 in d.terminals]
     tied |= {root(d.bus) for d in devices if _acts(view, d)}
     windings = [(t, w) for t in view.sound(Transformer) for w in t.windings if w.bus in part]
@@ -70,17 +70,38 @@ def _floating(view: View) -> Iterator[Fault]:
         )
 
 
-def _drives(y: ComplexArray, own: Sequence[int]) -> bool:
-    """Whether a common voltage to ground of some conductors drives a current anywhere in an element."""
-    size = np.sqrt(np.abs(y.diagonal()))
-    least = _ROUNDING * size * size[own].max(initial=0.0)
-    return bool((np.abs(y[:, own].sum(axis=1)) > least).any())
+def _drives(y: ComplexArray, own: Sequence[int] | slice = slice(None)) -> NDArray[np.bool_]:
+    """Whether a common voltage to ground of some conductors, or of all, drives a current anywhere in an element.
+
+    Of a matrix, or of each of a stack of them, shape (..., n, n).
+    """
+    size = np.sqrt(np.abs(y.diagonal(axis1=-2, axis2=-1)))
+    least = _ROUNDING * size * size[..., own].max(axis=-1, keepdims=True, initial=0.0)
+    return np.asarray((np.abs(y[..., own].sum(axis=-1)) > least).any(axis=-1))
 
 
-def _to_ground(g: FloatArray, b: FloatArray) -> bool:
-    """Whether a matrix of admittances at a bus has any to ground."""
-    y = _matrix(g, b)
-    return y is None or _drives(y, range(len(y)))
+def _to_ground(g: FloatArray, b: FloatArray) -> NDArray[np.bool_]:
+    """Whether a matrix of admittances at a bus has any to ground; of one, or of each of a stack.
+
+    Those that are no matrix of numbers, which is another fault, count as if they had.
+    """
+    if g.ndim < 2 or g.shape != b.shape or g.shape[-2] != g.shape[-1]:
+        return np.ones(g.shape[:-2], dtype=bool)
+    y = g + 1j * b
+    return np.asarray(~np.isfinite(y).all(axis=(-2, -1)) | _drives(y))
+
+
+def _charged(wires: Iterable[Line | Switch]) -> Iterator[str]:
+    """The buses from which lines and switches start whose charging has any admittance to ground."""
+    sizes: dict[tuple[int, ...], list[Line | Switch]] = {}
+    for wire in wires:
+        if wire.b_us is not None:
+            sizes.setdefault(wire.b_us.shape, []).append(wire)
+    for some in sizes.values():
+        b = np.array([wire.b_us for wire in some])
+        for wire, yes in zip(some, _to_ground(np.zeros_like(b), b).tolist(), strict=True):
+            if yes:
+                yield wire.bus_from
 
 
 def _through(element: MultiTerminal) -> tuple[list[str], bool]:
@@ -93,7 +114,7 @@ def _through(element: MultiTerminal) -> tuple[list[str], bool]:
         return list(element.buses), True
     at = {name: [k for k, (bus, _) in enumerate(nodes) if bus == name] for name in element.buses}
     joined = [name for name, own in at.items() if _drives(y, own)]
-    return joined, _drives(y, [k for name in joined for k in at[name]])
+    return joined, bool(_drives(y, [k for name in joined for k in at[name]]))
 
 
 def _matrix(g: FloatArray, b: FloatArray) -> ComplexArray | None:

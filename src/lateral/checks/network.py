@@ -27,6 +27,8 @@ from lateral.errors import Fault, did_you_mean
 from lateral.network import topology
 from lateral.network.feeder import Bus, Line, MultiTerminal, Shunt, Switch, Transformer, Winding
 
+#: attributes that hold the name of a bus
+_BUS_FIELDS = ("bus", "bus_from", "bus_to", "other_bus")
 _BASE_TOLERANCE = 1e-3  # relative; 12.47 / sqrt(3) is often rounded to 7.2
 
 
@@ -51,7 +53,7 @@ def _unknown_buses(view: View) -> Iterator[Fault]:
             terminals = e.terminals if isinstance(e.terminals, tuple) else ()
             ends = [(f"terminal {k} bus", getattr(t, "bus", None)) for k, t in enumerate(terminals, 1)]
         else:
-            ends = [(n, getattr(e, n, None)) for n in ("bus", "bus_from", "bus_to", "other_bus")]
+            ends = [(n, b) for n in _BUS_FIELDS if isinstance(b := getattr(e, n, None), str) and b not in known]
         for field, bus in ends:
             if isinstance(bus, str) and bus not in known:
                 yield view.unknown_bus(e.label, field, bus)
@@ -162,12 +164,12 @@ def _dead_conductors(view: View) -> Iterator[Fault]:
     fed = [(s.bus, c) for s in view.sound(Source) for c in s.conductors]
     live = topology.energised(view.wires, fed)
     for name in view.tree.order:
-        dead = sorted(c for c in view.conductors.get(name, ()) if c in (1, 2, 3) and (name, c) not in live)
+        dead = [c for c in view.conductors.get(name, ()) if 1 <= c <= 3 and (name, c) not in live]
         if dead:
             yield fault(
                 "NET-006",
                 f"bus.{name}",
-                f"conductor {', '.join(map(str, dead))} without a path to a source",
+                f"conductor {', '.join(map(str, sorted(dead)))} without a path to a source",
                 "every phase of a bus fed through a branch",
                 "Add the phase to the branches that feed the bus, or take it off the bus.",
             )

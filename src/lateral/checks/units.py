@@ -190,7 +190,7 @@ def _prices(view: View) -> Iterator[Fault]:
                     of = f"{series[t]:.6g}" + (f" in step {t} of profile {value}" if isinstance(value, str) else "")
                     action = "$/MWh or cents given as $/kWh? Divide by 1000 or 100."
                     found = f"{part.prefixes[k]}{f.name} = {of} $/kWh"
-                    yield fault("UNI-006", part.labels[k], found, f"at most {_MAX_PRICE:g} $/kWh", action)
+                    yield fault("UNI-006", part.owners[k].label, found, f"at most {_MAX_PRICE:g} $/kWh", action)
 
 
 def _battery_hours(view: View) -> Iterator[Fault]:

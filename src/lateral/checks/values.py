@@ -137,23 +137,21 @@ def _limits_crossed(view: View) -> Iterator[Fault]:
 
 
 def _element_names(view: View) -> Iterator[Fault]:
-    seen: dict[tuple[str, str], str] = {}
-    times: Counter[tuple[str, str]] = Counter()
-    for e in view.elements:
-        name: object = e.name
-        if not isinstance(name, str):
-            continue  # VAL-001
+    named = [e for e in view.elements if isinstance(e.name, str)]  # else VAL-001
+    for e in named:
+        name = e.name
         if not name or name != name.strip() or not name.isprintable() or _QUOTE.search(name):
             allowed = "a name without quotes, control characters and blanks at its ends"
             yield fault("VAL-005", e.label, f"name = {show(name)}", allowed, "Rename the element.")
-        key = (str(e.kind) or type(e).__name__, name.casefold())
-        times[key] += 1
-        seen.setdefault(key, e.label)
-    for key, n in times.items():
+    classes: set[type[Element]] = {type(e) for e in named}
+    kinds = {cls: str(cls.kind) or cls.__name__ for cls in classes}
+    keys = [(kinds[type(e)], e.name.casefold()) for e in named]
+    for key, n in Counter(keys).items():
         if n > 1:
+            first = named[keys.index(key)]
             allowed = f"one {key[0]} of that name (upper and lower case are the same)"
             yield fault(
-                "VAL-007", seen[key], f"name {key[1]!r} used {n} times", allowed, "Rename or remove the others."
+                "VAL-007", first.label, f"name {key[1]!r} used {n} times", allowed, "Rename or remove the others."
             )
 
 
@@ -162,14 +160,14 @@ def _element_names(view: View) -> Iterator[Fault]:
 
 def _matrices(view: View) -> Iterator[Fault]:
     for part in view.parts:
-        for f in part.fields:
-            if f.type != "FloatArray":
-                continue
+        matrices = [f for f in part.fields if f.type == "FloatArray"]
+        wanted = [_size_wanted(element) for element in part.objects] if matrices else []
+        for f in matrices:
             stacks: dict[int, list[tuple[int, FloatArray]]] = {}
             for k, value in enumerate(part.column(f.name)):
                 if not is_matrix(value):
                     continue  # absent, or VAL-001
-                n = _size_wanted(part.objects[k], value)
+                n = wanted[k] if wanted[k] is not None else _rows_of(value)
                 if value.shape != (n, n):
                     shape = " x ".join(map(str, value.shape)) or "a number"
                     allowed = f"{n} x {n}, one row and column per conductor"
@@ -181,8 +179,8 @@ def _matrices(view: View) -> Iterator[Fault]:
                 yield from _matrix_values(part, f, rows)
 
 
-def _size_wanted(element: object, matrix: FloatArray) -> int:
-    """How many conductors an element has; for one that does not say, the rows of its matrix."""
+def _size_wanted(element: object) -> int | None:
+    """How many conductors an element has; None for one that does not say."""
     for name in ("conductors", "conductors_from"):
         conductors = getattr(element, name, None)
         if isinstance(conductors, tuple):
@@ -190,7 +188,11 @@ def _size_wanted(element: object, matrix: FloatArray) -> int:
     if isinstance(element, MultiTerminal):
         ends = element.terminals if isinstance(element.terminals, tuple) else ()
         rows = [c for t in ends if isinstance(c := getattr(t, "conductors", None), tuple)]
-        return sum(map(len, rows)) if rows else len(matrix)
+        return sum(map(len, rows)) if rows else None
+    return None
+
+
+def _rows_of(matrix: FloatArray) -> int:
     return matrix.shape[0] if matrix.ndim else 0
 
 

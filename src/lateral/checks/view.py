@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import cached_property, lru_cache
 from itertools import chain
 from numbers import Integral, Real
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import numpy as np
@@ -84,6 +85,8 @@ class View:
     @cached_property
     def wires(self) -> Feeder:
         """The feeder less what cannot be followed: nonsense for windings, terminals or the state of a switch."""
+        if not self.mistyped:
+            return self.feeder
         windings = TYPES["tuple[Winding, ...]"][0]
         return replace(
             self.feeder,
@@ -336,10 +339,13 @@ def fields(cls: type) -> tuple[Field, ...]:
 class Part:
     """Objects of one class, column by column: the elements of a class, all windings, or all terminals."""
 
-    def __init__(self, cls: type, labels: Sequence[str], prefixes: Sequence[str], objects: Sequence[object]) -> None:
+    def __init__(
+        self, cls: type, owners: Sequence[Element], prefixes: Sequence[str], objects: Sequence[object]
+    ) -> None:
         self.fields = fields(cls)
-        self.labels, self.prefixes, self.objects = labels, prefixes, objects
-        self._columns: dict[str, list[Any]] = {}
+        self.owners, self.prefixes, self.objects = owners, prefixes, objects
+        self._columns: dict[str, Sequence[Any]] = {}
+        self._numbers: dict[str, tuple[Sequence[int], FloatArray]] = {}
 
     def type_faults(self) -> Iterator[Fault]:
         """A fault for each value of a wrong type."""
@@ -354,28 +360,38 @@ class Part:
                 if not (f.right(value) or (value is None and f.optional)):
                     yield self.fault("VAL-001", k, f, show(value), f.allowed, "Write the value in that form.")
 
-    def column(self, name: str) -> list[Any]:
+    def column(self, name: str) -> Sequence[Any]:
         """The values of one field, one per object."""
         if name not in self._columns:
-            self._columns[name] = [getattr(o, name) for o in self.objects]
+            self._columns[name] = tuple(map(attrgetter(name), self.objects))
         return self._columns[name]
 
     def fault(self, code: str, k: int, f: Field, found: str, allowed: str, action: str) -> Fault:
         """The fault of one value of object ``k``, the value as text."""
-        return fault(code, self.labels[k], f"{self.prefixes[k]}{f.name} = {found}", allowed, action)
+        return fault(code, self.owners[k].label, f"{self.prefixes[k]}{f.name} = {found}", allowed, action)
 
     def numbers(self, f: Field) -> tuple[Sequence[int], FloatArray]:
         """The numbers of a field, one by one, and the object that each belongs to."""
-        column = self.column(f.name)
-        if set(map(type, column)) <= {float}:
-            return range(len(column)), np.array(column)
-        pairs = [
-            (k, float(v))
-            for k, value in enumerate(column)
-            for v in (value if isinstance(value, tuple) else (value,))
-            if is_number(v)
-        ]
-        return [k for k, _ in pairs], np.array([v for _, v in pairs])
+        if f.name not in self._numbers:
+            self._numbers[f.name] = _numbers(self.column(f.name))
+        return self._numbers[f.name]
+
+
+def _numbers(column: Sequence[object]) -> tuple[Sequence[int], FloatArray]:
+    types = set(map(type, column))
+    if types <= {float}:
+        return range(len(column)), np.array(column, dtype=float)
+    rows = [value for value in column if isinstance(value, tuple)]
+    if types == {tuple} and set(map(type, chain.from_iterable(rows))) <= {float}:
+        owner: list[int] = np.repeat(np.arange(len(rows)), [len(row) for row in rows]).tolist()
+        return owner, np.array(list(chain.from_iterable(rows)), dtype=float)
+    pairs = [
+        (k, float(v))
+        for k, value in enumerate(column)
+        for v in (value if isinstance(value, tuple) else (value,))
+        if is_number(v)
+    ]
+    return [k for k, _ in pairs], np.array([v for _, v in pairs])
 
 
 def parts_of(elements: Iterable[Element]) -> Iterator[Part]:
@@ -384,18 +400,18 @@ def parts_of(elements: Iterable[Element]) -> Iterator[Part]:
     for e in elements:
         by_class.setdefault(type(e), []).append(e)
     for cls, members in by_class.items():
-        yield Part(cls, [e.label for e in members], [""] * len(members), members)
+        yield Part(cls, members, [""] * len(members), members)
     for owner, field, cls in ((Transformer, "windings", Winding), (MultiTerminal, "terminals", Terminal)):
         inner = [
-            (e.label, f"{field[:-1]} {k} ", part)
+            (e, f"{field[:-1]} {k} ", part)
             for e in elements
             if isinstance(e, owner) and isinstance(getattr(e, field), tuple)
             for k, part in enumerate(getattr(e, field), 1)
             if isinstance(part, cls)
         ]
         if inner:
-            labels, prefixes, objects = zip(*inner, strict=True)
-            yield Part(cls, labels, prefixes, objects)
+            owners, prefixes, objects = zip(*inner, strict=True)
+            yield Part(cls, owners, prefixes, objects)
 
 
 def outside(s: FieldSpec, values: FloatArray) -> Any:

@@ -68,6 +68,11 @@ class DeviceContext:
         """A profile as a multiplier, shape (T,); ones for an empty name."""
         return np.asarray(self.profiles[profile], dtype=float) if profile else np.ones(self.n_steps)
 
+    def multipliers(self, profiles: Sequence[str]) -> FloatArray:
+        """Profiles as multipliers, shape (n, T); ones for an empty name."""
+        of = {name: self.multiplier(name) for name in dict.fromkeys(profiles)}
+        return np.array([of[name] for name in profiles], dtype=float).reshape(-1, self.n_steps)
+
     def base_over_rated(self, group: Sequence[ShuntDevice], where: DevicePorts) -> FloatArray:
         """Voltage base over rated voltage of each port, shape (ports,).
 
@@ -198,7 +203,7 @@ class ShuntDevice(Device):
     @property
     def places(self) -> tuple[tuple[str, tuple[int, int]], ...]:
         """Bus and conductor pair of every port."""
-        return tuple((self.bus, port) for port in self.ports)
+        return tuple([(self.bus, port) for port in self.ports])
 
 
 def column(group: Sequence[Element], name: str) -> FloatArray:

@@ -154,13 +154,9 @@ class Load(ShuntDevice):
         impedance. The cut-off of a zip load is taken at the operating point.
         """
         builder, names = ctx.builder, [d.name for d in group]
-        p_kw = np.array([d.p_kw * ctx.multiplier(d.profile) for d in group])
-        q_kvar = np.array(
-            [
-                d.q_kvar * (ctx.multiplier(d.profile_q or d.profile) if d.q_follows_profile else np.ones(ctx.n_steps))
-                for d in group
-            ]
-        )
+        of_q = [(d.profile_q or d.profile) if d.q_follows_profile else "" for d in group]
+        p_kw = column(group, "p_kw") * ctx.multipliers([d.profile for d in group])
+        q_kvar = column(group, "q_kvar") * ctx.multipliers(of_q)
         p = builder.data("load.p_kw", names, p_kw, unit="kW") / ctx.base.total_kva
         q = builder.data("load.q_kvar", names, q_kvar, unit="kvar") / ctx.base.total_kva
         where = ctx.ports(group)
@@ -172,18 +168,20 @@ class Load(ShuntDevice):
         rated = np.where(np.isnan(rated), base * across, rated)
         ratio = (base / rated).reshape(-1, 1)
 
-        jumps, (lowest, highest) = _Jumps.of(group, owner), ctx.net.beside_jumps(ports)
+        laws, law = _laws(group)
+        law = law[owner]
+        jumps, (lowest, highest) = _Jumps.of(laws, law), ctx.net.beside_jumps(ports)
         # what is kept beside a jump has the law of that side, wherever the operating point is
         u = np.minimum(np.maximum(ctx.net.reference_v(ports), lowest), highest) * ratio
         v_min, v_max, v_low = (column(group, name)[owner] for name in ("v_min_pu", "v_max_pu", "v_low_pu"))
         near, kept = np.zeros(u.shape, dtype=bool), (lowest > 0.0) | (highest < np.inf)
         if ctx.net.writes_curves:
-            near = (_near_edge(group, owner, u, jumps) & (u > v_low)) | kept
+            near = (_near_edge(laws, law, u, jumps) & (u > v_low)) | kept
         if near.any():
             at, step = np.nonzero(near)
             p_near, q_near = p_port.pick(at, step), q_port.pick(at, step)
-            cells = _Cells(ports, owner, ratio, at, step, u[at, step], jumps, lowest, highest)
-            _inject_banded(group, ctx, cells, p_near, q_near)
+            cells = _Cells(ports, law, ratio, at, step, u[at, step], jumps, lowest, highest)
+            _inject_banded(laws, ctx, cells, p_near, q_near)
             away = (~near).astype(float)
             p_port, q_port = p_port * away, q_port * away
         inside = ((u > v_min) & (u <= v_max) & (u > v_low)).astype(float)
@@ -206,24 +204,21 @@ class Load(ShuntDevice):
         cut = np.array([d.zip_v_cut_pu if d.model == "zip" else 0.0 for d in group])[owner].reshape(-1, 1)
         alive = np.where((cut > 0.0) & (u > v_low), 0.5 * (1.0 + np.tanh(500.0 * (u - cut))), 1.0)
 
-        # (port, exponent) -> coefficient, for P and for Q
+        # (law, exponent) -> coefficient, for P and for Q
         weights: dict[float, tuple[FloatArray, FloatArray]] = {}
-        terms = [d.terms for d in group]
-        for side in (0, 1):
-            for k, device in enumerate(owner):
-                for a, e in terms[device][side]:
-                    if a:
-                        weights.setdefault(e, (np.zeros(len(owner)), np.zeros(len(owner))))[side][k] += a
+        for k, load in enumerate(laws):
+            for side in (0, 1):
+                for share, e in load.terms[side]:
+                    if share:
+                        weights.setdefault(e, (np.zeros(len(laws)), np.zeros(len(laws))))[side][k] += share
         drawing = inside * alive
         over_time: dict[float, tuple[FloatArray, FloatArray]] = {
-            e: (a.reshape(-1, 1) * drawing, b.reshape(-1, 1) * drawing) for e, (a, b) in weights.items()
+            e: (a[law].reshape(-1, 1) * drawing, b[law].reshape(-1, 1) * drawing) for e, (a, b) in weights.items()
         }
         if not np.all(inside):
             # outside of its band a load is the impedance that it is there, see `_impedance_outside`
             as_z = [
-                _impedance_outside(
-                    np.array([d.shares_outside[side] for d in group])[owner], u, v_low, v_min, v_max, flat
-                )
+                _impedance_outside(np.array([d.shares_outside[side] for d in laws])[law], u, v_low, v_min, v_max, flat)
                 * (1.0 - inside)
                 * alive
                 for side in (0, 1)
@@ -281,18 +276,25 @@ class _Jumps:
     more: FloatArray
 
     @classmethod
-    def of(cls, group: Sequence[Load], owner: IntArray) -> _Jumps:
-        """Of the loads that own ports."""
-        known: dict[tuple[object, ...], tuple[bool, bool, float, float]] = {}  # loads have few laws
-        found = []
-        for load in group:
-            shares = load.zip_p, load.zip_q, load.cvr_p, load.cvr_q
-            key = (load.model, *shares, load.v_min_pu, load.v_max_pu, load.v_low_pu)
-            if key not in known:
-                known[key] = _jumps_of(load)
-            found.append(known[key])
-        low, high, less, more = np.split(np.array(found, dtype=float).reshape(-1, 4)[owner], 4, axis=1)
+    def of(cls, laws: Sequence[Load], law: IntArray) -> _Jumps:
+        """Of ports, by a load of each law and the law of each port."""
+        found = np.array([_jumps_of(load) for load in laws], dtype=float)
+        low, high, less, more = np.split(found.reshape(-1, 4)[law], 4, axis=1)
         return cls(low > 0.0, high > 0.0, less, more)
+
+
+def _laws(group: Sequence[Load]) -> tuple[list[Load], IntArray]:
+    """A load of each law that some loads have, and which of them is that of each load: laws are few."""
+    known: dict[tuple[object, ...], int] = {}
+    laws: list[Load] = []
+    of = []
+    for load in group:
+        shares = load.zip_p, load.zip_q, load.cvr_p, load.cvr_q
+        key = (load.model, *shares, load.v_min_pu, load.v_max_pu, load.v_low_pu)
+        of.append(known.setdefault(key, len(laws)))
+        if of[-1] == len(laws):
+            laws.append(load)
+    return laws, np.array(of, dtype=np.int64)
 
 
 def _jumps_of(load: Load) -> tuple[bool, bool, float, float]:
@@ -318,14 +320,14 @@ def _power(coefficients: tuple[float, ...], u: Any) -> Any:
     return coefficients[0] + (coefficients[1] + coefficients[2] * u) * u
 
 
-def _near_edge(group: Sequence[Load], owner: IntArray, u: FloatArray, jumps: _Jumps) -> BoolArray:
+def _near_edge(laws: Sequence[Load], law: IntArray, u: FloatArray, jumps: _Jumps) -> BoolArray:
     """Where the voltage at the operating point is near an edge of the load's band or below the band, (ports, T).
 
     Above the band a load is an impedance, which needs no curve; nor does the inside of an edge where the law jumps.
     """
-    v_min, v_max = (column(group, name)[owner] for name in ("v_min_pu", "v_max_pu"))
+    v_min, v_max = (column(laws, name)[law] for name in ("v_min_pu", "v_max_pu"))
     # an impedance inside and outside has no edge
-    plain = np.array([d.model == "constant_impedance" for d in group], dtype=bool)[owner]
+    plain = np.array([d.model == "constant_impedance" for d in laws], dtype=bool)[law]
     near_low = u < v_min + np.where(jumps.low, 0.0, NEAR_EDGE_PU)
     near_high = (np.abs(u - v_max) < NEAR_EDGE_PU) & ~jumps.high
     return np.asarray((near_low | near_high) & ~plain[:, None])
@@ -363,7 +365,7 @@ class _Cells:
 
     Attributes:
         ports: all ports of the loads.
-        owner: position of the load of each port.
+        law: law of the load of each port.
         ratio: base of the port over rated voltage, shape (ports, 1).
         at, step: port and step of each cell.
         u: voltage at the operating point in rated voltages, shape (cells,).
@@ -373,7 +375,7 @@ class _Cells:
     """
 
     ports: Ports
-    owner: IntArray
+    law: IntArray
     ratio: FloatArray
     at: IntArray
     step: IntArray
@@ -383,7 +385,7 @@ class _Cells:
     highest: FloatArray
 
 
-def _inject_banded(group: Sequence[Load], ctx: DeviceContext, cells: _Cells, p: Affine, q: Affine) -> None:
+def _inject_banded(laws: Sequence[Load], ctx: DeviceContext, cells: _Cells, p: Affine, q: Affine) -> None:
     """Draw p and q, of shape (cells, 1), by the whole law of a load, in and outside of its band; at an edge where the
     law jumps by that of the side on which the operating point is."""
     at, step = cells.at, cells.step
@@ -391,19 +393,19 @@ def _inject_banded(group: Sequence[Load], ctx: DeviceContext, cells: _Cells, p: 
     sub = Ports(cells.ports.a[used], cells.ports.b[used])
     jump_low, jump_high = cells.jumps.low[at], cells.jumps.high[at]
     lowest, highest = (
-        np.broadcast_to(v, (len(cells.owner), ctx.n_steps))[at, step] for v in (cells.lowest, cells.highest)
+        np.broadcast_to(v, (len(cells.law), ctx.n_steps))[at, step] for v in (cells.lowest, cells.highest)
     )
-    owner, ratio, u = cells.owner[at], cells.ratio[at], cells.u[:, None]
-    laws = [[_law(d, side) for d in group] for side in (0, 1)]
-    least, most = (column(group, name)[owner] for name in ("v_min_pu", "v_max_pu"))
+    law, ratio, u = cells.law[at], cells.ratio[at], cells.u[:, None]
+    sides = [[_law(d, side) for d in laws] for side in (0, 1)]
+    least, most = (column(laws, name)[law] for name in ("v_min_pu", "v_max_pu"))
     is_below, is_above = jump_low & (u <= least), jump_high & (u > most)
     power = np.hstack([np.ones_like(ratio), ratio, ratio**2])
-    table = [[np.array([law[k] for law in side]) for k in range(5)] for side in laws]
+    table = [[np.array([one[k] for one in side]) for k in range(5)] for side in sides]
     never = np.array([NEVER, 0.0, 0.0])
 
     def curve(side: int, own: IntArray) -> Banded:
-        inside, below, above = (table[side][k][owner[own]] * power[own] for k in range(3))
-        extra, exponent = (table[side][k][owner[own]].reshape(-1, 1) for k in (3, 4))
+        inside, below, above = (table[side][k][law[own]] * power[own] for k in range(3))
+        extra, exponent = (table[side][k][law[own]].reshape(-1, 1) for k in (3, 4))
         down, up = is_below[own], is_above[own]
         inside, extra = np.where(down, below, np.where(up, above, inside)), np.where(down | up, 0.0, extra)
         below = np.where(jump_low[own] | up, never, below)
@@ -411,7 +413,7 @@ def _inject_banded(group: Sequence[Load], ctx: DeviceContext, cells: _Cells, p: 
         width = np.full((len(own), 1), ROUNDING)
         return Banded(inside, below, above, extra * ratio[own] ** exponent, exponent, width)
 
-    same = np.array([a == b for a, b in zip(*laws, strict=True)], dtype=bool)[owner]
+    same = np.array([a == b for a, b in zip(*sides, strict=True)], dtype=bool)[law]
     both, split = np.flatnonzero(same), np.flatnonzero(~same)
     for kept, where in ((lowest > 0.0, "above"), (highest < np.inf, "below")):
         if np.any(kept):

@@ -106,7 +106,8 @@ class PV(Inverter):
 
             p (|V| / (v_edge V_rated))^2,    q likewise
 
-        One that decides stays constant power in the program; power flow and replay have the impedance.
+        One that decides stays constant power in the program, and in the rounds of `linearised`; power flow and replay
+        have the impedance, and the status names it where that shows.
         """
         builder, kva = ctx.builder, ctx.base.total_kva
         names = [d.name for d in group]

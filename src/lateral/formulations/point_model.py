@@ -92,11 +92,11 @@ def numbered_port(number: int) -> str:
 
 def port_names(net: RadialNetwork, ports: Ports) -> tuple[str, ...]:
     """Names of ports: the node's, or both conductors."""
-    names = [f"{bus}.{c}" for bus, c in net.nodes]
-    return tuple(
-        names[max(a, b)] if min(a, b) < 0 else f"{names[a]}-{net.nodes[b][1]}"
-        for a, b in zip(ports.a.tolist(), ports.b.tolist(), strict=True)
-    )
+    names = []
+    for a, b in zip(ports.a.tolist(), ports.b.tolist(), strict=True):
+        bus, c = net.nodes[max(a, b) if min(a, b) < 0 else a]
+        names.append(f"{bus}.{c}" if min(a, b) < 0 else f"{bus}.{c}-{net.nodes[b][1]}")
+    return tuple(names)
 
 
 def susceptance_power(
@@ -142,10 +142,10 @@ def limits_between(
         return [(i, neutral) for i in (1, 2, 3)]
 
     for kind, size in (("vpp", np.sqrt(3.0)), ("vpn", 1.0)):
-        rows = []
+        rows, of_low, of_high = [], f"{kind}_min_pu", f"{kind}_max_pu"
         for bus in feeder.buses:
-            low, high = getattr(bus, f"{kind}_min_pu"), getattr(bus, f"{kind}_max_pu")
-            if low <= 0.0 and not np.isfinite(high):
+            low, high = getattr(bus, of_low), getattr(bus, of_high)
+            if low <= 0.0 and high == np.inf:
                 continue
             for i, j in pairs(bus, kind):
                 a, b = place.get((bus.name, i), -1), place.get((bus.name, j), -1)

@@ -680,7 +680,7 @@ class RectangularModel(PointModel):
             v=self._v,
             reduced=self._reduced,
             ratios=self._ratios,
-            wires=self._matrix_without(set()),
+            wires=self._matrix_without(set()) if len(self._short) else self._wires,
             legs=self._limits.legs,
             three_phase=self._limits.three_phase,
             assumed=self._assumed,

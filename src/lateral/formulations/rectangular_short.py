@@ -54,6 +54,8 @@ def _plain_legs(net: RadialNetwork) -> NDArray[np.bool_]:
 
 def without_series(feeder: Feeder, labels: set[str]) -> Feeder:
     """The feeder without the series part of some lines and switches; their charging stays."""
+    if not labels:
+        return feeder
     wires: tuple[Line | Switch, ...] = (*feeder.lines, *feeder.switches)
     return replace(
         feeder,

@@ -32,9 +32,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
 from lateral.errors import CaseError, Fault
@@ -66,11 +66,13 @@ class NodeIndex:
 
     @classmethod
     def of(cls, feeder: Feeder) -> NodeIndex:
-        """The index of a feeder."""
-        nodes = tuple((bus.name, c) for bus in feeder.buses for c in bus.conductors)
-        base = np.array([bus.v_base_kv for bus in feeder.buses for _ in bus.conductors], dtype=float)
-        base.setflags(write=False)
-        return cls(nodes, base)
+        """The index of a feeder, made once."""
+        if feeder not in _INDICES:
+            nodes = tuple((bus.name, c) for bus in feeder.buses for c in bus.conductors)
+            base = np.array([bus.v_base_kv for bus in feeder.buses for _ in bus.conductors], dtype=float)
+            base.setflags(write=False)
+            _INDICES[feeder] = cls(nodes, base)
+        return _INDICES[feeder]
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -88,6 +90,11 @@ class NodeIndex:
         """
         at = self.position
         return np.array([at[bus, c] if c > 0 else -1 for c in conductors], dtype=np.int64)
+
+
+#: one index and one nodal matrix per feeder, for as long as the feeder lives; a feeder is frozen, and so are they
+_INDICES: WeakKeyDictionary[Feeder, NodeIndex] = WeakKeyDictionary()
+_MATRICES: WeakKeyDictionary[Feeder, sparse.csc_matrix] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,20 +179,19 @@ def _singular(element: Element) -> Fault:
     )
 
 
-def _line_ends(element: Line | Switch) -> tuple[Node, ...]:
+def line_ends(element: Line | Switch) -> tuple[Node, ...]:
+    """The conductors at the first end of a line or switch, then those at the second; ground is conductor 0."""
     a, b = element.bus_from, element.bus_to
-    return (*((a, c) for c in element.conductors_from), *((b, c) for c in element.conductors_to))
+    return tuple([(a, c) for c in element.conductors_from] + [(b, c) for c in element.conductors_to])
 
 
-def _series_groups(elements: Iterable[Line | Switch]) -> Iterator[tuple[list[Line | Switch], ComplexArray]]:
-    """Lines and closed switches by number of conductors, with their primitive matrices."""
+def series_groups(feeder: Feeder) -> Iterator[list[Line | Switch]]:
+    """Lines and closed switches by number of conductors."""
     groups: dict[int, list[Line | Switch]] = {}
-    for e in elements:
-        if isinstance(e, Switch) and not e.closed:
-            continue
+    closed: tuple[Line | Switch, ...] = (*feeder.lines, *(s for s in feeder.switches if s.closed))
+    for e in closed:
         groups.setdefault(len(e.conductors_from), []).append(e)
-    for members in groups.values():
-        yield members, _series_stack(members)
+    yield from groups.values()
 
 
 # ---------------------------------------------------------------------------------------------------- transformers
@@ -347,9 +353,13 @@ def _eliminate(y: ComplexArray, internal: tuple[int, ...]) -> ComplexArray:
     return reduced
 
 
-def _transformer_groups(
+def transformer_groups(
     transformers: Iterable[Transformer], *, antifloat: bool, no_load: bool
 ) -> Iterator[tuple[list[Transformer], list[tuple[Node, ...]], ComplexArray]]:
+    """Transformers of one shape, with their true nodes and primitive matrices (m, n, n); see `primitives`.
+
+    Nodes are in order of the windings' terminals, each once.
+    """
     groups: dict[_Shape, tuple[list[Transformer], list[tuple[Node, ...]]]] = {}
     for t in transformers:
         shape, nodes = shape_of(t)
@@ -390,10 +400,10 @@ def primitives(feeder: Feeder, *, antifloat: bool = True, no_load: bool = True) 
         CaseError: an impedance matrix is singular.
     """
     made: dict[int, Primitive] = {}
-    for members, stack in _series_groups((*feeder.lines, *feeder.switches)):
-        for element, y in zip(members, stack, strict=True):
-            made[id(element)] = Primitive(element, *_merge(_line_ends(element), y))
-    for units, all_nodes, stack in _transformer_groups(feeder.transformers, antifloat=antifloat, no_load=no_load):
+    for members in series_groups(feeder):
+        for element, y in zip(members, _series_stack(members), strict=True):
+            made[id(element)] = Primitive(element, *_merge(line_ends(element), y))
+    for units, all_nodes, stack in transformer_groups(feeder.transformers, antifloat=antifloat, no_load=no_load):
         for unit, nodes, y in zip(units, all_nodes, stack, strict=True):
             made[id(unit)] = Primitive(unit, nodes, y)
     for constant in _constants(feeder):
@@ -414,11 +424,11 @@ def primitive_of(element: Wire, *, antifloat: bool = True, no_load: bool = True)
         CaseError: the impedance matrix is singular.
     """
     if isinstance(element, Transformer):
-        ((_, nodes, y),) = _transformer_groups([element], antifloat=antifloat, no_load=no_load)
+        ((_, nodes, y),) = transformer_groups([element], antifloat=antifloat, no_load=no_load)
         return Primitive(element, nodes[0], y[0])
     if isinstance(element, Shunt | MultiTerminal):
         return _constant_primitive(element)
-    return Primitive(element, *_merge(_line_ends(element), _series_stack([element])[0]))
+    return Primitive(element, *_merge(line_ends(element), _series_stack([element])[0]))
 
 
 def _constants(feeder: Feeder) -> tuple[Shunt | MultiTerminal, ...]:
@@ -515,7 +525,8 @@ class Triplets:
         return cls(rows, columns, values)
 
 
-def _positions(index: NodeIndex, ends: Iterable[tuple[Node, ...]]) -> NDArray[np.int64]:
+def positions(index: NodeIndex, ends: Iterable[Sequence[Node]]) -> IntArray:
+    """Positions of as many nodes of each element; -1 for ground, shape (m, n)."""
     at = index.position
     return np.array([[at[node] if node[1] > 0 else -1 for node in row] for row in ends], dtype=np.int64)
 
@@ -523,13 +534,13 @@ def _positions(index: NodeIndex, ends: Iterable[tuple[Node, ...]]) -> NDArray[np
 def triplets(feeder: Feeder, index: NodeIndex, *, antifloat: bool = True, no_load: bool = True) -> Triplets:
     """Every element of the feeder as triplets of the nodal matrix, in siemens, built shape by shape."""
     parts = []
-    for members, stack in _series_groups((*feeder.lines, *feeder.switches)):
-        parts.append(Triplets.of_blocks(_positions(index, map(_line_ends, members)), stack))
-    for _, all_nodes, stack in _transformer_groups(feeder.transformers, antifloat=antifloat, no_load=no_load):
-        parts.append(Triplets.of_blocks(_positions(index, all_nodes), stack))
+    for members in series_groups(feeder):
+        parts.append(Triplets.of_blocks(positions(index, map(line_ends, members)), _series_stack(members)))
+    for _, all_nodes, stack in transformer_groups(feeder.transformers, antifloat=antifloat, no_load=no_load):
+        parts.append(Triplets.of_blocks(positions(index, all_nodes), stack))
     for constant in _constants(feeder):
         p = _constant_primitive(constant)
-        parts.append(Triplets.of_blocks(_positions(index, [p.nodes]), p.y[None]))
+        parts.append(Triplets.of_blocks(positions(index, [p.nodes]), p.y[None]))
     return Triplets.join(parts)
 
 
@@ -538,9 +549,18 @@ def nodal_matrix(
 ) -> sparse.csc_matrix:
     """The nodal admittance matrix: the sum of the primitives, siemens, csc, shape (n, n).
 
-    ``i = Y v`` are the currents that devices put into the nodes.
+    ``i = Y v`` are the currents that devices put into the nodes. The whole matrix over a feeder's own index is made
+    once, so that nobody may write into it.
     """
-    return triplets(feeder, index, antifloat=antifloat, no_load=no_load).matrix(len(index))
+    whole = antifloat and no_load and index is NodeIndex.of(feeder)
+    if whole and feeder in _MATRICES:
+        return _MATRICES[feeder]
+    y = triplets(feeder, index, antifloat=antifloat, no_load=no_load).matrix(len(index))
+    if whole:
+        for part in (y.data, y.indices, y.indptr):
+            part.setflags(write=False)
+        _MATRICES[feeder] = y
+    return y
 
 
 def per_unit(y: sparse.csc_matrix, index: NodeIndex, base: Base) -> sparse.csc_matrix:
@@ -563,13 +583,17 @@ __all__ = [
     "Wire",
     "capacitor_admittance",
     "delta_direction",
+    "line_ends",
     "nodal_matrix",
     "nodal_matrix_pu",
     "per_unit",
     "port_matrix",
+    "positions",
     "primitive_of",
     "primitives",
+    "series_groups",
     "shape_of",
+    "transformer_groups",
     "transformer_stack",
     "triplets",
     "winding_volt",

@@ -10,6 +10,7 @@ conductors it stands for.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -255,6 +256,13 @@ class Feeder:
     n_phases: int = 1
     balanced: bool = False
     frequency_hz: float = 60.0
+
+    def __post_init__(self) -> None:
+        # frozen for good: what is made of a feeder once is kept beside it
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, list):
+                object.__setattr__(self, f.name, tuple(value))
 
     @cached_property
     def bus(self) -> dict[str, Bus]:

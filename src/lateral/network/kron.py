@@ -83,7 +83,9 @@ def _eliminated(y: sparse.csc_matrix, bus: IntArray, n_buses: int, fixed: Collec
     """Which buses go, shape (n_buses,): fewest neighbours first."""
     coo = y.tocoo()
     near: list[set[int]] = [set() for _ in range(n_buses)]
-    for a, b in np.unique(np.stack([bus[coo.row], bus[coo.col]]), axis=1).T.tolist():
+    ends = np.sort(np.stack([bus[coo.row], bus[coo.col]]), axis=0)
+    pairs = np.unique(ends[0] * n_buses + ends[1])
+    for a, b in zip((pairs // n_buses).tolist(), (pairs % n_buses).tolist(), strict=True):
         if a != b:
             near[a].add(b)
             near[b].add(a)

@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -127,14 +128,21 @@ class Element:
         return f"{self.kind}.{self.name}"
 
     def __post_init__(self) -> None:
-        for f in dataclasses.fields(self):
-            value = getattr(self, f.name)
-            if f.metadata.get("matrix"):
+        own: type = type(self)
+        for name, matrix in _frozen_how(own):
+            value = getattr(self, name)
+            if matrix:
                 array = np.array(value, dtype=float, ndmin=2)
                 array.setflags(write=False)
-                object.__setattr__(self, f.name, array)
+                object.__setattr__(self, name, array)
             elif isinstance(value, list):
-                object.__setattr__(self, f.name, tuple(value))
+                object.__setattr__(self, name, tuple(value))
+
+
+@cache
+def _frozen_how(cls: type) -> tuple[tuple[str, bool], ...]:
+    """Every field of an element class, and whether it is a matrix."""
+    return tuple((f.name, bool(f.metadata.get("matrix"))) for f in dataclasses.fields(cls))
 
 
 Terminals = tuple[int, ...]
@@ -149,7 +157,7 @@ def ports_of(terminals: Terminals, connection: str) -> tuple[tuple[int, int], ..
       pair. An open delta over three terminals is written ``delta-open`` and gives (1, 2), (2, 3).
     """
     if connection == "wye":
-        return tuple((t, terminals[-1]) for t in terminals[:-1])
+        return tuple([(t, terminals[-1]) for t in terminals[:-1]])
     if connection == "delta-open" or len(terminals) == 2:
         return tuple(itertools.pairwise(terminals))
     return tuple((t, terminals[(k + 1) % len(terminals)]) for k, t in enumerate(terminals))

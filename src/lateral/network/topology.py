@@ -140,7 +140,7 @@ def energised(feeder: Feeder, fed: Iterable[Node]) -> frozenset[Node]:
     for branch in branches:
         for i, j in zip(branch.conductors_from, branch.conductors_to, strict=False):
             join((branch.bus_from, i), (branch.bus_to, j))
-            join((branch.bus_to, j), (branch.bus_from, i))
+    tail, head = tail + head, head + tail  # both ways
     for transformer in feeder.transformers:
         known = [w for w in transformer.windings if w.bus in near]
         for v, w in itertools.product(known, known):
@@ -236,16 +236,18 @@ class _Graph:
         reached: list[str] = []
         parents: dict[str, str] = {}
         via: dict[str, Group] = {}
+        up, group_up = parent.tolist(), self.group_of[edge_up].tolist() if len(self.group_of) else []
         for k in order.tolist():
             if k >= n_buses:
                 continue
-            reached.append(self.names[k])
-            above = int(parent[k])
+            name = self.names[k]
+            reached.append(name)
+            above = up[k]
             if above >= n_buses:  # the centre of a star: the parent is the bus on its far side
-                above = int(parent[above])
+                above = up[above]
             if above >= 0:
-                parents[self.names[k]] = self.names[above]
-                via[self.names[k]] = self.groups[int(self.group_of[edge_up[k]])]
+                parents[name] = self.names[above]
+                via[name] = self.groups[group_up[k]]
         return Tree(tuple(reached), parents, via), parent, edge_up
 
 

@@ -153,6 +153,8 @@ class Banded(Curve):
         """f and its derivatives."""
         value, slope, bend = _parabola(self.inside, u)
         e, c = self.exponent, self.extra
+        if not np.any(c):  # as of most loads
+            return value, slope, bend
         return (
             value + c * u**e,
             slope + c * e * u ** (e - 1.0),

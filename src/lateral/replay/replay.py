@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from lateral.case import Case
+from lateral.devices import PV, Battery, Load
 from lateral.devices.base import ShuntDevice
 from lateral.errors import EngineError, OptionError
 from lateral.io.dispatch import Dispatch
@@ -179,10 +180,25 @@ class Replay:
         Returns:
             One row per load and step, worst port first: load, step, time, v_pu (of the load's rated voltage), limit_pu.
         """
+        frame = self._outside_window(self.case.loads)
+        frame["device"] = [label.removeprefix("load.") for label in frame["device"]]
+        return frame.rename(columns={"device": "load"})
+
+    def inverters_outside_window(self) -> pd.DataFrame:
+        """PV systems and batteries that OpenDSS turned into impedances, because a voltage left their
+        ``v_min_pu ... v_max_pu``. Programs have those of which anything is decided at any voltage.
+
+        Returns:
+            One row per device and step, worst port first: device (its label), step, time, v_pu (of its rated voltage),
+            limit_pu.
+        """
+        return self._outside_window((*self.case.pvs, *self.case.batteries))
+
+    def _outside_window(self, devices: Sequence[Load | PV | Battery]) -> pd.DataFrame:
         at = {n: k for k, n in enumerate(self.nodes)}
         ground = np.zeros(self.v.shape[1], dtype=complex)
         rows: list[tuple[str, int, float, float]] = []
-        for d in self.case.loads:
+        for d in devices:
             base = self.case.feeder.bus[d.bus].v_base_kv
             rated = d.v_rated_kv or base * (1.0 if d.connection == "wye" else np.sqrt(3.0))
             for a, b in d.ports:
@@ -192,9 +208,9 @@ class Replay:
                     out = self.converged & (volts > DEAD_PU) & ((volts < d.v_min_pu) | (volts > d.v_max_pu))
                 for k in np.flatnonzero(out):
                     limit = d.v_min_pu if volts[k] < d.v_min_pu else d.v_max_pu
-                    rows.append((d.name, int(k), float(volts[k]), limit))
+                    rows.append((d.label, int(k), float(volts[k]), limit))
         rows.sort(key=lambda r: -abs(r[2] - r[3]))
-        frame = pd.DataFrame(rows, columns=["load", "step", "v_pu", "limit_pu"]).drop_duplicates(["load", "step"])
+        frame = pd.DataFrame(rows, columns=["device", "step", "v_pu", "limit_pu"]).drop_duplicates(["device", "step"])
         frame.insert(2, "time", self.case.horizon.times[frame["step"].to_numpy(dtype=int)])
         return frame.reset_index(drop=True)
 

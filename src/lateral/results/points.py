@@ -44,6 +44,18 @@ def settings(case: Case, program: Program, x: FloatArray) -> dict[str, FloatArra
     return out
 
 
+def decided(program: Program) -> frozenset[str]:
+    """Labels of the devices of whose power anything is a variable: such a power is as it is at any voltage, outside of
+    the window of an inverter too."""
+    out: set[str] = set()
+    for output in program.outputs:
+        block, expr = output.block, output.affine
+        if block.quantity in ("p_injected", "q_injected"):
+            rows = np.unique(expr.row[(expr.col >= 0) & (expr.val != 0.0)] // expr.n_steps)
+            out.update(f"{block.component}.{block.elements[k]}" for k in rows.tolist())
+    return frozenset(out)
+
+
 def _outputs(program: Program, x: FloatArray, name: str) -> dict[str, FloatArray]:
     """Rows of the outputs of a name, in engineering units, by element."""
     out: dict[str, FloatArray] = {}
@@ -64,4 +76,4 @@ def _variables(program: Program, x: FloatArray, name: str) -> dict[str, FloatArr
     return out
 
 
-__all__ = ["port_points", "settings"]
+__all__ = ["decided", "port_points", "settings"]
