@@ -180,7 +180,7 @@ def test_blocks_change_nothing(name: str, formulation: str, monkeypatch: pytest.
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize(("name", "formulation"), [("ads10", "nonlinear"), ("ieee13", "current-voltage")])
+@pytest.mark.parametrize(("name", "formulation"), [("ads10", "nonlinear"), ("ieee123-t5", "soc")])
 def test_factors_in_single_precision(name: str, formulation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are made in double precision and rounded once, by 2^-24 of each; neither inertia nor the optimum changes."""
     found = []
@@ -198,6 +198,7 @@ def test_factors_in_single_precision(name: str, formulation: str, monkeypatch: p
     assert double.dtype == np.float64
     np.testing.assert_array_equal(single, double.astype(np.float32))
     assert objective == pytest.approx(best, rel=1e-8)
+    assert not kkt_of(model_of("ieee13", "current-voltage"))[0].single  # its preconditioner takes all digits
 
 
 def test_what_single_precision_does_not_solve_double_may(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,8 +65,9 @@ class Kkt:
         self.threads = Threads(threads, self.n_steps, self.n)
         self.assembly = Assembly(steps, sy, firsts, parts, threads=len(self.threads))
         self.n_chunks = self.threads.n_chunks
-        #: whether factors are kept in single precision
-        self.single = self.n_chunks * sy.n_entries * WIDTH * 8 > WIDE
+        #: whether factors are kept in single precision; not where the preconditioner is found by going through them
+        #: again (`elimination.selected_inverse`), which takes all digits
+        self.single = order.group is not None and self.n_chunks * sy.n_entries * WIDTH * 8 > WIDE
         self.factors = np.zeros((self.n_chunks * sy.n_entries, WIDTH), dtype=np.float32 if self.single else np.float64)
         self._room = self._lanes(parts.size)
         self._negative = np.zeros((self.n_chunks, WIDTH))
