@@ -102,9 +102,7 @@ def first_point(program: Program, tangent: Tangent, case: Case, point: Operating
         return program
     v = _voltages(net, point.nodes, point.v_pu)
     program = tangent.moved(program, tangent.state(program, x, v, loaded=point.loaded))
-    # stiff branches make entries of the quadratic part far larger than any step has of it: the value sets the scale
-    size = max(abs(program.objective(program.start_point)), program.objective_floor)
-    return dataclasses.replace(program, objective_scale=case.horizon.n_steps / size) if size > 0.0 else program
+    return program.scaled_by_value(case.horizon.n_steps)
 
 
 def _voltages(net: RadialNetwork, nodes: tuple[tuple[str, int], ...], v_pu: ComplexArray) -> ComplexArray:

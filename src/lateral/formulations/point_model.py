@@ -7,6 +7,7 @@ The rectangular and the matrix family read voltages of ports in the same way; th
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
@@ -91,12 +92,15 @@ def numbered_port(number: int) -> str:
 
 
 def port_names(net: RadialNetwork, ports: Ports) -> tuple[str, ...]:
-    """Names of ports: the node's, or both conductors."""
+    """Names of ports, each once: the node's, or both conductors, and a number from the second port there on."""
     names = [f"{bus}.{c}" for bus, c in net.nodes]
-    return tuple(
-        names[max(a, b)] if min(a, b) < 0 else f"{names[a]}-{net.nodes[b][1]}"
-        for a, b in zip(ports.a.tolist(), ports.b.tolist(), strict=True)
-    )
+    seen: Counter[str] = Counter()
+    out = []
+    for a, b in zip(ports.a.tolist(), ports.b.tolist(), strict=True):
+        name = names[max(a, b)] if min(a, b) < 0 else f"{names[a]}-{net.nodes[b][1]}"
+        seen[name] += 1
+        out.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return tuple(out)
 
 
 def susceptance_power(
