@@ -13,7 +13,7 @@ from lateral.case import Case
 from lateral.devices import PV, Battery, Capacitor, Load, Source
 from lateral.errors import OptionError
 from lateral.io import read
-from lateral.network.feeder import Bus, Feeder, Line
+from lateral.network.feeder import Bus, Feeder, Line, Shunt
 from lateral.network.horizon import Horizon
 from lateral.opf import build
 from lateral.results.residuals import objective_size
@@ -193,3 +193,43 @@ def test_a_gap_is_relative_to_the_objective_or_to_its_floor(case: Case, name: st
     assert floor > 0.0
     x = np.zeros_like(result.solution.x)
     assert objective_size(result.program, x) == max(abs(result.program.objective(x)), floor)
+
+
+@pytest.mark.parametrize("formulation", ["current-voltage", "bus-injection", "linearised"])
+def test_a_neutral_conductor_deviates_from_nothing(formulation: str) -> None:
+    """Its voltage is zero by purpose; counted, it would be driven up, by 1/4 h a step for 1e-4 h of the phases."""
+    own = 0.2 * np.eye(4) + 0.05
+    wires = (1, 2, 3, 4)
+    line = Line(
+        name="l", bus_from="a", bus_to="b", conductors_from=wires, conductors_to=wires, r_ohm=own, x_ohm=2 * own
+    )
+    ground = np.diag([0.0, 0.0, 0.0, 1e6])
+    none = np.zeros((3, 3))
+    case = Case(
+        name="neutral",
+        feeder=Feeder(
+            buses=tuple(Bus(name=n, conductors=wires, v_base_kv=0.23, v_min_pu=0.8, v_max_pu=1.2) for n in "ab"),
+            lines=(line,),
+            shunts=(Shunt(name="g", bus="a", conductors=wires, g_us=ground, b_us=np.zeros((4, 4))),),
+        ),
+        devices=(
+            Source(
+                name="g",
+                bus="a",
+                conductors=(1, 2, 3),
+                angle_deg=(0, -120, 120),
+                v_pu=1.02,
+                r_ohm=none,
+                x_ohm=none,
+            ),
+            Load(name="x", bus="b", terminals=(1, 4), p_kw=4.0, q_kvar=1.0),
+            PV(name="p", bus="b", terminals=(2, 4), p_rated_kw=4.0, s_max_kva=5.0, curtailable=True),
+        ),
+        horizon=Horizon.regular(1),
+    )
+    result = lateral.solve(case, formulation, "vdev")
+    assert result.ok
+    v = {node: float(np.abs(v[0])) for node, v in zip(result.replay.nodes, result.replay.v, strict=True)}  # type: ignore[union-attr]
+    phases = np.array([size for (_, conductor), size in v.items() if conductor != 4])
+    assert len(phases) == 6
+    assert result.objective == pytest.approx(np.mean((phases**2 - 1) ** 2), rel=1e-5)
