@@ -87,7 +87,7 @@ def pv_baseline(case: Case, pv: PV) -> tuple[FloatArray, FloatArray]:
 def load_power(case: Case, load: Load) -> tuple[FloatArray, FloatArray]:
     """Power of a load at rated voltage, total, kW and kvar, each of shape (T,)."""
     m = case.multiplier(load.profile)
-    if load.model in ("constant_power_fixed_q", "constant_power_fixed_q_impedance"):
+    if not load.q_follows_profile:
         mq = np.ones_like(m)
     else:
         mq = case.multiplier(load.profile_q) if load.profile_q else m

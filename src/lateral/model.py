@@ -111,14 +111,15 @@ class Model:
 
         Args:
             loads: active power at rated voltage, kW: by load name (T,), or (n_loads, T). Reactive power follows in
-                proportion unless ``loads_q`` is given.
-            loads_q: reactive power at rated voltage, kvar.
+                proportion unless ``loads_q`` is given, or the model of the load fixes it.
+            loads_q: reactive power at rated voltage, kvar; of a load whose model fixes it, the same at every step.
             prices: import price, $/kWh, shape (T,) or one number; a single export price that follows it changes too.
             initial: stored energy at the beginning, kWh: by battery name, or (n_batteries,).
             pv: what the sun offers, kW: by PV name (T,), or (n_pv, T).
 
         Raises:
-            OptionError: a name that does not exist, a shape that does not fit, or values that are not finite.
+            OptionError: a name that does not exist, a shape that does not fit, values that are not finite, or a fixed
+                reactive power that varies.
         """
         values: dict[str, FloatArray] = {}
         if loads is not None:
@@ -152,10 +153,11 @@ class Model:
         for cls, group in groups(self.case):
             for name, new in values.items():
                 full.update(cls.derived_data(group, name, np.asarray(new, dtype=float)))
-        self.program = self.program.update(full)
+        program = self.program.update(full)
+        self.case = _with_data(self.case, full)  # may refuse the values: until here nothing has changed
+        self.program = program
         if self.tangent is not None:  # coefficients that follow from the data and the point
             self.program = self.tangent.moved(self.program, self.program.start_point)
-        self.case = _with_data(self.case, full)
         series = self.case.series
         alike = all(
             s.trades_alike(self.program, series(s.price_import), series(s.price_export))
@@ -175,12 +177,14 @@ class Model:
         return convexifies and self.program.n <= RELAX_UP_TO
 
     def _in_proportion(self, p_kw: FloatArray) -> FloatArray:
-        """Reactive power at the ratio q / p last seen while p was not zero; q stays where p never was."""
+        """Reactive power at the ratio q / p last seen while p was not zero; q stays where p never was, or is fixed."""
         old_p, old_q = self._slot("load.p_kw"), self._slot("load.q_kvar")
         known = old_p != 0.0
         before = np.full(old_p.shape, np.nan) if self._q_per_p is None else self._q_per_p
         self._q_per_p = np.divide(old_q, old_p, out=before.copy(), where=known)
-        return np.where(np.isnan(self._q_per_p), old_q, self._q_per_p * p_kw)
+        follows = {load.name: load.q_follows_profile for load in self.case.loads}
+        fixed = np.array([not follows[name] for name in self.program.slots["load.q_kvar"].elements])[:, None]
+        return np.where(np.isnan(self._q_per_p) | fixed, old_q, self._q_per_p * p_kw)
 
     def _slot(self, name: str) -> FloatArray:
         if name not in self.program.slots:

@@ -25,7 +25,7 @@ from lateral.network.wires import wire_network
 from lateral.objectives import Objective
 from lateral.objectives.base import per_step
 from lateral.operating import NEUTRAL_PU, fits, operating_point, schedule_point
-from lateral.program import ProgramBuilder
+from lateral.program import ProblemClass, ProgramBuilder
 from lateral.recover import recovered, require_relaxation
 from lateral.replay import Prediction, replay
 from lateral.results.one_way import Sides, held_at_zero, told
@@ -146,6 +146,8 @@ def build(
     program = builder.freeze()
     if builder.tangent is not None and operating is not None:
         program = first_point(program, builder.tangent, case, operating, network)
+    elif program.q.nnz and program.problem_class is ProblemClass.NLP:
+        program = program.scaled_by_value(case.horizon.n_steps)
     seconds = {"build": time.perf_counter() - begin}
 
     why = tuple(choices[:1]) if formulation == "auto" else ()

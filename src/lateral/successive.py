@@ -10,7 +10,8 @@ programming"; Conn, Gould and Toint 2000, section 15.3.) A step is accepted when
 `ACCEPT` of ``merit(x_k) - m_k(x)``. Decisions may move by no more than a radius, as a share of their range; the radius
 shrinks after a rejected or badly predicted step and grows after a good one that it held back. Rounds end when the
 predicted decrease is below `REST` of the objective and, where the step is not tiny (a flat merit), its power flow is no
-worse. rho_i is twice the largest multiplier that the row's block has had.
+worse, and within `AWAY` of what the program says: else a round is made from there, close by. rho_i is twice the
+largest multiplier that the row's block has had.
 
 The curvature of m_k, that of the losses at positive prices, is what is convex of the Lagrangian's. Where steps show
 that it is too little (limits that bind) or too much (an objective that has no price of losses), it is scaled: along a
@@ -71,6 +72,9 @@ MOST_SIDED = 20
 STRANGE = 1e-2
 #: A step below this share of the ranges needs no power flow to rest.
 TINY = 1e-4
+#: A schedule that gained nothing is its power flow when it is no further from it than this, in solver scale; else a
+#: round is made from there with a trust region of this share of the step.
+AWAY, NEARER = 1e-5, 0.03
 #: A trust region below this is no step.
 SMALLEST = 1e-6
 #: Tolerance of the power flows, pu.
@@ -104,9 +108,7 @@ def first_point(program: Program, tangent: Tangent, case: Case, point: Operating
         return program
     v = _voltages(net, point.nodes, point.v_pu)
     program = tangent.moved(program, tangent.state(program, x, v, loaded=point.loaded))
-    # stiff branches make entries of the quadratic part far larger than any step has of it: the value sets the scale
-    size = max(abs(program.objective(program.start_point)), program.objective_floor)
-    return dataclasses.replace(program, objective_scale=case.horizon.n_steps / size) if size > 0.0 else program
+    return program.scaled_by_value(case.horizon.n_steps)
 
 
 def at_any_voltage(case: Case, program: Program) -> Case:
@@ -216,6 +218,8 @@ class Rounds:
     zero: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     #: of the curvature of losses: 1 until steps showed that another is right
     factor: float = 1.0
+    #: whether the last step gained nothing, and was made for the sake of what the power flow says
+    flat: bool = False
 
     @classmethod
     def start(cls, case: Case, tangent: Tangent, net: RadialNetwork, program: Program) -> Rounds:
@@ -254,7 +258,7 @@ class Rounds:
             x = model.tangent.state(model.program, x, v, loaded=True)
         out = Rounds.start(model.case, model.tangent, model.network, model.tangent.moved(model.program, x))
         out.at = dataclasses.replace(out.at, v_pu=self.at.v_pu)
-        out.radius, out.fresh, out.factor = self.radius, self.fresh, self.factor
+        out.radius, out.fresh, out.factor, out.flat = self.radius, self.fresh, self.factor, self.flat
         # in another program they have other numbers: whoever asked for it looks again
         out.zero = self.zero if model.program.n == self.at.program.n else out.zero
         out.notes = list(dict.fromkeys([*self.notes, *out.notes]))
@@ -284,6 +288,12 @@ class Rounds:
         """Largest change of a decision from the last accepted schedule, as a share of its range."""
         width = np.maximum(self._range(self.at.program), 1e-12)
         return float(np.max(np.abs(x - self.at.x)[self.decisions] / width, initial=0.0))
+
+    def away(self, x: FloatArray) -> float:
+        """Largest difference of a step's voltages and currents from those of its power flow, which is accepted; in
+        solver scale."""
+        network = np.concatenate([np.zeros(0, dtype=np.int64), *self.tangent.network])
+        return float(np.max(np.abs(x - self.at.x)[network] / self.at.program.col_scale[network], initial=0.0))
 
     def weigh(self, solution: Solution) -> None:
         """Make each row's weight at least twice the largest multiplier of its block."""
@@ -337,7 +347,7 @@ class Rounds:
             self.at, self.fresh = there, False
             return Verdict(f"accepted, the point before was {before}; step {length:.1e}", accepted=True)
         # the program is convex: a step that is held back has no more than its promise times what it was held back by
-        small = REST * size * (min(self.radius, 1.0) if held else 1.0)
+        small = REST * size * (min(self.radius, 1.0) if held and not self.flat else 1.0)
         # so much the step would promise at the curvature that the prices gave
         plain = promised
         if self.factor > 1.0:
@@ -359,7 +369,12 @@ class Rounds:
                 self.radius = 0.25 * length
                 return Verdict(f"rejected, {says}")
             self.at = there
-            return Verdict(says, rests=True)
+            if self.away(x) <= AWAY:
+                return Verdict(says, rests=True)
+            # as good, but its voltages, and with them its limits, are those of the first order: once more from here
+            self.radius, self.flat = NEARER * length, True
+            return Verdict(f"accepted, {says}", accepted=True)
+        self.flat = False
         if promised < 0.0:  # by corners that the program rounds: the power flow has the last word
             if gained <= REST * size:
                 return Verdict(says, stuck="predictions are not accurate enough here")

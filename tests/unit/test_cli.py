@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,18 @@ def as_json(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int,
 
 def shell(*arguments: str, script: str = "import lateral.cli; lateral.cli.main()") -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_two_loads_that_follow_the_voltage_at_one_node(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Their voltages are columns of one table."""
+    case = lateral.read("ieee13-rated")
+    load = next(d for d in case.loads if d.model == "constant_power")
+    follows = [replace(load, name=f"twin{k}", model="constant_current", p_kw=5.0 * k) for k in (1, 2)]
+    lateral.write_folder(case.with_(devices=(*case.devices, *follows)), tmp_path / "case")
+    code, _ = as_json(capfd, "solve", tmp_path / "case", "--limits", "none", "--no-replay", "--out", tmp_path / "out")
+    assert code == 0
+    for path in (tmp_path / "out" / "tables").glob("*.parquet"):
+        assert pd.read_parquet(path).columns.is_unique
 
 
 @pytest.mark.parametrize(("n", "text"), [(0, "0 voltage violations;"), (1, "1 voltage violation;")])

@@ -343,13 +343,22 @@ def test_a_flat_merit_rests_only_where_the_power_flow_is_as_good(monkeypatch: py
     monkeypatch.setattr(successive.Rounds, "predicted", lambda self, solution: 0.0)
     state.weights[0][:] = 1e3
     violation = (before.violation[0], before.violation[1] + 1.0, *before.violation[2:])
-    worse, same = dataclasses.replace(before, violation=violation), dataclasses.replace(before)
+    worse, away = dataclasses.replace(before, violation=violation), dataclasses.replace(before)
+    same = dataclasses.replace(before, program=dataclasses.replace(before.program, start_point=r.solution.x))
     monkeypatch.setattr(successive.Rounds, "reached", lambda self, solution: worse)
     verdict = state.judge(r)
     assert not verdict.rests
     assert verdict.text.startswith("rejected")
     assert state.at is before
     assert state.radius < 1.0
+    # as good, but with other voltages than the program says: once more, from there and close by
+    monkeypatch.setattr(successive.Rounds, "reached", lambda self, solution: away)
+    length = state.length(r.solution.x)
+    verdict = state.judge(r)
+    assert verdict.accepted
+    assert not verdict.rests
+    assert state.at is away
+    assert state.radius == successive.NEARER * length
     monkeypatch.setattr(successive.Rounds, "reached", lambda self, solution: same)
     assert state.judge(r).rests
     assert state.at is same

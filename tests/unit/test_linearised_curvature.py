@@ -10,7 +10,9 @@ import pytest
 
 import lateral
 from lateral.case import Case
-from lateral.devices import PV, Source
+from lateral.devices import PV, Load, Source
+from lateral.network.feeder import Bus, Feeder, Line
+from lateral.network.horizon import Horizon
 from lateral.opf import build
 from lateral.results.result import Result
 from lateral.successive import FACTOR_STEP, Rounds
@@ -80,3 +82,32 @@ def test_the_factor_is_what_would_have_been_right(share: float, change: float) -
         times = change if name.startswith("branch.price_") and not name.endswith(".weight") else 1.0
         if not name.startswith("tangent.") and not name.endswith(".weight"):
             np.testing.assert_allclose(known.program.theta[slot], times * plain.theta[slot], rtol=1e-12)
+
+
+@pytest.mark.parametrize("objective", ["peak", "curtailment"])
+def test_a_schedule_that_gains_nothing_is_its_power_flow_too(objective: str) -> None:
+    """Any reactive power is as good, so that the first solve may go far; its voltages are of the first order, and what
+    they keep need not be kept."""
+    phases, wye = (1, 2, 3), (1, 2, 3, 0)
+    own = 0.75 * np.eye(3) * 3.0 + 0.75
+    line = Line(
+        name="l", bus_from="a", bus_to="b", conductors_from=phases, conductors_to=phases, r_ohm=own, x_ohm=2 * own
+    )
+    none = np.zeros((3, 3))
+    case = Case(
+        name="flat",
+        feeder=Feeder(
+            buses=tuple(Bus(name=n, conductors=phases, v_base_kv=7.2, v_min_pu=0.9, v_max_pu=1.2) for n in "ab"),
+            lines=(line,),
+        ),
+        devices=(
+            Source(name="g", bus="a", conductors=phases, angle_deg=(0, -120, 120), r_ohm=none, x_ohm=none),
+            Load(name="x", bus="b", terminals=wye, p_kw=900.0, q_kvar=700.0),
+            PV(name="p", bus="b", terminals=wye, p_rated_kw=2000.0, s_max_kva=3200.0, curtailable=True),
+        ),
+        horizon=Horizon.regular(1),
+    )
+    r = lateral.solve(case, "linearised", objective, loss_term=False)
+    assert r.ok
+    assert rounds_of(r) <= 3
+    assert r.replay.errors.max_dv_pu <= 1e-6  # type: ignore[union-attr]

@@ -49,6 +49,21 @@ def test_loads_by_name_and_their_reactive_power_in_proportion(case: Case) -> Non
     np.testing.assert_allclose(theta(model, "load.q_kvar"), [[5, 10, 20], [1, 1, 1]])
 
 
+def test_a_fixed_reactive_power_stays(case: Case) -> None:
+    """In the program and in the case, which the replay runs."""
+    changed = [dataclasses.replace(d, model="constant_power_fixed_q") if d.name == "x" else d for d in case.devices]
+    model = build(dataclasses.replace(case, devices=tuple(changed)), "lindistflow")
+    model.update(loads={"x": np.array([10.0, 20.0, 40.0])})
+    np.testing.assert_allclose(theta(model, "load.q_kvar"), [[10, 10, 10], [1, 1, 1]])
+    assert model.case.loads[0].q_kvar == 10.0
+    model.update(loads_q={"x": np.full(3, 4.0)})
+    np.testing.assert_allclose(theta(model, "load.q_kvar")[0], 4.0)
+    assert model.case.loads[0].q_kvar == 4.0
+    with pytest.raises(OptionError, match="the same at every step"):
+        model.update(loads_q={"x": np.array([1.0, 2.0, 3.0])})
+    np.testing.assert_allclose(theta(model, "load.q_kvar")[0], 4.0)  # nothing of it was taken
+
+
 def test_a_load_that_was_zero_gets_its_reactive_power_back(case: Case) -> None:
     model = build(case, "lindistflow").update(loads={"x": np.zeros(3)})
     np.testing.assert_allclose(theta(model, "load.q_kvar")[0], 0.0)

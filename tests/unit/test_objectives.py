@@ -7,14 +7,16 @@ import dataclasses
 import numpy as np
 import pytest
 
+import lateral
 from lateral import objectives
 from lateral.case import Case
-from lateral.devices import PV, Battery, Load, Source
+from lateral.devices import PV, Battery, Capacitor, Load, Source
 from lateral.errors import OptionError
 from lateral.io import read
-from lateral.network.feeder import Bus, Feeder, Line
+from lateral.network.feeder import Bus, Feeder, Line, Shunt
 from lateral.network.horizon import Horizon
 from lateral.opf import build
+from lateral.results.residuals import objective_size
 
 
 @pytest.fixture
@@ -133,3 +135,101 @@ def test_losses_alone_of_a_three_phase_day() -> None:
 def test_names_that_do_not_exist(name: str) -> None:
     with pytest.raises(OptionError):
         objectives.get(name)
+
+
+@pytest.mark.parametrize("decision", ["fixed", "day"], ids=["native", "ipopt"])
+def test_losses_beside_a_stiff_line_are_an_optimum_to_what_the_status_says(decision: str) -> None:
+    """A line of 1 mohm makes entries of a thousand in the quadratic part; neither they nor the price of a day may hide
+    what the losses could still fall by. What there is to gain is known from the first-order form in rounds."""
+
+    def line(name: str, a: str, b: str, ohm: float) -> Line:
+        own = np.full((3, 3), ohm / 4) + np.eye(3) * 0.75 * ohm
+        phases = (1, 2, 3)
+        return Line(
+            name=name, bus_from=a, bus_to=b, conductors_from=phases, conductors_to=phases, r_ohm=own, x_ohm=2 * own
+        )
+
+    wye, none = (1, 2, 3, 0), np.zeros((3, 3))
+    sun = {"bus": "c", "p_rated_kw": 200.0, "s_max_kva": 220.0, "curtailable": True}
+    bank = Capacitor(name="k", bus="c", terminals=wye, q_kvar=5.0, q_total_kvar=60.0, decision=decision)
+    case = Case(
+        name="stiff",
+        feeder=Feeder(
+            buses=tuple(Bus(name=n, conductors=(1, 2, 3), v_base_kv=7.2, v_min_pu=0.9, v_max_pu=1.1) for n in "abc"),
+            lines=(line("short", "a", "b", 1e-3), line("long", "b", "c", 0.5)),
+        ),
+        devices=(
+            Source(
+                name="g",
+                bus="a",
+                conductors=(1, 2, 3),
+                angle_deg=(0, -120, 120),
+                price_import=0.2,
+                r_ohm=none,
+                x_ohm=none,
+            ),
+            Load(name="x", bus="c", terminals=wye, p_kw=90.0, q_kvar=30.0),
+            Load(name="y", bus="b", terminals=(1, 0), p_kw=20.0, q_kvar=5.0),
+            Load(name="z", bus="c", terminals=(2, 0), p_kw=30.0, q_kvar=5.0),
+            PV(name="p", terminals=wye, phases="free", **sun),
+            PV(name="b", terminals=wye, **sun | {"bus": "b"}),
+            bank,
+        ),
+        horizon=Horizon.regular(2),
+    )
+    exact = build(case, "current-voltage", "cost+loss").solve()
+    other = lateral.solve(case, "linearised", "cost+loss", with_replay=False)
+    assert exact.ok
+    assert other.ok
+    assert ("ipopt" in exact.choices[0]) is (decision == "day")
+    assert exact.objective == pytest.approx(other.objective, rel=2e-8)
+
+
+@pytest.mark.parametrize("name", ["cost", "loss", "vdev", "curtailment", "peak", "demand"])
+def test_a_gap_is_relative_to_the_objective_or_to_its_floor(case: Case, name: str) -> None:
+    """Whatever the coefficients of the program are."""
+    result = build(case, "nonlinear", name).solve()
+    floor = objectives.get(name).floor
+    assert floor > 0.0
+    x = np.zeros_like(result.solution.x)
+    assert objective_size(result.program, x) == max(abs(result.program.objective(x)), floor)
+
+
+@pytest.mark.parametrize("formulation", ["current-voltage", "bus-injection", "linearised"])
+def test_a_neutral_conductor_deviates_from_nothing(formulation: str) -> None:
+    """Its voltage is zero by purpose; counted, it would be driven up, by 1/4 h a step for 1e-4 h of the phases."""
+    own = 0.2 * np.eye(4) + 0.05
+    wires = (1, 2, 3, 4)
+    line = Line(
+        name="l", bus_from="a", bus_to="b", conductors_from=wires, conductors_to=wires, r_ohm=own, x_ohm=2 * own
+    )
+    ground = np.diag([0.0, 0.0, 0.0, 1e6])
+    none = np.zeros((3, 3))
+    case = Case(
+        name="neutral",
+        feeder=Feeder(
+            buses=tuple(Bus(name=n, conductors=wires, v_base_kv=0.23, v_min_pu=0.8, v_max_pu=1.2) for n in "ab"),
+            lines=(line,),
+            shunts=(Shunt(name="g", bus="a", conductors=wires, g_us=ground, b_us=np.zeros((4, 4))),),
+        ),
+        devices=(
+            Source(
+                name="g",
+                bus="a",
+                conductors=(1, 2, 3),
+                angle_deg=(0, -120, 120),
+                v_pu=1.02,
+                r_ohm=none,
+                x_ohm=none,
+            ),
+            Load(name="x", bus="b", terminals=(1, 4), p_kw=4.0, q_kvar=1.0),
+            PV(name="p", bus="b", terminals=(2, 4), p_rated_kw=4.0, s_max_kva=5.0, curtailable=True),
+        ),
+        horizon=Horizon.regular(1),
+    )
+    result = lateral.solve(case, formulation, "vdev")
+    assert result.ok
+    v = {node: float(np.abs(v[0])) for node, v in zip(result.replay.nodes, result.replay.v, strict=True)}  # type: ignore[union-attr]
+    phases = np.array([size for (_, conductor), size in v.items() if conductor != 4])
+    assert len(phases) == 6
+    assert result.objective == pytest.approx(np.mean((phases**2 - 1) ** 2), rel=1e-5)

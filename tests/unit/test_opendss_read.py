@@ -380,6 +380,21 @@ set loadmult=0.5"""
     assert "0.5" in report.operating_point
 
 
+@pytest.mark.parametrize("what", ["load.x model=6", "load.x model=7", "generator.x model=4", "generator.x model=5"])
+def test_a_fixed_kvar_is_scaled_by_nothing(tmp_path: Path, what: str) -> None:
+    """Neither by the multipliers of the files nor by a shape, also one that holds the kW."""
+    multiplier = "loadmult" if what.startswith("load") else "genmult"
+    body = f"new {what} bus1=b kv=12.47 kw=300 kvar=100 vminpu=0.8 vmaxpu=1.2\nset {multiplier}=0.5"
+    case, _ = read_checked(tmp_path, body)
+    assert abs(case.loads[0].p_kw) == pytest.approx(150)
+    assert abs(case.loads[0].q_kvar) == pytest.approx(100)
+    shape = "new loadshape.s npts=2 interval=1 useactual=yes mult=(40 80) qmult=(30 60)"
+    case, _ = read(make(tmp_path, f"{shape}\nnew {what} bus1=b kv=12.47 daily=s"), horizon="daily")
+    (load,) = case.loads
+    np.testing.assert_allclose(np.abs(load.p_kw * case.multiplier(load.profile)), [40, 80])
+    assert abs(load.q_kvar) == 60  # what the engine takes: the largest of the shape, at every step
+
+
 def test_loads_as_admittances(tmp_path: Path) -> None:
     case, report = read_checked(tmp_path, "new load.l bus1=b kv=12.47 kw=300\nset loadmodel=admittance")
     assert case.loads[0].model == "constant_impedance"

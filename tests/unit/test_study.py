@@ -195,6 +195,25 @@ def test_everything_that_a_study_lays_over_a_case(tmp_path: Path) -> None:
     assert read(tmp_path / "study.toml").hash == case.hash
 
 
+def test_the_points_of_an_inverter_curve(tmp_path: Path) -> None:
+    text = """
+case = "ads10"
+[[pv]]
+name = "roof"
+bus = "9"
+p_rated_kw = 10
+s_max_kva = 12
+q_control = "volt_var"
+volt_var_v_pu = [0.9, 0.95, 1, 1.1]
+volt_var_q_pu = [0.3, 0, 0, -0.3]
+"""
+    (roof,) = (d for d in study(tmp_path, text).case.pvs if d.name == "roof")
+    assert (roof.volt_var_v_pu, roof.volt_var_q_pu) == ((0.9, 0.95, 1.0, 1.1), (0.3, 0.0, 0.0, -0.3))
+    (fault,) = faults(tmp_path, text.replace("0.95", '"low"'))
+    assert fault.code.startswith("STU-003")
+    assert fault.allowed.startswith("a list of numbers")
+
+
 LIMITED = """
 case = "ieee13-rated"
 [limits]

@@ -170,9 +170,10 @@ def test_exact_in_opendss_and_better_than_a_fixed_tap(kind: str, side: int, form
         v = np.sqrt(r.value("bus.vmag_sq"))
         np.testing.assert_allclose(flow.vmag_pu[rows, step], v[:, step], atol=1e-6)
         assert flow.losses_kw[step] == pytest.approx(r.losses_kw[step], abs=1e-3)
-    # flows into the series impedance are those of the model that holds these taps
+    # flows into the series impedance are those of the model that holds these taps; without limits, because the tap may
+    # rest on one, and then nothing is left to decide by which it could be kept to the last digit
     same = dataclasses.replace(case, feeder=with_taps(case.feeder, {("t", side): float(taps[0])}))
-    again = solved(same.with_(devices=case_of(kind, "fixed", side).devices), formulation)
+    again = solved(same.with_(devices=case_of(kind, "fixed", side).devices), formulation, limits="none")
     np.testing.assert_allclose(again.value("branch.p_from"), day.value("branch.p_from"), atol=2e-2)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lateral.devices.base import DeviceContext, ShuntDevice, column
+from lateral.errors import OptionError
 from lateral.network.schema import FloatArray, IntArray, spec
 from lateral.program import Affine, Banded
 from lateral.program.ports import Ports
@@ -42,6 +43,8 @@ MODELS = (
     "zip",  # 8
 )
 
+#: Models whose reactive power stays at its rated value, whatever the profile.
+FIXED_Q = ("constant_power_fixed_q", "constant_power_fixed_q_impedance")
 
 #: What the name of a load of idling losses begins and ends with.
 _IDLING = ("storage_", "_idling")
@@ -137,7 +140,7 @@ class Load(ShuntDevice):
     @property
     def q_follows_profile(self) -> bool:
         """False for the models whose reactive power stays at its rated value."""
-        return self.model not in ("constant_power_fixed_q", "constant_power_fixed_q_impedance")
+        return self.model not in FIXED_Q
 
     @classmethod
     def declare(cls, group: Sequence[Self], ctx: DeviceContext) -> None:
@@ -252,13 +255,27 @@ class Load(ShuntDevice):
                 ("load.q_kvar", "q_kvar", "profile_q", load.profile_q or load.profile),
             ):
                 if slot in values:
+                    row = np.broadcast_to(values[slot], (len(group), n_steps))[k]
+                    if field == "q_kvar" and not load.q_follows_profile:
+                        changes |= {field: load._same_at_every_step(row), profile: old}
+                        continue
                     name = f"{slot}:{load.name}"
-                    profiles[name] = np.broadcast_to(values[slot], (len(group), n_steps))[k].copy()
+                    profiles[name] = row.copy()
                     changes |= {field: 1.0, profile: name}
                 elif profile == "profile_q":
                     changes[profile] = old
             out.append(dataclasses.replace(load, **changes))  # type: ignore[arg-type]
         return out
+
+    def _same_at_every_step(self, q_kvar: FloatArray) -> float:
+        """The one reactive power of all steps; OptionError where they differ."""
+        if np.ptp(q_kvar):
+            message = (
+                f"{self.label} is {self.model}: its reactive power is the same at every step, "
+                f"found {np.min(q_kvar):g} to {np.max(q_kvar):g} kvar. Give one value, or change its model."
+            )
+            raise OptionError(message)
+        return float(q_kvar[0])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

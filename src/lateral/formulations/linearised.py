@@ -162,7 +162,7 @@ class _Model(RectangularModel):
             square = np.abs(padded[ports.a] - padded[ports.b]) ** 2
             x[w.col] = (square if cells is None else square[cells]).reshape(-1)
         if self._all_squares is not None:
-            x[self._all_squares.col] = (np.abs(v[: self._n_true]) ** 2).reshape(-1)
+            x[self._all_squares.col] = (np.abs(v[self._live]) ** 2).reshape(-1)
         for q, b, w in self._susceptances:
             x[q.col] = (b.value(x, theta) * w.value(x, theta)).reshape(-1)
         for nodes, own in self._asked:

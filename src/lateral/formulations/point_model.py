@@ -7,6 +7,7 @@ The rectangular and the matrix family read voltages of ports in the same way; th
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
@@ -91,11 +92,14 @@ def numbered_port(number: int) -> str:
 
 
 def port_names(net: RadialNetwork, ports: Ports) -> tuple[str, ...]:
-    """Names of ports: the node's, or both conductors."""
+    """Names of ports, each once: the node's, or both conductors, and a number from the second port there on."""
+    seen: Counter[str] = Counter()
     names = []
     for a, b in zip(ports.a.tolist(), ports.b.tolist(), strict=True):
         bus, c = net.nodes[max(a, b) if min(a, b) < 0 else a]
-        names.append(f"{bus}.{c}" if min(a, b) < 0 else f"{bus}.{c}-{net.nodes[b][1]}")
+        name = f"{bus}.{c}" if min(a, b) < 0 else f"{bus}.{c}-{net.nodes[b][1]}"
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     return tuple(names)
 
 

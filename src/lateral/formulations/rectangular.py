@@ -96,6 +96,7 @@ class RectangularModel(PointModel):
         self._own = np.array([index.position[node] for node in network.nodes], dtype=np.int64)
         self._names = tuple(f"{bus}.{c}" for bus, c in network.nodes)
         self._neutral = neutral = np.abs(self._v0).max(axis=1) < NEUTRAL_PU
+        self._live = np.flatnonzero(~neutral)
         low = np.array([feeder.bus[bus].v_min_pu for bus, _ in network.nodes])
         high = np.array([feeder.bus[bus].v_max_pu for bus, _ in network.nodes])
         self._v_low, self._v_high = np.where(neutral, 0.0, low), np.where(neutral, np.inf, high)
@@ -293,13 +294,13 @@ class RectangularModel(PointModel):
         self._taps.append(Tap(transformer, winding - 1, tap))
 
     def node_vmag_sq(self) -> tuple[Sequence[str], Affine]:
-        """See `NetworkModel.node_vmag_sq`: a variable for every node, tied to the voltages in `close`."""
+        """See `NetworkModel.node_vmag_sq`: variables, tied to the voltages in `close`."""
+        nodes = self._live
+        names = [self._names[k] for k in nodes]
         if self._all_squares is None:
-            start = np.broadcast_to(np.abs(self._v0) ** 2, (len(self._names), self.n_steps))
-            self._all_squares = self.builder.variable(
-                "node", "vmag_sq", self._names, unit="pu^2", start=start, limit=False
-            )
-        return self._names, self._all_squares
+            start = np.broadcast_to(np.abs(self._v0[nodes]) ** 2, (len(nodes), self.n_steps))
+            self._all_squares = self.builder.variable("node", "vmag_sq", names, unit="pu^2", start=start, limit=False)
+        return names, self._all_squares
 
     def feed(
         self, name: str, nodes: IntArray, e_sq: Affine, angle: FloatArray, z: ComplexArray
@@ -635,9 +636,9 @@ class RectangularModel(PointModel):
             pairs = [(u.re, u.re), (u.im, u.im)]
             self.builder.quadratic(component, "vmag_sq", names, pairs, -w, 0.0, 0.0, unit="pu^2", at=cells)
         if self._all_squares is not None:
-            v = self._node_voltage(np.arange(self._n_true))
+            v = self._node_voltage(self._live)
             pairs = [(v.re, v.re), (v.im, v.im)]
-            names = self._names[: self._n_true]
+            names = tuple(self._names[k] for k in self._live)
             self.builder.quadratic("node", "vmag_sq", names, pairs, -self._all_squares, 0.0, 0.0, unit="pu^2")
 
     def _losses(self) -> None:

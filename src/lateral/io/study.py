@@ -357,16 +357,13 @@ def _explicit(case: Case, cls: type[D], rows: Sequence[dict[str, Any]], file: st
                 hint = did_you_mean(name, [*known, "load"])
                 faults.append(Fault("STU-002 key", element, f"the unknown key {name!r}", "a field", hint, file))
             elif not _fits(known[name].type, value):
-                allowed = f"{known[name].type} ({known[name].doc})"
+                allowed = f"{_words(known[name].type)} ({known[name].doc})"
                 faults.append(Fault("STU-003 value", element, f"{name} = {value!r}", allowed, "Correct it.", file))
         for name, spec in known.items():
             if spec.required and name not in values and not (load is not None and name in ("name", "bus")):
                 faults.append(Fault("STU-002 key", element, f"no key {name!r}", "it is required", "Add it.", file))
         if len(faults) == before:
-            numbers: dict[str, Any] = {
-                n: float(v) if "float" in known[n].type and _number(v) else v for n, v in values.items()
-            }
-            out.append(cls(**numbers))
+            out.append(cls(**{n: _as_float(v) if "float" in known[n].type else v for n, v in values.items()}))
     if faults:
         raise CaseError(faults)
     return out
@@ -376,7 +373,20 @@ def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def _as_float(value: Any) -> Any:
+    """A number, or a list of them, as floats; anything else as it is."""
+    if isinstance(value, (list, tuple)):
+        return tuple(float(v) for v in value)
+    return float(value) if _number(value) else value
+
+
+def _words(kind: str) -> str:
+    return "a list of numbers" if kind.startswith("tuple[float") else kind
+
+
 def _fits(kind: str, value: Any) -> bool:
+    if kind.startswith("tuple[float"):
+        return isinstance(value, (list, tuple)) and all(_number(v) for v in value)
     if "float" in kind:
         return _number(value)
     if kind == "bool":

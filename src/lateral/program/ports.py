@@ -264,7 +264,7 @@ class NetworkModel(ABC):
 
     @abstractmethod
     def node_vmag_sq(self) -> tuple[Sequence[str], Affine]:
-        """Names of the nodes with a voltage, and their squared voltage magnitudes, shape (n, T)."""
+        """Names of the nodes with a voltage, neutral conductors aside, and their squared magnitudes, shape (n, T)."""
 
     @abstractmethod
     def add_loss_cost(self, weight: Affine) -> None:

@@ -370,6 +370,14 @@ class Program:
         """The program with its objective scaled by its present data: when they differ much from those of the build."""
         return dataclasses.replace(self, objective_scale=objective_scale(self.c, self.q, self.col_scale))
 
+    def scaled_by_value(self, n_steps: int) -> Program:
+        """The program with its objective scaled by its value at the start: a step's share of it is one.
+
+        Stiff branches make entries of the quadratic part far larger than any step has of it.
+        """
+        size = max(abs(self.objective(self.start_point)), self.objective_floor)
+        return dataclasses.replace(self, objective_scale=n_steps / size) if size > 0.0 else self
+
     @property
     def has_relaxation(self) -> bool:
         """Whether `relaxed` is convex: product rows can become cones, quadratic rows and curves cannot."""

@@ -26,7 +26,8 @@ from lateral.solvers.base import Solution, Status
 PRIMAL_TOLERANCE = 1e-6
 #: Largest duality gap of a solution, relative.
 GAP_TOLERANCE = 1e-6
-#: Objectives smaller than this, in scaled units, are compared as if they were this large.
+#: Objectives of convex programs, and those without a floor, that are smaller than this, in scaled units, are compared
+#: as if they were this large.
 _SMALL_OBJECTIVE = 1e-2
 
 
@@ -112,8 +113,15 @@ def recompute(program: Program, solution: Solution) -> Residuals:
 
 
 def objective_size(program: Program, x: FloatArray) -> float:
-    """What a relative gap is relative to: the objective, or its floor where it is smaller."""
-    return max(abs(program.objective(x)), program.objective_floor, _SMALL_OBJECTIVE / program.objective_scale)
+    """What a relative gap is relative to: the objective, or its floor where it is smaller.
+
+    Convex solvers stop at a gap in solver scale, which an objective of next to nothing does not follow. Of a program
+    that is not convex nothing but the floor counts: its coefficients may be any size (`Program.scaled_by_value`).
+    """
+    floor = program.objective_floor
+    if not floor or program.problem_class is not ProblemClass.NLP:
+        floor = max(floor, _SMALL_OBJECTIVE / program.objective_scale)
+    return max(abs(program.objective(x)), floor)
 
 
 def certified_bound(program: Program, solution: Solution, residuals: Residuals) -> float | None:

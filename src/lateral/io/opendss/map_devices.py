@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from lateral.devices import Capacitor, Load, Regulator, Source
-from lateral.devices.load import MODELS
+from lateral.devices.load import FIXED_Q, MODELS
 from lateral.io.opendss.engine import ElementData
 from lateral.io.opendss.map_build import Build, Properties, across_kv, number, numbers, reduce_to_nodes, text
 from lateral.io.opendss.map_shapes import Shapes
@@ -87,8 +87,7 @@ def map_loads(build: Build, shapes: Shapes) -> None:
         if as_admittance:
             model = "constant_impedance"
         terminals, connection = terminals_of(properties, element)
-        kw, kvar = number(properties, "kw") * factor, number(properties, "kvar") * factor
-        kw, kvar, profile, profile_q = shapes.apply(properties, kw, kvar, follow=status != "fixed", factor=factor)
+        kw, kvar, profile, profile_q = _power(properties, shapes, factor, model, follow=status != "fixed")
         zipv = numbers(properties, "zipv")
         zip_kwargs = (0.0, 0.0, 1.0), (0.0, 0.0, 1.0), 0.0
         if model == "zip" and len(zipv) >= 6:
@@ -126,6 +125,21 @@ def map_loads(build: Build, shapes: Shapes) -> None:
             build.record(source, "approximated", "IMP-014", "it has open conductors; taken as closed")
 
 
+def _power(
+    properties: Properties, shapes: Shapes, factor: float, model: str, *, follow: bool
+) -> tuple[float, float, str, str]:
+    """kW and kvar of a load or generator, and the profiles that multiply them.
+
+    A fixed kvar is neither scaled by the engine's multipliers nor by a shape, whatever the shape holds.
+    """
+    stated = number(properties, "kvar")
+    kw, kvar = number(properties, "kw") * factor, stated * factor
+    kw, kvar, profile, profile_q = shapes.apply(properties, kw, kvar, follow=follow, factor=factor)
+    if model in FIXED_Q:
+        return kw, stated, profile, ""
+    return kw, kvar, profile, profile_q
+
+
 def map_generators(build: Build, shapes: Shapes) -> None:
     """Generators as loads of negative power: exact for model 1."""
     multiplier = build.setting("genmult") or 1.0
@@ -134,9 +148,9 @@ def map_generators(build: Build, shapes: Shapes) -> None:
         terminals, connection = terminals_of(properties, element)
         fixed = text(properties, "status") == "fixed"
         factor = 1.0 if fixed else multiplier
-        kw, kvar = number(properties, "kw") * factor, number(properties, "kvar") * factor
-        kw, kvar, profile, profile_q = shapes.apply(properties, kw, kvar, follow=not fixed, factor=factor)
-        model = {2: "constant_impedance", 4: "constant_power_fixed_q", 5: "constant_power_fixed_q_impedance"}
+        models = {2: "constant_impedance", 4: "constant_power_fixed_q", 5: "constant_power_fixed_q_impedance"}
+        model = models.get(number_of_model, "constant_power")
+        kw, kvar, profile, profile_q = _power(properties, shapes, factor, model, follow=not fixed)
         load = Load(
             name=f"generator_{name}",
             bus=element.buses[0],
@@ -147,7 +161,7 @@ def map_generators(build: Build, shapes: Shapes) -> None:
             profile=profile,
             profile_q=profile_q,
             v_rated_kv=across_kv(number(properties, "kv"), element.phases, delta=connection != "wye"),
-            model=model.get(number_of_model, "constant_power"),
+            model=model,
             v_min_pu=max(number(properties, "vminpu", 0.9), 0.0),
             v_max_pu=number(properties, "vmaxpu", 1.1) or 1.1,
             v_low_pu=0.0,
