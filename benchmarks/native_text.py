@@ -39,8 +39,9 @@ Nodes come in postorder, the subtree with most storages last, so that what is ch
 
 **Lanes.** Eight steps are eliminated by one instruction, chunk of eight steps after chunk (`lanes`, `elimination`):
 every pass over the factors reads memory in one stream, from the first lane to the last or back, and threads share the
-chunks. Blocks of 2.5 MB of a chunk are assembled, eliminated and condensed one after the other, each while it is in the
-cache, and the first right-hand side is taken up while the chunk is.
+chunks. Blocks of 0.3 MB of a chunk are assembled, eliminated and condensed one after the other, in double precision and
+each while it is in the cache, and the first right-hand side is taken up while the chunk is. Factors of more than 16 MB
+are put away in single precision, which halves what later solves read.
 
 **Any other network.** Three-phase nodes, meshes, ports: every equality is paired with a variable that it determines, by
 the matching whose coefficients have the largest product (Duff and Koster 2001; Schenk and Gaertner 2006), variables
@@ -69,7 +70,8 @@ iterations on every feeder tried.
 **Circles.** Where complementarity is reached and the residuals have not fallen for six steps (voltages at the corners
 of load laws), steps are halved until they do.
 
-**Where it fails** to make progress, Clarabel or Ipopt are asked, and the result says so. Where Ipopt has no word
+**Where it fails** to make progress with factors in single precision, it begins anew with factors in double, and keeps
+to these; where that fails too, Clarabel or Ipopt are asked, and the result says so. Where Ipopt has no word
 either, the least violation nearby decides: above zero the program is locally infeasible; at zero it is solved again
 from there.
 
