@@ -75,7 +75,8 @@ iterations on every feeder tried.
 **Circles.** Where complementarity is reached and the residuals have not fallen for six steps (voltages at the corners
 of load laws), steps are halved until they do.
 
-**Where it fails** to make progress, Clarabel or Ipopt are asked, and the result says so. Where Ipopt has no word
+**Where it fails** to make progress with factors in single precision, it begins anew with factors in double, and keeps
+to these; where that fails too, Clarabel or Ipopt are asked, and the result says so. Where Ipopt has no word
 either, the least violation nearby decides: above zero the program is locally infeasible; at zero it is solved again
 from there.
 

@@ -7,6 +7,7 @@ import gc
 import itertools
 import sys
 import threading
+import types
 from pathlib import Path
 
 import numba
@@ -28,6 +29,7 @@ from lateral.results.residuals import recompute
 from lateral.solvers import Options, Status
 from lateral.solvers.native import NativeOptions, elimination
 from lateral.solvers.native import kkt as kkt_module
+from lateral.solvers.native import session as session_module
 from lateral.solvers.native import threads as threads_module
 from lateral.solvers.native.assembly import Point
 from lateral.solvers.native.barrier import Barrier
@@ -334,7 +336,7 @@ def test_a_warm_attempt_out_of_time_is_the_last() -> None:
         asked += 1
         return asked > 2
 
-    iterate, outcome, spent = part.run(NativeOptions(), give_up)
+    iterate, outcome, spent = part.run(NativeOptions(), None, give_up)
     assert (outcome.word, outcome.iterations, spent) == ("limit", 2, 2)
     end, cold = part.way.x, part.method.solve(gap=1e-8, max_iterations=0)[0].x
     assert np.linalg.norm(iterate.x - end) < 0.5 * np.linalg.norm(cold - end)
@@ -507,6 +509,36 @@ def test_a_limit_is_not_a_solution() -> None:
     found = model_of("ieee123-t5").solve("native", Options(max_iterations=3))
     assert found.status is Status.LIMIT_REACHED
     assert found.solution.iterations == 3
+
+
+def test_cones_that_ran_out_of_a_limit_are_where_they_got_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit is one of both attempts, with cones as equalities and as they are; it ended with the second one's start,
+    after twice as many steps, and with a bound of nothing."""
+    best = model_of("ieee123-t5", "soc").solve("clarabel").objective
+    bounds = []
+    for most in (3, 9):
+        found = model_of("ieee123-t5", "soc").solve("native", Options(max_iterations=most))
+        assert found.status is Status.LIMIT_REACHED
+        assert found.solution.iterations == most
+        assert found.bound is not None
+        bounds.append(found.bound)
+    assert bounds[0] < 0.999 * best < bounds[1] < best
+    # out of time after a few steps
+    seconds = itertools.count()
+    clock = types.SimpleNamespace(perf_counter=lambda: float(next(seconds)))
+    monkeypatch.setattr(session_module, "time", clock)
+    late = model_of("ieee123-t5", "soc").solve("native", NativeOptions(time_limit_s=9.5))
+    assert late.status is Status.LIMIT_REACHED
+    assert late.objective == pytest.approx(best, rel=1e-2)
+
+
+def test_a_limit_that_was_set_is_kept_to_however_large_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where none was set, it is somebody else's turn."""
+    monkeypatch.setattr(session_module, "MOST_ITERATIONS", 3)
+    found = model_of("ads10").solve("native", NativeOptions(max_iterations=4))
+    assert (found.status, found.solution.solver, found.solution.iterations) == (Status.LIMIT_REACHED, "native", 4)
+    other = model_of("ads10", "soc").solve("native")
+    assert (other.status, other.solution.solver) == (Status.OPTIMAL, "clarabel")
 
 
 def test_numbers_do_not_depend_on_the_power_base() -> None:

@@ -19,8 +19,9 @@ import lateral
 from lateral.io.opendss import ImportEntry, ImportReport
 from lateral.io.opendss.report import ImportNote
 from lateral.plots.data import View
+from lateral.replay import replay
 from lateral.report import write_report
-from lateral.report.content import number, small
+from lateral.report.content import number, replay_facts, small
 from lateral.report.pack import data_block, packed, quantised
 from lateral.report.write import render
 from lateral.results.result import Result
@@ -341,3 +342,21 @@ def test_a_browser_draws_it_and_the_slider_moves_it(small_case: Result, tmp_path
     assert found is not None
     outcome = json.loads(found.group(1))
     assert outcome == {"problems": [], "moved": [True, True, True], "tip": True, "zoomed": True, "empty": []}
+
+
+def test_what_the_replay_has_beyond_limits_is_told_from_rounding() -> None:
+    """A limit that is met to the digits shown; and steps without a power flow, of which nothing is known."""
+    run = replay(lateral.read("ads10"))
+    high = run.case.feeder.buses[-1].v_max_pu
+    volts, converged = run.v.copy(), run.converged.copy()
+    volts[-1, 3] = high + 2e-6
+    converged[5] = False
+
+    def said(**changes: Any) -> str:
+        return dict(replay_facts(dataclasses.replace(run, **changes)))["voltages beyond their limits"]
+
+    at = f"at bus {run.nodes[-1][0]}, conductor 1, {run.case.horizon.times[3]:%Y-%m-%d %H:%M}"
+    assert said() == "none"
+    assert said(v=volts) == f"1, worst {high:.5f} pu, 2.00×10⁻⁶ pu beyond {high:g}, {at}"
+    assert said(converged=converged) == "none at the steps that converged"
+    assert said(v=volts, converged=converged).startswith("1 at the steps that converged, worst")

@@ -300,15 +300,13 @@ def replay_facts(run: Replay) -> list[tuple[str, str]]:
     """What the replay says."""
     n = len(run.converged)
     out = [("engine", run.engine), ("steps that converged", f"{int(run.converged.sum())} of {n}")]
-    beyond = run.violations()
+    beyond, known = run.violations(), "" if run.all_converged else " at the steps that converged"
+    said = f"none{known}"
     if len(beyond):
         w = beyond.iloc[0]
         at = f"bus {w.bus}, conductor {w.conductor}, {w.time:%Y-%m-%d %H:%M}"
-        out.append(
-            ("voltages beyond their limits", f"{len(beyond):,}, worst {w.v_pu:.5f} pu (limit {w.limit_pu:g}) at {at}")
-        )
-    else:
-        out.append(("voltages beyond their limits", "none"))
+        said = f"{len(beyond):,}{known}, worst {w.v_pu:.5f} pu, {small(w.excess_pu)} pu beyond {w.limit_pu:g}, at {at}"
+    out.append(("voltages beyond their limits", said))
     e = run.errors
     if e is not None:
         where = f" at bus {e.worst_node[0]}, conductor {e.worst_node[1]}" if e.worst_node else ""

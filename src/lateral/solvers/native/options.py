@@ -16,7 +16,7 @@ class NativeOptions(Options):
 
     Attributes:
         tolerance: complementarity, relative to the objective.
-        max_iterations: Newton steps.
+        max_iterations: Newton steps, of all attempts together; None: 100 of each.
         warm: start from an earlier solve of the same session.
         threads: how many at most (small programs have one); they share steps and rows, and the numbers do not depend
             on it.
@@ -24,7 +24,7 @@ class NativeOptions(Options):
     """
 
     tolerance: float | None = DEFAULT_TOLERANCE
-    max_iterations: int | None = 100
+    max_iterations: int | None = None
     warm: bool = True
     threads: int = 1
     fallback: bool = True

@@ -29,7 +29,7 @@ from lateral.solvers.native.options import DEFAULT_TOLERANCE, NativeOptions
 from lateral.solvers.native.order import order_of
 from lateral.solvers.native.steps import Declined, StepProgram
 
-#: Newton steps, where the caller sets no limit.
+#: Newton steps of one attempt, where the caller sets no limit.
 MOST_ITERATIONS = 100
 #: A multiplier of a cone that is above zero by this much, relative to the largest, has the wrong sign.
 SIGN = 1e-9
@@ -63,21 +63,22 @@ class _Part:
             self._holds = program
         return not self.steps.crossed
 
-    def run(self, options: NativeOptions, give_up: Callable[[], bool]) -> tuple[Iterate, Outcome, int]:
-        """The last iterate, how it ended, and the Newton steps of all attempts."""
-        most = options.max_iterations or MOST_ITERATIONS
-        spent, kkt, kept_to = 0, self.method.kkt, most < MOST_ITERATIONS  # a limit that the caller set
+    def run(
+        self, options: NativeOptions, most: int | None, give_up: Callable[[], bool]
+    ) -> tuple[Iterate, Outcome, int]:
+        """The last iterate, how it ended, and the Newton steps of all attempts, which are no more than ``most``."""
+        spent, kkt = 0, self.method.kkt
         attempts = [(None, False)] if self.way is None or not options.warm else [(self.way, False), (None, False)]
         if kkt.single:
             attempts.append((None, True))
         for start, wide in attempts:
             if wide:  # what stopped it may be rounding
                 kkt.widen()
-                most += 0 if kept_to else MOST_ITERATIONS
+            left = MOST_ITERATIONS if most is None else most - spent
             iterate, outcome, way = self.method.solve(
                 gap=options.tolerance or DEFAULT_TOLERANCE,
                 # an earlier iterate that is no good is left when it costs as much as none
-                max_iterations=most - spent if start is None else min(most, self._cold),
+                max_iterations=left if start is None else min(left, self._cold),
                 earlier=None if start is None else start.copy(),
                 flow=self._shifted and self.steps.quadratics.n > 0,
                 give_up=give_up,
@@ -89,7 +90,7 @@ class _Part:
                 if start is None:
                     self._cold = outcome.iterations
                 break
-            if give_up() or (kept_to and spent >= most):  # there is nothing left for another
+            if give_up() or spent == most:  # there is nothing left for another
                 break
         return iterate, outcome, spent
 
@@ -134,7 +135,7 @@ class NativeSession(Session):
         check_pattern(program, self._pattern)
         begin = time.perf_counter()
         o = self._options
-        limit = np.inf if o.time_limit_s is None else o.time_limit_s
+        most, limit = o.max_iterations, np.inf if o.time_limit_s is None else o.time_limit_s
 
         def late() -> bool:
             return time.perf_counter() - begin > limit
@@ -157,7 +158,7 @@ class NativeSession(Session):
                 return note.pressed or late()
 
             if self._tight is not None:
-                iterate, outcome, spent = self._tight.run(o, give_up)
+                iterate, outcome, spent = self._tight.run(o, most, give_up)
                 if outcome.word == "solved":
                     found = self._solution(
                         program, self._tight, iterate, Status.OPTIMAL, spent, time.perf_counter() - begin, "solved"
@@ -165,16 +166,19 @@ class NativeSession(Session):
                     mu = found.product_dual[self._held]
                     if np.all(mu <= SIGN * max(1.0, float(np.abs(mu).max(initial=0.0)))):
                         return found
-            if self._whole is None:
-                self._whole = _Part(program, o)
-            if self._tight is not None:
-                self._whole.load(program)
-            iterate, outcome, more = self._whole.run(o, give_up)
-            spent += more
+                    outcome = dataclasses.replace(outcome, word="limit")  # where nothing is left for the cones
+            part = self._tight
+            if part is None or not (give_up() or spent == most):
+                if self._whole is None:
+                    self._whole = _Part(program, o)
+                if self._tight is not None:
+                    self._whole.load(program)
+                part = self._whole
+                iterate, outcome, more = part.run(o, None if most is None else most - spent, give_up)
+                spent += more
         status, message = _WORDS[outcome.word]
         # a limit that the caller set is kept to; other ends are somebody else's turn
-        most = o.max_iterations or MOST_ITERATIONS
-        given_up = outcome.word in ("stalled", "broken") or (outcome.word == "limit" and most >= MOST_ITERATIONS)
+        given_up = outcome.word in ("stalled", "broken") or (outcome.word == "limit" and most is None)
         if given_up and not note.pressed and not late() and o.fallback:
             return self._handed_over(program, spent, message, begin)
         if not np.all(np.isfinite(iterate.x)):
@@ -182,7 +186,7 @@ class NativeSession(Session):
             return no_point(
                 program, status=Status.ERROR, solver="native", iterations=spent, seconds=seconds, message=message
             )
-        return self._solution(program, self._whole, iterate, status, spent, time.perf_counter() - begin, message)
+        return self._solution(program, part, iterate, status, spent, time.perf_counter() - begin, message)
 
     def _as_tight(self, program: Program) -> Program:
         """The program with its cones of currents as equalities; the same again for the same."""
