@@ -93,7 +93,7 @@ class Model:
     tangent: Tangent | None = None
     point: OperatingPoint | None = None
     otherwise: Callable[[Case], Model] | None = field(default=None, repr=False)
-    _session: tuple[str, Options | None, str, Session] | None = field(default=None, repr=False)
+    _session: tuple[str, Options | None, str, str, Session] | None = field(default=None, repr=False)
     _last: Solution | None = field(default=None, repr=False)
     _q_per_p: FloatArray | None = field(default=None, repr=False)
 
@@ -302,7 +302,8 @@ class Model:
         if solver == "auto":
             name, why = solvers.choose(self.program, avoid=avoid)
             choices.append(f"solver {name}: {why}")
-        if self._session is None or self._session[:3] != (name, options, avoid):
+        asked = name
+        if self._session is None or self._session[:3] != (asked, options, avoid):
             try:
                 session = _session_of(name, options, self.program, avoid=avoid)
             except UnsupportedError as why:
@@ -311,8 +312,9 @@ class Model:
                 name = solvers.choose(self.program, avoid="native")[0]
                 choices.append(f"solver {name}: native declines, {why.faults[0].found}")
                 session = solvers.get(name, options).start(self.program)
-            self._session = (name, options, avoid, session)
+            self._session = (asked, options, avoid, name, session)
             self._last = None
+        name = self._session[3]
         bounded = solver == "auto" and self._last is None and self._wants_relaxation
         # Ipopt gains from the start; the structured solver needs none, and its multipliers often are the bound
         relaxation = _Relaxation.solve(self.program, options) if bounded and name != "native" else None
@@ -321,7 +323,7 @@ class Model:
             solution, status = relaxation.proof, Status.INFEASIBLE
             residuals = recompute(self.program, solution)
         else:
-            solution = self._session[3].solve(self.program, start)
+            solution = self._session[-1].solve(self.program, start)
             choices += solution.notes
             status, residuals = judged(self.program, solution)
             if solution.solver != name:
@@ -332,13 +334,14 @@ class Model:
             solution, (status, residuals) = again, judged(self.program, again)
         takes = self.program.problem_class in solvers.SOLVERS["ipopt"].solver.accepts
         unsure = status in (Status.INACCURATE, Status.ERROR)
-        if unsure and solver == "auto" and "ipopt" not in (solution.solver, avoid) and takes:
+        other = solvers.choose(self.program, avoid="native")[0] if solution.solver == "native" else "ipopt"
+        if unsure and solver == "auto" and other not in (solution.solver, avoid) and (takes or other != "ipopt"):
             plain = None if options is None else options.plain()
             within = None if plain is None else plain.within(begin + (plain.time_limit_s or np.inf))
-            again = solvers.get("ipopt", within).solve(self.program, None)
+            again = solvers.get(other, within).solve(self.program, None)
             word, found = judged(self.program, again)
             if word is Status.OPTIMAL:
-                choices.append(f"fallback to ipopt: {solution.solver} ended {status.word}")
+                choices.append(f"fallback to {other}: {solution.solver} ended {status.word}")
                 solution, status, residuals = again, word, found
         if status is Status.INFEASIBLE and self.program.problem_class is ProblemClass.NLP:
             choices.append("infeasible by proof: the convex relaxation of the exact model is infeasible")
@@ -445,7 +448,7 @@ class Model:
             message = f"a horizon moves on by 1 step or more, not by {steps}"
             raise OptionError(message)
         if self._session is not None:
-            self._session[3].shift(steps)
+            self._session[-1].shift(steps)
         if self._last is not None:
             self._last = dataclasses.replace(self._last, x=_later(self.program, self._last.x, steps))
         return self

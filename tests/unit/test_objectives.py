@@ -76,7 +76,7 @@ def test_demand_is_net(case: Case) -> None:
     )
     r = run(case.with_(devices=devices), "demand")
     assert r.objective == pytest.approx(-60.0, abs=1e-3)
-    assert r.energy_import_kwh == pytest.approx(-60.0, abs=1e-3)
+    assert (r.energy_import_kwh, r.energy_export_kwh) == pytest.approx((0.0, 60.0), abs=1e-3)
 
 
 def test_loss(case: Case) -> None:

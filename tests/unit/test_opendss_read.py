@@ -632,6 +632,10 @@ new storage.ring bus1=b.3.1 phases=1 conn=delta kv=12.47 kwrated=100 kwhrated=30
     assert report.reference is not None
     assert report.reference.dispatch["battery.in"] == pytest.approx((-60, 0))
     assert report.reference.dispatch["battery.out"][0] == pytest.approx(60)
+    assert {report.entry[f"storage.{name}"].code for name in ("in", "out", "ring")} == {"IMP-068"}
+    assert "charges 60 kW at the engine's solution" in report.entry["storage.in"].reason
+    (said,) = [line for line in case.warnings if "IMP-068" in line]
+    assert "3 storages: " in said
 
 
 def test_two_sources(tmp_path: Path) -> None:

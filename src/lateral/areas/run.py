@@ -17,7 +17,17 @@ from lateral.solvers import Status
 #: The keys of `Result.summary`, which a run without a joined result has too.
 OF_SOLVE = (
     *("case", "status", "status_text", "formulation", "problem_class", "solver", "objective_name", "objective"),
-    *("bound", "bound_given", "cost", "energy_import_kwh", "losses_kwh", "n_buses", "n_nodes", "n_steps"),
+    *(
+        "bound",
+        "bound_given",
+        "cost",
+        "energy_import_kwh",
+        "energy_export_kwh",
+        "losses_kwh",
+        "n_buses",
+        "n_nodes",
+        "n_steps",
+    ),
     *("n_variables", "iterations", "seconds"),
     *("residuals", "replay", "verification", "choices", "conflicts", "case_hash", "versions"),
     "import_warnings",

@@ -25,7 +25,16 @@ def summary_of(run: AreasRun, loaded: Loaded | None) -> dict[str, Any]:
     nothing = dict.fromkeys(
         (
             *("formulation", "problem_class", "solver", "objective_name", "objective", "bound", "bound_given"),
-            *("energy_import_kwh", "losses_kwh", "n_buses", "n_nodes", "n_variables", "iterations", "residuals"),
+            *(
+                "energy_import_kwh",
+                "energy_export_kwh",
+                "losses_kwh",
+                "n_buses",
+                "n_nodes",
+                "n_variables",
+                "iterations",
+                "residuals",
+            ),
             *("replay", "versions"),
         )
     )

@@ -159,7 +159,8 @@ def columns(view: View, baseline: Voltages | None) -> list[Column]:
 def column(label: str, view: View) -> Column:
     """A schedule as its model sees it."""
     r = view.result
-    return Column(label, r.cost, r.energy_import_kwh, r.losses_kwh, r.p_source_kw, view.optimum)
+    net = float(r.p_source_kw @ r.case.horizon.hours)
+    return Column(label, r.cost, net, r.losses_kwh, r.p_source_kw, view.optimum)
 
 
 def comparison(found: list[Column], n_steps: int) -> Table:

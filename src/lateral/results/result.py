@@ -441,8 +441,13 @@ class Result:
 
     @property
     def energy_import_kwh(self) -> float:
-        """Net energy taken from the sources, kWh."""
-        return float(self.p_source_kw @ self.case.horizon.hours)
+        """Energy taken from the sources, kWh; steps at which a source is given power count zero."""
+        return float(np.sum(np.maximum(self.value("source.p_total"), 0.0) @ self.case.horizon.hours))
+
+    @property
+    def energy_export_kwh(self) -> float:
+        """Energy given to the sources, kWh."""
+        return float(np.sum(np.maximum(-self.value("source.p_total"), 0.0) @ self.case.horizon.hours))
 
     @property
     def losses_kwh(self) -> float:
@@ -749,6 +754,7 @@ class Result:
             "bound_given": [*self.program.held, *self.program.granted] if self.bound is not None else [],
             "cost": number(self.cost) if known else None,
             "energy_import_kwh": number(self.energy_import_kwh) if known else None,
+            "energy_export_kwh": number(self.energy_export_kwh) if known else None,
             "losses_kwh": number(self.losses_kwh) if known else None,
             "n_buses": len(self.case.feeder.buses),
             "n_nodes": self.network.n_nodes,

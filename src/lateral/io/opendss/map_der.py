@@ -160,6 +160,10 @@ def map_storage(build: Build, shapes: Shapes) -> None:
         if state.startswith("idl"):
             _idling(build, source, properties, element, rated)
             p = q = 0.0
+        elif p or q:
+            does = f"{'discharges' if p >= 0.0 else 'charges'} {abs(p):g} kW at the engine's solution"
+            said = f"{does}; its schedule is a decision here, and in the power flow it is idle"
+            build.record(source, "approximated", "IMP-068", said)
         if text(properties, "effcurve"):
             said = "its inverter's efficiency curve is left out of the energy balance"
             build.record(source, "approximated", "IMP-013", said)
