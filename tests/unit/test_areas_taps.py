@@ -44,10 +44,15 @@ def with_pv(p_kw: float, s_kva: float) -> Case:
     return case.with_(devices=(*devices, PV(name="pv675", bus="675", p_rated_kw=p_kw, s_max_kva=s_kva)))
 
 
-def certified(partition: Partition, algorithm: Admm | None, most: int, limits: str = "all") -> None:
-    run = solve_areas(
-        partition, algorithm, formulation="current-voltage", limits=limits, with_replay=False, max_rounds=most
-    )
+def certified(
+    partition: Partition,
+    algorithm: Admm | None,
+    most: int,
+    *,
+    limits: str = "all",
+    formulation: str = "current-voltage",
+) -> None:
+    run = solve_areas(partition, algorithm, formulation=formulation, limits=limits, with_replay=False, max_rounds=most)
     assert run.status is Status.OPTIMAL, run.status_text
     assert run.gap_to_central is not None and abs(run.gap_to_central) <= 5e-8
 
@@ -72,6 +77,17 @@ def test_taps_for_the_whole_horizon() -> None:
 def test_borders_of_many_copies() -> None:
     """Four steps, three areas, no limits: 149 rounds; with an acceleration over 10 rounds a gap of 2e-5 after 200."""
     certified(lateral.cut(noon(4), 3), Admm(), 175, limits="none")
+
+
+@pytest.mark.parametrize(("labels", "most"), [(["line.632670"], 80), (3, 150)])
+def test_rows_to_first_order_stay_those_of_the_whole_when_limits_are_written(
+    labels: list[str] | int, most: int
+) -> None:
+    """67 and 127 rounds. Taps reach limits that were left out; built again for them, an area was to first order at
+    powers beyond its border that nobody draws: agreed within 2e-7, it was 2e-3 from central with a gap of 0.5."""
+    case = decided(noon(2), "step")
+    partition = lateral.cut(case, labels) if isinstance(labels, int) else cut(case, labels)
+    certified(partition, None, most, formulation="linearised")
 
 
 def handed_over(residual: float) -> tuple[State, State]:
