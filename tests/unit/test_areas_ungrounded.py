@@ -280,8 +280,15 @@ def test_areas_inside_an_ungrounded_part_end_at_the_central_optimum(labels: list
 
 
 def test_consensus_inside_an_ungrounded_part() -> None:
-    partition = cut(delta(), ["line.bc"])
-    certified(solve_areas(partition, Admm(), formulation="current-voltage", limits="none", with_replay=False), 6e-8)
+    run = solve_areas(
+        cut(delta(), ["line.bc"]),
+        Admm(),
+        formulation="current-voltage",
+        limits="none",
+        tolerance=1e-8,  # nearer than certified: a gap of 1e-6 may be 7e-8 of the objective
+        with_replay=False,
+    )
+    certified(run, 6e-8)
 
 
 @pytest.mark.skipif(not FEEDERS.is_dir(), reason="the shared feeders are not here")
@@ -289,7 +296,7 @@ def test_consensus_inside_an_ungrounded_part() -> None:
 def test_consensus_that_wanders_begins_anew_at_a_heavier_penalty(
     labels: int | list[str], times: int, most: int
 ) -> None:
-    """IEEE 37 at penalty 1, without limits: copies stay 0.1 and more apart. 60 and 70 rounds in all; at the
+    """IEEE 37 at penalty 1, without limits: copies stay 0.1 and more apart. 60 and 63 rounds in all; at the
     penalty that it begins with they stay there."""
     case = ieee37()
     partition = lateral.cut(case, labels) if isinstance(labels, int) else cut(case, labels)

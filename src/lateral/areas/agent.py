@@ -174,7 +174,17 @@ class AreaAgent:
             point="baseline" if self.point is None else self.point,
         )
         if model.tangent is not None and self.point is not None and self.tails:
-            self._pass_through(model, self.point)
+            plain, point = model.rebuild, self.point
+            assert plain is not None
+
+            def rebuild(case: Case, *, at: OperatingPoint | None, screen: bool, enforce: frozenset[str]) -> Model:
+                """For limits that were left out: it would be to first order at other powers than those drawn."""
+                fresh = plain(case, at=at, screen=screen, enforce=enforce)
+                self._pass_through(fresh, point)
+                return fresh
+
+            self._pass_through(model, point)
+            model.rebuild = rebuild
         return model
 
     def _with_returns(self, case: Case) -> Case:

@@ -126,11 +126,7 @@ def taken_in(formulation: Formulation, algorithm: Algorithm | None) -> tuple[Alg
         why = "has rows to first order"
     else:
         return algorithm or Auto(), ()
-    admm = Admm(
-        penalty=formulation.consensus_penalty,
-        ratio_unbalance=formulation.consensus_ratio,
-        depth=formulation.consensus_depth,
-    )
+    admm = Admm(penalty=formulation.consensus_penalty, ratio_unbalance=formulation.consensus_ratio)
     if formulation.first_order:
         # a convex program has one optimum: its areas wander nowhere, and only seem to for some rounds
         admm = dataclasses.replace(admm, wander_rounds=0)

@@ -118,8 +118,6 @@ class Formulation(ABC):
     consensus_penalty: ClassVar[float] = 1.0
     #: and its ``ratio_unbalance`` (measured)
     consensus_ratio: ClassVar[float] = 1.0
-    #: and its ``depth``
-    consensus_depth: ClassVar[int] = 10
     #: whether it bounds currents, so that areas must know the largest one beyond a border, see `OperatingPoint.reach`
     bounds_currents: ClassVar[bool] = False
     #: what its areas say of a voltage at a border, see `NetworkModel.voltages`

@@ -526,8 +526,6 @@ class MatrixFormulation(Formulation):
     relaxes: ClassVar[bool] = True
     voltages: ClassVar[tuple[str, ...]] = MatrixFlowModel.voltages
     consensus_only: ClassVar[str] = "matrices of voltages, which leave an area no inside where they are given"
-    #: a border of three conductors has 15 copies and as many multipliers
-    consensus_depth: ClassVar[int] = 30
     bounds_currents: ClassVar[bool] = True
     #: the model that devices meet
     model: ClassVar[type[MatrixFlowModel]]

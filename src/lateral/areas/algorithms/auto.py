@@ -6,7 +6,10 @@ sides have copies of v, P and Q, and a quadratic term between them. It begins wh
 
     z = what the receivers hold,     y = lambda_P, lambda_Q and -mu_V   (of the child's copies)
 
-at which, had the prices settled, nothing would move.
+at which, had the prices settled, nothing would move. Where borders say complex voltages, the model may not be convex,
+and copies that begin far from anything that fits may stay there: where the prices left the areas more than `FAR` apart,
+it begins where `admm` alone does. Measured on `ieee13-rated` with decided taps and a PV: limits after 200 rounds from
+the prices (residuals 3e-2 and 9e-1), certified after 88 and 108 from the beginning.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from lateral.areas.agent import Answer
-from lateral.areas.algorithms.admm import Admm
+from lateral.areas.algorithms.admm import FAR, Admm
 from lateral.areas.algorithms.base import Algorithm, Borders, State
 from lateral.areas.algorithms.enapp_priced import EnappPriced
 from lateral.areas.message import Message, Values
@@ -99,8 +102,19 @@ class Auto(Algorithm):
         return dataclasses.replace(new, numbers=numbers)
 
     def handed_over(self, plan: Plan, state: State) -> State:
-        """The state of `Admm` that goes on from one of `EnappPriced`."""
+        """The state of `Admm` that goes on from one of `EnappPriced`; its first one where that is worth nothing."""
         begin = Admm(penalty=self.penalty).init(plan)
+        numbers = {**begin.numbers, "consensus": 1.0, "since": float(state.round)}
+        begin = dataclasses.replace(
+            begin,
+            round=state.round,
+            heard=state.heard,
+            residual=state.residual,
+            residuals=state.residuals,
+            numbers=numbers,
+        )
+        if plan.voltages == ("v_re", "v_im") and state.residual > FAR:
+            return begin
         held, local = {}, dict(begin.local)
         for name, border in plan.borders.items():
             own = state.held[name]
@@ -108,19 +122,7 @@ class Auto(Algorithm):
             held[name] = {key: own[x] for x in both for key in (x, f"{x}.up", f"{x}.down")}
             for x in both:  # what becomes the multiplier of a child's copy
                 local[f"{border.child}/{name}/{x}"] = (1.0 if x in POWERS else -1.0) * own[f"price_{x}"]
-        return dataclasses.replace(
-            begin,
-            round=state.round,
-            held=held,
-            start=held,
-            said=held,
-            before=held,
-            local=local,
-            heard=state.heard,
-            residual=state.residual,
-            residuals=state.residuals,
-            numbers={**begin.numbers, "consensus": 1.0, "since": float(state.round)},
-        )
+        return dataclasses.replace(begin, held=held, start=held, said=held, before=held, local=local)
 
     def notes(self, state: State) -> tuple[str, ...]:
         """When the run went over."""
