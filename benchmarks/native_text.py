@@ -90,18 +90,15 @@ the building of the program. *Error* is the objective less that of `native` at a
 Ipopt's default tolerance is 1e-8 (lateral asks for 1e-9); the others are at lateral's. On a shared machine read
 ratios within one run."""
 
-APART = """These are single runs; at 2,500 x 96 medians of three. What is not in the file, and what other runs gave:
-Ipopt at 10,000 x 24 takes 353 s and 76 iterations (`native` 2.8 s, so about 120 times as long; bar: 16). Two threads
-are 1.40 times as fast as one at 2,500 x 96 in the file; in pairs of runs, one after the other, 1.19 to 1.78 on four
-machines of this kind (medians 1.31 to 1.49). Since a factor is read back strictly from its last lane (a pass down
-took twice as long as one up before), maps are condensed without a pass down, and the first right-hand side is taken
-up beside the factor, one thread takes 3.2 s, not 3.5 (five runs each, in turn), two take 2.2 s, not 2.7; 17 pairs
-on a noisy day were 1.15 to 1.80, median 1.37 (medians 3.68 and 2.67 s). The bar of 1.5 is met in some runs only, so
-**not met**. Two threads read memory no faster than one (25 to 43 GB/s either way), they share a cache of 24 to 32 MB,
-and a chunk of eight steps with its factor has 9 MB; arithmetic in the cache is 1.9 times as fast. From 1,000 x 24
-(0.31 s) to 10,000 x 96 (16.3 s) that day the exponent is 1.07. The first call with an empty cache takes 14.4 s on a
-machine a third slower, where less is compiled now (15.0 to 15.6 s before). Small programs have one thread, whatever is
-asked for (below 8e5 unknowns of all steps). After 2 % of load 0.33 to 0.39 of the cold time, shifted 0.44 to 0.52, in
-six runs at 1,000 x 24. Of 300 random feeders 262 of 268 are solved without help, 31 of 31 infeasible ones said to be
-so, none wrongly; of one more nobody proves it: `native` and Ipopt
-find no point (`python -m benchmarks.native_random`)."""
+APART = """These are single runs, on a shared machine; the one at 2,500 x 96 by one and by two threads the median of
+five. What is not in the file, and what other runs gave: Ipopt at 10,000 x 24 takes 353 s and 76 iterations (`native`
+2.8 s, so about 120 times as long; bar: 16). **Two threads** at 2,500 x 96: 20 pairs of runs, one after the other, gave
+1.18 to 1.88, median 1.55 (2.8 and 1.8 s; 13 of the 20 reach 1.5), the medians in the file less. Before factors were
+kept in single precision it was 1.15 to 1.80, median 1.37 (3.2 and 2.3 s): two threads read memory no faster than one
+(25 to 43 GB/s either way), and half as many bytes are read now. The rest is neighbours on the machine, and some 0.25 s
+of one thread alone (patterns, the storage rows of the conjugate gradients). So the bar is **met by most runs, and not
+by every one**. At 10,000 x 96 it is 1.7. The first call with an empty cache takes 14.3 s here. Small programs have one
+thread, whatever is asked for (below 8e5 unknowns of all steps): what the rows up to 2,500 x 24 show is noise. After
+2 % of load 0.33 to 0.39 of the cold time, shifted 0.44 to 0.52, in seven runs at 1,000 x 24. Of 300 random feeders 262
+of 268 are solved without help, 31 of 31 infeasible ones said to be so, none wrongly; of one more nobody proves it:
+`native` and Ipopt find no point (`python -m benchmarks.native_random`)."""
