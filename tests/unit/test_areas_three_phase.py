@@ -205,6 +205,15 @@ def test_areas_to_first_order_do_not_begin_anew() -> None:
     assert not any("began anew" in choice for choice in run.choices)
 
 
+def test_the_whole_joins_no_branches_at_a_border() -> None:
+    """IEEE 123 beside its switch `sw4`, 92 rounds: where the whole joined it with the line behind, losses of both bent
+    its costs, in the areas those of the line alone, and the gap stayed at 1e-5 however well they agreed."""
+    case = steps_of(lateral.read("ieee123"), 2, 8)
+    run = solve_areas(lateral.cut(case, 3), formulation="linearised", with_replay=False, max_rounds=110)
+    assert run.status is Status.OPTIMAL, run.status_text
+    assert run.gap_to_central is not None and abs(run.gap_to_central) <= 1e-8
+
+
 def test_an_area_whose_program_is_linear_is_solved() -> None:
     """No losses, no cones, and voltages that are told: HiGHS, which takes no options of Clarabel."""
     z = np.diag([0.2, 0.2, 0.2])

@@ -407,6 +407,8 @@ class RectangularModel(PointModel):
         groups = [ports, *(at for at, *_ in self._linear), *(at for _, _, at, *_ in self._squares)]
         used = {int(k) for at in groups for k in (*at.a, *at.b) if k >= 0}
         used |= {int(k) for feed in self._feeds for k in feed.nodes}
+        if self.neglects_curvature:  # costs bend with the losses of a stiff branch only where it is joined with another
+            used |= {k for k, (bus, _) in enumerate(self.net.nodes) if bus in self.builder.borders}
         self._short = short_legs(self.net, used)
         used |= set(self.net.to_node[self._short].tolist())
         ratios = self._ratios
