@@ -36,6 +36,13 @@ def gather(out, element, step, array):  # type: ignore[no-untyped-def]
 
 
 @_compiled
+def gather_scaled(out, element, step, array, scale, factor, first, last):  # type: ignore[no-untyped-def]
+    """Some cells from (element, step), times their scale and a factor; zero at an element of -1."""
+    for k in range(first, last):
+        out[k] = array[element[k], step[k]] * (scale[k] * factor) if element[k] >= 0 else 0.0
+
+
+@_compiled
 def refill(out, target, source, values):  # type: ignore[no-untyped-def]
     """``out[target] = values[source]``."""
     for k in range(len(target)):
@@ -62,6 +69,28 @@ def settle(low, high, there, fixed, value):  # type: ignore[no-untyped-def]
             if low[i, t] == np.inf:
                 most = np.inf
     return most
+
+
+@_compiled
+def inside(x, low, high, push, first, last):  # type: ignore[no-untyped-def]
+    """Values of some rows pushed inside of their bounds: by a share of ``max(1, |bound|)``, and of the range."""
+    for i in range(first, last):
+        for t in range(x.shape[1]):
+            below, above = low[i, t], high[i, t]
+            room = push * (above - below)
+            if below > -np.inf:
+                x[i, t] = max(x[i, t], below + min(push * max(1.0, abs(below)), room))
+            if above < np.inf:
+                x[i, t] = min(x[i, t], above - min(push * max(1.0, abs(above)), room))
+
+
+@_compiled
+def multipliers(z_low, z_high, x, low, high, mu, first, last):  # type: ignore[no-untyped-def]
+    """``mu / distance`` of the bounds of some rows; zero where there is none."""
+    for i in range(first, last):
+        for t in range(x.shape[1]):
+            z_low[i, t] = mu / (x[i, t] - low[i, t]) if low[i, t] > -np.inf else 0.0
+            z_high[i, t] = mu / (high[i, t] - x[i, t]) if high[i, t] < np.inf else 0.0
 
 
 #: The same where a NaN is seen elsewhere: only so a largest number is looked for in lanes.

@@ -10,6 +10,7 @@ from typing import final
 import numpy as np
 
 from lateral.errors import Fault, UnsupportedError
+from lateral.network.schema import FloatArray
 from lateral.program import ProblemClass, Program
 from lateral.solvers.base import (
     Options,
@@ -20,14 +21,15 @@ from lateral.solvers.base import (
     interrupts,
     no_point,
     pattern_of,
-    unscaled_solution,
+    reduced_cost,
 )
 from lateral.solvers.elastic import settled
+from lateral.solvers.native import kernels
 from lateral.solvers.native.iterate import Iterate, Outcome
 from lateral.solvers.native.method import Method
 from lateral.solvers.native.options import DEFAULT_TOLERANCE, NativeOptions
 from lateral.solvers.native.order import order_of
-from lateral.solvers.native.steps import Declined, StepProgram
+from lateral.solvers.native.steps import Cells, Declined, StepProgram
 
 #: Newton steps of one attempt, where the caller sets no limit.
 MOST_ITERATIONS = 100
@@ -227,23 +229,24 @@ class NativeSession(Session):
     ) -> Solution:
         """The numbers in program order and in the house's dual sign: the multipliers here have the other one."""
         s, k = part.steps, part.method.kkt
-        x = s.variables.gather(it.x, program.n)
-        n_rows, n_ranges = k.n_rows, s.ranges.n
-        equal = np.zeros((s.equalities.n, s.n_steps))
-        equal[s.row_of >= 0] = it.y[:n_rows]
-        equal[s.link_of >= 0] = it.eta
-        y = s.equalities.gather(equal, len(program.b))
-        np.negative(y, out=y)
-        w = -s.ranges.gather(it.y[n_rows : n_rows + n_ranges], len(program.l))
-        mu = s.products.gather(it.y[k.p_first - k.nv : k.q_first - k.nv], program.products.n_rows)
-        np.negative(mu, out=mu)
-        nu = -s.quadratics.gather(it.y[k.q_first - k.nv : k.c_first - k.nv], program.quadratics.n_rows)
-        kappa = -s.curves.gather(it.y[k.c_first - k.nv :], program.curves.n_rows)
-        found = unscaled_solution(
-            program, x=x, y=y, w=w, mu=mu, status=status, solver="native", iterations=iterations, seconds=seconds,
-            message=message, nu=nu, kappa=kappa,
-        )  # fmt: skip
-        y, w, z = found.eq_dual, found.ineq_dual, found.reduced_cost  # made for this
+        f, y_of, others = program.objective_scale, it.y[: k.n_rows], it.y[k.n_rows :]
+
+        def of(cells: Cells, array: FloatArray, scale: FloatArray, factor: float) -> FloatArray:
+            out = np.empty(len(scale))
+            k.threads.rows(kernels.gather_scaled, len(out), out, cells.element, cells.step, array, scale, factor)
+            return out
+
+        equal = np.empty((s.equalities.n, s.n_steps))
+        equal[s.row_of >= 0], equal[s.link_of >= 0] = y_of, it.eta
+        ranges, products, quadratics, curves = part.method.rows.by_kind(others)
+        x = of(s.variables, it.x, program.col_scale, 1.0)
+        y = of(s.equalities, equal, program.eq_scale, -1.0 / f)
+        w = of(s.ranges, ranges, program.ineq_scale, -1.0 / f)
+        mu = of(s.products, products, program.product_scale, -1.0 / f)
+        nu = of(s.quadratics, quadratics, program.quadratic_scale, -1.0 / f)
+        kappa = of(s.curves, curves, program.curve_scale, -1.0 / f)
+        zeta = np.zeros(0)  # there are no matrices in programs that have steps
+        z = reduced_cost(program, x, y, w, mu, nu, kappa)
         # a row of one variable takes what is left of that variable's gradient; of a range, where it is what holds
         rows, cols, _ = s.alone
         if len(rows):
@@ -257,7 +260,7 @@ class NativeSession(Session):
             holds = np.where(z[cols] > 0, sides[0] >= program.lb[cols], sides[1] <= program.ub[cols])
             w[rows] = np.where(holds, z[cols] / own.data, 0.0)
             z -= own.T @ w[rows]
-        return found
+        return Solution(x, y, w, mu, z, status, "native", iterations, seconds, message, nu, kappa, zeta)
 
 
 def _may_be_tight(program: Program) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 
 from lateral.network.schema import FloatArray
+from lateral.solvers.native import kernels
 from lateral.solvers.native.assembly import Point
 from lateral.solvers.native.iterate import Iterate
 from lateral.solvers.native.order import Order
@@ -63,8 +64,7 @@ def cold(rows: Rows, order: Order, bounds: Bounds, n_bounds: int) -> Iterate:
 
     def push(share: float) -> None:
         def own(mine: Share) -> None:
-            at = slice(*mine.of(len(x)))
-            x[at] = _inside(x[at], bounds.low[at], bounds.high[at], share)
+            kernels.inside(x, bounds.low, bounds.high, share, *mine.of(len(x)))
 
         threads.shares(own)
 
@@ -72,16 +72,24 @@ def cold(rows: Rows, order: Order, bounds: Bounds, n_bounds: int) -> Iterate:
     _power_flow(rows, order, x)
     push(PUSH)
     now = rows.at(x)
-    ranges, h, quadratic, curved = rows.by_kind(now.rows)
-    size = np.maximum(np.abs(now.values.u * now.values.v), 1e-3)
-    s = np.vstack(
-        [
-            _inside(ranges, p.data["g_low"], p.data["g_high"], PUSH),
-            np.where(p.exact.reshape(-1, 1), 0.0, np.maximum(-h, 0.1 * size)),
-            np.where(p.level.reshape(-1, 1), 0.0, _inside(quadratic, p.data["q_low"], p.data["q_high"], PUSH)),
-            np.zeros_like(curved),
-        ]
-    )
+    s = np.zeros(now.rows.shape)
+    (ranges, products, quadratic, _), (g, h, f, _) = rows.by_kind(s), rows.by_kind(now.rows)
+
+    def slacks(mine: Share) -> None:
+        for of, given, low, high in (
+            (ranges, g, p.data["g_low"], p.data["g_high"]),
+            (quadratic, f, p.data["q_low"], p.data["q_high"]),
+        ):
+            first, last = mine.of(len(of))
+            of[first:last] = given[first:last]
+            kernels.inside(of, low, high, PUSH, first, last)
+
+    threads.shares(slacks)
+    quadratic[p.level] = 0.0
+    cones = np.flatnonzero(~p.exact)
+    if len(cones):
+        size = np.maximum(np.abs(now.values.u[cones] * now.values.v[cones]), 1e-3)
+        products[cones] = np.maximum(-h[cones], 0.1 * size)
     mu = max(max(abs(now.objective), p.floor) / max(n_bounds, 1), 1e-6)
     it = Iterate(
         x, s, np.zeros((rows.kkt.n_rows + len(s), t)), np.zeros((rows.kkt.n_links, t)),
@@ -93,8 +101,7 @@ def cold(rows: Rows, order: Order, bounds: Bounds, n_bounds: int) -> Iterate:
             (x, bounds.low, bounds.high, it.z_low, it.z_high),
             (s, bounds.s_low, bounds.s_high, it.w_low, it.w_high),
         ):
-            at = slice(*mine.of(len(of)))
-            z_low[at], z_high[at] = _multiplier(mu, of[at] - low[at]), _multiplier(mu, high[at] - of[at])
+            kernels.multipliers(z_low, z_high, of, low, high, mu, *mine.of(len(of)))
 
     threads.shares(multipliers)
     return it
@@ -155,16 +162,6 @@ def _power_flow(rows: Rows, order: Order, x: FloatArray, *, limit: int = 8) -> N
         x += step
 
 
-def _inside(x: FloatArray, low: FloatArray, high: FloatArray, push: float) -> FloatArray:
-    """Values pushed inside of their bounds."""
-    with np.errstate(invalid="ignore"):
-        room = push * (high - low)
-        above = low + np.minimum(push * np.maximum(1.0, np.abs(low)), room)
-        below = high - np.minimum(push * np.maximum(1.0, np.abs(high)), room)
-        pushed = np.where(np.isfinite(low), np.maximum(x, above), x)
-        return np.where(np.isfinite(high), np.minimum(pushed, below), pushed)
-
-
 def _within(x: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
     """Values that are at or beyond a bound, a little inside of it; others as they are."""
     with np.errstate(invalid="ignore"):
@@ -172,12 +169,6 @@ def _within(x: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
         room = np.minimum(room, 1e-4)
         x = np.where(np.isfinite(low) & (x <= low), low + room, x)
         return np.where(np.isfinite(high) & (x >= high), high - room, x)
-
-
-def _multiplier(mu: float, slack: FloatArray) -> FloatArray:
-    """``mu / slack``; zero where there is no bound."""
-    finite = np.isfinite(slack)
-    return np.where(finite, mu / np.where(finite, slack, 1.0), 0.0)
 
 
 __all__ = ["Bounds", "cold", "moved", "newton_point"]
