@@ -51,6 +51,25 @@ def model_of(name: str = "ads10", formulation: str = "nonlinear", objective: str
     return lateral.build(lateral.read(name), formulation, objective)
 
 
+@pytest.mark.parametrize("formulation", [*BALANCED, *THREE_PHASE])
+@pytest.mark.parametrize("objective", ["cost", "vdev"])
+def test_matrices_that_are_scaled_by_steps_are_those_that_solvers_see(formulation: str, objective: str) -> None:
+    program = model_of("ads10" if formulation in BALANCED else "ieee13-rated", formulation, objective).program
+    steps, scaled = StepProgram.of(program), program.scaled()
+    p, q = scaled.products, scaled.quadratics
+    seen = 0
+    for e, matrix in (
+        (steps.a, scaled.a), (steps.now, scaled.a), (steps.before, scaled.a), (steps.g, scaled.g), (steps.squares, p.a),
+        (steps.u, p.u), (steps.v, p.v), (steps.q, sp.csr_array(scaled.q)), (steps.pair_f, q.f), (steps.pair_g, q.g),
+        (steps.pair_w, q.w),
+    ):  # fmt: skip
+        by_steps = np.broadcast_to(e.val, (len(e.row), steps.n_steps)).reshape(-1)
+        np.testing.assert_allclose(by_steps[e.target], matrix.data[e.source], rtol=1e-14)  # of products of three
+        seen += len(e.source)
+    count = (scaled.a.nnz, scaled.g.nnz, p.a.nnz, p.u.nnz, p.v.nnz, scaled.q.nnz, q.f.nnz, q.g.nnz, q.w.nnz)
+    assert seen == sum(count) - len(steps.alone[0]) - len(steps.bounding[0])
+
+
 def kkt_of(model: Model, seed: int = 1) -> tuple[Kkt, Point]:
     """The matrix at a made-up point, with diagonals as a barrier has them."""
     steps = StepProgram.of(model.program)
@@ -453,13 +472,14 @@ def test_entries_of_a_step_are_those_of_the_matrix(seed: int, ragged: float, ste
     rows, cols = (Cells(np.repeat(np.arange(n), steps), np.tile(np.arange(steps), n), n) for n in (n_rows, n_cols))
     there = rng.random(n_rows * steps) < 1.0 - 0.2 * ragged  # rows that are at some steps only
     rows = dataclasses.replace(rows, element=np.where(there, rows.element, -1))
+    by_col = rng.uniform(1.0, 2.0, (n_cols, steps))
     for back in (0, 1):
         found = entries(matrix, rows, cols, steps, back, "rows")
-        found.refill(matrix.data, steps)
+        found.refill(matrix.data, steps, np.full((n_rows, 1), 2.0), by_col)
         again, meant = np.zeros((n_rows, n_cols, steps)), np.zeros((n_rows, n_cols, steps))
         again[found.row, found.col] = found.val
         for i, t, j in itertools.product(range(n_rows), range(back, steps), range(n_cols)):
-            meant[i, j, t] = whole[i * steps + t, j * steps + t - back] * there[i * steps + t]
+            meant[i, j, t] = whole[i * steps + t, j * steps + t - back] * there[i * steps + t] * 2.0 * by_col[j, t]
         np.testing.assert_array_equal(again, meant)
         assert len(found.row) == np.count_nonzero(meant.any(axis=2))
         assert np.all(np.diff(found.row * n_cols + found.col) > 0)

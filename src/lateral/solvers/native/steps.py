@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from lateral.network.schema import FloatArray, IntArray
-from lateral.program import Block, Program, ScaledProgram
+from lateral.program import Block, Program
 from lateral.program.rows import CurveRows
 from lateral.solvers.native import kernels
 
@@ -32,19 +32,19 @@ class Cells:
     """Where the cells of some blocks are: element within a step, and step.
 
     Attributes:
-        element: shape (cells,); -1 for blocks without a time axis.
-        step: shape (cells,).
+        element: shape (cells,), of 32 bits as there are many; -1 for blocks without a time axis.
+        step: shape (cells,), of 32 bits.
         n: number of elements of one step.
     """
 
-    element: IntArray
-    step: IntArray
+    element: np.ndarray
+    step: np.ndarray
     n: int
 
     @classmethod
     def of(cls, blocks: Sequence[Block], total: int, n_steps: int) -> Cells:
         """The cells of blocks that have ``n_steps`` steps, or cells at some steps only (`Block.at`)."""
-        element, step, n = np.full(total, -1), np.zeros(total, dtype=np.int64), 0
+        element, step, n = np.full(total, -1, dtype=np.int32), np.zeros(total, dtype=np.int32), 0
         for block in blocks:
             if block.at is not None:
                 which, when = block.at
@@ -53,15 +53,19 @@ class Cells:
                 n += int(number.max(initial=-1)) + 1
             elif block.n_steps == n_steps:
                 k = len(block.elements)
-                element[block.cells] = np.repeat(np.arange(n, n + k), n_steps)
-                step[block.cells] = np.tile(np.arange(n_steps), k)
+                element[block.cells].reshape(k, n_steps)[:] = np.arange(n, n + k).reshape(-1, 1)
+                step[block.cells].reshape(k, n_steps)[:] = np.arange(n_steps)
                 n += k
         return cls(element, step, n)
 
     def those(self, number: IntArray) -> Cells:
         """Of some elements alone, with other numbers: -1 is none of them."""
-        element = np.where(self.element >= 0, number[self.element], -1)
-        return Cells(element, self.step, int(number.max(initial=-1)) + 1)
+        of = np.append(number, -1).astype(np.int32)  # an element of -1 finds the last
+        return Cells(of[self.element], self.step, int(number.max(initial=-1)) + 1)
+
+    def parts(self, of: IntArray, nth: IntArray, n: int) -> Cells:
+        """Cells that are parts of these, ``n`` of each element: of which, and the how many-th of it."""
+        return Cells((self.element[of] * n + nth).astype(np.int32), self.step[of], self.n * n)
 
     def present(self, n_steps: int) -> FloatArray:
         """1 where a cell exists, shape (n, T)."""
@@ -112,11 +116,12 @@ class Entries:
         """Where the entries of some columns are in ``by_col``."""
         return int(np.searchsorted(self._cols, first)), int(np.searchsorted(self._cols, last))
 
-    def refill(self, data: FloatArray, n_steps: int) -> None:
-        """New values of the same pattern."""
+    def refill(self, data: FloatArray, n_steps: int, rows: FloatArray, cols: FloatArray) -> None:
+        """New values of the same pattern: the nonzeros of the program's matrix times the scales of their rows and
+        columns, each (n, T), or (n, 1) when the same at every step."""
         full = np.zeros((len(self.row), n_steps))
         kernels.refill(full.reshape(-1), self.target, self.source, data)
-        self.val = _shortest(full)
+        self.val = np.ascontiguousarray(_shortest(full) * rows[self.row] * cols[self.col])
 
 
 def entries(matrix: sp.csr_array, rows: Cells, cols: Cells, n_steps: int, back: int, what: str) -> Entries:
@@ -138,10 +143,8 @@ def entries(matrix: sp.csr_array, rows: Cells, cols: Cells, n_steps: int, back: 
     if fault == kernels.FURTHER:
         message = f"{what} that reach further than to the step before"
         raise Declined(message)
-    at = row[:n].astype(np.int64), col[:n].astype(np.int64)
-    if found < matrix.nnz:  # else they are as long as they may be
-        source, target = source[:found].copy(), target[:found].copy()
-    return Entries(*at, np.zeros((n, 1)), source, target)
+    # what is left of the room for the nonzeros was never touched, and takes no memory
+    return Entries(row[:n].astype(np.int64), col[:n].astype(np.int64), np.zeros((n, 1)), source[:found], target[:found])
 
 
 def _shortest(values: FloatArray) -> FloatArray:
@@ -233,12 +236,14 @@ class StepProgram:
         Raises:
             Declined: it does not repeat.
         """
+        if threads == 1:
+            return cls._of(program, map)
         with ThreadPoolExecutor(threads) as pool:
-            return cls._of(program, pool)
+            return cls._of(program, pool.map)
 
     @classmethod
-    def _of(cls, program: Program, pool: ThreadPoolExecutor) -> StepProgram:
-        scaled = pool.submit(program.scaled)  # while others look at the patterns
+    def _of(cls, program: Program, of_each: Callable[..., Iterator[Any]]) -> StepProgram:
+        """``of_each`` maps a function over arguments, by several threads where there are."""
         n_steps = max((b.n_steps for b in program.variables), default=1)
         variables = Cells.of(program.variables, program.n, n_steps)
         untimed = [b.name for b in program.variables if b.n_steps != n_steps and b.at is None]
@@ -249,25 +254,14 @@ class StepProgram:
         ranges = Cells.of(program.inequalities, len(program.l), n_steps)
         p = program.products
         products = Cells.of(program.product_blocks, p.n_rows, n_steps)
-        # storage rows: those that reach back, and blocks of that name where nothing carries (one step)
-        back = entries(program.a, equalities, variables, n_steps, 1, "equalities")
-        linked = np.zeros(equalities.n, dtype=bool)
-        linked[back.row] = True
-        row_of, link_of = np.full(equalities.n, -1), np.full(equalities.n, -1)
-        row_of[~linked], link_of[linked] = np.arange(int((~linked).sum())), np.arange(int(linked.sum()))
-        within, links = equalities.those(row_of), equalities.those(link_of)
         kth, width = _which_square(p.a_row, p.n_rows)
-        rows_of_squares = Cells(
-            products.element[p.a_row] * width + kth if p.n_rows else np.zeros(0, dtype=np.int64),
-            products.step[p.a_row] if p.n_rows else np.zeros(0, dtype=np.int64),
-            products.n * width,
-        )
+        rows_of_squares = products.parts(p.a_row, kth, width)
         exact = np.zeros(products.n, dtype=bool)
         exact[products.element] = p.equality
         q = program.quadratics
         quadratics = Cells.of(program.quadratic_blocks, q.n_rows, n_steps)
         nth, pairs = _which_square(q.row, q.n_rows)
-        rows_of_pairs = Cells(quadratics.element[q.row] * pairs + nth, quadratics.step[q.row], quadratics.n * pairs)
+        rows_of_pairs = quadratics.parts(q.row, nth, pairs)
         level = np.zeros(quadratics.n, dtype=bool)
         level[quadratics.element] = q.l == q.u
         if np.any(level[quadratics.element] != (q.l == q.u)):
@@ -282,12 +276,14 @@ class StepProgram:
             if np.any(cells[curves.element] != variables.element[k]) or np.any(variables.step[k] != curves.step):
                 message = "curves that are of other variables at other steps"
                 raise Declined(message)
+
+        def entries_of(of: tuple[sp.csr_array, Cells, int, str]) -> Entries:
+            matrix, rows, back, what = of
+            return entries(matrix, rows, variables, n_steps, back, what)
+
         #: of each matrix: its rows by step, how many steps before them its columns are, and what it is
         matrices = (
-            (program.a, within, 0, "equalities"),
             (program.g, ranges, 0, "ranges"),
-            (program.a, links, 0, "equalities"),
-            (program.a, links, 1, "equalities"),
             (p.a, rows_of_squares, 0, "products"),
             (p.u, products, 0, "products"),
             (p.v, products, 0, "products"),
@@ -296,15 +292,19 @@ class StepProgram:
             (q.g, rows_of_pairs, 0, "quadratic rows"),
             (q.w, quadratics, 0, "quadratic rows"),
         )
-
-        def entries_of(of: tuple[sp.csr_array, Cells, int, str]) -> Entries:
-            matrix, rows, back, what = of
-            return entries(matrix, rows, variables, n_steps, back, what)
-
-        a, g, now, before, squares, u, v, quadratic, pair_f, pair_g, pair_w = pool.map(entries_of, matrices)
-        s = scaled.result()
-        alone = _alone(program.equalities, s.a, n_steps)
-        bounding = _alone(program.inequalities, s.g, n_steps)
+        others = of_each(entries_of, matrices)  # threads begin, while here it goes on
+        # storage rows: those that reach back, and blocks of that name where nothing carries (one step)
+        back = entries(program.a, equalities, variables, n_steps, 1, "equalities")
+        linked = np.zeros(equalities.n, dtype=bool)
+        linked[back.row] = True
+        row_of, link_of = np.full(equalities.n, -1), np.full(equalities.n, -1)
+        row_of[~linked], link_of[linked] = np.arange(int((~linked).sum())), np.arange(int(linked.sum()))
+        within, links = equalities.those(row_of), equalities.those(link_of)
+        kinds = (within, 0), (links, 0), (links, 1)
+        a, now, before = of_each(entries_of, [(program.a, rows, back, "equalities") for rows, back in kinds])
+        g, squares, u, v, quadratic, pair_f, pair_g, pair_w = others
+        alone = _alone(program.equalities, program.a, program.eq_scale, program.col_scale, n_steps)
+        bounding = _alone(program.inequalities, program.g, program.ineq_scale, program.col_scale, n_steps)
         out = cls(
             variables=variables,
             equalities=equalities,
@@ -337,15 +337,15 @@ class StepProgram:
             level=level,
             curve_y=curve_y,
             curve_z=curve_z,
-            curve_rows=s.curves,
+            curve_rows=program.curves,
             data={},
         )
         for name, e, count in (
-            ("ranges", out.g, s.g.nnz - len(bounding[0])),
+            ("ranges", out.g, program.g.nnz - len(bounding[0])),
             ("products", out.squares, p.a.nnz),
             ("products", out.u, p.u.nnz),
             ("products", out.v, p.v.nnz),
-            ("quadratic costs", out.q, s.q.nnz),
+            ("quadratic costs", out.q, program.q.nnz),
             ("quadratic rows", out.pair_f, q.f.nnz),
             ("quadratic rows", out.pair_g, q.g.nnz),
             ("quadratic rows", out.pair_w, q.w.nnz),
@@ -353,53 +353,77 @@ class StepProgram:
             if len(e.source) < count:
                 message = f"{name} that reach back in time"
                 raise Declined(message)
-        out._take(program, s, pool.map)
+        out._take(program, of_each)
         return out
 
     def load(self, program: Program) -> None:
         """The numbers of a program of this pattern."""
-        self._take(program, program.scaled(), map)
+        self._take(program, map)
 
-    def _take(self, program: Program, s: ScaledProgram, of_each: Callable[..., Iterator[Any]]) -> None:
-        """The numbers; ``of_each`` maps a function over arguments, by several threads where there are."""
-        t, p, q = self.n_steps, s.products, s.quadratics
+    def _take(self, program: Program, of_each: Callable[..., Iterator[Any]]) -> None:
+        """The numbers, scaled as `Program.scaled` does it, but matrices by steps, where they are short."""
+        t, p, q, d, f = self.n_steps, program.products, program.quadratics, program.col_scale, program.objective_scale
+        of_products, of_quadratics = program.product_scale, program.quadratic_scale
+        vectors: tuple[tuple[Cells, Callable[[], FloatArray]], ...] = (
+            (self.variables, lambda: program.lb / d),
+            (self.variables, lambda: program.ub / d),
+            (self.variables, lambda: program.c * d * f),
+            (self.variables, lambda: program.start_point / d),
+            (self.variables, lambda: d),
+            (self.equalities, lambda: program.b * program.eq_scale),
+            (self.equalities, lambda: program.eq_scale),
+            (self.ranges, lambda: program.l * program.ineq_scale),
+            (self.ranges, lambda: program.u * program.ineq_scale),
+            (self.ranges, lambda: program.ineq_scale),
+            (self.products, lambda: p.u0 * of_products),
+            (self.products, lambda: p.v0),
+            (self.products, lambda: of_products),
+            (self.quadratics, lambda: q.l * of_quadratics),
+            (self.quadratics, lambda: q.u * of_quadratics),
+            (self.quadratics, lambda: of_quadratics),
+            (self.curves, lambda: program.curve_scale),
+        )
+        (low, high, c, start, col, b, scale, g_low, g_high, g_scale, u0, v0, p_scale, q_low, q_high, q_scale,
+         c_scale) = of_each(lambda of: of[0].spread(of[1](), t), vectors)  # fmt: skip
+        of_rows, of_links = self.row_of >= 0, self.link_of >= 0
+        cols, equal, product, quadratic = (_steady(x) for x in (col, scale, p_scale, q_scale))
+        earlier = cols[:, np.maximum(np.arange(cols.shape[1]) - 1, 0)]
+        squares, pairs = np.repeat(np.sqrt(product), self.width, axis=0), np.repeat(quadratic, self.pairs, axis=0)
         matrices = (
-            (self.a, s.a), (self.now, s.a), (self.before, s.a), (self.g, s.g), (self.squares, p.a), (self.u, p.u),
-            (self.v, p.v), (self.q, sp.csr_array(s.q)), (self.pair_f, q.f), (self.pair_g, q.g), (self.pair_w, q.w),
+            (self.a, program.a, equal[of_rows], cols), (self.now, program.a, equal[of_links], cols),
+            (self.before, program.a, equal[of_links], earlier), (self.g, program.g, _steady(g_scale), cols),
+            (self.squares, p.a, squares, cols), (self.u, p.u, product, cols),
+            (self.v, p.v, np.ones_like(product), cols), (self.q, sp.csr_array(program.q), cols * f, cols),
+            (self.pair_f, q.f, pairs, cols), (self.pair_g, q.g, np.ones_like(pairs), cols),
+            (self.pair_w, q.w, quadratic, cols),
         )  # fmt: skip
-        vectors = (
-            (self.variables, s.lb), (self.variables, s.ub), (self.variables, s.c), (self.variables, s.x0),
-            (self.variables, np.ones(program.n)), (self.equalities, s.b), (self.equalities, program.eq_scale),
-            (self.ranges, s.l), (self.ranges, s.u), (self.ranges, program.ineq_scale), (self.products, p.u0),
-            (self.products, p.v0), (self.products, program.product_scale), (self.quadratics, q.l),
-            (self.quadratics, q.u), (self.quadratics, program.quadratic_scale),
-            (self.curves, program.curve_scale),
-        )  # fmt: skip
-        refilled = of_each(lambda of: of[0].refill(of[1].data, t), matrices)
-        spread = of_each(lambda of: of[0].spread(of[1], t), vectors)
-        (low, high, c, start, there, b, scale, g_low, g_high, g_scale, u0, v0, p_scale, q_low, q_high, q_scale,
-         c_scale) = spread  # fmt: skip
-        list(refilled)
+        list(of_each(lambda of: of[0].refill(of[1].data, t, *of[2:]), matrices))
         f0, g0 = np.zeros((self.quadratics.n * self.pairs, t)), np.zeros((self.quadratics.n * self.pairs, t))
-        f0[self.pair_of, self.pair_step], g0[self.pair_of, self.pair_step] = q.f0, q.g0
-        self.curve_rows = s.curves
-        rows, cols, coefficients = self.bounding
+        f0[self.pair_of, self.pair_step], g0[self.pair_of, self.pair_step] = q.f0 * of_quadratics[q.row], q.g0
+        self.curve_rows = program.curves.scaled(program.curve_scale, d)
+        rows, of, coefficients = self.bounding
         if len(rows):
-            at = self.variables.element[cols], self.variables.step[cols]
-            sides = np.sort(np.stack([s.l[rows] / coefficients, s.u[rows] / coefficients]), axis=0)
+            at = self.variables.element[of], self.variables.step[of]
+            sides = np.stack([program.l[rows], program.u[rows]]) * program.ineq_scale[rows] / coefficients
+            sides.sort(axis=0)
             low[at], high[at] = np.maximum(low[at], sides[0]), np.minimum(high[at], sides[1])
         fixed, value = np.empty_like(low), np.empty_like(low)
-        self.crossed = bool(kernels.settle(low, high, there, fixed, value) > CROSSED)
-        rows, cols, coefficients = self.alone
-        at = self.variables.element[cols], self.variables.step[cols]
-        fixed[at], value[at] = 1.0, s.b[rows] / coefficients
+        self.crossed = bool(kernels.settle(low, high, col, fixed, value) > CROSSED)
+        rows, of, coefficients = self.alone
+        at = self.variables.element[of], self.variables.step[of]
+        fixed[at], value[at] = 1.0, program.b[rows] * program.eq_scale[rows] / coefficients
         beyond = np.maximum(low[at] - value[at], value[at] - high[at])
         self.crossed |= bool(np.any(beyond > CROSSED * np.maximum(1.0, np.abs(value[at]))))
         a0 = np.zeros((self.products.n * self.width, t))
         if len(p.a0):
-            a0[self.square_of, self.products.step[p.a_row]] = p.a0
-        self.constant, self.floor = s.c0, program.objective_floor * program.objective_scale
-        of_rows, of_links, present = self.row_of >= 0, self.link_of >= 0, self.quadratics.present(t)
+            a0[self.square_of, self.products.step[p.a_row]] = p.a0 * np.sqrt(of_products)[p.a_row]
+        self.constant, self.floor = program.c0 * f, program.objective_floor * f
+        present = self.quadratics.present(t)
+        kinds = self.ranges.present(t), self.products.present(t), present, self.curves.present(t)
+        there, first = np.ones((int(of_rows.sum()) + sum(map(len, kinds)), t)), int(of_rows.sum())
+        for kind in kinds:
+            there[first : first + len(kind)] = kind
+            first += len(kind)
         self.data = {
             "c": c,
             "low": low,
@@ -417,15 +441,7 @@ class StepProgram:
             "pair_g0": g0,
             "q_low": np.where(present > 0.0, q_low, -np.inf),
             "q_high": np.where(present > 0.0, q_high, np.inf),
-            "present": np.vstack(
-                [
-                    np.ones((int(of_rows.sum()), t)),
-                    self.ranges.present(t),
-                    self.products.present(t),
-                    present,
-                    self.curves.present(t),
-                ]
-            ),
+            "present": there,
             "start": start,
             "unscale_b": 1.0 / scale[of_rows],
             "unscale_link": 1.0 / scale[of_links],
@@ -441,8 +457,16 @@ def _inverse(values: FloatArray) -> FloatArray:
     return np.where(values > 0.0, 1.0 / np.where(values > 0.0, values, 1.0), 0.0)
 
 
-def _alone(blocks: Sequence[Block], matrix: sp.csr_array, n_steps: int) -> tuple[IntArray, IntArray, FloatArray]:
-    """Rows without a time axis, each of one variable."""
+def _steady(scale: FloatArray) -> FloatArray:
+    """One column where the scales of what exists are the same at every step; those of what does not are any."""
+    most = scale.max(axis=1, keepdims=True, initial=0.0)
+    return most if np.all((scale == most) | (scale == 0.0)) else scale
+
+
+def _alone(
+    blocks: Sequence[Block], matrix: sp.csr_array, row_scale: FloatArray, col_scale: FloatArray, n_steps: int
+) -> tuple[IntArray, IntArray, FloatArray]:
+    """Rows without a time axis, each of one variable: row, variable, coefficient in solver scale."""
     untimed = [b for b in blocks if b.n_steps != n_steps and b.at is None]
     if not untimed:
         none = np.zeros(0, dtype=np.int64)
@@ -452,13 +476,14 @@ def _alone(blocks: Sequence[Block], matrix: sp.csr_array, n_steps: int) -> tuple
     if np.any(count != 1):
         message = f"the rows {untimed[0].name!r} have no time axis, and more than one variable each"
         raise Declined(message)
-    return which, matrix.indices[first].astype(np.int64), matrix.data[first]
+    of = matrix.indices[first].astype(np.int64)
+    return which, of, matrix.data[first] * row_scale[which] * col_scale[of]
 
 
 def _which_square(a_row: IntArray, n_rows: int) -> tuple[IntArray, int]:
     """Number of each square within its row, and the largest count."""
     if not n_rows:
-        return np.zeros(0, dtype=np.int64), 1
+        return np.zeros(0, dtype=np.int32), 1
     counts = np.bincount(a_row, minlength=n_rows)
     kth = np.arange(len(a_row)) - np.repeat(np.cumsum(counts) - counts, counts)
     if np.any(a_row[1:] < a_row[:-1]):  # else they are in order as they are
