@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lateral.baseline import load_power
 from lateral.case import Case
 from lateral.devices import PV, Battery, Load
 from lateral.devices.base import ShuntDevice
@@ -224,7 +225,7 @@ class Replay:
         """
 
         def drawn(load: Load) -> FloatArray:
-            return np.asarray(np.hypot(load.p_kw, load.q_kvar) * np.abs(self.case.multiplier(load.profile)))
+            return np.asarray(np.hypot(*load_power(self.case, load)))
 
         frame = self._outside_window([(d, drawn(d) > 0.0) for d in self.case.loads])
         frame["device"] = [label.removeprefix("load.") for label in frame["device"]]
