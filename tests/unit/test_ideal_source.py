@@ -1,4 +1,4 @@
-"""A source without impedance, as the documentation has it by default: the bus has the given voltage, whatever is drawn."""
+"""A source without impedance, as documented by default: its bus has the given voltage, whatever is drawn."""
 
 from __future__ import annotations
 
