@@ -71,9 +71,10 @@ class Source(Device):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.conductors, tuple):  # VAL-001
+        conductors: object = self.conductors
+        if not isinstance(conductors, tuple):  # VAL-001
             return
-        n = len(self.conductors)
+        n = len(conductors)
         for name in ("r_ohm", "x_ohm"):
             matrix = getattr(self, name)
             if matrix.shape == (1, 1) and not matrix.any():
