@@ -234,6 +234,8 @@ def _write(loaded: Loaded, flow: PowerFlow, target: Path, summary: dict[str, Any
 
 def _rows(s: dict[str, Any]) -> list[tuple[str, str]]:
     """The summary for the screen."""
+    from lateral.results.in_replay import counted
+
     source, residual = s["source"], s["residual"]
     methods = ", ".join(f"{name} {n:,}" for name, n in s["methods"].items())
     rows = [
@@ -259,6 +261,8 @@ def _rows(s: dict[str, Any]) -> list[tuple[str, str]]:
                 f"source {number(p['dp_source_kw'])} kW, {number(p['dq_source_kvar'])} kvar off",
             )
         )
+        if p["n_violations"]:
+            rows.append(("", f"{count(p['n_violations'], 'violation')} of limits there: {counted(p['violations'])}"))
         if not p["converged"]:
             rows.append(("", f"{count(p['n_not_converged'], 'step')} did not converge in OpenDSS"))
     rows.append(("seconds", ", ".join(f"{k} {v:.2f}" for k, v in s["seconds"].items())))

@@ -10,7 +10,8 @@ from lateral.solvers.clarabel import ClarabelOptions
 
 #: Tolerance of the second try: Clarabel and Ipopt stop on residuals of their own scaling.
 RETRY_TOLERANCE = 1e-11
-#: Where Clarabel stops before the central path is followed: first near the optimum, then well inside of the cones.
+#: Where Clarabel stops before the central path is followed: near the optimum; then, without matrices, well inside of the
+#: cones.
 FAR_FROM_EDGE = (1e-5, 1e-3)
 
 
@@ -38,7 +39,8 @@ def tighter(program: Program, solution: Solution, status: Status) -> Solution | 
     if name == "clarabel" and not solution.notes and program.problem_class in (ProblemClass.SOCP, ProblemClass.SDP):
         # a point of the central path has multipliers to the last digits where those of an optimum are many; it is
         # reached from a point that is not yet at the edge of the cones
-        tries += [ClarabelOptions(tolerance=far, centred=True) for far in FAR_FROM_EDGE]
+        far = FAR_FROM_EDGE if program.problem_class is ProblemClass.SOCP else FAR_FROM_EDGE[:1]
+        tries += [ClarabelOptions(tolerance=tolerance, centred=True) for tolerance in far]
     for options in tries:
         again = solvers.get(name, options).solve(program, solution if name == "ipopt" else None)
         if judged(program, again)[0] is Status.OPTIMAL:
