@@ -10,8 +10,8 @@ from lateral.solvers.clarabel import ClarabelOptions
 
 #: Tolerance of the second try: Clarabel and Ipopt stop on residuals of their own scaling.
 RETRY_TOLERANCE = 1e-11
-#: Where Clarabel stops before the central path is followed: near the optimum; then, without matrices, well inside of the
-#: cones.
+#: Where Clarabel stops before the central path is followed: near the optimum; without matrices then well inside of the
+#: cones, too.
 FAR_FROM_EDGE = (1e-5, 1e-3)
 
 
