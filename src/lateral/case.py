@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -13,9 +13,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from lateral.devices import PV, Battery, Capacitor, Load, Regulator, Source
+from lateral.devices.base import ShuntDevice
+from lateral.network.admittance import Node
+from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder
 from lateral.network.horizon import Horizon
 from lateral.network.schema import Element, FloatArray, Series
+from lateral.network.wires import wire_network
 from lateral.units import Base
 
 E = TypeVar("E", bound=Element)
@@ -116,6 +120,18 @@ class Case:
     def with_(self, **changes: Any) -> Case:
         """A copy with some attributes replaced."""
         return dataclasses.replace(self, **changes)
+
+    def wires(self, *, neutrals: Collection[Node] = ()) -> RadialNetwork:
+        """Every energised node and every branch between them, radial or meshed; see `lateral.network.wires`.
+
+        Args:
+            neutrals: nodes near zero volts.
+        """
+        roots = [(s.bus, c) for s in self.sources for c in s.conductors]
+        ports = [
+            ((b, i), (b, j)) for d in self.devices if isinstance(d, ShuntDevice) for b, (i, j) in d.places if i and j
+        ]
+        return wire_network(self.feeder, roots, self.base, neutrals=neutrals, ports=ports)
 
     def to_balanced(self) -> Case:
         """The balanced (positive-sequence) equivalent, one conductor per bus; see `lateral.balanced`."""

@@ -27,7 +27,7 @@ from lateral.program.tangent import OWN_SLOTS, Tangent
 from lateral.results.one_way import one_way
 from lateral.results.residuals import GAP_TOLERANCE, certified_bound, earned_status, objective_size, recompute
 from lateral.results.result import Result
-from lateral.results.retry import RETRY_TOLERANCE, judged, tighter
+from lateral.results.retry import RETRY_TOLERANCE, judged, nearer, tighter
 from lateral.solvers import Options, Session, Solution, Status
 from lateral.solvers.elastic import LOCAL_TOLERANCE, explain
 
@@ -334,13 +334,18 @@ class Model:
             solution, (status, residuals) = again, judged(self.program, again)
         takes = self.program.problem_class in solvers.SOLVERS["ipopt"].solver.accepts
         unsure = status in (Status.INACCURATE, Status.ERROR)
+        # cones that it goes round in until its own limit of iterations
+        unsure |= status is Status.LIMIT_REACHED and options is None and solution.solver == "clarabel"
         other = solvers.choose(self.program, avoid="native")[0] if solution.solver == "native" else "ipopt"
         if unsure and solver == "auto" and other not in (solution.solver, avoid) and (takes or other != "ipopt"):
             plain = None if options is None else options.plain()
             within = None if plain is None else plain.within(begin + (plain.time_limit_s or np.inf))
             again = solvers.get(other, within).solve(self.program, None)
             word, found = judged(self.program, again)
-            if word is Status.OPTIMAL:
+            # Ipopt may stop at a gap of 1e-5 at its own tolerance: `soc3` with a small objective, such as losses
+            if options is None and (closer := tighter(self.program, again, word)) is not None:
+                again, (word, found) = closer, judged(self.program, closer)
+            if word is Status.OPTIMAL or (word is Status.INACCURATE and nearer(found, residuals)):
                 choices.append(f"fallback to {other}: {solution.solver} ended {status.word}")
                 solution, status, residuals = again, word, found
         if status is Status.INFEASIBLE and self.program.problem_class is ProblemClass.NLP:

@@ -21,7 +21,6 @@ from lateral.network.admittance import Node
 from lateral.network.branches import radial_network
 from lateral.network.schema import IntArray
 from lateral.network.topology import loops
-from lateral.network.wires import wire_network
 from lateral.objectives import Objective
 from lateral.objectives.base import per_step
 from lateral.operating import NEUTRAL_PU, fits, operating_point, schedule_point
@@ -105,15 +104,12 @@ def build(
             operating = fits(point, case)
         size = np.abs(operating.v_pu).max(axis=1)
         neutrals = [node for node, v in zip(operating.nodes, size, strict=True) if v < NEUTRAL_PU]
-    roots = [(s.bus, c) for s in case.sources for c in s.conductors]
     if chosen.radial_only:
+        roots = [(s.bus, c) for s in case.sources for c in s.conductors]
         used = {(bus, c) for d in case.devices if isinstance(d, ShuntDevice) for bus, port in d.places for c in port}
         network = radial_network(case.feeder, roots, case.base, neutrals=neutrals, used=used)
     else:
-        ports = [
-            ((b, i), (b, j)) for d in case.devices if isinstance(d, ShuntDevice) for b, (i, j) in d.places if i and j
-        ]
-        network = wire_network(case.feeder, roots, case.base, neutrals=neutrals, ports=ports)
+        network = case.wires(neutrals=neutrals)
     faults = chosen.declines(case.feeder, network)
     if faults:
         raise UnsupportedError(faults)

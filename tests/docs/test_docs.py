@@ -45,6 +45,15 @@ def test_a_stale_part_is_found(generate: ModuleType) -> None:
         assert f"| `{field.name}` |" in fresh
 
 
+def test_a_code_of_a_fault_means_one_thing() -> None:
+    names: dict[str, set[str]] = {}
+    for path in (ROOT / "src").rglob("*.py"):
+        for code, name in re.findall(r'"([A-Z]{2,4}-\d{3}) ([^"]+)"', path.read_text(encoding="utf-8")):
+            names.setdefault(code, set()).add(name)
+    assert len(names) > 150  # the pattern still finds them
+    assert {code: found for code, found in names.items() if len(found) > 1} == {}
+
+
 @pytest.mark.parametrize("cls", devices.BUILT_IN, ids=lambda cls: cls.kind)
 def test_every_device_has_a_page(cls: type) -> None:
     text = (DOCS / "devices" / f"{cls.kind}.md").read_text()

@@ -62,7 +62,7 @@ def test_two_loads_that_follow_the_voltage_at_one_node(tmp_path: Path, capfd: py
         assert pd.read_parquet(path).columns.is_unique
 
 
-@pytest.mark.parametrize(("n", "text"), [(0, "0 voltage violations;"), (1, "1 voltage violation;")])
+@pytest.mark.parametrize(("n", "text"), [(0, "0 violations;"), (1, "1 violation (1 current);")])
 def test_one_violation_is_no_plural(n: int, text: str) -> None:
     replay = dict.fromkeys(("max_dv_pu", "dloss_kw", "dp_source_kw", "dq_source_kvar", "cost"), 0.0)
     words: dict[str, object] = dict.fromkeys(("status_text", "formulation", "problem_class", "solver"), "x")
@@ -75,7 +75,9 @@ def test_one_violation_is_no_plural(n: int, text: str) -> None:
         "choices": (),
         "seconds": {},
     }
-    rows = summary_rows({**words, **numbers, "replay": {**replay, "n_violations": n, "converged": True}})
+    rows = summary_rows(
+        {**words, **numbers, "replay": {**replay, "n_violations": n, "violations": {"current": n}, "converged": True}}
+    )
     assert any(text in value for _, value in rows)
 
 

@@ -353,7 +353,7 @@ def test_what_the_replay_has_beyond_limits_is_told_from_rounding() -> None:
     converged[5] = False
 
     def said(**changes: Any) -> str:
-        return dict(replay_facts(dataclasses.replace(run, **changes)))["voltages beyond their limits"]
+        return dict(replay_facts(dataclasses.replace(run, **changes)))["voltages to ground beyond their limits"]
 
     at = f"at bus {run.nodes[-1][0]}, conductor 1, {run.case.horizon.times[3]:%Y-%m-%d %H:%M}"
     assert said() == "none"

@@ -153,6 +153,9 @@ class Played:
         frame = pd.DataFrame(list(self.beyond), columns=columns)
         return frame[(frame["v_pu"] - frame["limit_pu"]).abs() > tolerance_pu]
 
+    def other_violations(self, tolerance_pu: float, tolerance_share: float) -> pd.DataFrame:
+        return pd.DataFrame(columns=["quantity", "element", "step", "time", "value", "limit", "unit"])
+
     def inverters_outside_window(self) -> pd.DataFrame:
         return pd.DataFrame(columns=["device", "step", "time", "v_pu", "limit_pu"])
 

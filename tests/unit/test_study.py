@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import lateral
 from lateral.baseline import power_flow
 from lateral.case import Case
 from lateral.checks import check
@@ -20,6 +21,7 @@ from lateral.io.rule import DerRule, add_ders, evenly_spaced
 from lateral.io.schema_json import study_schema
 from lateral.io.study import Study, read_study
 from lateral.network.horizon import Horizon
+from lateral.studies.sweeps import varied
 
 
 def study(folder: Path, text: str, **options: Any) -> Study:
@@ -76,6 +78,25 @@ def test_idling_losses_of_a_storage_are_no_customer() -> None:
     assert found == {d.name: d.p_kw if is_idling(d) else 2 * d.p_kw for d in more.loads}
     named = overlay.set_loads(more, scale=2.0, only=[idling.name]).loads
     assert [d.p_kw for d in named] == [2.0, *(d.p_kw for d in case.loads)]
+
+
+def test_generation_is_no_load_to_be_scaled(tmp_path: Path) -> None:
+    """A generator of an OpenDSS master is a load of negative power: no load scale or profile acts on it, by any way."""
+    case = builtin.load("case33bw").with_(profiles={"half": np.array([0.5])})
+    wind = Load(name="generator_wind", bus="18", p_kw=-300.0, q_kvar=50.0)
+    more = case.with_(devices=(*case.devices, wind))
+    lateral.write_folder(more, tmp_path / "case")
+    (tmp_path / "study.toml").write_text('case = "case"\n[loads]\nscale = 2.0\nprofile = "half"\n')
+    for scaled in (
+        overlay.set_loads(more, scale=2.0, profile="half"),
+        varied(overlay.set_loads(more, profile="half"), {"load_scale": 2.0}),
+        lateral.read(tmp_path / "study.toml"),
+    ):
+        found = {d.name: (d.p_kw, d.q_kvar, d.profile) for d in scaled.loads}
+        assert found.pop("generator_wind") == (-300.0, 50.0, "")
+        assert found == {d.name: (2.0 * d.p_kw, 2.0 * d.q_kvar, "half") for d in case.loads}
+    named = overlay.set_loads(more, scale=2.0, only=["generator_wind"]).loads  # who names it means it
+    assert [d.p_kw for d in named] == [*(d.p_kw for d in case.loads), -600.0]
 
 
 def test_window() -> None:

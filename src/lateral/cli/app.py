@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -298,9 +298,13 @@ def replay(
     json: JsonOption = False,
 ) -> int:
     """Run a schedule, or the day without any control, step by step in OpenDSS."""
+    import numpy as np
+
     from lateral.cli.loading import load
     from lateral.cli.schedules import read_schedule
+    from lateral.cli.supply import left_out, supply_range
     from lateral.replay import replay as run_replay
+    from lateral.results.in_replay import counted
 
     with working(f"reading {case} ..."):
         loaded = load(case)
@@ -309,8 +313,9 @@ def replay(
         run = run_replay(loaded.case, dispatch)
     found = run.summary()
     status = "ok" if run.all_converged else "error"
-    v = run.v_pu
-    summary = {
+    dead = set(run.dead)
+    fed = np.array([node not in dead for node in run.nodes])
+    summary: dict[str, Any] = {
         "case": loaded.case.name,
         "case_hash": loaded.case.hash,
         "status": status,
@@ -320,29 +325,18 @@ def replay(
         "schedule": schedule,
         "n_steps": loaded.case.horizon.n_steps,
         **found,
-        **_range(v),
+        **supply_range(run.nodes, run.v_pu, run.converged, fed),
     }
     if json:
         print_json({**summary, "import_warnings": list(loaded.case.warnings)})
     else:
         units = {"cost": "$", "seconds": "s"}
-        shown = [
-            (k, number(x, units.get(k, ""), 4) if isinstance(x, float) else str(x))
-            for k, x in summary.items()
-            if x is not None
-        ]
-        pairs(shown, title=f"{loaded.case.name} in OpenDSS")
+        plain = {k: x for k, x in summary.items() if x is not None and not k.endswith("_nodes") and k != "violations"}
+        shown = [(k, number(x, units.get(k, ""), 4) if isinstance(x, float) else str(x)) for k, x in plain.items()]
+        if found["violations"]:
+            shown.append(("violations", counted(found["violations"])))
+        pairs([*shown, *(("", text) for text in left_out(summary))], title=f"{loaded.case.name} in OpenDSS")
     return Exit.OK if run.all_converged else Exit.ERROR
-
-
-def _range(v: object) -> dict[str, float]:
-    import numpy as np
-
-    values = np.asarray(v, dtype=float)
-    live = values[np.nan_to_num(values) > 0.3]  # neutrals and dead nodes say nothing of the supply
-    if not live.size:
-        return {}
-    return {"v_min_pu": float(live.min()), "v_max_pu": float(live.max())}
 
 
 @app.command()

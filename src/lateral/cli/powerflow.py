@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +24,7 @@ from lateral.cli.options import (
     merged,
 )
 from lateral.cli.screen import count, note, number, pairs, print_json, to_json, working
+from lateral.cli.supply import left_out, supply_range
 
 if TYPE_CHECKING:
     from lateral.case import Case
@@ -41,11 +41,6 @@ MethodOption = Annotated[
         help="auto (default: the fixed point, Newton where it does not settle), fixed-point, newton or sweep.",
     ),
 ]
-
-#: Voltages below this say nothing of the supply: neutrals, and nodes without a source, pu.
-LIVE_PU = 0.3
-#: Names of nodes that are left out of the voltage range, at most.
-NAMED = 8
 
 
 def powerflow(
@@ -156,9 +151,7 @@ def flow_summary(
     hours = case.horizon.hours
     ok = flow.all_converged
     failed = np.flatnonzero(~flow.converged)
-    live = np.where(flow.vmag_pu > LIVE_PU, flow.vmag_pu, np.nan)[:, flow.converged]
-    dead = [f"{bus}.{c}" for (bus, c), fed in zip(flow.index.nodes, flow.energized, strict=True) if not fed]
-    low = _low(flow)
+    supply = supply_range(flow.index.nodes, flow.vmag_pu, flow.converged, flow.energized)
     p, q = flow.source_kva.real, flow.source_kva.imag
     words = "every step converged" if ok else f"{failed.size} of {flow.converged.size} steps did not converge"
     summary: dict[str, Any] = {
@@ -171,10 +164,7 @@ def flow_summary(
         "methods": dict(Counter(flow.methods)),
         "n_buses": len(case.feeder.buses),
         "n_nodes": len(flow.index),
-        "n_dead_nodes": len(dead),
-        "dead_nodes": dead[:NAMED],
-        "n_low_nodes": len(low),
-        "low_nodes": low[:NAMED],
+        **{k: supply[k] for k in ("n_dead_nodes", "dead_nodes", "n_low_nodes", "low_nodes")},
         "n_steps": case.horizon.n_steps,
         "iterations": int(flow.iterations.max(initial=0)),
         "residual": {
@@ -190,8 +180,8 @@ def flow_summary(
             "q_max_kvar": float(q.max()) if ok else None,
             "q_min_kvar": float(q.min()) if ok else None,
         },
-        "v_min_pu": float(np.nanmin(live)) if np.isfinite(live).any() else None,
-        "v_max_pu": float(np.nanmax(live)) if np.isfinite(live).any() else None,
+        "v_min_pu": supply["v_min_pu"],
+        "v_max_pu": supply["v_max_pu"],
         "seconds": {k: round(v, 6) for k, v in seconds.items()},
         "replay": None if run is None else run.summary(),
         "faults": [f.as_dict() for f in faults],
@@ -202,15 +192,6 @@ def flow_summary(
     if loaded.report is not None:
         summary["import"] = loaded.report.summary
     return summary
-
-
-def _low(flow: PowerFlow) -> list[str]:
-    """Nodes with a source that are left out of the voltage range at some step: neutrals as a rule, so phases first."""
-    import numpy as np
-
-    hidden = flow.energized & np.any((flow.vmag_pu <= LIVE_PU) & flow.converged, axis=1)
-    nodes = [flow.index.nodes[k] for k in np.flatnonzero(hidden).tolist()]
-    return [f"{bus}.{c}" for bus, c in sorted(nodes, key=lambda node: node[1] > 3)]
 
 
 def _write(loaded: Loaded, flow: PowerFlow, target: Path, summary: dict[str, Any]) -> None:
@@ -253,6 +234,8 @@ def _write(loaded: Loaded, flow: PowerFlow, target: Path, summary: dict[str, Any
 
 def _rows(s: dict[str, Any]) -> list[tuple[str, str]]:
     """The summary for the screen."""
+    from lateral.results.in_replay import counted
+
     source, residual = s["source"], s["residual"]
     methods = ", ".join(f"{name} {n:,}" for name, n in s["methods"].items())
     rows = [
@@ -261,7 +244,7 @@ def _rows(s: dict[str, Any]) -> list[tuple[str, str]]:
         ("method", f"{s['method']}; steps by {methods}; {s['iterations']} iterations at most"),
         ("residual", f"voltage {number(residual['change_pu'])} pu, power {number(residual['mismatch_kva'])} kVA"),
         ("voltage", f"{number(s['v_min_pu'], digits=4)} to {number(s['v_max_pu'], digits=4)} pu"),
-        *(("", text) for text in _left_out(s)),
+        *(("", text) for text in left_out(s)),
         (
             "source",
             f"{number(source['p_min_kw'])} to {number(source['p_max_kw'])} kW, "
@@ -278,20 +261,12 @@ def _rows(s: dict[str, Any]) -> list[tuple[str, str]]:
                 f"source {number(p['dp_source_kw'])} kW, {number(p['dq_source_kvar'])} kvar off",
             )
         )
+        if p["n_violations"]:
+            rows.append(("", f"{count(p['n_violations'], 'violation')} of limits there: {counted(p['violations'])}"))
         if not p["converged"]:
             rows.append(("", f"{count(p['n_not_converged'], 'step')} did not converge in OpenDSS"))
     rows.append(("seconds", ", ".join(f"{k} {v:.2f}" for k, v in s["seconds"].items())))
     return rows
-
-
-def _left_out(s: dict[str, Any]) -> Iterator[str]:
-    """What the voltage range leaves out, for the screen."""
-    for n, names, why in (
-        (s["n_dead_nodes"], s["dead_nodes"], "that no source reaches"),
-        (s["n_low_nodes"], s["low_nodes"], f"at {LIVE_PU:g} pu or less"),
-    ):
-        if n:
-            yield f"without {count(n, 'node')} {why}: {', '.join(names)}{', ...' if n > len(names) else ''}"
 
 
 __all__ = ["flow_summary", "powerflow"]

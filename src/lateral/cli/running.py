@@ -94,6 +94,7 @@ def name_unused(study: Mapping[str, Any], who: str, *keys: str) -> None:
 def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """The summary of a run for the screen."""
     from lateral.formulations import is_relaxation
+    from lateral.results.in_replay import counted
 
     s, r = summary, summary["residuals"]
     rows = [
@@ -119,12 +120,13 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("bound", f"no schedule has an objective below {s['bound']:.8g}{rests}"))
     if s["replay"] is not None:
         p = s["replay"]
+        which = counted(p["violations"])
         rows.append(
             (
                 "OpenDSS replay",
                 f"voltage {number(p['max_dv_pu'], digits=6)} pu at most, losses {number(p['dloss_kw'])} kW, "
                 f"source {number(p['dp_source_kw'])} kW, {number(p['dq_source_kvar'])} kvar off; "
-                f"{count(p['n_violations'], 'voltage violation')}; cost {number(p['cost'], '$')}",
+                f"{count(p['n_violations'], 'violation')}{which and f' ({which})'}; cost {number(p['cost'], '$')}",
             )
         )
         if not p["converged"]:

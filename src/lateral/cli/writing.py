@@ -128,7 +128,7 @@ def _write_tables(result: Result, folder: Path) -> None:
     tables: dict[str, pd.DataFrame] = {"totals": totals(result).reset_index()}
     tables["violations"] = result.violations
     tables["loading"] = result.loading
-    for name in ("violations", "loads_outside_window"):
+    for name in ("violations", "other_violations", "loads_outside_window"):
         found = getattr(result.replay, name, None)
         if found is not None:
             tables[f"replay_{name}"] = found()

@@ -60,6 +60,12 @@ def is_idling(load: Load) -> bool:
     return load.name.startswith(_IDLING[0]) and load.name.endswith(_IDLING[1])
 
 
+def is_generation(load: Load) -> bool:
+    """Whether a load is one of negative active power: generation that cannot be controlled, such as an OpenDSS
+    generator. What changes the size or the profile of loads leaves it as it is."""
+    return load.p_kw < 0.0
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Load(ShuntDevice):
     """A load. Power is the total over its phases; negative power is generation that cannot be controlled."""
@@ -492,4 +498,4 @@ def _impedance_outside(
         return np.asarray(np.where(u <= v_low, 1.0, np.where(u <= v_min, below, above)))
 
 
-__all__ = ["MODELS", "Load", "idling_name", "is_idling"]
+__all__ = ["MODELS", "Load", "idling_name", "is_generation", "is_idling"]

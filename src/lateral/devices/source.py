@@ -27,8 +27,18 @@ class Source(Device):
         "Voltage magnitude behind the impedance, on the bus base.", unit="pu", default=1.0, above=0.0, series=True
     )
     angle_deg: tuple[float, ...] = spec("Voltage angle of each conductor.", unit="deg", default=(0.0,))
-    r_ohm: FloatArray = spec("Resistance matrix of the source.", unit="ohm", default=((0.0,),), matrix=True)
-    x_ohm: FloatArray = spec("Reactance matrix of the source.", unit="ohm", default=((0.0,),), matrix=True)
+    r_ohm: FloatArray = spec(
+        "Resistance matrix of the source; a single 0 is none, of any number of conductors.",
+        unit="ohm",
+        default=((0.0,),),
+        matrix=True,
+    )
+    x_ohm: FloatArray = spec(
+        "Reactance matrix of the source; likewise. Without impedance the bus has the voltage v_pu itself.",
+        unit="ohm",
+        default=((0.0,),),
+        matrix=True,
+    )
     price_import: Series = spec("Price of energy taken from the grid.", unit="$/kWh", default=0.0, series=True)
     price_export: Series | None = spec(
         "Price paid for energy given to the grid; absent: the import price.", unit="$/kWh", default=None, series=True
@@ -58,6 +68,19 @@ class Source(Device):
         default=float("inf"),
         series=True,
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        conductors: object = self.conductors
+        if not isinstance(conductors, tuple):  # VAL-001
+            return
+        n = len(conductors)
+        for name in ("r_ohm", "x_ohm"):
+            matrix = getattr(self, name)
+            if matrix.shape == (1, 1) and not matrix.any():
+                none = np.zeros((n, n))
+                none.setflags(write=False)
+                object.__setattr__(self, name, none)
 
     @classmethod
     def declare(cls, group: Sequence[Self], ctx: DeviceContext) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from lateral.case import Case
 from lateral.devices import Load, Source
-from lateral.devices.load import is_idling
+from lateral.devices.load import is_generation, is_idling
 from lateral.errors import CaseError, Fault, OptionError, did_you_mean
 from lateral.network.feeder import Bus
 from lateral.network.horizon import Horizon
@@ -187,7 +187,15 @@ def _given(values: Mapping[str, float | None]) -> dict[str, float]:
 
 
 def set_loads(case: Case, *, profile: str | None = None, scale: float = 1.0, only: Sequence[str] | None = None) -> Case:
-    """The case with another profile or size of its loads (those named, or all but the idling losses of storages)."""
+    """The case with another profile or size of its loads.
+
+    Args:
+        case: the case.
+        profile: the profile that multiplies them; absent: as it is.
+        scale: factor on their rated power, active and reactive.
+        only: names of the loads meant, whatever they are. Absent: all that draw power. Loads of negative power are
+            generation, such as OpenDSS generators, and stay as they are; so do the idling losses of storages.
+    """
     if profile:
         _known_profile(case, profile, "loads")
     names = {d.name for d in case.loads}
@@ -198,7 +206,7 @@ def set_loads(case: Case, *, profile: str | None = None, scale: float = 1.0, onl
     ]
     if faults:
         raise CaseError(faults)
-    chosen = {d.name for d in case.loads if not is_idling(d)} if only is None else set(only)
+    chosen = {d.name for d in case.loads if not (is_idling(d) or is_generation(d))} if only is None else set(only)
 
     def change(d: Element) -> Element:
         if not isinstance(d, Load) or d.name not in chosen:

@@ -93,8 +93,11 @@ class LoadsStudy(Strict):
     """What the loads follow."""
 
     profile: str | None = Field(default=None, description="Profile that multiplies them.")
-    scale: float = Field(default=1.0, description="Factor on their rated power.")
-    only: list[str] | None = Field(default=None, description="Names of the loads meant; absent: all.")
+    scale: float = Field(default=1.0, description="Factor on their rated power, active and reactive.")
+    only: list[str] | None = Field(
+        default=None,
+        description="Names of the loads meant; absent: all that draw power, not generation (loads of negative power).",
+    )
 
 
 class TariffStudy(Strict):

@@ -14,7 +14,8 @@ from lateral.network.schema import FloatArray, IntArray
 from lateral.network.topology import Tree
 from lateral.plots.arrange import BoolArray, Places, distances, places, tree_of
 from lateral.replay import Replay
-from lateral.results.result import VIOLATION_TOLERANCE_PU, Result
+from lateral.results.in_replay import VIOLATION_TOLERANCE_PU
+from lateral.results.result import Result
 
 #: Limits that are used to say which of two voltages is worse where a bus has none, pu.
 NOMINAL_LIMITS_PU = (0.95, 1.05)

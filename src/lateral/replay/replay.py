@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lateral.baseline import load_power
 from lateral.case import Case
 from lateral.devices import PV, Battery, Load
 from lateral.devices.base import ShuntDevice
@@ -25,12 +26,17 @@ from lateral.errors import EngineError, OptionError
 from lateral.io.dispatch import Dispatch
 from lateral.io.opendss.write import Rendered, render_opendss
 from lateral.network.schema import ComplexArray, FloatArray
+from lateral.replay.limits import beyond_limits
 
 #: A conductor of a bus.
 Node = tuple[str, int]
 
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 
+#: An inverter that gives or takes no more than this share of its rating is idle.
+IDLE_SHARE = 1e-6
+#: A current or a power counts as beyond its limit from this share of the limit on.
+TOLERANCE_SHARE = 1e-5
 #: Under this voltage a node counts as not energised, pu.
 DEAD_PU = 1e-6
 
@@ -97,6 +103,7 @@ class Replay:
         p_source_kw: active power taken from all sources where they meet their bus, kW, shape (T,).
         q_source_kvar: reactive power, likewise, kvar, shape (T,).
         p_by_source_kw: active power by source label, kW, each of shape (T,).
+        q_by_source_kvar: reactive power by source label, kvar, each of shape (T,).
         losses_kw: losses of lines, switches, transformers (OpenDSS's circuit losses), kW, shape (T,). A source's own
             impedance is not among them.
         converged: whether the engine converged at each step, with finite voltages wherever something is connected,
@@ -115,6 +122,7 @@ class Replay:
     p_source_kw: FloatArray
     q_source_kvar: FloatArray
     p_by_source_kw: dict[str, FloatArray]
+    q_by_source_kvar: dict[str, FloatArray]
     losses_kw: FloatArray
     converged: BoolArray
     iterations: FloatArray
@@ -141,7 +149,7 @@ class Replay:
         return tuple(n for k, n in enumerate(self.nodes) if not live[k])
 
     def violations(self, tolerance_pu: float = 1e-6) -> pd.DataFrame:
-        """Voltages outside the case's bus limits by more than a tolerance, worst first.
+        """Voltages to ground outside the case's bus limits by more than a tolerance, worst first.
 
         Limits hold for conductors 1 to 3; neutrals (4 and up), nodes that are not energised and steps that did not
         converge are left out.
@@ -172,40 +180,90 @@ class Replay:
         )
         return frame.sort_values("excess_pu", ascending=False, kind="stable", ignore_index=True)
 
+    def other_violations(self, tolerance_pu: float = 1e-6, tolerance_share: float = TOLERANCE_SHARE) -> pd.DataFrame:
+        """Limits that are exceeded beside those of the voltage to ground, as far as the case has them: voltages between
+        phases and to a neutral, voltage unbalance, currents of lines and switches, power of transformers, and active,
+        reactive and apparent power of sources.
+
+        Steps that did not converge are left out.
+
+        Args:
+            tolerance_pu: of voltages and their unbalance.
+            tolerance_share: of currents and powers, as a share of the limit (where a source's limit is zero, of the
+                largest apparent power of the source).
+
+        Returns:
+            One row per limit and step, by quantity, worst first: quantity (a key of
+            `lateral.results.in_replay.REPLAY_QUANTITIES`), element, step, time, value, limit, unit, excess, share.
+        """
+        frame = self._other_violations
+        by = np.where(frame["unit"].isin(("pu", "")), tolerance_pu, tolerance_share)
+        return frame[frame["share"].to_numpy(dtype=float) > by].reset_index(drop=True)
+
+    @cached_property
+    def _other_violations(self) -> pd.DataFrame:
+        """Whatever is beyond a limit at all."""
+        labels = [s.label for s in self.case.sources]
+        power = np.array([self.p_by_source_kw[k] + 1j * self.q_by_source_kvar[k] for k in labels])
+        v, power = (np.where(self.converged, x, np.nan) for x in (self.v, power.reshape(-1, self.v.shape[1])))
+        return beyond_limits(self.case, self.nodes, v, power, tolerance_pu=0.0, tolerance_share=0.0)
+
+    def n_violations(self) -> dict[str, int]:
+        """How many limits are exceeded, by quantity, each at each step by itself: ``v`` to ground, and those of
+        `other_violations`; only what there is."""
+        counts = {"v": len(self.violations()), **self.other_violations()["quantity"].value_counts(sort=False)}
+        return {name: int(n) for name, n in counts.items() if n}
+
     def loads_outside_window(self) -> pd.DataFrame:
         """Loads that OpenDSS turned into impedances, because a voltage left ``v_min_pu ... v_max_pu`` of the load.
 
-        There the replay differs from any model that keeps the load's law at every voltage.
+        There the replay differs from any model that keeps the load's law at every voltage. Steps at which a load draws
+        nothing are left out.
 
         Returns:
             One row per load and step, worst port first: load, step, time, v_pu (of the load's rated voltage), limit_pu.
         """
-        frame = self._outside_window(self.case.loads)
+
+        def drawn(load: Load) -> FloatArray:
+            return np.asarray(np.hypot(*load_power(self.case, load)))
+
+        frame = self._outside_window([(d, drawn(d) > 0.0) for d in self.case.loads])
         frame["device"] = [label.removeprefix("load.") for label in frame["device"]]
         return frame.rename(columns={"device": "load"})
 
     def inverters_outside_window(self) -> pd.DataFrame:
         """PV systems and batteries that OpenDSS turned into impedances, because a voltage left their
-        ``v_min_pu ... v_max_pu``. Programs have those of which anything is decided at any voltage.
+        ``v_min_pu ... v_max_pu``. Programs have those of which anything is decided at any voltage. Steps at which one
+        gives and takes nothing are left out: there it makes no difference.
 
         Returns:
             One row per device and step, worst port first: device (its label), step, time, v_pu (of its rated voltage),
             limit_pu.
         """
-        return self._outside_window((*self.case.pvs, *self.case.batteries))
 
-    def _outside_window(self, devices: Sequence[Load | PV | Battery]) -> pd.DataFrame:
+        def given(inverter: PV | Battery) -> FloatArray:
+            label = inverter.label
+            if label in self.dispatch.ports:
+                p, q = self.dispatch.ports[label]
+                return np.asarray(np.hypot(p, q).max(axis=0))
+            return np.asarray(np.hypot(self.dispatch.p(label), self.dispatch.q(label)))
+
+        inverters: list[PV | Battery] = [*self.case.pvs, *self.case.batteries]
+        return self._outside_window([(d, given(d) > IDLE_SHARE * d.s_max_kva) for d in inverters])
+
+    def _outside_window(self, devices: Sequence[tuple[Load | PV | Battery, BoolArray]]) -> pd.DataFrame:
+        """Devices out of their window, each at the steps, shape (T,), at which it is at work."""
         at = {n: k for k, n in enumerate(self.nodes)}
         ground = np.zeros(self.v.shape[1], dtype=complex)
         rows: list[tuple[str, int, float, float]] = []
-        for d in devices:
+        for d, works in devices:
             base = self.case.feeder.bus[d.bus].v_base_kv
             rated = d.v_rated_kv or base * (1.0 if d.connection == "wye" else np.sqrt(3.0))
             for a, b in d.ports:
                 u = (self.v[at[d.bus, a]] if a else ground) - (self.v[at[d.bus, b]] if b else ground)
                 volts = np.abs(u) * base / rated
                 with np.errstate(invalid="ignore"):
-                    out = self.converged & (volts > DEAD_PU) & ((volts < d.v_min_pu) | (volts > d.v_max_pu))
+                    out = works & self.converged & (volts > DEAD_PU) & ((volts < d.v_min_pu) | (volts > d.v_max_pu))
                 for k in np.flatnonzero(out):
                     limit = d.v_min_pu if volts[k] < d.v_min_pu else d.v_max_pu
                     rows.append((d.label, int(k), float(volts[k]), limit))
@@ -236,14 +294,16 @@ class Replay:
         """Losses over the horizon, kWh."""
         return float(np.sum(self.losses_kw * self.case.horizon.hours))
 
-    def summary(self) -> dict[str, float | int | str | bool | None]:
+    def summary(self) -> dict[str, Any]:
         """Plain numbers for reports and JSON; a number that does not exist is None."""
         e = self.errors
-        out: dict[str, float | int | str | bool | None] = {
+        beyond = self.n_violations()
+        out: dict[str, Any] = {
             "engine": self.engine,
             "converged": self.all_converged,
             "n_not_converged": int((~self.converged).sum()),
-            "n_violations": len(self.violations()),
+            "n_violations": sum(beyond.values()),
+            "violations": beyond,
             "cost": self.cost_usd,
             "energy_import_kwh": self.energy_import_kwh,
             "energy_export_kwh": self.energy_export_kwh,
@@ -292,6 +352,7 @@ def replay(case: Case, dispatch: Dispatch | None = None, *, predicted: Predictio
         p_source_kw=_frozen(run.p.sum(axis=0)),
         q_source_kvar=_frozen(run.q.sum(axis=0)),
         p_by_source_kw={s.label: _frozen(run.p[k]) for k, s in enumerate(case.sources)},
+        q_by_source_kvar={s.label: _frozen(run.q[k]) for k, s in enumerate(case.sources)},
         losses_kw=_frozen(run.losses),
         converged=_frozen(run.converged),
         iterations=_frozen(run.iterations),

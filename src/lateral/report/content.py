@@ -11,6 +11,7 @@ import numpy as np
 from lateral.network.schema import FloatArray
 from lateral.plots.data import View, Voltages
 from lateral.replay import Replay
+from lateral.results.in_replay import REPLAY_QUANTITIES
 from lateral.results.result import Result
 from lateral.solvers.base import Status
 from lateral.solvers.elastic import Conflict
@@ -307,7 +308,17 @@ def replay_facts(run: Replay) -> list[tuple[str, str]]:
         w = beyond.iloc[0]
         at = f"bus {w.bus}, conductor {w.conductor}, {w.time:%Y-%m-%d %H:%M}"
         said = f"{len(beyond):,}{known}, worst {w.v_pu:.5f} pu, {small(w.excess_pu)} pu beyond {w.limit_pu:g}, at {at}"
-    out.append(("voltages beyond their limits", said))
+    out.append(("voltages to ground beyond their limits", said))
+    other = run.other_violations()
+    for quantity, (_, many) in REPLAY_QUANTITIES.items():
+        own = other[other["quantity"] == quantity]
+        if len(own):
+            w = own.iloc[0]
+            worst = f"{w.value:.6g} {w.unit}".rstrip() + f", {small(w.excess)} beyond {w.limit:g}"
+            at = f"at {w.element}, {w.time:%Y-%m-%d %H:%M}"
+            out.append((f"{many} beyond their limits", f"{len(own):,}{known}, worst {worst}, {at}"))
+    if other.empty:
+        out.append(("other limits exceeded", f"none{known}"))
     e = run.errors
     if e is not None:
         where = f" at bus {e.worst_node[0]}, conductor {e.worst_node[1]}" if e.worst_node else ""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,8 +25,9 @@ from lateral.network.branches import RadialNetwork
 from lateral.network.powerflow import PowerFlow
 from lateral.network.schema import FloatArray
 from lateral.program import Block, Derived, ProblemClass, Program
+from lateral.results.in_replay import VIOLATION_TOLERANCE_PU, ReplayLike, against_replay
 from lateral.results.one_way import most_at_once_kw
-from lateral.results.points import decided, port_points, settings
+from lateral.results.points import port_points, settings
 from lateral.results.residuals import Residuals, certified_bound
 from lateral.results.verification import Verification
 from lateral.solvers.base import Solution, Status
@@ -42,31 +43,6 @@ SHARE_SAID = 5e-4
 RANK_WARNING = 1e-3
 #: Distance of a load from its law that is said, share of its power.
 LAW_WARNING = 1e-4
-#: A voltage of an exact model further than this from its replay is said, and one of the replay beyond its limit, pu.
-REPLAY_WARNING_PU = 1e-4
-#: The same distance of any other model, pu: linear ones are usually within it, and relaxations that are tight.
-USUAL_ERROR_PU = 1e-2
-#: A voltage counts as violated when it is further than this outside its limit, pu.
-VIOLATION_TOLERANCE_PU = 1e-5
-
-
-class ReplayLike(Protocol):
-    """What a result needs to know of its replay; see `lateral.replay.Replay`."""
-
-    @property
-    def seconds(self) -> float:
-        """Wall time."""
-
-    def summary(self) -> dict[str, Any]:
-        """Plain data."""
-
-    def violations(self, tolerance_pu: float) -> pd.DataFrame:
-        """Voltages outside their limits by more than a tolerance: bus, conductor, step, time, v_pu, limit_pu, worst
-        first."""
-
-    def inverters_outside_window(self) -> pd.DataFrame:
-        """Inverters that OpenDSS turned into impedances: device (its label), step, time, v_pu, limit_pu, worst
-        first."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -193,7 +169,7 @@ class Result:
                     f"but {block.component} {worst} loses {excess.max():.3g} kW more than its law says; look for "
                     "negative prices and binding voltage limits"
                 )
-        return (*out, *self._replay_warnings())
+        return (*out, *against_replay(self))
 
     def _relaxed(self) -> list[str]:
         """What of a relaxation no schedule has, and what it is good for."""
@@ -224,66 +200,6 @@ class Result:
             return f"{100 * share:.1f} % of its losses do not exist"
         real = losses * (1.0 - share)
         return f"its losses are {losses:.4g} kWh, too little for its currents, which would lose {real:.4g} kWh"
-
-    def _replay_warnings(self) -> list[str]:
-        """What the replay says against the model: its voltages should be those of OpenDSS, but for what it neglects or
-        relaxes, and what it keeps within limits should be within them there."""
-        if self.replay is None:
-            return []
-        found, out = self.replay.summary(), []
-        exact = self.program.problem_class is ProblemClass.NLP
-        usual = REPLAY_WARNING_PU if exact else USUAL_ERROR_PU
-        away = found.get("max_dv_pu")
-        if away is not None and away > usual:
-            if exact:
-                more = f", where an exact model should be within {usual:.0e}"
-                more += ": there the schedule is not what the model says"
-            elif self.relaxes:
-                more = ": those of the relaxation are no schedule's"
-            else:
-                more = (
-                    f", more than the {usual:g} pu usual of a model that is not exact: an exact form says what is there"
-                )
-            said = f"but OpenDSS has other voltages, by up to {away:.2g} pu at {found.get('worst_node')}{more}"
-            out.append(said + self._outside_window(self.replay))
-        beyond = self._beyond_in_replay(self.replay)
-        if len(beyond):
-            w = beyond.iloc[0]
-            some = f"{len(beyond)} voltages are" if len(beyond) > 1 else "1 voltage is"
-            out.append(
-                f"but in OpenDSS {some} beyond limits that the model keeps, worst {w.v_pu:.5g} pu at "
-                f"{w.bus}.{w.conductor} at {w.time:%H:%M}, limit {w.limit_pu:g}"
-            )
-        if lost := found.get("n_not_converged"):
-            out.append(f"but OpenDSS does not converge at {lost} step{'' if lost == 1 else 's'}")
-        return out
-
-    def _outside_window(self, run: ReplayLike) -> str:
-        """Inverters of the program that are impedances in the replay, as the end of a sentence: empty for none."""
-        found = run.inverters_outside_window()
-        found = found[found["device"].isin(decided(self.program))]
-        if found.empty:
-            return ""
-        w, others = found.iloc[0], found["device"].nunique() - 1
-        more = f" and {others} more" if others else ""
-        edge = "v_max_pu" if w.v_pu > w.limit_pu else "v_min_pu"
-        return (
-            f"; OpenDSS makes an impedance of {w.device}{more}, which at {w.v_pu:.4g} pu is beyond its {edge} of "
-            f"{w.limit_pu:g}, where the model keeps its power"
-        )
-
-    def _beyond_in_replay(self, run: ReplayLike) -> pd.DataFrame:
-        """Voltages of the replay, by node and step, beyond limits that the model's are within."""
-        beyond = run.violations(REPLAY_WARNING_PU)
-        at = [self.network.position.get(node, -1) for node in zip(beyond["bus"], beyond["conductor"], strict=True)]
-        row, step = np.array(at, dtype=np.int64), beyond["step"].to_numpy(dtype=np.int64)
-        v = np.sqrt(np.maximum(self.value("bus.vmag_sq"), 0.0))[row, step]
-        limit = beyond["limit_pu"].to_numpy(dtype=float)
-        low = beyond["v_pu"].to_numpy(dtype=float) < limit
-        # a model that leaves a node out, such as a neutral, says nothing of it
-        within = (row >= 0) & (np.where(low, limit - v, v - limit) <= VIOLATION_TOLERANCE_PU)
-        out: pd.DataFrame = beyond[within].reset_index(drop=True)
-        return out
 
     def _bounds(self) -> str:
         """What the objective of a relaxation bounds, as the beginning of a sentence: nothing where it is no bound."""

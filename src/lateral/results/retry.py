@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from lateral import solvers
 from lateral.program import ProblemClass, Program
-from lateral.results.residuals import Residuals, earned_status, recompute
+from lateral.results.residuals import PRIMAL_TOLERANCE, Residuals, earned_status, recompute
 from lateral.solvers import Options, Solution, Status
 from lateral.solvers.clarabel import ClarabelOptions
 
 #: Tolerance of the second try: Clarabel and Ipopt stop on residuals of their own scaling.
 RETRY_TOLERANCE = 1e-11
-#: Where Clarabel stops before the central path is followed.
-FAR_FROM_EDGE = 1e-5
+#: Where Clarabel stops before the central path is followed: near the optimum; without matrices then well inside of the
+#: cones, too.
+FAR_FROM_EDGE = (1e-5, 1e-3)
 
 
 def judged(program: Program, solution: Solution) -> tuple[Status, Residuals]:
@@ -38,7 +39,8 @@ def tighter(program: Program, solution: Solution, status: Status) -> Solution | 
     if name == "clarabel" and not solution.notes and program.problem_class in (ProblemClass.SOCP, ProblemClass.SDP):
         # a point of the central path has multipliers to the last digits where those of an optimum are many; it is
         # reached from a point that is not yet at the edge of the cones
-        tries.append(ClarabelOptions(tolerance=FAR_FROM_EDGE, centred=True))
+        far = FAR_FROM_EDGE if program.problem_class is ProblemClass.SOCP else FAR_FROM_EDGE[:1]
+        tries += [ClarabelOptions(tolerance=tolerance, centred=True) for tolerance in far]
     for options in tries:
         again = solvers.get(name, options).solve(program, solution if name == "ipopt" else None)
         if judged(program, again)[0] is Status.OPTIMAL:
@@ -46,4 +48,11 @@ def tighter(program: Program, solution: Solution, status: Status) -> Solution | 
     return None
 
 
-__all__ = ["RETRY_TOLERANCE", "judged", "tighter"]
+def nearer(found: Residuals, before: Residuals) -> bool:
+    """Whether a point is nearer to the optimum than the one before: at a smaller gap, and within tolerance or no
+    further beyond it."""
+    beyond, allowed = (max(r.max_primal, r.max_bound) for r in (found, before))
+    return beyond <= max(PRIMAL_TOLERANCE, allowed) and not found.duality_gap >= before.duality_gap
+
+
+__all__ = ["RETRY_TOLERANCE", "judged", "nearer", "tighter"]

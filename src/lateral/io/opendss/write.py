@@ -299,7 +299,7 @@ class _Writer:
         if strangers:
             raise UnsupportedError(
                 Fault(
-                    "IO-064 not in OpenDSS",
+                    "IO-067 not in OpenDSS",
                     d.label,
                     f"a device of class {type(d).__name__}",
                     ", ".join(k.__name__ for k in known),
