@@ -150,6 +150,17 @@ def test_the_gap_is_that_of_the_end(far: float) -> None:
     assert found.point.x.sum() == pytest.approx(6.0, abs=1e-7)
 
 
+def test_the_constant_of_the_objective_counts() -> None:
+    """min x1 + x2 + x3 - 6 + 1e-3, x >= (1, 2, 3): the gap is a share of 1e-3, or of the least that counts."""
+    cones, sides = Cones.of(0, 3, (), ()), np.array([1.0, 2.0, 3.0])
+    rows = sp.csr_array(-np.eye(3))
+    for least, size in ((1e-4, 1e-3), (1e-2, 1e-2)):
+        three = Conic(sp.csc_array((3, 3)), np.ones(3), rows, -sides, cones, 1e-3 - 6.0, least)
+        found = follow(three, Point(2.0 * sides, sides, np.ones(3)), 1e-6)
+        assert found.reached
+        assert found.point.s @ found.point.z == pytest.approx(1e-6 * size, rel=1e-3)
+
+
 def test_what_is_no_number_is_not_inside(program: Conic) -> None:
     inside = program.cones.moved_in(np.zeros(len(program.b)))
     assert program.cones.inside(inside)

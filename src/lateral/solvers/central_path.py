@@ -39,7 +39,7 @@ from lateral.network.schema import FloatArray, IntArray
 from lateral.program import upper_triangle
 
 #: Objectives smaller than this count as if they were this large, as in `lateral.results.residuals`.
-_SMALL_OBJECTIVE = 1e-2
+SMALL_OBJECTIVE = 1e-2
 #: The last step is taken where ``|mu lambda^-1 - lambda|`` is this share of the root of mu, or, where rounding does not
 #: let it fall any more, this one; and rows hold to this.
 _CENTRED, _NEAR, _HOLDS = 1e-3, 0.5, 1e-10
@@ -179,6 +179,8 @@ class Conic:
         a: A, shape (m, n).
         b: shape (m,).
         cones: of its rows.
+        constant: of the objective.
+        least: objectives smaller than this count as if they were this large.
     """
 
     p: sp.csc_array
@@ -186,6 +188,8 @@ class Conic:
     a: sp.csr_array
     b: FloatArray
     cones: Cones
+    constant: float = 0.0
+    least: float = SMALL_OBJECTIVE
 
     def same_rows(self, other: Conic) -> bool:
         """Whether the rows of another program are these, so that a point keeps the ones as well as the others."""
@@ -198,7 +202,7 @@ class Conic:
 
     def size(self, x: FloatArray) -> float:
         """What a relative gap is relative to."""
-        return max(abs(float(0.5 * x @ (self.p @ x) + self.q @ x)), _SMALL_OBJECTIVE)
+        return max(abs(float(0.5 * x @ (self.p @ x) + self.q @ x) + self.constant), self.least)
 
     def gap(self, at: Point) -> float:
         """How far a point is from an optimum, as a share of the objective: s'z and what rows and costs are off by."""
@@ -449,4 +453,4 @@ def _triangle(matrix: FloatArray) -> FloatArray:
     return np.asarray(matrix[..., rows, cols] * size)
 
 
-__all__ = ["Cones", "Conic", "Point", "follow"]
+__all__ = ["SMALL_OBJECTIVE", "Cones", "Conic", "Point", "follow"]
