@@ -14,6 +14,7 @@ from lateral.checks import require
 from lateral.devices import PV, TERMINAL_RULES, Battery
 from lateral.devices.base import DeviceContext, ShuntDevice
 from lateral.errors import OptionError, SolveError, UnsupportedError, did_you_mean
+from lateral.first_order import first_point
 from lateral.formulations import Formulation, OperatingPoint
 from lateral.io.dispatch import Dispatch
 from lateral.model import Model, groups
@@ -31,10 +32,10 @@ from lateral.results.one_way import Sides, held_at_zero, told
 from lateral.results.result import Result
 from lateral.results.verification import verified
 from lateral.solvers import Options, Status
-from lateral.successive import first_point, settle
+from lateral.successive import settle
 
 #: Rounds of a first-order formulation, at most: it ends when the schedule rests.
-MOST_ROUNDS = 10
+MOST_ROUNDS = 20
 #: What ``auto`` goes on with where the structured solver does not solve the exact form of a larger program than this:
 #: Ipopt, which takes its turn up to here, needs minutes beyond.
 NEXT_FORMULATION, IPOPT_UP_TO = "linearised", 25_000
@@ -227,7 +228,7 @@ def solve(
         point: see `build`.
         limits: see `build`.
         rounds: how often a formulation that is made at an operating point is solved, see `refined`; absent: of
-            ``linearised`` until the schedule rests, at most 10; else 1.
+            ``linearised`` until the schedule rests, at most 20; else 1.
         recover: make an exact schedule of a relaxed one, see `made_exact`.
         verify: solve the problem a second time with another solver, see `lateral.results.verification.verified`.
         with_replay: run every step of the schedule in OpenDSS.

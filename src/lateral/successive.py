@@ -3,7 +3,7 @@
 At a schedule whose power flow is x_k, the program made there (`lateral.program.tangent`) predicts for a step to x
 
     m_k(x) = objective + sum_i rho_i violation_i                  linear rows, curvature of the losses included
-    merit(x) = the same with the power flow of the schedule       exact: no row is to first order there
+    merit(x) = the same where the schedule's exact rows hold      no row is to first order there
 
 (Fletcher and Sainz de la Maza 1989, "Nonlinear programming and nonsmooth optimization by successive linear
 programming"; Conn, Gould and Toint 2000, section 15.3.) A step is accepted when ``merit(x_k) - merit(x)`` is at least
@@ -11,12 +11,17 @@ programming"; Conn, Gould and Toint 2000, section 15.3.) A step is accepted when
 shrinks after a rejected or badly predicted step and grows after a good one that it held back. Rounds end when the
 predicted decrease is below `REST` of the objective and, where the step is not tiny (a flat merit), its power flow is no
 worse, and within `AWAY` of what the program says: else a round is made from there, close by. rho_i is twice the
-largest multiplier that the row's block has had.
+largest multiplier that the row's block has had; rows of decisions alone, which every step keeps, have none.
 
 The curvature of m_k, that of the losses at positive prices, is what is convex of the Lagrangian's. Where steps show
 that it is too little (limits that bind) or too much (an objective that has no price of losses), it is scaled: along a
 step that brought ``gained`` where ``promised`` was predicted, and of which the curvature had cost q,
 ``1 + (promised - gained) / q`` times as much would have been right.
+
+The exact rows of a schedule are solved by Newton's method from its power flow (`Tangent.solved`). In a power flow the
+corners of loads are sharp and inverters give what they are told; the rows have the corners rounded and inverters on
+their curves. A model with these and a merit with those promises what no step brings: where the optimum lies in a
+corner steps were rejected until there was no trust region left.
 
 What is left to choose once a schedule runs (how much of what a source gives is bought, the peak) is chosen at its best
 for the merit; everything else of the network comes from the power flow.
@@ -30,13 +35,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-import scipy.sparse as sp
 
-from lateral.baseline import pv_baseline
 from lateral.case import Case
-from lateral.devices import PV, Battery
 from lateral.devices.base import Declared, ShuntDevice
-from lateral.formulations import OperatingPoint
+from lateral.first_order import At, Weights, at_any_voltage, beyond, chosen, in_order, weighed
 from lateral.jumps import Crossed, crossed, second_state
 from lateral.model import Model, point_of
 from lateral.network.admittance import NodeIndex
@@ -46,7 +48,6 @@ from lateral.operating import point_at, schedule_flow
 from lateral.program import Program
 from lateral.program.tangent import Tangent
 from lateral.results.one_way import held_at_zero
-from lateral.results.points import decided
 from lateral.results.residuals import earned_status, objective_size, recompute
 from lateral.results.result import Result
 from lateral.solvers import Options, Solution, Status
@@ -61,15 +62,11 @@ GOOD, POOR = 0.75, 0.25
 TRUSTED = (0.5, 1.25)
 #: Most by which it changes at once, and the range of its factor.
 FACTOR_STEP, FACTOR_RANGE = 4.0, (1e-3, 1e4)
-#: Violation of an equality at a power flow, in solver scale, that is more than corners of loads make.
-LEFT = 5e-5
 #: How often a program is made again for loads that left their band.
 MOST_MADE = 3
 ACROSS = "{} loads and steps are, or can be, across a jump of their law"
 #: How often a program is made again for that; these rounds do not count.
 MOST_SIDED = 20
-#: Violation of an equality at a point, in solver scale, from which on it is no power flow of the program's schedule.
-STRANGE = 1e-2
 #: A step below this share of the ranges needs no power flow to rest.
 TINY = 1e-4
 #: A schedule that gained nothing is its power flow when it is no further from it than this, in solver scale; else a
@@ -79,112 +76,6 @@ AWAY, NEARER = 1e-5, 0.03
 SMALLEST = 1e-6
 #: Tolerance of the power flows, pu.
 FLOW_TOLERANCE_PU = 1e-8
-
-
-def first_point(program: Program, tangent: Tangent, case: Case, point: OperatingPoint, net: RadialNetwork) -> Program:
-    """A program that was just built, made at its operating point: PV as without control, batteries idle."""
-    x = program.start_point.copy()
-    offered = {pv.label: pv_baseline(case, pv) for pv in case.pvs}
-    for output in program.outputs:
-        block, expr = output.block, output.affine
-        if block.quantity not in ("p_injected", "q_injected"):
-            continue
-        labels = [f"{block.component}.{element}" for element in block.elements]
-        known = np.array([label in offered for label in labels])
-        if not np.any(known):
-            continue
-        side = int(block.quantity == "q_injected")
-        cell_known = np.repeat(known, expr.n_steps)
-        none = np.zeros(block.n_steps)
-        wanted = np.array([offered[label][side] if label in offered else none for label in labels]) / block.to_unit
-        has = (expr.col >= 0) & (expr.val != 0.0)
-        # the decisions of a cell, one, or one for each of its ports, share what the power asks for
-        cells = sp.csr_matrix((expr.val[has], (expr.row[has], expr.col[has])), shape=(expr.n * expr.n_steps, len(x)))
-        squares = np.asarray(cells.multiply(cells).sum(axis=1)).reshape(-1)
-        missing = (wanted - expr.value(x, program.theta)).reshape(-1)
-        x += cells.T @ np.divide(missing, squares, out=np.zeros_like(squares), where=(squares > 0.0) & cell_known)
-    x = np.clip(x, program.lb, program.ub)
-    if tangent.state is None:
-        return program
-    v = _voltages(net, point.nodes, point.v_pu)
-    program = tangent.moved(program, tangent.state(program, x, v, loaded=point.loaded))
-    return program.scaled_by_value(case.horizon.n_steps)
-
-
-def at_any_voltage(case: Case, program: Program) -> Case:
-    """The case with inverters as its program has them: where anything of their power is decided, that is their power at
-    any voltage. In power flow otherwise, as in OpenDSS, they are impedances outside of their window."""
-    own = decided(program)
-    windowed = [d for d in case.devices if isinstance(d, PV | Battery) and d.label in own]
-    if not windowed:
-        return case
-    wide = {d.label: dataclasses.replace(d, v_min_pu=0.0, v_max_pu=np.inf) for d in windowed}
-    return case.with_(devices=tuple(wide.get(d.label, d) for d in case.devices))
-
-
-def _voltages(net: RadialNetwork, nodes: tuple[tuple[str, int], ...], v_pu: ComplexArray) -> ComplexArray:
-    """Voltages in the order of the branches' nodes."""
-    place = {node: k for k, node in enumerate(nodes)}
-    return v_pu[[place[node] for node in net.nodes]]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class At:
-    """A schedule with its power flow.
-
-    Attributes:
-        program: the program made there; its start point is the point.
-        violation: by how much each row is violated: equalities (in solver scale), two-sided rows, cones, and bounds of
-            what follows from the voltages.
-        v_pu: voltages of all nodes in the order of `NodeIndex`, shape (n, T); None at a first point.
-    """
-
-    program: Program
-    violation: tuple[FloatArray, FloatArray, FloatArray, FloatArray]
-    v_pu: ComplexArray | None = None
-
-    @property
-    def x(self) -> FloatArray:
-        """The variables."""
-        return self.program.start_point
-
-    @property
-    def left(self) -> bool:
-        """Whether loads have gone where the program does not have their law: its equalities do not hold."""
-        return bool(np.max(self.violation[0], initial=0.0) > LEFT)
-
-    @property
-    def strange(self) -> bool:
-        """Whether the point is no power flow of its schedule, by the program's equalities."""
-        return bool(np.max(self.violation[0], initial=0.0) > STRANGE)
-
-    @classmethod
-    def of(cls, program: Program, held: IntArray, v_pu: ComplexArray | None = None) -> At:
-        """The exact violations at the point of a program; ``held`` are variables whose bounds are limits."""
-        x = program.start_point
-        off = np.abs(program.a @ x - program.b) * program.eq_scale
-        return cls(program, (off, *_beyond(program, held, x)), v_pu)
-
-    def merit(self, weights: Weights) -> float:
-        """Objective and weighted violation of the rows."""
-        return self.program.objective(self.x) + _weighed(weights, self.violation[1:])
-
-
-#: Weight of the violation of each two-sided row, cone and bound.
-Weights = tuple[FloatArray, FloatArray, FloatArray]
-
-
-def _weighed(weights: Weights, violation: Weights) -> float:
-    return float(sum(w @ v for w, v in zip(weights, violation, strict=True)))
-
-
-def _beyond(program: Program, held: IntArray, x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """By how much two-sided rows, cones and bounds are violated."""
-    middle = program.g @ x
-    rows = np.maximum(np.maximum(program.l - middle, middle - program.u), 0.0)
-    cones = np.maximum(program.products.value(x), 0.0) if program.products.n_rows else np.zeros(0)
-    bounds = np.maximum(np.maximum(program.lb[held] - x[held], x[held] - program.ub[held]), 0.0)
-    return rows, cones, bounds
 
 
 @dataclass(eq=False)
@@ -210,6 +101,8 @@ class Rounds:
     radius: float = np.inf
     held: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     weights: Weights = field(default_factory=lambda: (np.zeros(0), np.zeros(0), np.zeros(0)))
+    #: which two-sided rows and cones follow from the network, 1 or 0
+    follows: tuple[FloatArray, FloatArray] = field(default_factory=lambda: (np.zeros(0), np.zeros(0)))
     decisions: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     notes: list[str] = field(default_factory=list)
     #: whether the program has limits that the last accepted schedule was not made with
@@ -242,7 +135,15 @@ class Rounds:
         held = network[np.isfinite(program.lb[network]) | np.isfinite(program.ub[network])]
         out = cls(case, tangent, net, At.of(program, held), decisions=decisions, held=held)
         out.weights = np.zeros(len(program.l)), np.zeros(program.products.n_rows), np.zeros(len(held))
-        out.at = At.of(dataclasses.replace(program, start_point=out._chosen(program, program.start_point)), held)
+        seen = np.zeros(program.n)
+        seen[follows] = 1.0
+        cones = program.products
+        parts = np.bincount(cones.a_row, weights=abs(cones.a) @ seen, minlength=cones.n_rows)
+        in_cones = parts + abs(cones.u) @ seen + abs(cones.v) @ seen
+        out.follows = np.sign(abs(program.g) @ seen), np.sign(in_cones)
+        x, note = chosen(tangent, program, program.start_point, decisions)
+        out.notes += [note] if note else []
+        out.at = At.of(dataclasses.replace(program, start_point=x), held)
         return out
 
     def rebuilt(self, model: Model) -> Rounds:
@@ -254,7 +155,7 @@ class Rounds:
         for block in model.program.variables:
             x[block.cells] = old.get((block.name, block.elements), x[block.cells])
         if self.at.v_pu is not None and model.tangent.state is not None:
-            v = _voltages(model.network, NodeIndex.of(model.case.feeder).nodes, self.at.v_pu)
+            v = in_order(model.network, NodeIndex.of(model.case.feeder).nodes, self.at.v_pu)
             x = model.tangent.state(model.program, x, v, loaded=True)
         out = Rounds.start(model.case, model.tangent, model.network, model.tangent.moved(model.program, x))
         out.at = dataclasses.replace(out.at, v_pu=self.at.v_pu)
@@ -296,15 +197,16 @@ class Rounds:
         return float(np.max(np.abs(x - self.at.x)[network] / self.at.program.col_scale[network], initial=0.0))
 
     def weigh(self, solution: Solution) -> None:
-        """Make each row's weight at least twice the largest multiplier of its block."""
+        """Make each row's weight at least twice the largest multiplier of its block. Rows of decisions alone need none:
+        every step keeps them, and where they leave a decision no room (the sun at night) they have any multiplier."""
         program, (rows, cones, bounds) = self.at.program, self.weights
-        for weights, blocks, dual in (
-            (rows, program.inequalities, solution.ineq_dual),
-            (cones, program.product_blocks, solution.product_dual),
+        for weights, blocks, dual, follows in (
+            (rows, program.inequalities, solution.ineq_dual, self.follows[0]),
+            (cones, program.product_blocks, solution.product_dual, self.follows[1]),
         ):
             for block in blocks:
-                size = 2.0 * float(np.max(np.abs(dual[block.cells]), initial=0.0))
-                weights[block.cells] = np.maximum(weights[block.cells], size)
+                size = 2.0 * float(np.max(np.abs(dual[block.cells] * follows[block.cells]), initial=0.0))
+                weights[block.cells] = np.maximum(weights[block.cells], size * follows[block.cells])
         size = 2.0 * float(np.max(np.abs(solution.reduced_cost[self.held]), initial=0.0))
         np.maximum(bounds, size, out=bounds)
 
@@ -316,7 +218,7 @@ class Rounds:
         """
         program, x = self.at.program, solution.x
         off = float(solution.eq_dual @ (program.b - program.a @ self.at.x))
-        step = program.objective(x) + _weighed(self.weights, _beyond(program, self.held, x))
+        step = program.objective(x) + weighed(self.weights, beyond(program, self.held, x))
         return self.at.merit(self.weights) + off - step
 
     def size(self, x: FloatArray) -> float:
@@ -325,7 +227,7 @@ class Rounds:
 
     def judge(self, result: Result) -> Verdict:
         """Accept or reject the step that a result is, and set the trust region for the next one."""
-        if not result.ok:
+        if not result.ok and not (result.status is Status.INACCURATE and result.has_values):
             if not np.isfinite(self.radius):
                 return Verdict(result.status_text, stuck=f"the first-order model is {result.status.word}")
             self.radius = 4.0 * self.radius if self.radius < 0.25 else np.inf
@@ -378,7 +280,7 @@ class Rounds:
         if promised < 0.0:  # by corners that the program rounds: the power flow has the last word
             if gained <= REST * size:
                 return Verdict(says, stuck="predictions are not accurate enough here")
-            self.at = there
+            self.at = self._reweighed(there, result.solution) if self._learned(x, promised, gained) else there
             return Verdict(f"accepted, {says}", accepted=True)
         if self._learned(x, promised, gained):
             there = self._reweighed(there, result.solution)
@@ -413,15 +315,32 @@ class Rounds:
     # -- power flow -----------------------------------------------------------------------------------------------
 
     def reached(self, solution: Solution) -> At | None:
-        """The schedule of a step with its power flow; None where that does not converge."""
-        x = solution.x
-        program = self.tangent.reweighed(self.at.program, solution, x, self.factor)
+        """The schedule of a step with its power flow, where the rows of the program hold exactly: with corners of
+        loads as they are in it, and inverters on their curves; None where that does not converge."""
+        program = self.tangent.reweighed(self.at.program, solution, solution.x, self.factor)
+        found = self._by_power_flow(program, solution.x)
+        exact = None if found is None else self.tangent.solved(found.program, found.x, self.decisions)
+        if found is not None and exact is not None and found.left:
+            # what follows the voltage gave what the step said; now what it gives there
+            found = self._by_power_flow(program, exact.start_point)
+            exact = None if found is None else self.tangent.solved(found.program, found.x, self.decisions)
+        if found is None or exact is None or found.left:  # other laws than the program's: it is to be made again
+            return found
+        return self._at(exact, exact.start_point, found.v_pu)
+
+    def _by_power_flow(self, program: Program, x: FloatArray) -> At | None:
+        """The set-points in x with their power flow; None where that does not converge."""
         flow = schedule_flow(self.case, program, x, tolerance_pu=FLOW_TOLERANCE_PU)
         if not np.all(flow.converged) or self.tangent.state is None:
             return None
-        v = _voltages(self.net, flow.index.nodes, flow.v_pu)
-        state = self.tangent.state(program, x, v, loaded=True)
-        return At.of(self.tangent.moved(program, self._chosen(program, state)), self.held, flow.v_pu)
+        v = in_order(self.net, flow.index.nodes, flow.v_pu)
+        return self._at(program, self.tangent.state(program, x, v, loaded=True), flow.v_pu)
+
+    def _at(self, program: Program, x: FloatArray, v_pu: ComplexArray | None) -> At:
+        """The point x, with what is left to choose there at its best."""
+        x, note = chosen(self.tangent, program, x, self.decisions)
+        self.notes += [] if not note or note in self.notes else [note]
+        return At.of(self.tangent.moved(program, x), self.held, v_pu)
 
     def _differs(self, at: At) -> str:
         """Where the power flow of a schedule and its program differ most: why no further round helps."""
@@ -437,48 +356,6 @@ class Rounds:
             f"{'draws' if len(own) == 1 else 'draw'} another power in each; take current-voltage, which needs no "
             "power flow, and mind its replay"
         )
-
-    def _chosen(self, program: Program, x: FloatArray) -> FloatArray:
-        """x with what is neither decided nor network at its best: variables that share a row with the network."""
-        known = np.zeros(program.n, dtype=bool)
-        known[np.concatenate([*self.tangent.network, *self.tangent.followers, self.decisions])] = True
-        seen = np.zeros(program.n, dtype=bool)
-        seen[np.concatenate([np.zeros(0, dtype=np.int64), *self.tangent.network])] = True
-        free = np.zeros(program.n, dtype=bool)
-        for matrix in (program.a, program.g):
-            touched = np.asarray(abs(matrix) @ seen.astype(float)) > 0.0
-            free |= np.asarray(abs(matrix[np.flatnonzero(touched)]).sum(axis=0)).reshape(-1) > 0.0
-        at = np.flatnonzero(free & ~known)
-        if not len(at):
-            return x
-        left = x.copy()
-        left[at] = 0.0
-        sides = []
-        for matrix, low, high in ((program.a, program.b, program.b), (program.g, program.l, program.u)):
-            own = sp.csr_array(matrix[:, at])
-            rows = np.flatnonzero(np.diff(own.indptr))
-            rest = (matrix @ left)[rows]
-            sides.append((own[rows], low[rows] - rest, high[rows] - rest))
-        from scipy.optimize import linprog  # only where something is left to choose
-
-        (a, b, _), (g, low, high) = sides
-        upper, lower = np.isfinite(high), np.isfinite(low)
-        found = linprog(
-            program.c[at] * program.objective_scale,
-            A_ub=sp.vstack([g[upper], -g[lower]]) if g.shape[0] else None,
-            b_ub=np.concatenate([high[upper], -low[lower]]) if g.shape[0] else None,
-            A_eq=a if a.shape[0] else None,
-            b_eq=b if a.shape[0] else None,
-            bounds=np.stack([program.lb[at], program.ub[at]], axis=1),
-        )
-        out = x.copy()
-        if found.status == 0:
-            out[at] = found.x
-        else:
-            why = "no choice keeps every row there" if found.status == 2 else found.message
-            note = f"what is left to choose at a power flow stays as predicted: {why}"
-            self.notes += [] if note in self.notes else [note]
-        return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -528,7 +405,7 @@ def settle(
     state = Rounds.start(model.case, model.tangent, model.network, model.program)
     if zero is not None:
         state.zero, state.fresh = zero, True
-    best, accepted, told, k, made, sided = result, False, [], 1, 0, 0
+    best, accepted, told, k, made, sided, freed = result, False, [], 1, 0, 0, False
     choices = list(result.choices)
 
     def across(of: Result, program: Program) -> Crossed:
@@ -576,6 +453,11 @@ def settle(
                 state, result = solved(state)
                 continue
             verdict = Verdict(verdict.text, stuck=ACROSS.format(other.count))
+        if verdict.rests and np.isfinite(state.radius) and not freed and k - sided < rounds:
+            # what is next to nothing within a trust region may be too much for the certificate without it
+            freed = earned_status(whole, best.solution, recompute(whole, best.solution)) is not Status.OPTIMAL
+            if freed:
+                state.radius, verdict = np.inf, Verdict(verdict.text)
         if verdict.rests or verdict.stuck or k - sided >= rounds:
             break
         k += 1
@@ -616,4 +498,4 @@ def settle(
     )
 
 
-__all__ = ["ACCEPT", "REST", "At", "Rounds", "Verdict", "first_point", "settle"]
+__all__ = ["ACCEPT", "REST", "Rounds", "Verdict", "settle"]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.models.three_phase import with_ders
 
 import lateral
 from ac_points import ac_point
@@ -126,3 +127,13 @@ def test_ieee13_over_four_steps_is_recovered() -> None:
     assert 1.0 - relaxed.objective / r.objective == pytest.approx(1.2331e-3, abs=CERTIFIED)
     (text,) = [text for text in r.choices if "proves that no schedule" in text]
     assert text.endswith("at most 1.2e-03 relative above the best")
+
+
+def test_a_day_of_ieee_34_is_certified() -> None:
+    """Four steps with PV and batteries: Clarabel stops at a gap of 4e-6, along the edge of the cones, and single
+    steps along the central path came no further than 2e-6."""
+    case = with_ders(FEEDERS / "ieee34" / "ieee34Mod1.dss", (0.85, 1.15), 4)
+    r = build(case, "sdp").solve()
+    assert r.status is Status.OPTIMAL, r.status_text
+    assert r.residuals.duality_gap < 1.1e-7
+    assert r.objective <= build(case, "current-voltage").solve().objective

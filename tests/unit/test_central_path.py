@@ -73,23 +73,43 @@ def test_where_one_begins_does_not_matter(program: Conic) -> None:
     assert np.abs(ends[0].point.x - ends[1].point.x).max() < 1e-3 * apart
 
 
-def test_short_steps_are_given_up_where_asked() -> None:
-    """min x1 + x2 + x3, x >= 0, from a dual a thousandth of what it ends at: Newton's first step leaves x > 0."""
-    three = Conic(sp.csc_array((3, 3)), np.ones(3), sp.csr_array(-np.eye(3)), np.zeros(3), Cones.of(0, 3, (), ()))
-    start = Point(np.ones(3), np.ones(3), np.array([1e-3, 1.0, 1.0]))
-    assert follow(three, start, 1e-6).reached
-    assert not follow(three, start, 1e-6, least=0.5).reached
+def test_short_steps_are_given_up_where_asked(program: Conic) -> None:
+    """From a rough point the first step is 0.7 to 0.9 of Newton's."""
+    start = rough(program, 1e-2)
+    assert follow(program, start, 1e-6, least=0.7).reached
+    found = follow(program, start, 1e-6, least=0.9)
+    assert (found.reached, found.steps) == (False, 0)
 
 
-def test_short_steps_in_a_row_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_steps_in_a_row_are_given_up(program: Conic, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same beginning: as many short steps as it takes are taken, and one is too many where none is allowed."""
-    three = Conic(sp.csc_array((3, 3)), np.ones(3), sp.csr_array(-np.eye(3)), np.zeros(3), Cones.of(0, 3, (), ()))
-    start = Point(np.ones(3), np.ones(3), np.array([1e-3, 1.0, 1.0]))
-    assert follow(three, start, 1e-6).reached
-    monkeypatch.setattr(central_path, "_SHORT", 0.5)
-    assert follow(three, start, 1e-6).reached
+    start = rough(program, 1e-2)
+    monkeypatch.setattr(central_path, "_SHORT", 0.9)
+    assert follow(program, start, 1e-6).reached
     monkeypatch.setattr(central_path, "_STUCK", 1)
-    assert not follow(three, start, 1e-6).reached
+    assert not follow(program, start, 1e-6).reached
+
+
+def test_product_and_quotient_are_those_of_the_cones() -> None:
+    """``v o w`` by hand for a number, a cone and a matrix, and back."""
+    cones = Cones.of(1, 1, (3,), (2,))
+    root = np.sqrt(2.0)
+    v = np.array([0.0, 2.0, 3.0, 1.0, 0.5, 2.0, 0.0, 5.0])  # the matrix is diag(2, 5)
+    w = np.array([0.0, 7.0, 1.0, 2.0, 4.0, 1.0, 3.0 * root, -2.0])  # [[1, 3], [3, -2]]
+    by_hand = [0.0, 14.0, 3.0 + 2.0 + 2.0, 3.0 * 2.0 + 1.0, 3.0 * 4.0 + 0.5, 2.0, 10.5 * root, -10.0]
+    np.testing.assert_allclose(cones.product(v, w), by_hand, rtol=1e-15)
+    np.testing.assert_allclose(cones.quotient(v, cones.product(v, w)), w, rtol=1e-14)
+
+
+def test_steps_are_corrected(program: Conic, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the linearised equation leaves is put right: 9 steps are taken then, 14 without that."""
+    start = rough(program, 1e-2)
+    found = follow(program, start, 1e-9)
+    monkeypatch.setattr(Cones, "quotient", lambda self, value, w: np.zeros(len(w)))
+    plain = follow(program, start, 1e-9)
+    assert found.reached and plain.reached
+    assert found.steps < 0.8 * plain.steps
+    assert np.abs(found.point.x - plain.point.x).max() < 1e-6
 
 
 def test_where_rounding_wins_the_best_on_the_way_is_kept(program: Conic, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,11 +117,11 @@ def test_where_rounding_wins_the_best_on_the_way_is_kept(program: Conic, monkeyp
     plain, gaps = central_path._step, []
 
     def astray(*given: Any) -> Any:
-        dx, dz, off = plain(*given)
+        dx, dz, *rest = plain(*given)
         gaps.append(program.gap(Point(given[2], given[3], given[4])))
         if len(gaps) > 3:
             dz[0] += 1e-3 * 10.0 ** len(gaps)
-        return dx, dz, off
+        return dx, dz, *rest
 
     monkeypatch.setattr(central_path, "_step", astray)
     found = follow(program, rough(program, 1e-2), 1e-9)
@@ -128,6 +148,17 @@ def test_the_gap_is_that_of_the_end(far: float) -> None:
     assert found.reached
     assert three.gap(found.point) == pytest.approx(1e-8, rel=1e-3)
     assert found.point.x.sum() == pytest.approx(6.0, abs=1e-7)
+
+
+def test_the_constant_of_the_objective_counts() -> None:
+    """min x1 + x2 + x3 - 6 + 1e-3, x >= (1, 2, 3): the gap is a share of 1e-3, or of the least that counts."""
+    cones, sides = Cones.of(0, 3, (), ()), np.array([1.0, 2.0, 3.0])
+    rows = sp.csr_array(-np.eye(3))
+    for least, size in ((1e-4, 1e-3), (1e-2, 1e-2)):
+        three = Conic(sp.csc_array((3, 3)), np.ones(3), rows, -sides, cones, 1e-3 - 6.0, least)
+        found = follow(three, Point(2.0 * sides, sides, np.ones(3)), 1e-6)
+        assert found.reached
+        assert found.point.s @ found.point.z == pytest.approx(1e-6 * size, rel=1e-3)
 
 
 def test_what_is_no_number_is_not_inside(program: Conic) -> None:

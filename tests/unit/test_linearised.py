@@ -391,6 +391,23 @@ def test_a_rest_that_is_not_accurate_is_said(monkeypatch: pytest.MonkeyPatch) ->
     assert any("at rest" in c and "inaccurate" in c for c in r.choices)
 
 
+def test_a_rest_that_is_not_accurate_is_looked_at_without_the_trust_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is next to nothing within it may be too much for the certificate without it: one more round is solved."""
+    n, plain, start = n_rounds(settled(balanced_case())), successive.earned_status, successive.Rounds.start
+    said = iter([Status.INACCURATE])
+
+    def within(*args: Any) -> successive.Rounds:
+        state = start(*args)
+        state.radius = 10.0  # holds nothing back
+        return state
+
+    monkeypatch.setattr(successive.Rounds, "start", within)
+    monkeypatch.setattr(successive, "earned_status", lambda *given: next(said, plain(*given)))
+    r = solve(balanced_case(), "linearised", with_replay=False)
+    assert r.ok, r.status_text
+    assert n_rounds(r) == n + 1
+
+
 def test_a_power_flow_that_fails_shrinks_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
     _, r, state = started(balanced_case())
     monkeypatch.setattr(successive.Rounds, "reached", lambda self, solution: None)

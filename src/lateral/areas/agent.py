@@ -20,6 +20,7 @@ from lateral.devices import BorderHead, BorderTail
 from lateral.devices.base import DeviceContext
 from lateral.devices.border import SLOTS, VARIABLES, border_rows
 from lateral.errors import LateralError
+from lateral.first_order import first_point
 from lateral.formulations import Beside, OperatingPoint
 from lateral.jumps import SIDE_PU, crossed
 from lateral.model import MOST_FALLS, MOST_JUMPS, MOST_LOOKS, Model, beyond_sides, point_of
@@ -31,7 +32,6 @@ from lateral.opf import build, choose_formulation
 from lateral.program import Block, Program
 from lateral.results.result import Result
 from lateral.solvers import ClarabelOptions, Options, Status
-from lateral.successive import first_point
 
 #: Rows that hold a voltage at what a head is told, and where a tail reads it.
 _GIVEN = {"v": "feed.voltage", "v_re": "feed.v_re", "v_im": "feed.v_im"}

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.linalg import splu
 
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
 from lateral.program.affine import Affine
@@ -50,6 +52,9 @@ class Solution(Protocol):
 
 #: Least reach over which the second derivative of a curve is taken.
 LEAST_REACH = 1e-4
+
+#: Newton's steps at a point, how often one is halved, and the violation in solver scale that counts as none.
+MOST_STEPS, MOST_HALVED, HOLDS = 30, 8, 1e-9
 
 #: What the names of data slots begin with that only a tangent writes.
 OWN_SLOTS = "tangent."
@@ -319,6 +324,58 @@ class Tangent:
         program = program.update(first) if first else program
         slots = {part.slot: part.values(x, program.theta) for part in self._parts if not isinstance(part, _Scaled)}
         return dataclasses.replace(program.update(slots), start_point=x)
+
+    def rows(self, program: Program, decisions: IntArray) -> IntArray:
+        """Equalities by which what is network or follows a curve is given by the decisions."""
+        given = np.concatenate([np.zeros(0, dtype=np.int64), *self.network, *self.followers])
+        free = np.ones(program.n, dtype=bool)
+        free[given] = free[decisions] = False
+        follows = np.zeros(program.n, dtype=bool)
+        follows[given] = True
+        some = abs(program.a)
+        return np.flatnonzero((some @ follows.astype(float) > 0.0) & (some @ free.astype(float) == 0.0))
+
+    def solved(self, program: Program, x: FloatArray, decisions: IntArray) -> Program | None:
+        """The program made where its exact equalities hold for the decisions in x: Newton's method from x.
+
+        Args:
+            program: the program.
+            x: its variables; the network as a power flow has it.
+            decisions: variables that are kept.
+
+        Returns:
+            None where the method does not get there, or the decisions do not give the network.
+        """
+        program = self.moved(program, x)
+        rows = self.rows(program, decisions)
+        given = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *self.network, *self.followers]))
+        if len(rows) != len(given):
+            return None
+        scale = program.eq_scale[rows]
+
+        def off(at: Program) -> FloatArray:
+            return np.asarray((at.b - at.a @ at.start_point)[rows] * scale)
+
+        left = off(program)
+        for _ in range(MOST_STEPS):
+            if np.max(np.abs(left), initial=0.0) <= HOLDS:
+                return program
+            matrix = sp.csc_array(program.a[rows][:, given].multiply(scale.reshape(-1, 1)))
+            try:
+                step = splu(matrix).solve(left)
+            except RuntimeError:  # singular
+                return None
+            for k in range(MOST_HALVED):
+                x = program.start_point.copy()
+                x[given] += 0.5**k * step
+                there = self.moved(program, x)
+                beyond = off(there)
+                if np.linalg.norm(beyond) < (1.0 - 0.1 * 0.5**k) * np.linalg.norm(left):
+                    break
+            else:
+                return None
+            program, left = there, beyond
+        return None
 
     def _name(self) -> str:
         return f"{OWN_SLOTS}{len(self._parts)}"

@@ -10,9 +10,11 @@ from lateral.solvers.clarabel import ClarabelOptions
 
 #: Tolerance of the second try: Clarabel and Ipopt stop on residuals of their own scaling.
 RETRY_TOLERANCE = 1e-11
-#: Where Clarabel stops before the central path is followed: near the optimum; without matrices then well inside of the
-#: cones, too.
+#: Where Clarabel stops at cones before the central path is followed: near the optimum, then well inside of them.
 FAR_FROM_EDGE = (1e-5, 1e-3)
+#: Of a program with matrices: the number of its iterations after which that is done. From where it ends by itself, at
+#: the edge of the cones, the path is not always reached.
+EARLY = 3
 
 
 def judged(program: Program, solution: Solution) -> tuple[Status, Residuals]:
@@ -36,11 +38,12 @@ def tighter(program: Program, solution: Solution, status: Status) -> Solution | 
     if not program.semidefinite.n_rows or solution.status is Status.OPTIMAL:
         # else Clarabel stopped in rounding, as it does with matrices, and stops at the same place again
         tries.append(Options(tolerance=RETRY_TOLERANCE))
-    if name == "clarabel" and not solution.notes and program.problem_class in (ProblemClass.SOCP, ProblemClass.SDP):
-        # a point of the central path has multipliers to the last digits where those of an optimum are many; it is
-        # reached from a point that is not yet at the edge of the cones
-        far = FAR_FROM_EDGE if program.problem_class is ProblemClass.SOCP else FAR_FROM_EDGE[:1]
-        tries += [ClarabelOptions(tolerance=tolerance, centred=True) for tolerance in far]
+    # a point of the central path has multipliers to the last digits where those of an optimum are many; it is reached
+    # from a point that is not yet at the edge of the cones
+    if name == "clarabel" and program.problem_class is ProblemClass.SDP:
+        tries.append(ClarabelOptions(follow_after=EARLY))
+    elif name == "clarabel" and program.problem_class is ProblemClass.SOCP and not solution.notes:
+        tries += [ClarabelOptions(tolerance=far, centred=True) for far in FAR_FROM_EDGE]
     for options in tries:
         again = solvers.get(name, options).solve(program, solution if name == "ipopt" else None)
         if judged(program, again)[0] is Status.OPTIMAL:

@@ -13,6 +13,11 @@ linear and quadratic cone program solvers*, 2010, section 4) turns the linearise
     [ A_0   0    0  ] [ dy   ]  =  what is wrong with the point
     [ B     0   -I  ] [ W dz ]
 
+**Steps** are Mehrotra's (1992): one to mu = 0 says by how much mu can fall, and what the linearised equation leaves,
+``(W^-T ds) o (W dz)``, is put right by a second one with the same factor. Without quadratic costs s and z, which then
+have nothing to do with each other but mu, each go as far as they can. Where matrices have hardly an inside (IEEE 34
+and 123 over four steps) single steps end at the edge of the cones, shorter and shorter.
+
 **Why another one.** Where matrices are nearly of rank one a solver that factors the quasi-definite form, with W'W in
 the place of I and with regularisation, stops in rounding at gaps of 1e-7 to 5e-6. In the scaled form, factored with
 pivots, the same numbers allow 1e-10 (`ieee13`, `ieee123`). And a point that is centred depends smoothly on the data: so
@@ -34,12 +39,14 @@ from lateral.network.schema import FloatArray, IntArray
 from lateral.program import upper_triangle
 
 #: Objectives smaller than this count as if they were this large, as in `lateral.results.residuals`.
-_SMALL_OBJECTIVE = 1e-2
+SMALL_OBJECTIVE = 1e-2
 #: The last step is taken where ``|mu lambda^-1 - lambda|`` is this share of the root of mu, or, where rounding does not
 #: let it fall any more, this one; and rows hold to this.
 _CENTRED, _NEAR, _HOLDS = 1e-3, 0.5, 1e-10
-#: mu aims at this share of itself after a step of at least this length; after shorter ones at all of it.
-_AIMS = ((0.8, 0.1), (0.5, 0.3))
+#: So near to the goal, as a multiple of it, mu is no longer let fall by a share: the point is centred there.
+_AT_GOAL = 1.5
+#: So many steps there without a smaller gap: rounding allows no more.
+_NO_BETTER = 5
 
 #: A step that leaves the cone is shortened by the first factor until it does not, and then by the second.
 _SHORTER, _INSIDE = 0.8, 0.95
@@ -117,6 +124,37 @@ class Cones:
             return False
         return True
 
+    def product(self, v: FloatArray, w: FloatArray) -> FloatArray:
+        """``v o w``; zero at equalities."""
+        out = np.zeros(len(v))
+        out[self.flat] = v[self.flat] * w[self.flat]
+        for rows in self.second_order:
+            a, b = v[rows], w[rows]
+            both = a[:, :1] * b + b[:, :1] * a
+            both[:, 0] = (a * b).sum(axis=1)
+            out[rows] = both
+        for dim, rows in self.psd:
+            half = _matrix(v[rows], dim) @ _matrix(w[rows], dim)
+            out[rows] = _triangle(0.5 * (half + np.swapaxes(half, 1, 2)))
+        return out
+
+    def quotient(self, value: FloatArray, w: FloatArray) -> FloatArray:
+        """v of ``value o v = w``, with a value inside of the cones whose matrices are diagonal; zero at equalities."""
+        out = np.zeros(len(w))
+        out[self.flat] = w[self.flat] / value[self.flat]
+        for rows in self.second_order:
+            a, b = value[rows], w[rows]
+            first = (a[:, 0] * b[:, 0] - (a[:, 1:] * b[:, 1:]).sum(axis=1)) / (
+                a[:, 0] ** 2 - (a[:, 1:] ** 2).sum(axis=1)
+            )
+            rest = (b - first[:, None] * a) / a[:, :1]
+            rest[:, 0] = first
+            out[rows] = rest
+        for dim, rows in self.psd:
+            diagonal = np.diagonal(_matrix(value[rows], dim), axis1=1, axis2=2)
+            out[rows] = _triangle(2.0 * _matrix(w[rows], dim) / (diagonal[:, :, None] + diagonal[:, None, :]))
+        return out
+
     def moved_in(self, v: FloatArray) -> FloatArray:
         """The vector with as much of the cones' identity as brings it inside."""
         unit, size = np.zeros(len(v)), 1e-14
@@ -141,6 +179,8 @@ class Conic:
         a: A, shape (m, n).
         b: shape (m,).
         cones: of its rows.
+        constant: of the objective.
+        least: objectives smaller than this count as if they were this large.
     """
 
     p: sp.csc_array
@@ -148,6 +188,8 @@ class Conic:
     a: sp.csr_array
     b: FloatArray
     cones: Cones
+    constant: float = 0.0
+    least: float = SMALL_OBJECTIVE
 
     def same_rows(self, other: Conic) -> bool:
         """Whether the rows of another program are these, so that a point keeps the ones as well as the others."""
@@ -160,7 +202,7 @@ class Conic:
 
     def size(self, x: FloatArray) -> float:
         """What a relative gap is relative to."""
-        return max(abs(float(0.5 * x @ (self.p @ x) + self.q @ x)), _SMALL_OBJECTIVE)
+        return max(abs(float(0.5 * x @ (self.p @ x) + self.q @ x) + self.constant), self.least)
 
     def gap(self, at: Point) -> float:
         """How far a point is from an optimum, as a share of the objective: s'z and what rows and costs are off by."""
@@ -213,33 +255,31 @@ def follow(
         return Followed(start, 0, reached=False)
     x, s, z = start.x, cones.moved_in(start.s), cones.moved_in(start.z)
     s[:z0] = 0.0
-    length, before, stuck = 0.0, np.inf, 0
+    before, stuck, waited = np.inf, 0, 0
     best, least_gap = start, program.gap(start)
     taken = 0
     for _ in range(iterations):
         if time.perf_counter() >= until:
             break
         goal = gap * program.size(x) / cones.degree
-        share = next((by for least, by in _AIMS if length >= least), 1.0)
-        mu = max(goal, share * float(s @ z) / cones.degree)
+        holds = float(np.abs(program.b - program.a @ x - s).max()) <= _HOLDS
         try:
-            scaling = _Scaling.of(cones, s, z)
-            dx, dz, off = _step(program, scaling, x, s, z, mu)
+            dx, dz, off, mu = _step(program, _Scaling.of(cones, s, z), x, s, z, goal)
         except (np.linalg.LinAlgError, RuntimeError):  # of scipy: the factor is exactly singular
             break
         ds = program.b - program.a @ (x + dx) - s
-        holds = float(np.abs(program.b - program.a @ x - s).max()) <= _HOLDS
         ds[:z0] = 0.0
-        length = 1.0
-        while length >= least and not (cones.inside(s + length * ds) and cones.inside(z + length * dz)):
-            length *= _SHORTER
+        of_s, of_z = _longest(cones, s, ds, least), _longest(cones, z, dz, least)
+        length = min(of_s, of_z)
         stuck = stuck + 1 if length < _SHORT else 0
         if not length >= least or stuck >= _STUCK:
             break
-        if length < 1.0:
-            length *= _INSIDE
-        x, s, z = x + length * dx, s + length * ds, z + length * dz
+        if program.p.nnz:  # rows of costs and of limits are one system
+            of_s = of_z = length
+        of_s, of_z = (by if by == 1.0 else _INSIDE * by for by in (of_s, of_z))
+        x, s, z = x + of_s * dx, s + of_s * ds, z + of_z * dz
         taken, now = taken + 1, program.gap(Point(x, s, z))
+        waited = 0 if now < least_gap else waited + 1
         if now < least_gap:
             best, least_gap = Point(x, s, z), now
         elif now > _WORSE * max(least_gap, gap):
@@ -247,35 +287,69 @@ def follow(
         off = off / np.sqrt(mu) if mu <= goal and holds and length == 1.0 else np.inf
         if off <= _CENTRED or (off <= _NEAR and off > 0.5 * before):
             return Followed(Point(x, s, z), taken, reached=True)
+        if mu <= goal and waited >= _NO_BETTER:
+            break
         before = off
     return Followed(best, taken, reached=False)
 
 
+def _longest(cones: Cones, v: FloatArray, step: FloatArray, least: float) -> float:
+    """Length of a step that stays inside of the cones, 1 at most; below ``least`` where none is longer."""
+    length = 1.0
+    while length >= least and not cones.inside(v + length * step):
+        length *= _SHORTER
+    return length
+
+
 def _step(
-    program: Conic, scaling: _Scaling, x: FloatArray, s: FloatArray, z: FloatArray, mu: float
-) -> tuple[FloatArray, FloatArray, float]:
-    """dx and dz of a step to mu, and how far from there the point is in the scaled space."""
-    z0, n = program.cones.zeros, len(x)
+    program: Conic, scaling: _Scaling, x: FloatArray, s: FloatArray, z: FloatArray, goal: float
+) -> tuple[FloatArray, FloatArray, float, float]:
+    """dx and dz of a step, how far from the path the point is in the scaled space, and the mu that it goes to."""
+    cones, z0, n = program.cones, program.cones.zeros, len(x)
     wrong = program.b - program.a @ x - s
-    off = (mu * scaling.inverse - scaling.value)[z0:]
-    below = (scaling.inward @ program.a)[z0:]
-    equal = program.a[:z0]
-    rhs = np.concatenate(
-        [-(program.p @ x + program.q + program.a.T @ z), wrong[:z0], (scaling.inward @ wrong)[z0:] - off]
+    equal, below = program.a[:z0], (scaling.inward @ program.a)[z0:]
+    kkt = sp.block_array(
+        [[program.p, equal.T, below.T], [equal, None, None], [below, None, -sp.eye_array(below.shape[0])]]
     )
-    kkt = sp.block_array([[program.p, equal.T, below.T], [equal, None, None], [below, None, -sp.eye_array(len(off))]])
     kkt = sp.csc_array(kkt)
     # rows and columns of about the same size, so that pivots are chosen among comparable numbers
     even = 1.0 / np.sqrt(np.maximum(abs(kkt).max(axis=1).toarray().reshape(-1), 1e-300))
     factor = splu(sp.csc_matrix(kkt * even[:, None] * even), diag_pivot_thresh=_PIVOT)
-    step = np.zeros(len(rhs))
-    for _ in range(1 + _REFINED):  # once, and what was left of it
-        step += even * factor.solve(even * (rhs - kkt @ step))
-    dz = np.zeros(len(z))
-    dz[z0:] = step[n + z0 :]
-    dz = scaling.inward.T @ dz
-    dz[:z0] = step[n : n + z0]
-    return step[:n], dz, float(np.abs(off).max())
+    costs, rows = -(program.p @ x + program.q + program.a.T @ z), (scaling.inward @ wrong)[z0:]
+
+    def solved(off: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """dx, dz and W dz where the last equation asks for W dz + W^-T ds = off."""
+        rhs, step = np.concatenate([costs, wrong[:z0], rows - off[z0:]]), np.zeros(n + len(z))
+        for _ in range(1 + _REFINED):  # once, and what was left of it
+            step += even * factor.solve(even * (rhs - kkt @ step))
+        scaled = np.zeros(len(z))
+        scaled[z0:] = step[n + z0 :]
+        dz = scaling.inward.T @ scaled
+        dz[:z0] = step[n : n + z0]
+        return step[:n], dz, scaled
+
+    def length(dx: FloatArray, dz: FloatArray) -> float:
+        ds = program.b - program.a @ (x + dx) - s
+        ds[:z0] = 0.0
+        return min(_longest(cones, s, ds, _SHORTEST), _longest(cones, z, dz, _SHORTEST))
+
+    now = float(s @ z) / cones.degree
+    there = now <= _AT_GOAL * goal
+    mu = goal
+    aim = mu * scaling.inverse - scaling.value
+    dx, dz, scaled = solved(aim if there else -scaling.value)
+    far = length(dx, dz)
+    if not there:
+        mu = max(goal, (1.0 - far) ** 3 * now)
+        aim = mu * scaling.inverse - scaling.value
+        left = cones.product(-scaling.value - scaled, scaled)
+    else:
+        left = cones.product(aim - scaled, scaled)
+    second = solved(aim - cones.quotient(scaling.value, left))
+    # near the path what is put right may be rounding
+    if not there or length(*second[:2]) >= far:
+        dx, dz, _ = second
+    return dx, dz, float(np.abs(aim).max()), mu
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -379,4 +453,4 @@ def _triangle(matrix: FloatArray) -> FloatArray:
     return np.asarray(matrix[..., rows, cols] * size)
 
 
-__all__ = ["Cones", "Conic", "Point", "follow"]
+__all__ = ["SMALL_OBJECTIVE", "Cones", "Conic", "Point", "follow"]

@@ -36,7 +36,7 @@ from lateral.solvers.base import (
     pattern_of,
     unscaled_solution,
 )
-from lateral.solvers.central_path import Cones, Conic, Followed, Point, follow
+from lateral.solvers.central_path import SMALL_OBJECTIVE, Cones, Conic, Followed, Point, follow
 from lateral.solvers.substitution import Substitution
 
 
@@ -90,11 +90,13 @@ class ClarabelOptions(Options):
         centred: end at the point of the central path at `FOLLOWED_GAP` (`FOLLOWED_GAP_CONES`) however accurate Clarabel
             was, and begin at that of the solve before where the rows are the same. What is found is then a smooth
             function of the costs, and does not hold how far Clarabel happened to get (`lateral.areas`).
+        follow_after: follow the central path from where Clarabel is after so many iterations; None for where it stops.
     """
 
     tolerance: float | None = DEFAULT_TOLERANCE
     max_iterations: int | None = 200
     centred: bool = False
+    follow_after: int | None = None
 
 
 @final
@@ -148,6 +150,8 @@ class _ClarabelSession(Session):
 
         self._lib: Any = clarabel
         self._centred = options.centred
+        #: whether no looser tolerance was asked for than the usual one
+        self._to_the_end = (options.tolerance or DEFAULT_TOLERANCE) <= DEFAULT_TOLERANCE
         #: the conic program of the last solve, and its point of the central path
         self._before: tuple[Conic, Point] | None = None
         self._settings: Any = clarabel.DefaultSettings()
@@ -189,6 +193,9 @@ class _ClarabelSession(Session):
             s.reduced_tol_feas = s.reduced_tol_gap_abs = s.reduced_tol_gap_rel = max(1e-6, options.tolerance)
         if options.max_iterations is not None:
             s.max_iter = options.max_iterations
+        self._early = options.follow_after
+        if self._early is not None:
+            s.max_iter = self._early
         self._time_limit = options.time_limit_s
         if options.time_limit_s is not None:
             s.time_limit = options.time_limit_s
@@ -203,8 +210,9 @@ class _ClarabelSession(Session):
         sides = _Sides.of(scaled)
         factor = MATRIX_COSTS if program.semidefinite.n_rows else _cost_factor(program)
         a, b = _rows(scaled, sides)
+        conic = _conic(scaled, sides, a, b, program.objective_floor * program.objective_scale)
         if self._before is not None:
-            gone_on = self._gone_on(scaled, _conic(scaled, sides, a, b), start, self._before)
+            gone_on = self._gone_on(scaled, conic, start, self._before)
             if gone_on.reached:
                 return self._read(program, following, scaled, sides, "Solved", gone_on.steps, gone_on.point, start)
         p, q = sp.csc_array(sp.triu(scaled.q)) * factor, scaled.c * factor
@@ -218,9 +226,13 @@ class _ClarabelSession(Session):
         raw = self._run()
         point = Point(np.array(raw.x), np.array(raw.s), np.array(raw.z) / factor)
         word = str(raw.status)
+        if self._early is not None and word == "MaxIterations":  # where it was asked to stop
+            word = "AlmostSolved"
         notes: tuple[str, ...] = ()
-        if (word in _STOPPED or (self._centred and word == "Solved")) and np.all(np.isfinite(point.x)):
-            point, notes = self._followed(scaled, _conic(scaled, sides, a, b), point, start)
+        # Clarabel's gap is relative to an objective without its constant: of squares of a deviation far too large
+        solved = word == "Solved" and (self._centred or (self._to_the_end and program.semidefinite.n_rows))
+        if (word in _STOPPED or solved) and np.all(np.isfinite(point.x)):
+            point, notes = self._followed(scaled, conic, point, start)
         solution = self._read(program, following, scaled, sides, word, int(raw.iterations), point, start)
         return replace(solution, notes=notes)
 
@@ -328,13 +340,14 @@ def _gap_of(s: ScaledProgram) -> float:
     return FOLLOWED_GAP if len(s.semidefinite.dims) else FOLLOWED_GAP_CONES
 
 
-def _conic(s: ScaledProgram, sides: _Sides, a: sp.csc_array, b: FloatArray) -> Conic:
-    """The program as it is followed along its central path, with costs as they are."""
+def _conic(s: ScaledProgram, sides: _Sides, a: sp.csc_array, b: FloatArray, floor: float) -> Conic:
+    """The program as it is followed along its central path, with costs as they are, and the floor of its objective."""
     zeros = len(s.b) + len(sides.fixed) + len(sides.row_fixed)
     linear = len(sides.upper) + len(sides.lower) + len(sides.row_upper) + len(sides.row_lower)
     sizes = 2 + np.bincount(s.products.a_row, minlength=s.products.n_rows)
     cones = Cones.of(zeros, linear, sizes.tolist(), s.semidefinite.dims.tolist())
-    return Conic(sp.csc_array(s.q), s.c, sp.csr_array(a), b, cones)
+    least = max(floor, SMALL_OBJECTIVE)
+    return Conic(sp.csc_array(s.q), s.c, sp.csr_array(a), b, cones, s.c0, least)
 
 
 def _costs_are_quadratic(program: Program) -> bool:
