@@ -125,7 +125,10 @@ def test_axes(published: lateral.Case) -> None:
     assert {d.bus for d in full.pvs} == load_buses
     assert full.batteries == ()
     assert varied(published, {}) is published
-    for wrong in ({"step": 3}, {"steps": 2.5}, {"steps": 0}, {"pv_share": 1.5}, {"steps": 99}):
+    for wrong in (
+        *({"step": 3}, {"steps": 2.5}, {"steps": 0}, {"pv_share": 1.5}, {"steps": 99}),
+        *({"steps": math.inf}, {"resample": math.nan}, {"resample": 1e9}, {"load_scale": math.nan}),
+    ):
         with pytest.raises(OptionError):
             varied(published, wrong)
 
@@ -148,6 +151,27 @@ def test_command(capfd: pytest.CaptureFixture[str], tmp_path) -> None:
         f"comparison.{suffix}" for suffix in ("json", "csv", "parquet", "html")
     }
     assert len(pd.read_csv(out / "comparison.csv")) == 4
+
+
+def test_a_bound_says_what_it_rests_on() -> None:
+    """`sdp` holds taps and shares that the exact form decides, and ends above it: no bound of what is beside it."""
+    table = compare(varied(lateral.read("ieee13-controls"), {"steps": 1}), ["linearised", "sdp"]).table
+    exact, relaxed = row(table, "linearised"), row(table, "sdp")
+    assert relaxed["bound"] > exact["objective"]
+    assert "held" in relaxed["bound_given"]
+    assert exact["bound_given"] == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word", "code"),
+    [
+        (("case33bw", "--formulation", "soc", "--sweep", "load_scale=2"), "infeasible", 3),
+        (("ieee13-rated", "--formulation", "soc"), "declined", 2),
+    ],
+)
+def test_exit_codes_are_those_of_solve(arguments: tuple[str, ...], word: str, code: int, capfd) -> None:
+    assert run(["compare", *arguments, "--json"]) == code
+    assert json.loads(capfd.readouterr().out)["status"] == word
 
 
 def test_options_of_a_study_that_it_has_no_use_for_are_named(capfd: pytest.CaptureFixture[str], tmp_path) -> None:
