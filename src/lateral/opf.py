@@ -357,7 +357,7 @@ def _one_way(
         result = dataclasses.replace(again, seconds=seconds, choices=choices)
     if result is first:
         return result
-    choice, caution = told(sides.text, result.objective, first.objective)
+    choice, caution = told(sides.text, result.objective, first.objective, result.program.objective_floor)
     cautions = (*result.cautions, caution) if caution else result.cautions
     return dataclasses.replace(result, choices=(*result.choices, choice), cautions=cautions)
 

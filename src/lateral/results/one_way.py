@@ -87,13 +87,17 @@ def one_way(
         last = Status.INACCURATE
     if last is not Status.OPTIMAL:
         return OneWay(program, solution, "", sides.in_vain(last))
-    choice, caution = told(sides.text, program.objective(best.x), program.objective(solution.x))
+    values = program.objective(best.x), program.objective(solution.x)
+    choice, caution = told(sides.text, *values, program.objective_floor)
     return OneWay(held, best, choice, caution)
 
 
-def told(held: str, objective: float, before: float) -> tuple[str, str]:
-    """What was done, and what there is to say against it: nothing where both at once paid nothing."""
-    if objective - before <= PAYS * max(abs(before), 1e-9):
+def told(held: str, objective: float, before: float, floor: float) -> tuple[str, str]:
+    """What was done, and what there is to say against it: nothing where both at once paid nothing.
+
+    ``floor`` is the size of objective below which a relative difference means nothing, `Program.objective_floor`.
+    """
+    if objective - before <= PAYS * max(abs(before), floor, 1e-9):
         return f"solved again with {held}, by net power: both at once paid nothing", ""
     paid = f"objective {objective:.8g}, {before:.8g} with both at once"
     return (
