@@ -62,6 +62,21 @@ def test_reactive_use_is_that_of_the_set_points(comparison) -> None:
     assert row(comparison.table, "soc")["reactive_kvarh"] == pytest.approx(expected, rel=1e-12)
 
 
+def test_reactive_use_of_ports_does_not_cancel() -> None:
+    """The converters of a soft open point and the phases of a statcom give and take; a reader pays for each."""
+    case = varied(lateral.read("ieee13-controls"), {"steps": 1})
+    found = compare(case, ["linearised"])
+    result = found.results["linearised"]
+    assert result.port_points["soft_open_point.tie"][1].shape == (2, 1)
+    hours = result.case.horizon.hours
+    expected = sum(
+        float(np.sum(np.abs(result.port_points.get(label, (None, total))[1]) @ hours))
+        for label, (_, total) in result.set_points.items()
+    )
+    assert row(found.table, "linearised")["reactive_kvarh"] == pytest.approx(expected, rel=1e-12)
+    assert expected > 1.01 * sum(float(np.abs(q) @ hours) for _, q in result.set_points.values())
+
+
 def test_a_formulation_that_declines_is_listed_with_its_reason() -> None:
     found = compare(lateral.read("ieee13"), ["soc", "lindist3flow", "lindist3flow:nominal"])
     r = row(found.table, "soc")

@@ -204,7 +204,9 @@ def _row(label: str, result: Result, reason: str) -> dict[str, Any]:
     }
     if not result.has_values:
         return row
-    reactive = sum(float(np.abs(q) @ result.case.horizon.hours) for _, q in result.set_points.values())
+    # port by port where they differ: what one end or phase gives and another takes does not cancel
+    points = {**result.set_points, **result.port_points}
+    reactive = sum(float(np.sum(np.abs(q) @ result.case.horizon.hours)) for _, q in points.values())
     bounds = result.relaxes and result.bound is not None
     row |= {
         "objective": result.objective,
