@@ -150,6 +150,8 @@ def test_axes(published: lateral.Case) -> None:
 
 def test_sweep_words() -> None:
     assert parse_sweep(["pv_share=0.1, 0.2", "case=ads10,ieee13"]) == ({"pv_share": [0.1, 0.2]}, ["ads10", "ieee13"])
+    again = parse_sweep(["pv_share=0.1", "pv_share=0.2", "case=ads10", "case=ieee13"])
+    assert again == ({"pv_share": [0.1, 0.2]}, ["ads10", "ieee13"])
     assert set(AXES) == {"steps", "resample", "load_scale", "pv_share", "battery_share"}
     for wrong in ("pv_share", "pv_share=", "pv_share=much", "shares=1"):
         with pytest.raises(OptionError):

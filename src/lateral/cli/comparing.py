@@ -53,7 +53,7 @@ def parse_sweep(given: Sequence[str]) -> tuple[dict[str, list[float]], list[str]
             message = f"there is no sweep over {name!r}. {did_you_mean(name, ['case', *AXES])}"
             raise OptionError(message)
         try:
-            axes[name] = [float(v) for v in values]
+            axes.setdefault(name, []).extend(float(v) for v in values)
         except ValueError:
             message = f"--sweep {name} takes numbers, not {text!r}"
             raise OptionError(message) from None
