@@ -230,7 +230,7 @@ class Model:
             options: typed options of the solver.
             explain_infeasible: re-solve an infeasible problem elastically and name the limits that cause it.
             sides: whether to look at the sides of bands as well; False where what a neighbour says is not yet settled.
-            one_way_only: whether batteries of an exact program that charge and discharge at once are held to one of the
+            one_way_only: whether devices of an exact program that go two ways at once are held to one of the
                 two, see `lateral.results.one_way`; False where the program is one area's, or compared with areas.
             avoid: a solver that ``auto`` is not to take.
         """
@@ -354,7 +354,7 @@ class Model:
         turned = None
         if one_way_only and status is Status.OPTIMAL:
             limit = np.inf if options is None or options.time_limit_s is None else options.time_limit_s
-            turned = one_way(self.case, program, solution, options, until=begin + limit, avoid=avoid)
+            turned = one_way(program, solution, options, until=begin + limit, avoid=avoid)
         if turned is not None:
             program, solution = turned.program, turned.solution
             status, residuals = judged(program, solution)

@@ -335,9 +335,9 @@ def _one_way(
     solver: str,
     options: Options | None,
 ) -> Result:
-    """The schedule at which rounds rest, with no battery that charges and discharges at once: where one does, its steps
+    """The schedule at which rounds rest, with no device that goes two ways at once: where one does, its steps
     are held to the side of their net power, and further rounds are solved from there (`lateral.results.one_way`)."""
-    sides, first = Sides(model.case), result
+    sides, first = Sides(), result
     while result.ok and (zero := sides.zero(result.program, result.solution.x)) is not None:
         free = model.program
         held = model.program = held_at_zero(free, zero)
@@ -346,8 +346,7 @@ def _one_way(
             model.program = free
         again = rested(found, zero)
         if not again.ok:
-            text = f"and holding each battery to charge or to discharge, by net power, ended {again.status.word}"
-            return dataclasses.replace(first, cautions=(*first.cautions, text))
+            return dataclasses.replace(first, cautions=(*first.cautions, sides.in_vain(again.status)))
         spent = {"solve": result.seconds["solve"] + again.seconds["solve"]}
         seconds = {**again.seconds, **spent}
         seconds["total"] = sum(value for name, value in seconds.items() if name != "total")
@@ -355,7 +354,7 @@ def _one_way(
         result = dataclasses.replace(again, seconds=seconds, choices=choices)
     if result is first:
         return result
-    choice, caution = told(sides.text, result.objective, first.objective)
+    choice, caution = told(sides.text, result.objective, first.objective, result.program.objective_floor)
     cautions = (*result.cautions, caution) if caution else result.cautions
     return dataclasses.replace(result, choices=(*result.choices, choice), cautions=cautions)
 

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lateral.case import Case
-from lateral.devices import Battery, Capacitor
+from lateral.devices import Battery, Capacitor, Source
+from lateral.network.feeder import Bus
 from lateral.network.horizon import Horizon
 from lateral.opf import build
 from lateral.results.result import Result
@@ -93,6 +94,84 @@ def test_phase_rotation(case: Case, point: str) -> None:
     for node, v in va.items():
         bus, c = node.rsplit(".", 1)
         np.testing.assert_allclose(v, vb[f"{bus}.{int(c) % 3 + 1}"], atol=2e-4)
+
+
+def on_voltage_base(case: Case, share: float) -> Case:
+    """Every voltage base this share of what it was; limits and sources mean what they meant, ratings are stated."""
+    bus = case.feeder.bus
+    buses = tuple(
+        dataclasses.replace(b, v_base_kv=share * b.v_base_kv, v_min_pu=b.v_min_pu / share, v_max_pu=b.v_max_pu / share)
+        for b in case.feeder.buses
+    )
+    devices = []
+    for d in case.devices:
+        if isinstance(d, Source):
+            devices.append(dataclasses.replace(d, v_pu=float(d.v_pu) / share))
+        else:
+            across = 1.0 if d.connection == "wye" else np.sqrt(3.0)
+            devices.append(dataclasses.replace(d, v_rated_kv=across * bus[d.bus].v_base_kv))
+    return case.with_(feeder=dataclasses.replace(case.feeder, buses=buses), devices=tuple(devices))
+
+
+def in_pieces(case: Case, share: float) -> Case:
+    """Every line without charging in two, the second turned round; every load in two beside each other."""
+    buses, lines = list(case.feeder.buses), []
+    for e in case.feeder.lines:
+        if e.b_us is not None:
+            lines.append(e)
+            continue
+        end = case.feeder.bus[e.bus_from]
+        middle = Bus(
+            name=f"{e.name}m", conductors=e.conductors_from, v_base_kv=end.v_base_kv, v_min_pu=0, v_max_pu=np.inf
+        )
+        buses.append(middle)
+        lines += [
+            dataclasses.replace(
+                e, bus_to=middle.name, conductors_to=e.conductors_from, r_ohm=share * e.r_ohm, x_ohm=share * e.x_ohm
+            ),
+            dataclasses.replace(
+                e,
+                name=f"{e.name}b",
+                bus_from=e.bus_to,
+                bus_to=middle.name,
+                conductors_from=e.conductors_to,
+                conductors_to=e.conductors_from,
+                r_ohm=(1.0 - share) * e.r_ohm,
+                x_ohm=(1.0 - share) * e.x_ohm,
+            ),
+        ]
+    halves = [
+        dataclasses.replace(d, name=f"{d.name}{k}", p_kw=part * d.p_kw, q_kvar=part * d.q_kvar)
+        for d in case.loads
+        for k, part in enumerate((share, 1.0 - share))
+    ]
+    others = tuple(d for d in case.devices if d not in case.loads)
+    feeder = dataclasses.replace(case.feeder, buses=tuple(buses), lines=tuple(lines))
+    return case.with_(feeder=feeder, devices=(*others, *halves))
+
+
+def dearer(case: Case, times: float) -> Case:
+    """Every price so many times as high, that of battery losses too."""
+    profiles = {**case.profiles, "price": times * case.profiles["price"]}
+    return case.with_(profiles=profiles, alpha_usd_per_kwh=times * case.alpha_usd_per_kwh)
+
+
+@FEW
+@given(three_phase_cases(), st.floats(0.9, 1.1), st.floats(0.2, 0.8), SEED)
+def test_the_exact_optimum_knows_no_bases_pieces_directions_order_or_currency(
+    case: Case, base: float, share: float, seed: int
+) -> None:
+    """Of any load law, in any connection; the form of several conductors takes all of it as it is."""
+    a = run(case, "current-voltage").objective
+    others = {
+        "base": on_voltage_base(case, base),
+        "pieces": in_pieces(case, share),
+        "order": shuffled(case, seed)[0],
+        "phases": rotated(case),
+    }
+    for what, other in others.items():
+        assert abs(run(other, "current-voltage").objective - a) <= 2e-6 * max(abs(a), 0.05), what
+    assert abs(run(dearer(case, 7.0), "current-voltage").objective / 7.0 - a) <= 2e-6 * max(abs(a), 0.05)
 
 
 @FEW

@@ -62,6 +62,21 @@ def test_reactive_use_is_that_of_the_set_points(comparison) -> None:
     assert row(comparison.table, "soc")["reactive_kvarh"] == pytest.approx(expected, rel=1e-12)
 
 
+def test_reactive_use_of_ports_does_not_cancel() -> None:
+    """The converters of a soft open point and the phases of a statcom give and take; a reader pays for each."""
+    case = varied(lateral.read("ieee13-controls"), {"steps": 1})
+    found = compare(case, ["linearised"])
+    result = found.results["linearised"]
+    assert result.port_points["soft_open_point.tie"][1].shape == (2, 1)
+    hours = result.case.horizon.hours
+    expected = sum(
+        float(np.sum(np.abs(result.port_points.get(label, (None, total))[1]) @ hours))
+        for label, (_, total) in result.set_points.items()
+    )
+    assert row(found.table, "linearised")["reactive_kvarh"] == pytest.approx(expected, rel=1e-12)
+    assert expected > 1.01 * sum(float(np.abs(q) @ hours) for _, q in result.set_points.values())
+
+
 def test_a_formulation_that_declines_is_listed_with_its_reason() -> None:
     found = compare(lateral.read("ieee13"), ["soc", "lindist3flow", "lindist3flow:nominal"])
     r = row(found.table, "soc")
@@ -125,13 +140,18 @@ def test_axes(published: lateral.Case) -> None:
     assert {d.bus for d in full.pvs} == load_buses
     assert full.batteries == ()
     assert varied(published, {}) is published
-    for wrong in ({"step": 3}, {"steps": 2.5}, {"steps": 0}, {"pv_share": 1.5}, {"steps": 99}):
+    for wrong in (
+        *({"step": 3}, {"steps": 2.5}, {"steps": 0}, {"pv_share": 1.5}, {"steps": 99}),
+        *({"steps": math.inf}, {"resample": math.nan}, {"resample": 1e9}, {"load_scale": math.nan}),
+    ):
         with pytest.raises(OptionError):
             varied(published, wrong)
 
 
 def test_sweep_words() -> None:
     assert parse_sweep(["pv_share=0.1, 0.2", "case=ads10,ieee13"]) == ({"pv_share": [0.1, 0.2]}, ["ads10", "ieee13"])
+    again = parse_sweep(["pv_share=0.1", "pv_share=0.2", "case=ads10", "case=ieee13"])
+    assert again == ({"pv_share": [0.1, 0.2]}, ["ads10", "ieee13"])
     assert set(AXES) == {"steps", "resample", "load_scale", "pv_share", "battery_share"}
     for wrong in ("pv_share", "pv_share=", "pv_share=much", "shares=1"):
         with pytest.raises(OptionError):
@@ -148,6 +168,27 @@ def test_command(capfd: pytest.CaptureFixture[str], tmp_path) -> None:
         f"comparison.{suffix}" for suffix in ("json", "csv", "parquet", "html")
     }
     assert len(pd.read_csv(out / "comparison.csv")) == 4
+
+
+def test_a_bound_says_what_it_rests_on() -> None:
+    """`sdp` holds taps and shares that the exact form decides, and ends above it: no bound of what is beside it."""
+    table = compare(varied(lateral.read("ieee13-controls"), {"steps": 1}), ["linearised", "sdp"]).table
+    exact, relaxed = row(table, "linearised"), row(table, "sdp")
+    assert relaxed["bound"] > exact["objective"]
+    assert "held" in relaxed["bound_given"]
+    assert exact["bound_given"] == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word", "code"),
+    [
+        (("case33bw", "--formulation", "soc", "--sweep", "load_scale=2"), "infeasible", 3),
+        (("ieee13-rated", "--formulation", "soc"), "declined", 2),
+    ],
+)
+def test_exit_codes_are_those_of_solve(arguments: tuple[str, ...], word: str, code: int, capfd) -> None:
+    assert run(["compare", *arguments, "--json"]) == code
+    assert json.loads(capfd.readouterr().out)["status"] == word
 
 
 def test_options_of_a_study_that_it_has_no_use_for_are_named(capfd: pytest.CaptureFixture[str], tmp_path) -> None:

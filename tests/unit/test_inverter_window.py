@@ -11,7 +11,7 @@ import pytest
 from lateral import successive
 from lateral.baseline import power_flow, pv_baseline
 from lateral.case import Case
-from lateral.devices import PV, Battery, Load, Source
+from lateral.devices import PV, Battery, Load, Source, Statcom
 from lateral.io.dispatch import Dispatch
 from lateral.network.feeder import Bus, Feeder, Line
 from lateral.network.horizon import Horizon
@@ -168,3 +168,18 @@ def test_rounds_that_no_power_flow_confirms_name_what_is_off(monkeypatch: pytest
     assert found.status.word == "limit_reached"
     assert "the power flow of the schedule and the program differ at b." in found.status_text
     assert "at step 0, where load.d, pv.p draw another power in each; take current-voltage" in found.status_text
+
+
+@pytest.mark.parametrize("formulation", ["current-voltage", "bus-injection"])
+@pytest.mark.parametrize("v_max_pu", [1.0505, 1.0512, 1.0515])
+def test_an_optimum_at_the_edge_of_a_window(v_max_pu: float, formulation: str) -> None:
+    """900 kW that nobody curtails, and kvar that raise the voltage to lose less: below the edge more of them is better,
+    above it power grows with the voltage and less is. Built by one side at a time there was no end to it."""
+    sun = pv(p_rated_kw=900.0, s_max_kva=1000.0, q_control="none", v_min_pu=0.9, v_max_pu=v_max_pu)
+    case = two_bus(sun, Statcom(name="c", bus="b", terminals=(1, 2, 3, 0), q_rated_kvar=600.0))
+    wide = tuple(dataclasses.replace(b, v_min_pu=0.7, v_max_pu=1.3) for b in case.feeder.buses)
+    case = case.with_(feeder=dataclasses.replace(case.feeder, buses=wide))
+    r = solve(case, formulation, "loss")
+    assert r.ok, r.status_text
+    assert r.replay is not None
+    assert r.replay.summary()["max_dv_pu"] < 1e-5  # the corner is rounded over 1e-3 of the power

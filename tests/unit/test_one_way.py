@@ -1,4 +1,4 @@
-"""No battery of an exact model charges and discharges at once, by hand on two buses.
+"""No battery of an exact model charges and discharges at once, nor does a converter go both ways, by hand on two buses.
 
 A battery of 10 kW, 0.9 in and 0.8 out, can burn 10 - 10 x 0.9 x 0.8 = 2.8 kW by doing both; one at whose end there is
 as much energy as at its beginning can, over one step, do nothing else. Everything else draws 50 kW over a line of 0.5
@@ -15,7 +15,8 @@ import pytest
 import lateral
 from lateral import solvers
 from lateral.case import Case
-from lateral.devices import PV, Battery, Load, Source
+from lateral.devices import PV, Battery, Load, SoftOpenPoint, Source, Statcom
+from lateral.devices.base import LOST_KW
 from lateral.network.feeder import Bus, Feeder, Line
 from lateral.network.horizon import Horizon
 from lateral.network.schema import Element
@@ -99,6 +100,54 @@ def test_a_relaxed_schedule_that_leads_nowhere_is_no_reason_to_find_none() -> No
     assert any("no point was found; begun without it" in choice for choice in r.choices)
 
 
+@pytest.mark.parametrize("formulation", [*EXACT, "linearised"])
+@pytest.mark.parametrize("phases", ["balanced", "free"])
+@pytest.mark.parametrize("objective", ["cost", "curtailment"])
+def test_no_exact_model_burns_energy_in_a_statcom(formulation: str, phases: str, objective: str) -> None:
+    """100 kvar at 0.1 lose 10 kW. Giving and taking 50 each lose as much, and not the current."""
+    st = Statcom(name="c", bus="b", q_rated_kvar=100.0, loss_share=0.1, phases=phases)
+    sun = PV(name="p", bus="b", p_rated_kw=12.0, s_max_kva=12.0, q_control="none", curtailable=True)
+    case = two_bus(Load(name="x", bus="b", p_kw=50.0), sun, st)
+    r = lateral.solve(case, formulation, objective, with_replay=False)
+    assert r.ok, r.status_text
+    (p,), (q,) = r.value("statcom.p_injected"), r.value("statcom.q_injected")
+    assert -p[0] == pytest.approx(0.1 * abs(q[0]), abs=LOST_KW)
+    assert "more than its law says" not in r.status_text
+    if objective == "cost":  # losses earn: all that it may give or take
+        assert abs(q[0]) == pytest.approx(100.0, abs=1e-3)
+    else:  # nothing was curtailed before and nothing is now: nothing to say
+        assert "may be better" not in r.status_text
+
+
+@pytest.mark.parametrize("formulation", [*EXACT, "linearised"])
+@pytest.mark.parametrize("objective", ["cost", "curtailment"])
+def test_no_exact_model_burns_energy_in_a_soft_open_point(formulation: str, objective: str) -> None:
+    """From b to c, a bus behind a second line: 40 kVA at 0.1 burn 4 kW by passing power in a circle."""
+    point = SoftOpenPoint(name="o", bus="b", other_bus="c", s_max_kva=40.0, loss_share=0.1, q_control="none")
+    sun = PV(name="p", bus="b", p_rated_kw=12.0, s_max_kva=12.0, q_control="none", curtailable=True)
+    case = two_bus(Load(name="x", bus="b", p_kw=50.0), sun, point)
+    (line,) = case.feeder.lines
+    buses = (*case.feeder.buses, dataclasses.replace(case.feeder.buses[0], name="c"))
+    lines = (line, dataclasses.replace(line, name="m", bus_to="c"))
+    case = dataclasses.replace(case, feeder=Feeder(buses=buses, lines=lines))
+    r = lateral.solve(case, formulation, objective, with_replay=False)
+    assert r.ok, r.status_text
+    first, second = r.port_points["soft_open_point.o"][0][:, 0]
+    passed = max(-first, -second, 0.0)
+    assert -(first + second) == pytest.approx(0.1 * passed, abs=LOST_KW)
+    assert "more than its law says" not in r.status_text
+
+
+def test_what_is_held_is_said_kind_by_kind() -> None:
+    """A statcom and two batteries, all of which burn."""
+    st = Statcom(name="c", bus="b", q_rated_kvar=100.0, loss_share=0.1)
+    other = dataclasses.replace(BATTERY, name="t")
+    r = build(two_bus(Load(name="x", bus="b", p_kw=50.0), BATTERY, other, st), "current-voltage").solve()
+    assert r.ok, r.status_text
+    held = "2 steps of batteries held to charge or to discharge and 1 step of a statcom held to give or to take kvar"
+    assert f"{held} alone; other sides may be better" in r.status_text
+
+
 def test_linear_forms_keep_it_and_say_so() -> None:
     r = build(two_bus(Load(name="x", bus="b", p_kw=50.0), BATTERY), "lindistflow", loss_term=False).solve()
     assert r.cost == pytest.approx(-(50.0 + BURNT_KW), abs=1e-3)
@@ -139,10 +188,10 @@ def test_options_are_those_of_the_solver_that_is_asked() -> None:
     program = build(case, "current-voltage").program
     both = solvers.get("ipopt").solve(program)
     for options in (NativeOptions(max_iterations=90), Options(time_limit_s=60.0), IpoptOptions()):
-        found = one_way(case, program, both, options)
+        found = one_way(program, both, options)
         assert found is not None
         assert found.choice
-    avoided = one_way(case, program, dataclasses.replace(both, solver="native"), None, avoid="ipopt")
+    avoided = one_way(program, dataclasses.replace(both, solver="native"), None, avoid="ipopt")
     assert avoided is not None
     assert avoided.solution.solver == "native"
 
@@ -155,7 +204,7 @@ def test_both_at_once_that_pays_nothing_is_no_reason_to_doubt() -> None:
     r = build(case, "current-voltage").solve()
     assert r.ok, r.status_text
     assert "other sides may be better" not in r.status_text
-    assert told("1 step of a battery", 40.0, 40.0) == (
+    assert told("1 step of a battery held to charge or to discharge", 40.0, 40.0, 1.0) == (
         "solved again with 1 step of a battery held to charge or to discharge, by net power: both at once paid nothing",
         "",
     )

@@ -392,9 +392,9 @@ def compare(
         with working(f"comparing formulations on {title} ..."):
             found = studies.compare(loaded.case, formulation, **passed)
         frame, data = found.table, found.to_dict()
-    good = bool(frame["status"].isin(["optimal"]).any())
+    status = comparing.outcome(frame)
     left_out = [line for one in (loaded, *others) for line in one.case.warnings]
-    data = {"status": "ok" if good else "error", **data, "import_warnings": left_out}
+    data = {"status": status, **data, "import_warnings": left_out}
     if out is not None:
         comparing.write(frame, data, title, Path(out))
     if json:
@@ -405,7 +405,7 @@ def compare(
             note(f"{row['formulation']}: {row['status']}: {row['reason']}")
         if out is not None:
             note(f"wrote {out}")
-    return Exit.OK if good else Exit.ERROR
+    return comparing.exit_code(status)
 
 
 @app.command()

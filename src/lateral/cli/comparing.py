@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from lateral.cli.failures import OF_STATUS, Exit
 from lateral.cli.folder import fresh_folder
 from lateral.cli.screen import number, table, to_json
 from lateral.errors import OptionError, did_you_mean
@@ -52,11 +53,25 @@ def parse_sweep(given: Sequence[str]) -> tuple[dict[str, list[float]], list[str]
             message = f"there is no sweep over {name!r}. {did_you_mean(name, ['case', *AXES])}"
             raise OptionError(message)
         try:
-            axes[name] = [float(v) for v in values]
+            axes.setdefault(name, []).extend(float(v) for v in values)
         except ValueError:
             message = f"--sweep {name} takes numbers, not {text!r}"
             raise OptionError(message) from None
     return axes, cases
+
+
+def outcome(frame: pd.DataFrame) -> str:
+    """One word for a comparison: ok where some formulation ended optimal; else the status that says most, of those that
+    were solved; declined where none was."""
+    solved = [s for s in frame["status"] if s in OF_STATUS]
+    if "optimal" in solved:
+        return "ok"
+    return min(solved, key=lambda s: OF_STATUS[s]) if solved else "declined"
+
+
+def exit_code(word: str) -> Exit:
+    """Exit code of an `outcome`; where every formulation declined that of bad input, as in ``lateral solve``."""
+    return Exit.OK if word == "ok" else OF_STATUS.get(word, Exit.BAD_INPUT)
 
 
 def show(frame: pd.DataFrame, title: str) -> None:
@@ -86,4 +101,4 @@ def write(frame: pd.DataFrame, data: dict[str, Any], title: str, target: Path) -
         save(comparison_figure(shown, title), folder / "comparison.html")
 
 
-__all__ = ["PASSED", "parse_sweep", "show", "write"]
+__all__ = ["PASSED", "exit_code", "outcome", "parse_sweep", "show", "write"]

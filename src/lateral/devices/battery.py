@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from lateral.devices.base import BoolArray, DeviceContext, DevicePorts, column, port_outputs
+from lateral.devices.base import AT_ONCE_KW, AT_ONCE_SHARE, BoolArray, DeviceContext, DevicePorts, column, port_outputs
 from lateral.devices.inverter import Inverter, at_each_port, by_device, free_phases, with_volt_var
 from lateral.network.schema import FloatArray, spec
 from lateral.program import Affine
@@ -154,6 +154,8 @@ class Battery(Inverter):
 
         lost = charge * (1.0 - eta_c) + discharge * (1.0 / eta_d - 1.0)
         builder.minimise(lost * (ctx.alpha * kva * ctx.horizon.hours))
+        most = max(AT_ONCE_SHARE * float(column(group, "p_discharge_max_kw").max()), AT_ONCE_KW) / kva
+        builder.oppose(("battery", "batteries"), "to charge or to discharge", charge, discharge, most)
         net = discharge - charge
         where = ctx.ports(group)
         alone = free_phases(group, where)

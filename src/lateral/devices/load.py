@@ -209,7 +209,6 @@ class Load(ShuntDevice):
             if not np.all((draws != 0.0) | ~(jumps.low | jumps.high)):  # other data may draw there
                 builder.bake(p)
                 builder.bake(q)
-        flat = np.array([not d.q_follows_profile for d in group], dtype=bool)[owner].reshape(-1, 1)
         cut = np.array([d.zip_v_cut_pu if d.model == "zip" else 0.0 for d in group])[owner].reshape(-1, 1)
         alive = np.where((cut > 0.0) & (u > v_low), 0.5 * (1.0 + np.tanh(500.0 * (u - cut))), 1.0)
 
@@ -225,15 +224,11 @@ class Load(ShuntDevice):
             e: (a[law].reshape(-1, 1) * drawing, b[law].reshape(-1, 1) * drawing) for e, (a, b) in weights.items()
         }
         if not np.all(inside):
-            # outside of its band a load is the impedance that it is there, see `_impedance_outside`
-            as_z = [
-                _impedance_outside(np.array([d.shares_outside[side] for d in laws])[law], u, v_low, v_min, v_max, flat)
-                * (1.0 - inside)
-                * alive
-                for side in (0, 1)
-            ]
-            a, b = over_time.get(2.0, (np.zeros_like(inside), np.zeros_like(inside)))
-            over_time[2.0] = (a + as_z[0], b + as_z[1])
+            outside = [_outside(laws, law, side, u, (v_low, v_min)) for side in (0, 1)]
+            drawn = (1.0 - inside) * alive
+            for k, e in enumerate((1.0, 2.0)):
+                a, b = over_time.get(e, (np.zeros_like(inside), np.zeros_like(inside)))
+                over_time[e] = (a + outside[0][k] * drawn, b + outside[1][k] * drawn)
         for e, (a, b) in sorted(over_time.items()):
             used = np.flatnonzero(np.any(a != 0, axis=1) | np.any(b != 0, axis=1))
             if not len(used):
@@ -479,23 +474,17 @@ def _law(load: Load, side: int) -> _Law:
     return tuple(inside), tuple(below), tuple(above), extra, exponent
 
 
-def _impedance_outside(
-    shares: FloatArray, u: FloatArray, v_low: FloatArray, v_min: FloatArray, v_max: FloatArray, flat: BoolArray
-) -> FloatArray:
-    """What multiplies |V|^2 outside of the band, at port voltages u, as in OpenDSS (see `PortLoads` of the power flow).
-
-    Impedance shares stay 1. Power shares follow ``(v_low + (1/v_min - v_low) (u - v_low) / (v_min - v_low)) / u`` below
-    v_min (``1 / v_min^2`` where flat) and ``1 / v_max^2`` above v_max; current shares
-    ``(v_low + (1 - v_low) (u - v_low) / (v_min - v_low)) / u`` and ``1 / v_max``; under v_low everything is 1.
-    """
-    z, i, p = (shares[:, k].reshape(-1, 1) for k in range(3))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        width = v_min - v_low
-        power = np.where(flat, v_min**-2.0, (v_low + (1.0 / v_min - v_low) * (u - v_low) / width) / u)
-        current = (v_low + (1.0 - v_low) * (u - v_low) / width) / u
-        below = z + i * current + p * power
-        above = z + i / v_max + p / v_max**2
-        return np.asarray(np.where(u <= v_low, 1.0, np.where(u <= v_min, below, above)))
+def _outside(
+    laws: Sequence[Load], law: IntArray, side: int, u: FloatArray, edges: tuple[FloatArray, FloatArray]
+) -> tuple[FloatArray, FloatArray]:
+    """Coefficients of u and u^2 of P (``side`` 0) or Q (1) outside of the band, at the side on which port voltages u
+    are, shape (ports, T) each; ``edges`` are ``v_low_pu`` and ``v_min_pu``, under the first of which a load is its
+    nominal impedance."""
+    v_low, v_min = edges
+    found = np.array([(*_law(d, side)[1][1:], _law(d, side)[2][2]) for d in laws])[law]
+    linear, square, above = (found[:, k].reshape(-1, 1) for k in range(3))
+    between = (u > v_low) & (u <= v_min)
+    return np.where(between, linear, 0.0), np.where(between, square, np.where(u <= v_low, 1.0, above))
 
 
 __all__ = ["MODELS", "Load", "idling_name", "is_generation", "is_idling"]

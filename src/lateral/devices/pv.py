@@ -19,8 +19,9 @@ from lateral.devices.inverter import (
     say_where,
     with_volt_var,
 )
+from lateral.devices.load import NEAR_EDGE_PU, ROUNDING
 from lateral.network.schema import FloatArray, spec
-from lateral.program import Affine
+from lateral.program import Affine, Banded
 from lateral.program.ports import Ports
 
 
@@ -106,8 +107,9 @@ class PV(Inverter):
 
             p (|V| / (v_edge V_rated))^2,    q likewise
 
-        One that decides stays constant power in the program, and in the rounds of `linearised`; power flow and replay
-        have the impedance, and the status names it where that shows.
+        Within 0.03 pu of an edge both sides are written where the formulation writes curves, the corner rounded as
+        that of a load. One that decides stays constant power in the program, and in the rounds of `linearised`; power
+        flow and replay have the impedance, and the status names it where that shows.
         """
         builder, kva = ctx.builder, ctx.base.total_kva
         names = [d.name for d in group]
@@ -130,7 +132,10 @@ class PV(Inverter):
         builder.output("pv", "curtailed", names, available - total, unit="kW", to_unit=kva)
         follows = by_device(group, "q_control", "volt_var")
         port_outputs(ctx, group, where, alone | follows, p_port, q_port)
-        factor = _impedance_outside(group, where, ctx, cut | decides | alone | follows)
+        factor, near = _impedance_outside(group, where, ctx, cut | decides | alone | follows)
+        if near.any():
+            _at_edges(group, where, ctx, near, p_port, q_port)
+            p_port, q_port = (power * (~near).astype(float) for power in (p_port, q_port))
         outside = np.flatnonzero(np.any(factor > 0.0, axis=1))
         if not len(outside):
             ctx.net.inject(where.ports, p_port, q_port)
@@ -317,20 +322,50 @@ class PV(Inverter):
         return out
 
 
-def _impedance_outside(group: Sequence[PV], where: DevicePorts, ctx: DeviceContext, decides: BoolArray) -> FloatArray:
-    """What multiplies |V|^2 at ports outside of the band, shape (ports, T); 0 inside and where something is decided."""
-    owner, ports = where.owner, where.ports
-    base = ctx.net.base_kv(ports.a)
+def _impedance_outside(
+    group: Sequence[PV], where: DevicePorts, ctx: DeviceContext, decides: BoolArray
+) -> tuple[FloatArray, BoolArray]:
+    """What multiplies |V|^2 at ports outside of the window, shape (ports, T); 0 inside and where something is decided.
+    And where a port is so near an edge that both sides are to be written, likewise, if the formulation can."""
+    ratio, low, high = _window(group, where, ctx)
+    u = ctx.net.reference_v(where.ports) * ratio
+    held = ~decides[where.owner].reshape(-1, 1)
+    near = held & (np.minimum(np.abs(u - low), np.abs(u - high)) < NEAR_EDGE_PU) & ctx.net.writes_curves
+    one_side = held & ~near
+    sides = np.where(one_side & (u > high), high, np.where(one_side & (u >= low), low, 0.0))
+    tops = np.where(one_side & (u < low), low, np.where(one_side & (u <= high), high, np.inf))
+    ctx.net.assume_v(where.ports, sides / ratio, tops / ratio)
+    edge = np.where(u < low, low, np.where(u > high, high, np.inf))
+    return np.asarray((ratio / np.where(one_side, edge, np.inf)) ** 2), near
+
+
+def _window(group: Sequence[PV], where: DevicePorts, ctx: DeviceContext) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Base over rated voltage of each port, and the edges of its window on the rated voltage, shape (ports, 1) each."""
+    owner = where.owner
+    base = ctx.net.base_kv(where.ports.a)
     rated = np.array([d.v_rated_kv or np.nan for d in group])[owner]
     delta = np.array([d.connection != "wye" for d in group])[owner]
     rated = np.where(np.isnan(rated), base * np.where(delta, np.sqrt(3.0), 1.0), rated)
-    ratio = (base / rated).reshape(-1, 1)
     low, high = column(group, "v_min_pu")[owner], column(group, "v_max_pu")[owner]
-    u = ctx.net.reference_v(ports) * ratio
-    held = ~decides[owner].reshape(-1, 1)
-    sides = np.where(held & (u > high), high, np.where(held & (u >= low), low, 0.0))
-    tops = np.where(held & (u < low), low, np.where(held & (u <= high), high, np.inf))
-    ctx.net.assume_v(ports, sides / ratio, tops / ratio)
-    edge = np.where(u < low, low, np.where(u > high, high, np.inf))
-    edge = np.where(decides[owner].reshape(-1, 1), np.inf, edge)
-    return np.asarray((ratio / edge) ** 2)
+    return (base / rated).reshape(-1, 1), low, high
+
+
+def _at_edges(
+    group: Sequence[PV], where: DevicePorts, ctx: DeviceContext, near: BoolArray, p: Affine, q: Affine
+) -> None:
+    """Inject p and q, of shape (ports, T), at the cells near an edge of the window by the law of both of its sides."""
+    ratio, low, high = _window(group, where, ctx)
+    at, step = np.nonzero(near)
+    used, port = np.unique(at, return_inverse=True)
+    one, none = np.ones((len(at), 1)), np.zeros((len(at), 1))
+    below, above = ((ratio[at] / np.maximum(edge[at], 1e-9)) ** 2 for edge in (low, high))
+    curve = Banded(
+        np.hstack([one, none, none]),
+        np.hstack([none, none, below]),
+        np.hstack([none, none, above]),
+        none,
+        one,
+        np.full((len(at), 1), ROUNDING),
+    )
+    ports = Ports(where.ports.a[used], where.ports.b[used])
+    ctx.net.inject_curve(ports, port, step, curve, p.pick(at, step), q.pick(at, step))

@@ -8,7 +8,16 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from lateral.devices.base import PHASES, BoolArray, DeviceContext, DevicePorts, ShuntDevice, column, port_outputs
+from lateral.devices.base import (
+    LOST_KW,
+    PHASES,
+    BoolArray,
+    DeviceContext,
+    DevicePorts,
+    ShuntDevice,
+    column,
+    port_outputs,
+)
 from lateral.network.schema import FloatArray, IntArray, Terminals, ports_of, spec
 from lateral.program import Affine
 
@@ -54,7 +63,9 @@ class SoftOpenPoint(ShuntDevice):
 
         With phases free these are the sums over the ports of an end, and each port is within s_max over their number.
         Without losses f - g is one variable. That f and g are not positive at once is exact as long as a kWh lost costs
-        something; a result in which energy is burnt says so. What q alone loses is left out (Cao et al. 2016).
+        something. Where it does not, an exact form is solved again with each such step held to pass power one way
+        (`lateral.results.one_way`); any other result in which energy is burnt says so. What q alone loses is
+        left out (Cao et al. 2016).
         """
         ends = _Ends.of(group, ctx.ports(group))
         passed = cls._passed(group, ctx)
@@ -145,6 +156,8 @@ class SoftOpenPoint(ShuntDevice):
             def excess(x: FloatArray, _y: FloatArray, _nu: FloatArray) -> FloatArray:
                 return np.asarray(2.0 * k[:, None] * np.minimum(x[cells[0]], x[cells[1]]))
 
+            most = LOST_KW / (2.0 * k[:, None] * kva)
+            builder.oppose(("soft open point", "soft open points"), "to pass power one way", back, forward, most)
             names = [group[j].name for j in own.tolist()]
             builder.derive("soft_open_point", "loss_excess", names, excess, unit="kW", to_unit=kva)
         return out

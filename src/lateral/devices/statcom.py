@@ -8,7 +8,16 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from lateral.devices.base import PHASES, BoolArray, DeviceContext, DevicePorts, ShuntDevice, column, port_outputs
+from lateral.devices.base import (
+    LOST_KW,
+    PHASES,
+    BoolArray,
+    DeviceContext,
+    DevicePorts,
+    ShuntDevice,
+    column,
+    port_outputs,
+)
 from lateral.network.schema import FloatArray, IntArray, spec
 from lateral.program import Affine
 
@@ -38,7 +47,8 @@ class Statcom(ShuntDevice):
             p = -loss_share |q|            drawn;  free: -loss_share sum of |q_k|
 
         |q| is written as ``q_up + q_down`` with ``q = q_up - q_down``, both >= 0 (linear). This is exact as long as a
-        kWh drawn costs something; a result in which a statcom burns energy says so.
+        kWh drawn costs something. Where it does not, an exact form is solved again with each such step held to give or
+        to take (`lateral.results.one_way`); any other result in which a statcom burns energy says so.
         """
         where = ctx.ports(group)
         free = np.array([d.phases == "free" for d in group], dtype=bool) & (
@@ -108,13 +118,15 @@ def _certify(
     quantity: str, names: Sequence[str], up: Affine, down: Affine, loss: FloatArray, ctx: DeviceContext
 ) -> None:
     """Name the losses that exist in the model alone: giving and taking at once."""
+    kva = ctx.base.total_kva
     cells = [a.col.reshape(a.shape) for a in (up, down)]
 
     def excess(x: FloatArray, _y: FloatArray, _nu: FloatArray) -> FloatArray:
         return np.asarray(2.0 * loss * np.minimum(x[cells[0]], x[cells[1]]))
 
+    ctx.builder.oppose(("statcom", "statcoms"), "to give or to take kvar", down, up, LOST_KW / (2.0 * loss * kva))
     component = "statcom" if quantity == "q" else "statcom_port"
-    ctx.builder.derive(component, "loss_excess", names, excess, unit="kW", to_unit=ctx.base.total_kva)
+    ctx.builder.derive(component, "loss_excess", names, excess, unit="kW", to_unit=kva)
 
 
 def _name(

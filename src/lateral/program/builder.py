@@ -17,6 +17,7 @@ from lateral.program.program import (
     DataMap,
     Derived,
     Jumps,
+    Opposed,
     Output,
     Program,
     Slot,
@@ -87,6 +88,7 @@ class ProgramBuilder:
         self._matrices: list[tuple[Block, Affine, int, FloatArray]] = []
         self._n_matrices = 0
         self._derived: list[Derived] = []
+        self._opposed: list[Opposed] = []
         self._assumptions: list[Assumption] = []
         self._sums: list[IntArray] = []
         self._follows: list[IntArray] = []
@@ -451,6 +453,15 @@ class ProgramBuilder:
         block = Block(component, quantity, tuple(elements), self.n_steps, 0, unit, _column(to_unit), limit=False)
         self._derived.append(Derived(block, of, dual))
 
+    def oppose(self, device: tuple[str, str], ways: str, back: Affine, forward: Affine, most: Number) -> None:
+        """Say that of two arrays of variables a device can have one above zero at a time; see `Opposed`.
+
+        ``most`` is how much of both at once counts as none, per unit, a number or an array that fits (n, T).
+        """
+        cells = [np.asarray(a.col, dtype=np.int64) for a in (back, forward)]
+        size = np.broadcast_to(np.asarray(most, dtype=float), back.shape).ravel()
+        self._opposed.append(Opposed(device, ways, cells[0], cells[1], size))
+
     def start(self) -> tuple[FloatArray, FloatArray]:
         """The start point and the present data."""
         x = np.concatenate(self._start) if self._start else np.zeros(0)
@@ -687,6 +698,7 @@ class ProgramBuilder:
             quadratic_blocks=tuple(self._quadratics.blocks),
             curve_blocks=tuple(c[0] for c in self._curves),
             derived=tuple(self._derived),
+            opposed=tuple(self._opposed),
             assumptions=tuple(self._assumptions),
             ineq_offset=moved,
             sums=tuple(self._sums),

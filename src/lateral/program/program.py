@@ -149,6 +149,24 @@ class Derived:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Opposed:
+    """Two ways of a device, of which it can go one at a time and no row says so: a battery charges or discharges.
+
+    Attributes:
+        device: what goes them, in words, one and many, such as ``("battery", "batteries")``.
+        ways: what it is held to, in words, such as "to charge or to discharge".
+        back, forward: the variables, none of them below zero, shape (n T,).
+        most: how much of both at once counts as none, per unit, shape (n T,).
+    """
+
+    device: tuple[str, str]
+    ways: str
+    back: IntArray
+    forward: IntArray
+    most: FloatArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Jumps:
     """Between which jumps of a device's law the voltage across ports was taken to be.
 
@@ -253,6 +271,7 @@ class Program:
     semidefinite_blocks: tuple[Block, ...] = ()
     derived: tuple[Derived, ...] = ()
     assumptions: tuple[Assumption, ...] = ()
+    opposed: tuple[Opposed, ...] = ()
     ineq_offset: FloatArray = field(default_factory=lambda: np.zeros(0))
     objective_floor: float = 0.0
     baked: frozenset[str] = frozenset()

@@ -1,9 +1,11 @@
-"""Batteries that charge and discharge at once in an exact model: solved again, each held to one of the two.
+"""Devices that go two ways at once in an exact model: solved again, each held to one of the two.
 
-A battery has no binary for its direction. Where energy is worth less than nothing (a negative price, a voltage at its
-upper limit) it pays to burn some in the losses of both ways at once, which no battery can. An exact model must not end
-there: the steps at which it does are held to the side of their net power, the other side's bound is zero, and the
-program is solved again, as often as other steps begin to do the same. What is found is a local optimum for these sides.
+A battery has no binary for its direction, nor has the converter of a statcom or a soft open point. Where energy is
+worth less than nothing (a negative price, a voltage at its upper limit) or nothing at all (an objective without
+losses) some can be burnt in the losses of both ways at once, which no device can. An exact model must not end there:
+the steps at which it does are held to the side of their net power, the other side's bound is zero, and the program is
+solved again, as often as other steps begin to do the same. What is found is a local optimum for these sides. Which
+variables are two ways of one device, the program says (`Opposed`).
 """
 
 from __future__ import annotations
@@ -16,13 +18,14 @@ from numpy.typing import NDArray
 
 from lateral import solvers
 from lateral.case import Case
+from lateral.devices.base import AT_ONCE_KW, AT_ONCE_SHARE
 from lateral.errors import UnsupportedError
 from lateral.network.schema import FloatArray, IntArray
-from lateral.program import ProblemClass, Program
+from lateral.program import Opposed, ProblemClass, Program
 from lateral.results.retry import judged, tighter
 from lateral.solvers import Options, Solution, Status
 
-#: How often it is solved again; the last time with every step of every battery held.
+#: How often it is solved again; the last time with every step of every device held.
 MOST_TURNS = 4
 #: Share of the objective from which both ways at once count as having paid.
 PAYS = 1e-7
@@ -33,7 +36,7 @@ class OneWay:
     """What came of it.
 
     Attributes:
-        program: with the bounds that hold the batteries; as it was where that could not be solved.
+        program: with the bounds that hold the devices; as it was where that could not be solved.
         solution: its solution, likewise.
         choice: what was done; empty where it could not be.
         caution: what there is to say against the result.
@@ -47,11 +50,10 @@ class OneWay:
 
 def most_at_once_kw(case: Case) -> float:
     """Power charged and discharged at once that counts as none, kW."""
-    return max(1e-4 * max((b.p_discharge_max_kw for b in case.batteries), default=0.0), 1e-4)
+    return max(AT_ONCE_SHARE * max((b.p_discharge_max_kw for b in case.batteries), default=0.0), AT_ONCE_KW)
 
 
 def one_way(
-    case: Case,
     program: Program,
     solution: Solution,
     options: Options | None,
@@ -59,10 +61,9 @@ def one_way(
     until: float = np.inf,
     avoid: str = "",
 ) -> OneWay | None:
-    """The optimum of an exact program in which no battery charges and discharges at once.
+    """The optimum of an exact program in which no device goes both of its ways at once.
 
     Args:
-        case: the case.
         program: the program.
         solution: its optimum.
         options: options of a solver, or plain ones.
@@ -74,7 +75,7 @@ def one_way(
     """
     if program.problem_class is not ProblemClass.NLP:
         return None
-    sides = Sides(case)
+    sides = Sides()
     held, best, last = program, solution, Status.OPTIMAL
     while last is Status.OPTIMAL and (zero := sides.zero(held, best.x)) is not None:
         held = held_at_zero(program, zero)
@@ -82,56 +83,75 @@ def one_way(
         best = answer if last is Status.OPTIMAL else best
     if held is program:
         return None
-    if last is Status.OPTIMAL and np.any(_at_once(case, held, best.x).both):
+    if last is Status.OPTIMAL and np.any(_at_once(held, best.x).both):
         last = Status.INACCURATE
     if last is not Status.OPTIMAL:
-        text = f"and holding each battery to charge or to discharge, by net power, ended {last.word}"
-        return OneWay(program, solution, "", text)
-    choice, caution = told(sides.text, program.objective(best.x), program.objective(solution.x))
+        return OneWay(program, solution, "", sides.in_vain(last))
+    values = program.objective(best.x), program.objective(solution.x)
+    choice, caution = told(sides.text, *values, program.objective_floor)
     return OneWay(held, best, choice, caution)
 
 
-def told(steps: str, objective: float, before: float) -> tuple[str, str]:
-    """What was done, and what there is to say against it: nothing where both at once paid nothing."""
-    held = f"{steps} held to charge or to discharge, by net power"
-    if objective - before <= PAYS * max(abs(before), 1e-9):
-        return f"solved again with {held}: both at once paid nothing", ""
+def told(held: str, objective: float, before: float, floor: float) -> tuple[str, str]:
+    """What was done, and what there is to say against it: nothing where both at once paid nothing.
+
+    ``floor`` is the size of objective below which a relative difference means nothing, `Program.objective_floor`.
+    """
+    if objective - before <= PAYS * max(abs(before), floor, 1e-9):
+        return f"solved again with {held}, by net power: both at once paid nothing", ""
     paid = f"objective {objective:.8g}, {before:.8g} with both at once"
     return (
-        f"solved again with {held}, because both at once paid: {paid}",
-        f"{steps} held to charge or to discharge alone; other sides may be better",
+        f"solved again with {held}, by net power, because both at once paid: {paid}",
+        f"{held} alone; other sides may be better",
     )
 
 
 @dataclass(eq=False)
 class Sides:
-    """Steps of batteries held to one way, for `one_way` and the rounds of `lateral.successive`.
+    """Steps of devices held to one way, for `one_way` and the rounds of `lateral.successive`.
 
     Attributes:
-        case: the case.
-        side: 1 where a battery is held to discharge, -1 to charge, 0 where it is not held.
+        side: 1 where a device is held to the forward way, -1 to the way back, 0 where it is not held.
         turns: how often some were held.
     """
 
-    case: Case
     side: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, dtype=np.int8))
     turns: int = 0
+    _kinds: tuple[Opposed, ...] = ()
 
     def zero(self, program: Program, x: FloatArray) -> IntArray | None:
         """The variables that are to be zero: of what does both at a point, and of what was held before, the side that
         is not that of the net power. None where nothing does, or that was asked `MOST_TURNS` times."""
-        cells = _at_once(self.case, program, x)
+        cells = _at_once(program, x)
         if not np.any(cells.both) or self.turns >= MOST_TURNS:
             return None
         self.turns += 1
+        self._kinds = program.opposed
         self.side = _turned(self.side, cells, everything=self.turns == MOST_TURNS)
-        return np.concatenate([cells.charge[self.side > 0], cells.discharge[self.side < 0]])
+        return np.concatenate([cells.back[self.side > 0], cells.forward[self.side < 0]])
 
     @property
     def text(self) -> str:
-        """What was held, as the beginning of a sentence."""
-        count = int(np.count_nonzero(self.side))
-        return "1 step of a battery" if count == 1 else f"{count} steps of batteries"
+        """What was held to what, as the beginning of a sentence."""
+        parts = []
+        for (one, many), ways, count in self._held():
+            steps = f"1 step of a {one}" if count == 1 else f"{count} steps of {many}"
+            parts.append(f"{steps} held {ways}")
+        return " and ".join(parts)
+
+    def in_vain(self, status: Status) -> str:
+        """What there is to say where holding them came to no optimum."""
+        each = " and ".join(f"each {one} {ways}" for (one, _), ways, _ in self._held())
+        return f"and holding {each}, by net power, ended {status.word}"
+
+    def _held(self) -> list[tuple[tuple[str, str], str, int]]:
+        """The kinds of devices of which some step is held: their words, and how many."""
+        counts: dict[tuple[tuple[str, str], str], int] = {}
+        ends = np.cumsum([0, *(len(o.back) for o in self._kinds)])
+        for kind, first, last in zip(self._kinds, ends[:-1], ends[1:], strict=True):
+            words = kind.device, kind.ways
+            counts[words] = counts.get(words, 0) + int(np.count_nonzero(self.side[first:last]))
+        return [(device, ways, count) for (device, ways), count in counts.items() if count]
 
 
 def _turned(side: NDArray[np.int8], cells: _Cells, *, everything: bool) -> NDArray[np.int8]:
@@ -144,27 +164,22 @@ def _turned(side: NDArray[np.int8], cells: _Cells, *, everything: bool) -> NDArr
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Cells:
-    """Charging and discharging of batteries: their variables, net power out of them, and where both are at once."""
+    """Both ways of what has two: their variables, the forward less the other, and where both are at once."""
 
-    charge: NDArray[np.int64]
-    discharge: NDArray[np.int64]
+    back: NDArray[np.int64]
+    forward: NDArray[np.int64]
     net: FloatArray
     both: NDArray[np.bool_]
 
 
-def _at_once(case: Case, program: Program, x: FloatArray) -> _Cells:
-    """Batteries that charge and discharge at once at a point; arrays of shape (batteries x T,)."""
-    charge, discharge = (_cells(program, f"battery.p_{way}") for way in ("charge", "discharge"))
-    units = [np.ravel(b.to_unit) for b in program.variables if b.name == "battery.p_charge"]
-    kw = float(units[0][0]) if units else 1.0
-    both = np.minimum(x[charge], x[discharge]) * kw > most_at_once_kw(case)
-    return _Cells(charge, discharge, x[discharge] - x[charge], np.asarray(both))
-
-
-def _cells(program: Program, name: str) -> NDArray[np.int64]:
-    """Variables of a name."""
-    every = np.arange(program.n)
-    return np.concatenate([np.zeros(0, dtype=np.int64), *(every[b.cells] for b in program.variables if b.name == name)])
+def _at_once(program: Program, x: FloatArray) -> _Cells:
+    """Devices that go both ways at once at a point; arrays over all of their steps, kind by kind."""
+    none = np.zeros(0, dtype=np.int64)
+    back = np.concatenate([none, *(o.back for o in program.opposed)])
+    forward = np.concatenate([none, *(o.forward for o in program.opposed)])
+    most = np.concatenate([np.zeros(0), *(o.most for o in program.opposed)])
+    both = np.minimum(x[back], x[forward]) > most
+    return _Cells(back, forward, x[forward] - x[back], np.asarray(both))
 
 
 def held_at_zero(program: Program, zero: IntArray) -> Program:

@@ -19,6 +19,7 @@ import xarray as xr
 
 from lateral.baseline import power_flow
 from lateral.case import Case
+from lateral.devices.base import LOST_KW
 from lateral.errors import OptionError, did_you_mean
 from lateral.formulations import is_relaxation
 from lateral.network.branches import RadialNetwork
@@ -35,8 +36,6 @@ from lateral.solvers.elastic import Conflict
 
 #: A relaxation gap above this is said in the status sentence, pu.
 GAP_WARNING_PU = 1e-5
-#: Losses of a converter that its law does not have are said from here on, kW.
-LOSS_WARNING_KW = 1e-2
 #: Losses that do not exist, as a share of all, are said from here on.
 SHARE_SAID = 5e-4
 #: A second eigenvalue of a relaxed matrix, as a share of the first, above which this is said.
@@ -163,7 +162,7 @@ class Result:
             )
         for block in (d.block for d in self._derived if d.block.quantity == "loss_excess"):
             excess = self.value(block.name)
-            if excess.max(initial=0.0) > LOSS_WARNING_KW:
+            if excess.max(initial=0.0) > LOST_KW:
                 worst = block.elements[int(excess.max(axis=1).argmax())]
                 out.append(
                     f"but {block.component} {worst} loses {excess.max():.3g} kW more than its law says; look for "

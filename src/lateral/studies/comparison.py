@@ -38,6 +38,7 @@ COLUMNS: Mapping[str, str] = {
     "solver": "",
     "objective": "",
     "bound": "",
+    "bound_given": "",
     "cost": "$",
     "cost_replay": "$",
     "losses_kwh": "kWh",
@@ -57,7 +58,8 @@ COLUMNS: Mapping[str, str] = {
     "reason": "",
 }
 
-#: Columns of whole numbers.
+#: Columns of text, and of whole numbers.
+_TEXTS = ("formulation", "status", "problem_class", "solver", "bound_given", "reason")
 _WHOLE = ("n_violations", "n_variables", "n_constraints", "iterations")
 
 #: Row of the day without any control, for reference.
@@ -73,6 +75,7 @@ class Comparison:
         objective: name of the objective.
         table: one row per formulation, and a first one for the day without control; columns are `COLUMNS`. A
             formulation that declines has the status ``declined`` and a ``reason``; numbers that do not exist are NaN.
+            ``bound`` is that of a relaxation, of every schedule that keeps to what ``bound_given`` says.
         results: the results by name of the formulation, of those that have one.
     """
 
@@ -157,7 +160,7 @@ def compare(
 
 
 def _missing(column: str) -> float | str:
-    return "" if column in ("formulation", "status", "problem_class", "solver", "reason") else np.nan
+    return "" if column in _TEXTS else np.nan
 
 
 def _reasons(error: UnsupportedError) -> str:
@@ -202,10 +205,14 @@ def _row(label: str, result: Result, reason: str) -> dict[str, Any]:
     }
     if not result.has_values:
         return row
-    reactive = sum(float(np.abs(q) @ result.case.horizon.hours) for _, q in result.set_points.values())
+    # port by port where they differ: what one end or phase gives and another takes does not cancel
+    points = {**result.set_points, **result.port_points}
+    reactive = sum(float(np.sum(np.abs(q) @ result.case.horizon.hours)) for _, q in points.values())
+    bounds = result.relaxes and result.bound is not None
     row |= {
         "objective": result.objective,
-        "bound": result.bound if result.relaxes and result.bound is not None else np.nan,
+        "bound": result.bound if bounds else np.nan,
+        "bound_given": "; ".join([*program.held, *program.granted]) if bounds else "",
         "cost": result.cost,
         "losses_kwh": result.losses_kwh,
         "reactive_kvarh": reactive,

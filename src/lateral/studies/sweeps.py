@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,9 @@ from lateral.formulations import Formulation
 from lateral.io import read
 from lateral.io.study import DerRule, add_ders, resample, set_loads, window
 from lateral.studies.comparison import compare
+
+#: Most steps of a horizon, as in case folders and study files.
+MOST_STEPS = 2_000_000
 
 
 def _ders(case: Case, *, pv_share: float | None = None, battery_share: float | None = None) -> Case:
@@ -30,10 +34,17 @@ def _ders(case: Case, *, pv_share: float | None = None, battery_share: float | N
 
 
 def _whole(value: float, name: str) -> int:
-    if value != int(value) or value < 1:
-        message = f"{name} is a number of steps, not {value:g}"
+    if not (1 <= value <= MOST_STEPS and value == int(value)):
+        message = f"{name} is a number of steps, 1 to {MOST_STEPS:,}, not {value:g}"
         raise OptionError(message)
     return int(value)
+
+
+def _scaled(case: Case, value: float) -> Case:
+    if not math.isfinite(value):
+        message = f"load_scale is a finite factor, not {value:g}"
+        raise OptionError(message)
+    return set_loads(case, scale=value)
 
 
 #: What can be swept over, in the order in which changes are made: horizon, loads, then DER sized on the loads.
@@ -48,7 +59,7 @@ AXES: Mapping[str, str] = {
 _CHANGES: Mapping[str, Callable[[Case, float], Case]] = {
     "steps": lambda case, value: window(case, 0, _whole(value, "steps")),
     "resample": lambda case, value: resample(case, _whole(value, "resample")),
-    "load_scale": lambda case, value: set_loads(case, scale=value),
+    "load_scale": _scaled,
 }
 
 
