@@ -84,10 +84,11 @@ def with_limits(whole: Model, parts: Sequence[Mapping[str, Any]]) -> Model:
     Areas write more of them, and their duals belong to the optimality conditions of the whole.
     """
     program = whole.program
-    known = {(b.name, e) for b in (*program.quadratic_blocks, *program.product_blocks) for e in b.elements}
+    blocks = (*program.inequalities, *program.quadratic_blocks, *program.product_blocks)  # to first order: inequalities
+    known = {(b.name, e) for b in blocks for e in b.elements}
     missing = set()
     for part in parts:
-        for name, rows in (*part["quadratics"].items(), *part["products"].items()):
+        for name, rows in (*part["inequalities"].items(), *part["quadratics"].items(), *part["products"].items()):
             if name not in _LEFT_OUT:
                 continue
             for row in rows:
