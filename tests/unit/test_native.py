@@ -21,10 +21,12 @@ from scipy.optimize import linear_sum_assignment
 import lateral
 from lateral import solvers
 from lateral.areas.solve import solve_areas
-from lateral.devices import PV, Source
+from lateral.devices import PV, Load, Regulator, Source
 from lateral.errors import OptionError, UnsupportedError
 from lateral.io.overlay import resample
 from lateral.model import Model
+from lateral.network.feeder import Bus, Feeder, Line, Transformer, Winding
+from lateral.network.horizon import Horizon
 from lateral.results.residuals import recompute
 from lateral.solvers import Options, Status
 from lateral.solvers.native import NativeOptions, elimination
@@ -757,3 +759,60 @@ def test_steps_that_go_in_circles_are_shortened() -> None:
     found = lateral.build(c, "current-voltage").solve("native", NativeOptions(fallback=False))
     assert found.ok, found.status_text
     assert found.cost == pytest.approx(lateral.build(c, "current-voltage").solve("ipopt").cost, rel=1e-7)
+
+
+@pytest.mark.parametrize("formulation", ["current-voltage", "bus-injection"])
+def test_an_objective_without_curvature_ends(formulation: str) -> None:
+    """Nothing need be curtailed, and taps and reactive powers are worth nothing: near the end steps along them were as
+    long as rounding made them, and 100 Newton steps ended without a solution."""
+    levels = {"a": 2.4, "b": 0.48, "c": 0.48}
+    buses = [Bus(name=n, conductors=(1, 2, 3), v_base_kv=v, v_min_pu=0.85, v_max_pu=1.15) for n, v in levels.items()]
+    sides = [
+        Winding(
+            bus=b.name,
+            terminals=(1, 2, 3, 0),
+            connection="wye",
+            v_rated_kv=b.v_base_kv * 3**0.5,
+            s_rated_kva=500.0,
+            r_percent=0.5,
+        )
+        for b in buses[:2]
+    ]
+    coupling = 0.7 * np.eye(3) + 0.3 * np.ones((3, 3))
+    line = Line(
+        name="bc",
+        bus_from="b",
+        bus_to="c",
+        conductors_from=(1, 2, 3),
+        conductors_to=(1, 2, 3),
+        r_ohm=0.01 * coupling,
+        x_ohm=0.02 * coupling,
+    )
+    grid = Source(
+        name="grid",
+        bus="a",
+        conductors=(1, 2, 3),
+        angle_deg=(0.0, -120.0, 120.0),
+        r_ohm=np.zeros((3, 3)),
+        x_ohm=np.zeros((3, 3)),
+    )
+    loads = [Load(name=f"c{k}", bus="c", terminals=(k, 0), p_kw=20.0 * k, q_kvar=5.0 * k) for k in (1, 2, 3)]
+    suns = [
+        PV(name=f"p{k}", bus="c", terminals=(k, 0), p_rated_kw=90.0, s_max_kva=108.0, curtailable=k == 3)
+        for k in (2, 3)
+    ]
+    taps = Regulator(name="r", transformer="t", winding=2, decision="step")
+    case = lateral.Case(
+        name="flat",
+        feeder=Feeder(
+            buses=tuple(buses),
+            lines=(line,),
+            transformers=(Transformer(name="t", windings=tuple(sides), x_percent=(4.0,)),),
+        ),
+        devices=(grid, *loads, *suns, taps),
+        horizon=Horizon.regular(2),
+    )
+    found = lateral.build(case, formulation, "curtailment").solve("native", NativeOptions(fallback=False))
+    assert found.ok, found.status_text
+    assert found.solution.iterations <= 50
+    assert found.objective == pytest.approx(0.0, abs=1e-7)

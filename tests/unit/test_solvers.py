@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+import subprocess
+import sys
 import threading
+import types
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -28,6 +31,7 @@ from lateral.solvers import (
     get,
     register_solver,
 )
+from lateral.solvers import ipopt as ipopt_module
 from lateral.solvers.base import interrupts
 
 #: semidefinite programs have tests of their own (test_semidefinite.py)
@@ -341,3 +345,41 @@ def test_a_cone_solution_starts_the_exact_model() -> None:
     cone = dataclasses.replace(cone, product_dual=cone.product_dual[:keep])
     warm, cold = get("ipopt").solve(exact, warm=cone), get("ipopt").solve(exact)
     assert exact.objective(warm.x) == pytest.approx(exact.objective(cold.x), rel=1e-7)
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_highs_prints_nothing_unless_asked(verbose: bool) -> None:
+    """In a process of its own: HiGHS prints its name once in each."""
+    code = (
+        "from lateral.program import ProgramBuilder\n"
+        "from lateral.solvers import Options, get\n"
+        "b = ProgramBuilder(1)\n"
+        "b.minimise(b.variable('x', 'p', ['a'], unit='kW', lower=1.0, upper=2.0))\n"
+        f"assert get('highs', Options(verbose={verbose})).solve(b.freeze()).x[0] == 1.0\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stderr == ""
+    assert ("HiGHS" in run.stdout) is verbose
+    assert verbose or run.stdout == ""
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_a_point_that_violates_nothing_is_not_locally_infeasible(always: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ipopt calls it so where its restoration phase ends at a feasible point: it starts again from there, and where it
+    says so again, the point is inaccurate; no word about limits."""
+    program = feeder(ProblemClass.NLP, 1)
+    real, words = ipopt_module._library(), []
+    names = ("CreateIpoptProblem", "FreeIpoptProblem", "SetIntermediateCallback")
+    names += tuple(f"AddIpopt{kind}Option" for kind in ("Str", "Num", "Int"))
+
+    def solve(*arguments: object) -> int:
+        words.append(real.IpoptSolve(*arguments))
+        return 2 if always or len(words) == 1 else int(words[-1])
+
+    library = types.SimpleNamespace(IpoptSolve=solve, **{name: getattr(real, name) for name in names})
+    monkeypatch.setattr(ipopt_module, "_library", lambda: library)
+    found = get("ipopt").solve(program)
+    assert words == [0, 0]
+    assert found.status is (Status.INACCURATE if always else Status.OPTIMAL)
+    monkeypatch.undo()
+    assert program.objective(found.x) == pytest.approx(program.objective(get("ipopt").solve(program).x), rel=1e-8)

@@ -67,7 +67,7 @@ class _HighsSession(Session):
         self._lib: Any = highspy
         self._options = options
         self._pattern = pattern_of(program)
-        self._highs: Any = self._lib.Highs()
+        self._highs: Any = _instance(highspy, verbose=options.verbose)
         #: matrices of the model that HiGHS holds; bounds and costs are changed in place, these are not
         self._held: tuple[FloatArray, ...] = ()
         self._configure(program)
@@ -194,3 +194,18 @@ class _HighsSession(Session):
             seconds=seconds,
             message=message,
         )
+
+
+def _instance(lib: Any, *, verbose: bool) -> Any:
+    """An instance of HiGHS that is silent from the start, unless ``verbose``.
+
+    The constructor of highspy 1.16 enables callbacks, and the first in a process prints two lines there, before
+    anybody outside can set an option.
+    """
+
+    class Highs(lib.Highs):  # type: ignore[misc]
+        def enableCallbacks(self) -> None:
+            self.setOptionValue("output_flag", verbose)
+            super().enableCallbacks()
+
+    return Highs()

@@ -18,7 +18,7 @@ import importlib.util
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, final
@@ -63,6 +63,10 @@ _STATUS = {
     -102: (Status.ERROR, "insufficient memory"),
 }
 
+#: Ipopt's words for a point whose violation cannot be made smaller nearby, and for one that has none.
+_NO_SMALLER_VIOLATION, _FEASIBLE = 2, 6
+#: Violation, in solver scale, below which a point has none where no tolerance is given: Ipopt's own tolerance.
+_NO_VIOLATION = 1e-8
 _INF = 1e20
 _DOUBLES = ctypes.POINTER(ctypes.c_double)
 _INTS = ctypes.POINTER(ctypes.c_int)
@@ -164,7 +168,7 @@ class _IpoptSession(Session):
         """A warm attempt where there is something to start from, and a cold one where that did not converge."""
         limit, time_limit = self._options.max_iterations, self._options.time_limit_s
         if warm is None or not np.all(np.isfinite(warm.x)):
-            return self._run(program, s, None, max_iterations=limit, time_limit_s=time_limit)
+            return self._cold(program, s, max_iterations=limit, time_limit_s=time_limit)
         start = time.perf_counter()
         first = _WARM_ITERATIONS if limit is None else min(_WARM_ITERATIONS, limit)
         code, x, lam, used = self._run(program, s, warm, max_iterations=first, time_limit_s=time_limit)
@@ -173,7 +177,27 @@ class _IpoptSession(Session):
         spent = (left is not None and left <= 0) or (time_left is not None and time_left <= 0.0)
         if code == 0 or spent:
             return code, x, lam, used
-        code, x, lam, more = self._run(program, s, None, max_iterations=left, time_limit_s=time_left)
+        code, x, lam, more = self._cold(program, s, max_iterations=left, time_limit_s=time_left)
+        return code, x, lam, used + more
+
+    def _cold(
+        self, program: Program, s: ScaledProgram, *, max_iterations: int | None, time_limit_s: float | None
+    ) -> tuple[int, FloatArray, FloatArray, int]:
+        """An attempt from the start point; and one from where its restoration phase ended, where that is feasible.
+
+        An objective without curvature, such as `curtailment`, leaves steps as long as rounding makes them near the
+        optimum, until the line search gives up. The restoration phase then finds no smaller violation because there
+        is none, and Ipopt calls that local infeasibility.
+        """
+        start = time.perf_counter()
+        code, x, lam, used = self._run(program, s, None, max_iterations=max_iterations, time_limit_s=time_limit_s)
+        left = None if max_iterations is None else max_iterations - used
+        time_left = None if time_limit_s is None else time_limit_s - (time.perf_counter() - start)
+        spent = (left is not None and left <= 0) or (time_left is not None and time_left <= 0.0)
+        if code != _FEASIBLE or spent:
+            return code, x, lam, used
+        there = replace(s, x0=x)
+        code, x, lam, more = self._run(program, there, None, max_iterations=left, time_limit_s=time_left)
         return code, x, lam, used + more
 
     def _run(
@@ -185,7 +209,10 @@ class _IpoptSession(Session):
         max_iterations: int | None,
         time_limit_s: float | None,
     ) -> tuple[int, FloatArray, FloatArray, int]:
-        """Hand the model to the library: code, x, multipliers of rows in Ipopt's sign, iterations."""
+        """Hand the model to the library: code, x, multipliers of rows in Ipopt's sign, iterations.
+
+        A point of local infeasibility that violates nothing is a feasible point.
+        """
         n, structure = len(s.c), self._structure
         assert structure is not None
         model = _Model(s, structure)
@@ -245,6 +272,10 @@ class _IpoptSession(Session):
             self._lib.FreeIpoptProblem(problem)
         if model.stopped is not None:
             raise model.stopped
+        if code == _NO_SMALLER_VIOLATION:
+            rows = model.rows(x)
+            over = np.concatenate([low - rows, rows - high, x_low - x, x - x_high])
+            code = _FEASIBLE if over.max(initial=0.0) <= (self._options.tolerance or _NO_VIOLATION) else code
         return int(code), x, lam, model.iterations
 
     def _set_options(
@@ -416,6 +447,11 @@ class _Model:
         self._linear = sp.csr_array(sp.vstack([s.a, s.g]))
         self._jac_linear = np.concatenate([s.a.data, s.g.data, s.quadratics.w.data, s.curves.y_slope])
 
+    def rows(self, x: FloatArray) -> FloatArray:
+        """Values of all rows at a point, in the order of their bounds."""
+        s = self._s
+        return np.concatenate([self._linear @ x, s.products.value(x), s.quadratics.value(x), s.curves.value(x)])
+
     def callbacks(self) -> tuple[Any, ...]:
         """C functions, in the order of ``CreateIpoptProblem``, then the one called at each iteration."""
         s, st, p, q, c = self._s, self._structure, self._s.products, self._s.quadratics, self._s.curves
@@ -435,16 +471,8 @@ class _Model:
             array(out, (n,))[:] = s.c + s.q @ point if has_q else s.c
 
         def g(_n: int, x: Any, _new: bool, _m: int, out: Any, _u: Any) -> None:  # noqa: FBT001
-            if total == 0:
-                return
-            point, values = array(x, (n,)), array(out, (total,))
-            values[:k] = self._linear @ point
-            if m:
-                values[k : k + m] = p.value(point)
-            if mq:
-                values[k + m : k + m + mq] = q.value(point)
-            if mc:
-                values[k + m + mq :] = c.value(point)
+            if total:
+                array(out, (total,))[:] = self.rows(array(x, (n,)))
 
         def jac(_n: int, x: Any, _new: bool, _m: int, _nz: int, row: Any, col: Any, out: Any, _u: Any) -> None:  # noqa: FBT001
             if n_jac == 0:

@@ -51,6 +51,11 @@ RECENTRE, MUCH = 3.0, 1e-4
 #: An iterate whose complementarity is small circles where its residuals have not fallen below this share of the
 #: smallest for so many steps (a voltage near the edge of a load's band: the corner of its law); shares of a step tried.
 NEARER, CIRCLING, HALVES = 0.9, 6, 6
+#: What is then added to the diagonal where the gradient is small and rows are not: an objective such as `curtailment`
+#: gives most variables no curvature, those of barriers are rounding by then, and steps along them are as long as
+#: rounding makes them. The nearest point on the tangent of the rows is taken instead: Newton's method for the rows,
+#: quadratic, at a price of this times the step, which the gradient shows (a proximal term, Rockafellar 1976).
+NEAR_POINT = 1e-6
 #: Rows that one thread sums at once.
 ROWS = 1000
 #: A run of this many steps shorter than this is no progress.
@@ -202,7 +207,9 @@ class Method:
             diagonal[0].reshape(-1)[self._fixed] = FIXED
             k.threads.shares(lambda mine: self.rows.slack_diagonal(slack, diagonal[1], mine))
             point = start.newton_point(self.rows, it.x, now.values, it.y, diagonal[0], slack)
-            found, extra = self._newton(it, r, now.values, point, slack, mu, target, extra)
+            circles = since >= CIRCLING and mu < NEAR * target and (r.primal > PRIMAL or r.dual > DUAL)
+            near = NEAR_POINT if circles and r.dual <= DUAL else 0.0
+            found, extra = self._newton(it, r, now.values, point, slack, mu, target, extra, near)
             if found is None:
                 word = "broken"
                 break
@@ -210,7 +217,7 @@ class Method:
             if not self.rows.are_numbers(step[0], step[2]):
                 word = "broken"
                 break
-            if since >= CIRCLING and mu < NEAR * target and (r.primal > PRIMAL or r.dual > DUAL):
+            if circles:
                 primal, dual = self._damped(it, step, primal, dual, r.primal + r.dual)
             self._advance(it, step, primal, dual)
             now = self.rows.at(it.x)
@@ -287,13 +294,13 @@ class Method:
         mu: float,
         target: float,
         extra: float,
+        least: float,
     ) -> tuple[tuple[Step, float, float] | None, float]:
         """The step of one iteration and how far to go, None where nothing helps, and what was added to the diagonal for
-        it.
+        it, at least ``least``.
 
         Curvature is seen twice: within a step by the signs of the pivots, across steps by the conjugate gradients.
         """
-        least = 0.0
         for _ in range(MOST_LIFTS):
             sigma = None if mu > NEAR * target else min(1.0, LAST * target / mu) if mu > 0.0 else 1.0
             if sigma is None:
