@@ -24,6 +24,8 @@ from lateral import solvers
 from lateral.first_order import At
 from lateral.network.schema import FloatArray, IntArray
 from lateral.program import Program
+from lateral.results.retry import judged, nearer, tighter
+from lateral.solvers import Options, Solution, Status
 from lateral.solvers.elastic import Conflict, ElasticProgram, elastic
 
 #: Weighted sum of violations that is none: a hundredth of what a result may be off.
@@ -32,6 +34,8 @@ HELD = 1e-8
 NONE = 1e-3
 #: Share of the promise that a step must bring, and those that make the trust region shrink or grow.
 ACCEPT, POOR, GOOD = 0.1, 0.25, 0.75
+#: Longest time of Ipopt's, s.
+LONGEST_S = 60.0
 #: A trust region below this is no step.
 SMALLEST = 1e-6
 
@@ -65,6 +69,7 @@ class Restored:
         least: whether no schedule nearby keeps them; by how much each gives way is in ``conflicts``.
         conflicts: limits that give way.
         impossible: whether set-points alone cannot keep their limits.
+        left: whether loads have gone where the program does not have their law: it is to be made again.
     """
 
     rounds: int
@@ -73,15 +78,17 @@ class Restored:
     least: bool = False
     conflicts: tuple[Conflict, ...] = ()
     impossible: bool = False
+    left: bool = False
 
 
-def restored(state: Steps, most: int, progress: Callable[[], None]) -> Restored:
+def restored(state: Steps, most: int, progress: Callable[[], None], *, leave: bool = False) -> Restored:
     """Bring the state to a schedule that keeps the limits; its trust region is left as it was.
 
     Args:
         state: of the rounds; ``at`` moves.
         most: at most so many rounds.
         progress: called with each.
+        leave: end where loads left their band.
     """
     before, told, k = state.radius, [], 0
     state.radius = np.inf
@@ -98,17 +105,23 @@ def restored(state: Steps, most: int, progress: Callable[[], None]) -> Restored:
                 break
             k += 1
             progress()
-            found = solvers.get("clarabel", None).solve(soft.program)
-            if found.status is solvers.Status.INFEASIBLE and not np.isfinite(state.radius):
+            found = solved(soft.program)
+            if found.status is Status.INFEASIBLE and not np.isfinite(state.radius):
                 out = dataclasses.replace(out, impossible=True)
                 break
             if not np.all(np.isfinite(found.x)):
                 told.append(f"restoration: the program ended {found.status.word}")
                 break
             x = found.x[: state.at.program.n]
-            length, promised = state.length(x), now - soft.program.objective(found.x)
+            # where equalities do not hold at the point, the duals say what that is worth, see `Rounds.predicted`
+            off = soft.program.b - soft.program.a[:, : state.at.program.n] @ state.at.x
+            promised = now + float(found.eq_dual @ off) - soft.program.objective(found.x)
+            length = state.length(x)
             kept_back = length > 0.99 * state.radius
             if flown and promised <= NONE * now * (min(state.radius, 1.0) if kept_back else 1.0):
+                if state.at.left:
+                    told.append("restoration: loads are beyond their band, where the program does not have their law")
+                    break
                 out = dataclasses.replace(out, least=True, conflicts=soft.conflicts(found.x))
                 told.append(f"restoration: the least violation nearby is not zero, weighted sum {now:.1e}")
                 break
@@ -135,9 +148,26 @@ def restored(state: Steps, most: int, progress: Callable[[], None]) -> Restored:
                     continue
             told.append(f"accepted, {says}")
             state.at = there
+            if leave and there.left and there.v_pu is not None:
+                out = dataclasses.replace(out, left=True)
+                break
     finally:
         state.radius = before
     return dataclasses.replace(out, rounds=k, told=tuple(told))
+
+
+def solved(program: Program) -> Solution:
+    """A solution by Clarabel; where that is not accurate, along the central path, and else by Ipopt."""
+    found = solvers.get("clarabel", None).solve(program)
+    status, residuals = judged(program, found)
+    if (again := tighter(program, found, status)) is not None:
+        found, (status, residuals) = again, judged(program, again)
+    if status in (Status.INACCURATE, Status.ERROR, Status.LIMIT_REACHED):
+        other = solvers.get("ipopt", Options(time_limit_s=LONGEST_S)).solve(program)
+        word, off = judged(program, other)
+        if word is Status.OPTIMAL or (word is Status.INACCURATE and nearer(off, residuals)):
+            found = other
+    return found
 
 
 def softened(program: Program, held: IntArray, follows: tuple[FloatArray, FloatArray]) -> ElasticProgram:

@@ -329,22 +329,20 @@ class Rounds:
     def reached(self, solution: Solution) -> At | None:
         """The schedule of a step with its power flow, where the rows of the program hold exactly: with corners of
         loads as they are in it, and inverters on their curves; None where that does not converge."""
-        program = self.tangent.reweighed(self.at.program, solution, solution.x, self.factor)
-        found = self._by_power_flow(program, solution.x)
+        return self._flown(self.tangent.reweighed(self.at.program, solution, solution.x, self.factor), solution.x)
+
+    def flow_at(self, x: FloatArray) -> At | None:
+        """As `reached`, in the program as it is: of a step that knows no prices."""
+        return self._flown(self.at.program, x)
+
+    def _flown(self, program: Program, x: FloatArray) -> At | None:
+        found = self._by_power_flow(program, x)
         exact = None if found is None else self.tangent.solved(found.program, found.x, self.decisions)
         if found is not None and exact is not None and found.left:
             # what follows the voltage gave what the step said; now what it gives there
             found = self._by_power_flow(program, exact.start_point)
             exact = None if found is None else self.tangent.solved(found.program, found.x, self.decisions)
         if found is None or exact is None or found.left:  # other laws than the program's: it is to be made again
-            return found
-        return self._at(exact, exact.start_point, found.v_pu)
-
-    def flow_at(self, x: FloatArray) -> At | None:
-        """As `reached`, in the program as it is: of a step that knows no prices."""
-        found = self._by_power_flow(self.at.program, x)
-        exact = None if found is None else self.tangent.solved(found.program, found.x, self.decisions)
-        if found is None or exact is None:
             return found
         return self._at(exact, exact.start_point, found.v_pu)
 
@@ -462,11 +460,27 @@ def settle(
         if progress is not None:
             progress(k)
 
+    def made_again(of: Result) -> bool:
+        """The program where loads that left their band have their law; False where it cannot be built again."""
+        nonlocal made, state
+        assert state.at.v_pu is not None
+        made += 1
+        model.program = state.at.program
+        point = dataclasses.replace(point_at(model.case, state.at.v_pu, loaded=True), beside=model.beside)
+        if not model.make_at(point, of):
+            return False
+        state = state.rebuilt(model)
+        told.append("made again at the power flow of the schedule: loads left their band")
+        return True
+
     found = None
     while True:
         if lost(result) and not np.isfinite(state.radius) and state.at is not state.kept:
-            found = restored(state, rounds - (k - sided), counted)
-            told.extend(found.told)
+            while True:
+                found = restored(state, rounds - (k - sided), counted, leave=made < MOST_MADE)
+                told.extend(found.told)
+                if not found.left or not made_again(result):
+                    break
             if not found.within:
                 verdict = Verdict(result.status_text, stuck=f"the first-order model is {result.status.word}")
                 break
@@ -511,12 +525,7 @@ def settle(
         if progress is not None:
             progress(k)
         if verdict.accepted and made < MOST_MADE and state.at.left and state.at.v_pu is not None:
-            made += 1
-            model.program = state.at.program
-            point = dataclasses.replace(point_at(model.case, state.at.v_pu, loaded=True), beside=model.beside)
-            if model.make_at(point, result):
-                state = state.rebuilt(model)
-                told.append("made again at the power flow of the schedule: loads left their band")
+            made_again(result)
         state, result = solved(state)
     if verdict.rests and sided >= MOST_SIDED and (other := across(best, best.program)).count:
         verdict = Verdict(verdict.text, stuck=ACROSS.format(other.count))
