@@ -121,6 +121,8 @@ class Rounds:
     flat: bool = False
     #: the schedule that keeps all limits, if rounds had to look for one; see `lateral.restoration`
     kept: At | None = None
+    #: the schedule from which a longer step was rejected
+    short: At | None = None
 
     @classmethod
     def start(cls, case: Case, tangent: Tangent, net: RadialNetwork, program: Program) -> Rounds:
@@ -280,7 +282,7 @@ class Rounds:
             rests
         ):  # a flat merit: the schedule before is as good to first order, so the new one must be as good in truth
             if gained < -REST * size:
-                self.radius = 0.25 * length
+                self.radius, self.short = 0.25 * length, self.at
                 return Verdict(f"rejected, {says}")
             self.at = there
             if self.away(x) <= AWAY:
@@ -303,7 +305,7 @@ class Rounds:
             self.radius = 2.0 * self.radius
         if share < ACCEPT:
             # the next step from here knows the corners that this one went across
-            self.at = self._reweighed(self.at, result.solution)
+            self.at = self.short = self._reweighed(self.at, result.solution)
             stuck = "the trust region has become too small" if self.radius < SMALLEST else ""
             return Verdict(f"rejected, {says}", stuck=stuck)
         self.at = there
@@ -475,7 +477,9 @@ def settle(
 
     found = None
     while True:
-        if lost(result) and not np.isfinite(state.radius) and state.at is not state.kept:
+        # a trust region that grows again would lead to the step that was rejected
+        far = not np.isfinite(state.radius) or state.at is state.short
+        if lost(result) and far and state.at is not state.kept:
             while True:
                 found = restored(state, rounds - (k - sided), counted, leave=made < MOST_MADE)
                 told.extend(found.told)
