@@ -18,6 +18,8 @@ that it is too little (limits that bind) or too much (an objective that has no p
 step that brought ``gained`` where ``promised`` was predicted, and of which the curvature had cost q,
 ``1 + (promised - gained) / q`` times as much would have been right.
 
+Where a program has no point, or none that a solver finds, `lateral.restoration` looks for a schedule to go on from.
+
 The exact rows of a schedule are solved by Newton's method from its power flow (`Tangent.solved`). In a power flow the
 corners of loads are sharp and inverters give what they are told; the rows have the corners rounded and inverters on
 their curves. A model with these and a merit with those promises what no step brings: where the optimum lies in a
@@ -47,6 +49,7 @@ from lateral.network.schema import ComplexArray, FloatArray, IntArray
 from lateral.operating import point_at, schedule_flow
 from lateral.program import Program
 from lateral.program.tangent import Tangent
+from lateral.restoration import restored
 from lateral.results.one_way import held_at_zero
 from lateral.results.residuals import earned_status, objective_size, recompute
 from lateral.results.result import Result
@@ -74,6 +77,9 @@ TINY = 1e-4
 AWAY, NEARER = 1e-5, 0.03
 #: A trust region below this is no step.
 SMALLEST = 1e-6
+#: Violation, and gap, of an inaccurate answer from which on it is no step.
+NO_STEP = 1e-3
+UNKNOWN = "that is of the first-order model; rounds to lessen the violation came to no end (see choices)"
 #: Tolerance of the power flows, pu.
 FLOW_TOLERANCE_PU = 1e-8
 
@@ -113,6 +119,10 @@ class Rounds:
     factor: float = 1.0
     #: whether the last step gained nothing, and was made for the sake of what the power flow says
     flat: bool = False
+    #: the schedule that keeps all limits, if rounds had to look for one; see `lateral.restoration`
+    kept: At | None = None
+    #: the schedule from which a longer step was rejected
+    short: At | None = None
 
     @classmethod
     def start(cls, case: Case, tangent: Tangent, net: RadialNetwork, program: Program) -> Rounds:
@@ -228,6 +238,10 @@ class Rounds:
     def judge(self, result: Result) -> Verdict:
         """Accept or reject the step that a result is, and set the trust region for the next one."""
         if not result.ok and not (result.status is Status.INACCURATE and result.has_values):
+            if self.at is self.kept:  # it has a point, the schedule itself: too far away to be found
+                self.radius = 0.1 * min(self.radius, 1.0)
+                stuck = "the first-order model is not solved" if self.radius < SMALLEST else ""
+                return Verdict(f"{result.status.word} although the schedule keeps its limits", stuck=stuck)
             if not np.isfinite(self.radius):
                 return Verdict(result.status_text, stuck=f"the first-order model is {result.status.word}")
             self.radius = 4.0 * self.radius if self.radius < 0.25 else np.inf
@@ -268,7 +282,7 @@ class Rounds:
             rests
         ):  # a flat merit: the schedule before is as good to first order, so the new one must be as good in truth
             if gained < -REST * size:
-                self.radius = 0.25 * length
+                self.radius, self.short = 0.25 * length, self.at
                 return Verdict(f"rejected, {says}")
             self.at = there
             if self.away(x) <= AWAY:
@@ -291,7 +305,7 @@ class Rounds:
             self.radius = 2.0 * self.radius
         if share < ACCEPT:
             # the next step from here knows the corners that this one went across
-            self.at = self._reweighed(self.at, result.solution)
+            self.at = self.short = self._reweighed(self.at, result.solution)
             stuck = "the trust region has become too small" if self.radius < SMALLEST else ""
             return Verdict(f"rejected, {says}", stuck=stuck)
         self.at = there
@@ -317,8 +331,14 @@ class Rounds:
     def reached(self, solution: Solution) -> At | None:
         """The schedule of a step with its power flow, where the rows of the program hold exactly: with corners of
         loads as they are in it, and inverters on their curves; None where that does not converge."""
-        program = self.tangent.reweighed(self.at.program, solution, solution.x, self.factor)
-        found = self._by_power_flow(program, solution.x)
+        return self._flown(self.tangent.reweighed(self.at.program, solution, solution.x, self.factor), solution.x)
+
+    def flow_at(self, x: FloatArray) -> At | None:
+        """As `reached`, in the program as it is: of a step that knows no prices."""
+        return self._flown(self.at.program, x)
+
+    def _flown(self, program: Program, x: FloatArray) -> At | None:
+        found = self._by_power_flow(program, x)
         exact = None if found is None else self.tangent.solved(found.program, found.x, self.decisions)
         if found is not None and exact is not None and found.left:
             # what follows the voltage gave what the step said; now what it gives there
@@ -375,6 +395,14 @@ class Verdict:
     stuck: str = ""
 
 
+def lost(result: Result) -> bool:
+    """Whether a program has no point, or none that its solver came near to."""
+    if result.status is not Status.INACCURATE:
+        return result.status in (Status.INFEASIBLE, Status.ERROR)
+    off = result.residuals
+    return not max(off.max_primal, off.max_bound, off.duality_gap) <= NO_STEP
+
+
 def settle(
     model: Model,
     result: Result,
@@ -397,15 +425,17 @@ def settle(
         zero: variables to be held at zero, which they were not at the program's point.
 
     Returns:
-        the last round where it came to rest; else the last one that was accepted, with status ``limit_reached``.
+        the last round where it came to rest; else the last one that was accepted, with status ``limit_reached``; where
+        no schedule nearby keeps the limits, ``locally_infeasible``, with those that give way.
     """
-    if model.tangent is None or not result.ok or rounds < 2:
+    if model.tangent is None or not (result.ok or lost(result)) or rounds < 2:
         return result
     begin, spent = time.perf_counter(), result.seconds["solve"]
     state = Rounds.start(model.case, model.tangent, model.network, model.program)
     if zero is not None:
         state.zero, state.fresh = zero, True
-    best, accepted, told, k, made, sided, freed = result, False, [], 1, 0, 0, False
+    told: list[str] = []
+    best, accepted, k, made, sided, freed = result, False, 1, 0, 0, False
     choices = list(result.choices)
 
     def across(of: Result, program: Program) -> Crossed:
@@ -426,7 +456,42 @@ def settle(
         choices.extend(c for c in found.choices if c not in choices)
         return at, found
 
+    def counted() -> None:
+        nonlocal k
+        k += 1
+        if progress is not None:
+            progress(k)
+
+    def made_again(of: Result) -> bool:
+        """The program where loads that left their band have their law; False where it cannot be built again."""
+        nonlocal made, state
+        assert state.at.v_pu is not None
+        made += 1
+        model.program = state.at.program
+        point = dataclasses.replace(point_at(model.case, state.at.v_pu, loaded=True), beside=model.beside)
+        if not model.make_at(point, of):
+            return False
+        state = state.rebuilt(model)
+        told.append("made again at the power flow of the schedule: loads left their band")
+        return True
+
+    found = None
     while True:
+        # a trust region that grows again would lead to the step that was rejected
+        far = not np.isfinite(state.radius) or state.at is state.short
+        if lost(result) and far and state.at is not state.kept:
+            while True:
+                found = restored(state, rounds - (k - sided), counted, leave=made < MOST_MADE)
+                told.extend(found.told)
+                if not found.left or not made_again(result):
+                    break
+            if not found.within:
+                verdict = Verdict(result.status_text, stuck=f"the first-order model is {result.status.word}")
+                break
+            state.kept, state.fresh, found = state.at, False, None
+            if k - sided < rounds:
+                counted()
+                state, result = solved(state)
         # the bounds of the trust region are no limits of the schedule
         whole, other = held_at_zero(state.at.program, state.zero), Crossed()
         if sided < MOST_SIDED and result.ok:
@@ -464,16 +529,27 @@ def settle(
         if progress is not None:
             progress(k)
         if verdict.accepted and made < MOST_MADE and state.at.left and state.at.v_pu is not None:
-            made += 1
-            model.program = state.at.program
-            point = dataclasses.replace(point_at(model.case, state.at.v_pu, loaded=True), beside=model.beside)
-            if model.make_at(point, result):
-                state = state.rebuilt(model)
-                told.append("made again at the power flow of the schedule: loads left their band")
+            made_again(result)
         state, result = solved(state)
     if verdict.rests and sided >= MOST_SIDED and (other := across(best, best.program)).count:
         verdict = Verdict(verdict.text, stuck=ACROSS.format(other.count))
     model.program = state.at.program
+    seconds = {**best.seconds, "solve": spent + time.perf_counter() - begin}
+    seconds["total"] = sum(value for name, value in seconds.items() if name != "total")
+    if found is not None and (found.least or not accepted):
+        status = Status.LOCALLY_INFEASIBLE if found.least else best.status
+        unknown = () if found.least or found.impossible else (UNKNOWN,)
+        return dataclasses.replace(
+            best,
+            status=status,
+            conflicts=found.conflicts if found.least else best.conflicts,
+            cautions=(*best.cautions, *unknown),
+            seconds=seconds,
+            choices=(*choices, *told, *state.notes),
+        )
+    if not accepted and lost(best):  # a schedule that keeps the limits is there, but none that a program chose
+        nowhere = dataclasses.replace(best.solution, x=np.full_like(best.solution.x, np.nan))
+        best = dataclasses.replace(best, solution=nowhere, conflicts=())
     residuals = recompute(best.program, best.solution)
     status = earned_status(best.program, best.solution, residuals)
     cautions: tuple[str, ...] = ()
@@ -486,14 +562,12 @@ def settle(
         which = "the last one whose power flow was better" if accepted else "the first one, for want of a better"
         reason = verdict.stuck or f"{rounds} rounds were not enough"
         cautions = (f"the schedule is {which}; the rounds did not come to rest: {reason} (round {k}: {verdict.text})",)
-    seconds = {name: value for name, value in best.seconds.items() if name != "total"}
-    seconds["solve"] = spent + time.perf_counter() - begin
     return dataclasses.replace(
         best,
         residuals=residuals,
         status=status,
         cautions=(*best.cautions, *cautions),
-        seconds={**seconds, "total": sum(seconds.values())},
+        seconds=seconds,
         choices=(*choices, *told, *state.notes),
     )
 

@@ -151,7 +151,8 @@ def test_a_large_program_that_repeats_stays_exact(monkeypatch: pytest.MonkeyPatc
 def test_limits_of_a_large_program_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     nothing_is_small(monkeypatch)
     r = solve(tight())
-    assert r.status is Status.INFEASIBLE
+    # a program to first order is no proof that the exact one has no point
+    assert r.status is Status.LOCALLY_INFEASIBLE
     assert forms(r) == ["current-voltage", "linearised"]
     assert "the structured solver ended" in r.choices[1]
     assert r.reasons[0] in r.status_text

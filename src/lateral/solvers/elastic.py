@@ -103,6 +103,31 @@ class ElasticProgram:
     original: Program
     slacks: tuple[_Slacks, ...]
 
+    def least(self, x: FloatArray) -> float:
+        """The weighted sum of the slacks that a point of the original needs, shape (n,); those of quadratic rows are
+        not counted, and a slack that is kept at zero is none."""
+        p, total = self.original, 0.0
+        rows, equal = p.g @ x, p.a @ x
+        if p.products.n_rows:
+            v = p.products.v @ x + p.products.v0
+            cones = p.products.value(x) / np.maximum(v, 1e-12)
+        for group in self.slacks:
+            match group.kind:
+                case "variable":
+                    beyond = group.sign * ((p.lb if group.sign > 0 else p.ub) - x)
+                case "inequality":
+                    beyond = group.sign * ((p.l if group.sign > 0 else p.u) - rows)
+                case "equality":
+                    beyond = group.sign * (p.b - equal)
+                case "product":
+                    beyond = cones
+                case _:
+                    continue
+            own = slice(group.start, group.start + len(group.cells))
+            free = self.program.ub[own] > 0.0
+            total += float((self.program.c[own] * np.maximum(beyond[group.cells], 0.0) * free).sum())
+        return total
+
     def conflicts(self, x: FloatArray) -> tuple[Conflict, ...]:
         """The limits that give way at a point of the elastic program, largest weight first."""
         found: list[Conflict] = []
