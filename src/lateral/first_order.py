@@ -15,6 +15,7 @@ from lateral.baseline import pv_baseline
 from lateral.case import Case
 from lateral.devices import PV, Battery
 from lateral.formulations import OperatingPoint
+from lateral.jumps import SIDE_PU, beyond_sides
 from lateral.network.branches import RadialNetwork
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
 from lateral.program import Program
@@ -99,8 +100,14 @@ class At:
 
     @property
     def left(self) -> bool:
-        """Whether loads have gone where the program does not have their law: its equalities do not hold."""
-        return bool(np.max(self.violation[0], initial=0.0) > LEFT)
+        """Whether loads have gone where the program does not have their law: beyond the side of an edge of their band
+        that was taken, or its equalities do not hold."""
+        return self.astray or bool(np.max(self.violation[0], initial=0.0) > LEFT)
+
+    @property
+    def astray(self) -> bool:
+        """Whether a voltage is beyond the side of an edge that was taken."""
+        return beyond_sides(self.program, self.x) > SIDE_PU
 
     @property
     def strange(self) -> bool:

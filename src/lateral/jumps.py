@@ -38,6 +38,11 @@ APART = 0.01
 SURE = 1.5
 
 
+def beyond_sides(program: Program, x: FloatArray) -> float:
+    """How far voltages are beyond what devices took for granted, pu; 0 for not at all."""
+    return max((float(a.beyond(x).max(initial=0.0)) for a in program.assumptions), default=0.0)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Crossed:
     """Loads that are on another side of a jump than was taken.

@@ -16,7 +16,7 @@ from lateral.case import Case
 from lateral.devices.base import Declared
 from lateral.errors import OptionError, UnsupportedError, did_you_mean
 from lateral.formulations import Beside, Formulation, OperatingPoint
-from lateral.jumps import SIDE_PU, Crossed, crossed, second_state
+from lateral.jumps import SIDE_PU, Crossed, beyond_sides, crossed, second_state
 from lateral.network.admittance import NodeIndex
 from lateral.network.branches import RadialNetwork
 from lateral.network.schema import FloatArray
@@ -642,11 +642,6 @@ def _beyond(result: Result) -> frozenset[str]:
         loading = result.loading
         names |= set(loading.loc[loading["share"] > 1.0 + 1e-6, "element"])
     return frozenset(names)
-
-
-def beyond_sides(program: Program, x: FloatArray) -> float:
-    """How far voltages are beyond what devices took for granted, pu; 0 for not at all."""
-    return max((float(a.beyond(x).max(initial=0.0)) for a in program.assumptions), default=0.0)
 
 
 def point_of(result: Result, beside: Beside | None = None) -> OperatingPoint:

@@ -428,7 +428,10 @@ def settle(
         the last round where it came to rest; else the last one that was accepted, with status ``limit_reached``; where
         no schedule nearby keeps the limits, ``locally_infeasible``, with those that give way.
     """
-    if model.tangent is None or not (result.ok or lost(result)) or rounds < 2:
+    goes_on = (
+        result.ok or result.status is Status.INACCURATE or lost(result)
+    )  # one that is not quite solved makes a step
+    if model.tangent is None or not goes_on or rounds < 2:
         return result
     begin, spent = time.perf_counter(), result.seconds["solve"]
     state = Rounds.start(model.case, model.tangent, model.network, model.program)

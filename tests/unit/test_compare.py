@@ -11,7 +11,7 @@ import pytest
 
 import lateral
 from lateral.cli import run
-from lateral.cli.comparing import parse_sweep
+from lateral.cli.comparing import outcome, parse_sweep
 from lateral.errors import EngineError, OptionError
 from lateral.studies import AXES, compare, plain_rows, sweep, varied
 from lateral.studies.comparison import COLUMNS, NO_CONTROL
@@ -198,3 +198,17 @@ def test_options_of_a_study_that_it_has_no_use_for_are_named(capfd: pytest.Captu
     out, err = capfd.readouterr()
     assert json.loads(out)["objective_name"] == "loss"
     assert "compare does not use formulation, recover of the study's [solve]" in err
+
+
+@pytest.mark.parametrize(
+    ("statuses", "word"),
+    [
+        (("infeasible", "optimal"), "ok"),
+        (("infeasible", "inaccurate"), "inaccurate"),
+        (("limit_reached", "declined", "locally_infeasible"), "locally_infeasible"),
+        (("error", "limit_reached"), "limit_reached"),
+        (("declined",), "declined"),
+    ],
+)
+def test_a_comparison_without_an_optimum_has_the_word_of_what_was_found(statuses: tuple[str, ...], word: str) -> None:
+    assert outcome(pd.DataFrame({"status": statuses})) == word

@@ -17,6 +17,7 @@ from test_soft_open_point import forked, uneven
 from test_taps import KINDS, case_of
 
 import lateral
+from lateral import successive
 from lateral.case import Case
 from lateral.devices import PV, SVC, Load, Statcom
 from lateral.opf import build
@@ -186,3 +187,11 @@ def test_a_first_order_model_that_is_not_quite_solved_makes_a_step() -> None:
     assert model.tangent is not None
     rounds = Rounds.start(model.case, model.tangent, model.network, model.program)
     assert rounds.judge(dataclasses.replace(r, status=Status.INACCURATE)).accepted
+
+
+def test_rounds_go_on_from_a_first_round_that_is_not_quite_solved() -> None:
+    model = build(CASES["volt-var"](), "linearised", "loss")
+    first = dataclasses.replace(model.solve(), status=Status.INACCURATE)
+    result = successive.settle(model, first, rounds=20)
+    assert result.status is Status.OPTIMAL
+    assert "at rest" in result.choices[-1]

@@ -10,7 +10,7 @@ import pytest
 
 import lateral
 from lateral import solvers
-from lateral.errors import UnsupportedError
+from lateral.errors import OptionError, UnsupportedError
 from lateral.opf import build
 from lateral.program import Affine, ProblemClass, Program, ProgramBuilder, SemidefiniteRows, upper_triangle
 from lateral.results import retry
@@ -217,6 +217,14 @@ def test_the_path_is_followed_from_an_early_point() -> None:
     assert s.iterations == 3
     assert "steps along the central path" in s.notes[0]
     assert earned_status(program, s, recompute(program, s)) is Status.OPTIMAL
+
+
+def test_an_early_point_is_within_the_limit_of_iterations() -> None:
+    program = smallest_eigenvalue(A)
+    options = clarabel.ClarabelOptions(max_iterations=2, follow_after=3, time_limit_s=60.0)
+    assert solvers.get("clarabel", options).solve(program).iterations == 2
+    with pytest.raises(OptionError, match="follow_after is -1"):
+        clarabel.ClarabelOptions(follow_after=-1)
 
 
 @pytest.mark.parametrize("name", ["ieee13", "ieee13-rated"])

@@ -22,8 +22,8 @@ from lateral.devices.border import SLOTS, VARIABLES, border_rows
 from lateral.errors import LateralError
 from lateral.first_order import first_point
 from lateral.formulations import Beside, OperatingPoint
-from lateral.jumps import SIDE_PU, crossed
-from lateral.model import MOST_FALLS, MOST_JUMPS, MOST_LOOKS, Model, beyond_sides, point_of
+from lateral.jumps import SIDE_PU, beyond_sides, crossed
+from lateral.model import MOST_FALLS, MOST_JUMPS, MOST_LOOKS, Model, point_of
 from lateral.network.admittance import Node
 from lateral.network.schema import FloatArray
 from lateral.objectives import Objective, VoltageDeviation

@@ -18,8 +18,8 @@ from scipy import sparse
 from scipy.sparse.linalg import spsolve
 
 from lateral.formulations import Beside, OperatingPoint
-from lateral.jumps import SIDE_PU
-from lateral.model import LEFT_SIDE, Model, beyond_sides, objective_name
+from lateral.jumps import SIDE_PU, beyond_sides
+from lateral.model import LEFT_SIDE, Model, objective_name
 from lateral.network.admittance import NodeIndex
 from lateral.network.schema import FloatArray
 from lateral.program import Block, Program

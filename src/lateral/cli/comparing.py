@@ -18,6 +18,9 @@ from lateral.studies.sweeps import AXES
 
 #: Options of the solve that every formulation of a comparison gets.
 PASSED = ("objective", "terminal", "solver", "loss_term", "limits")
+#: Statuses of a comparison in which nothing ended optimal, in the order in which they count: schedules that were found
+#: before reasons why there is none, and these before limits and failures.
+WORDS = ("degraded", "inaccurate", "infeasible", "locally_infeasible", "unbounded", "limit_reached", "error")
 #: Columns of the screen's table: name, heading, digits.
 _SHOWN = (
     ("cost", "cost $", 2),
@@ -61,12 +64,12 @@ def parse_sweep(given: Sequence[str]) -> tuple[dict[str, list[float]], list[str]
 
 
 def outcome(frame: pd.DataFrame) -> str:
-    """One word for a comparison: ok where some formulation ended optimal; else the status that says most, of those that
-    were solved; declined where none was."""
-    solved = [s for s in frame["status"] if s in OF_STATUS]
-    if "optimal" in solved:
+    """One word for a comparison: ok where some formulation ended optimal; else the first of `WORDS` that one of them
+    ended with; declined where none was solved."""
+    found = set(frame["status"])
+    if "optimal" in found:
         return "ok"
-    return min(solved, key=lambda s: OF_STATUS[s]) if solved else "declined"
+    return next((word for word in WORDS if word in found), "declined")
 
 
 def exit_code(word: str) -> Exit:

@@ -237,11 +237,11 @@ def port_outputs(
     ctx.builder.output(component, "q", names, q.take(at), unit="kvar", to_unit=kva)
 
 
-#: whether the power of a device divides equally over its phases, or is decided at each
 #: Power at once in both ways of a device that counts as none: this share of its rating, and no less than this, kW.
 AT_ONCE_SHARE, AT_ONCE_KW = 1e-4, 1e-4
 #: What a device with two ways loses more than its law says that counts as nothing, kW.
 LOST_KW = 1e-2
+#: whether the power of a device divides equally over its phases, or is decided at each
 PHASES = ("balanced", "free")
 
 TERMINAL_RULES: tuple[str, ...] = ("equal", "at-least", "free", "priced")

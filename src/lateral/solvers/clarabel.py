@@ -22,6 +22,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 import scipy.sparse as sp
 
+from lateral.errors import OptionError
 from lateral.network.schema import FloatArray, IntArray
 from lateral.program import ProblemClass, ProductRows, Program, ScaledProgram
 from lateral.solvers.base import (
@@ -90,13 +91,22 @@ class ClarabelOptions(Options):
         centred: end at the point of the central path at `FOLLOWED_GAP` (`FOLLOWED_GAP_CONES`) however accurate Clarabel
             was, and begin at that of the solve before where the rows are the same. What is found is then a smooth
             function of the costs, and does not hold how far Clarabel happened to get (`lateral.areas`).
-        follow_after: follow the central path from where Clarabel is after so many iterations; None for where it stops.
+        follow_after: follow the central path from where Clarabel is after so many iterations, at least 1, or after
+            ``max_iterations`` where that is less; None for where it stops.
+
+    Raises:
+        OptionError: a ``follow_after`` below 1.
     """
 
     tolerance: float | None = DEFAULT_TOLERANCE
     max_iterations: int | None = 200
     centred: bool = False
     follow_after: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.follow_after is not None and self.follow_after < 1:
+            message = f"follow_after is {self.follow_after}; allowed: a number of iterations from 1 on, or None"
+            raise OptionError(message)
 
 
 @final
@@ -195,7 +205,7 @@ class _ClarabelSession(Session):
             s.max_iter = options.max_iterations
         self._early = options.follow_after
         if self._early is not None:
-            s.max_iter = self._early
+            s.max_iter = min(self._early, s.max_iter)
         self._time_limit = options.time_limit_s
         if options.time_limit_s is not None:
             s.time_limit = options.time_limit_s
