@@ -80,6 +80,16 @@ def test_idling_losses_of_a_storage_are_no_customer() -> None:
     assert [d.p_kw for d in named] == [2.0, *(d.p_kw for d in case.loads)]
 
 
+@pytest.mark.parametrize("scale", ["nan", "inf", "-inf"])
+def test_a_scale_of_loads_is_a_number(scale: str, tmp_path: Path) -> None:
+    case = builtin.load("case33bw")
+    with pytest.raises(OptionError, match=f"scale of loads is {scale}; give a finite factor"):
+        overlay.set_loads(case, scale=float(scale))
+    (tmp_path / "study.toml").write_text(f'case = "case33bw"\n[loads]\nscale = {scale}\n')
+    with pytest.raises(CaseError, match=f"STU-003.*scale of loads is {scale}"):
+        lateral.read(tmp_path / "study.toml")
+
+
 def test_generation_is_no_load_to_be_scaled(tmp_path: Path) -> None:
     """A generator of an OpenDSS master is a load of negative power: no load scale or profile acts on it, by any way."""
     case = builtin.load("case33bw").with_(profiles={"half": np.array([0.5])})
