@@ -194,8 +194,9 @@ def set_loads(case: Case, *, profile: str | None = None, scale: float = 1.0, onl
         case: the case.
         profile: the profile that multiplies them; absent: as it is.
         scale: factor on their rated power, active and reactive.
-        only: names of the loads meant, whatever they are. Absent: all that draw power. Loads of negative power are
-            generation, such as OpenDSS generators, and stay as they are; so do the idling losses of storages.
+        only: names of the loads meant, whatever they are. Absent: all whose rated power ``p_kw`` is not below zero.
+            Loads of negative ``p_kw`` are generation, such as OpenDSS generators, and stay as they are; so do the
+            idling losses of storages.
 
     Raises:
         OptionError: the scale is not finite.

@@ -43,7 +43,7 @@ def _whole(value: float, name: str) -> int:
 AXES: Mapping[str, str] = {
     "steps": "the first so many steps of the horizon",
     "resample": "the whole span in so many equal steps",
-    "load_scale": "factor on the rated power of every load; generation (loads of negative power) stays as it is",
+    "load_scale": "factor on the rated power of every load; generation (loads of negative p_kw) stays as it is",
     "pv_share": "share of the load buses with PV; PV and batteries of the case give way to the rule's",
     "battery_share": "share of the load buses with a battery, likewise",
 }
