@@ -67,7 +67,7 @@ def build(
         loss_term: in linear formulations, add the price-weighted quadratic losses to the objective (never to ``cost``).
         point: operating point of ``lindist3flow``: ``baseline`` (the day without control, step by step) or ``nominal``
             (the unloaded feeder: nominal angles, no losses); or one that `operating_point` made, of the same wires.
-        limits: ``all`` the feeder has, ``voltage`` only, or ``none``.
+        limits: ``all`` the feeder has, ``voltage`` only, or ``none``; a replay is held against those that are kept.
         screen_limits: leave out branch limits that no flow of the present data comes near to; a result that exceeds
             one all the same is built again with every limit.
         check: look for faults first.
@@ -86,10 +86,7 @@ def build(
     if isinstance(point, str) and point not in ("baseline", "nominal"):
         message = f"there is no operating point {point!r}. {did_you_mean(point, ['baseline', 'nominal'])}"
         raise OptionError(message)
-    if limits not in LIMITS:
-        message = f"there is no set of limits {limits!r}. {did_you_mean(limits, LIMITS)}"
-        raise OptionError(message)
-    case = _limited(case, limits)
+    case = limited(case, limits)
     chosen, choices = choose_formulation(case, formulation)
     goal = objectives.get(objective) if isinstance(objective, str) else objective
     if check:
@@ -528,8 +525,15 @@ def linear_power_flow(case: Case, *, point: str = "baseline", at: Case | None = 
     return build(bare(case), "lindist3flow", point=where, limits="none", loss_term=False).solve()
 
 
-def _limited(case: Case, limits: str) -> Case:
-    """The case with only the limits asked for."""
+def limited(case: Case, limits: str) -> Case:
+    """The case with only the limits asked for, one of `LIMITS`; those of sources and devices stay.
+
+    Raises:
+        OptionError: a set of limits that does not exist.
+    """
+    if limits not in LIMITS:
+        message = f"there is no set of limits {limits!r}. {did_you_mean(limits, LIMITS)}"
+        raise OptionError(message)
     if limits == "all":
         return case
     feeder = case.feeder
@@ -560,6 +564,7 @@ __all__ = [
     "build",
     "choose_formulation",
     "dispatch_of",
+    "limited",
     "linear_power_flow",
     "made_exact",
     "prediction_of",

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
+from tests.unit.test_one_way import two_bus
 
 import lateral
 from lateral.cli import run
 from lateral.cli.comparing import outcome, parse_sweep
+from lateral.devices import Load
 from lateral.errors import EngineError, OptionError
+from lateral.replay import replay
 from lateral.studies import AXES, compare, plain_rows, sweep, varied
 from lateral.studies.comparison import COLUMNS, NO_CONTROL
 
@@ -126,6 +130,22 @@ def test_sweep_over_feeders_penetrations_and_horizons(published: lateral.Case) -
     more_sun = found.set_index("pv_share")["cost_replay"]
     assert more_sun[0.5] <= more_sun[0.0]
     assert json.dumps(plain_rows(table), allow_nan=False)
+
+
+@pytest.mark.parametrize(("limits", "judged"), [("all", {"v", "current"}), ("voltage", {"v"}), ("none", set())])
+def test_every_row_is_held_against_the_limits_that_were_kept(limits: str, judged: set[str]) -> None:
+    """A line for 15 A and a bus above 0.9975 pu at its end: 50 kW at 2.4 kV are 21 A, and leave 0.9956 pu."""
+    case = two_bus(Load(name="x", bus="b", p_kw=50.0))
+    (line,), (near, far) = case.feeder.lines, case.feeder.buses
+    buses = (near, dataclasses.replace(far, v_min_pu=0.9975))
+    feeder = dataclasses.replace(case.feeder, buses=buses, lines=(dataclasses.replace(line, i_max_a=15.0),))
+    case = case.with_(feeder=feeder)
+    whole = replay(case)
+    assert set(whole.n_violations()) == {"v", "current"}
+    found = compare(case, ["nonlinear"], limits=limits).table.set_index("formulation")["n_violations"]
+    assert found[NO_CONTROL] == sum(n for quantity, n in whole.n_violations().items() if quantity in judged)
+    with pytest.raises(OptionError, match="no set of limits 'volts'"):
+        compare(case, ["nonlinear"], limits="volts")
 
 
 def test_axes(published: lateral.Case) -> None:

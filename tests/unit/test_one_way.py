@@ -148,6 +148,30 @@ def test_what_is_held_is_said_kind_by_kind() -> None:
     assert f"{held} alone; other sides may be better" in r.status_text
 
 
+def test_the_ports_of_a_free_device_are_one_device() -> None:
+    """A statcom of three ports whose kvar are free, over two steps: it burns at all of them."""
+    line = Line(
+        name="l", bus_from="a", bus_to="b", conductors_from=(1, 2, 3), conductors_to=(1, 2, 3),
+        r_ohm=0.5 * np.eye(3), x_ohm=np.eye(3),
+    )  # fmt: skip
+    grid = Source(name="grid", bus="a", conductors=(1, 2, 3), angle_deg=(0.0, -120.0, 120.0), price_import=-1.0)
+    buses = tuple(Bus(name=b, conductors=(1, 2, 3), v_base_kv=2.4, v_min_pu=0.9, v_max_pu=1.1) for b in "ab")
+    ports = {"bus": "b", "terminals": (1, 2, 3, 0)}
+    free = Statcom(name="c", q_rated_kvar=90.0, loss_share=0.1, phases="free", **ports)
+    devices = (grid, Load(name="x", p_kw=50.0, **ports), free)
+    horizon = Horizon.regular(2)
+    case = Case(name="one", feeder=Feeder(buses=buses, lines=(line,)), devices=devices, horizon=horizon, profiles={})
+    r = build(case, "current-voltage").solve()
+    assert r.ok, r.status_text
+    assert "held to give or to take kvar alone; other sides may be better" in r.status_text
+    assert "solved again with 2 steps of statcoms held" in " ".join(r.choices)
+    # and beside one whose ports are alike, which is another device
+    alike = dataclasses.replace(free, name="d", phases="balanced")
+    r = build(case.with_(devices=(*devices, alike)), "current-voltage").solve()
+    assert r.ok, r.status_text
+    assert "solved again with 4 steps of statcoms held" in " ".join(r.choices)
+
+
 def test_linear_forms_keep_it_and_say_so() -> None:
     r = build(two_bus(Load(name="x", bus="b", p_kw=50.0), BATTERY), "lindistflow", loss_term=False).solve()
     assert r.cost == pytest.approx(-(50.0 + BURNT_KW), abs=1e-3)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.unit.test_cli_powerflow import as_json
+from tests.unit.test_one_way import two_bus
 
 import lateral
 from lateral.case import Case
@@ -20,7 +21,7 @@ from lateral.io.dispatch import Dispatch
 from lateral.network.feeder import Bus, Feeder, Line, Shunt, Transformer, Winding
 from lateral.network.horizon import Horizon
 from lateral.opf import build, replayed
-from lateral.replay import replay
+from lateral.replay import Replay, replay
 from lateral.report.content import replay_facts
 from lateral.studies.comparison import compare
 
@@ -272,3 +273,25 @@ def test_the_command_names_the_nodes_that_its_range_leaves_out(
     assert (data["n_dead_nodes"], data["dead_nodes"]) == (1, ["dark.1"])
     assert (data["n_low_nodes"], data["low_nodes"]) == (2, ["a.4", "b.4"])
     assert data["v_min_pu"] == pytest.approx(float(replay(unbalanced()).v_pu[4:7].min()), abs=1e-6)
+
+
+@pytest.mark.parametrize("with_load", [True, False])
+def test_a_source_held_to_zero_exceeds_it_by_no_rounding(with_load: bool) -> None:
+    """Nothing may be given back and no kvar passed: 1e-5 kvar are left of it, and are all that the source ever has."""
+    sun = PV(name="p", bus="b", p_rated_kw=80.0, s_max_kva=100.0, curtailable=True)
+    held = dict.fromkeys(("p_export_max_kw", "q_import_max_kvar", "q_export_max_kvar"), 0.0)
+    held |= {} if with_load else {"p_import_max_kw": 0.0}
+    load = Load(name="x", bus="b", p_kw=50.0, q_kvar=10.0)
+    case = two_bus(*[load] * with_load, sun, price_import=0.2, **held)
+    r = replayed(build(case, "current-voltage").solve())
+    assert r.ok
+    assert isinstance(r.replay, Replay)
+    assert 0.0 < np.hypot(r.replay.p_source_kw, r.replay.q_source_kvar)[0] < 1e-4
+    assert r.replay.n_violations() == {}
+    assert "beyond" not in r.status_text
+    back = Dispatch(p_kw={"pv.p": np.array([80.0])}, q_kvar={"pv.p": np.zeros(1)})
+    kept = replay(case, back).other_violations()
+    assert set(kept["quantity"]) == {"p_source", "q_source"}
+    limit = kept["limit"].to_numpy(dtype=float)
+    assert limit.tolist() == [0.0, 0.0]
+    assert not np.signbit(limit).any()  # the status would say "limit -0"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,16 @@ def test_idling_losses_of_a_storage_are_no_customer() -> None:
     assert [d.p_kw for d in named] == [2.0, *(d.p_kw for d in case.loads)]
 
 
+@pytest.mark.parametrize("scale", ["nan", "inf", "-inf"])
+def test_a_scale_of_loads_is_a_number(scale: str, tmp_path: Path) -> None:
+    case = builtin.load("case33bw")
+    with pytest.raises(OptionError, match=f"scale of loads is {scale}; give a finite factor"):
+        overlay.set_loads(case, scale=float(scale))
+    (tmp_path / "study.toml").write_text(f'case = "case33bw"\n[loads]\nscale = {scale}\n')
+    with pytest.raises(CaseError, match=f"STU-003.*scale of loads is {scale}"):
+        lateral.read(tmp_path / "study.toml")
+
+
 def test_generation_is_no_load_to_be_scaled(tmp_path: Path) -> None:
     """A generator of an OpenDSS master is a load of negative power: no load scale or profile acts on it, by any way."""
     case = builtin.load("case33bw").with_(profiles={"half": np.array([0.5])})
@@ -97,6 +108,17 @@ def test_generation_is_no_load_to_be_scaled(tmp_path: Path) -> None:
         assert found == {d.name: (2.0 * d.p_kw, 2.0 * d.q_kvar, "half") for d in case.loads}
     named = overlay.set_loads(more, scale=2.0, only=["generator_wind"]).loads  # who names it means it
     assert [d.p_kw for d in named] == [*(d.p_kw for d in case.loads), -600.0]
+
+
+def test_only_the_sign_of_its_rated_power_makes_generation_of_a_load() -> None:
+    """Neither a load that gives kvar alone nor one that a profile turns round is left out."""
+    case = builtin.load("case33bw").with_(profiles={"back": np.array([-1.0])})
+    kvar = Load(name="kvar", bus="18", p_kw=0.0, q_kvar=-50.0)
+    turned = Load(name="turned", bus="18", p_kw=10.0, profile="back")
+    found = overlay.set_loads(case.with_(devices=(*case.devices, kvar, turned)), scale=2.0).loads
+    assert {d.name: (d.p_kw, d.q_kvar) for d in found[-2:]} == {"kvar": (0.0, -100.0), "turned": (20.0, 0.0)}
+    said = json.dumps(study_schema())
+    assert "p_kw not below zero" in said
 
 
 def test_window() -> None:

@@ -110,21 +110,22 @@ def _decided(
         up, down = variable("_up", np.zeros_like(size)), variable("_down", np.zeros_like(size))
         q = q + (up - down).map_terms(*place)
         p = p - ((up + down) * loss[own]).map_terms(*place)
-        _certify(quantity, named, up, down, loss[own], ctx)
+        _certify(quantity, named, of[own], up, down, loss[own], ctx)
     return p, q
 
 
 def _certify(
-    quantity: str, names: Sequence[str], up: Affine, down: Affine, loss: FloatArray, ctx: DeviceContext
+    quantity: str, names: Sequence[str], of: IntArray, up: Affine, down: Affine, loss: FloatArray, ctx: DeviceContext
 ) -> None:
-    """Name the losses that exist in the model alone: giving and taking at once."""
+    """Name the losses that exist in the model alone: giving and taking at once. ``of`` is the device of each row."""
     kva = ctx.base.total_kva
     cells = [a.col.reshape(a.shape) for a in (up, down)]
 
     def excess(x: FloatArray, _y: FloatArray, _nu: FloatArray) -> FloatArray:
         return np.asarray(2.0 * loss * np.minimum(x[cells[0]], x[cells[1]]))
 
-    ctx.builder.oppose(("statcom", "statcoms"), "to give or to take kvar", down, up, LOST_KW / (2.0 * loss * kva))
+    most = LOST_KW / (2.0 * loss * kva)
+    ctx.builder.oppose(("statcom", "statcoms"), "to give or to take kvar", down, up, most, owner=of)
     component = "statcom" if quantity == "q" else "statcom_port"
     ctx.builder.derive(component, "loss_excess", names, excess, unit="kW", to_unit=kva)
 

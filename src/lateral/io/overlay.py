@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -193,9 +194,17 @@ def set_loads(case: Case, *, profile: str | None = None, scale: float = 1.0, onl
         case: the case.
         profile: the profile that multiplies them; absent: as it is.
         scale: factor on their rated power, active and reactive.
-        only: names of the loads meant, whatever they are. Absent: all that draw power. Loads of negative power are
-            generation, such as OpenDSS generators, and stay as they are; so do the idling losses of storages.
+        only: names of the loads meant, whatever they are. Absent: all whose rated power ``p_kw`` is not below zero.
+            Loads of negative ``p_kw`` are generation, such as OpenDSS generators, and stay as they are; so do the
+            idling losses of storages.
+
+    Raises:
+        OptionError: the scale is not finite.
+        CaseError: a profile or a load that the case does not have.
     """
+    if not math.isfinite(scale):
+        message = f"the scale of loads is {scale:g}; give a finite factor"
+        raise OptionError(message)
     if profile:
         _known_profile(case, profile, "loads")
     names = {d.name for d in case.loads}

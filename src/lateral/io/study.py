@@ -96,7 +96,7 @@ class LoadsStudy(Strict):
     scale: float = Field(default=1.0, description="Factor on their rated power, active and reactive.")
     only: list[str] | None = Field(
         default=None,
-        description="Names of the loads meant; absent: all that draw power, not generation (loads of negative power).",
+        description="Names of the loads meant; absent: all of a p_kw not below zero (below, a load is generation).",
     )
 
 

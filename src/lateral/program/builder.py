@@ -453,14 +453,26 @@ class ProgramBuilder:
         block = Block(component, quantity, tuple(elements), self.n_steps, 0, unit, _column(to_unit), limit=False)
         self._derived.append(Derived(block, of, dual))
 
-    def oppose(self, device: tuple[str, str], ways: str, back: Affine, forward: Affine, most: Number) -> None:
+    def oppose(
+        self,
+        device: tuple[str, str],
+        ways: str,
+        back: Affine,
+        forward: Affine,
+        most: Number,
+        owner: IntArray | None = None,
+    ) -> None:
         """Say that of two arrays of variables a device can have one above zero at a time; see `Opposed`.
 
-        ``most`` is how much of both at once counts as none, per unit, a number or an array that fits (n, T).
+        ``most`` is how much of both at once counts as none, per unit, a number or an array that fits (n, T); ``owner``
+        the number of the device of each row, shape (n,), absent: a row is a device.
         """
         cells = [np.asarray(a.col, dtype=np.int64) for a in (back, forward)]
         size = np.broadcast_to(np.asarray(most, dtype=float), back.shape).ravel()
-        self._opposed.append(Opposed(device, ways, cells[0], cells[1], size))
+        n, n_steps = back.shape
+        of = np.arange(n) if owner is None else np.asarray(owner, dtype=np.int64)
+        cell = (of.reshape(-1, 1) * n_steps + np.arange(n_steps)).ravel()
+        self._opposed.append(Opposed(device, ways, cells[0], cells[1], size, cell))
 
     def start(self) -> tuple[FloatArray, FloatArray]:
         """The start point and the present data."""

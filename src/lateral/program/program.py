@@ -157,6 +157,7 @@ class Opposed:
         ways: what it is held to, in words, such as "to charge or to discharge".
         back, forward: the variables, none of them below zero, shape (n T,).
         most: how much of both at once counts as none, per unit, shape (n T,).
+        cell: number of the device and step that each is of, shape (n T,): the ports of a device may share it.
     """
 
     device: tuple[str, str]
@@ -164,6 +165,7 @@ class Opposed:
     back: IntArray
     forward: IntArray
     most: FloatArray
+    cell: IntArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -88,7 +88,8 @@ def beyond_limits(
         sources_kva: power taken from each source, kW + j kvar, shape (sources, T); likewise.
         tolerance_pu: of voltages and their unbalance.
         tolerance_share: of currents and powers, as a share of the limit; where a source's limit is zero, of the largest
-            apparent power that it gives or takes.
+            apparent power that it gives or takes, or of the rated power of all loads (the base where there are none) if
+            that is more.
 
     Returns:
         One row per limit and step, by quantity, worst first: quantity (a key of `REPLAY_QUANTITIES`), element, step,
@@ -176,11 +177,12 @@ def _of_sources(case: Case, sources_kva: ComplexArray) -> Iterator[_Judged]:
         return np.array([case.series(getattr(s, field)) for s in sources])
 
     apparent = np.abs(sources_kva)
-    most = np.where(np.isfinite(apparent), apparent, 0.0).max(axis=1, keepdims=True)
-    most = np.where(most > 0.0, most, 1.0)
+    # where all that a source exchanges is held to zero, its own power is rounding
+    rated = sum(float(np.hypot(d.p_kw, d.q_kvar)) for d in case.loads) or case.base.total_kva
+    most = np.where(np.isfinite(apparent), apparent, 0.0).max(axis=1, keepdims=True, initial=rated)
     for quantity, unit, value, low, high in (
-        ("p_source", "kW", sources_kva.real, -series("p_export_max_kw"), series("p_import_max_kw")),
-        ("q_source", "kvar", sources_kva.imag, -series("q_export_max_kvar"), series("q_import_max_kvar")),
+        ("p_source", "kW", sources_kva.real, 0.0 - series("p_export_max_kw"), series("p_import_max_kw")),
+        ("q_source", "kvar", sources_kva.imag, 0.0 - series("q_export_max_kvar"), series("q_import_max_kvar")),
         ("s_source", "kVA", apparent, np.zeros_like(apparent), series("s_max_kva")),
     ):
         yield _Judged(quantity, unit, names, value, low, high, most)

@@ -145,12 +145,12 @@ class Sides:
         return f"and holding {each}, by net power, ended {status.word}"
 
     def _held(self) -> list[tuple[tuple[str, str], str, int]]:
-        """The kinds of devices of which some step is held: their words, and how many."""
+        """The kinds of devices of which some step is held: their words, and how many, whatever their ports."""
         counts: dict[tuple[tuple[str, str], str], int] = {}
         ends = np.cumsum([0, *(len(o.back) for o in self._kinds)])
         for kind, first, last in zip(self._kinds, ends[:-1], ends[1:], strict=True):
             words = kind.device, kind.ways
-            counts[words] = counts.get(words, 0) + int(np.count_nonzero(self.side[first:last]))
+            counts[words] = counts.get(words, 0) + len(np.unique(kind.cell[self.side[first:last] != 0]))
         return [(device, ways, count) for (device, ways), count in counts.items() if count]
 
 

@@ -21,7 +21,7 @@ from lateral.errors import EngineError, OptionError, UnsupportedError
 from lateral.formulations import Formulation
 from lateral.io.dispatch import Dispatch
 from lateral.objectives import Objective
-from lateral.opf import build, replayed, worked_out
+from lateral.opf import build, limited, replayed, worked_out
 from lateral.plots import style
 from lateral.replay import Replay, replay
 from lateral.results.result import Result
@@ -123,7 +123,7 @@ def compare(
         solver: ``auto`` or a name; the same for all.
         options: options of the solver.
         loss_term: see `lateral.build`.
-        limits: see `lateral.build`.
+        limits: see `lateral.build`; every row, the one without control too, is held against those that are kept.
 
     Raises:
         CaseError: the case has faults.
@@ -133,7 +133,7 @@ def compare(
     if not names:
         message = "nothing to compare: name at least one formulation"
         raise OptionError(message)
-    rows = [_no_control(case)]
+    rows = [_no_control(limited(case, limits))]
     results: dict[str, Result] = {}
     goal = str(objective) if isinstance(objective, str) else objective.name
     for given in names:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -40,18 +39,11 @@ def _whole(value: float, name: str) -> int:
     return int(value)
 
 
-def _scaled(case: Case, value: float) -> Case:
-    if not math.isfinite(value):
-        message = f"load_scale is a finite factor, not {value:g}"
-        raise OptionError(message)
-    return set_loads(case, scale=value)
-
-
 #: What can be swept over, in the order in which changes are made: horizon, loads, then DER sized on the loads.
 AXES: Mapping[str, str] = {
     "steps": "the first so many steps of the horizon",
     "resample": "the whole span in so many equal steps",
-    "load_scale": "factor on the rated power of every load; generation (loads of negative power) stays as it is",
+    "load_scale": "factor on the rated power of every load; generation (loads of negative p_kw) stays as it is",
     "pv_share": "share of the load buses with PV; PV and batteries of the case give way to the rule's",
     "battery_share": "share of the load buses with a battery, likewise",
 }
@@ -59,7 +51,7 @@ AXES: Mapping[str, str] = {
 _CHANGES: Mapping[str, Callable[[Case, float], Case]] = {
     "steps": lambda case, value: window(case, 0, _whole(value, "steps")),
     "resample": lambda case, value: resample(case, _whole(value, "resample")),
-    "load_scale": _scaled,
+    "load_scale": lambda case, value: set_loads(case, scale=value),
 }
 
 
