@@ -324,7 +324,7 @@ def test_limits_that_only_areas_wrote_are_written_in_the_whole() -> None:
     known = {e for b in whole.program.quadratic_blocks if b.name == "bus.vmag_sq" for e in b.elements}
     node = next(f"{bus}.{c}" for bus, c in whole.network.nodes if f"{bus}.{c}" not in known and bus.startswith("6"))
     rows = [{"elements": [node], "values": np.array([[-1.0]])}]
-    part = {"quadratics": {"bus.vmag_sq": rows}, "products": {}}
+    part = {"inequalities": {}, "quadratics": {"bus.vmag_sq": rows}, "products": {}}
     again = with_limits(whole, [part])
     assert node in {e for b in again.program.quadratic_blocks if b.name == "bus.vmag_sq" for e in b.elements}
     rows[0]["values"] = np.zeros((1, 1))
