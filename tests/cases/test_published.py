@@ -219,7 +219,7 @@ ACCURACY = {
     "ieee13": ("ieee13/IEEE13Nodeckt.dss", 0.0077, 0.0038, 0.0045),
     "ieee34": ("ieee34/ieee34Mod2.dss", 0.0263, 0.0109, 0.0105),
     "ieee123": ("ieee123/IEEE123Master.dss", 0.0073, 0.0022, 0.0021),
-    # 0.01385 where loads below 0.95 pu were impedances; with OpenDSS's law at the point 0.01391, and at the point as good
+    # 0.01385 where loads below 0.95 pu were impedances; with OpenDSS's law 0.01391, and as good at the point
     "ieee37": ("ieee37/ieee37.dss", None, 0.01392, 0.0089),
 }
 
