@@ -2,7 +2,8 @@
 
 Arrays are (element, step), step contiguous; ``rows`` are those with a bound, the others stay as they are. Loops over
 steps go over all of them: with an index that might count from the end they would not be vectorised. The elimination has
-its own: `lateral.solvers.native.elimination`.
+its own: `lateral.solvers.native.elimination`. Where one kernel calls another with a number that is written down, it is an
+``np.int64``: for a literal Numba compiles the other one once more, a quarter of a second each.
 """
 
 from __future__ import annotations
@@ -148,7 +149,7 @@ def collect(  # type: ignore[no-untyped-def]
             cells[at[row_of[r]]] = r
             at[row_of[r]] += 1
     seen, number = np.full(n_cols, -1), np.zeros(n_cols, dtype=np.int64)
-    n, found, mark = 0, 0, 0
+    n, found, mark = np.int64(0), np.int64(0), 0
     for e in range(n_rows):
         begin, own, last = n, found, first[e + 1]
         until = min(first[e] + 1, last)  # its first row alone, which the others mostly repeat; else all of them
@@ -327,7 +328,7 @@ def to_linked(w, p, z, factor, order, row, col, val, row_b, col_b, val_b, invers
     for i in range(w.shape[0]):
         for t in range(w.shape[1]):
             w[i, t] = 0.0
-    add_product(w, order, col, row, val, p, 0, len(order))
+    add_product(w, order, col, row, val, p, np.int64(0), len(order))
     add_later(w, col_b, row_b, val_b, p)
     first = w.shape[0] - inverse.shape[0]
     for i in range(inverse.shape[0]):
@@ -342,7 +343,7 @@ def from_linked(q, w, p, order, row, col, val, row_b, col_b, val_b):  # type: ig
     for i in range(q.shape[0]):
         for t in range(q.shape[1]):
             q[i, t] = 0.0
-    add_product(q, order, row, col, val, w, 0, len(order))
+    add_product(q, order, row, col, val, w, np.int64(0), len(order))
     add_earlier(q, row_b, col_b, val_b, w)
     for i in range(q.shape[0]):
         for t in range(q.shape[1]):
