@@ -98,7 +98,7 @@ Before factors were kept in single precision it was 1.15 to 1.80, median 1.37 (3
 no faster than one (25 to 43 GB/s either way), and half as many bytes are read now. The rest is neighbours on the
 machine, and some 0.25 s of one thread alone (patterns, the storage rows of the conjugate gradients). So the bar is
 **met by half of the runs, and by the median**. At 10,000 x 96 it is 1.7. The first call with an empty cache takes
-15.0 to 15.4 s (bar: 15). Small programs have one thread, whatever is asked for (below 8e5 unknowns of all steps):
+14.4 s (bar: 15). Small programs have one thread, whatever is asked for (below 8e5 unknowns of all steps):
 what the rows up to 2,500 x 24 show is noise. After 2 % of load 0.33 to 0.39 of the cold time, shifted 0.44 to 0.52,
 in seven runs at 1,000 x 24. Of 300 random feeders 262 of 268 are solved without help, 31 of 31 infeasible ones said
 to be so, none wrongly; of one more nobody proves it: `native` and Ipopt find no point (`python -m

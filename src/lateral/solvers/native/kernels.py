@@ -2,8 +2,8 @@
 
 Arrays are (element, step), step contiguous; ``rows`` are those with a bound, the others stay as they are. Loops over
 steps go over all of them: with an index that might count from the end they would not be vectorised. The elimination has
-its own: `lateral.solvers.native.elimination`. Where one kernel calls another with a number that is written down, it is an
-``np.int64``: for a literal Numba compiles the other one once more, a quarter of a second each.
+its own: `lateral.solvers.native.elimination`. Where one kernel calls another with a number that is written down, it is
+an ``np.int64``: for a literal Numba compiles the other one once more, a quarter of a second each.
 """
 
 from __future__ import annotations
