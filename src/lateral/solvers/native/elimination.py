@@ -9,22 +9,14 @@ singles. All indices come from `lateral.solvers.native.symbolic`; unknowns are n
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import numba
-
+from lateral.solvers.native.compiling import compiled, inner
 from lateral.solvers.native.lanes import WIDTH, below_zero, lane, piece, prefetch, put, put_piece, splat
 
-#: Sums may be reordered and contracted; NaN and infinity keep their meaning.
-_compiled: Callable[[Any], Any] = numba.njit(
-    nogil=True, cache=True, error_model="numpy", fastmath={"contract", "arcp", "nsz", "reassoc"}
-)
 #: Lanes that are asked for ahead of their use.
 AHEAD = 64
 
 
-@_compiled
+@inner
 def take_in(R, place, X, c):  # type: ignore[no-untyped-def]
     """Steps of chunk c of the rows of R, shape (rows, T), into lanes ``place`` of X; zero beyond the last step."""
     n_steps = R.shape[1]
@@ -38,7 +30,7 @@ def take_in(R, place, X, c):  # type: ignore[no-untyped-def]
             X[place[i], t] = R[i, t0 + t] if t0 + t < n_steps else 0.0
 
 
-@_compiled
+@inner
 def take_out(X, place, R, c):  # type: ignore[no-untyped-def]
     """Lanes ``place`` of X into the steps of chunk c of the rows of R."""
     n_steps = R.shape[1]
@@ -52,14 +44,14 @@ def take_out(X, place, R, c):  # type: ignore[no-untyped-def]
             R[i, t0 + t] = X[place[i], t]
 
 
-@_compiled
+@compiled
 def extract(V, n_entries, at, R, c0, c1):  # type: ignore[no-untyped-def]
     """Some entries of what is stored by chunks, as rows (entries, T)."""
     for c in range(c0, c1):
         take_out(V[c * n_entries : (c + 1) * n_entries], at, R, c)
 
 
-@_compiled
+@compiled
 def stage(rows, first, values, c):  # type: ignore[no-untyped-def]
     """Steps of chunk c of rows of shape (n, T) into lanes ``first`` and following; zero beyond the last step."""
     n_steps = rows.shape[1]
@@ -73,7 +65,7 @@ def stage(rows, first, values, c):  # type: ignore[no-untyped-def]
             values[first + i, t] = rows[i, t0 + t] if t0 + t < n_steps else 0.0
 
 
-@_compiled
+@inner
 def stage_diagonal(diagonal, extra, absent, slack, least, at, values, c):  # type: ignore[no-untyped-def]
     """The diagonal of chunk c, as `stage` has it: of variables ``diagonal + extra``, of rows ``-least - absent``, less
     the slack of those that have one, the last rows. Steps that are only there to fill the last chunk have a diagonal of
@@ -101,7 +93,7 @@ def stage_diagonal(diagonal, extra, absent, slack, least, at, values, c):  # typ
             values[at + nv + i, t] = x
 
 
-@_compiled
+@inner
 def assemble(W, target, ptr, row, coefficient, values, first, last):  # type: ignore[no-untyped-def]
     """``W_e = sum of coefficient * values[row]`` over the terms of some entries: those from the first to before the
     last of ``target``; ``row`` goes on for AHEAD more."""
@@ -115,7 +107,7 @@ def assemble(W, target, ptr, row, coefficient, values, first, last):  # type: ig
         put(W, target[e], x)
 
 
-@_compiled
+@inner
 def factor(  # type: ignore[no-untyped-def]
     W, begin, size, dpos, lptr, m, uptr, utgt, negative, work, first_pivot, last_pivot, c
 ):
@@ -170,7 +162,7 @@ def factor(  # type: ignore[no-untyped-def]
     put(negative, c, count)
 
 
-@_compiled
+@inner
 def _up(V, v, X, some, size, at, dpos, lptr, m, sptr, srow):  # type: ignore[no-untyped-def]
     """``X <- L^-1 X`` of one chunk, leaves to the root, along some pivots."""
     for k in some:
@@ -187,7 +179,7 @@ def _up(V, v, X, some, size, at, dpos, lptr, m, sptr, srow):  # type: ignore[no-
             put(X, r, lane(X, r) - lane(V, p) * x - lane(V, p + 1) * y)
 
 
-@_compiled
+@inner
 def _down(V, v, X, some, size, at, dpos, lptr, m, sptr, srow):  # type: ignore[no-untyped-def]
     """``X <- L'^-1 D^-1 X`` of one chunk, root to the leaves, along some pivots that are closed upwards.
 
@@ -213,7 +205,7 @@ def _down(V, v, X, some, size, at, dpos, lptr, m, sptr, srow):  # type: ignore[n
         put(X, a, x + lane(V, d) * r_a + b * r_b)
 
 
-@_compiled
+@compiled
 def reach(V, n_entries, R, place, wanted, out, every, some, size, at, dpos, lptr, m, sptr, srow, X, c0, c1):  # type: ignore[no-untyped-def]
     """Some unknowns of ``K^-1 R``, whose places are wanted, into ``out``, shape (wanted, T); down along the pivots that
     lie above them alone. R, of shape (unknowns, T), may be ``out`` with all of them wanted: one kernel to compile."""
@@ -224,7 +216,7 @@ def reach(V, n_entries, R, place, wanted, out, every, some, size, at, dpos, lptr
         take_out(X, wanted, out, c)
 
 
-@_compiled
+@compiled
 def between(V, n_entries, W, place, reached, some, size, at, dpos, lptr, m, sptr, srow, X, c0, c1):  # type: ignore[no-untyped-def]
     """``W <- e K^-1 e' W`` on some unknowns alone, whose places are given, along the pivots that a solve from them to
     them passes; ``reached`` are the places of these pivots."""
@@ -237,7 +229,7 @@ def between(V, n_entries, W, place, reached, some, size, at, dpos, lptr, m, sptr
         take_out(X, place, W, c)
 
 
-@_compiled
+@compiled
 def selected_inverse(  # type: ignore[no-untyped-def]
     V, n_entries, out, wanted, some, size, dpos, lptr, m, uptr, utgt, Z, work, c0, c1
 ):
@@ -288,7 +280,7 @@ def selected_inverse(  # type: ignore[no-untyped-def]
         take_out(Z, wanted, out, c)
 
 
-@_compiled
+@inner
 def condense(  # type: ignore[no-untyped-def]
     W, begin, M, n_maps, size, dpos, lptr, m, sptr, local, plocal, gfirst, glast, gin, gout, gown, eptr, elocal,
     epivot, mptr, work, first_group, last_group, c
@@ -339,7 +331,7 @@ def condense(  # type: ignore[no-untyped-def]
                 put(M, m0 + j * (j + 1) // 2 + i, total)
 
 
-@_compiled
+@compiled
 def make(  # type: ignore[no-untyped-def]
     V, W, M, n_maps, blocks, pivots, updates, negative, work, groups_at, condensing, map_work, assembly, values, c
 ):  # fmt: skip
@@ -379,7 +371,7 @@ def make(  # type: ignore[no-untyped-def]
             put(V, v + begin + e, lane(W, e))
 
 
-@_compiled
+@compiled
 def through(M, n_maps, P, place, gin, gout, eptr, mptr, exit_, xptr, W, X, c0, c1):  # type: ignore[no-untyped-def]
     """``P <- e K^-1 e' P`` on some entries, whose places are given: up with G', down with S and G. Shape (some, T)."""
     n = len(gin)
@@ -414,7 +406,7 @@ def through(M, n_maps, P, place, gin, gout, eptr, mptr, exit_, xptr, W, X, c0, c
         take_out(X, place, P, c)
 
 
-@_compiled
+@compiled
 def inverse_blocks(  # type: ignore[no-untyped-def]
     M, n_maps, out, wanted, gin, gout, eptr, mptr, zptr, xptr, xentry, parent, Z, work, c0, c1
 ):

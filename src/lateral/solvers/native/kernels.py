@@ -8,19 +8,12 @@ an ``np.int64``: for a literal Numba compiles the other one once more, a quarter
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import numba
 import numpy as np
 
-#: Sums may be reordered and contracted; NaN and infinity keep their meaning.
-_compiled: Callable[[Any], Any] = numba.njit(
-    nogil=True, cache=True, error_model="numpy", fastmath={"contract", "arcp", "nsz", "reassoc"}
-)
+from lateral.solvers.native.compiling import compiled, inner, inner_of_numbers
 
 
-@_compiled
+@compiled
 def spread(out, element, step, values):  # type: ignore[no-untyped-def]
     """Cells into (element, step); an element of -1 is nowhere."""
     for k in range(len(element)):
@@ -28,7 +21,7 @@ def spread(out, element, step, values):  # type: ignore[no-untyped-def]
             out[element[k], step[k]] = values[k]
 
 
-@_compiled
+@compiled
 def gather(out, element, step, array):  # type: ignore[no-untyped-def]
     """Cells from (element, step); an element of -1 is nowhere."""
     for k in range(len(element)):
@@ -36,21 +29,21 @@ def gather(out, element, step, array):  # type: ignore[no-untyped-def]
             out[k] = array[element[k], step[k]]
 
 
-@_compiled
+@compiled
 def gather_scaled(out, element, step, array, scale, factor, first, last):  # type: ignore[no-untyped-def]
     """Some cells from (element, step), times their scale and a factor; zero at an element of -1."""
     for k in range(first, last):
         out[k] = array[element[k], step[k]] * (scale[k] * factor) if element[k] >= 0 else 0.0
 
 
-@_compiled
+@compiled
 def refill(out, target, source, values):  # type: ignore[no-untyped-def]
     """``out[target] = values[source]``."""
     for k in range(len(target)):
         out[target[k]] = values[source[k]]
 
 
-@_compiled
+@compiled
 def settle(low, high, there, fixed, value):  # type: ignore[no-untyped-def]
     """Which variables are fixed, 1 or 0, and at what; those that are not there are, at 0, without bounds. Returns how
     far the bounds of one exclude each other at most, relative where they are above 1."""
@@ -72,7 +65,7 @@ def settle(low, high, there, fixed, value):  # type: ignore[no-untyped-def]
     return most
 
 
-@_compiled
+@compiled
 def inside(x, low, high, push, first, last):  # type: ignore[no-untyped-def]
     """Values of some rows pushed inside of their bounds: by a share of ``max(1, |bound|)``, and of the range."""
     for i in range(first, last):
@@ -85,7 +78,7 @@ def inside(x, low, high, push, first, last):  # type: ignore[no-untyped-def]
                 x[i, t] = min(x[i, t], above - min(push * max(1.0, abs(above)), room))
 
 
-@_compiled
+@compiled
 def multipliers(z_low, z_high, x, low, high, mu, first, last):  # type: ignore[no-untyped-def]
     """``mu / distance`` of the bounds of some rows; zero where there is none."""
     for i in range(first, last):
@@ -94,15 +87,11 @@ def multipliers(z_low, z_high, x, low, high, mu, first, last):  # type: ignore[n
             z_high[i, t] = mu / (high[i, t] - x[i, t]) if high[i, t] < np.inf else 0.0
 
 
-#: The same where a NaN is seen elsewhere: only so a largest number is looked for in lanes.
-_of_numbers: Callable[[Any], Any] = numba.njit(
-    nogil=True, cache=True, error_model="numpy", fastmath={"nnan", "nsz", "reassoc"}
-)
 #: Faults of `collect`.
 UNTIMED, FURTHER = 1, 2
 
 
-@_compiled
+@inner
 def _repeated(indptr, indices, row_step, col_of, col_step, rows, source, target, own, found):  # type: ignore[no-untyped-def]
     """Of rows of one element that repeat the first of them at other steps: ``source`` and ``target`` from ``found`` on,
     by those of the first, which are there from ``own``. Returns where they end; -1 where a row does not repeat it."""
@@ -122,7 +111,7 @@ def _repeated(indptr, indices, row_step, col_of, col_step, rows, source, target,
     return found
 
 
-@_compiled
+@compiled
 def collect(  # type: ignore[no-untyped-def]
     indptr, indices, row_of, row_step, col_of, col_step, n_rows, n_cols, n_steps, back, row, col, source, target
 ):
@@ -194,7 +183,7 @@ def collect(  # type: ignore[no-untyped-def]
     return n, found, 0
 
 
-@_compiled
+@compiled
 def add_product(out, order, row, col, val, x, first, last):  # type: ignore[no-untyped-def]
     """``out[row] += val x[col]`` of some entries in an order; one column of values stands for every step."""
     for q in range(first, last):
@@ -209,7 +198,7 @@ def add_product(out, order, row, col, val, x, first, last):  # type: ignore[no-u
                 out[r, t] += val[e, t] * x[c, t]
 
 
-@_compiled
+@compiled
 def add_slopes(out, order, row, col, val, left, y, per, factor, first, last):  # type: ignore[no-untyped-def]
     """``out[row] += factor val left[col] y[col // per]`` of some entries in an order; one column of values stands for
     every step."""
@@ -225,7 +214,7 @@ def add_slopes(out, order, row, col, val, left, y, per, factor, first, last):  #
                 out[r, t] += factor * val[e, t] * left[c, t] * y[of, t]
 
 
-@_compiled
+@compiled
 def add_earlier(out, row, col, val, x):  # type: ignore[no-untyped-def]
     """``out[row, t] += val x[col, t - 1]``."""
     last = val.shape[1] - 1
@@ -235,7 +224,7 @@ def add_earlier(out, row, col, val, x):  # type: ignore[no-untyped-def]
             out[r, t] += val[e, min(t, last)] * x[c, t - 1]
 
 
-@_compiled
+@compiled
 def add_later(out, row, col, val, y):  # type: ignore[no-untyped-def]
     """The transpose of `add_earlier`: ``out[row, t - 1] += val y[col, t]``."""
     last = val.shape[1] - 1
@@ -245,7 +234,7 @@ def add_later(out, row, col, val, y):  # type: ignore[no-untyped-def]
             out[r, t - 1] += val[e, min(t, last)] * y[c, t]
 
 
-@_compiled
+@compiled
 def add_pairs(out, f, g, per, factor, first, last):  # type: ignore[no-untyped-def]
     """``out += factor sum f g`` over ``per`` rows of f and g for each row of out."""
     for i in range(first, last):
@@ -254,7 +243,7 @@ def add_pairs(out, f, g, per, factor, first, last):  # type: ignore[no-untyped-d
                 out[i, t] += factor * f[k, t] * g[k, t]
 
 
-@_compiled
+@compiled
 def add_terms(out, row, x, a, y, b, inverse, at, back, before):  # type: ignore[no-untyped-def]
     """``out[row, t - before] += x[a, t] y[b, t - before] inverse[at, t - back]`` of some pairs of coefficients; one
     column of values stands for every step."""
@@ -270,7 +259,7 @@ def add_terms(out, row, x, a, y, b, inverse, at, back, before):  # type: ignore[
             out[row[k], t - before] += term
 
 
-@_compiled
+@compiled
 def tridiagonal_factor(d, e, first, last):  # type: ignore[no-untyped-def]
     """``L D L'`` of tridiagonal matrices, one per row, in place; e[t] couples t and t + 1. Number of pivots <= 0."""
     bad = 0
@@ -290,7 +279,7 @@ def tridiagonal_factor(d, e, first, last):  # type: ignore[no-untyped-def]
 BESIDE = 8
 
 
-@_compiled
+@compiled
 def descend(first, last, eta, r, p, q, step, d, e, z):  # type: ignore[no-untyped-def]
     """A step of the conjugate gradients along p, q being the product with it, into eta and the residual r; z is what
     the preconditioner, tridiagonal in time and factored, makes of r. Returns ``r z``."""
@@ -318,7 +307,7 @@ def descend(first, last, eta, r, p, q, step, d, e, z):  # type: ignore[no-untype
     return total
 
 
-@_compiled
+@compiled
 def to_linked(w, p, z, factor, order, row, col, val, row_b, col_b, val_b, inverse):  # type: ignore[no-untyped-def]
     """The next direction ``p = z + factor p``, and ``C' p`` of the linked variables into w; of the last ones, which
     nothing but storage rows touch, times their part of the inverse."""
@@ -336,7 +325,7 @@ def to_linked(w, p, z, factor, order, row, col, val, row_b, col_b, val_b, invers
             w[first + i, t] *= inverse[i, t]
 
 
-@_compiled
+@compiled
 def from_linked(q, w, p, order, row, col, val, row_b, col_b, val_b):  # type: ignore[no-untyped-def]
     """``q = C w``; returns ``p q``."""
     total = 0.0
@@ -351,7 +340,7 @@ def from_linked(q, w, p, order, row, col, val, row_b, col_b, val_b):  # type: ig
     return total
 
 
-@_compiled
+@compiled
 def barrier(rows, low, high, x, z_low, z_high, diagonal, pull):  # type: ignore[no-untyped-def]
     """Of each variable the sum of z / slack into ``diagonal`` and ``z_high - z_low`` into ``pull``; returns the sum of
     all z times slack."""
@@ -373,7 +362,7 @@ def barrier(rows, low, high, x, z_low, z_high, diagonal, pull):  # type: ignore[
     return total
 
 
-@_compiled
+@compiled
 def affine(rows, low, high, x, z_low, z_high, dx):  # type: ignore[no-untyped-def]
     """Of a step dx that aims at no complementarity, with the multipliers' steps ``dz = -z (1 + q)``, ``q = ds / s``:
     the largest q and -q, where 1 / (1 + q) and 1 / -q are the largest dual and primal steps, and the sums of ``z s``,
@@ -399,7 +388,7 @@ def affine(rows, low, high, x, z_low, z_high, dx):  # type: ignore[no-untyped-de
     return up, down, z_s, z_ds, z_dsq
 
 
-@_compiled
+@compiled
 def recentre(rows, low, high, x, z_low, z_high, least):  # type: ignore[no-untyped-def]
     """Products of slack and multiplier below ``least`` become it: by the slack where that is the smaller of the two and
     stays in its half of the range, by the multiplier where that is."""
@@ -420,7 +409,7 @@ def recentre(rows, low, high, x, z_low, z_high, least):  # type: ignore[no-untyp
                     x[i, t] = high[i, t] - least / z
 
 
-@_compiled
+@compiled
 def centre(rows, low, high, x, z_low, z_high, dx, omega, cap, mu, second_low, second_high, out):  # type: ignore[no-untyped-def]
     """What the complementarity target adds to the dual residual: ``(mu - second) / s - z``, signed, into out; with the
     second-order terms ``second = omega ds dz`` of a step dx that aimed at none (`affine`), clipped."""
@@ -442,7 +431,7 @@ def centre(rows, low, high, x, z_low, z_high, dx, omega, cap, mu, second_low, se
             out[i, t] = value
 
 
-@_compiled
+@compiled
 def dual_step(rows, low, high, x, z_low, z_high, dx, mu, tau, dz_low, dz_high):  # type: ignore[no-untyped-def]
     """Steps of the bound multipliers that go with dx, in the place of the second-order terms; the largest primal and
     dual steps that leave (1 - tau) of every slack and multiplier, at most 1."""
@@ -469,7 +458,7 @@ def dual_step(rows, low, high, x, z_low, z_high, dx, mu, tau, dz_low, dz_high): 
     return primal, dual
 
 
-@_compiled
+@compiled
 def advance_rows(rows, z_low, z_high, dz_low, dz_high, step):  # type: ignore[no-untyped-def]
     """``z += step dz``."""
     for i in rows:
@@ -478,7 +467,7 @@ def advance_rows(rows, z_low, z_high, dz_low, dz_high, step):  # type: ignore[no
             z_high[i, t] += step * dz_high[i, t]
 
 
-@_compiled
+@compiled
 def gradient(out, c, quadratic, z_low, z_high, first, last):  # type: ignore[no-untyped-def]
     """``c + Q x - z_low + z_high``."""
     for i in range(first, last):
@@ -486,7 +475,7 @@ def gradient(out, c, quadratic, z_low, z_high, first, last):  # type: ignore[no-
             out[i, t] = c[i, t] + quadratic[i, t] - z_low[i, t] + z_high[i, t]
 
 
-@_compiled
+@compiled
 def slack_residuals(dual_s, left, sign, y, w_low, w_high, rows, s, first, last):  # type: ignore[no-untyped-def]
     """``dual_s = sign y - w_low + w_high``, 0 where the row has no slack, and ``left = rows + sign s``."""
     for i in range(first, last):
@@ -495,7 +484,7 @@ def slack_residuals(dual_s, left, sign, y, w_low, w_high, rows, s, first, last):
             left[i, t] = rows[i, t] + sign[i, t] * s[i, t]
 
 
-@_compiled
+@compiled
 def right_side(right, r_s, equal, dual_x, dual_s, centre_x, centre_s, rows, slack, sign, of_x, of_equal, of_rows):  # type: ignore[no-untyped-def]
     """Right-hand side of a Newton step, of some variables, equalities and other rows (first, and one after the last),
     and what is left of the dual residual of rows with a slack::
@@ -520,7 +509,7 @@ def right_side(right, r_s, equal, dual_x, dual_s, centre_x, centre_s, rows, slac
             right[n + i, t] = -rows[i, t] - sign[i, t] * r_s[i, t] * slack[i, t]
 
 
-@_compiled
+@compiled
 def not_numbers(values, first, last):  # type: ignore[no-untyped-def]
     """0, or NaN when there is a number that is none, or infinite."""
     total = 0.0
@@ -530,7 +519,7 @@ def not_numbers(values, first, last):  # type: ignore[no-untyped-def]
     return total
 
 
-@_of_numbers
+@inner_of_numbers
 def _most(values, by, i):  # type: ignore[no-untyped-def]
     most = 0.0
     for t in range(values.shape[1]):
@@ -538,7 +527,7 @@ def _most(values, by, i):  # type: ignore[no-untyped-def]
     return most
 
 
-@_compiled
+@compiled
 def largest_product(values, by, first, last):  # type: ignore[no-untyped-def]
     """Largest magnitude of products; NaN when there is a number that is none among the values. One row of ``by`` is for
     all."""
@@ -549,7 +538,7 @@ def largest_product(values, by, first, last):  # type: ignore[no-untyped-def]
     return most + none
 
 
-@_compiled
+@compiled
 def at_stake(values, by, least, first, last):  # type: ignore[no-untyped-def]
     """Sum of magnitudes times those of ``by``, or ``least`` where that is more, of some rows."""
     total = 0.0
@@ -559,7 +548,7 @@ def at_stake(values, by, least, first, last):  # type: ignore[no-untyped-def]
     return total
 
 
-@_compiled
+@compiled
 def value(out, c, quadratic, x, first, last):  # type: ignore[no-untyped-def]
     """``(c + quadratic / 2) x`` of each row, summed over steps."""
     for i in range(first, last):
@@ -569,7 +558,7 @@ def value(out, c, quadratic, x, first, last):  # type: ignore[no-untyped-def]
         out[i] = total
 
 
-@_compiled
+@compiled
 def advance(x, dx, step, first, last):  # type: ignore[no-untyped-def]
     """``x += step dx`` of some rows."""
     for i in range(first, last):

@@ -18,11 +18,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
 from lateral.network.schema import IntArray
 from lateral.program import Block, Program
+from lateral.solvers.native.compiling import counted
 from lateral.solvers.native.steps import Cells, Declined, Entries, StepProgram
 
 #: Pairs of a branch: (variable, row); and of the source at the root.
@@ -190,7 +190,7 @@ def tree_order(program: Program, steps: StepProgram) -> Order:
     return Order(everything.astype(np.int64), size.astype(np.int64), dense.astype(np.int64), network, loose)
 
 
-@numba.njit(cache=True)
+@counted
 def _postorder(parent, total):  # type: ignore[no-untyped-def]
     """Places of nodes in postorder, the heaviest subtree last, and how many subtrees of each node have a weight.
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import heapq
 
-import numba
 import numpy as np
 import scipy.sparse as sp
 
 from lateral.network.schema import FloatArray, IntArray
+from lateral.solvers.native.compiling import counted
 from lateral.solvers.native.order import Order
 from lateral.solvers.native.steps import Declined, Entries, StepProgram, step_pattern
 
@@ -132,7 +132,7 @@ def _matched(steps: StepProgram, rows: IntArray, cols: IntArray, values: FloatAr
     return np.asarray(out)
 
 
-@numba.njit(cache=True)
+@counted
 def cheapest_matching(indptr, indices, cost, n_cols):  # type: ignore[no-untyped-def]
     """The column of every row so that no column is taken twice and the sum of costs is least; -1 where none is left.
 

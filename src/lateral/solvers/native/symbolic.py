@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
 from lateral.network.schema import IntArray
+from lateral.solvers.native.compiling import counted, inner_counted
 
 #: Stands for the parent of a group that has two.
 TWO_PARENTS = -2
@@ -112,7 +112,7 @@ def blocks(symbolic: Symbolic, group_of: IntArray | None, most: int) -> Blocks:
     return Blocks(pivot, entry, place, carried, cptr, at_carried, utgt, at_carried + len(carried))
 
 
-@numba.njit(cache=True)
+@counted
 def _above(first, m, sptr, srow, pivot_of):  # type: ignore[no-untyped-def]
     """Marks the pivots and everything that they reach."""
     marked = np.zeros(len(m), dtype=np.bool_)
@@ -163,7 +163,7 @@ def analyse(n: int, unknown: IntArray, size: IntArray, rows: IntArray, cols: Int
     )  # fmt: skip
 
 
-@numba.njit(cache=True)
+@inner_counted
 def _put_in_order(values, first, last, position):  # type: ignore[no-untyped-def]
     """Some values by their position, in place: by insertion, as there are few, and a library's sort compiles for a
     second."""
@@ -175,7 +175,7 @@ def _put_in_order(values, first, last, position):  # type: ignore[no-untyped-def
         values[q] = value
 
 
-@numba.njit(cache=True)
+@counted
 def _reach(n, ptr, reach, pivot_of, position):  # type: ignore[no-untyped-def]
     """Later unknowns of each pivot, one after the other, with room behind them: its own, and those of the pivots whose
     first later unknown it holds."""
@@ -221,7 +221,7 @@ def _reach(n, ptr, reach, pivot_of, position):  # type: ignore[no-untyped-def]
     return m, rows
 
 
-@numba.njit(cache=True)
+@counted
 def _pairs(m, sptr, srow, uptr):  # type: ignore[no-untyped-def]
     """(later, earlier) unknowns of every pair that a pivot updates."""
     later, earlier = np.empty(uptr[-1], dtype=np.int64), np.empty(uptr[-1], dtype=np.int64)
@@ -234,7 +234,7 @@ def _pairs(m, sptr, srow, uptr):  # type: ignore[no-untyped-def]
     return later, earlier
 
 
-@numba.njit(cache=True)
+@counted
 def _find(later, earlier, pivot_of, unknown, size, dpos, lptr, m, sptr, srow, position):  # type: ignore[no-untyped-def]
     """Entry of each pair; -1 where the pattern has none."""
     out = np.full(len(later), -1)
@@ -362,7 +362,7 @@ def _offsets(counts: IntArray) -> IntArray:
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
-@numba.njit(cache=True)
+@counted
 def _paths(bounds, arrives, group_of, pivot_of, position, unknown, size, sptr, srow):  # type: ignore[no-untyped-def]
     """Where what arrives in each group goes, leaves first; marks the unknowns where it arrives.
 
