@@ -73,12 +73,15 @@ class Outcome:
         word: solved, stalled (no step makes progress), limit (iterations or time), broken (a number that is none).
         iterations: Newton steps.
         inner: iterations of the conjugate gradients.
+        reduced_cost: gradient less what rows make of it at the last iterate, which bounds take, shape (variables, T);
+            good until the next run.
         log: one line per iteration.
     """
 
     word: str
     iterations: int
     inner: int
+    reduced_cost: FloatArray
     log: tuple[str, ...] = field(default=())
 
 

@@ -223,7 +223,7 @@ class Method:
             now = self.rows.at(it.x)
             self._reset_slacks(it, now)
             short = short + 1 if max(primal, dual) < SHORT else 0
-        return it, Outcome(word, number, k.iterations, tuple(log)), way
+        return it, Outcome(word, number, k.iterations, self.rows.reduced_cost(it, r), tuple(log)), way
 
     def _is_small(self, r: Residuals, it: Iterate, worth: float) -> bool:
         """Whether what is left of the gradient is small, and what it and the rows could be worth small against the

@@ -66,7 +66,8 @@ class Residuals:
     """What is wrong at a point.
 
     Attributes:
-        dual_x, dual_s: what is left of the gradient, of variables and of slacks.
+        dual_x, dual_s: what is left of the gradient, of variables and of slacks; 0 of a variable that is fixed.
+        of_fixed: the gradient of these.
         equal: of the equalities.
         rows: of the other rows, with their slacks.
         links: of the storage rows.
@@ -76,6 +77,7 @@ class Residuals:
 
     dual_x: FloatArray
     dual_s: FloatArray
+    of_fixed: FloatArray
     equal: FloatArray
     rows: FloatArray
     links: FloatArray
@@ -339,9 +341,25 @@ class Rows:
         if k.n_links:
             k.links_transposed(it.eta, dual)
             links = k.links(it.x) - p.data["link_b"]
+        of_fixed = dual.reshape(-1)[self._fixed]
         dual.reshape(-1)[self._fixed] = 0.0
         primal.append(np.max(np.abs(links * p.data["unscale_link"]), initial=0.0))
-        return Residuals(dual, dual_s, now.equal, rows, links, float(np.max(primal)), self.largest(dual, dual_s))
+        return Residuals(
+            dual, dual_s, of_fixed, now.equal, rows, links, float(np.max(primal)), self.largest(dual, dual_s)
+        )
+
+    def reduced_cost(self, it: Iterate, r: Residuals) -> FloatArray:
+        """The gradient less what rows make of it, which bounds take, in the place of ``r.dual_x``."""
+        out = r.dual_x
+
+        def own(mine: Share) -> None:
+            at = slice(*mine.of(len(out)))
+            out[at] += it.z_low[at]
+            out[at] -= it.z_high[at]
+
+        self.kkt.threads.shares(own)
+        out.reshape(-1)[self._fixed] = r.of_fixed
+        return out
 
 
 def _span(there: np.ndarray) -> tuple[int, int]:

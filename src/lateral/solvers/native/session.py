@@ -21,7 +21,6 @@ from lateral.solvers.base import (
     interrupts,
     no_point,
     pattern_of,
-    reduced_cost,
 )
 from lateral.solvers.elastic import settled
 from lateral.solvers.native import kernels
@@ -163,7 +162,14 @@ class NativeSession(Session):
                 iterate, outcome, spent = self._tight.run(o, most, give_up)
                 if outcome.word == "solved":
                     found = self._solution(
-                        program, self._tight, iterate, Status.OPTIMAL, spent, time.perf_counter() - begin, "solved"
+                        program,
+                        self._tight,
+                        iterate,
+                        outcome,
+                        Status.OPTIMAL,
+                        spent,
+                        time.perf_counter() - begin,
+                        "solved",
                     )
                     mu = found.product_dual[self._held]
                     if np.all(mu <= SIGN * max(1.0, float(np.abs(mu).max(initial=0.0)))):
@@ -188,7 +194,7 @@ class NativeSession(Session):
             return no_point(
                 program, status=Status.ERROR, solver="native", iterations=spent, seconds=seconds, message=message
             )
-        return self._solution(program, part, iterate, status, spent, time.perf_counter() - begin, message)
+        return self._solution(program, part, iterate, outcome, status, spent, time.perf_counter() - begin, message)
 
     def _as_tight(self, program: Program) -> Program:
         """The program with its cones of currents as equalities; the same again for the same."""
@@ -225,15 +231,25 @@ class NativeSession(Session):
         return dataclasses.replace(found, iterations=spent + found.iterations, seconds=seconds, message=said)
 
     def _solution(
-        self, program: Program, part: _Part, it: Iterate, status: Status, iterations: int, seconds: float, message: str
+        self,
+        program: Program,
+        part: _Part,
+        it: Iterate,
+        outcome: Outcome,
+        status: Status,
+        iterations: int,
+        seconds: float,
+        message: str,
     ) -> Solution:
         """The numbers in program order and in the house's dual sign: the multipliers here have the other one."""
         s, k = part.steps, part.method.kkt
         f, y_of, others = program.objective_scale, it.y[: k.n_rows], it.y[k.n_rows :]
 
-        def of(cells: Cells, array: FloatArray, scale: FloatArray, factor: float) -> FloatArray:
-            out = np.empty(len(scale))
-            k.threads.rows(kernels.gather_scaled, len(out), out, cells.element, cells.step, array, scale, factor)
+        def of(
+            cells: Cells, array: FloatArray, scale: FloatArray, factor: float, out: FloatArray | None = None
+        ) -> FloatArray:
+            out = np.empty(len(scale)) if out is None else out
+            k.threads.rows(kernels.gather_scaled, len(scale), out, cells.element, cells.step, array, scale, factor)
             return out
 
         equal = np.empty((s.equalities.n, s.n_steps))
@@ -246,7 +262,8 @@ class NativeSession(Session):
         nu = of(s.quadratics, quadratics, program.quadratic_scale, -1.0 / f)
         kappa = of(s.curves, curves, program.curve_scale, -1.0 / f)
         zeta = np.zeros(0)  # there are no matrices in programs that have steps
-        z = reduced_cost(program, x, y, w, mu, nu, kappa)
+        z = 1.0 / program.col_scale
+        of(s.variables, outcome.reduced_cost, z, 1.0 / f, out=z)  # in place: fresh memory takes longer than the rest
         # a row of one variable takes what is left of that variable's gradient; of a range, where it is what holds
         rows, cols, _ = s.alone
         if len(rows):
