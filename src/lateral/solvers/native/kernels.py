@@ -510,6 +510,16 @@ def right_side(right, r_s, equal, dual_x, dual_s, centre_x, centre_s, rows, slac
 
 
 @compiled
+def slack_steps(ds, r_s, dy, slack, sign, slopes, rows, far, first, last):  # type: ignore[no-untyped-def]
+    """Of some rows with a slack, what that becomes: ``(r_s - sign dy) slack``, and where ``slack`` is above ``far``
+    ``-sign (rows + slopes)``, what the row itself says."""
+    for i in range(first, last):
+        for t in range(ds.shape[1]):
+            near = (r_s[i, t] - sign[i, t] * dy[i, t]) * slack[i, t]
+            ds[i, t] = -sign[i, t] * (rows[i, t] + slopes[i, t]) if slack[i, t] > far else near
+
+
+@compiled
 def not_numbers(values, first, last):  # type: ignore[no-untyped-def]
     """0, or NaN when there is a number that is none, or infinite."""
     total = 0.0

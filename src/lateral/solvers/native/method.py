@@ -128,12 +128,9 @@ class Method:
         solution, eta, positive = k.solve(right, -r.links, tolerance=tolerance, first=first)
         dx, dy = solution[: k.nv], solution[k.nv :]
 
-        def after(mine: Share) -> None:
-            self.rows.slack_steps(ds, r_s, slack, dy[k.n_rows :], mine)
-            # where a slack is far from its bound, its multiplier is rounding: there the row says what it becomes
-            self.rows.far_steps(ds, FAR, slack, rows, values, dx, mine)
-
-        k.threads.shares(after)
+        # where a slack is far from its bound, its multiplier is rounding: there the row says what it becomes
+        of_slacks = partial(self.rows.slack_steps, ds, r_s, slack, dy[k.n_rows :], FAR, rows, values, dx)
+        k.threads.shares(of_slacks)
         return dx, ds, dy, eta, positive
 
     def solve(

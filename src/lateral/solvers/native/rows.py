@@ -260,18 +260,20 @@ class Rows:
             np.maximum(diagonal[at], LEAST, out=out[at])
             np.divide(np.abs(self.sign[at]), out[at], out=out[at])
 
-    def slack_steps(self, ds: FloatArray, r_s: FloatArray, slack: FloatArray, dy: FloatArray, mine: Share) -> None:
-        """``ds = (r_s - sign dy) slack`` of the rows with a slack; a thread's share."""
-        for at in self._shares(mine):
-            np.multiply(self.sign[at], dy[at], out=ds[at])
-            np.subtract(r_s[at], ds[at], out=ds[at])
-            ds[at] *= slack[at]
-
-    def far_steps(
-        self, ds: FloatArray, far: float, slack: FloatArray, rows: FloatArray, v: Values, dx: FloatArray, mine: Share
+    def slack_steps(
+        self,
+        ds: FloatArray,
+        r_s: FloatArray,
+        slack: FloatArray,
+        dy: FloatArray,
+        far: float,
+        rows: FloatArray,
+        v: Values,
+        dx: FloatArray,
+        mine: Share,
     ) -> None:
-        """Where ``slack`` is above ``far``, what the row itself says that its slack becomes, into ds: its slopes J dx,
-        zero of curves, which have no slack. A thread's share."""
+        """``ds = (r_s - sign dy) slack`` of the rows with a slack, and where ``slack`` is above ``far``, what the row
+        itself says that its slack becomes: its slopes J dx, zero of curves, which have no slack. A thread's share."""
         s, slopes, step = self.steps, self._room.empty("slopes", ds.shape), self._room_for("step")
         if not any(last > first for first, last in self._with_slack):
             return
@@ -289,9 +291,7 @@ class Rows:
             for f, g in ((v.f, step.g), (step.f, v.g)):
                 kernels.add_pairs(quadratics, f, g, s.pairs, 1.0, *of_quadratic)
         for at in self._shares(mine):
-            slopes[at] += rows[at]
-            slopes[at] *= self.sign[at]
-            np.negative(slopes[at], out=ds[at], where=(slack[at] > far) & (self.sign[at] != 0.0))
+            kernels.slack_steps(ds, r_s, dy, slack, self.sign, slopes, rows, far, at.start, at.stop)
 
     def reset_slacks(
         self, s: FloatArray, low: FloatArray, high: FloatArray, w: Pair, rows: FloatArray, mine: Share
