@@ -130,12 +130,11 @@ def entries(matrix: sp.csr_array, rows: Cells, cols: Cells, n_steps: int, back: 
     Raises:
         Declined: an entry that reaches elsewhere than to the same step or the one before.
     """
-    short = np.int32 if matrix.nnz * n_steps < 2**31 else np.int64  # no entry of a step without a nonzero
-    row, col, source, target = (np.empty(matrix.nnz, dtype=short) for _ in range(4))
-    pattern = matrix.indptr.astype(short, copy=False), matrix.indices.astype(short, copy=False)
+    matrix = _short(matrix, n_steps)
+    row, col, source, target = (np.empty(matrix.nnz, dtype=matrix.indices.dtype) for _ in range(4))
     n, found, fault = kernels.collect(
-        *pattern, rows.element, rows.step, cols.element, cols.step, rows.n, cols.n, n_steps, back, row, col, source,
-        target,
+        matrix.indptr, matrix.indices, rows.element, rows.step, cols.element, cols.step, rows.n, cols.n, n_steps, back,
+        row, col, source, target,
     )  # fmt: skip
     if fault == kernels.UNTIMED:
         message = f"{what} with variables that have no time axis"
@@ -145,6 +144,15 @@ def entries(matrix: sp.csr_array, rows: Cells, cols: Cells, n_steps: int, back: 
         raise Declined(message)
     # what is left of the room for the nonzeros was never touched, and takes no memory
     return Entries(row[:n].astype(np.int64), col[:n].astype(np.int64), np.zeros((n, 1)), source[:found], target[:found])
+
+
+def _short(matrix: sp.csr_array, n_steps: int) -> sp.csr_array:
+    """The matrix with indices of 32 bits, where entry * n_steps + step is one too: no entry of a step is without a
+    nonzero."""
+    short = np.int32 if matrix.nnz * n_steps < 2**31 else np.int64
+    if matrix.indices.dtype == short and matrix.indptr.dtype == short:
+        return matrix
+    return sp.csr_array((matrix.data, matrix.indices.astype(short), matrix.indptr.astype(short)), shape=matrix.shape)
 
 
 def _shortest(values: FloatArray) -> FloatArray:
@@ -293,15 +301,16 @@ class StepProgram:
             (q.w, quadratics, 0, "quadratic rows"),
         )
         others = of_each(entries_of, matrices)  # threads begin, while here it goes on
+        equal = _short(program.a, n_steps)  # looked through four times
         # storage rows: those that reach back, and blocks of that name where nothing carries (one step)
-        back = entries(program.a, equalities, variables, n_steps, 1, "equalities")
+        back = entries(equal, equalities, variables, n_steps, 1, "equalities")
         linked = np.zeros(equalities.n, dtype=bool)
         linked[back.row] = True
         row_of, link_of = np.full(equalities.n, -1), np.full(equalities.n, -1)
         row_of[~linked], link_of[linked] = np.arange(int((~linked).sum())), np.arange(int(linked.sum()))
         within, links = equalities.those(row_of), equalities.those(link_of)
         kinds = (within, 0), (links, 0), (links, 1)
-        a, now, before = of_each(entries_of, [(program.a, rows, back, "equalities") for rows, back in kinds])
+        a, now, before = of_each(entries_of, [(equal, rows, back, "equalities") for rows, back in kinds])
         g, squares, u, v, quadratic, pair_f, pair_g, pair_w = others
         alone = _alone(program.equalities, program.a, program.eq_scale, program.col_scale, n_steps)
         bounding = _alone(program.inequalities, program.g, program.ineq_scale, program.col_scale, n_steps)
