@@ -38,7 +38,7 @@ from lateral.solvers.native.barrier import Barrier
 from lateral.solvers.native.kkt import Kkt
 from lateral.solvers.native.order import order_of
 from lateral.solvers.native.pairing import cheapest_matching
-from lateral.solvers.native.steps import Cells, Declined, StepProgram, entries
+from lateral.solvers.native.steps import Cells, Declined, StepProgram, entries, rooms, short
 from lateral.solvers.native.threads import Threads
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks are beside the package, not in it
@@ -476,7 +476,8 @@ def test_entries_of_a_step_are_those_of_the_matrix(seed: int, ragged: float, ste
     rows = dataclasses.replace(rows, element=np.where(there, rows.element, -1))
     by_col = rng.uniform(1.0, 2.0, (n_cols, steps))
     for back in (0, 1):
-        found = entries(matrix, rows, cols, steps, back, "rows")
+        (matrix,) = short([matrix], steps)
+        found = entries(matrix, rows, cols, steps, back, "rows", *rooms([matrix]))
         found.refill(matrix.data, steps, np.full((n_rows, 1), 2.0), by_col)
         again, meant = np.zeros((n_rows, n_cols, steps)), np.zeros((n_rows, n_cols, steps))
         again[found.row, found.col] = found.val

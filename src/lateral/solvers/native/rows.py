@@ -8,6 +8,7 @@ without slacks, in this order. What depends on x alone is found once per point (
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ from lateral.solvers.native.threads import Share
 
 #: Least barrier of a slack.
 LEAST = 1e-14
+#: Numbers of a block of arrays, at most, and of a line of the cache.
+BLOCK, LINE = 2**22, 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,16 +89,27 @@ class Residuals:
 
 
 class Room:
-    """Arrays that are used again and again: fresh pages of large ones cost more than what is computed in them."""
+    """Arrays that are used again and again: fresh pages of large ones cost more than what is computed in them. They are
+    cut from blocks, as a system has large pages for large blocks only."""
 
     def __init__(self) -> None:
         self._arrays: dict[str, FloatArray] = {}
+        self._block, self._used = np.zeros(0), 0
 
     def empty(self, name: str, shape: tuple[int, ...]) -> FloatArray:
         """The array of a name, with what was last in it."""
         if name not in self._arrays or self._arrays[name].shape != shape:
-            self._arrays[name] = np.zeros(shape)
+            self._arrays[name] = self._cut(shape)
         return self._arrays[name]
+
+    def _cut(self, shape: tuple[int, ...]) -> FloatArray:
+        """Zeros, from where the block is free on; they begin at multiples of a line of the cache."""
+        size = math.prod(shape)
+        if self._used + size > len(self._block):
+            self._block, self._used = np.zeros(max(size, min(BLOCK, 16 * size))), 0
+        out = self._block[self._used : self._used + size].reshape(shape)
+        self._used += -(-size // LINE) * LINE
+        return out
 
     def clear(self) -> None:
         """Zero in all of them."""

@@ -6,6 +6,7 @@ step; only storage rows reach back to the step before. `StepProgram` finds that 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -124,14 +125,19 @@ class Entries:
         self.val = np.ascontiguousarray(_shortest(full) * rows[self.row] * cols[self.col])
 
 
-def entries(matrix: sp.csr_array, rows: Cells, cols: Cells, n_steps: int, back: int, what: str) -> Entries:
+def entries(
+    matrix: sp.csr_array, rows: Cells, cols: Cells, n_steps: int, back: int, what: str, room: np.ndarray
+) -> Entries:
     """The entries of a matrix whose column is ``back`` steps before the row; `Entries.refill` gives them values.
+
+    Args:
+        matrix: with indices as `short` makes them.
+        room: for rows, columns, sources and targets, see `rooms`.
 
     Raises:
         Declined: an entry that reaches elsewhere than to the same step or the one before.
     """
-    matrix = _short(matrix, n_steps)
-    row, col, source, target = (np.empty(matrix.nnz, dtype=matrix.indices.dtype) for _ in range(4))
+    row, col, source, target = room
     n, found, fault = kernels.collect(
         matrix.indptr, matrix.indices, rows.element, rows.step, cols.element, cols.step, rows.n, cols.n, n_steps, back,
         row, col, source, target,
@@ -146,13 +152,22 @@ def entries(matrix: sp.csr_array, rows: Cells, cols: Cells, n_steps: int, back: 
     return Entries(row[:n].astype(np.int64), col[:n].astype(np.int64), np.zeros((n, 1)), source[:found], target[:found])
 
 
-def _short(matrix: sp.csr_array, n_steps: int) -> sp.csr_array:
-    """The matrix with indices of 32 bits, where entry * n_steps + step is one too: no entry of a step is without a
+def short(matrices: Sequence[sp.csr_array], n_steps: int) -> list[sp.csr_array]:
+    """The matrices with indices of 32 bits, where entry * n_steps + step is one too: no entry of a step is without a
     nonzero."""
-    short = np.int32 if matrix.nnz * n_steps < 2**31 else np.int64
-    if matrix.indices.dtype == short and matrix.indptr.dtype == short:
-        return matrix
-    return sp.csr_array((matrix.data, matrix.indices.astype(short), matrix.indptr.astype(short)), shape=matrix.shape)
+    bits = np.int32 if max(matrix.nnz for matrix in matrices) * n_steps < 2**31 else np.int64
+    return [
+        sp.csr_array((m.data, m.indices.astype(bits, copy=False), m.indptr.astype(bits, copy=False)), shape=m.shape)
+        for m in matrices
+    ]
+
+
+def rooms(matrices: Sequence[sp.csr_array]) -> list[np.ndarray]:
+    """Room for the entries of some matrices, shape (4, nonzeros) each, of one piece: a system has large pages for that,
+    and none for a thread's own arrays, where to touch a page for the first time costs more than what is put there."""
+    ends = np.cumsum([0, *(matrix.nnz for matrix in matrices)])
+    whole = np.empty((4, int(ends[-1])), dtype=matrices[0].indices.dtype)
+    return [whole[:, first:last] for first, last in itertools.pairwise(ends)]
 
 
 def _shortest(values: FloatArray) -> FloatArray:
@@ -285,32 +300,35 @@ class StepProgram:
                 message = "curves that are of other variables at other steps"
                 raise Declined(message)
 
-        def entries_of(of: tuple[sp.csr_array, Cells, int, str]) -> Entries:
-            matrix, rows, back, what = of
-            return entries(matrix, rows, variables, n_steps, back, what)
+        def entries_of(of: tuple[sp.csr_array, np.ndarray, Cells, int, str]) -> Entries:
+            matrix, room, rows, back, what = of
+            return entries(matrix, rows, variables, n_steps, back, what, room)
 
         #: of each matrix: its rows by step, how many steps before them its columns are, and what it is
-        matrices = (
-            (program.g, ranges, 0, "ranges"),
-            (p.a, rows_of_squares, 0, "products"),
-            (p.u, products, 0, "products"),
-            (p.v, products, 0, "products"),
-            (sp.csr_array(program.q), variables, 0, "quadratic costs"),
-            (q.f, rows_of_pairs, 0, "quadratic rows"),
-            (q.g, rows_of_pairs, 0, "quadratic rows"),
-            (q.w, quadratics, 0, "quadratic rows"),
+        kinds = (
+            (ranges, 0, "ranges"),
+            (rows_of_squares, 0, "products"),
+            (products, 0, "products"),
+            (products, 0, "products"),
+            (variables, 0, "quadratic costs"),
+            (rows_of_pairs, 0, "quadratic rows"),
+            (rows_of_pairs, 0, "quadratic rows"),
+            (quadratics, 0, "quadratic rows"),
         )
-        others = of_each(entries_of, matrices)  # threads begin, while here it goes on
-        equal = _short(program.a, n_steps)  # looked through four times
+        *matrices, equal = short((program.g, p.a, p.u, p.v, sp.csr_array(program.q), q.f, q.g, q.w, program.a), n_steps)
+        found = zip(matrices, rooms(matrices), kinds, strict=True)
+        others = of_each(entries_of, [(matrix, room, *kind) for matrix, room, kind in found])
+        # threads begin, while here it goes on
         # storage rows: those that reach back, and blocks of that name where nothing carries (one step)
-        back = entries(equal, equalities, variables, n_steps, 1, "equalities")
+        own, *three = rooms([equal] * 4)
+        back = entries(equal, equalities, variables, n_steps, 1, "equalities", own)
         linked = np.zeros(equalities.n, dtype=bool)
         linked[back.row] = True
         row_of, link_of = np.full(equalities.n, -1), np.full(equalities.n, -1)
         row_of[~linked], link_of[linked] = np.arange(int((~linked).sum())), np.arange(int(linked.sum()))
         within, links = equalities.those(row_of), equalities.those(link_of)
-        kinds = (within, 0), (links, 0), (links, 1)
-        a, now, before = of_each(entries_of, [(equal, rows, back, "equalities") for rows, back in kinds])
+        of_rows = zip(three, ((within, 0), (links, 0), (links, 1)), strict=True)
+        a, now, before = of_each(entries_of, [(equal, room, *of, "equalities") for room, of in of_rows])
         g, squares, u, v, quadratic, pair_f, pair_g, pair_w = others
         alone = _alone(program.equalities, program.a, program.eq_scale, program.col_scale, n_steps)
         bounding = _alone(program.inequalities, program.g, program.ineq_scale, program.col_scale, n_steps)
@@ -550,4 +568,4 @@ def same_row(x: IntArray, y: IntArray) -> tuple[IntArray, IntArray]:
     return first, order[np.repeat(low, count) + offset]
 
 
-__all__ = ["Cells", "Declined", "Entries", "StepProgram", "entries", "same_row", "step_pattern"]
+__all__ = ["Cells", "Declined", "Entries", "StepProgram", "entries", "rooms", "same_row", "short", "step_pattern"]
