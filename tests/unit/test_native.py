@@ -692,6 +692,40 @@ def test_what_it_cannot_solve_is_handed_over_and_says_so() -> None:
     assert any("fallback to clarabel" in choice for choice in helped.choices)
 
 
+def test_what_is_fixed_stays_to_the_last_bit() -> None:
+    # in units of the objective of the build prices are a million times too high: multipliers of rows are large, and a
+    # diagonal alone let PV systems without sun give 1e-6 pu
+    case = lateral.read("ieee123-t5")
+    model = lateral.build(case, "nonlinear")
+    prices = np.full(case.horizon.n_steps, 0.1)
+    program = model.update(prices=prices).program
+    found = solvers.get("native").solve(program)
+    lb, ub = program.lb.copy(), program.ub.copy()
+    here = np.flatnonzero(np.isfinite(lb) & (ub - lb > 1e-3))[::7]
+    lb[here] = ub[here] = np.clip(found.x[here], lb[here] + 1e-4, ub[here] - 1e-4)
+    program = dataclasses.replace(program.update({"source.price_import": 1e6 * prices}), lb=lb, ub=ub)
+    fixed = np.flatnonzero(lb == ub)
+    assert len(fixed) > 20
+    steps = StepProgram.of(program)
+    method = session_module.Method(steps, order_of(program, steps))
+    iterate, _, _ = method.solve(gap=1e-8, max_iterations=40)
+    values = steps.variables.gather(iterate.x, program.n) * program.col_scale
+    np.testing.assert_allclose(values[fixed], program.lb[fixed], rtol=1e-15, atol=0.0)
+
+
+def test_a_voltage_that_is_fixed_stays_there() -> None:
+    # the power flow of the start moved it, and nothing brought it back: 1e-3 pu beside, said to be solved
+    program = lateral.build(lateral.read("ieee123-t5"), "nonlinear").program
+    found = solvers.get("native").solve(program)
+    block = program.block("bus.vmag_sq")
+    lb, ub = program.lb.copy(), program.ub.copy()
+    at = block.start + block.size // 2
+    lb[at] = ub[at] = found.x[at] + 1e-4
+    again = solvers.get("native").solve(dataclasses.replace(program, lb=lb, ub=ub))
+    assert (again.solver, again.status) == ("native", Status.OPTIMAL)
+    assert again.x[at] == pytest.approx(found.x[at] + 1e-4, rel=1e-15)
+
+
 def test_bounds_that_exclude_each_other() -> None:
     model = model_of("ads10", "lindistflow")
     cells, high = model.program.block("bus.vmag_sq").cells, model.program.ub.copy()

@@ -127,6 +127,8 @@ class Method:
         ds = self._room.empty("ds", slack.shape)
         solution, eta, positive = k.solve(right, -r.links, tolerance=tolerance, first=first)
         dx, dy = solution[: k.nv], solution[k.nv :]
+        # what is fixed stays: a diagonal alone lets it go, by the change of its rows' multipliers over the diagonal
+        dx.reshape(-1)[self._fixed] = 0.0
 
         def after(mine: Share) -> None:
             self.rows.slack_steps(ds, r_s, slack, dy[k.n_rows :], mine)

@@ -70,6 +70,7 @@ def cold(rows: Rows, order: Order, bounds: Bounds, n_bounds: int) -> Iterate:
 
     push(PUSH_DEVICES)
     _power_flow(rows, order, x)
+    x[bounds.fixed] = p.data["value"][bounds.fixed]  # of the network as well
     push(PUSH)
     now = rows.at(x)
     s = np.zeros(now.rows.shape)
@@ -119,6 +120,7 @@ def moved(rows: Rows, order: Order, bounds: Bounds, it: Iterate, *, flow: bool) 
     it.x[bounds.fixed] = rows.steps.data["value"][bounds.fixed]
     if flow:
         _power_flow(rows, order, it.x)
+        it.x[bounds.fixed] = rows.steps.data["value"][bounds.fixed]
     it.x = _within(it.x, bounds.low, bounds.high)
     it.s = np.where(rows.sign != 0.0, _within(it.s, bounds.s_low, bounds.s_high), it.s)
     sides = (
