@@ -744,6 +744,26 @@ def test_a_battery_out_of_service(formulation: str) -> None:
     assert spent <= least + 3
 
 
+@pytest.mark.parametrize("formulation", ["nonlinear", "soc", "lindistflow"])
+def test_a_source_whose_power_is_given_at_some_steps(formulation: str) -> None:
+    # limits that leave one value have no inside: a barrier between them broke the linear system, every solve of a
+    # feeder that may neither give nor take was somebody else's
+    case = lateral.read("ads10")
+    free = lateral.build(case, formulation)
+    found = free.solve("native")
+    total = found.value("source.p_total").sum(axis=0)
+    room = np.where(np.arange(case.horizon.n_steps) % 2, 0.0, 5.0)
+    profiles = {**case.profiles, "most": total + room, "least": room - total}
+    source = dataclasses.replace(case.sources[0], p_import_max_kw="most", p_export_max_kw="least")
+    devices = tuple(source if d is case.sources[0] else d for d in case.devices)
+    given = lateral.build(case.with_(devices=devices, profiles=profiles), formulation).solve("native")
+    assert given.solution.solver == "native"
+    assert given.status is Status.OPTIMAL
+    assert max(given.residuals.max_primal, given.residuals.max_bound) <= 1e-9
+    assert given.objective == pytest.approx(found.objective, rel=1e-7)
+    assert np.abs(given.value("source.p_total").sum(axis=0) - total)[1::2].max() < 1e-5
+
+
 def test_bounds_that_exclude_each_other() -> None:
     model = model_of("ads10", "lindistflow")
     cells, high = model.program.block("bus.vmag_sq").cells, model.program.ub.copy()

@@ -132,7 +132,7 @@ class Rows:
         )
         self.sign = np.repeat(sign.reshape(-1, 1), t, axis=1)
         self._unscale = np.vstack([d["unscale_g"], d["unscale_p"], d["unscale_q"], d["unscale_c"]])
-        self._fixed = np.flatnonzero(d["fixed"] > 0.0)
+        self._fixed, self._s_fixed = np.nonzero(d["fixed"] > 0.0), np.nonzero(s.level_ranges)
         #: the same kinds of rows: from the first to before the last that has a slack
         self._with_slack = [_span(part[:, 0] != 0.0) for part in self.by_kind(self.sign)]
 
@@ -339,7 +339,8 @@ class Rows:
         if k.n_links:
             k.links_transposed(it.eta, dual)
             links = k.links(it.x) - p.data["link_b"]
-        dual.reshape(-1)[self._fixed] = 0.0
+        dual[self._fixed] = 0.0
+        dual_s[self._s_fixed] = 0.0
         primal.append(np.max(np.abs(links * p.data["unscale_link"]), initial=0.0))
         return Residuals(dual, dual_s, now.equal, rows, links, float(np.max(primal)), self.largest(dual, dual_s))
 
