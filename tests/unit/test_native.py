@@ -756,7 +756,8 @@ def test_a_source_whose_power_is_given_at_some_steps(formulation: str) -> None:
     profiles = {**case.profiles, "most": total + room, "least": room - total}
     source = dataclasses.replace(case.sources[0], p_import_max_kw="most", p_export_max_kw="least")
     devices = tuple(source if d is case.sources[0] else d for d in case.devices)
-    given = lateral.build(case.with_(devices=devices, profiles=profiles), formulation).solve("native")
+    # a limit of export below zero is a fault of a case, so that nothing but zero is given in practice
+    given = lateral.build(case.with_(devices=devices, profiles=profiles), formulation, check=False).solve("native")
     assert given.solution.solver == "native"
     assert given.status is Status.OPTIMAL
     assert max(given.residuals.max_primal, given.residuals.max_bound) <= 1e-9
