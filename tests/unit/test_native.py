@@ -693,6 +693,79 @@ def test_what_it_cannot_solve_is_handed_over_and_says_so() -> None:
     assert any("fallback to clarabel" in choice for choice in helped.choices)
 
 
+def test_what_is_fixed_stays_to_the_last_bit() -> None:
+    # in units of the objective of the build prices are a million times too high: multipliers of rows are large, and a
+    # diagonal alone let PV systems without sun give 1e-6 pu
+    case = lateral.read("ieee123-t5")
+    model = lateral.build(case, "nonlinear")
+    prices = np.full(case.horizon.n_steps, 0.1)
+    program = model.update(prices=prices).program
+    found = solvers.get("native").solve(program)
+    lb, ub = program.lb.copy(), program.ub.copy()
+    here = np.flatnonzero(np.isfinite(lb) & (ub - lb > 1e-3))[::7]
+    lb[here] = ub[here] = np.clip(found.x[here], lb[here] + 1e-4, ub[here] - 1e-4)
+    program = dataclasses.replace(program.update({"source.price_import": 1e6 * prices}), lb=lb, ub=ub)
+    fixed = np.flatnonzero(lb == ub)
+    assert len(fixed) > 20
+    steps = StepProgram.of(program)
+    method = session_module.Method(steps, order_of(program, steps))
+    iterate, _, _ = method.solve(gap=1e-8, max_iterations=40)
+    values = steps.variables.gather(iterate.x, program.n) * program.col_scale
+    np.testing.assert_allclose(values[fixed], program.lb[fixed], rtol=1e-15, atol=0.0)
+
+
+def test_a_voltage_that_is_fixed_stays_there() -> None:
+    # the power flow of the start moved it, and nothing brought it back: 1e-3 pu beside, said to be solved
+    program = lateral.build(lateral.read("ieee123-t5"), "nonlinear").program
+    found = solvers.get("native").solve(program)
+    block = program.block("bus.vmag_sq")
+    lb, ub = program.lb.copy(), program.ub.copy()
+    at = block.start + block.size // 2
+    lb[at] = ub[at] = found.x[at] + 1e-4
+    again = solvers.get("native").solve(dataclasses.replace(program, lb=lb, ub=ub))
+    assert (again.solver, again.status) == ("native", Status.OPTIMAL)
+    assert again.x[at] == pytest.approx(found.x[at] + 1e-4, rel=1e-15)
+
+
+@pytest.mark.parametrize("formulation", ["nonlinear", "soc", "lindistflow"])
+def test_a_battery_out_of_service(formulation: str) -> None:
+    # where its energy at the end is given its storage rows depend on one another: a pivot that is rounding looked like
+    # curvature (100 steps and a fallback), and a disc of no radius has no inside (Clarabel ended inaccurate)
+    case = lateral.read("ieee123-t5")
+    first = case.batteries[0]
+    out = dataclasses.replace(first, s_max_kva=0.0, limit="disc")
+    found = []
+    for devices in ((d if d is not first else out for d in case.devices), (d for d in case.devices if d is not first)):
+        program = lateral.build(case.with_(devices=tuple(devices)), formulation).program
+        solution = solvers.get("native").solve(program)
+        assert (solution.solver, solution.status) == ("native", Status.OPTIMAL)
+        found.append((program.objective(solution.x), solution.iterations))
+    (one, spent), (other, least) = found
+    assert one == pytest.approx(other, rel=1e-8)
+    assert spent <= least + 3
+
+
+@pytest.mark.parametrize("formulation", ["nonlinear", "soc", "lindistflow"])
+def test_a_source_whose_power_is_given_at_some_steps(formulation: str) -> None:
+    # limits that leave one value have no inside: a barrier between them broke the linear system, every solve of a
+    # feeder that may neither give nor take was somebody else's
+    case = lateral.read("ads10")
+    free = lateral.build(case, formulation)
+    found = free.solve("native")
+    total = found.value("source.p_total").sum(axis=0)
+    room = np.where(np.arange(case.horizon.n_steps) % 2, 0.0, 5.0)
+    profiles = {**case.profiles, "most": total + room, "least": room - total}
+    source = dataclasses.replace(case.sources[0], p_import_max_kw="most", p_export_max_kw="least")
+    devices = tuple(source if d is case.sources[0] else d for d in case.devices)
+    # a limit of export below zero is a fault of a case, so that nothing but zero is given in practice
+    given = lateral.build(case.with_(devices=devices, profiles=profiles), formulation, check=False).solve("native")
+    assert given.solution.solver == "native"
+    assert given.status is Status.OPTIMAL
+    assert max(given.residuals.max_primal, given.residuals.max_bound) <= 1e-9
+    assert given.objective == pytest.approx(found.objective, rel=1e-7)
+    assert np.abs(given.value("source.p_total").sum(axis=0) - total)[1::2].max() < 1e-5
+
+
 def test_bounds_that_exclude_each_other() -> None:
     model = model_of("ads10", "lindistflow")
     cells, high = model.program.block("bus.vmag_sq").cells, model.program.ub.copy()

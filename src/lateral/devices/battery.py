@@ -85,6 +85,9 @@ class Battery(Inverter):
         builder, kva, t_count = ctx.builder, ctx.base.total_kva, ctx.n_steps
         names = [d.name for d in group]
         charge_max, discharge_max = column(group, "p_charge_max_kw") / kva, column(group, "p_discharge_max_kw") / kva
+        # without a rating there is no power: bounds say so, a disc around a single point has no inside
+        runs = by_device(group, "limit", "box").reshape(-1, 1) | (cls._rating(group) > 0.0)
+        charge_max, discharge_max = charge_max * runs, discharge_max * runs
         size = np.maximum(np.maximum(charge_max, discharge_max), 1e-9)
         capacity = column(group, "energy_kwh") / kva
         eta_c, eta_d = column(group, "eta_charge"), column(group, "eta_discharge")
@@ -172,6 +175,11 @@ class Battery(Inverter):
         ctx.net.inject(where.ports, p_port, q_port)
 
     @classmethod
+    def _rating(cls, group: Sequence[Self]) -> FloatArray:
+        """Apparent power that a curve of the voltage leaves for p, kVA, shape (n, 1)."""
+        return np.asarray(column(group, "s_max_kva") * np.array([d.p_share for d in group]).reshape(-1, 1))
+
+    @classmethod
     def _most(cls, group: Sequence[Self]) -> FloatArray:
         """Larger of what it takes and gives, kW, shape (n, 1)."""
         return np.maximum(column(group, "p_charge_max_kw"), column(group, "p_discharge_max_kw"))
@@ -206,10 +214,9 @@ class Battery(Inverter):
                 limit=False,
             )
             q = given.map_terms(n, own, np.arange(len(own)), np.ones(len(own)))
-        # a curve of the voltage leaves a share of the rating for p
-        rating = s * np.array([d.p_share for d in group]).reshape(-1, 1)
+        rating = cls._rating(group) / kva
         small = (cls._most(group) / kva > rating)[:, 0]
-        disc = np.flatnonzero(~by_device(group, "limit", "box") & ~alone & (decides | small))
+        disc = np.flatnonzero(~by_device(group, "limit", "box") & ~alone & (decides | small) & (rating > 0.0)[:, 0])
         if len(disc):
             s_sq = rating[disc] ** 2
             builder.product(
@@ -239,7 +246,7 @@ class Battery(Inverter):
         """p and q of all ports, with those of the batteries that decide at each added."""
         kva = ctx.base.total_kva
         at = np.flatnonzero(alone[where.owner])
-        rating = column(group, "s_max_kva") * np.array([d.p_share for d in group]).reshape(-1, 1)
+        rating = cls._rating(group)
         box = by_device(group, "limit", "box").reshape(-1, 1)
         most = np.where(box, np.minimum(rating, cls._most(group)), rating) / kva
         p, q = at_each_port(

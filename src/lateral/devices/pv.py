@@ -188,7 +188,8 @@ class PV(Inverter):
                 limit=False,
             )
             q = q + given.map_terms(len(group), own, np.arange(len(own)), np.ones(len(own)))
-        disc = np.flatnonzero(free & (decides | (tangent != 0.0)) & by_device(group, "limit", "disc"))
+        of_disc = by_device(group, "limit", "disc") & (s > 0.0)[:, 0]  # without a rating p and q are zero by bounds
+        disc = np.flatnonzero(free & (decides | (tangent != 0.0)) & of_disc)
         if len(disc):
             s_sq = (s[disc] / kva) ** 2
             builder.product(

@@ -259,17 +259,24 @@ def add_terms(out, row, x, a, y, b, inverse, at, back, before):  # type: ignore[
             out[row[k], t - before] += term
 
 
+#: Rounding of a pivot, as a share of its entry.
+ROUNDING = 1e-13
+
+
 @compiled
 def tridiagonal_factor(d, e, first, last):  # type: ignore[no-untyped-def]
-    """``L D L'`` of tridiagonal matrices, one per row, in place; e[t] couples t and t + 1. Number of pivots <= 0."""
+    """``L D L'`` of tridiagonal matrices, one per row, in place; e[t] couples t and t + 1. Number of pivots below zero;
+    one that is no more than the rounding of its entry is what that rounding is: of rows that depend on one another."""
     bad = 0
     for i in range(first, last):
         if not d[i, 0] > 0.0:
             bad += 1
         for t in range(1, d.shape[1]):
-            f = e[i, t - 1] / d[i, t - 1]
+            f, least = e[i, t - 1] / d[i, t - 1], ROUNDING * d[i, t]
             d[i, t] -= f * e[i, t - 1]
             e[i, t - 1] = f
+            if not abs(d[i, t]) > least:
+                d[i, t] = least
             if not d[i, t] > 0.0:
                 bad += 1
     return bad

@@ -32,7 +32,7 @@ from lateral.solvers.native.threads import Share
 
 #: Feasibility, pu; stationarity, in solver scale.
 PRIMAL, DUAL = 1e-9, 1e-7
-#: Diagonal that holds a fixed variable.
+#: Diagonal that holds a fixed variable or slack.
 FIXED = 1e12
 #: What is added to the diagonal first where curvature is negative, and how often more is.
 LIFT, MOST_LIFTS = 1e-8, 8
@@ -87,7 +87,7 @@ class Method:
         self.bounds = b = start.Bounds.of(self.steps)
         self.barrier = Barrier((b.low, b.s_low), (b.high, b.s_high), self.kkt.threads)
         self.n_bounds = self.barrier.count
-        self._fixed = np.flatnonzero(b.fixed)
+        self._fixed, self._s_fixed = b.fixed, b.s_fixed
 
     # -- one iteration ------------------------------------------------------------------------------------------------
 
@@ -127,10 +127,13 @@ class Method:
         ds = self._room.empty("ds", slack.shape)
         solution, eta, positive = k.solve(right, -r.links, tolerance=tolerance, first=first)
         dx, dy = solution[: k.nv], solution[k.nv :]
+        # what is fixed stays: a diagonal alone lets it go, by the change of its rows' multipliers over the diagonal
+        dx[self._fixed] = 0.0
 
         # where a slack is far from its bound, its multiplier is rounding: there the row says what it becomes
         of_slacks = partial(self.rows.slack_steps, ds, r_s, slack, dy[k.n_rows :], FAR, rows, values, dx)
         k.threads.shares(of_slacks)
+        ds[self._s_fixed] = 0.0
         return dx, ds, dy, eta, positive
 
     def solve(
@@ -201,7 +204,7 @@ class Method:
                 break
             if number == max_iterations or give_up():
                 break
-            diagonal[0].reshape(-1)[self._fixed] = FIXED
+            diagonal[0][self._fixed], diagonal[1][self._s_fixed] = FIXED, FIXED
             k.threads.shares(lambda mine: self.rows.slack_diagonal(slack, diagonal[1], mine))
             point = start.newton_point(self.rows, it.x, now.values, it.y, diagonal[0], slack)
             circles = since >= CIRCLING and mu < NEAR * target and (r.primal > PRIMAL or r.dual > DUAL)
@@ -280,6 +283,7 @@ class Method:
         does not hold it: it costs nothing, and the row holds (Nocedal and Wright 2006, section 19.3)."""
         b, w = self.bounds, it.dual[1]
         self.kkt.threads.shares(lambda mine: self.rows.reset_slacks(it.s, b.s_low, b.s_high, w, now.rows, mine))
+        b.hold(self.steps, it.x, it.s)
 
     def _newton(
         self,

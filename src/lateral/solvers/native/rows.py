@@ -148,7 +148,7 @@ class Rows:
         )
         self.sign = np.repeat(sign.reshape(-1, 1), t, axis=1)
         self._unscale = np.vstack([d["unscale_g"], d["unscale_p"], d["unscale_q"], d["unscale_c"]])
-        self._fixed = np.flatnonzero(d["fixed"] > 0.0)
+        self._fixed, self._s_fixed = np.nonzero(d["fixed"] > 0.0), np.nonzero(s.level_ranges)
         #: the same kinds of rows: from the first to before the last that has a slack
         self._with_slack = [_span(part[:, 0] != 0.0) for part in self.by_kind(self.sign)]
 
@@ -355,8 +355,9 @@ class Rows:
         if k.n_links:
             k.links_transposed(it.eta, dual)
             links = k.links(it.x) - p.data["link_b"]
-        of_fixed = dual.reshape(-1)[self._fixed]
-        dual.reshape(-1)[self._fixed] = 0.0
+        of_fixed = dual[self._fixed]
+        dual[self._fixed] = 0.0
+        dual_s[self._s_fixed] = 0.0
         primal.append(np.max(np.abs(links * p.data["unscale_link"]), initial=0.0))
         return Residuals(
             dual, dual_s, of_fixed, now.equal, rows, links, float(np.max(primal)), self.largest(dual, dual_s)
@@ -372,7 +373,7 @@ class Rows:
             out[at] -= it.z_high[at]
 
         self.kkt.threads.shares(own)
-        out.reshape(-1)[self._fixed] = r.of_fixed
+        out[self._fixed] = r.of_fixed
         return out
 
 

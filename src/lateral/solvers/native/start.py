@@ -7,7 +7,7 @@ from typing import Self
 
 import numpy as np
 
-from lateral.network.schema import FloatArray
+from lateral.network.schema import FloatArray, IntArray
 from lateral.solvers.native import kernels
 from lateral.solvers.native.assembly import Point
 from lateral.solvers.native.iterate import Iterate
@@ -24,13 +24,15 @@ PUSH, PUSH_DEVICES = 0.05, 0.4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bounds:
-    """Bounds of variables and of slacks, infinite where there is none, and which variables are fixed; (elements, T)."""
+    """Bounds of variables and of slacks, infinite where there is none, shape (elements, T); which of them are fixed, by
+    element and step."""
 
     low: FloatArray
     high: FloatArray
     s_low: FloatArray
     s_high: FloatArray
-    fixed: np.ndarray
+    fixed: tuple[IntArray, ...]
+    s_fixed: tuple[IntArray, ...]
 
     @classmethod
     def of(cls, s: StepProgram) -> Self:
@@ -39,13 +41,28 @@ class Bounds:
         fixed = d["fixed"] > 0.0
         level, free = s.level.reshape(-1, 1), np.full((s.curves.n, t), np.inf)
         cones = np.where(s.exact.reshape(-1, 1), -np.inf, 0.0) * np.ones((n, t))
+        exact = s.level_ranges
         return cls(
             low=np.where(fixed, -np.inf, d["low"]),
             high=np.where(fixed, np.inf, d["high"]),
-            s_low=np.vstack([d["g_low"], cones, np.where(level, -np.inf, d["q_low"]), -free]),
-            s_high=np.vstack([d["g_high"], np.full((n, t), np.inf), np.where(level, np.inf, d["q_high"]), free]),
-            fixed=fixed,
+            s_low=np.vstack([np.where(exact, -np.inf, d["g_low"]), cones, np.where(level, -np.inf, d["q_low"]), -free]),
+            s_high=np.vstack(
+                [
+                    np.where(exact, np.inf, d["g_high"]),
+                    np.full((n, t), np.inf),
+                    np.where(level, np.inf, d["q_high"]),
+                    free,
+                ]
+            ),
+            fixed=np.nonzero(fixed),
+            s_fixed=np.nonzero(exact),  # ranges come first
         )
+
+    def hold(self, steps: StepProgram, x: FloatArray, s: FloatArray | None = None) -> None:
+        """Put what is fixed where it belongs, in place: variables, and slacks where they are given."""
+        x[self.fixed] = steps.data["value"][self.fixed]
+        if s is not None:
+            s[self.s_fixed] = steps.data["g_low"][self.s_fixed]
 
 
 def newton_point(rows: Rows, x: FloatArray, v: Values, y: FloatArray, diagonal: FloatArray, slack: FloatArray) -> Point:
@@ -59,7 +76,7 @@ def cold(rows: Rows, order: Order, bounds: Bounds, n_bounds: int) -> Iterate:
     """Devices inside of their bounds, the network at its power flow, multipliers of one complementarity."""
     p, t = rows.steps, rows.steps.n_steps
     x = p.data["start"].copy()
-    x[bounds.fixed] = p.data["value"][bounds.fixed]
+    bounds.hold(p, x)
     threads = rows.kkt.threads
 
     def push(share: float) -> None:
@@ -70,6 +87,7 @@ def cold(rows: Rows, order: Order, bounds: Bounds, n_bounds: int) -> Iterate:
 
     push(PUSH_DEVICES)
     _power_flow(rows, order, x)
+    bounds.hold(p, x)  # of the network as well
     push(PUSH)
     now = rows.at(x)
     s = np.zeros(now.rows.shape)
@@ -116,11 +134,12 @@ def moved(rows: Rows, order: Order, bounds: Bounds, it: Iterate, *, flow: bool) 
             one are far from it (46 Newton steps instead of 11 on IEEE 13, 49 instead of 7 on 123); branch flows are
             not (10 instead of 8), and after a change of loads the voltages of the power flow may be beyond limits.
     """
-    it.x[bounds.fixed] = rows.steps.data["value"][bounds.fixed]
+    bounds.hold(rows.steps, it.x)
     if flow:
         _power_flow(rows, order, it.x)
     it.x = _within(it.x, bounds.low, bounds.high)
     it.s = np.where(rows.sign != 0.0, _within(it.s, bounds.s_low, bounds.s_high), it.s)
+    bounds.hold(rows.steps, it.x, it.s)
     sides = (
         (it.z_low, it.x - bounds.low),
         (it.z_high, bounds.high - it.x),

@@ -22,6 +22,8 @@ from lateral.solvers.native import kernels
 
 #: Bounds that exclude each other by more than this are no rounding, in solver scale.
 CROSSED = 1e-9
+#: Difference of two sides that is none, as of the bounds of a variable (`kernels.settle`).
+SAME = 1e-12
 
 
 class Declined(Exception):
@@ -247,6 +249,13 @@ class StepProgram:
     constant: float = 0.0
     floor: float = 0.0
     crossed: bool = False
+
+    @property
+    def level_ranges(self) -> np.ndarray:
+        """Ranges whose two sides are the same, shape (n, T): a source that may neither give nor take."""
+        low, high = self.data["g_low"], self.data["g_high"]
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.isfinite(low) & (np.abs(high - low) <= SAME * np.maximum(1.0, np.abs(low))))
 
     @classmethod
     def of(cls, program: Program, *, threads: int = 1) -> StepProgram:
