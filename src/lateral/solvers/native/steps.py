@@ -21,6 +21,10 @@ from lateral.solvers.native import kernels
 
 #: Bounds that exclude each other by more than this are no rounding, in solver scale.
 CROSSED = 1e-9
+#: Half the room that a range has at least, in solver scale and in the program's units: one of a single value (no power
+#: through the point of common coupling) has no inner point. It is a thousandth of what a result may be off; the least
+#: scale at which it is kept in the program's units, as a smaller one would be rounding of larger values.
+ROOM, LEAST_SCALE = 1e-9, 1e-4
 
 
 class Declined(Exception):
@@ -398,6 +402,7 @@ class StepProgram:
             (self.pair_w, q.w, quadratic, cols),
         )  # fmt: skip
         list(of_each(lambda of: of[0].refill(of[1].data, t, *of[2:]), matrices))
+        _set_apart(g_low, g_high, g_scale)
         f0, g0 = np.zeros((self.quadratics.n * self.pairs, t)), np.zeros((self.quadratics.n * self.pairs, t))
         f0[self.pair_of, self.pair_step], g0[self.pair_of, self.pair_step] = q.f0 * of_quadratics[q.row], q.g0
         self.curve_rows = program.curves.scaled(program.curve_scale, d)
@@ -450,6 +455,16 @@ class StepProgram:
             "unscale_q": _inverse(q_scale),
             "unscale_c": _inverse(c_scale),
         }
+
+
+def _set_apart(low: FloatArray, high: FloatArray, scale: FloatArray) -> None:
+    """Give ranges of one value, or next to it, a little room, in place; sides that exclude each other stay as they are.
+    All of shape (n, T); ``scale``: of the rows."""
+    room = ROOM * np.clip(scale, LEAST_SCALE, 1.0)
+    with np.errstate(invalid="ignore"):  # infinite on the same side
+        narrow = np.abs(high - low) < 2.0 * room
+    middle = 0.5 * (low[narrow] + high[narrow])
+    low[narrow], high[narrow] = middle - room[narrow], middle + room[narrow]
 
 
 def _inverse(values: FloatArray) -> FloatArray:
