@@ -27,7 +27,7 @@ from lateral.program.tangent import OWN_SLOTS, Tangent
 from lateral.results.one_way import one_way
 from lateral.results.residuals import GAP_TOLERANCE, certified_bound, earned_status, objective_size, recompute
 from lateral.results.result import Result
-from lateral.results.retry import RETRY_TOLERANCE, judged, nearer, tighter
+from lateral.results.retry import RETRY_TOLERANCE, along_path, judged, nearer, tighter
 from lateral.solvers import Options, Session, Solution, Status
 from lateral.solvers.elastic import LOCAL_TOLERANCE, explain
 
@@ -328,16 +328,17 @@ class Model:
             status, residuals = judged(self.program, solution)
             if solution.solver != name:
                 choices.append(f"fallback to {solution.solver}: {solution.message}")
-        if options is None and (again := tighter(self.program, solution, status)) is not None:
-            how = "along the central path" if again.notes else f"at tolerance {RETRY_TOLERANCE:g}"
-            choices.append(f"solved again {how}: the first answer was not accurate enough")
-            solution, (status, residuals) = again, judged(self.program, again)
         takes = self.program.problem_class in solvers.SOLVERS["ipopt"].solver.accepts
+        other = solvers.choose(self.program, avoid="native")[0] if solution.solver == "native" else "ipopt"
+        asks = solver == "auto" and other not in (solution.solver, avoid) and (takes or other != "ipopt")
+        first, earned = solution, status
+        if options is None and (again := tighter(self.program, solution, status, path=not asks)) is not None:
+            choices.append(_solved_again(again))
+            solution, (status, residuals) = again, judged(self.program, again)
         unsure = status in (Status.INACCURATE, Status.ERROR)
         # cones that it goes round in until its own limit of iterations
         unsure |= status is Status.LIMIT_REACHED and options is None and solution.solver == "clarabel"
-        other = solvers.choose(self.program, avoid="native")[0] if solution.solver == "native" else "ipopt"
-        if unsure and solver == "auto" and other not in (solution.solver, avoid) and (takes or other != "ipopt"):
+        if unsure and asks:
             plain = None if options is None else options.plain()
             within = None if plain is None else plain.within(begin + (plain.time_limit_s or np.inf))
             again = solvers.get(other, within).solve(self.program, None)
@@ -348,6 +349,11 @@ class Model:
             if word is Status.OPTIMAL or (word is Status.INACCURATE and nearer(found, residuals)):
                 choices.append(f"fallback to {other}: {solution.solver} ended {status.word}")
                 solution, status, residuals = again, word, found
+            if options is None and status is not Status.OPTIMAL:
+                path = along_path(self.program, first, earned)
+                if path is not None:
+                    choices.append(_solved_again(path))
+                    solution, (status, residuals) = path, judged(self.program, path)
         if status is Status.INFEASIBLE and self.program.problem_class is ProblemClass.NLP:
             choices.append("infeasible by proof: the convex relaxation of the exact model is infeasible")
         program, cautions = self.program, []
@@ -653,6 +659,12 @@ def point_of(result: Result, beside: Beside | None = None) -> OperatingPoint:
     place = {node: k for k, node in enumerate(nodes)}
     whole[[place[node] for node in result.network.nodes]] = v
     return OperatingPoint(nodes, whole, np.zeros_like(whole), loaded=True, beside=beside or Beside())
+
+
+def _solved_again(again: Solution) -> str:
+    """What a second answer of the same solver is, see `lateral.results.retry`."""
+    how = "along the central path" if again.notes else f"at tolerance {RETRY_TOLERANCE:g}"
+    return f"solved again {how}: the first answer was not accurate enough"
 
 
 def _overloaded(result: Result) -> bool:

@@ -105,7 +105,8 @@ def restored(state: Steps, most: int, progress: Callable[[], None], *, leave: bo
                 break
             k += 1
             progress()
-            found = solved(soft.program)
+            found, fallback = solved(soft.program)
+            told += [f"restoration: {fallback}"] if fallback else []
             if found.status is Status.INFEASIBLE and not np.isfinite(state.radius):
                 out = dataclasses.replace(out, impossible=True)
                 break
@@ -156,8 +157,8 @@ def restored(state: Steps, most: int, progress: Callable[[], None], *, leave: bo
     return dataclasses.replace(out, rounds=k, told=tuple(told))
 
 
-def solved(program: Program) -> Solution:
-    """A solution by Clarabel; where that is not accurate, along the central path, and else by Ipopt."""
+def solved(program: Program) -> tuple[Solution, str]:
+    """A solution by Clarabel; where that is not accurate, along the central path, and else by Ipopt, which is noted."""
     found = solvers.get("clarabel", None).solve(program)
     status, residuals = judged(program, found)
     if (again := tighter(program, found, status)) is not None:
@@ -166,8 +167,8 @@ def solved(program: Program) -> Solution:
         other = solvers.get("ipopt", Options(time_limit_s=LONGEST_S)).solve(program)
         word, off = judged(program, other)
         if word is Status.OPTIMAL or (word is Status.INACCURATE and nearer(off, residuals)):
-            found = other
-    return found
+            return other, f"fallback to ipopt: clarabel ended {status.word}"
+    return found, ""
 
 
 def softened(program: Program, held: IntArray, follows: tuple[FloatArray, FloatArray]) -> ElasticProgram:

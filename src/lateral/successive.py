@@ -80,6 +80,7 @@ SMALLEST = 1e-6
 #: Violation, and gap, of an inaccurate answer from which on it is no step.
 NO_STEP = 1e-3
 UNKNOWN = "that is of the first-order model; rounds to lessen the violation came to no end (see choices)"
+UNSOLVED = "a step is judged by its power flow, as the program's own rows are not solved there"
 #: Tolerance of the power flows, pu.
 FLOW_TOLERANCE_PU = 1e-8
 
@@ -339,14 +340,27 @@ class Rounds:
 
     def _flown(self, program: Program, x: FloatArray) -> At | None:
         found = self._by_power_flow(program, x)
-        exact = None if found is None else self.tangent.solved(found.program, found.x, self.decisions)
+        exact = None if found is None else self._exact(found)
         if found is not None and exact is not None and found.left:
             # what follows the voltage gave what the step said; now what it gives there
             found = self._by_power_flow(program, exact.start_point)
-            exact = None if found is None else self.tangent.solved(found.program, found.x, self.decisions)
+            exact = None if found is None else self._exact(found)
         if found is None or exact is None or found.left:  # other laws than the program's: it is to be made again
             return found
         return self._at(exact, exact.start_point, found.v_pu)
+
+    def _exact(self, at: At) -> Program | None:
+        """The program where its own rows hold; None where they are not solved: the power flow has to do."""
+        exact = self.tangent.solved(at.program, at.x, self.decisions)
+        if isinstance(exact, str):
+            # where loads left their side of a band it has not their law, and is made again
+            self.note("" if at.astray else f"{UNSOLVED}: {exact}")
+            return None
+        return exact
+
+    def note(self, what: str) -> None:
+        """Say something once; nothing where it is empty."""
+        self.notes += [] if not what or what in self.notes else [what]
 
     def _by_power_flow(self, program: Program, x: FloatArray) -> At | None:
         """The set-points in x with their power flow; None where that does not converge."""
@@ -359,7 +373,7 @@ class Rounds:
     def _at(self, program: Program, x: FloatArray, v_pu: ComplexArray | None) -> At:
         """The point x, with what is left to choose there at its best."""
         x, note = chosen(self.tangent, program, x, self.decisions)
-        self.notes += [] if not note or note in self.notes else [note]
+        self.note(note)
         return At.of(self.tangent.moved(program, x), self.held, v_pu)
 
     def _differs(self, at: At) -> str:

@@ -509,3 +509,12 @@ def test_an_infeasible_limit_is_named_with_its_value() -> None:
     worst = r.conflicts[0]
     assert worst.limit == pytest.approx(1.05)
     assert 1.05 < worst.value < 1.06
+
+
+@shared
+def test_rounds_over_a_day_are_not_scaled_twice() -> None:
+    """A program comes scaled: scaled again by Clarabel it stopped in rounding in three of five rounds, and the central
+    path took three of the four seconds."""
+    r = settled(with_ders("ieee34", 24))
+    assert r.status is Status.OPTIMAL
+    assert not [c for c in r.choices if "central path" in c]

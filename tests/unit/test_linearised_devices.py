@@ -21,9 +21,10 @@ from lateral import successive
 from lateral.case import Case
 from lateral.devices import PV, SVC, Load, Statcom
 from lateral.opf import build
+from lateral.program import tangent
 from lateral.program.tangent import HOLDS
 from lateral.solvers import Status
-from lateral.successive import Rounds
+from lateral.successive import UNSOLVED, Rounds
 
 WYE = {"terminals": (1, 2, 3, 0)}
 CASES: dict[str, Callable[[], Case]] = {
@@ -164,7 +165,21 @@ def test_a_reached_schedule_keeps_the_rows_of_the_program() -> None:
     assert by_flow is not None
     assert np.max(by_flow.violation[0]) > 1e-5
     # decisions that leave the network open are no schedule
-    assert model.tangent.solved(there.program, there.x, rounds.decisions[:-1]) is None
+    assert isinstance(model.tangent.solved(there.program, there.x, rounds.decisions[:-1]), str)
+
+
+def test_rows_that_are_not_solved_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = cornered(600.0, 1.02, np.inf, "balanced")
+    case = case.with_(devices=(*case.devices, windowed(name="f", q_control="volt_var", curtailable=True)))
+    best = lateral.solve(case, "linearised", with_replay=False)
+    assert not any(UNSOLVED in c for c in best.choices)
+
+    def singular(matrix: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(tangent, "splu", singular)
+    found = lateral.solve(case, "linearised", with_replay=False)
+    assert found.choices.count(f"{UNSOLVED}: their matrix is singular") == 1
 
 
 def test_rows_of_decisions_alone_have_no_weight() -> None:

@@ -27,6 +27,7 @@ from lateral.io.overlay import resample
 from lateral.model import Model
 from lateral.network.feeder import Bus, Feeder, Line, Transformer, Winding
 from lateral.network.horizon import Horizon
+from lateral.network.schema import Element
 from lateral.results.residuals import recompute
 from lateral.solvers import Options, Status
 from lateral.solvers.native import NativeOptions, elimination
@@ -833,6 +834,42 @@ def test_steps_that_go_in_circles_are_shortened() -> None:
     found = lateral.build(c, "current-voltage").solve("native", NativeOptions(fallback=False))
     assert found.ok, found.status_text
     assert found.cost == pytest.approx(lateral.build(c, "current-voltage").solve("ipopt").cost, rel=1e-7)
+
+
+@pytest.mark.parametrize("formulation", ["current-voltage", "nonlinear"])
+def test_ranges_of_one_value_at_some_steps_or_all(formulation: str) -> None:
+    """No power through the point of common coupling: slacks had no inner point, and the first step was no number."""
+    case = resample(lateral.read("ieee13-rated" if formulation == "current-voltage" else "ads10"), 4)
+    case = case.with_(profiles=case.profiles | {"now and then": np.array([1e5, 0.0, 1e5, 0.0])})
+    zero = dict.fromkeys(("q_import_max_kvar", "q_export_max_kvar"), 0.0)
+    zero |= dict.fromkeys(("p_import_max_kw", "p_export_max_kw"), "now and then")
+    devices: list[Element] = []
+    for d in case.devices:
+        if isinstance(d, Load):
+            rated = 1.02 * abs(complex(d.p_kw, d.q_kvar))
+            sun = PV(
+                name=f"pv {d.name}",
+                bus=d.bus,
+                terminals=d.terminals,
+                connection=d.connection,
+                p_rated_kw=rated,
+                s_max_kva=rated,
+                phases="free",
+                curtailable=True,
+            )
+            devices.append(sun)
+        devices.append(dataclasses.replace(d, **zero) if isinstance(d, Source) else d)
+    buses = tuple(dataclasses.replace(b, v_min_pu=0.85, v_max_pu=1.15) for b in case.feeder.buses)
+    case = case.with_(devices=tuple(devices), feeder=dataclasses.replace(case.feeder, buses=buses))
+    model = lateral.build(case, formulation, "loss")
+    found = model.solve("native", NativeOptions(fallback=False))
+    assert found.ok, found.status_text
+    # kW on a base of 1 MVA and more: the room of a range, a thousandth of the tolerance of a result
+    np.testing.assert_allclose(found.value("source.p_total")[:, 1::2], 0.0, atol=1e-5)
+    np.testing.assert_allclose(found.value("source.q_total"), 0.0, atol=1e-5)
+    # kWh: the tolerance of a gap, relative to the floor of an objective
+    other = lateral.build(case, formulation, "loss").solve("ipopt").objective
+    assert found.objective == pytest.approx(other, rel=1e-5, abs=1e-6)
 
 
 @pytest.mark.parametrize("formulation", ["current-voltage", "bus-injection"])

@@ -10,6 +10,7 @@ import pytest
 from test_linearised import with_ders
 
 import lateral
+from lateral import restoration
 from lateral.case import Case
 from lateral.devices import PV, Load, Source
 from lateral.first_order import At
@@ -17,8 +18,11 @@ from lateral.network.feeder import Bus, Feeder, Line, Shunt
 from lateral.network.horizon import Horizon
 from lateral.network.schema import FloatArray
 from lateral.opf import build
+from lateral.program import Program
 from lateral.restoration import HELD, restored
-from lateral.solvers import Status
+from lateral.results.residuals import Residuals
+from lateral.results.retry import judged
+from lateral.solvers import Solution, Status
 from lateral.successive import Rounds
 
 KV, GRID = 0.23, (1, 2, 3)
@@ -221,3 +225,14 @@ def test_a_program_that_is_lost_where_its_schedule_keeps_all_shortens_the_step()
     for _ in range(6):
         verdict = state.judge(lost)
     assert verdict.stuck
+
+
+def test_ipopt_is_named_where_it_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(program: Program, solution: Solution) -> tuple[Status, Residuals]:
+        status, residuals = judged(program, solution)
+        return (Status.INACCURATE if solution.solver == "clarabel" else status), residuals
+
+    monkeypatch.setattr(restoration, "judged", refuses)
+    found = lateral.solve(neutral(2.0, vpn_min_pu=0.9567), "linearised", with_replay=False)
+    assert found.ok, found.status_text
+    assert "restoration: fallback to ipopt: clarabel ended inaccurate" in found.choices

@@ -335,7 +335,7 @@ class Tangent:
         some = abs(program.a)
         return np.flatnonzero((some @ follows.astype(float) > 0.0) & (some @ free.astype(float) == 0.0))
 
-    def solved(self, program: Program, x: FloatArray, decisions: IntArray) -> Program | None:
+    def solved(self, program: Program, x: FloatArray, decisions: IntArray) -> Program | str:
         """The program made where its exact equalities hold for the decisions in x: Newton's method from x.
 
         Args:
@@ -344,13 +344,13 @@ class Tangent:
             decisions: variables that are kept.
 
         Returns:
-            None where the method does not get there, or the decisions do not give the network.
+            why there is none where the method does not get there, or the decisions do not give the network.
         """
         program = self.moved(program, x)
         rows = self.rows(program, decisions)
         given = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *self.network, *self.followers]))
         if len(rows) != len(given):
-            return None
+            return f"{len(rows)} of them for {len(given)} unknowns"
         scale = program.eq_scale[rows]
 
         def off(at: Program) -> FloatArray:
@@ -363,8 +363,8 @@ class Tangent:
             matrix = sp.csc_array(program.a[rows][:, given].multiply(scale.reshape(-1, 1)))
             try:
                 step = splu(matrix).solve(left)
-            except RuntimeError:  # singular
-                return None
+            except RuntimeError:  # of scipy: the factor is exactly singular
+                return "their matrix is singular"
             for k in range(MOST_HALVED):
                 x = program.start_point.copy()
                 x[given] += 0.5**k * step
@@ -373,9 +373,9 @@ class Tangent:
                 if np.linalg.norm(beyond) < (1.0 - 0.1 * 0.5**k) * np.linalg.norm(left):
                     break
             else:
-                return None
+                return f"no step of Newton's method lessens what they are off by, {np.max(np.abs(left)):.1e}"
             program, left = there, beyond
-        return None
+        return f"{MOST_STEPS} steps of Newton's method leave them off by {np.max(np.abs(left)):.1e}"
 
     def _name(self) -> str:
         return f"{OWN_SLOTS}{len(self._parts)}"
