@@ -217,7 +217,7 @@ def power_flow(
         UnsupportedError: a sweep over a feeder that is not radial.
     """
     problem = nodal_problem(case, pv_q=pv_q, dispatch=dispatch, ports=ports, settings=settings)
-    return _followed(case, problem, _taps(case, settings or {}), method, tolerance_pu, start)[0]
+    return _followed(case, problem, given_taps(case, settings or {}), method, tolerance_pu, start)[0]
 
 
 def _followed(
@@ -329,7 +329,7 @@ def _solved(
     )
 
 
-def _taps(case: Case, settings: Settings) -> dict[tuple[str, int], FloatArray]:
+def given_taps(case: Case, settings: Settings) -> dict[tuple[str, int], FloatArray]:
     """Taps among some settings, shape (T,), by transformer and winding."""
     return {
         (r.transformer, r.winding): np.asarray(settings[r.label], dtype=float)
@@ -460,6 +460,7 @@ __all__ = [
     "PortDispatch",
     "Settings",
     "following_ports",
+    "given_taps",
     "load_power",
     "nodal_problem",
     "power_flow",

@@ -328,6 +328,28 @@ def test_terminal_rules(rule: str, value: float, last: float) -> None:
     np.testing.assert_allclose(r.value("battery.energy")[0], [9.5, 0.0, last], atol=1e-3)
 
 
+def test_what_is_stored_at_the_end_counts_as_often_as_its_period() -> None:
+    """Two typical days, of weight 3 and 1, are four days: in money and in what a battery keeps for its price.
+
+    At 0.25 $/kWh it is worth filling the battery in the last step of each; counted once it would not be worth three
+    times the price of the energy.
+    """
+    horizon = dataclasses.replace(
+        UNEVEN, step_h=np.tile(UNEVEN.step_h, 2), weight=np.repeat([3.0, 1.0], 3), breaks=(3,)
+    )
+    base = Load(name="x", bus="b", p_kw=50.0)
+    stored = battery(terminal_price=0.25)
+
+    def days(horizon: Horizon, n: int) -> Result:
+        profiles = {k: np.tile(v, n) for k, v in PRICES.items()}
+        case = two_bus(stored, base, horizon=horizon, profiles=profiles, source={"price_import": "price"})
+        return run(case, loss_term=False, terminal="priced")
+
+    r, one = days(horizon, 2), days(UNEVEN, 1)
+    np.testing.assert_allclose(r.value("battery.energy")[0], [9.5, 0.0, 10.0] * 2, atol=1e-3)
+    assert r.objective == pytest.approx(4.0 * one.objective, rel=1e-6)
+
+
 def test_each_battery_has_its_own_beginning() -> None:
     """Empty, half and full: 4.5, 9.5 and 10 kWh after the first half hour, back to their own beginnings at the end."""
     r = arbitrage(*(battery(name=f"s{k}", soc_initial=s) for k, s in enumerate((0.0, 0.5, 1.0))))

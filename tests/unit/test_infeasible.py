@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.unit.test_replay_limits import rows, unbalanced
 
 import lateral
 from lateral import solvers
@@ -285,3 +286,17 @@ def test_a_limit_between_phases_is_named_as_it_was_given(formulation: str) -> No
         assert (conflict.limit, conflict.unit) == (pytest.approx(0.97, abs=1e-12), "pu")
         assert conflict.value == pytest.approx(1.0, abs=1e-4)
         assert "vpp 1 > 0.97 pu" in conflict.sentence
+
+
+@pytest.mark.parametrize("formulation", ["current-voltage", "bus-injection", "linearised", "soc3"])
+def test_a_limit_of_unbalance_is_named_with_what_it_is(formulation: str) -> None:
+    """The row compares squares of sequence voltages; what is said is the share and the limit as it was stated."""
+    r = build(unbalanced({"unbalance_max": 0.005}), formulation).solve()
+    assert not r.has_values
+    worst = r.conflicts[0]
+    assert worst.block == "bus.unbalance"
+    assert worst.limit == pytest.approx(0.005, rel=1e-9)
+    measured = rows(unbalanced({"unbalance_max": 0.005}), "unbalance")
+    share = {step: value for _, step, value, _, _ in measured}[worst.step]
+    assert worst.value == pytest.approx(share, rel=0.1)
+    assert "unbalance 0.01" in r.reasons[0] and "> 0.005 at" in r.reasons[0]

@@ -496,6 +496,40 @@ set controlmode=off"""
     assert report.reference.dispatch["pv.kvar"] == pytest.approx((80, 30))
 
 
+def test_a_stated_kvar_is_given_in_the_dark(tmp_path: Path) -> None:
+    body = "new pvsystem.{} bus1=b.1 phases=1 kv=7.2 kva=100 pmpp=80 irradiance=0 kvar=30{}"
+    both = "\n".join((body.format("stays", ""), body.format("follows", " varfollowinverter=yes")))
+    _, report = read_checked(tmp_path, both)
+    assert report.reference is not None
+    assert report.reference.dispatch == {"pv.stays": (0.0, 30.0), "pv.follows": (0.0, 0.0)}
+    assert report.entry["pvsystem.stays"].code == "IMP-069"
+    assert report.entry["pvsystem.follows"].code == "IMP-001"
+
+
+def test_reactive_power_that_a_power_factor_does_not_follow_is_said(tmp_path: Path) -> None:
+    """A stated kvar, a limit of kvar, and curves of the voltage: over a day none is at one power factor."""
+    body = """
+new loadshape.sun npts=4 interval=6 mult=(0.3 0.5 1 0)
+new xycurve.vv npts=4 xarray=(0.5 0.95 1.05 1.5) yarray=(1 0 0 -1)
+new pvsystem.kvar bus1=b.1 phases=1 kv=7.2 kva=100 pmpp=80 kvar=30 daily=sun
+new pvsystem.limit bus1=b.2 phases=1 kv=7.2 kva=100 pmpp=80 pf=0.8 kvarmax=20 daily=sun
+new pvsystem.pf bus1=b.3 phases=1 kv=7.2 kva=100 pmpp=80 pf=0.9 daily=sun
+new invcontrol.vv mode=voltvar derlist=[pvsystem.pf] vvc_curve1=vv"""
+    expected = {"pvsystem.kvar": "IMP-069", "pvsystem.limit": "IMP-069", "pvsystem.pf": "IMP-001"}
+    case, report = read(make(tmp_path, body.replace("new invcontrol", "! new invcontrol")), horizon="daily")
+    assert {e.element: e.code for e in report.entries if e.cls == "pvsystem"} == expected
+    assert len(case.warnings) == 1
+    assert "2 pvsystems: pvsystem.kvar, pvsystem.limit" in case.warnings[0]
+    assert (
+        "at step 3 the engine gives 0 kW and 30 kvar, the case 0 kW and 0 kvar" in report.entry["pvsystem.kvar"].reason
+    )
+    case, report = read(make(tmp_path, body), horizon="daily")
+    assert report.entry["invcontrol.vv"].code == "IMP-069"
+    assert "invcontrol.vv" in case.warnings[0]
+    _, report = read(make(tmp_path, body))
+    assert report.entry["invcontrol.vv"].code == "IMP-030"
+
+
 def test_stated_ratings_that_equal_the_default(tmp_path: Path) -> None:
     body = """
 new linecode.said nphases=3 units=km r1=0.3 x1=0.4 normamps=400
@@ -828,6 +862,27 @@ def test_aggregated_and_shifted_steps(tmp_path: Path) -> None:
     np.testing.assert_allclose(case.profiles["day"], [20, 23, 2, 5])  # the shape repeats after its end
     fine, _ = read(master, horizon="daily", step_h=0.5, n_steps=3)
     np.testing.assert_allclose(fine.profiles["day"], [1, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("hours", "mult", "day"),
+    [
+        ("0 8 16 24", "0.2 1 1 0.2", np.interp(np.arange(24) + 0.5, [0, 8, 16, 24], [0.2, 1, 1, 0.2])),
+        ("0 6 12 18", "0.4 0.4 1 1", [0.4] * 6 + [0.45, 0.55, 0.65, 0.75, 0.85, 0.95] + [1.0] * 12),
+        (" ".join(map(str, range(24))), " ".join(["0.5"] * 23 + ["1"]), [0.5] * 22 + [0.75, 1.0]),
+    ],
+    ids=["closed", "four points", "hour by hour"],
+)  # fmt: skip
+def test_a_shape_with_hours_of_its_own_covers_a_day(tmp_path: Path, hours: str, mult: str, day: list[float]) -> None:
+    """Its points say hours, not how many steps there are; and it repeats, as any shape does."""
+    body = f"""
+new loadshape.s npts={len(hours.split())} interval=0 hour=({hours}) mult=({mult})
+new load.x bus1=b kv=12.47 kw=1000 daily=s
+"""
+    case, _ = read(make(tmp_path, body), horizon="daily")
+    np.testing.assert_allclose(case.profiles["s"], day, atol=1e-12)
+    case, _ = read(make(tmp_path, body), horizon="daily", n_steps=96, step_h=0.5)
+    np.testing.assert_allclose(case.profiles["s"].reshape(2, 24, 2).mean(axis=2), [day, day], atol=1e-12)
 
 
 def test_snapshot_takes_no_shape(tmp_path: Path) -> None:

@@ -72,19 +72,27 @@ def test_what_may_not_be_cut_is_not(formulation: str) -> None:
         assert r.set_points["pv.s"][0][0] == pytest.approx(want, abs=1e-3)
 
 
-@pytest.mark.parametrize("curtailable", [True, False])
-def test_sun_that_stands_in_the_way_is_named_with_what_there_is(curtailable: bool) -> None:
-    """50 kW over a border of 40 kW: what may be cut lacks 40 kW of sun to give it, other sun is 10 kW too much."""
+def test_sun_that_may_not_be_cut_and_stands_in_the_way_is_named() -> None:
+    """50 kW over a border of 40 kW: 10 kW of sun are too much."""
     place = {"p_rated_kw": 50.0, "terminals": (1, 2, 3, 0), "phases": "free", "q_control": "none"}
-    # the source has to take 90 kW, or may take 40 kW
-    limits = {"p_export_max_kw": 40.0} if not curtailable else {"p_import_max_kw": 50.0}
-    loads = [] if not curtailable else [Load(name="x", bus="b", terminals=(1, 2, 3, 0), p_kw=140.0)]
-    case = two_bus(pv(curtailable=curtailable, **place), *loads, conductors=(1, 2, 3), source=limits)
+    case = two_bus(pv(curtailable=False, **place), conductors=(1, 2, 3), source={"p_export_max_kw": 40.0})
     r = build(case, "lindist3flow", point="nominal").solve()
     assert not r.ok
     named = next(c for c in r.conflicts if c.block == "pv.p_total")
     assert named.limit == pytest.approx(50.0, abs=1e-6)
-    assert named.value == pytest.approx(90.0 if curtailable else 40.0, abs=0.05)
+    assert named.value == pytest.approx(40.0, abs=0.05)
+
+
+@pytest.mark.parametrize("phases", ["free", "balanced"])
+def test_more_sun_than_there_is_is_no_way_out(phases: str) -> None:
+    """140 kW to be fed by a border of 50 kW and 50 kW of sun: the border is in the way, not the sky."""
+    place = {"p_rated_kw": 50.0, "terminals": (1, 2, 3, 0), "phases": phases, "q_control": "none"}
+    load = Load(name="x", bus="b", terminals=(1, 2, 3, 0), p_kw=140.0)
+    case = two_bus(pv(curtailable=True, **place), load, conductors=(1, 2, 3), source={"p_import_max_kw": 50.0})
+    r = build(case, "lindist3flow", point="nominal").solve()
+    assert not r.ok
+    assert {c.block for c in r.conflicts} == {"source.p_limit"}
+    assert r.conflicts[0].amount == pytest.approx(40.0, abs=0.05)
 
 
 @pytest.mark.parametrize("formulation", EXACT)

@@ -25,6 +25,7 @@ from lateral.network.feeder import Bus, Feeder, Line, Transformer, Winding
 from lateral.network.horizon import Horizon
 from lateral.network.tapped import declines, series_flow, series_power, tapped_primitive, with_taps
 from lateral.opf import build, dispatch_of, replayed
+from lateral.replay import replay
 from lateral.results.result import Result
 
 EXACT = ("current-voltage", "bus-injection")
@@ -256,6 +257,23 @@ def test_a_loading_limit_that_binds_is_a_loading_of_one(kind: str, side: int, fo
     )
     row = r.loading.set_index("element").loc["transformer.t"]
     assert row["share"] == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "side"), [("wye wye", 1), ("wye wye", 2), ("delta wye", 2), ("wye delta", 2), ("three windings", 3)]
+)
+def test_the_replay_judges_the_loading_at_the_taps_of_the_schedule(kind: str, side: int) -> None:
+    """At the tap of the case a few per cent of turns across a small impedance look like many times its power."""
+    case = case_of(kind, side=side)
+    r = solved(case)
+    assert np.abs(r.settings["regulator.r"] - 1.0).min() > 1e-3
+    t = dataclasses.replace(case.feeder.transformers[0], s_max_kva=1.0)
+    rated = case.with_(feeder=dataclasses.replace(case.feeder, transformers=(t,)))
+    found = replay(rated, dispatch_of(r)).other_violations().sort_values("step")
+    own = [k for k, leg in enumerate(r.elements("branch.p_from")) if leg.startswith("transformer.t")]
+    through = np.hypot(*(r.value(f"branch.{side}_from")[own].sum(axis=0) for side in "pq"))
+    assert found["element"].tolist() == ["transformer.t"] * 2
+    np.testing.assert_allclose(found["value"], through, rtol=1e-5)
 
 
 def test_a_formulation_without_ratios_holds_the_tap_and_says_so() -> None:

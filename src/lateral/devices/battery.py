@@ -80,7 +80,8 @@ class Battery(Inverter):
         through its dc side, and energy and losses are those of the sum.
 
         The alpha term takes the place of a binary (Jha, Paul, Dubey 2024): it makes charging and discharging at once
-        cost something. It is no proof; the result certifies each step. Energy starts anew at each break of the horizon.
+        cost something. It is no proof; the result certifies each step. Energy starts anew at each break of the horizon,
+        and what is stored before it is worth its price as often as the step counts (its weight).
         """
         builder, kva, t_count = ctx.builder, ctx.base.total_kva, ctx.n_steps
         names = [d.name for d in group]
@@ -153,7 +154,8 @@ class Battery(Inverter):
                     "battery", "terminal", names, initial, last, np.inf, unit="kWh", to_unit=kva, scale=capacity
                 )
             elif ctx.terminal == "priced":
-                builder.minimise(last * (-column(group, "terminal_price") * kva))
+                counts = ctx.horizon.weight[end]  # as often as its period does
+                builder.minimise(last * (-column(group, "terminal_price") * kva * counts))
 
         lost = charge * (1.0 - eta_c) + discharge * (1.0 / eta_d - 1.0)
         builder.minimise(lost * (ctx.alpha * kva * ctx.horizon.hours))

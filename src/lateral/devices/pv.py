@@ -249,7 +249,10 @@ class PV(Inverter):
             named, size = [group[k].name for k in some.tolist()], np.maximum(s[some], 1e-9)
             given, sun = total.take(rows), available.take(some)
             if may_cut:
-                builder.between("pv", "p_total", named, -np.inf, given, sun, unit="kW", to_unit=kva, scale=size)
+                # what the sun offers is no limit that could give way
+                builder.between(
+                    "pv", "p_total", named, -np.inf, given, sun, unit="kW", to_unit=kva, scale=size, limit=False
+                )
             else:
                 builder.equal("pv", "p_total", named, given, sun, unit="kW", to_unit=kva, scale=size, limit=True)
         return p_port, q_port

@@ -471,9 +471,10 @@ class Rows:
         if limited:
             own = np.array(limited)
             share_sq = (np.array([three[k].unbalance_max for k in limited]) ** 2).reshape(-1, 1)
-            row = minus.take(own) - sequence(turn).take(own) * share_sq
-            names = [three[k].name for k in limited]
-            builder.between("bus", "unbalance", names, -np.inf, row, 0.0, scale=np.maximum(share_sq, 1e-4))
+            # the square of the limit on both sides: what is beyond it is said as a share, of a voltage of 1 pu
+            row = minus.take(own) - sequence(turn).take(own) * share_sq + share_sq
+            names, scale = [three[k].name for k in limited], np.maximum(share_sq, 1e-4)
+            builder.between("bus", "unbalance", names, -np.inf, row, share_sq, unit="share^2", scale=scale)
 
 
 __all__ = ["LEAST_KVA", "Asked", "Feed", "Nodal", "Rows"]

@@ -125,7 +125,11 @@ class Limits:
             rows += [(plus.re, plus.re * -(share**2)), (plus.im, plus.im * -(share**2))]
             names = [self.three_phase[k] for k in limited]
             scale = np.maximum(share**2, 1e-4)
-            self.builder.quadratic("bus", "unbalance", names, rows, None, -np.inf, 0.0, scale=scale, limit=True)
+            # the square of the limit on both sides: what is beyond it is said as a share, of a voltage of 1 pu
+            square = Affine.constant(np.broadcast_to(share**2, (len(own), self.builder.n_steps)))
+            self.builder.quadratic(
+                "bus", "unbalance", names, rows, square, -np.inf, square, unit="share^2", scale=scale, limit=True
+            )
 
     def _copied(self, bus: str, *conductors: int) -> bool:
         """Whether another area decides on these voltages, and looks after what they may be."""

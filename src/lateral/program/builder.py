@@ -660,7 +660,7 @@ class ProgramBuilder:
         )
         products = ProductRows(p_a, p_a0, a_row, p_u, p_u0, p_v, p_v0, equality)
 
-        quadratics, quadratic_scale = self._quadratic_rows(matrix, vector)
+        quadratics, quadratic_scale, quadratic_offset = self._quadratic_rows(matrix, vector)
         curves = CurveRows.none()
         if self._curves:
             ones = np.ones(self._n_curves)
@@ -713,6 +713,7 @@ class ProgramBuilder:
             opposed=tuple(self._opposed),
             assumptions=tuple(self._assumptions),
             ineq_offset=moved,
+            quadratic_offset=quadratic_offset,
             sums=tuple(self._sums),
             follows=np.concatenate([np.zeros((0, 2), dtype=np.int64), *self._follows]),
             held=(*self.notes, *sorted(self.first_order)),
@@ -727,22 +728,22 @@ class ProgramBuilder:
         self,
         matrix: Callable[[str, list[Affine]], sp.csr_array],
         vector: Callable[[str, list[Affine]], FloatArray],
-    ) -> tuple[QuadraticRows, FloatArray]:
-        """The quadratic rows and their scale; constants and data of the linear part move to the sides."""
+    ) -> tuple[QuadraticRows, FloatArray, FloatArray]:
+        """The quadratic rows, their scale, and constants and data of the linear part, which move to the sides."""
         rows = self._quadratics
         if not rows.size:
-            return QuadraticRows.none(self._n), np.zeros(0)
+            return QuadraticRows.none(self._n), np.zeros(0), np.zeros(0)
         f, g = ([pair[k] for pairs in rows.pairs for pair in pairs] for k in (0, 1))
         row = np.concatenate(
             [np.arange(b.size) + b.start for b, pairs in zip(rows.blocks, rows.pairs, strict=True) for _ in pairs]
         )
-        offset = [-e for e in (_data_part(m) for m in rows.linear)]
-        low = vector("ql", [x + o for x, o in zip(rows.lower, offset, strict=True)])
-        high = vector("qu", [x + o for x, o in zip(rows.upper, offset, strict=True)])
+        offset = [_data_part(m) for m in rows.linear]
+        low = vector("ql", [x - o for x, o in zip(rows.lower, offset, strict=True)])
+        high = vector("qu", [x - o for x, o in zip(rows.upper, offset, strict=True)])
         f_matrix, f0 = matrix("qf", f), vector("qf0", f)
         g_matrix, g0 = matrix("qg", g), vector("qg0", g)
         quadratics = QuadraticRows(f_matrix, f0, g_matrix, g0, row, matrix("qw", rows.linear), low, high)
-        return quadratics, np.concatenate(rows.scale)
+        return quadratics, np.concatenate(rows.scale), vector("quadratic_offset", offset)
 
     def _baked_slots(self) -> frozenset[str]:
         """Slots of the data that are numbers in some row; all of them of a program for one schedule."""

@@ -227,7 +227,8 @@ class Program:
 
     ``objective_floor`` is the size of objective, in its own unit, below which a relative gap means nothing: gaps are
     compared with it where the objective is smaller. ``ineq_offset`` is what of the middle of a row is no variable: it
-    stands on the sides ``l`` and ``u``, and a limit as it was stated is the side plus it. ``baked`` names the slots
+    stands on the sides ``l`` and ``u``, and a limit as it was stated is the side plus it (``quadratic_offset`` of the
+    quadratic rows likewise). ``baked`` names the slots
     whose present data are numbers in some row: after an `update` of one of them the program is to be built again
     (`lateral.model.Model` does). ``sums`` names equalities of which the first was written as the sum over all, an array
     (rows, T) each: see `by_row`. ``follows`` names rows of ``A x = b`` that each define a free variable, pairs
@@ -275,6 +276,7 @@ class Program:
     assumptions: tuple[Assumption, ...] = ()
     opposed: tuple[Opposed, ...] = ()
     ineq_offset: FloatArray = field(default_factory=lambda: np.zeros(0))
+    quadratic_offset: FloatArray = field(default_factory=lambda: np.zeros(0))
     objective_floor: float = 0.0
     baked: frozenset[str] = frozenset()
     tree: TreeHint | None = None

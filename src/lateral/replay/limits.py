@@ -6,22 +6,26 @@ charging; the power of a transformer is ``sum W conj(I)`` behind its ideal part,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from lateral.baseline import given_taps
 from lateral.case import Case
 from lateral.formulations.phasors import LegFlows, Through
 from lateral.formulations.point_model import BETWEEN_SQ, limits_between, phase_nodes, three_phase_buses
-from lateral.network.admittance import Node
+from lateral.network.admittance import Node, primitive_of
 from lateral.network.branches import RadialNetwork
 from lateral.network.schema import ComplexArray, FloatArray
+from lateral.network.tapped import series_power
 
 #: Columns of a table of violations.
 COLUMNS = ("quantity", "element", "step", "time", "value", "limit", "unit", "excess", "share")
+#: Taps by transformer and winding (from 1), shape (T,) each.
+Taps = Mapping[tuple[str, int], FloatArray]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,6 +80,7 @@ def beyond_limits(
     v: ComplexArray,
     sources_kva: ComplexArray,
     *,
+    settings: Mapping[str, FloatArray],
     tolerance_pu: float,
     tolerance_share: float,
 ) -> pd.DataFrame:
@@ -86,6 +91,7 @@ def beyond_limits(
         nodes: (bus, conductor) of each row of ``v``.
         v: complex voltages on the bus bases, pu, shape (n, T); what follows from a NaN is not judged.
         sources_kva: power taken from each source, kW + j kvar, shape (sources, T); likewise.
+        settings: settings of devices step by step, by label, shape (T,) each: the taps at which the voltages are.
         tolerance_pu: of voltages and their unbalance.
         tolerance_share: of currents and powers, as a share of the limit; where a source's limit is zero, of the largest
             apparent power that it gives or takes, or of the rated power of all loads (the base where there are none) if
@@ -96,9 +102,10 @@ def beyond_limits(
         time, value, limit, unit (empty for the unbalance, a share), excess (in that unit), share (of what the tolerance
         is of; of voltages the excess itself).
     """
+    taps = given_taps(case, settings)
     found = [
         judged.beyond(tolerance_pu if judged.per_unit else tolerance_share)
-        for judged in (*_of_wires(case, nodes, v), *_of_sources(case, sources_kva))
+        for judged in (*_of_wires(case, nodes, v, taps), *_of_sources(case, sources_kva))
     ]
     frames = [pd.DataFrame(columns).sort_values("share", ascending=False, kind="stable") for columns in found]
     frames = [frame for frame in frames if len(frame)]
@@ -109,7 +116,7 @@ def beyond_limits(
     return out[list(COLUMNS)]
 
 
-def _of_wires(case: Case, nodes: Sequence[Node], v: ComplexArray) -> Iterator[_Judged]:
+def _of_wires(case: Case, nodes: Sequence[Node], v: ComplexArray, taps: Taps) -> Iterator[_Judged]:
     """Voltages between conductors, unbalance, currents of lines and switches, powers of transformers."""
     feeder = case.feeder
     between = any(
@@ -132,7 +139,7 @@ def _of_wires(case: Case, nodes: Sequence[Node], v: ComplexArray) -> Iterator[_J
     if unbalanced:
         yield _unbalance(case, net, v)
     if loaded:
-        yield from _loadings(case, net, v)
+        yield from _loadings(case, net, v, taps)
 
 
 def _unbalance(case: Case, net: RadialNetwork, v: ComplexArray) -> _Judged:
@@ -148,8 +155,11 @@ def _unbalance(case: Case, net: RadialNetwork, v: ComplexArray) -> _Judged:
     return _Judged("unbalance", "", names, value, np.zeros_like(high), high)
 
 
-def _loadings(case: Case, net: RadialNetwork, v: ComplexArray) -> Iterator[_Judged]:
-    """Currents of legs and powers of branches, those with a limit."""
+def _loadings(case: Case, net: RadialNetwork, v: ComplexArray, taps: Taps) -> Iterator[_Judged]:
+    """Currents of legs and powers of branches, those with a limit.
+
+    The network has the taps of the case; a transformer that has others step by step is looked at by itself.
+    """
     base = case.base
     legs = LegFlows.of(net)
     through = Through.of(net, legs)
@@ -162,7 +172,16 @@ def _loadings(case: Case, net: RadialNetwork, v: ComplexArray) -> Iterator[_Judg
     own = np.flatnonzero(np.isfinite(net.s_max_pu))
     if len(own):
         limit = net.s_max_pu[own].reshape(-1, 1) * base.s_kva
-        value = np.abs(through.at(v, len(net.branch_names))[own]) * base.total_kva
+        power = through.at(v, len(net.branch_names))
+        for transformer in case.feeder.transformers:
+            moved = [winding for name, winding in taps if name == transformer.name]
+            if moved and transformer.label in net.branch_names:
+                at = [net.position[node] for node in primitive_of(transformer).nodes]
+                volt = v[at] * (1000.0 * net.v_base_kv[at]).reshape(-1, 1)
+                values = np.array([taps[transformer.name, winding] for winding in moved])
+                s = series_power(transformer, values, [winding - 1 for winding in moved], volt)
+                power[net.branch_names.index(transformer.label)] = s.sum(axis=0) / (1000.0 * base.s_kva)
+        value = np.abs(power[own]) * base.total_kva
         yield _Judged("power", "kVA", [net.branch_names[k] for k in own], value, np.zeros_like(limit), limit)
 
 

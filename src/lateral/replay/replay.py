@@ -206,7 +206,8 @@ class Replay:
         labels = [s.label for s in self.case.sources]
         power = np.array([self.p_by_source_kw[k] + 1j * self.q_by_source_kvar[k] for k in labels])
         v, power = (np.where(self.converged, x, np.nan) for x in (self.v, power.reshape(-1, self.v.shape[1])))
-        return beyond_limits(self.case, self.nodes, v, power, tolerance_pu=0.0, tolerance_share=0.0)
+        settings = self.dispatch.settings
+        return beyond_limits(self.case, self.nodes, v, power, settings=settings, tolerance_pu=0.0, tolerance_share=0.0)
 
     def n_violations(self) -> dict[str, int]:
         """How many limits are exceeded, by quantity, each at each step by itself: ``v`` to ground, and those of

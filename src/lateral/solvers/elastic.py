@@ -34,6 +34,8 @@ _NOISE = 1e-6
 #: How much the weighted sum may grow for the sake of fewer names.
 _GROWTH = 1.5
 _SQUARED = "pu^2"
+#: Units of squares, and of what they are shown as.
+_ROOTS = {_SQUARED: "pu", "share^2": ""}
 #: Tolerance of the elastic form of what is not convex, which ends in a corner where no step gains much, and the sum of
 #: weighted slacks above which no point is near.
 LOCAL_TOLERANCE, LOCAL_SUM = 1e-6, 1e-4
@@ -150,8 +152,9 @@ class ElasticProgram:
             slack *= float((p.v[cell : cell + 1] @ x[: original.n])[0] + p.v0[cell])
         value = limit - group.sign * slack
         # what compares squares is shown by its size; the unit of a product row is that of the size, unless it says so
-        if unit == _SQUARED:
-            value, limit, unit = np.sqrt(max(value * factor, 0.0)), np.sqrt(max(limit * factor, 0.0)), "pu"
+        if unit in _ROOTS:
+            value, limit = np.sqrt(max(value * factor, 0.0)), np.sqrt(max(limit * factor, 0.0))
+            unit = _ROOTS[unit]
         elif group.kind == "product":
             value, limit = np.sqrt(max(value, 0.0)) * factor, np.sqrt(max(limit, 0.0)) * factor
         else:
@@ -172,7 +175,8 @@ def _limit(program: Program, group: _Slacks, cell: int, x: FloatArray) -> float:
         case "equality":
             return float(program.b[cell])
         case "quadratic":
-            return float((program.quadratics.l if low else program.quadratics.u)[cell])
+            side = float((program.quadratics.l if low else program.quadratics.u)[cell])
+            return side + (float(program.quadratic_offset[cell]) if len(program.quadratic_offset) else 0.0)
         case _:
             p, y = program.products, x[: program.n]
             row = slice(cell, cell + 1)

@@ -65,6 +65,8 @@ def map_pv(build: Build, shapes: Shapes, inverter_q: InverterQ) -> None:
             said = f"at its limit the engine gives {power[0]:.5g} kW and {power[1]:.5g} kvar, not its power factor"
             build.record(source, "approximated", "IMP-058", said)
         build.dispatch[pv.label] = power
+        if inverter_q == "as_filed":
+            _note_other_vars(build, source, pv, offered, np.array([_inverter(properties, float(k)) for k in panel]))
         if curves:
             build.record(source, "approximated", "IMP-013", f"{curves} taken at the stated irradiance and temperature")
         if int(number(properties, "model", 1)) != 1:
@@ -105,6 +107,8 @@ def _inverter(properties: Properties, panel: float) -> tuple[float, float]:
     word, factor = _power_factor(properties, panel)
     p = panel
     q = p * float(np.tan(np.arccos(abs(factor))) * np.sign(factor)) if word == "power_factor" else 0.0
+    if not p and abs(number(properties, "pf", 1.0)) == 1.0 and not properties.get("varfollowinverter"):
+        q = number(properties, "kvar")  # a stated kvar is given in the dark too
     most = number(properties, "kvarmax" if q > 0 else "kvarmaxabs", kva)
     q = float(np.clip(q, -most, most))
     if np.hypot(p, q) <= kva:
@@ -116,6 +120,26 @@ def _inverter(properties: Properties, panel: float) -> tuple[float, float]:
         return p, float(np.copysign(np.sqrt(max(kva**2 - p**2, 0.0)), q)) if q else 0.0
     q = float(np.clip(q, -kva, kva))
     return float(np.sqrt(max(kva**2 - q**2, 0.0))), q
+
+
+def _note_other_vars(build: Build, source: str, pv: PV, offered: FloatArray, given: FloatArray) -> None:
+    """Say where the engine gives another power than the device, which knows one power factor.
+
+    Args:
+        build: what is read so far.
+        source: name of the PV system in the files.
+        pv: the device.
+        offered: what the sun offers it, kW, shape (T,).
+        given: what the engine's inverter gives, kW and kvar, shape (T, 2).
+    """
+    held = pv.power_factor if pv.q_control == "power_factor" else 1.0
+    p = np.minimum(offered, pv.s_max_kva * abs(held))
+    q = p * np.tan(np.arccos(abs(held))) * np.sign(held)
+    off = np.abs(given - np.column_stack([p, q])).max(axis=1)
+    k = int(np.argmax(off))
+    if off[k] > 1e-6 * max(pv.s_max_kva, 1.0):
+        said = f"at step {k} the engine gives {given[k, 0]:.5g} kW and {given[k, 1]:.5g} kvar"
+        build.record(source, "approximated", "IMP-069", f"{said}, the case {p[k]:.5g} kW and {q[k]:.5g} kvar")
 
 
 def _power_factor(properties: Properties, p: float) -> tuple[str, float]:

@@ -31,6 +31,8 @@ _CONTROLS = {
     "upfccontrol": "power-flow controllers have no counterpart",
     "espvlcontrol": "local controllers do not act",
 }
+#: Controls whose inverters keep the power factor of the solved point: exact there, not at other steps.
+_CURVES = ("invcontrol", "expcontrol")
 _PROTECTION = ("fuse", "recloser", "relay", "tcc_curve")
 _MEASUREMENT = ("monitor", "energymeter", "sensor", "feedermeter")
 _OTHER_STUDY = ("spectrum", "growthshape", "dynamicexp", "priceshape", "tshape")
@@ -54,7 +56,8 @@ def map_passive(build: Build, shapes: Shapes) -> None:
             why = f"no element follows it in horizon '{shapes.kind}'"
             build.record(f"loadshape.{name}", "ignored", "IMP-036", why)
     for cls, why in _CONTROLS.items():
-        _all(build, cls, "IMP-030", why)
+        follows = cls in _CURVES and shapes.kind != "snapshot"
+        _all(build, cls, "IMP-069" if follows else "IMP-030", why, "approximated" if follows else "ignored")
     for cls in _PROTECTION:
         _all(build, cls, "IMP-031", "protection does not act in a schedule; what it guards is in the case")
     for cls in _MEASUREMENT:
@@ -94,9 +97,9 @@ def _engine_default(build: Build, element: str) -> None:
         build.entries[element] = old
 
 
-def _all(build: Build, cls: str, code: str, why: str) -> None:
+def _all(build: Build, cls: str, code: str, why: str, outcome: str = "ignored") -> None:
     for properties in build.model.objects(cls):
-        build.record(f"{cls}.{str(properties['name']).lower()}", "ignored", code, why)
+        build.record(f"{cls}.{str(properties['name']).lower()}", outcome, code, why)
 
 
 def _references(build: Build) -> set[tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -69,20 +69,21 @@ class Shapes:
 
     def _grid(self, step_h: float | None) -> tuple[float, int]:
         """Length of a step, hours, and the steps of one day (or of the whole shape when it is shorter)."""
-        counted: Counter[tuple[float, int]] = Counter()
+        counted: Counter[tuple[float, float]] = Counter()
         for cls in _CLASSES:
             for properties in self.build.model.objects(cls):
                 name = self.name_of(properties)
                 if name:
                     shape = self.raw[name]
-                    interval = number(shape, "interval") or 1.0
-                    counted[round(interval, 9), len(numbers(shape, "pmult"))] += 1
+                    interval = number(shape, "interval")
+                    span = _span(interval, numbers(shape, "hour"), len(numbers(shape, "pmult")))
+                    counted[round(interval or 1.0, 9), round(span, 9)] += 1
         if not counted:
             message = f"No element follows a {self.kind} shape; read horizon='snapshot'."
             raise OptionError(message)
-        (interval, points), _ = counted.most_common(1)[0]
+        (interval, span), _ = counted.most_common(1)[0]
         step = interval if step_h is None else step_h
-        hours = min(24.0, interval * points)
+        hours = min(24.0, span)
         return step, max(1, round(hours / step))
 
     # ------------------------------------------------------------------------------------------------- profiles
@@ -153,17 +154,42 @@ def _resample(values: FloatArray, interval: float, hours: FloatArray, horizon: H
     edges = (first + np.concatenate([[0.0], np.cumsum(horizon.step_h / horizon.step_h[0])])) * horizon.step_h[0]
     if values.size == 0:
         return np.ones(horizon.n_steps)
-    if interval <= 0 and hours.size == values.size:
-        # points at given hours: linear between them, mean by a fine grid
-        fine = np.linspace(edges[:-1], edges[1:], 21, axis=1)
-        return np.asarray(np.interp(fine, hours, values).mean(axis=1), dtype=float)
-    interval = interval or 1.0
-    total = np.concatenate([[0.0], np.cumsum(values) * interval])
-    span = interval * values.size
+    span = _span(interval, hours, values.size)
     turns = np.floor(edges / span + 1e-12)
-    inside = np.interp(edges - turns * span, np.arange(values.size + 1) * interval, total)
-    whole = turns * total[-1] + inside
-    return np.asarray(np.diff(whole) / np.diff(edges), dtype=float)
+    at = edges - turns * span
+    if _at_hours(interval, hours, values.size):
+        whole, inside = (_integral(x, hours, values) for x in (np.array([span]), at))
+    else:
+        interval = interval or 1.0
+        total = np.concatenate([[0.0], np.cumsum(values) * interval])
+        whole, inside = total[-1:], np.interp(at, np.arange(values.size + 1) * interval, total)
+    return np.asarray(np.diff(turns * whole + inside) / np.diff(edges), dtype=float)
+
+
+def _at_hours(interval: float, hours: Sequence[float] | FloatArray, points: int) -> bool:
+    """Whether a shape has its points at hours of their own."""
+    return interval <= 0.0 and len(hours) == points > 0 and hours[-1] > 0.0
+
+
+def _span(interval: float, hours: Sequence[float] | FloatArray, points: int) -> float:
+    """Hours after which a shape repeats.
+
+    One with hours of its own does so after the last of them; one that begins at 0 and ends within a day (0, 1, ... 23)
+    has another of its intervals after it, where the engine would have no last hour of the day.
+    """
+    if not _at_hours(interval, hours, points):
+        return (interval or 1.0) * points
+    last = float(hours[-1])
+    return last + (last - float(hours[-2]) if points > 1 and hours[0] == 0.0 and last < 24.0 else 0.0)
+
+
+def _integral(x: FloatArray, hours: FloatArray, values: FloatArray) -> FloatArray:
+    """Integral from 0 of straight lines between points; before the first and beyond the last, their values."""
+    ends = np.concatenate([[0.0], hours, [max(hours[-1], float(x.max()))]])
+    heights = np.concatenate([values[:1], values, values[-1:]])
+    total = np.concatenate([[0.0], np.cumsum(np.diff(ends) * (heights[1:] + heights[:-1]) / 2.0)])
+    k = np.clip(np.searchsorted(ends, x, side="right") - 1, 0, len(hours))
+    return np.asarray(total[k] + (x - ends[k]) * (heights[k] + np.interp(x, ends, heights)) / 2.0)
 
 
 def curve_value(build: Build, name: str, x: float) -> float | None:

@@ -61,6 +61,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "IMP-066": "generic: a generic admittance from the engine",
         "IMP-067": "not-compared: the admittance matrices exceed what is fetched from the engine",
         "IMP-068": "battery-idle: not dispatched as in the files; it is scheduled, or idle in the power flow",
+        "IMP-069": "inverter-vars: over the steps of the horizon its power is not at the one power factor that is held",
         "IMP-063": "voltage-difference: the case's power flow differs from the engine's solution",
     }
 )
