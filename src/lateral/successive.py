@@ -50,6 +50,7 @@ from lateral.operating import point_at, schedule_flow
 from lateral.program import Program
 from lateral.program.tangent import Tangent
 from lateral.restoration import restored
+from lateral.results.infeasible import in_units
 from lateral.results.one_way import held_at_zero
 from lateral.results.residuals import earned_status, objective_size, recompute
 from lateral.results.result import Result
@@ -545,7 +546,7 @@ def settle(
         return dataclasses.replace(
             best,
             status=status,
-            conflicts=found.conflicts if found.least else best.conflicts,
+            conflicts=in_units(found.conflicts, best.case.feeder) if found.least else best.conflicts,
             cautions=(*best.cautions, *unknown),
             seconds=seconds,
             choices=(*choices, *told, *state.notes),

@@ -89,7 +89,7 @@ class MatrixFlowModel(PointModel):
         # the voltage of a source is given, whatever the limits of its bus; another area keeps those of the bus it feeds
         given = [k for k in network.roots if network.nodes[k] not in point.kept]
         low[given], high[given] = 0.0, np.inf
-        self.band = Band.of(feeder, network, self._v0, low, high)
+        self.band = Band.of(feeder, network, self._v0, low, high, builder.beyond)
         low[network.roots], high[network.roots] = 0.0, np.inf
         start = np.abs(self._v0[:, :1]) ** 2
         self.v = builder.variable(

@@ -50,7 +50,7 @@ class Conflict:
         value: the value that it would have to take, in ``unit``.
         limit: the limit as it stands.
         amount: how far beyond the limit the value is, positive.
-        unit: engineering unit; a squared voltage is shown as its magnitude, pu.
+        unit: engineering unit; what is squared (a voltage, a current) is shown as its size.
         weight: what the slack counts in the sum that was minimised.
     """
 
@@ -150,8 +150,8 @@ class ElasticProgram:
             slack *= float((p.v[cell : cell + 1] @ x[: original.n])[0] + p.v0[cell])
         value = limit - group.sign * slack
         # what compares squares is shown by its size; the unit of a product row is that of the size, unless it says so
-        if unit == _SQUARED:
-            value, limit, unit = np.sqrt(max(value * factor, 0.0)), np.sqrt(max(limit * factor, 0.0)), "pu"
+        if unit.endswith("^2"):
+            value, limit, unit = np.sqrt(max(value * factor, 0.0)), np.sqrt(max(limit * factor, 0.0)), unit[:-2]
         elif group.kind == "product":
             value, limit = np.sqrt(max(value, 0.0)) * factor, np.sqrt(max(limit, 0.0)) * factor
         else:
