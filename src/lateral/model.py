@@ -375,6 +375,9 @@ class Model:
                 proved, wider = (self.program, self._wider) if convex else (self.program.relaxed(), None)
                 least = least_violation(proved, wider, ipopt=takes)
                 conflicts = () if least is None else least.conflicts
+                if least is not None and not conflicts:  # a certificate to its own tolerance, of a badly scaled program
+                    status = Status.ERROR
+                    cautions.append(f"{solution.solver} says that it is infeasible, but a point keeps every limit")
             else:
                 local = Options(tolerance=LOCAL_TOLERANCE, time_limit_s=EXPLAIN_S)
                 conflicts = explain(self.program, solvers.get("ipopt", local))

@@ -292,9 +292,9 @@ class MatrixFlowModel(PointModel):
         builder, net, kw = self.builder, self.net, self.base.total_kva
         self._y = self._admittances()
         self.between = between = summed(self._between, self.n_steps)
-        scale = self._scales()
+        scale, at_sources = self._scales()
         most = self._currents()
-        total = max(float(scale.max(initial=0.0)), 1e-6)
+        total = max(float(scale.max(initial=0.0)), at_sources, 1e-6)
         for name in ("feed.p", "feed.q"):
             builder.rescale(name, total)
 
@@ -414,8 +414,9 @@ class MatrixFlowModel(PointModel):
             out.append(f)
         return out
 
-    def _scales(self) -> FloatArray:
-        """Typical apparent power of each leg, shape (K,): what is downstream, and may be decided there."""
+    def _scales(self) -> tuple[FloatArray, float]:
+        """Typical apparent power of each leg, shape (K,): what is downstream, and may be decided there; and of what is
+        at the sources' own buses, on no leg."""
         builder, net = self.builder, self.net
         down = np.asarray(np.abs(self._y).sum(axis=1)).reshape(-1)
         for what in (*self._nodal, *self._between, *self._impedances):
@@ -430,13 +431,14 @@ class MatrixFlowModel(PointModel):
             ends = [side[side >= 0] for side in (what.ports.a, what.ports.b)]
             for side, nodes in zip((what.ports.a, what.ports.b), ends, strict=True):
                 np.add.at(down, nodes, size[side >= 0] / (1.0 + (len(ends[0]) > 0 and len(ends[1]) > 0)))
+        at_sources = float(down[net.roots].sum())
         for e, k in self._inwards():
             share = np.abs(net.a_val[e])
             np.add.at(down, net.a_node[e], down[net.to_node[k]] * share / max(float(share.sum()), 1e-12))
         scale = down[net.to_node]
         positive = scale[scale > 0.0]
         floor = 0.05 * float(np.median(positive)) if len(positive) else 1e-3
-        return np.asarray(np.maximum(scale, floor))
+        return np.asarray(np.maximum(scale, floor)), at_sources
 
     def _currents(self) -> FloatArray:
         """Largest current drawn behind each node, pu, shape (n, T): ``|I| <= sum |s|/|V| + |y||V|``, then ``|A'| |I|``.

@@ -39,7 +39,7 @@ class LeastViolation:
 
     Attributes:
         proved: what its weighted sum is not below.
-        conflicts: the limits that give way.
+        conflicts: the limits that give way; none where every limit can be kept.
     """
 
     proved: float
@@ -73,6 +73,8 @@ def least_violation(
             total = soft.program.objective(found.x)
             if conflicts and bound >= (1.0 - _UNSURE) * total:
                 return LeastViolation(bound, conflicts)
+            if max(residuals.max_primal, residuals.max_bound, total) <= PRIMAL_TOLERANCE:
+                return LeastViolation(0.0, ())
     return None
 
 
