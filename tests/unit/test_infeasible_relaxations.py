@@ -130,7 +130,8 @@ def test_what_is_drawn_at_the_source_counts_in_the_scales(formulation: str, obje
     r = lateral.build(c, formulation, objective).solve()
     assert r.status is Status.OPTIMAL, r.status_text
     # the cones of soc3 are not tight on three coupled phases: a deviation of 5e-5 h is 2 % lower there
-    assert exact.objective * 0.95 <= r.objective <= exact.objective * (1.0 + 1e-6)
+    # above it by no more than the gap that is tolerated, of the floor of 1e-3 h
+    assert exact.objective * 0.95 <= r.objective <= exact.objective + 1e-6 * max(exact.objective, 1e-3)
 
 
 @pytest.mark.parametrize("formulation", ["sdp", "soc3"])
