@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 import lateral
 from lateral.case import Case
-from lateral.devices import Capacitor, Load, Source
-from lateral.network.feeder import Bus, Feeder, Line
+from lateral.devices import Capacitor, Load, Regulator, Source
+from lateral.network.feeder import Bus, Feeder, Line, Transformer, Winding
 from lateral.network.horizon import Horizon
 from lateral.program import Program
 from lateral.solvers import Solution, Status
@@ -165,3 +167,41 @@ def test_a_claim_that_there_is_no_point_is_looked_at(monkeypatch: pytest.MonkeyP
     assert r.status is Status.ERROR
     assert "clarabel says that it is infeasible, but a point keeps every limit" in r.status_text
     assert not r.has_values
+
+
+def with_regulators(decision: str) -> Case:
+    """The feeder behind three regulators at tap 1, with a limit that needs a tap of about 1.02."""
+    c = case(v_min=1.005)
+    units, controls = [], []
+    for k in ABC:
+        ends = (("source", 1.0), ("a", 1.0))
+        windings = tuple(
+            Winding(bus=bus, terminals=(k, 0), v_rated_kv=2.4, s_rated_kva=2000.0, r_percent=0.01, tap=tap)
+            for bus, tap in ends
+        )
+        units.append(Transformer(name=f"r{k}", n_phases=1, windings=windings, x_percent=(0.1,), bank="r"))
+        controls.append(Regulator(name=f"reg{k}", transformer=f"r{k}", decision=decision))
+    head = Bus(name="source", conductors=ABC, v_base_kv=2.4, v_min_pu=0.8, v_max_pu=1.2)
+    source = dataclasses.replace(c.sources[0], bus="source")
+    feeder = dataclasses.replace(c.feeder, buses=(head, *c.feeder.buses), transformers=tuple(units))
+    return c.with_(feeder=feeder, devices=(source, *c.devices[1:], *controls))
+
+
+@pytest.mark.parametrize("formulation", ["sdp", "soc3"])
+def test_no_schedule_at_the_tap_that_is_held_is_no_proof(formulation: str) -> None:
+    """A relaxation holds taps that the case decides: where they are it has no point, and the exact form has one."""
+    c = with_regulators("step")
+    exact = lateral.solve(c, "current-voltage", with_replay=False)
+    assert exact.ok
+    alone = lateral.solve(c, formulation, with_replay=False)
+    assert alone.status is Status.INFEASIBLE
+    assert "but that is of this model alone, not of every schedule (regulator.reg1: tap held" in alone.status_text
+    assert any("tap held" in text for text in alone.summary()["bound_given"])
+    r = lateral.solve(c, formulation, recover=True, with_replay=False)
+    assert r.ok, r.status_text
+    assert r.objective == pytest.approx(exact.objective, rel=1e-6)
+    assert any(text.startswith(f"{formulation} ended infeasible, which proves nothing here") for text in r.choices)
+    # at fixed taps it is a proof
+    fixed = lateral.solve(with_regulators("fixed"), formulation, recover=True, with_replay=False)
+    assert fixed.status is Status.INFEASIBLE
+    assert "of this model alone" not in fixed.status_text
