@@ -246,7 +246,7 @@ class MatrixFlowModel(PointModel):
     def takes_for_granted(self) -> tuple[str, ...]:
         """See `NetworkModel.takes_for_granted`."""
         out = []
-        if self.band.guessed:
+        if self.band.guessed or self._at_weak_sources():
             low, high = (abs(share - 1.0) for share in UNLIMITED)
             out.append(
                 f"voltages without a limit are at most {100 * low:.0f} % below and {100 * high:.0f} % above the "
@@ -260,6 +260,12 @@ class MatrixFlowModel(PointModel):
         if self._takes_sides:
             out.append("loads and inverters stay on the side of their voltage band on which the operating point is")
         return tuple(out)
+
+    def _at_weak_sources(self) -> bool:
+        """Whether something is drawn at the bus of a source with an impedance: its voltage moves, and has no limit."""
+        moves = np.concatenate([np.zeros(0, dtype=np.int64), *(f.nodes for f in self._feeds if not f.stiff)])
+        drawn = (*self._nodal, *self._between, *self._impedances)
+        return any(bool(np.isin(side, moves).any()) for what in drawn for side in (what.ports.a, what.ports.b))
 
     def departs(self) -> tuple[str, ...]:
         """See `NetworkModel.departs`: neutral conductors count as grounded."""
