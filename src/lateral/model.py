@@ -24,12 +24,13 @@ from lateral.objectives import Objective
 from lateral.objectives.energy_cost import EnergyCost, loss_price_of
 from lateral.program import ProblemClass, Program
 from lateral.program.tangent import OWN_SLOTS, Tangent
+from lateral.results.infeasible import EXPLAIN_S, LEAST_SUM, least_violation, without_point
 from lateral.results.one_way import one_way
 from lateral.results.residuals import GAP_TOLERANCE, certified_bound, earned_status, objective_size, recompute
 from lateral.results.result import Result
 from lateral.results.retry import RETRY_TOLERANCE, along_path, judged, nearer, tighter
 from lateral.solvers import Options, Session, Solution, Status
-from lateral.solvers.elastic import LOCAL_TOLERANCE, explain
+from lateral.solvers.elastic import LOCAL_TOLERANCE, Conflict, explain
 
 #: Voltages that differ by no more than this are the same point, pu.
 SAME_PU = 1e-9
@@ -45,16 +46,16 @@ MOST_FALLS = 4
 VOLTAGES = ("v_re", "v_im", "vmag_sq", "v_power", "law")
 #: Exact programs up to this many variables are solved from their convex relaxation, which also bounds the optimum.
 RELAX_UP_TO = 400_000
-#: Longest time that Ipopt looks for the limits that make a program infeasible, s.
-EXPLAIN_S = 60.0
 
 
 class Rebuild(Protocol):
     """Builds the problem of a model anew."""
 
-    def __call__(self, case: Case, *, at: OperatingPoint | None, screen: bool, enforce: frozenset[str]) -> Model:
-        """For a case, at another operating point when one is given, with or without leaving out branch limits, and with
-        the limits of the nodes and branches named."""
+    def __call__(
+        self, case: Case, *, at: OperatingPoint | None, screen: bool, enforce: frozenset[str], beyond: float = 0.0
+    ) -> Model:
+        """For a case, at another operating point when one is given, with or without leaving out branch limits, with
+        the limits of the nodes and branches named, and laws of loads beyond the limits of voltages."""
 
 
 @dataclass(eq=False)
@@ -368,14 +369,21 @@ class Model:
             cautions += [turned.caution] if turned.caution else []
         if bounded and status is Status.OPTIMAL:
             choices += _bound(self.program, solution, relaxation, options)
-        conflicts: tuple[Any, ...] = ()
-        if status in (Status.INFEASIBLE, Status.LOCALLY_INFEASIBLE) and explain_infeasible:
-            convex = self.program.problem_class is not ProblemClass.NLP
-            proved = self.program if convex else self.program.relaxed()
+        conflicts: tuple[Conflict, ...] = ()
+        convex = self.program.problem_class is not ProblemClass.NLP
+        if convex and without_point(status, residuals) and not (options and options.time_limit_s):
+            least = least_violation(self.program, self._wider, ipopt=takes)
+            if least is not None and least.proved > LEAST_SUM:
+                status, conflicts = Status.INFEASIBLE, least.conflicts if explain_infeasible else ()
+                choices.append(f"infeasible by proof of the least violation: {solution.solver} ended without a point")
+        elif status in (Status.INFEASIBLE, Status.LOCALLY_INFEASIBLE) and explain_infeasible:
             if status is Status.INFEASIBLE or convex:
-                conflicts = explain(proved, solvers.get("clarabel", None))
-                if not conflicts and takes:  # Clarabel may end at its limit of iterations there
-                    conflicts = explain(proved, solvers.get("ipopt", Options(time_limit_s=EXPLAIN_S)))
+                proved, wider = (self.program, self._wider) if convex else (self.program.relaxed(), None)
+                least = least_violation(proved, wider, ipopt=takes)
+                conflicts = () if least is None else least.conflicts
+                if least is not None and not conflicts:  # a certificate to its own tolerance, of a badly scaled program
+                    status = Status.ERROR
+                    cautions.append(f"{solution.solver} says that it is infeasible, but a point keeps every limit")
             else:
                 local = Options(tolerance=LOCAL_TOLERANCE, time_limit_s=EXPLAIN_S)
                 conflicts = explain(self.program, solvers.get("ipopt", local))
@@ -395,6 +403,24 @@ class Model:
             conflicts=conflicts,
             cautions=tuple(cautions),
         )
+
+    @property
+    def _wider(self) -> Callable[[float], Program] | None:
+        """Builds the program with its laws of loads for voltages beyond their limits; None where it has them anyway."""
+        rebuild = self.rebuild
+        if rebuild is None or not self.formulation.bounds_currents:
+            return None
+
+        def wider(beyond: float) -> Program:
+            fresh = rebuild(self.case, at=self.point, screen=self.screened, enforce=self.enforced, beyond=beyond)
+            return fresh.program.update(self._present(fresh.program))
+
+        return wider
+
+    def _present(self, program: Program) -> dict[str, FloatArray]:
+        """Present data for another program of this model."""
+        names = [n for n in self.program.slots if n in program.slots and not n.startswith(OWN_SLOTS)]
+        return {name: self._slot(name) for name in names}
 
     def _left_out(self, result: Result, *, sides: bool, fall: bool = True) -> _LeftOut:
         """What the result shows to be wrong of what was left out of the problem."""
@@ -484,9 +510,8 @@ class Model:
     def _take_over(self, fresh: Model, result: Result | None) -> None:
         """The program of a model that was built again, with what only the present one has: what neighbours said at a
         border, the point at which a program to first order is made."""
-        names = [n for n in self.program.slots if n in fresh.program.slots and not n.startswith(OWN_SLOTS)]
-        present = {name: self._slot(name) for name in names}
-        self.program, self.network, self.tangent = fresh.program.update(present), fresh.network, fresh.tangent
+        self.program = fresh.program.update(self._present(fresh.program))
+        self.network, self.tangent = fresh.network, fresh.tangent
         self.choices = fresh.choices
         if self.tangent is not None and result is not None:
             point = dataclasses.replace(result.solution, x=result.program.start_point)

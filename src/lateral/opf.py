@@ -56,6 +56,7 @@ def build(
     check: bool = True,
     enforce: frozenset[str] = frozenset(),
     borders: frozenset[str] = frozenset(),
+    beyond: float = 0.0,
 ) -> Model:
     """Build the problem of a case once; `Model.solve` and `Model.update` are the five-minute loop.
 
@@ -73,6 +74,8 @@ def build(
         check: look for faults first.
         enforce: nodes and branches whose limits are to be written although nothing of the present data comes near.
         borders: buses at which areas meet: no formulation joins the branches there into one line.
+        beyond: how far beyond the limits of voltages a relaxation has its laws of loads, a share: where limits are to
+            give way (`lateral.results.infeasible`).
 
     Raises:
         CaseError: the case has faults; all of them are named.
@@ -113,7 +116,7 @@ def build(
         raise UnsupportedError(faults)
 
     builder = ProgramBuilder(case.horizon.n_steps, screen_limits=screen_limits)
-    builder.enforced, builder.borders = enforce, borders
+    builder.enforced, builder.borders, builder.beyond = enforce, borders, beyond
     model = chosen.network(builder, case.feeder, network, case.base, operating)
     ctx = DeviceContext(
         builder,
@@ -146,7 +149,9 @@ def build(
 
     why = tuple(choices[:1]) if formulation == "auto" else ()
 
-    def rebuild(case: Case, *, at: OperatingPoint | None, screen: bool, enforce: frozenset[str]) -> Model:
+    def rebuild(
+        case: Case, *, at: OperatingPoint | None, screen: bool, enforce: frozenset[str], beyond: float = 0.0
+    ) -> Model:
         fresh = build(
             case,
             chosen,
@@ -158,6 +163,7 @@ def build(
             check=False,
             enforce=enforce,
             borders=borders,
+            beyond=beyond,
         )
         fresh.choices = (*why, *fresh.choices)
         return fresh

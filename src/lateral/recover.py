@@ -47,15 +47,15 @@ def recovered(
     """The exact result from a relaxed one.
 
     Args:
-        relaxed: the result of a relaxation; returned as it is when it has no schedule (an infeasible relaxation
-            proves that none exists).
+        relaxed: the result of a relaxation; returned as it is when it has no schedule and the exact form finds none
+            (an infeasible relaxation proves that none exists, but for what it holds or takes for granted).
         make: builds the exact form of a name, at an operating point or at the day without control.
         flow: power flow of a relaxed schedule, and notes on it.
         solver: for the exact form; one that does not take it counts as ``auto``, and the result says so.
         options: plain options for it.
     """
     if not relaxed.has_values:
-        return relaxed
+        return _without_start(relaxed, make, solver, options)
     begin = time.perf_counter()
     notes: list[str] = []
     name = exact_form(relaxed)
@@ -71,9 +71,8 @@ def recovered(
     model = make(name, point)
     model.start_from(relaxed)
     made = time.perf_counter() - begin
-    if solver != "auto" and model.program.problem_class not in SOLVERS[solver].solver.accepts:
-        notes.append(f"recovery: {solver} does not take the exact form; solved by auto")
-        solver = "auto"
+    solver, said = _solver_for(model, solver)
+    notes += said
     limit = float("inf") if options is None or options.time_limit_s is None else options.time_limit_s
     until = time.perf_counter() + limit
     exact, lost = model.solve(solver, options, explain_infeasible=False), 0.0
@@ -94,6 +93,38 @@ def recovered(
     seconds["build"] = relaxed.seconds.get("build", 0.0) + made
     seconds["solve"] += lost
     return dataclasses.replace(exact, choices=tuple(notes), seconds={**seconds, "total": sum(seconds.values())})
+
+
+def _without_start(
+    relaxed: Result, make: Callable[[str, OperatingPoint | None], Model], solver: str, options: Options | None
+) -> Result:
+    """The exact result where a relaxation has no schedule to begin with, and that is no proof that there is none; else
+    the relaxation's."""
+    program = relaxed.program
+    rests = (*program.held, *program.unlike, *program.granted)
+    if relaxed.status is Status.INFEASIBLE and not rests:
+        return relaxed
+    name = exact_form(relaxed)
+    model = make(name, None)
+    solver, notes = _solver_for(model, solver)
+    exact = model.solve(solver, options, explain_infeasible=False)
+    if not exact.ok:
+        return relaxed
+    proves = (
+        f"which proves nothing here: {'; '.join(rests)}" if relaxed.status is Status.INFEASIBLE else "without a bound"
+    )
+    ended = f"{relaxed.formulation} ended {relaxed.status.word}, {proves}"
+    own = [choice for choice in exact.choices if choice not in notes]
+    notes += [ended, f"solved by {name} from the day without control", *own]
+    seconds = {k: relaxed.seconds.get(k, 0.0) + exact.seconds.get(k, 0.0) for k in ("build", "solve")}
+    return dataclasses.replace(exact, choices=tuple(notes), seconds={**seconds, "total": sum(seconds.values())})
+
+
+def _solver_for(model: Model, solver: str) -> tuple[str, list[str]]:
+    """The solver for an exact form, and a note where the one that was asked for does not take it."""
+    if solver == "auto" or model.program.problem_class in SOLVERS[solver].solver.accepts:
+        return solver, []
+    return "auto", [f"recovery: {solver} does not take the exact form; solved by auto"]
 
 
 def _bound(relaxed: Result, exact: Result, other: Sequence[str], granted: Sequence[str]) -> str:

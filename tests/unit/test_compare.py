@@ -190,6 +190,28 @@ def test_command(capfd: pytest.CaptureFixture[str], tmp_path) -> None:
     assert len(pd.read_csv(out / "comparison.csv")) == 4
 
 
+def test_the_screen_shows_what_was_minimised_and_what_bounds_it(capfd: pytest.CaptureFixture[str]) -> None:
+    """Not the cost, which nobody minimised; and every name of a formulation in full."""
+    of_two = ["ieee13-rated", "--formulation", "sdp", "--formulation", "current-voltage"]
+    assert run(["compare", *of_two, "--objective", "vdev"]) == 0
+    text = capfd.readouterr().out
+    assert "vdev" in text
+    assert "bound" in text
+    assert "cost" not in text
+    assert "current-voltage" in text
+    assert run(["compare", "ieee123-t5", "--formulation", "nonlinear"]) == 0
+    text = capfd.readouterr().out
+    assert "cost $" in text
+    assert "bound" not in text
+
+
+def test_long_names_stand_below_the_lower_row_only(comparison) -> None:
+    """Below the upper row they lay over the titles of the lower one."""
+    layout = comparison.figure().layout
+    assert (layout.xaxis.showticklabels, layout.xaxis2.showticklabels) == (False, False)
+    assert layout.xaxis3.showticklabels is not False
+
+
 def test_a_bound_says_what_it_rests_on() -> None:
     """`sdp` holds taps and shares that the exact form decides, and ends above it: no bound of what is beside it."""
     table = compare(varied(lateral.read("ieee13-controls"), {"steps": 1}), ["linearised", "sdp"]).table

@@ -177,9 +177,11 @@ class AreaAgent:
             plain, point = model.rebuild, self.point
             assert plain is not None
 
-            def rebuild(case: Case, *, at: OperatingPoint | None, screen: bool, enforce: frozenset[str]) -> Model:
+            def rebuild(
+                case: Case, *, at: OperatingPoint | None, screen: bool, enforce: frozenset[str], beyond: float = 0.0
+            ) -> Model:
                 """For limits that were left out: it would be to first order at other powers than those drawn."""
-                fresh = plain(case, at=at, screen=screen, enforce=enforce)
+                fresh = plain(case, at=at, screen=screen, enforce=enforce, beyond=beyond)
                 self._pass_through(fresh, point)
                 return fresh
 

@@ -400,7 +400,7 @@ def compare(
     if json:
         print_json(data)
     else:
-        comparing.show(frame, title)
+        comparing.show(frame, title, options.objective)
         for row in frame[frame["reason"] != ""].to_dict("records"):
             note(f"{row['formulation']}: {row['status']}: {row['reason']}")
         if out is not None:

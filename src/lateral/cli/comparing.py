@@ -21,7 +21,8 @@ PASSED = ("objective", "terminal", "solver", "loss_term", "limits")
 #: Statuses of a comparison in which nothing ended optimal, in the order in which they count: schedules that were found
 #: before reasons why there is none, and these before limits and failures.
 WORDS = ("degraded", "inaccurate", "infeasible", "locally_infeasible", "unbounded", "limit_reached", "error")
-#: Columns of the screen's table: name, heading, digits.
+#: Columns of the screen's table: name, heading, digits. Where something else than the cost was minimised that stands in
+#: the place of the cost, and what relaxations prove of it, where there are any, in that of the number of variables.
 _SHOWN = (
     ("cost", "cost $", 2),
     ("cost_replay", "in OpenDSS $", 2),
@@ -77,17 +78,22 @@ def exit_code(word: str) -> Exit:
     return Exit.OK if word == "ok" else OF_STATUS.get(word, Exit.BAD_INPUT)
 
 
-def show(frame: pd.DataFrame, title: str) -> None:
+def show(frame: pd.DataFrame, title: str, objective: str) -> None:
     """The comparison on the screen; formulations that decline are listed below with their reason."""
     keys = [c for c in frame.columns if c not in COLUMNS]
+    columns = list(_SHOWN)
+    if objective != "cost":
+        columns[:2] = [("objective", objective, 2)]
+    if bool(frame["bound"].notna().any()):
+        columns = [("bound", "bound", 2), *(c for c in columns if c[0] != "n_variables")]
     rows = []
     for row in frame.to_dict("records"):
         if row["status"] == "declined":
             continue
         lead = [f"{row[k]:g}" if isinstance(row[k], float) else str(row[k]) for k in keys]
-        numbers = [number(row[c], digits=d) for c, _, d in _SHOWN]
+        numbers = [number(row[c], digits=d) for c, _, d in columns]
         rows.append([*lead, str(row["formulation"]), str(row["status"]), *numbers])
-    table([*keys, "formulation", "status", *(heading for _, heading, _ in _SHOWN)], rows, title=title)
+    table([*keys, "formulation", "status", *(heading for _, heading, _ in columns)], rows, title=title)
 
 
 def write(frame: pd.DataFrame, data: dict[str, Any], title: str, target: Path) -> None:

@@ -89,7 +89,7 @@ class MatrixFlowModel(PointModel):
         # the voltage of a source is given, whatever the limits of its bus; another area keeps those of the bus it feeds
         given = [k for k in network.roots if network.nodes[k] not in point.kept]
         low[given], high[given] = 0.0, np.inf
-        self.band = Band.of(feeder, network, self._v0, low, high)
+        self.band = Band.of(feeder, network, self._v0, low, high, builder.beyond)
         low[network.roots], high[network.roots] = 0.0, np.inf
         start = np.abs(self._v0[:, :1]) ** 2
         self.v = builder.variable(
@@ -246,7 +246,7 @@ class MatrixFlowModel(PointModel):
     def takes_for_granted(self) -> tuple[str, ...]:
         """See `NetworkModel.takes_for_granted`."""
         out = []
-        if self.band.guessed:
+        if self.band.guessed or self._at_weak_sources():
             low, high = (abs(share - 1.0) for share in UNLIMITED)
             out.append(
                 f"voltages without a limit are at most {100 * low:.0f} % below and {100 * high:.0f} % above the "
@@ -260,6 +260,12 @@ class MatrixFlowModel(PointModel):
         if self._takes_sides:
             out.append("loads and inverters stay on the side of their voltage band on which the operating point is")
         return tuple(out)
+
+    def _at_weak_sources(self) -> bool:
+        """Whether something is drawn at the bus of a source with an impedance: its voltage moves, and has no limit."""
+        moves = np.concatenate([np.zeros(0, dtype=np.int64), *(f.nodes for f in self._feeds if not f.stiff)])
+        drawn = (*self._nodal, *self._between, *self._impedances)
+        return any(bool(np.isin(side, moves).any()) for what in drawn for side in (what.ports.a, what.ports.b))
 
     def departs(self) -> tuple[str, ...]:
         """See `NetworkModel.departs`: neutral conductors count as grounded."""
@@ -292,9 +298,9 @@ class MatrixFlowModel(PointModel):
         builder, net, kw = self.builder, self.net, self.base.total_kva
         self._y = self._admittances()
         self.between = between = summed(self._between, self.n_steps)
-        scale = self._scales()
+        scale, at_sources = self._scales()
         most = self._currents()
-        total = max(float(scale.max(initial=0.0)), 1e-6)
+        total = max(float(scale.max(initial=0.0)), at_sources, 1e-6)
         for name in ("feed.p", "feed.q"):
             builder.rescale(name, total)
 
@@ -414,8 +420,9 @@ class MatrixFlowModel(PointModel):
             out.append(f)
         return out
 
-    def _scales(self) -> FloatArray:
-        """Typical apparent power of each leg, shape (K,): what is downstream, and may be decided there."""
+    def _scales(self) -> tuple[FloatArray, float]:
+        """Typical apparent power of each leg, shape (K,): what is downstream, and may be decided there; and of what is
+        at the sources' own buses, on no leg."""
         builder, net = self.builder, self.net
         down = np.asarray(np.abs(self._y).sum(axis=1)).reshape(-1)
         for what in (*self._nodal, *self._between, *self._impedances):
@@ -430,13 +437,14 @@ class MatrixFlowModel(PointModel):
             ends = [side[side >= 0] for side in (what.ports.a, what.ports.b)]
             for side, nodes in zip((what.ports.a, what.ports.b), ends, strict=True):
                 np.add.at(down, nodes, size[side >= 0] / (1.0 + (len(ends[0]) > 0 and len(ends[1]) > 0)))
+        at_sources = float(down[net.roots].sum())
         for e, k in self._inwards():
             share = np.abs(net.a_val[e])
             np.add.at(down, net.a_node[e], down[net.to_node[k]] * share / max(float(share.sum()), 1e-12))
         scale = down[net.to_node]
         positive = scale[scale > 0.0]
         floor = 0.05 * float(np.median(positive)) if len(positive) else 1e-3
-        return np.asarray(np.maximum(scale, floor))
+        return np.asarray(np.maximum(scale, floor)), at_sources
 
     def _currents(self) -> FloatArray:
         """Largest current drawn behind each node, pu, shape (n, T): ``|I| <= sum |s|/|V| + |y||V|``, then ``|A'| |I|``.

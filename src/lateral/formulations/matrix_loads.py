@@ -60,20 +60,30 @@ class Band:
     guessed: bool
 
     @classmethod
-    def of(cls, feeder: Feeder, network: RadialNetwork, v0: ComplexArray, low: FloatArray, high: FloatArray) -> Band:
-        """From the limits of a feeder; 0 and inf are none."""
+    def of(
+        cls,
+        feeder: Feeder,
+        network: RadialNetwork,
+        v0: ComplexArray,
+        low: FloatArray,
+        high: FloatArray,
+        beyond: float = 0.0,
+    ) -> Band:
+        """From the limits of a feeder; 0 and inf are none. ``beyond``: by what share of a limit voltages may be beyond
+        it, where limits are to give way."""
         size = np.abs(v0)
         free = (low <= 0.0) | ~np.isfinite(high)
         free[network.roots] = False
+        less, more = 1.0 - beyond, 1.0 + beyond
         pairs: dict[tuple[int, int], tuple[float, float]] = {}
         for bus in feeder.buses:
             limits = np.sqrt(3.0) * np.array([bus.vpp_min_pu, bus.vpp_max_pu])
             if limits[0] > 0.0 or np.isfinite(limits[1]):
                 at = [network.position[bus.name, c] for c in (1, 2, 3) if (bus.name, c) in network.position]
-                pairs |= {(i, j): (float(limits[0]), float(limits[1])) for i in at for j in at if i != j}
+                pairs |= {(i, j): (less * float(limits[0]), more * float(limits[1])) for i in at for j in at if i != j}
         return cls(
-            np.where(low > 0.0, low, UNLIMITED[0] * size.min(axis=1)),
-            np.where(np.isfinite(high), high, UNLIMITED[1] * size.max(axis=1)),
+            less * np.where(low > 0.0, low, UNLIMITED[0] * size.min(axis=1)),
+            more * np.where(np.isfinite(high), high, UNLIMITED[1] * size.max(axis=1)),
             v0,
             pairs,
             bool(free.any()),

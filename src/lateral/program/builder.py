@@ -108,6 +108,8 @@ class ProgramBuilder:
         self.objective_floor = 0.0
         #: nodes whose limits are to be written although they seemed far from binding, by name
         self.enforced: frozenset[str] = frozenset()
+        #: how far beyond the limits of voltages laws of loads are written that hold between two voltages only, a share
+        self.beyond = 0.0
         #: buses at which areas meet, by name: a formulation joins no branches there
         self.borders: frozenset[str] = frozenset()
         #: laws of devices that a formulation has to first order only, in words; a bound of it is none of the exact one

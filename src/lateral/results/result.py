@@ -122,6 +122,11 @@ class Result:
         return certified_bound(self.program, self.solution, self.residuals)
 
     @property
+    def _proves(self) -> bool:
+        """Whether there is a bound, or a relaxation has no point."""
+        return self.bound is not None or (self.relaxes and self.status is Status.INFEASIBLE)
+
+    @property
     def has_values(self) -> bool:
         """True when there is a point at all (also one that is not optimal); where none can satisfy the limits, the one
         that a solver ended with is no schedule."""
@@ -152,6 +157,10 @@ class Result:
             more = f"; and {len(lost) - 1} more, see import_warnings" if len(lost) > 1 else ""
             out.append(f"but the case is not all that its files hold: {lost[0]}{more}")
         if not self.has_values:  # what follows is about a schedule
+            if self.status is Status.INFEASIBLE and self.relaxes and (self.program.held or self.program.unlike):
+                rests = (*self.program.held, *self.program.unlike)
+                more = f", and {len(rests) - 1} more" if len(rests) > 1 else ""
+                out.append(f"but that is of this model alone, not of every schedule ({rests[0]}{more})")
             return tuple(out)
         out += [f"but {unlike}: this bounds no schedule" for unlike in self.program.unlike]
         out += self._relaxed()
@@ -666,7 +675,7 @@ class Result:
             "objective_name": self.objective_name,
             "objective": number(self.objective) if known else None,
             "bound": self.bound,
-            "bound_given": [*self.program.held, *self.program.granted] if self.bound is not None else [],
+            "bound_given": [*self.program.held, *self.program.granted] if self._proves else [],
             "cost": number(self.cost) if known else None,
             "energy_import_kwh": number(self.energy_import_kwh) if known else None,
             "energy_export_kwh": number(self.energy_export_kwh) if known else None,

@@ -34,8 +34,8 @@ _NOISE = 1e-6
 #: How much the weighted sum may grow for the sake of fewer names.
 _GROWTH = 1.5
 _SQUARED = "pu^2"
-#: Units of squares, and of what they are shown as.
-_ROOTS = {_SQUARED: "pu", "share^2": ""}
+#: Units of squares whose root has no unit of that name.
+_ROOTS = {"share^2": ""}
 #: Tolerance of the elastic form of what is not convex, which ends in a corner where no step gains much, and the sum of
 #: weighted slacks above which no point is near.
 LOCAL_TOLERANCE, LOCAL_SUM = 1e-6, 1e-4
@@ -52,7 +52,7 @@ class Conflict:
         value: the value that it would have to take, in ``unit``.
         limit: the limit as it stands.
         amount: how far beyond the limit the value is, positive.
-        unit: engineering unit; a squared voltage is shown as its magnitude, pu.
+        unit: engineering unit; what is squared (a voltage, a current) is shown as its size.
         weight: what the slack counts in the sum that was minimised.
     """
 
@@ -152,9 +152,9 @@ class ElasticProgram:
             slack *= float((p.v[cell : cell + 1] @ x[: original.n])[0] + p.v0[cell])
         value = limit - group.sign * slack
         # what compares squares is shown by its size; the unit of a product row is that of the size, unless it says so
-        if unit in _ROOTS:
+        if unit.endswith("^2"):
             value, limit = np.sqrt(max(value * factor, 0.0)), np.sqrt(max(limit * factor, 0.0))
-            unit = _ROOTS[unit]
+            unit = _ROOTS.get(unit, unit[:-2])
         elif group.kind == "product":
             value, limit = np.sqrt(max(value, 0.0)) * factor, np.sqrt(max(limit, 0.0)) * factor
         else:

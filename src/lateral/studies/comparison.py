@@ -271,7 +271,10 @@ def comparison_figure(table: pd.DataFrame, title: str) -> go.Figure:
     shown = table[table["status"] != "declined"]
     x = list(shown["formulation"])
     panels = ("cost, $", "losses, kWh", "largest voltage error, pu", "violations in OpenDSS")
-    grid = make_subplots(rows=2, cols=2, subplot_titles=panels, vertical_spacing=0.18, horizontal_spacing=0.1)
+    # one axis of names for both rows: below the upper one long names lie over the titles of the lower one
+    grid = make_subplots(
+        rows=2, cols=2, shared_xaxes=True, subplot_titles=panels, vertical_spacing=0.14, horizontal_spacing=0.1
+    )
     fig = style.figure(f"{title}: formulations compared", height=680)
     fig = go.Figure(grid).update_layout(fig.layout.to_plotly_json() | {"annotations": grid.layout.annotations})
     fig.update_layout({k: v for k, v in grid.layout.to_plotly_json().items() if k.startswith(("xaxis", "yaxis"))})
