@@ -5,7 +5,7 @@ It is made from a `Partition`, or read from a federation file where every area h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -14,8 +14,9 @@ import numpy as np
 
 from lateral.areas.message import Values
 from lateral.areas.partition import Border, Partition
+from lateral.case import Case
 from lateral.network.schema import FloatArray
-from lateral.objectives import EnergyCost
+from lateral.objectives import EnergyCost, Objective
 from lateral.objectives import get as objective_named
 
 #: Which way a wave's messages go: up towards the source, down away from it, or both.
@@ -42,6 +43,7 @@ class Plan:
         s_kva: power that counts as 1 in residuals, kVA.
         v_start: squared voltage to start from, pu^2, shape (T,): that of the source.
         price_start: price of active power to start from, objective per kWh, shape (T,).
+        price_size: what counts as 1 among prices where that is nothing, see `size_without_price`.
         n_nodes: own nodes of each area.
         voltages: what is said of a voltage at a border, see `NetworkModel.voltages`.
         start: what receivers use first, where more is known than the voltage of the source, by border: complex
@@ -58,6 +60,7 @@ class Plan:
     price_start: FloatArray
     n_nodes: Mapping[str, int]
     voltages: tuple[str, ...] = ("v",)
+    price_size: float = 1.0
     start: Mapping[str, Values] = field(default_factory=dict)
     without_return: frozenset[str] = frozenset()
 
@@ -66,7 +69,8 @@ class Plan:
         """The plan of a partition, for a formulation with these voltages at borders."""
         case = partition.case
         source = case.sources[0]
-        weight = sum(w for w, part in objective_named(objective).terms if isinstance(part, EnergyCost))
+        terms = objective_named(objective).terms
+        weight = sum(w for w, part in terms if isinstance(part, EnergyCost))
         return cls(
             name=case.name,
             areas=tuple(partition.areas),
@@ -77,6 +81,7 @@ class Plan:
             price_start=weight * case.series(source.price_import),
             n_nodes={name: area.n_nodes for name, area in partition.areas.items()},
             voltages=voltages,
+            price_size=size_without_price(case, terms),
         )
 
     @cached_property
@@ -144,6 +149,23 @@ class Plan:
     def ones(self, border: str) -> FloatArray:
         """An array of ones of a border's shape."""
         return np.ones(self.shape(border))
+
+
+def size_without_price(case: Case, terms: Sequence[tuple[float, Objective]]) -> float:
+    """What counts as 1 among prices where a kWh from the source costs nothing, objective per kWh.
+
+    Where the objective is energy cost alone: what the source pays for a kWh, and if that is nothing too, what makes the
+    power base over the whole horizon worth the objective's floor. Prices are then what is left of penalties when areas
+    agree, and at 1 they would cost more than a relative gap can be measured with (IEEE 13 without a price: a gap of
+    2e-5, 3e-2 in `soc3`, after 100 rounds in which nothing moved). Of every other objective it is 1.
+    """
+    if any(w and not isinstance(part, EnergyCost) for w, part in terms):
+        return 1.0
+    weight = abs(sum(w for w, part in terms if isinstance(part, EnergyCost)))
+    export = case.sources[0].price_export
+    paid = 0.0 if export is None else weight * float(np.abs(case.series(export)).mean())
+    kwh = case.base.total_kva * float(case.horizon.hours.sum())
+    return paid or weight * EnergyCost.floor / kwh or 1.0
 
 
 __all__ = ["Direction", "Plan", "Wave"]
