@@ -16,11 +16,13 @@ from lateral.areas.message import Values
 from lateral.areas.partition import Border, Partition
 from lateral.case import Case
 from lateral.network.schema import FloatArray
-from lateral.objectives import EnergyCost, Objective
+from lateral.objectives import EnergyCost, Objective, VoltageDeviation
 from lateral.objectives import get as objective_named
 
 #: Which way a wave's messages go: up towards the source, down away from it, or both.
 Direction = Literal["up", "down", "both"]
+#: What a kWh is worth in `vdev`, over the power base, h/kWh kVA; see `size_without_price`.
+VDEV_PER_KVA = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,18 +156,29 @@ class Plan:
 def size_without_price(case: Case, terms: Sequence[tuple[float, Objective]]) -> float:
     """What counts as 1 among prices where a kWh from the source costs nothing, objective per kWh.
 
-    Where the objective is energy cost alone: what the source pays for a kWh, and if that is nothing too, what makes the
-    power base over the whole horizon worth the objective's floor. Prices are then what is left of penalties when areas
-    agree, and at 1 they would cost more than a relative gap can be measured with (IEEE 13 without a price: a gap of
-    2e-5, 3e-2 in `soc3`, after 100 rounds in which nothing moved). Of every other objective it is 1.
+    Penalties are multiples of it, and while areas come to agree prices are as large as penalties make them: where they
+    are far beyond what a kWh is worth in the objective, areas agree on something that is not the optimum, and what is
+    left of them costs more than a relative gap is measured with.
+
+    * `cost` alone: what the source pays for a kWh, and if that is nothing too, what makes the power base over the whole
+      horizon worth the objective's floor (IEEE 13 without a price: at 1 a gap of 2e-5, 3e-2 in `soc3`, after 100 rounds
+      in which nothing moved).
+    * `vdev`: the power base moves squared voltages by about 0.1, and their squared deviation, where they are 0.05
+      off, by `VDEV_PER_KVA` (`ieee13`, `current-voltage`, `admm`, 2 areas: certified after 79 rounds; at 1 a third off
+      after 100).
+    * any other, which is in kWh or kW: 1.
     """
-    if any(w and not isinstance(part, EnergyCost) for w, part in terms):
+    weights = {type(part): 0.0 for _, part in terms}
+    for w, part in terms:
+        weights[type(part)] += abs(w)
+    kva = case.base.total_kva
+    if any(w for kind, w in weights.items() if kind not in (EnergyCost, VoltageDeviation)):
         return 1.0
-    weight = abs(sum(w for w, part in terms if isinstance(part, EnergyCost)))
+    cost, vdev = (weights.get(kind, 0.0) for kind in (EnergyCost, VoltageDeviation))
     export = case.sources[0].price_export
-    paid = 0.0 if export is None else weight * float(np.abs(case.series(export)).mean())
-    kwh = case.base.total_kva * float(case.horizon.hours.sum())
-    return paid or weight * EnergyCost.floor / kwh or 1.0
+    paid = 0.0 if export is None else cost * float(np.abs(case.series(export)).mean())
+    floor = cost * EnergyCost.floor / (kva * float(case.horizon.hours.sum()))
+    return paid or max(vdev * VDEV_PER_KVA / kva, floor) or 1.0
 
 
 __all__ = ["Direction", "Plan", "Wave"]
