@@ -26,10 +26,12 @@ from lateral.areas.protocol import AreaSpec
 from lateral.areas.run import AreasRun
 from lateral.areas.solve import solve_areas
 from lateral.areas.transport import Direct
+from lateral.areas.ungrounded import ungrounded_parts
 from lateral.case import Case
 from lateral.devices import PV, Battery, Load, Source
+from lateral.errors import UnsupportedError
 from lateral.io.opendss import read
-from lateral.network.feeder import Bus, Feeder, Line, Transformer, Winding
+from lateral.network.feeder import Bus, Feeder, Line, Shunt, Transformer, Winding
 from lateral.network.horizon import Horizon
 from lateral.results.result import Result
 from lateral.solvers import Status
@@ -317,6 +319,64 @@ def test_copies_that_come_nearer_keep_their_penalty() -> None:
         cut(delta(), ["line.bc"]), Admm(), formulation="current-voltage", limits="none", with_replay=False
     )
     assert not any("began anew" in choice for choice in run.choices)
+
+
+@pytest.mark.parametrize("form", [*FORMS, "linearised"])
+@pytest.mark.parametrize("objective", ["vdev", "cost+2*vdev"])
+def test_voltage_deviation_inside_an_ungrounded_part_is_declined(form: str, objective: str) -> None:
+    """Every border is named. It agreed, 4e-4 from the optimum, with a gap of 40."""
+    with pytest.raises(UnsupportedError) as found:
+        solve_areas(cut(delta(), ["line.bc", "line.be"]), formulation=form, objective=objective)
+    assert [f.element for f in found.value.faults] == ["border.bc", "border.be"]
+    assert all(f.code == "ARE-034 ungrounded" and "transformer.t" in f.action for f in found.value.faults)
+
+
+def test_voltage_deviation_of_magnitudes_inside_an_ungrounded_part() -> None:
+    """In `lindist3flow` each conductor's magnitude crosses, and is priced: 36 rounds."""
+    run = solve_areas(
+        cut(delta(), ["line.bc"]), formulation="lindist3flow", objective="vdev", with_replay=False, max_rounds=45
+    )
+    certified(run, 1e-6)
+
+
+def with_limits_to_ground(v_max_pu: float, v_min_pu: float = 0.9) -> Case:
+    case = delta()
+    buses = (
+        b if b.name == "s" else dataclasses.replace(b, v_min_pu=v_min_pu, v_max_pu=v_max_pu) for b in case.feeder.buses
+    )
+    return case.with_(feeder=dataclasses.replace(case.feeder, buses=tuple(buses)))
+
+
+@pytest.mark.parametrize(("v_max_pu", "kept"), [(1.1, True), (0.97, False)])
+def test_limits_to_ground_inside_an_ungrounded_part_are_said(v_max_pu: float, kept: bool) -> None:
+    """Those that do not bind leave a certified optimum; of those that do, the sentence says what is not settled."""
+    partition = cut(with_limits_to_ground(v_max_pu), ["line.bc"])
+    run = solve_areas(partition, formulation="current-voltage", with_replay=False, central=False, max_rounds=20)
+    words = "voltages to ground behind transformer.t, an ungrounded part that is cut at 'bc', are held"
+    assert any(words in choice for choice in run.choices)
+    assert (run.status is Status.OPTIMAL) is kept
+    assert (words in run.status_text) is not kept
+
+
+@pytest.mark.parametrize("limits", ["all", "none"])
+def test_nothing_is_said_where_there_are_no_limits_to_ground(limits: str) -> None:
+    case = with_limits_to_ground(np.inf, 0.0) if limits == "all" else with_limits_to_ground(1.1)
+    run = solve_areas(cut(case, ["line.bc"]), formulation="current-voltage", limits=limits, with_replay=False)
+    assert not any("voltages to ground" in choice for choice in run.choices)
+
+
+def test_which_parts_nothing_ties_to_ground() -> None:
+    case = delta()
+    assert ungrounded_parts(case) == dict.fromkeys("abcde", "transformer.t")
+    lamp = Load(name="lamp", bus="e", terminals=(1, 0), p_kw=1.0)
+    assert not ungrounded_parts(case.with_(devices=(*case.devices, lamp)))
+    one = np.eye(3)
+    to_ground = Shunt(name="g", bus="d", conductors=ABC, g_us=one, b_us=0.0 * one)
+    between = dataclasses.replace(to_ground, g_us=one - 1.0 / 3.0)
+    for shunt, parts in ((to_ground, 0), (between, 5)):
+        feeder = dataclasses.replace(case.feeder, shunts=(shunt,))
+        assert len(ungrounded_parts(case.with_(feeder=feeder))) == parts
+    assert not ungrounded_parts(lateral.read("ieee13"))
 
 
 @pytest.mark.parametrize("limits", ["all", "none"])

@@ -404,14 +404,14 @@ class AreaAgent:
             return {kind: {} for kind in kinds}
         program, solution = result.program, result.solution
         # what the voltage at a head counts is the upper area's to say
-        copied = frozenset(f"{head.bus}.{c}" for head in self.heads for c in head.crossing)
+        copied = {"node.vmag_sq": frozenset(f"{head.bus}.{c}" for head in self.heads for c in head.crossing)}
         return {
             "variables": _by_block(program.variables, solution.x),
-            "equalities": _by_block(program.equalities, program.by_row(solution.eq_dual)),
+            "equalities": _by_block(program.equalities, program.by_row(solution.eq_dual), copied),
             "inequalities": _by_block(program.inequalities, solution.ineq_dual),
             # rows may be written in another size in the whole
             "products": _by_block(program.product_blocks, solution.product_dual * program.products.size),
-            "quadratics": _by_block(program.quadratic_blocks, solution.quadratic_dual, {"node.vmag_sq": copied}),
+            "quadratics": _by_block(program.quadratic_blocks, solution.quadratic_dual, copied),
             "curves": _by_block(program.curve_blocks, solution.curve_dual),
             "semidefinite": _by_matrix(program, solution.semidefinite_dual * program.semidefinite.size),
             "point": {} if self.point is None else _point_data(self.point),

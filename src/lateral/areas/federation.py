@@ -9,6 +9,7 @@ the coordinator know that they mean the same; nothing of what is inside an area:
     s_kva = 1000.0
     v_start = [1.0609, ...]        # squared voltage of the source, pu^2, by step
     price_start = [0.1, ...]       # price of active power at the source, objective per kWh
+    price_size = 2e-6              # what counts as 1 among prices where that is nothing; absent: 1
 
     [run]
     formulation = "nonlinear"
@@ -400,6 +401,7 @@ def _federation(data: dict[str, Any], text: str, file: str) -> Federation:
         price_start=np.array(raw.price_start),
         n_nodes={a: raw.areas[a].n_nodes for a in order},
         voltages=formulations.get(raw.run.formulation).voltages,
+        price_size=raw.price_size,
     )
     return Federation(plan, raw.run, {a: raw.areas[a].digest for a in order})
 
@@ -415,6 +417,7 @@ def _data(federation: Federation) -> dict[str, Any]:
         "s_kva": float(plan.s_kva),
         "v_start": [float(v) for v in np.broadcast_to(plan.v_start, plan.n_steps)],
         "price_start": [float(v) for v in np.broadcast_to(plan.price_start, plan.n_steps)],
+        "price_size": float(plan.price_size),
         "run": {**table, "options": options} if options else table,
         "areas": {a: {"n_nodes": int(plan.n_nodes[a]), "digest": federation.digests[a]} for a in plan.areas},
         "borders": {

@@ -62,6 +62,7 @@ class FederationFile(Strict):
     s_kva: Positive
     v_start: list[Positive]
     price_start: list[Annotated[float, Field(allow_inf_nan=False)]]
+    price_size: Positive = 1.0
     run: RunTable
     areas: Annotated[dict[str, AreaTable], Field(min_length=1)]
     borders: dict[str, BorderTable] = Field(default_factory=dict)

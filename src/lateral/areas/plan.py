@@ -5,7 +5,7 @@ It is made from a `Partition`, or read from a federation file where every area h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -14,12 +14,15 @@ import numpy as np
 
 from lateral.areas.message import Values
 from lateral.areas.partition import Border, Partition
+from lateral.case import Case
 from lateral.network.schema import FloatArray
-from lateral.objectives import EnergyCost
+from lateral.objectives import EnergyCost, Objective, VoltageDeviation
 from lateral.objectives import get as objective_named
 
 #: Which way a wave's messages go: up towards the source, down away from it, or both.
 Direction = Literal["up", "down", "both"]
+#: What a kWh is worth in `vdev`, over the power base, h/kWh kVA; see `size_without_price`.
+VDEV_PER_KVA = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class Plan:
         s_kva: power that counts as 1 in residuals, kVA.
         v_start: squared voltage to start from, pu^2, shape (T,): that of the source.
         price_start: price of active power to start from, objective per kWh, shape (T,).
+        price_size: what counts as 1 among prices where that is nothing, see `size_without_price`.
         n_nodes: own nodes of each area.
         voltages: what is said of a voltage at a border, see `NetworkModel.voltages`.
         start: what receivers use first, where more is known than the voltage of the source, by border: complex
@@ -58,6 +62,7 @@ class Plan:
     price_start: FloatArray
     n_nodes: Mapping[str, int]
     voltages: tuple[str, ...] = ("v",)
+    price_size: float = 1.0
     start: Mapping[str, Values] = field(default_factory=dict)
     without_return: frozenset[str] = frozenset()
 
@@ -66,7 +71,8 @@ class Plan:
         """The plan of a partition, for a formulation with these voltages at borders."""
         case = partition.case
         source = case.sources[0]
-        weight = sum(w for w, part in objective_named(objective).terms if isinstance(part, EnergyCost))
+        terms = objective_named(objective).terms
+        weight = sum(w for w, part in terms if isinstance(part, EnergyCost))
         return cls(
             name=case.name,
             areas=tuple(partition.areas),
@@ -77,6 +83,7 @@ class Plan:
             price_start=weight * case.series(source.price_import),
             n_nodes={name: area.n_nodes for name, area in partition.areas.items()},
             voltages=voltages,
+            price_size=size_without_price(case, terms),
         )
 
     @cached_property
@@ -144,6 +151,34 @@ class Plan:
     def ones(self, border: str) -> FloatArray:
         """An array of ones of a border's shape."""
         return np.ones(self.shape(border))
+
+
+def size_without_price(case: Case, terms: Sequence[tuple[float, Objective]]) -> float:
+    """What counts as 1 among prices where a kWh from the source costs nothing, objective per kWh.
+
+    Penalties are multiples of it, and while areas come to agree prices are as large as penalties make them: where they
+    are far beyond what a kWh is worth in the objective, areas agree on something that is not the optimum, and what is
+    left of them costs more than a relative gap is measured with.
+
+    * `cost` alone: what the source pays for a kWh, and if that is nothing too, what makes the power base over the whole
+      horizon worth the objective's floor (IEEE 13 without a price: at 1 a gap of 2e-5, 3e-2 in `soc3`, after 100 rounds
+      in which nothing moved).
+    * `vdev`: the power base moves squared voltages by about 0.1, and their squared deviation, where they are 0.05
+      off, by `VDEV_PER_KVA` (`ieee13`, `current-voltage`, `admm`, 2 areas: certified after 79 rounds; at 1 a third off
+      after 100).
+    * any other, which is in kWh or kW: 1.
+    """
+    weights = {type(part): 0.0 for _, part in terms}
+    for w, part in terms:
+        weights[type(part)] += abs(w)
+    kva = case.base.total_kva
+    if any(w for kind, w in weights.items() if kind not in (EnergyCost, VoltageDeviation)):
+        return 1.0
+    cost, vdev = (weights.get(kind, 0.0) for kind in (EnergyCost, VoltageDeviation))
+    export = case.sources[0].price_export
+    paid = 0.0 if export is None else cost * float(np.abs(case.series(export)).mean())
+    floor = cost * EnergyCost.floor / (kva * float(case.horizon.hours.sum()))
+    return paid or max(vdev * VDEV_PER_KVA / kva, floor) or 1.0
 
 
 __all__ = ["Direction", "Plan", "Wave"]

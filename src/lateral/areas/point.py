@@ -70,18 +70,26 @@ class Settled:
     seconds: float
     notes: tuple[str, ...] = ()
 
+    def closed(self, plan: Plan) -> frozenset[str]:
+        """The borders whose currents add up to nothing."""
+        out = set()
+        for name, border in plan.borders.items():
+            down, up = (self.requests[area]["borders"][name] for area in (border.child, border.parent))
+            if without_return({**up, "v_re": down["v_re"], "v_im": down["v_im"]}):
+                out.add(name)
+        return frozenset(out)
+
     def begun(self, plan: Plan) -> Plan:
         """The plan that begins where the areas' power flow ended, where borders say more than magnitudes."""
         if plan.voltages == ("v",):
             return plan
-        start, closed = {}, set()
+        start = {}
         for name, border in plan.borders.items():
             down, up = (self.requests[area]["borders"][name] for area in (border.child, border.parent))
             v = np.asarray(down["v_re"]) + 1j * np.asarray(down["v_im"])
             start[name] = {**said_of(plan.voltages, v), **{x: np.asarray(up[x]) for x in POWERS}}
-            if border.conductors == (1, 2, 3) and without_return({**up, "v_re": v.real, "v_im": v.imag}):
-                closed.add(name)
-        return dataclasses.replace(plan, start=start, without_return=frozenset(closed))
+        closed = frozenset(name for name in self.closed(plan) if plan.borders[name].conductors == (1, 2, 3))
+        return dataclasses.replace(plan, start=start, without_return=closed)
 
     @property
     def choices(self) -> tuple[str, ...]:

@@ -19,13 +19,14 @@ from lateral.areas.point import AtPoint, require_formulation, settle, taken_in, 
 from lateral.areas.protocol import AreaSpec
 from lateral.areas.run import AreasRun, Round
 from lateral.areas.transport import Direct, Transport
+from lateral.areas.ungrounded import look_at_ungrounded
 from lateral.areas.verdict import told, verdict
 from lateral.areas.whole import Whole
 from lateral.checks import require
 from lateral.errors import OptionError
 from lateral.opf import build, choose_formulation, replayed
 from lateral.program import ProblemClass
-from lateral.solvers import choose
+from lateral.solvers import Status, choose
 
 #: The tolerance at which a run is meant to be certified as a whole.
 DEFAULT_TOLERANCE = 1e-6
@@ -83,7 +84,7 @@ def solve_areas(
 
     Raises:
         CaseError: the case has faults; there is no checkpoint to go on from, or it is damaged, or of another run.
-        UnsupportedError: the formulation declines it, or the algorithm.
+        UnsupportedError: the formulation declines it, or the algorithm, or a cut inside an ungrounded part.
         OptionError: resume without a checkpoint.
         SolveError: an area cannot be started.
     """
@@ -131,10 +132,12 @@ def solve_areas(
         where.start(specs)
         seconds["start"] = time.perf_counter() - begin
         settled, at = None, where
+        known: tuple[str, ...] = ()
         if wants_point(chosen):
             settled = settle(plan, where, carrier, patience=patience)
             seconds["point"] = settled.seconds
             at = AtPoint(where, settled)
+            known = look_at_ungrounded(partition, settled.closed(plan), form, whole.objective, limits)
             plan = settled.begun(plan)
         begin = time.perf_counter()
 
@@ -183,10 +186,12 @@ def solve_areas(
     finished = last is not None and last.finished
     dead = last.dead if last is not None else ()
     status, text = verdict(method, rounds, result, best, finished=finished, dead=dead, tolerance=tolerance)
+    if status in (Status.LIMIT_REACHED, Status.INACCURATE) and known:
+        text = f"{text}; {'; '.join(known)}"
     exact = whole.program.problem_class is ProblemClass.NLP
     if solver == "auto" and exact and choose(whole.program)[0] == "native":
         taken.append("in areas auto is ipopt: it goes on from where it ended in the round before")
-    choices = [*whole.choices, *taken, *(settled.choices if settled is not None else ())]
+    choices = [*whole.choices, *taken, *known, *(settled.choices if settled is not None else ())]
     choices += told(method, None if last is None else last.state, rounds)
     choices += [f"area {a!r} is gone: its last answer was repeated by the coordinator" for a in seen.repeated]
     seconds["total"] = sum(seconds.values())

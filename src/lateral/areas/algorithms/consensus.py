@@ -207,8 +207,8 @@ def positive(algorithm: str, **options: float) -> None:
 
 
 def price_size(plan: Plan) -> float:
-    """What counts as 1 among prices, objective per kWh: the mean of the source's; 1 where energy has no price."""
-    return float(np.abs(plan.price_start).mean()) or 1.0
+    """What counts as 1 among prices, objective per kWh: the mean of the source's, or what the plan says without one."""
+    return float(np.abs(plan.price_start).mean()) or plan.price_size
 
 
 __all__ = ["UNIT", "Consensus", "positive", "price_size"]
