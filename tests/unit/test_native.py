@@ -765,6 +765,20 @@ def test_a_source_whose_power_is_given_at_some_steps(formulation: str) -> None:
     assert np.abs(given.value("source.p_total").sum(axis=0) - total)[1::2].max() < 1e-5
 
 
+def test_limits_that_are_missed_by_little_are_said_to_be_infeasible() -> None:
+    # 0.1 % less than the load at one step; elsewhere the limit is far off. Clarabel found neither a point nor a ray
+    base = lateral.read("ieee123-t5")
+    case = base.with_(devices=tuple(d for d in base.devices if isinstance(d, Load | Source)))
+    total = lateral.build(case, "soc").solve("native").value("source.p_total").sum(axis=0)
+    most = np.where(np.arange(len(total)) == 2, 0.999 * total, 1e5)
+    source = dataclasses.replace(case.sources[0], p_import_max_kw="most")
+    devices = tuple(source if d is case.sources[0] else d for d in case.devices)
+    result = lateral.build(case.with_(devices=devices, profiles={**case.profiles, "most": most}), "soc").solve("native")
+    assert result.status is Status.INFEASIBLE
+    assert "the least violation of the limits" in result.solution.message
+    assert {(c.block, c.step) for c in result.conflicts} == {("source.p_limit", 2)}
+
+
 def test_bounds_that_exclude_each_other() -> None:
     model = model_of("ads10", "lindistflow")
     cells, high = model.program.block("bus.vmag_sq").cells, model.program.ub.copy()
