@@ -590,6 +590,14 @@ def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.array_equal(one.solution.x, two.solution.x)
 
 
+@pytest.mark.parametrize("threads", [0, -1, 1.5])
+def test_threads_are_a_whole_number(threads: int) -> None:
+    with pytest.raises(OptionError, match="whole number of at least 1"):
+        NativeOptions(threads=threads)
+    with pytest.raises(OptionError, match="tolerance"):
+        NativeOptions(tolerance=0.0)
+
+
 def test_threads_are_as_many_as_the_work_is_worth() -> None:
     """At most one for each chunk of eight steps, and for `LEAST` unknowns of all steps; at least one."""
     least = threads_module.LEAST
