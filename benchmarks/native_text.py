@@ -81,7 +81,7 @@ either, the least violation nearby decides: above zero the program is locally in
 from there.
 
 **Stopping.** Violation below 1e-9 pu in the units of the program, gradient and complementarity below the tolerance
-relative to the objective; what is left of the gradient five times that where residuals do not fall any more. The status
+relative to the objective; what is left of the gradient twice that where residuals do not fall any more. The status
 is earned from recomputed residuals like every solver's."""
 
 READING = """Feeders `tree-NxT`: a trunk with random laterals, lowest voltage without control 0.953 pu, PV on 20 %
