@@ -787,6 +787,19 @@ def test_limits_that_are_missed_by_little_are_said_to_be_infeasible() -> None:
     assert {(c.block, c.step) for c in result.conflicts} == {("source.p_limit", 2)}
 
 
+@pytest.mark.parametrize("formulation", ["nonlinear", "current-voltage"])
+def test_a_single_step_of_a_battery_whose_energy_is_given(formulation: str) -> None:
+    # the row of its energy at the end was about a variable that was fixed: declined, as it determines none
+    case = lateral.read("ads10")
+    first = dataclasses.replace(case.batteries[0], soc_min=0.5, soc_max=0.5, soc_initial=0.5)
+    devices = tuple(first if d is case.batteries[0] else d for d in case.devices)
+    one = {name: values[:1] for name, values in case.profiles.items()}
+    step = case.with_(devices=devices, horizon=Horizon.regular(1), profiles=one)
+    result = lateral.build(step, formulation).solve("native")
+    assert (result.solution.solver, result.status) == ("native", Status.OPTIMAL)
+    assert result.value("battery.energy")[0] == pytest.approx(0.5 * first.energy_kwh, rel=1e-12)
+
+
 def test_bounds_that_exclude_each_other() -> None:
     model = model_of("ads10", "lindistflow")
     cells, high = model.program.block("bus.vmag_sq").cells, model.program.ub.copy()
