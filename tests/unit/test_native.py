@@ -592,6 +592,14 @@ def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.array_equal(one.solution.x, two.solution.x)
 
 
+@pytest.mark.parametrize("threads", [0, -1, 1.5])
+def test_threads_are_a_whole_number(threads: int) -> None:
+    with pytest.raises(OptionError, match="whole number of at least 1"):
+        NativeOptions(threads=threads)
+    with pytest.raises(OptionError, match="tolerance"):
+        NativeOptions(tolerance=0.0)
+
+
 def test_threads_are_as_many_as_the_work_is_worth() -> None:
     """At most one for each chunk of eight steps, and for `LEAST` unknowns of all steps; at least one."""
     least = threads_module.LEAST
@@ -765,6 +773,33 @@ def test_a_source_whose_power_is_given_at_some_steps(formulation: str) -> None:
     assert max(given.residuals.max_primal, given.residuals.max_bound) <= 1e-9
     assert given.objective == pytest.approx(found.objective, rel=1e-7)
     assert np.abs(given.value("source.p_total").sum(axis=0) - total)[1::2].max() < 1e-5
+
+
+def test_limits_that_are_missed_by_little_are_said_to_be_infeasible() -> None:
+    # 0.1 % less than the load at one step; elsewhere the limit is far off. Clarabel found neither a point nor a ray
+    base = lateral.read("ieee123-t5")
+    case = base.with_(devices=tuple(d for d in base.devices if isinstance(d, Load | Source)))
+    total = lateral.build(case, "soc").solve("native").value("source.p_total").sum(axis=0)
+    most = np.where(np.arange(len(total)) == 2, 0.999 * total, 1e5)
+    source = dataclasses.replace(case.sources[0], p_import_max_kw="most")
+    devices = tuple(source if d is case.sources[0] else d for d in case.devices)
+    result = lateral.build(case.with_(devices=devices, profiles={**case.profiles, "most": most}), "soc").solve("native")
+    assert result.status is Status.INFEASIBLE
+    assert "the least violation of the limits" in result.solution.message
+    assert {(c.block, c.step) for c in result.conflicts} == {("source.p_limit", 2)}
+
+
+@pytest.mark.parametrize("formulation", ["nonlinear", "current-voltage"])
+def test_a_single_step_of_a_battery_whose_energy_is_given(formulation: str) -> None:
+    # the row of its energy at the end was about a variable that was fixed: declined, as it determines none
+    case = lateral.read("ads10")
+    first = dataclasses.replace(case.batteries[0], soc_min=0.5, soc_max=0.5, soc_initial=0.5)
+    devices = tuple(first if d is case.batteries[0] else d for d in case.devices)
+    one = {name: values[:1] for name, values in case.profiles.items()}
+    step = case.with_(devices=devices, horizon=Horizon.regular(1), profiles=one)
+    result = lateral.build(step, formulation).solve("native")
+    assert (result.solution.solver, result.status) == ("native", Status.OPTIMAL)
+    assert result.value("battery.energy")[0] == pytest.approx(0.5 * first.energy_kwh, rel=1e-12)
 
 
 def test_bounds_that_exclude_each_other() -> None:

@@ -34,7 +34,6 @@ OPEN = {
     226: "soc: complementarity does not fall",
     239: "nonlinear, nothing to minimise: residual halts at 6e-9 pu",
     266: "nonlinear, no schedule: nobody proves it, Ipopt ends at its limit of iterations",
-    269: "soc: at the optimum, and does not stop",
 }
 
 

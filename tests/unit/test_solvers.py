@@ -383,3 +383,29 @@ def test_a_point_that_violates_nothing_is_not_locally_infeasible(always: bool, m
     assert found.status is (Status.INACCURATE if always else Status.OPTIMAL)
     monkeypatch.undo()
     assert program.objective(found.x) == pytest.approx(program.objective(get("ipopt").solve(program).x), rel=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("solver", "formulation"),
+    [
+        ("native", "nonlinear"),
+        ("ipopt", "nonlinear"),
+        ("clarabel", "soc"),
+        ("highs", "lindistflow"),
+    ],
+)
+@pytest.mark.parametrize("where", ["c", "b", "u", "ub", "start_point"])
+def test_numbers_that_are_none_are_refused(solver: str, formulation: str, where: str) -> None:
+    # a NaN limit was none to native, which was optimal without it, and took the process down in Ipopt
+    program = lateral.build(lateral.read("ieee123-t5"), formulation, loss_term=False).program
+    session = get(solver).start(program)
+    values = getattr(program, where).copy()
+    if not len(values):
+        pytest.skip("there are none")
+    values[len(values) // 2] = np.nan
+    with pytest.raises(OptionError, match="no numbers"):
+        session.solve(dataclasses.replace(program, **{where: values}))
+    if where in ("c", "b", "start_point"):
+        values[len(values) // 2] = np.inf
+        with pytest.raises(OptionError, match="no numbers"):
+            session.solve(dataclasses.replace(program, **{where: values}))

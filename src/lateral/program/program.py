@@ -351,7 +351,7 @@ class Program:
             except ValueError as error:
                 message = f"data for {name!r} has shape {np.shape(new)}; it must broadcast to {shape}"
                 raise OptionError(message) from error
-            if not np.all(np.isfinite(array)) and slot.unit != "limit":
+            if np.any(np.isnan(array)) or (not np.all(np.isfinite(array)) and slot.unit != "limit"):
                 message = f"data for {name!r} holds values that are not finite"
                 raise OptionError(message)
             theta[slot.cells] = array.reshape(-1)

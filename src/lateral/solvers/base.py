@@ -230,14 +230,43 @@ def interrupts() -> Iterator[Interrupt]:
 
 
 def check_pattern(program: Program, shape: tuple[int, ...]) -> None:
-    """Refuse a program of another pattern than the session's.
+    """Refuse a program of another pattern than the session's, and one of numbers that are none.
 
     Raises:
         ValueError: when sizes differ.
+        OptionError: see `check_numbers`.
     """
     if pattern_of(program) != shape:
         message = f"this session solves programs of pattern {shape}, not {pattern_of(program)}; start a new one"
         raise ValueError(message)
+    check_numbers(program)
+
+
+def check_numbers(program: Program) -> None:
+    """Refuse what no solver can be handed: a side or bound that is NaN is none to some, and takes others down.
+
+    Raises:
+        OptionError: a NaN; or an infinite number that is no side and no bound.
+    """
+    p, q, s = program.products, program.quadratics, program.semidefinite
+    numbers: dict[str, tuple[FloatArray, ...]] = {
+        "objective": (program.c, program.q.data, np.array([program.c0])),
+        "rows": (program.a.data, program.b, program.g.data),
+        "product rows": (p.a.data, p.a0, p.u.data, p.u0, p.v.data, p.v0),
+        "quadratic rows": (q.f.data, q.f0, q.g.data, q.g0, q.w.data),
+        "semidefinite rows": (s.m.data, s.m0),
+        "start point": (program.start_point,),
+    }
+    sides = {"rows": (program.l, program.u), "bounds": (program.lb, program.ub), "quadratic rows": (q.l, q.u)}
+    wrong = [what for what, arrays in numbers.items() if not all(np.isfinite(a).all() for a in arrays)]
+    wrong += [
+        what if what == "bounds" else f"sides of {what}"
+        for what, arrays in sides.items()
+        if any(np.isnan(a).any() for a in arrays)
+    ]
+    if wrong:
+        message = f"the program holds values that are no numbers, in: {', '.join(wrong)}"
+        raise OptionError(message)
 
 
 def pattern_of(program: Program) -> tuple[int, ...]:

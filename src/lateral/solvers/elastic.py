@@ -39,6 +39,9 @@ _ROOTS = {"share^2": ""}
 #: Tolerance of the elastic form of what is not convex, which ends in a corner where no step gains much, and the sum of
 #: weighted slacks above which no point is near.
 LOCAL_TOLERANCE, LOCAL_SUM = 1e-6, 1e-4
+#: The same of a convex program, a hundred times the gap at which it is found: a limit that is stated far off at some
+#: steps makes the scale of its row large, and what is missed at another one a small share of it.
+CONVEX_TOLERANCE, CONVEX_SUM = 1e-9, 1e-7
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,6 +405,36 @@ def settled(program: Program, found: Solution, solver: Solver, *, until: float =
     return dataclasses.replace(
         found, iterations=sum(s.iterations for s in spent), seconds=sum(s.seconds for s in spent)
     )
+
+
+def proved(program: Program, found: Solution, solver: Solver, *, until: float = np.inf) -> Solution:
+    """A word on a convex program, of which a solver has none: infeasible where its limits cannot be met by any amount.
+
+    A ray that proves infeasibility grows without limit, and where limits are missed by little it is not found to the
+    last digits. The least violation is a program that always has an optimum.
+
+    Args:
+        program: a convex program.
+        found: what the solver ended with.
+        solver: the solver.
+        until: see `settled`.
+
+    Returns:
+        ``found`` as infeasible where the least violation is above zero; else as it is. Iterations and seconds are those
+        of both.
+    """
+    if time.perf_counter() >= until:
+        return found
+    soft = elastic(program)
+    options = dataclasses.replace(solver.options, tolerance=CONVEX_TOLERANCE)
+    least = type(solver)(options.within(until)).solve(soft.program)
+    seconds, iterations = found.seconds + least.seconds, found.iterations + least.iterations
+    found = dataclasses.replace(found, seconds=seconds, iterations=iterations)
+    amount = soft.program.objective(least.x) if least.status is Status.OPTIMAL else 0.0
+    if not amount > CONVEX_SUM:
+        return found
+    said = f"{found.message}; the least violation of the limits is not zero (weighted sum {amount:.2g})"
+    return dataclasses.replace(found, status=Status.INFEASIBLE, message=said)
 
 
 def _found(soft: ElasticProgram, solution: Solution) -> tuple[Conflict, ...]:

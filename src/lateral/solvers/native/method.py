@@ -51,6 +51,10 @@ RECENTRE, MUCH = 3.0, 1e-4
 #: An iterate whose complementarity is small circles where its residuals have not fallen below this share of the
 #: smallest for so many steps (a voltage near the edge of a load's band: the corner of its law); shares of a step tried.
 NEARER, CIRCLING, HALVES = 0.9, 6, 6
+#: So many times what residuals may be worth is enough where they do not fall any more: multipliers of what hardly costs
+#: anything are rounding, times currents far above their scale. At the tolerance that is the default it is a fifth of
+#: what a result allows; at half of that the objective was seen 3e-7 from the optimum.
+AT_REST = 2.0
 #: What is then added to the diagonal where the gradient is small and rows are not: an objective such as `curtailment`
 #: gives most variables no curvature, those of barriers are rounding by then, and steps along them are as long as
 #: rounding makes them. The nearest point on the tangent of the rows is taken instead: Newton's method for the rows,
@@ -88,6 +92,7 @@ class Method:
         self.barrier = Barrier((b.low, b.s_low), (b.high, b.s_high), self.kkt.threads)
         self.n_bounds = self.barrier.count
         self._fixed, self._s_fixed = b.fixed, b.s_fixed
+        self._s_value = self.steps.data["g_low"][self._s_fixed]
 
     # -- one iteration ------------------------------------------------------------------------------------------------
 
@@ -196,7 +201,8 @@ class Method:
                 break
             since = since + 1 if r.primal + r.dual > NEARER * nearest else 0
             nearest = min(nearest, r.primal + r.dual)
-            if r.primal < PRIMAL and mu <= 1.01 * target and self._is_small(r, it, gap * worth):
+            enough = gap * worth * (AT_REST if since >= CIRCLING else 1.0)
+            if r.primal < PRIMAL and mu <= 1.01 * target and self._is_small(r, it, enough):
                 word = "solved"
                 break
             if short >= SHORT_STEPS:
@@ -283,7 +289,7 @@ class Method:
         does not hold it: it costs nothing, and the row holds (Nocedal and Wright 2006, section 19.3)."""
         b, w = self.bounds, it.dual[1]
         self.kkt.threads.shares(lambda mine: self.rows.reset_slacks(it.s, b.s_low, b.s_high, w, now.rows, mine))
-        b.hold(self.steps, it.x, it.s)
+        it.s[self._s_fixed] = self._s_value
 
     def _newton(
         self,

@@ -22,7 +22,7 @@ from lateral.solvers.base import (
     no_point,
     pattern_of,
 )
-from lateral.solvers.elastic import settled
+from lateral.solvers.elastic import proved, settled
 from lateral.solvers.native import kernels
 from lateral.solvers.native.iterate import Iterate, Outcome
 from lateral.solvers.native.method import Method
@@ -34,6 +34,8 @@ from lateral.solvers.native.steps import Cells, Declined, StepProgram
 MOST_ITERATIONS = 100
 #: A multiplier of a cone that is above zero by this much, relative to the largest, has the wrong sign.
 SIGN = 1e-9
+#: Ends of a convex solve that say nothing of whether there is a point.
+_NO_WORD = (Status.INACCURATE, Status.LIMIT_REACHED, Status.ERROR)
 _WORDS = {
     "solved": (Status.OPTIMAL, "solved"),
     "limit": (Status.LIMIT_REACHED, "iterations or time ran out"),
@@ -219,7 +221,10 @@ class NativeSession(Session):
         until = np.inf if o.time_limit_s is None else begin + o.time_limit_s
         found = None
         if program.has_relaxation:
-            found = solvers.get("clarabel", plain.within(until)).solve(program.relaxed())
+            clarabel = solvers.get("clarabel", plain.within(until))
+            found = clarabel.solve(program.relaxed())
+            if found.status in _NO_WORD:
+                found = proved(program.relaxed(), found, clarabel, until=until)
         exact = program.problem_class is ProblemClass.NLP
         if found is None or (exact and found.status is not Status.INFEASIBLE):
             ipopt = solvers.get("ipopt", plain.within(until))

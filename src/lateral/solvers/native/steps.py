@@ -45,8 +45,8 @@ class Cells:
     n: int
 
     @classmethod
-    def of(cls, blocks: Sequence[Block], total: int, n_steps: int) -> Cells:
-        """The cells of blocks that have ``n_steps`` steps, or cells at some steps only (`Block.at`)."""
+    def of(cls, blocks: Sequence[Block], total: int, n_steps: int, without: Sequence[Block] = ()) -> Cells:
+        """The cells of blocks that have ``n_steps`` steps, or cells at some steps only (`Block.at`); of some, none."""
         element, step, n = np.full(total, -1, dtype=np.int32), np.zeros(total, dtype=np.int32), 0
         for block in blocks:
             if block.at is not None:
@@ -54,7 +54,7 @@ class Cells:
                 _, number = np.unique(which, return_inverse=True)
                 element[block.cells], step[block.cells] = n + number, when
                 n += int(number.max(initial=-1)) + 1
-            elif block.n_steps == n_steps:
+            elif block.n_steps == n_steps and block not in without:
                 k = len(block.elements)
                 element[block.cells].reshape(k, n_steps)[:] = np.arange(n, n + k).reshape(-1, 1)
                 step[block.cells].reshape(k, n_steps)[:] = np.arange(n_steps)
@@ -282,7 +282,8 @@ class StepProgram:
         if untimed:
             message = f"the variables {untimed[0]!r} have no time axis"
             raise Declined(message)
-        equalities = Cells.of(program.equalities, len(program.b), n_steps)
+        alone = _alone_blocks(program.equalities, program.a, n_steps)
+        equalities = Cells.of(program.equalities, len(program.b), n_steps, without=alone)
         ranges = Cells.of(program.inequalities, len(program.l), n_steps)
         p = program.products
         products = Cells.of(program.product_blocks, p.n_rows, n_steps)
@@ -339,15 +340,16 @@ class StepProgram:
         of_rows = zip(three, ((within, 0), (links, 0), (links, 1)), strict=True)
         a, now, before = of_each(entries_of, [(equal, room, *of, "equalities") for room, of in of_rows])
         g, squares, u, v, quadratic, pair_f, pair_g, pair_w = others
-        alone = _alone(program.equalities, program.a, program.eq_scale, program.col_scale, n_steps)
-        bounding = _alone(program.inequalities, program.g, program.ineq_scale, program.col_scale, n_steps)
+        fixing = _alone(alone, program.a, program.eq_scale, program.col_scale)
+        bounds = [b for b in program.inequalities if b.n_steps != n_steps and b.at is None]
+        bounding = _alone(bounds, program.g, program.ineq_scale, program.col_scale)
         out = cls(
             variables=variables,
             equalities=equalities,
             ranges=ranges,
             products=products,
             n_steps=n_steps,
-            alone=alone,
+            alone=fixing,
             bounding=bounding,
             row_of=row_of,
             link_of=link_of,
@@ -499,11 +501,21 @@ def _steady(scale: FloatArray) -> FloatArray:
     return most if np.all((scale == most) | (scale == 0.0)) else scale
 
 
+def _alone_blocks(blocks: Sequence[Block], matrix: sp.csr_array, n_steps: int) -> list[Block]:
+    """Blocks of equalities without a time axis; of a single step, where every block looks alike, limits of one variable
+    each: the energy of batteries at the end."""
+    count = np.diff(matrix.indptr)
+    return [
+        b
+        for b in blocks
+        if b.at is None and (b.n_steps != n_steps or (n_steps == 1 and b.limit and np.all(count[b.cells] == 1)))
+    ]
+
+
 def _alone(
-    blocks: Sequence[Block], matrix: sp.csr_array, row_scale: FloatArray, col_scale: FloatArray, n_steps: int
+    untimed: Sequence[Block], matrix: sp.csr_array, row_scale: FloatArray, col_scale: FloatArray
 ) -> tuple[IntArray, IntArray, FloatArray]:
     """Rows without a time axis, each of one variable: row, variable, coefficient in solver scale."""
-    untimed = [b for b in blocks if b.n_steps != n_steps and b.at is None]
     if not untimed:
         none = np.zeros(0, dtype=np.int64)
         return none, none, np.zeros(0)
