@@ -526,8 +526,9 @@ class Result:
         v = self.elements("bus.vmag_sq")
         add("bus.vmag", "bus", v, np.sqrt(np.maximum(self.value("bus.vmag_sq"), 0.0)), "pu")
         for name, label in (("bus.p_balance", "bus.p_price"), ("bus.q_balance", "bus.q_price")):
-            unit = "$/kWh" if label.endswith("p_price") else "$/kvarh"
-            add(label, "bus", v, self.dual(name), unit if self.objective_name == "cost" else "objective/kWh")
+            energy = "kWh" if label.endswith("p_price") else "kvarh"
+            money = "$" if self.objective_name == "cost" else "objective"
+            add(label, "bus", v, self.dual(name), f"{money}/{energy}")
         if self.has("battery.energy"):
             capacity = {f"{b.name}": b.energy_kwh for b in self.case.batteries}
             names = self.elements("battery.energy")
