@@ -16,7 +16,7 @@ from lateral.case import Case
 from lateral.devices import Load, Source
 from lateral.devices.load import is_generation, is_idling
 from lateral.errors import CaseError, Fault, OptionError, did_you_mean
-from lateral.network.feeder import Bus, Feeder
+from lateral.network.feeder import Bus, Feeder, Line, Switch
 from lateral.network.horizon import Horizon
 from lateral.network.schema import Element, FloatArray
 
@@ -140,10 +140,10 @@ def _split_phase(feeder: Feeder) -> frozenset[str]:
         for bus, a, b in ends:
             if any(other == bus and first == b and last != a for other, first, last in ends):
                 found.add(bus)
-        found |= {
-            w.bus for w in t.windings if min(w.terminals) > 0 and w.v_rated_kv > 1.9 * feeder.bus[w.bus].v_base_kv
-        }
-    wires = [(e.bus_from, e.bus_to) for e in (*feeder.lines, *feeder.switches)]
+        across = [w for w in t.windings if min(w.terminals) > 0]
+        found |= {w.bus for w in across if w.v_rated_kv > 1.9 * feeder.bus[w.bus].v_base_kv}
+    branches: tuple[Line | Switch, ...] = (*feeder.lines, *feeder.switches)
+    wires = [(e.bus_from, e.bus_to) for e in branches]
     more = set(found)
     while more:
         reached = {y for a, b in wires for x, y in ((a, b), (b, a)) if x in more}
