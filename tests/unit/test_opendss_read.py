@@ -823,6 +823,16 @@ def test_errors(tmp_path: Path) -> None:
         read(make(tmp_path, "edit vsource.source enabled=n"))
 
 
+def test_what_the_engine_refused_is_said_before_it_can_crash_on_it(tmp_path: Path) -> None:
+    """It takes a control without its transformer, complains, and ends with a signal when it computes the voltages."""
+    body = """
+new autotrans.at phases=3 windings=2 buses=[b low] kvs=[12.47 0.48] kvas=[200 200] xhx=5
+new regcontrol.r transformer=autotrans.at winding=2 vreg=122 band=2 ptratio=2
+new load.x bus1=low kv=0.48 kw=80"""
+    with pytest.raises(CaseError, match=r"Transformer Element is not set.*\(master\.dss:8\)"):
+        read(make(tmp_path, body))
+
+
 # -------------------------------------------------------------------------------------------------------- shapes
 
 SHAPES = """

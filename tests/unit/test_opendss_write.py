@@ -481,6 +481,32 @@ def test_native_flavour_solves_to_the_same(tmp_path: Path) -> None:
             assert abs(a[name] - b[name]) / 2400 < 1e-6, name
 
 
+def test_reactive_power_of_the_native_flavour_follows_the_schedule(tmp_path: Path) -> None:
+    """No shape of a PVSystem or a Storage has kvar: steps.dss sets them; the master has those of the first step."""
+    import dss
+
+    case = small()
+    d = Dispatch(
+        p_kw={"pv.x": np.array([2.0, 3.0]), "battery.x": np.array([-3.0, 3.0])},
+        q_kvar={"pv.x": np.array([1.0, -3.0]), "battery.x": np.array([2.0, -2.0])},
+    )
+    folder = tmp_path / "native"
+    master = write_opendss(case, folder, dispatch=d, der="native")
+    exact = solve_files(write_opendss(case, tmp_path / "load", dispatch=d), 2)
+    assert not (tmp_path / "load" / "steps.dss").exists()
+    first = solve_files(master, 1)[0]
+    assert all(abs(exact[0][name] - v) / 2400 < 1e-6 for name, v in first.items())
+    engine = dss.DSS.NewContext()
+    engine.AllowForms = False
+    engine.Text.Command = f'Redirect "{master}"'
+    engine.Text.Command = f'Redirect "{folder / "steps.dss"}"'
+    circuit = engine.ActiveCircuit
+    last = dict(zip(map(str.lower, circuit.YNodeOrder), np.asarray(circuit.YNodeVarray).view(complex), strict=True))
+    for name, v in exact[1].items():
+        assert abs(v - last[name]) / 2400 < 1e-6, name
+    engine.Text.Command = "ClearAll"
+
+
 def test_overwrites_only_what_is_ours(tmp_path: Path) -> None:
     case = small()
     folder = tmp_path / "case"

@@ -83,12 +83,13 @@ def test_sun_that_may_not_be_cut_and_stands_in_the_way_is_named() -> None:
     assert named.value == pytest.approx(40.0, abs=0.05)
 
 
+@pytest.mark.parametrize("curtailable", [True, False])
 @pytest.mark.parametrize("phases", ["free", "balanced"])
-def test_more_sun_than_there_is_is_no_way_out(phases: str) -> None:
+def test_more_sun_than_there_is_is_no_way_out(phases: str, curtailable: bool) -> None:
     """140 kW to be fed by a border of 50 kW and 50 kW of sun: the border is in the way, not the sky."""
     place = {"p_rated_kw": 50.0, "terminals": (1, 2, 3, 0), "phases": phases, "q_control": "none"}
     load = Load(name="x", bus="b", terminals=(1, 2, 3, 0), p_kw=140.0)
-    case = two_bus(pv(curtailable=True, **place), load, conductors=(1, 2, 3), source={"p_import_max_kw": 50.0})
+    case = two_bus(pv(curtailable=curtailable, **place), load, conductors=(1, 2, 3), source={"p_import_max_kw": 50.0})
     r = build(case, "lindist3flow", point="nominal").solve()
     assert not r.ok
     assert {c.block for c in r.conflicts} == {"source.p_limit"}

@@ -57,6 +57,22 @@ def test_prices_are_per_kwh_whatever_the_step(case: Case) -> None:
     assert r.energy_import_kwh == pytest.approx(50.0, abs=1e-5)
 
 
+@pytest.mark.parametrize(("objective", "money"), [("cost", "$"), ("loss", "objective")])
+def test_units_of_prices(case: Case, objective: str, money: str) -> None:
+    data = build(case, "lindistflow", objective).solve().dataset
+    assert data["bus.p_price"].attrs["units"] == f"{money}/kWh"
+    assert data["bus.q_price"].attrs["units"] == f"{money}/kvarh"
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_step_that_counts_nothing_has_no_price(case: Case) -> None:
+    """The second step of weight 0 costs nothing: a price per kWh of it does not exist, and is not infinite."""
+    r = build(case.with_(horizon=dataclasses.replace(case.horizon, weight=np.array([1.0, 0.0])))).solve()
+    prices = r.dataset["bus.p_price"].to_numpy()
+    np.testing.assert_allclose(prices[:, 0], 0.1, atol=1e-3)
+    assert np.all(np.isnan(prices[:, 1]))
+
+
 def test_export_earns_its_own_price(case: Case) -> None:
     """30 kW of fixed generation: 20 at night is bought at 0.1, 10 over the load is sold at half of the price."""
     devices = [

@@ -290,6 +290,31 @@ s_max_kva = 100
 """
 
 
+@pytest.mark.parametrize(
+    ("windings", "kvs"),
+    [("buses=[a.1.0 low.1.0 low.0.2]", "7.2 0.12 0.12"), ("buses=[a.1.0 low.1.2]", "7.2 0.24")],
+    ids=["center tap", "two legs"],
+)
+def test_legs_of_a_split_phase_are_no_phases(tmp_path: Path, windings: str, kvs: str) -> None:
+    """240 V between legs of 120 V is 1.155 times sqrt(3) * 120 V: a limit of 1.05 between phases is none of theirs."""
+    (tmp_path / "master.dss").write_text(f"""
+new circuit.c basekv=12.47 phases=3 bus1=a
+new transformer.t phases=1 windings={len(kvs.split())} {windings} kvs=[{kvs}] kvas=[50 50 50]
+new line.service phases=2 bus1=low.1.2 bus2=house.1.2 r1=0.1 x1=0.05 length=0.05
+new line.l phases=2 bus1=a.2.3 bus2=b.2.3 r1=0.1 x1=0.2 length=1
+new load.x phases=1 bus1=house.1.2 kv=0.24 kw=8
+new load.y phases=1 bus1=b.2.3 kv=12.47 kw=80
+new load.z phases=1 bus1=house.1 kv=0.12 kw=1
+new load.w phases=1 bus1=house.2 kv=0.12 kw=1
+set voltagebases=[12.47 0.208]
+calcvoltagebases
+""")
+    case = study(tmp_path, 'case = "master.dss"\n[limits]\nvpp_min_pu = 0.95\nvpp_max_pu = 1.05\n').case
+    limits = {b.name: (b.vpp_min_pu, b.vpp_max_pu) for b in case.feeder.buses}
+    phases, none = (0.95, 1.05), (0.0, np.inf)
+    assert limits == {"a": phases, "b": phases, "low": none, "house": none}
+
+
 def test_limits_between_phases_and_of_the_source_and_devices_without_energy(tmp_path: Path) -> None:
     case = study(tmp_path, LIMITED).case
     phases = {b.name: len({1, 2, 3} & set(b.conductors)) for b in case.feeder.buses}

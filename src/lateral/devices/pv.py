@@ -254,7 +254,9 @@ class PV(Inverter):
                     "pv", "p_total", named, -np.inf, given, sun, unit="kW", to_unit=kva, scale=size, limit=False
                 )
             else:
-                builder.equal("pv", "p_total", named, given, sun, unit="kW", to_unit=kva, scale=size, limit=True)
+                builder.equal(
+                    "pv", "p_total", named, given, sun, unit="kW", to_unit=kva, scale=size, limit=True, only_less=True
+                )
         return p_port, q_port
 
     @classmethod

@@ -16,7 +16,7 @@ from lateral.case import Case
 from lateral.devices import Load, Source
 from lateral.devices.load import is_generation, is_idling
 from lateral.errors import CaseError, Fault, OptionError, did_you_mean
-from lateral.network.feeder import Bus
+from lateral.network.feeder import Bus, Feeder, Line, Switch
 from lateral.network.horizon import Horizon
 from lateral.network.schema import Element, FloatArray
 
@@ -129,6 +129,29 @@ def set_tariff(case: Case, price_import: float | str, price_export: float | str 
     return _sources(case, price_import=price_import, price_export=price_export)
 
 
+def _split_phase(feeder: Feeder) -> frozenset[str]:
+    """Buses with the two legs of a single phase: behind a transformer of one phase with two windings at the bus, end to
+    end, or one of twice its base across two conductors; and whatever lines and switches reach from there."""
+    found: set[str] = set()
+    for t in feeder.transformers:
+        if t.n_phases != 1:
+            continue
+        ends = {(w.bus, w.terminals[0], w.terminals[-1]) for w in t.windings}
+        for bus, a, b in ends:
+            if any(other == bus and first == b and last != a for other, first, last in ends):
+                found.add(bus)
+        across = [w for w in t.windings if min(w.terminals) > 0]
+        found |= {w.bus for w in across if w.v_rated_kv > 1.9 * feeder.bus[w.bus].v_base_kv}
+    branches: tuple[Line | Switch, ...] = (*feeder.lines, *feeder.switches)
+    wires = [(e.bus_from, e.bus_to) for e in branches]
+    more = set(found)
+    while more:
+        reached = {y for a, b in wires for x, y in ((a, b), (b, a)) if x in more}
+        more = reached - found
+        found |= more
+    return frozenset(found)
+
+
 def set_limits(
     case: Case,
     *,
@@ -150,7 +173,8 @@ def set_limits(
     Args:
         case: the case.
         v_min_pu, v_max_pu: voltages to ground, of every bus.
-        vpp_min_pu, vpp_max_pu: voltages between phases, of every bus with two of them or three.
+        vpp_min_pu, vpp_max_pu: voltages between phases, of every bus with two of them or three. The legs of a split
+            phase are no phases: they are twice the base apart, beyond any such limit.
         vpn_min_pu, vpn_max_pu: voltages between phases and the neutral conductor, of every bus with a phase.
         unbalance_max: share of negative sequence, of every bus with three phases.
         p_import_max_kw, p_export_max_kw, q_import_max_kvar, q_export_max_kvar, s_max_kva: of every source.
@@ -163,8 +187,10 @@ def set_limits(
         ({"unbalance_max": unbalance_max}, 3),
     )
 
+    legs = _split_phase(case.feeder) if vpp_min_pu is not None or vpp_max_pu is not None else frozenset()
+
     def limited(bus: Bus) -> Bus:
-        n = len({1, 2, 3} & set(bus.conductors))
+        n = 1 if bus.name in legs else len({1, 2, 3} & set(bus.conductors))
         changes: dict[str, Any] = {k: v for group, least in volts if n >= least for k, v in _given(group).items()}
         return dataclasses.replace(bus, **changes) if changes else bus
 

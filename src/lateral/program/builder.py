@@ -207,12 +207,12 @@ class ProgramBuilder:
         to_unit: Number = 1.0,
         scale: Number = 1.0,
         limit: bool = False,
+        only_less: bool = False,
     ) -> Block:
-        """Rows ``left == right``; the dual is d(minimum) / d(right)."""
-        expr = left - right
-        block = Block(
-            component, quantity, tuple(elements), expr.n_steps, self._equal.size, unit, _column(to_unit), limit
-        )
+        """Rows ``left == right``; the dual is d(minimum) / d(right). ``limit`` and ``only_less``: see `Block`."""
+        expr, start = left - right, self._equal.size
+        labels = component, quantity, tuple(elements), expr.n_steps, start, unit, _column(to_unit), limit
+        block = Block(*labels, only_less=only_less)
         self._equal.blocks.append(block)
         self._equal.exprs.append(expr)
         self._equal.scale.append(1.0 / _cells(scale, expr.n, expr.n_steps))

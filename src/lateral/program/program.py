@@ -54,6 +54,7 @@ class Block:
         limit: True when rows or bounds of it are limits that may be named as the reason of an infeasibility.
         at: of cells that exist at some steps only (``n_steps`` is 1 then): which thing each cell is, by a number, and
             its step.
+        only_less: of rows ``left == right`` that are a limit: it gives way to less on the left side, never to more.
     """
 
     component: str
@@ -65,6 +66,7 @@ class Block:
     to_unit: FloatArray
     limit: bool = True
     at: tuple[IntArray, IntArray] | None = None
+    only_less: bool = False
 
     @property
     def name(self) -> str:

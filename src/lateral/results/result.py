@@ -308,19 +308,21 @@ class Result:
 
     def dual(self, name: str) -> FloatArray:
         """Dual of an equality block by name, e.g. ``bus.p_balance``: d(objective) / d(right-hand side), per unit of
-        energy: for the balance $ per kWh (the locational price), shape (n, T).
+        energy: for the balance $ per kWh (the locational price), shape (n, T); NaN at steps of weight 0, whose energy
+        costs nothing.
 
         Raises:
             OptionError: no such rows.
         """
+        counted = np.where(self.case.horizon.hours > 0.0, self.case.horizon.hours, np.nan)
         for derived in self.program.derived:  # a price can be of the duals of other rows as well
             if derived.dual and derived.block.name == name:
                 cells = derived.of(self.solution.x, self.solution.eq_dual, self.solution.quadratic_dual)
-                return np.asarray(cells / derived.block.to_unit / self.case.horizon.hours)
+                return np.asarray(cells / derived.block.to_unit / counted)
         for block in self.program.equalities:
             if block.name == name:
                 cells = self.solution.eq_dual[block.cells].reshape(len(block.elements), block.n_steps)
-                hours = self.case.horizon.hours if block.unit in ("kW", "kvar") else 1.0
+                hours = counted if block.unit in ("kW", "kvar") else 1.0
                 return np.asarray(cells / block.to_unit / hours)
         message = f"there are no rows {name!r}. {did_you_mean(name, [b.name for b in self.program.equalities])}"
         raise OptionError(message)
@@ -533,8 +535,9 @@ class Result:
         v = self.elements("bus.vmag_sq")
         add("bus.vmag", "bus", v, np.sqrt(np.maximum(self.value("bus.vmag_sq"), 0.0)), "pu")
         for name, label in (("bus.p_balance", "bus.p_price"), ("bus.q_balance", "bus.q_price")):
-            unit = "$/kWh" if label.endswith("p_price") else "$/kvarh"
-            add(label, "bus", v, self.dual(name), unit if self.objective_name == "cost" else "objective/kWh")
+            energy = "kWh" if label.endswith("p_price") else "kvarh"
+            money = "$" if self.objective_name == "cost" else "objective"
+            add(label, "bus", v, self.dual(name), f"{money}/{energy}")
         if self.has("battery.energy"):
             capacity = {f"{b.name}": b.energy_kwh for b in self.case.batteries}
             names = self.elements("battery.energy")

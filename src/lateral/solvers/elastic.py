@@ -207,7 +207,7 @@ def elastic(program: Program) -> ElasticProgram:
     for block in program.equalities:
         if block.limit:
             cells = np.arange(block.start, block.start + block.size)
-            for sign in (1.0, -1.0):
+            for sign in (1.0,) if block.only_less else (1.0, -1.0):
                 maker.add(block, "equality", sign, cells, 1.0 / program.eq_scale[cells])
     for block in program.product_blocks:
         if block.limit:

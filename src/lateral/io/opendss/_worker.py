@@ -16,6 +16,8 @@ from typing import Any
 SNAPSHOT = 0
 _STEADY_MODES = (0, 7)  # snapshot and direct: the others step through time or draw samples
 _MAX_FAULTS = 100
+# What makes the engine compute: with an object that it refused it may crash there, and nobody would hear of the fault.
+_COMPUTING = ("solve", "calcvoltagebases", "allocateloads", "buildy", "init", "makebuslist", "reprocessbuses")
 # Full property set, lower-case keys, references with their class.
 _JSON_FLAGS = 1 | 128
 
@@ -106,6 +108,8 @@ class Run:
         """Run them one by one, so that an error has its statement."""
         text = self.dss.Text
         for index, (verb, statement) in enumerate(self.job["statements"]):
+            if self.faults and verb in _COMPUTING:
+                continue
             if verb == "solve":
                 self.solve_statement(index)
                 continue

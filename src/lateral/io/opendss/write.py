@@ -20,7 +20,8 @@ What goes where:
   phase per port in either.
 * An SVC, and a capacitor with a decided share, is a load of constant impedance whose kvar follow the schedule.
 * A capacitor of constant reactive power is a load.
-* Taps that are decided are in ``steps.dss``, a command per change and a ``Solve`` per step.
+* Taps that are decided are in ``steps.dss``, a command per change and a ``Solve`` per step; likewise the kvar of
+  PVSystem and Storage objects, for which the engine has no shape.
 * A balanced feeder is written as the one-phase equivalent: line-to-ground kV, and kW, kvar divided by ``n_phases``.
 """
 
@@ -97,7 +98,8 @@ class Names:
 class Rendered:
     """The text of the files, by name, the names used in them, and the hours that a step takes in the load shapes.
 
-    ``before`` has the commands that change taps, by step; the engine is given them before it solves the step.
+    ``before`` has the commands that change taps, and kvar that no shape can say, by step; the engine is given them
+    before it solves the step.
     """
 
     files: Mapping[str, str]
@@ -283,6 +285,8 @@ class _Writer:
     extra_buses: list[tuple[str, float]] = field(default_factory=list)
     next_conductor: dict[str, int] = field(default_factory=dict)
     limits: dict[tuple[str, int], tuple[float, float, int]] = field(default_factory=dict)
+    #: kvar of objects that follow the schedule without a shape, by ``class.name``
+    kvar: dict[str, FloatArray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.share = 1.0 / self.case.feeder.n_phases if self.case.feeder.balanced else 1.0
@@ -353,13 +357,13 @@ class _Writer:
         )
         files["names.csv"] = self.name_table()
         names = Names(self.bus, self.element, self.source_objects, tuple(self.source_lines), tuple(self.shunt_parts))
-        before = self.tap_changes()
+        before = self.changes()
         if before:
             files["steps.dss"] = self.steps(before)
         return Rendered(files, names, self.step_s / 3600.0, before)
 
-    def tap_changes(self) -> dict[int, tuple[str, ...]]:
-        """Commands before a step, where taps follow the schedule; the first step has them all."""
+    def changes(self) -> dict[int, tuple[str, ...]]:
+        """Commands before a step, where taps or kvar without a shape follow the schedule; the first has them all."""
         out: dict[int, list[str]] = {}
         for r in self.case.regulators:
             taps = self.dispatch.settings.get(r.label)
@@ -369,11 +373,17 @@ class _Writer:
             for k, tap in enumerate(taps):
                 if k == 0 or tap != taps[k - 1]:
                     out.setdefault(k, []).append(f"Edit {name} wdg={int(r.winding)} tap={num(tap)}")
+        for name, kvar in self.kvar.items():
+            for k, q in enumerate(kvar):
+                if k == 0 or q != kvar[k - 1]:
+                    out.setdefault(k, []).append(f"Edit {name} kvar={num(q)}")
         return {k: tuple(commands) for k, commands in out.items()}
 
     def steps(self, before: Mapping[int, tuple[str, ...]]) -> str:
-        """Every step with its taps, to be redirected to after the master."""
-        lines = ["! steps.dss: every step of the schedule with its taps; redirect to it after master.dss"]
+        """Every step with its taps and kvar, to be redirected to after the master."""
+        lines = [
+            "! steps.dss: every step of the schedule with what no load shape says; redirect to it after master.dss"
+        ]
         for k in range(self.case.horizon.n_steps):
             lines += [f"! step {k}", *before.get(k, ()), "Solve"]
         return "\n".join([*lines, ""])
@@ -406,6 +416,10 @@ class _Writer:
             head.append("! Steps differ in length; in the load shapes each takes one hour.")
         if any(r.label in self.dispatch.settings for r in case.regulators):
             head.append("! Taps follow the schedule: after this file, steps.dss sets them step by step and solves.")
+        if self.kvar:
+            head.append(
+                "! So do kvar of PVSystem and Storage objects; without steps.dss they are those of the first step."
+            )
         if self.shapes:
             head.append(f"! Each Solve takes the next of {h.n_steps} steps (mode=daily number=1).")
         voltages = sorted({round(b.v_base_kv * math.sqrt(3.0), 9) for b in feeder.buses}, reverse=True)
@@ -811,7 +825,7 @@ class _Writer:
         return self.der == "load" or d.label in self.dispatch.ports
 
     def native_pv(self, d: PV) -> str:
-        """Power follows a shape of irradiance; kvar is that of the first step (a PVSystem takes no shape of it)."""
+        """Power follows a shape of irradiance, kvar the steps (a PVSystem takes no shape of it)."""
         p, q = self.dispatch.p(d.label), self.dispatch.q(d.label)
         name = self.name(d.label, "PVSystem", d.name)
         text = (
@@ -821,14 +835,20 @@ class _Writer:
         if d.q_control == "power_factor":
             text += f"pf={num(d.power_factor)}"
         else:
-            text += f"kvar={num(q[0] * self.share)}"
+            text += f"kvar={self.first_kvar(d.label, q)}"
         if d.p_rated_kw > 0.0:
             shape = self.shape(("dispatch", d.label), f"pv_{d.name}", p / d.p_rated_kw, None, actual=False)
             text += f" daily={shape}"
         return text
 
+    def first_kvar(self, label: str, q: FloatArray) -> str:
+        """The kvar that an object begins with; what comes after is kept for ``steps.dss``."""
+        if np.any(q != q[0]):
+            self.kvar[self.element[label]] = q * self.share
+        return num(q[0] * self.share)
+
     def native_battery(self, d: Battery) -> str:
-        """Power and kvar follow shapes (``dispmode=follow``), per unit of the ratings."""
+        """Power follows a shape (``dispmode=follow``), per unit of the rating, kvar the steps."""
         p, q = self.dispatch.p(d.label), self.dispatch.q(d.label)
         name = self.name(d.label, "Storage", d.name)
         rated = max(d.p_charge_max_kw, d.p_discharge_max_kw)
@@ -839,7 +859,7 @@ class _Writer:
             f"%effcharge={num(100.0 * d.eta_charge)} %effdischarge={num(100.0 * d.eta_discharge)} "
             f"%charge={num(100.0 * d.p_charge_max_kw / rated if rated else 100.0)} "
             f"%discharge={num(100.0 * d.p_discharge_max_kw / rated if rated else 100.0)} "
-            f"%idlingkw=0 %cutin=0 %cutout=0 {_window(d)} kvar={num(q[0] * self.share)} dispmode=follow"
+            f"%idlingkw=0 %cutin=0 %cutout=0 {_window(d)} kvar={self.first_kvar(d.label, q)} dispmode=follow"
         )
         if rated > 0.0:
             shape = self.shape(("dispatch", d.label), f"battery_{d.name}", p / rated, None, actual=False)
