@@ -299,7 +299,7 @@ def test_a_source_held_to_zero_exceeds_it_by_no_rounding(with_load: bool) -> Non
 
 @pytest.mark.parametrize("formulation", ["current-voltage", "linearised", "sdp", "lindist3flow"])
 def test_a_limit_at_the_bus_of_a_source_is_said_not_to_be_kept(formulation: str) -> None:
-    """1 pu is given behind 0.01 ohm, 0.99 pu allowed: the schedule is optimal, the replay counts three conductors twice.
+    """1 pu is given behind 0.01 ohm, 0.99 pu allowed: the schedule is optimal, the replay counts six.
     (Without an impedance it is a fault of the case, `DEV-007`.)"""
     case = unbalanced()
     near, far = case.feeder.buses
