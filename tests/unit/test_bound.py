@@ -117,6 +117,17 @@ def test_comparisons_have_a_column(optima: dict[tuple[str, str], Result]) -> Non
     assert np.isnan(table.loc["lindistflow", "bound"])
 
 
+@pytest.mark.parametrize("name", ["ieee13-rated", "ieee123-rated"])
+def test_a_square_is_not_below_zero(name: str) -> None:
+    """The minors of `soc3` allow voltages that nothing has, and a squared negative sequence of -0.15 pu^2 h of them."""
+    r = build(read(name), "soc3", "unbalance").solve()
+    assert r.ok, r.status_text
+    # to the gap that is tolerated, of the floor of 1e-4
+    assert r.bound >= -1e-10  # type: ignore[operator]
+    exact = build(read(name), "current-voltage", "unbalance").solve()
+    assert r.bound <= exact.objective  # type: ignore[operator]
+
+
 def test_what_is_drawn_at_a_weak_source_is_taken_for_granted() -> None:
     """No limit keeps the voltage of a source's own bus. 2.6 ohm on 5.8 of base: demand is least with 0.3 pu there, and
     the law of a load at that bus, between curve and chord within 20 % of the operating point, does not hold so far."""

@@ -356,7 +356,7 @@ class MatrixFlowModel(PointModel):
         q_block = builder.equal("bus", "q_balance", self._names, q_row, unit="kvar", to_unit=kw, scale=node_scale)
         self.chains.balanced(builder, p_block, q_block, kw)
         rows.flows(self._admittances(wires=True), self._loss_weights, most, self.band.high)
-        rows.phases(self.feeder, self._unbalance_weights)
+        rows.phases(self.feeder, self._unbalance_weights, says_positive=self._congruent_needs_rows)
         for f in self._feeds:
             if f.beside is not None:
                 amp = self.base.s_kva / net.v_base_kv[f.nodes].reshape(-1, 1)
