@@ -434,6 +434,9 @@ class MatrixFlowModel(PointModel):
                 ).max(axis=1, initial=0.0)
                 for part in (what.p, what.q)
             )
+            # a susceptance that is decided has no bound of its power but what its current can be
+            known = what.i_max.max(axis=1, initial=0.0)
+            size = np.where((size == 0.0) & np.isfinite(known), known, size)
             ends = [side[side >= 0] for side in (what.ports.a, what.ports.b)]
             for side, nodes in zip((what.ports.a, what.ports.b), ends, strict=True):
                 np.add.at(down, nodes, size[side >= 0] / (1.0 + (len(ends[0]) > 0 and len(ends[1]) > 0)))
