@@ -10,9 +10,9 @@ import pytest
 
 from lateral.case import Case
 from lateral.cli import run as cli
-from lateral.devices import Battery, Load, Source
+from lateral.devices import Battery, Capacitor, Load, Source
 from lateral.io import read
-from lateral.network.feeder import Bus, Feeder, Line
+from lateral.network.feeder import Bus, Feeder, Line, Transformer, Winding
 from lateral.network.horizon import Horizon
 from lateral.opf import build
 from lateral.results.residuals import recompute
@@ -115,6 +115,84 @@ def test_comparisons_have_a_column(optima: dict[tuple[str, str], Result]) -> Non
     assert table.loc["soc", "bound"] == pytest.approx(optima["case33bw", "soc"].bound, rel=1e-6)
     assert np.isnan(table.loc["nonlinear", "bound"])
     assert np.isnan(table.loc["lindistflow", "bound"])
+
+
+@pytest.mark.parametrize("name", ["ieee13-rated", "ieee123-rated"])
+def test_a_square_is_not_below_zero(name: str) -> None:
+    """The minors of `soc3` allow voltages that nothing has, and a squared negative sequence of -0.15 pu^2 h of them."""
+    r = build(read(name), "soc3", "unbalance").solve()
+    assert r.ok, r.status_text
+    # to the gap that is tolerated, of the floor of 1e-4
+    assert r.bound >= -1e-10  # type: ignore[operator]
+    exact = build(read(name), "current-voltage", "unbalance").solve()
+    assert r.bound <= exact.objective  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("formulation", ["sdp", "soc3"])
+@pytest.mark.parametrize("load_kw", [0.0, 0.05])
+def test_a_bank_that_is_decided_counts_in_the_scales(formulation: str, load_kw: float) -> None:
+    """Next to nothing is drawn, and energy is worth less than nothing: what pays is the losses of a bank switched on.
+    Scales knew loads and inverters alone, and a gap that looked certified made a bound of it that is none."""
+    abc = (1, 2, 3)
+    buses = tuple(Bus(name=name, conductors=abc, v_base_kv=2.4, v_min_pu=0.8, v_max_pu=1.2) for name in "ab")
+    z = np.eye(3) + 0.2
+    line = Line(name="l", bus_from="a", bus_to="b", conductors_from=abc, conductors_to=abc, r_ohm=0.5 * z, x_ohm=z)
+    grid = Source(
+        name="grid",
+        bus="a",
+        conductors=abc,
+        angle_deg=(0.0, -120.0, 120.0),
+        price_import=-0.2,
+        r_ohm=0.01 * np.eye(3),
+        x_ohm=0.03 * np.eye(3),
+    )
+    at_b = {"bus": "b", "terminals": (1, 2, 3, 0)}
+    bank = Capacitor(name="c", q_kvar=0.0, q_total_kvar=500.0, decision="step", **at_b)  # type: ignore[arg-type]
+    loads = [Load(name="x", p_kw=load_kw, **at_b)] if load_kw else []  # type: ignore[arg-type]
+    case = Case(
+        name="bank", feeder=Feeder(buses=buses, lines=(line,)), devices=(grid, *loads, bank), horizon=Horizon.regular(1)
+    )
+    exact = build(case, "current-voltage").solve()
+    assert exact.ok
+    assert exact.objective < -0.3
+    r = build(case, formulation).solve()
+    assert r.ok, r.status_text
+    assert r.bound <= exact.objective  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("formulation", ["sdp", "soc3"])
+def test_a_bank_alone_behind_a_center_tap(formulation: str) -> None:
+    """Likewise, and called optimal at nothing: -4e-9 $ was the bound of what costs -0.013 $."""
+    abc = (1, 2, 3)
+    wide = {"v_min_pu": 0.85, "v_max_pu": 1.15}
+    buses = (
+        Bus(name="a", conductors=abc, v_base_kv=2.4, **wide),
+        Bus(name="b", conductors=(1, 2), v_base_kv=0.12, **wide),
+    )
+    ends = (("a", (3, 0), 2.4, 0.6), ("b", (1, 0), 0.12, 1.2), ("b", (0, 2), 0.12, 1.2))
+    windings = tuple(
+        Winding(bus=bus, terminals=at, v_rated_kv=kv, s_rated_kva=50.0, r_percent=r) for bus, at, kv, r in ends
+    )
+    unit = Transformer(name="ct", n_phases=1, windings=windings, x_percent=(2.04, 2.04, 1.36))
+    grid = Source(
+        name="grid",
+        bus="a",
+        conductors=abc,
+        angle_deg=(0.0, -120.0, 120.0),
+        price_import=-0.13,
+        r_ohm=0.01 * np.eye(3),
+        x_ohm=0.04 * np.eye(3),
+    )
+    bank = Capacitor(name="c", bus="b", terminals=(1, 2, 0), q_kvar=0.0, q_total_kvar=20.0, decision="step")
+    case = Case(
+        name="bank", feeder=Feeder(buses=buses, transformers=(unit,)), devices=(grid, bank), horizon=Horizon.regular(1)
+    )
+    exact = build(case, "current-voltage").solve()
+    assert exact.ok
+    assert exact.objective < -0.01
+    r = build(case, formulation).solve()
+    assert r.ok, r.status_text
+    assert r.bound <= exact.objective  # type: ignore[operator]
 
 
 def test_what_is_drawn_at_a_weak_source_is_taken_for_granted() -> None:

@@ -295,3 +295,21 @@ def test_a_source_held_to_zero_exceeds_it_by_no_rounding(with_load: bool) -> Non
     limit = kept["limit"].to_numpy(dtype=float)
     assert limit.tolist() == [0.0, 0.0]
     assert not np.signbit(limit).any()  # the status would say "limit -0"
+
+
+@pytest.mark.parametrize("formulation", ["current-voltage", "linearised", "sdp", "lindist3flow"])
+def test_a_limit_at_the_bus_of_a_source_is_said_not_to_be_kept(formulation: str) -> None:
+    """1 pu is given behind 0.01 ohm, 0.99 pu allowed: the schedule is optimal, the replay counts six.
+    (Without an impedance it is a fault of the case, `DEV-007`.)"""
+    case = unbalanced()
+    near, far = case.feeder.buses
+    case = case.with_(
+        feeder=dataclasses.replace(case.feeder, buses=(dataclasses.replace(near, v_max_pu=0.99), far)),
+        devices=(dataclasses.replace(case.sources[0], r_ohm=0.01 * np.eye(3)),),
+    )
+    result = lateral.solve(case, formulation)
+    assert result.ok
+    assert result.replay.summary()["violations"] == {"v": 6}  # type: ignore[union-attr]
+    said = "but the voltage at the bus of a source is given, whatever its limits: worst 1 pu at a."
+    assert said in result.status_text
+    assert "voltage at the bus of a source" not in lateral.solve(unbalanced(), formulation).status_text

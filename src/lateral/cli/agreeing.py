@@ -234,7 +234,9 @@ def agreed(loaded: Loaded, options: SolveOptions, asked: Asked) -> AreasRun:
     """Cut and solve, with a line for each round on standard error."""
     from lateral.areas.files import partition_of
     from lateral.areas.solve import solve_areas
+    from lateral.checks import require
 
+    require(loaded.case)  # before it is cut: an area's fault would be one of a case that nobody wrote
     note_prices(loaded, options.objective)
     with working("cutting ..."):
         partition = partition_of(loaded.case, asked.areas)

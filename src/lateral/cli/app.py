@@ -236,7 +236,7 @@ def export(
     json: JsonOption = False,
 ) -> int:
     """Write a case, or its solved schedule, as OpenDSS files."""
-    from lateral.cli.loading import load
+    from lateral.cli.loading import faults_of, load
     from lateral.cli.running import solved as solve_loaded
     from lateral.errors import OptionError
     from lateral.io.opendss.write import write_opendss
@@ -247,6 +247,7 @@ def export(
         raise OptionError(message)
     with working(f"reading {case} ..."):
         loaded = load(case)
+        faults_of(loaded)
     dispatch, code, status = None, Exit.OK, "ok"
     if solved:
         options = merged(
@@ -300,7 +301,7 @@ def replay(
     """Run a schedule, or the day without any control, step by step in OpenDSS."""
     import numpy as np
 
-    from lateral.cli.loading import load
+    from lateral.cli.loading import faults_of, load
     from lateral.cli.schedules import read_schedule
     from lateral.cli.supply import left_out, supply_range
     from lateral.replay import replay as run_replay
@@ -308,6 +309,7 @@ def replay(
 
     with working(f"reading {case} ..."):
         loaded = load(case)
+        faults_of(loaded)
         dispatch = None if schedule is None else read_schedule(Path(schedule), loaded.case)
     with working(f"replaying {loaded.case.horizon.n_steps} steps in OpenDSS ..."):
         run = run_replay(loaded.case, dispatch)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from lateral.cli.screen import note
-from lateral.errors import OptionError, did_you_mean
+from lateral.errors import CaseError, Fault, OptionError, did_you_mean
 
 if TYPE_CHECKING:
     from lateral.case import Case
@@ -58,9 +58,25 @@ def load(
     _say_warnings(loaded)
     if not balanced:
         return loaded
+    faults_of(loaded)  # what is odd has no equivalent
     begin = time.perf_counter()
     case = loaded.case.to_balanced()
     return replace(loaded, case=case, seconds=loaded.seconds + time.perf_counter() - begin)
+
+
+def faults_of(loaded: Loaded) -> tuple[Fault, ...]:
+    """What is odd in a case, for commands that solve no optimisation; of a master only said, because the engine has
+    solved it as it stands.
+
+    Raises:
+        CaseError: faults of any other case.
+    """
+    from lateral.checks import check
+
+    faults = check(loaded.case)
+    if faults and loaded.report is None:
+        raise CaseError(faults)
+    return faults
 
 
 def _say_warnings(loaded: Loaded) -> None:

@@ -59,7 +59,7 @@ def powerflow(
     """Solve the AC power flow of a case without control, every step, and compare it with OpenDSS."""
     from lateral.baseline import power_flow
     from lateral.cli.folder import check_target
-    from lateral.cli.loading import load
+    from lateral.cli.loading import faults_of, load
     from lateral.errors import OptionError, did_you_mean
     from lateral.network.powerflow import CHOICES
 
@@ -72,7 +72,7 @@ def powerflow(
         loaded = load(case, horizon=horizon, steps=steps, step_h=step_h, first=first, root=root, balanced=balanced)
         options = merged(loaded.options, replay=replay)
         begin = time.perf_counter()
-        faults = _faults(loaded)
+        faults = faults_of(loaded)
     seconds = {"read": loaded.seconds, "check": time.perf_counter() - begin}
     n_steps = loaded.case.horizon.n_steps
     with working(f"solving {count(n_steps, 'step')} ..."):
@@ -99,21 +99,6 @@ def powerflow(
         if out is not None:
             note(f"wrote {out}")
     return Exit.OK if flow.all_converged else Exit.LIMIT
-
-
-def _faults(loaded: Loaded) -> tuple[Fault, ...]:
-    """What is odd in a case; of a master only said, because the engine has solved it as it stands.
-
-    Raises:
-        CaseError: faults of any other case.
-    """
-    from lateral.checks import check
-    from lateral.errors import CaseError
-
-    faults = check(loaded.case)
-    if faults and loaded.report is None:
-        raise CaseError(faults)
-    return faults
 
 
 def _replayed(case: Case, flow: PowerFlow) -> Replay:

@@ -68,10 +68,15 @@ def solved(loaded: Loaded, options: SolveOptions) -> Result:
 
 
 def note_prices(loaded: Loaded, objective: str) -> None:
-    """Say when the cost is to be minimised and every price is zero."""
+    """Say when the cost is to be minimised and every price is zero. A profile that does not exist is a fault, which the
+    check names."""
     import numpy as np
 
-    if "cost" in objective and not any(np.any(loaded.case.series(s.price_import)) for s in loaded.case.sources):
+    case = loaded.case
+    prices = [s.price_import for s in case.sources]
+    if any(isinstance(price, str) and price not in case.profiles for price in prices):
+        return
+    if "cost" in objective and not any(np.any(case.series(price)) for price in prices):
         note(
             "every price is zero, so that any schedule costs the same; give a [tariff] in a study file, "
             "or another objective such as --objective loss"

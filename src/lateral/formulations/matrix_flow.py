@@ -356,7 +356,7 @@ class MatrixFlowModel(PointModel):
         q_block = builder.equal("bus", "q_balance", self._names, q_row, unit="kvar", to_unit=kw, scale=node_scale)
         self.chains.balanced(builder, p_block, q_block, kw)
         rows.flows(self._admittances(wires=True), self._loss_weights, most, self.band.high)
-        rows.phases(self.feeder, self._unbalance_weights)
+        rows.phases(self.feeder, self._unbalance_weights, says_positive=self._congruent_needs_rows)
         for f in self._feeds:
             if f.beside is not None:
                 amp = self.base.s_kva / net.v_base_kv[f.nodes].reshape(-1, 1)
@@ -434,6 +434,9 @@ class MatrixFlowModel(PointModel):
                 ).max(axis=1, initial=0.0)
                 for part in (what.p, what.q)
             )
+            # a susceptance that is decided has no bound of its power but what its current can be
+            known = what.i_max.max(axis=1, initial=0.0)
+            size = np.where((size == 0.0) & np.isfinite(known), known, size)
             ends = [side[side >= 0] for side in (what.ports.a, what.ports.b)]
             for side, nodes in zip((what.ports.a, what.ports.b), ends, strict=True):
                 np.add.at(down, nodes, size[side >= 0] / (1.0 + (len(ends[0]) > 0 and len(ends[1]) > 0)))

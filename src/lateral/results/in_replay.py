@@ -84,7 +84,13 @@ def against_replay(result: Result) -> list[str]:
             more = f", more than the {usual:g} pu usual of a model that is not exact: an exact form says what is there"
         said = f"but OpenDSS has other voltages, by up to {away:.2g} pu at {found.get('worst_node')}{more}"
         out.append(said + _outside_window(result, result.replay))
-    beyond = _beyond_in_replay(result, result.replay)
+    beyond, at_sources = _beyond_in_replay(result, result.replay)
+    if len(at_sources):
+        w = at_sources.iloc[0]
+        out.append(
+            f"but the voltage at the bus of a source is given, whatever its limits: worst {w.v_pu:.5g} pu at "
+            f"{w.bus}.{w.conductor} at {w.time:%H:%M}, limit {w.limit_pu:g}"
+        )
     if len(beyond):
         w = beyond.iloc[0]
         some = f"{len(beyond)} voltages are" if len(beyond) > 1 else "1 voltage is"
@@ -113,8 +119,9 @@ def _outside_window(result: Result, run: ReplayLike) -> str:
     )
 
 
-def _beyond_in_replay(result: Result, run: ReplayLike) -> pd.DataFrame:
-    """Voltages of the replay, by node and step, beyond limits that the model's are within."""
+def _beyond_in_replay(result: Result, run: ReplayLike) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Voltages of the replay, by node and step, beyond limits that the model's are within; and those at the buses of
+    sources, which no model holds to their limits."""
     beyond = run.violations(REPLAY_WARNING_PU)
     at = [result.network.position.get(node, -1) for node in zip(beyond["bus"], beyond["conductor"], strict=True)]
     row, step = np.array(at, dtype=np.int64), beyond["step"].to_numpy(dtype=np.int64)
@@ -123,8 +130,9 @@ def _beyond_in_replay(result: Result, run: ReplayLike) -> pd.DataFrame:
     low = beyond["v_pu"].to_numpy(dtype=float) < limit
     # a model that leaves a node out, such as a neutral, says nothing of it
     within = (row >= 0) & (np.where(low, limit - v, v - limit) <= VIOLATION_TOLERANCE_PU)
-    out: pd.DataFrame = beyond[within].reset_index(drop=True)
-    return out
+    sources = {s.bus for s in result.case.sources}
+    given = ~within & beyond["bus"].isin(sources).to_numpy(dtype=bool)
+    return beyond[within].reset_index(drop=True), beyond[given].reset_index(drop=True)
 
 
 def _others_in_replay(result: Result, run: ReplayLike) -> list[str]:

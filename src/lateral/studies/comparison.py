@@ -16,6 +16,7 @@ import pandas as pd
 
 from lateral import formulations as registry
 from lateral.case import Case
+from lateral.checks import require
 from lateral.devices import PV, Battery
 from lateral.errors import EngineError, OptionError, UnsupportedError
 from lateral.formulations import Formulation
@@ -133,6 +134,7 @@ def compare(
     if not names:
         message = "nothing to compare: name at least one formulation"
         raise OptionError(message)
+    require(case)
     rows = [_no_control(limited(case, limits))]
     results: dict[str, Result] = {}
     goal = str(objective) if isinstance(objective, str) else objective.name

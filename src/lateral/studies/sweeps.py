@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from lateral.case import Case
+from lateral.checks import require
 from lateral.devices import PV, Battery
 from lateral.errors import OptionError, did_you_mean
 from lateral.formulations import Formulation
@@ -100,6 +101,7 @@ def sweep(
     tables = []
     for given in cases:
         base = given if isinstance(given, Case) else read(given)
+        require(base)  # before its profiles and loads are changed
         for values in itertools.product(*axes.values()):
             point = dict(zip(axes, values, strict=True))
             if progress is not None:
