@@ -205,3 +205,32 @@ def test_undamped_jacobi_cycles_and_damped_settles() -> None:
     run = solve_areas(part, damped, formulation="nonlinear", max_rounds=60, with_replay=False, central=False)
     assert run.ok
     assert 35 <= len(run.rounds) <= 49
+
+
+@pytest.mark.parametrize(("voltages", "depths"), [(("v",), {5.0, 0.0}), (("v_re", "v_im"), set())])
+def test_an_acceleration_that_leads_nowhere_looks_at_fewer_rounds(
+    voltages: tuple[str, ...], depths: set[float]
+) -> None:
+    """Copies that are never nearer than 0.1: after 40 rounds, and after 40 more, back to where they were nearest. Where
+    it is looked at whether copies wander, that begins anew at a heavier penalty instead."""
+    p, rng = dataclasses.replace(plan(), voltages=voltages), np.random.default_rng(1)
+    method = Admm(balance_rounds=0)
+    state, seen = method.init(p), set()
+    nearest, shortest = np.zeros(0), np.inf
+    for _ in range(90):
+        (wave,) = method.waves(p)
+        answers = {
+            area: answer(area, {x: sign * (1.0 + rng.random((1, 1))) for x in (*voltages, "p", "q")})
+            for area, sign in (("1", 1.0), ("2", -1.0))
+        }
+        messages = said_in(p, wave, answers, run="r", round_=state.round + 1, number=0)
+        before, state = state, method.step(p, state, wave, answers, messages)
+        if state.numbers.get("depth") != before.numbers.get("depth"):
+            seen.add(state.numbers["depth"])
+            np.testing.assert_allclose(method._packed(p, state, state.held, state.local), nearest)
+        books = dataclasses.replace(before, numbers={k: x for k, x in before.numbers.items() if k != "depth"})
+        plain = Admm(balance_rounds=0, depth=0, wander_rounds=0).step(p, books, wave, answers, messages)
+        begin, came = (method._packed(p, before, at.held, at.local) for at in (before, plain))
+        if np.linalg.norm(came - begin) < 0.5 * shortest:
+            nearest, shortest = came, float(np.linalg.norm(came - begin))
+    assert seen == depths

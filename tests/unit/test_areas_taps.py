@@ -125,3 +125,22 @@ def test_a_heavier_penalty_certifies_taps_for_the_whole_horizon_to_first_order()
     """168 rounds in 3 areas; at penalty 1 not certified in 200."""
     partition = lateral.cut(decided(noon(2), "day"), 3)
     certified(partition, Admm(penalty=4.0, wander_rounds=0), 195, formulation="linearised")
+
+
+@pytest.mark.parametrize(("areas", "decision", "most"), [(2, "step", 62), (3, "step", 119)])
+def test_what_areas_differ_by_is_not_multiplied_by_stiff_branches(areas: int, decision: str, most: int) -> None:
+    """58 and 113 rounds: joined schedules and prices are moved by what meets the rows to first order. As the areas
+    left them, 67 and 127."""
+    case = decided(noon(2), decision)
+    partition = cut(case, ["line.632670"]) if areas == 2 else lateral.cut(case, areas)
+    certified(partition, None, most, formulation="linearised")
+
+
+def test_rows_to_first_order_are_met_by_a_joined_schedule() -> None:
+    """After 30 rounds the areas are 4e-6 apart, and every equality of the whole holds to rounding."""
+    partition = cut(noon(2), ["line.632670"])
+    run = solve_areas(partition, formulation="linearised", with_replay=False, central=False, max_rounds=30)
+    assert run.status is Status.LIMIT_REACHED and run.residual > 1e-6
+    assert run.result is not None
+    program, x = run.result.program, run.result.solution.x
+    assert np.abs(program.a @ x - program.b).max() <= 1e-9

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse.linalg import spsolve
+from scipy.sparse.linalg import splu, spsolve
 
 from lateral.formulations import Beside, OperatingPoint
 from lateral.jumps import SIDE_PU, beyond_sides
@@ -31,6 +31,9 @@ from lateral.solvers.base import reduced_cost
 #: Limits that may be left out, and the dual from which one matters, in solver scale.
 _LEFT_OUT = ("bus.vmag_sq", "branch.i_limit", "branch.s_limit")
 COSTS = 1e-10
+#: What schedules are moved by at most when they are joined, pu, and prices relative to the largest; what ties the
+#: variables that no row does; and how far from its only bound a variable is free.
+NEAR, TIE, FAR = 1e-4, 1e-14, 0.1
 #: A component that is numbered as it comes.
 _NUMBER = re.compile(r"(port)(\d*)")
 
@@ -55,6 +58,8 @@ def joined(
     nu = _vector(program.quadratic_blocks, parts, "quadratics", np.zeros(program.quadratics.n_rows))
     kappa = _vector(program.curve_blocks, parts, "curves", np.zeros(program.curves.n_rows))
     zeta = _matrices(program, parts) / program.semidefinite.size
+    if whole.tangent is not None:
+        x, y = _met(program, x, y, lambda x: reduced_cost(program, x, y, w, mu, nu, kappa, zeta))
     z = reduced_cost(program, x, y, w, mu, nu, kappa, zeta)
     solution = Solution(x, y, w, mu, z, Status.OPTIMAL, "areas", iterations, 0.0, "joined from areas", nu, kappa, zeta)
     residuals = recompute(program, solution)
@@ -190,6 +195,41 @@ def _to_ground(program: Program, x: FloatArray) -> FloatArray:
         a = program.a[rows]
         out[at] += spsolve((a @ alike).tocsc(), program.b[rows] - a @ x)[of]
     return out
+
+
+def _met(
+    program: Program, x: FloatArray, y: FloatArray, costs: Callable[[FloatArray], FloatArray]
+) -> tuple[FloatArray, FloatArray]:
+    """Free variables moved by as little as meets the equalities, and duals so that these cost nothing.
+
+    Areas agree within a tolerance, and a stiff branch makes much of what is left: of 1e-7 of a voltage, beside a switch
+    of a milliohm, 1e-4 of a current; likewise of prices. Rows to first order are linear, so that one step meets them,
+    as small as what the areas differ by; where it is not, or is not found, all stays as it is. ``costs`` are the
+    reduced costs at a point (those of losses grow with it).
+    """
+    inside = (x - program.lb > FAR) & ~np.isfinite(program.ub)  # squared voltages, which are above zero
+    free = np.flatnonzero(~np.isfinite(program.ub) & (inside | ~np.isfinite(program.lb)))
+    a = sparse.csc_matrix(program.a)[:, free]
+    rows = np.unique(a.indices)
+    a, n, m = a[rows], len(rows), len(free)
+    if not m:
+        return x, y
+    eye = sparse.identity(n)
+    # least changes of duals and, by the same matrix, of variables where they can meet every row, else nearly
+    matrix = sparse.bmat([[eye, -a], [a.T, TIE * sparse.identity(m)]], format="csc")
+    try:
+        solve = splu(matrix).solve
+    except RuntimeError:  # singular
+        return x, y
+    away = program.b[rows] - (program.a @ x)[rows]
+    variable = solve(np.concatenate([-away, np.zeros(m)]))[n:]
+    out_x, out_y = x.copy(), y.copy()
+    if np.isfinite(variable).all() and np.abs(variable).max() <= NEAR:
+        out_x[free] += variable
+    dual = solve(np.concatenate([np.zeros(n), costs(out_x)[free]]))[:n]
+    if np.isfinite(dual).all() and np.abs(dual).max() <= NEAR * np.abs(y).max(initial=0.0):
+        out_y[rows] += dual
+    return out_x, out_y
 
 
 def _matrices(program: Program, parts: Sequence[Mapping[str, Any]]) -> FloatArray:
