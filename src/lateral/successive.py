@@ -68,6 +68,7 @@ FACTOR_STEP, FACTOR_RANGE = 4.0, (1e-3, 1e4)
 #: How often a program is made again for loads that left their band.
 MOST_MADE = 3
 ACROSS = "{} loads and steps are, or can be, across a jump of their law"
+ASIDE = "keeping loads away from jumps of their law"
 #: How often a program is made again for that; these rounds do not count.
 MOST_SIDED = 20
 #: A step below this share of the ranges needs no power flow to rest.
@@ -503,7 +504,11 @@ def settle(
                 if not found.left or not made_again(result):
                     break
             if not found.within:
-                verdict = Verdict(result.status_text, stuck=f"the first-order model is {result.status.word}")
+                why = f"the first-order model is {result.status.word}"
+                if found.least and sided:  # the side that was taken of a jump may be what is in the way
+                    why = f"{ASIDE} left no schedule nearby that keeps the limits"
+                    found = dataclasses.replace(found, least=False)
+                verdict = Verdict(result.status_text, stuck=why)
                 break
             state.kept, state.fresh, found = state.at, False, None
             if k - sided < rounds:
