@@ -68,6 +68,7 @@ FACTOR_STEP, FACTOR_RANGE = 4.0, (1e-3, 1e4)
 #: How often a program is made again for loads that left their band.
 MOST_MADE = 3
 ACROSS = "{} loads and steps are, or can be, across a jump of their law"
+ASIDE = "keeping loads away from jumps of their law"
 #: How often a program is made again for that; these rounds do not count.
 MOST_SIDED = 20
 #: A step below this share of the ranges needs no power flow to rest.
@@ -80,6 +81,7 @@ SMALLEST = 1e-6
 #: Violation, and gap, of an inaccurate answer from which on it is no step.
 NO_STEP = 1e-3
 UNKNOWN = "that is of the first-order model; rounds to lessen the violation came to no end (see choices)"
+WORN = "predictions are not accurate enough here"
 UNSOLVED = "a step is judged by its power flow, as the program's own rows are not solved there"
 #: Tolerance of the power flows, pu.
 FLOW_TOLERANCE_PU = 1e-8
@@ -294,7 +296,7 @@ class Rounds:
         self.flat = False
         if promised < 0.0:  # by corners that the program rounds: the power flow has the last word
             if gained <= REST * size:
-                return Verdict(says, stuck="predictions are not accurate enough here")
+                return Verdict(says, stuck=WORN)
             self.at = self._reweighed(there, result.solution) if self._learned(x, promised, gained) else there
             return Verdict(f"accepted, {says}", accepted=True)
         if self._learned(x, promised, gained):
@@ -311,6 +313,11 @@ class Rounds:
             return Verdict(f"rejected, {says}", stuck=stuck)
         self.at = there
         return Verdict(f"accepted, {says}", accepted=True)
+
+    def free(self, solution: Solution) -> None:
+        """Go on without a trust region, with the curvature that the prices give."""
+        self.radius, self.factor = np.inf, 1.0
+        self.at = self._reweighed(self.at, solution)
 
     def _learned(self, x: FloatArray, promised: float, gained: float) -> bool:
         """Whether a step changed the factor of the curvature: to what would have been right along it."""
@@ -503,7 +510,11 @@ def settle(
                 if not found.left or not made_again(result):
                     break
             if not found.within:
-                verdict = Verdict(result.status_text, stuck=f"the first-order model is {result.status.word}")
+                why = f"the first-order model is {result.status.word}"
+                if found.least and sided:  # the side that was taken of a jump may be what is in the way
+                    why = f"{ASIDE} left no schedule nearby that keeps the limits"
+                    found = dataclasses.replace(found, least=False)
+                verdict = Verdict(result.status_text, stuck=why)
                 break
             state.kept, state.fresh, found = state.at, False, None
             if k - sided < rounds:
@@ -540,6 +551,11 @@ def settle(
             freed = earned_status(whole, best.solution, recompute(whole, best.solution)) is not Status.OPTIMAL
             if freed:
                 state.radius, verdict = np.inf, Verdict(verdict.text)
+        if verdict.stuck == WORN and not freed and k - sided < rounds:
+            # a curvature that many short steps made large promises nothing: whether there is something, that of the
+            # prices says, without a trust region
+            freed, verdict = True, Verdict(verdict.text)
+            state.free(result.solution)
         if verdict.rests or verdict.stuck or k - sided >= rounds:
             break
         k += 1

@@ -101,6 +101,15 @@ def test_product_and_quotient_are_those_of_the_cones() -> None:
     np.testing.assert_allclose(cones.quotient(v, cones.product(v, w)), w, rtol=1e-14)
 
 
+@pytest.mark.filterwarnings("error")
+def test_at_the_tip_of_a_cone_there_is_no_quotient_and_no_warning() -> None:
+    """Rounding may bring a point there: a division by zero was written to the screen in the middle of a solve."""
+    cones = Cones.of(0, 0, (3,), ())
+    tip, there = np.zeros(3), np.array([1.0, 0.5, 0.0])
+    assert not np.any(np.isfinite(cones.quotient(tip, there)))
+    assert not cones.inside(cones.quotient(tip, there))
+
+
 def test_steps_are_corrected(program: Conic, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the linearised equation leaves is put right: 9 steps are taken then, 14 without that."""
     start = rough(program, 1e-2)

@@ -65,13 +65,14 @@ def test_two_loads_that_follow_the_voltage_at_one_node(tmp_path: Path, capfd: py
 @pytest.mark.parametrize(("n", "text"), [(0, "0 violations;"), (1, "1 violation (1 current);")])
 def test_one_violation_is_no_plural(n: int, text: str) -> None:
     replay = dict.fromkeys(("max_dv_pu", "dloss_kw", "dp_source_kw", "dq_source_kvar", "cost"), 0.0)
-    words: dict[str, object] = dict.fromkeys(("status_text", "formulation", "problem_class", "solver"), "x")
+    words: dict[str, object] = dict.fromkeys(("status_short", "formulation", "problem_class", "solver"), "x")
     numbers: dict[str, object] = {
         "n_variables": 1,
         "n_buses": 2,
         "n_steps": 1,
         "cost": None,
         "residuals": {},
+        "warnings": (),
         "choices": (),
         "seconds": {},
     }

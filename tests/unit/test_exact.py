@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lateral
+from lateral import successive
 from lateral.baseline import power_flow
 from lateral.case import Case
 from lateral.devices import PV, Battery, Capacitor, Load, Source
@@ -26,6 +27,7 @@ from lateral.network.schema import Element
 from lateral.operating import operating_point, schedule_flow
 from lateral.opf import build, refined
 from lateral.program import Banded, Bends, Curve, Power
+from lateral.restoration import Restored
 from lateral.results.result import Result
 from lateral.solvers import Status
 
@@ -458,6 +460,21 @@ def test_rounds_end_beside_a_jump_as_well(scale: float) -> None:
     assert not second_state(c, r.program, r.solution.x, r.network, point_of(r).v_pu, Beside()).count
     flow = schedule_flow(c, r.program, r.solution.x)
     assert np.abs(np.abs(flow.v_pu) - v_of(r)).max() < 1e-6
+
+
+def test_a_side_of_a_jump_that_leaves_no_schedule_is_no_infeasibility(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The side is taken by the rounds, and the case may have a schedule on the other: they said `locally_infeasible` of
+    one that `current-voltage` solves."""
+
+    def aside(result: Result) -> bool:
+        return any("kept above a jump" in choice for choice in result.choices)
+
+    monkeypatch.setattr(successive, "lost", aside)
+    monkeypatch.setattr(successive, "restored", lambda *_args, **_options: Restored(1, (), least=True))
+    r = lateral.solve(_with_jump(2.0), "linearised", with_replay=False)
+    assert r.status is Status.LIMIT_REACHED
+    assert successive.ASIDE in r.status_text
+    assert not r.conflicts
 
 
 @pytest.mark.parametrize("most", [0, 1, 2])

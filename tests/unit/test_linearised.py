@@ -22,7 +22,7 @@ from lateral.baseline import power_flow
 from lateral.case import Case
 from lateral.devices import PV, Battery, Capacitor, Load, Source
 from lateral.io import builtin, opendss
-from lateral.io.overlay import new_horizon, set_limits, set_loads, set_profiles, set_tariff
+from lateral.io.overlay import new_horizon, resample, set_limits, set_loads, set_profiles, set_tariff
 from lateral.io.rule import DerRule, add_ders
 from lateral.model import Model
 from lateral.network.feeder import Bus, Feeder, Line
@@ -518,3 +518,25 @@ def test_rounds_over_a_day_are_not_scaled_twice() -> None:
     r = settled(with_ders("ieee34", 24))
     assert r.status is Status.OPTIMAL
     assert not [c for c in r.choices if "central path" in c]
+
+
+def test_predictions_that_are_rounding_are_made_again_at_the_curvature_of_the_prices(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rejected steps had made the curvature 10,000 times as large: a schedule 2e-8 from the exact optimum ended as a
+    limit: predicted decreases were rounding."""
+    judge, calls = successive.Rounds.judge, [0]
+
+    def worn(self: successive.Rounds, result: Result) -> successive.Verdict:
+        calls[0] += 1
+        if calls[0] != 2:
+            return judge(self, result)
+        self.factor, self.radius = 1e4, 1e-3
+        return successive.Verdict("rounding", stuck=successive.WORN)
+
+    monkeypatch.setattr(successive.Rounds, "judge", worn)
+    case = resample(builtin.load("ieee13"), 2)
+    r = settled(case)
+    assert r.status is Status.OPTIMAL
+    assert "round 2: rounding" in r.choices
+    assert_same(r, build(case, "current-voltage").solve())

@@ -105,6 +105,12 @@ def test_phantom_drop_behind_a_source_is_counted_and_said(case: Case) -> None:
     # a bound is what was solved to the end and is convex, and nothing else is called one
     assert r.is_bound
     assert "it is a bound, --recover" in r.status_text
+    assert r.status_short.startswith("optimal in a relaxation that is not tight: it bounds schedules and is none; ")
+    # what the screen shows below it, each said once
+    assert r.points[0].startswith("the relaxation is not tight: ")
+    assert not any("--recover" in point or point.startswith("but ") for point in r.points)
+    assert exact.status_short == exact.status_text
+    assert exact.points == ()
     # ... and of what is held or approximate it is one only there
     some = dataclasses.replace(r, program=dataclasses.replace(r.program, held=("the tap of r is held", "so is s", "t")))
     assert "it is a bound only for what it holds (the tap of r is held, and 2 more), --recover" in some.status_text

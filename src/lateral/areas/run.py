@@ -16,7 +16,8 @@ from lateral.solvers import Status
 
 #: The keys of `Result.summary`, which a run without a joined result has too.
 OF_SOLVE = (
-    *("case", "status", "status_text", "formulation", "problem_class", "solver", "objective_name", "objective"),
+    *("case", "status", "status_text", "status_short", "warnings"),
+    *("formulation", "problem_class", "solver", "objective_name", "objective"),
     *(
         "bound",
         "bound_given",
@@ -169,6 +170,8 @@ class AreasRun:
             "case": self.plan.name,
             "status": self.status.word,
             "status_text": self.status_text,
+            "status_short": self.status_text,
+            "warnings": [],
             "algorithm": self.algorithm,
             "executor": self.executor,
             "rounds": len(self.rounds),

@@ -103,7 +103,8 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
 
     s, r = summary, summary["residuals"]
     rows = [
-        ("status", s["status_text"]),
+        ("status", s["status_short"]),
+        *(("mind", text) for text in s["warnings"]),
         ("model", f"{s['formulation']} ({s['problem_class']}), {s['solver']}, {s['n_variables']:,} variables"),
         ("feeder", f"{s['n_buses']} buses, {count(s['n_steps'], 'step')}"),
     ]

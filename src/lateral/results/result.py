@@ -42,6 +42,8 @@ SHARE_SAID = 5e-4
 RANK_WARNING = 1e-3
 #: Distance of a load from its law that is said, share of its power.
 LAW_WARNING = 1e-4
+#: Parts of warnings that other lines of a summary say as well.
+RECOVER, BELOW = "--recover makes an exact schedule of it", "no schedule has an objective below"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -143,11 +145,29 @@ class Result:
         text = self.status.text(self.program.problem_class)
         for warning in self.warnings:
             text += f"; {warning}"
-        if self.conflicts:
-            text += ": " + "; ".join(self.reasons[:5])
-            if len(self.reasons) > 5:
-                text += f"; and {len(self.reasons) - 5} more"
-        return text
+        return text + self._because()
+
+    def _because(self) -> str:
+        """The limits that cause an infeasibility, as the end of a sentence; empty for none."""
+        if not self.conflicts:
+            return ""
+        others = len(self.reasons) - 5
+        return ": " + "; ".join(self.reasons[:5]) + (f"; and {others} more" if others > 0 else "")
+
+    @property
+    def status_short(self) -> str:
+        """The status in one line, without what `points` lists; with the limits that cause an infeasibility."""
+        if self.ok and self._loose():
+            bounds = "it bounds schedules and is none" if self.is_bound else "it is no schedule, and no bound of one"
+            return f"optimal in a relaxation that is not tight: {bounds}; --recover makes an exact schedule"
+        return self.status.text(self.program.problem_class) + self._because()
+
+    @property
+    def points(self) -> tuple[str, ...]:
+        """`warnings` one by one, each without what the status and the bound say already."""
+        bound = f"; {self._bounds()}{RECOVER}"
+        out = [w.removesuffix(bound).removeprefix("but ") for w in self.warnings]
+        return tuple(w for w in out if not w.startswith(BELOW))
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:
@@ -181,6 +201,17 @@ class Result:
 
     def _relaxed(self) -> list[str]:
         """What of a relaxation no schedule has, and what it is good for."""
+        out = self._loose()
+        if out:
+            out[-1] += f"; {self._bounds()}{RECOVER}"
+        if not self.ok and self.relaxes and self.bound is not None:
+            given = self._given()
+            rests = f",{given}" if given else ""
+            out.append(f"{BELOW} {self.bound:.8g}{rests}")
+        return out
+
+    def _loose(self) -> list[str]:
+        """What of a relaxation no schedule has: nothing where it is tight."""
         out = []
         if self.max_relaxation_gap > GAP_WARNING_PU:
             gap = f"gap {self.max_relaxation_gap:.1e} pu"
@@ -191,12 +222,6 @@ class Result:
         if (self.max_law_gap or 0.0) > LAW_WARNING:
             law = f"loads that follow the voltage are up to {100 * (self.max_law_gap or 0.0):.2g} % off their law"
             out.append(f"but {law}, which the relaxation allows")
-        if out:
-            out[-1] += f"; {self._bounds()}--recover makes an exact schedule of it"
-        if not self.ok and self.relaxes and self.bound is not None:
-            given = self._given()
-            rests = f",{given}" if given else ""
-            out.append(f"no schedule has an objective below {self.bound:.8g}{rests}")
         return out
 
     def _losses_beside_currents(self) -> str:
@@ -672,6 +697,8 @@ class Result:
             "case": self.case.name,
             "status": self.status.word,
             "status_text": self.status_text,
+            "status_short": self.status_short,
+            "warnings": list(self.points),
             "formulation": self.formulation,
             "problem_class": self.program.problem_class.name,
             "solver": self.solution.solver,

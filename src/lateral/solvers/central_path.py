@@ -139,7 +139,14 @@ class Cones:
         return out
 
     def quotient(self, value: FloatArray, w: FloatArray) -> FloatArray:
-        """v of ``value o v = w``, with a value inside of the cones whose matrices are diagonal; zero at equalities."""
+        """v of ``value o v = w``, with a value inside of the cones whose matrices are diagonal; zero at equalities.
+
+        At the tip of a cone, where rounding may bring a value, it is not finite, and no step is made of it.
+        """
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self._quotient(value, w)
+
+    def _quotient(self, value: FloatArray, w: FloatArray) -> FloatArray:
         out = np.zeros(len(w))
         out[self.flat] = w[self.flat] / value[self.flat]
         for rows in self.second_order:
