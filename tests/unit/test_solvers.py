@@ -376,7 +376,7 @@ def test_a_point_that_violates_nothing_is_not_locally_infeasible(always: bool, m
         words.append(real.IpoptSolve(*arguments))
         return 2 if always or len(words) == 1 else int(words[-1])
 
-    library = types.SimpleNamespace(IpoptSolve=solve, **{name: getattr(real, name) for name in names})
+    library = types.types.SimpleNamespace(IpoptSolve=solve, **{name: getattr(real, name) for name in names})
     monkeypatch.setattr(ipopt_module, "_library", lambda: library)
     found = get("ipopt").solve(program)
     assert words == [0, 0]
@@ -409,3 +409,30 @@ def test_numbers_that_are_none_are_refused(solver: str, formulation: str, where:
         values[len(values) // 2] = np.inf
         with pytest.raises(OptionError, match="no numbers"):
             session.solve(dataclasses.replace(program, **{where: values}))
+
+
+@pytest.mark.parametrize("helps", [True, False])
+@pytest.mark.parametrize("lost", [True, False])
+def test_clarabel_goes_without_its_scaling_only_where_that_helps(
+    helps: bool, lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stops in rounding with its own scaling: with no point at all, or one at some distance from the optimum."""
+    program = lateral.build(lateral.read("ads10"), "soc").program
+    session = get("clarabel").start(program)
+    run, calls = session._run, []  # type: ignore[attr-defined]
+
+    def stopped() -> types.SimpleNamespace:
+        raw = run()
+        calls.append(session._settings.equilibrate_enable)  # type: ignore[attr-defined]
+        # the first and the second; where it helps the second is nearer, else it is no point
+        factor = (np.nan if lost else 1.1) if len(calls) == 1 else (1.0 if helps else np.nan)
+        x, s, z = (factor * np.array(values) for values in (raw.x, raw.s, raw.z))
+        return types.SimpleNamespace(x=x, s=s, z=z, status="InsufficientProgress", iterations=len(calls))
+
+    monkeypatch.setattr(session, "_run", stopped)
+    found = session.solve(program)
+    assert calls == [True, False]
+    assert found.iterations == (2 if helps else 1)
+    assert session._settings.equilibrate_enable is not helps  # type: ignore[attr-defined]
+    monkeypatch.setattr(session, "_run", run)
+    assert session.solve(program).status is Status.OPTIMAL

@@ -242,8 +242,10 @@ class _ClarabelSession(Session):
             self._solver = self._made(scaled, sides, p, q, a, b)
             again = self._run()
             other = Point(np.array(again.x), np.array(again.s), np.array(again.z) / factor)
-            if str(again.status) == "Solved" or conic.gap(other) < conic.gap(point):
+            if str(again.status) == "Solved" or _gap_at(conic, other) < _gap_at(conic, point):
                 raw, point = again, other
+            else:  # nor do later solves go without
+                self._settings.equilibrate_enable, self._solver = True, None
         word = str(raw.status)
         if self._early is not None and word == "MaxIterations":  # where it was asked to stop
             word = "AlmostSolved"
@@ -374,6 +376,12 @@ def _conic(s: ScaledProgram, sides: _Sides, a: sp.csc_array, b: FloatArray, floo
     cones = Cones.of(zeros, linear, sizes.tolist(), s.semidefinite.dims.tolist())
     least = max(floor, SMALL_OBJECTIVE)
     return Conic(sp.csc_array(s.q), s.c, sp.csr_array(a), b, cones, s.c0, least)
+
+
+def _gap_at(program: Conic, point: Point) -> float:
+    """The gap of a point; infinite where the point is none."""
+    gap = program.gap(point)
+    return gap if np.isfinite(gap) else np.inf
 
 
 def _costs_are_quadratic(program: Program) -> bool:
