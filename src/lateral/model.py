@@ -375,7 +375,7 @@ class Model:
                 status, conflicts = Status.INFEASIBLE, least.conflicts if explain_infeasible else ()
                 choices.append(f"infeasible by proof of the least violation: {solution.solver} ended without a point")
         elif status in (Status.INFEASIBLE, Status.LOCALLY_INFEASIBLE) and explain_infeasible:
-            if status is Status.INFEASIBLE or convex:
+            if convex or (status is Status.INFEASIBLE and self.program.has_relaxation):
                 proved, wider = (self.program, self._wider) if convex else (self.program.relaxed(), None)
                 least = least_violation(proved, wider, ipopt=takes)
                 conflicts = () if least is None else least.conflicts
@@ -385,7 +385,7 @@ class Model:
             else:
                 local = Options(tolerance=LOCAL_TOLERANCE, time_limit_s=EXPLAIN_S)
                 conflicts = explain(self.program, solvers.get("ipopt", local))
-        if status is Status.INFEASIBLE and not convex:
+        if status is Status.INFEASIBLE and not convex and self.program.has_relaxation:
             choices.append("infeasible by proof: the convex relaxation of the exact model is infeasible")
         if status is Status.OPTIMAL:
             self._last = solution
