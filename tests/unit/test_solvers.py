@@ -376,7 +376,7 @@ def test_a_point_that_violates_nothing_is_not_locally_infeasible(always: bool, m
         words.append(real.IpoptSolve(*arguments))
         return 2 if always or len(words) == 1 else int(words[-1])
 
-    library = types.types.SimpleNamespace(IpoptSolve=solve, **{name: getattr(real, name) for name in names})
+    library = types.SimpleNamespace(IpoptSolve=solve, **{name: getattr(real, name) for name in names})
     monkeypatch.setattr(ipopt_module, "_library", lambda: library)
     found = get("ipopt").solve(program)
     assert words == [0, 0]
@@ -436,3 +436,21 @@ def test_clarabel_goes_without_its_scaling_only_where_that_helps(
     assert session._settings.equilibrate_enable is not helps  # type: ignore[attr-defined]
     monkeypatch.setattr(session, "_run", run)
     assert session.solve(program).status is Status.OPTIMAL
+
+
+def test_clarabel_without_its_scaling_has_what_is_left_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = lateral.build(lateral.read("ads10"), "soc").program
+    session = get("clarabel", Options(time_limit_s=5.0)).start(program)
+    run, limits = session._run, []  # type: ignore[attr-defined]
+
+    def stopped() -> types.SimpleNamespace:
+        raw = run()
+        limits.append(session._settings.time_limit)  # type: ignore[attr-defined]
+        return types.SimpleNamespace(x=raw.x, s=raw.s, z=raw.z, status="NumericalError", iterations=raw.iterations)
+
+    monkeypatch.setattr(session, "_run", stopped)
+    session.solve(program)
+    assert limits[0] == 5.0
+    assert 0.0 < limits[1] < 5.0
+    session.solve(program)
+    assert limits[2] == 5.0

@@ -239,6 +239,8 @@ class _ClarabelSession(Session):
         plain = self._settings.equilibrate_enable and not program.semidefinite.n_rows
         if plain and str(raw.status) in _ROUNDING and time.perf_counter() < self._until(start):
             self._settings.equilibrate_enable = False
+            if self._time_limit is not None:  # what is left of it
+                self._settings.time_limit = self._until(start) - time.perf_counter()
             self._solver = self._made(scaled, sides, p, q, a, b)
             again = self._run()
             other = Point(np.array(again.x), np.array(again.s), np.array(again.z) / factor)
@@ -246,6 +248,8 @@ class _ClarabelSession(Session):
                 raw, point = again, other
             else:  # nor do later solves go without
                 self._settings.equilibrate_enable, self._solver = True, None
+            if self._time_limit is not None:  # later solves have all of it
+                self._settings.time_limit, self._solver = self._time_limit, None
         word = str(raw.status)
         if self._early is not None and word == "MaxIterations":  # where it was asked to stop
             word = "AlmostSolved"
