@@ -355,8 +355,6 @@ class Model:
                 if path is not None:
                     choices.append(_solved_again(path))
                     solution, (status, residuals) = path, judged(self.program, path)
-        if status is Status.INFEASIBLE and self.program.problem_class is ProblemClass.NLP:
-            choices.append("infeasible by proof: the convex relaxation of the exact model is infeasible")
         program, cautions = self.program, []
         turned = None
         if one_way_only and status is Status.OPTIMAL:
@@ -377,16 +375,18 @@ class Model:
                 status, conflicts = Status.INFEASIBLE, least.conflicts if explain_infeasible else ()
                 choices.append(f"infeasible by proof of the least violation: {solution.solver} ended without a point")
         elif status in (Status.INFEASIBLE, Status.LOCALLY_INFEASIBLE) and explain_infeasible:
-            if status is Status.INFEASIBLE or convex:
+            if convex or (status is Status.INFEASIBLE and self.program.has_relaxation):
                 proved, wider = (self.program, self._wider) if convex else (self.program.relaxed(), None)
                 least = least_violation(proved, wider, ipopt=takes)
                 conflicts = () if least is None else least.conflicts
-                if least is not None and not conflicts:  # a certificate to its own tolerance, of a badly scaled program
+                if least is not None and not least.proved:  # a certificate to its own tolerance, of bad scales
                     status = Status.ERROR
                     cautions.append(f"{solution.solver} says that it is infeasible, but a point keeps every limit")
             else:
                 local = Options(tolerance=LOCAL_TOLERANCE, time_limit_s=EXPLAIN_S)
                 conflicts = explain(self.program, solvers.get("ipopt", local))
+        if status is Status.INFEASIBLE and not convex and self.program.has_relaxation:
+            choices.append("infeasible by proof: the convex relaxation of the exact model is infeasible")
         if status is Status.OPTIMAL:
             self._last = solution
         return Result(

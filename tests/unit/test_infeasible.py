@@ -300,3 +300,16 @@ def test_a_limit_of_unbalance_is_named_with_what_it_is(formulation: str) -> None
     share = {step: value for _, step, value, _, _ in measured}[worst.step]
     assert worst.value == pytest.approx(share, rel=0.1)
     assert "unbalance 0.01" in r.reasons[0] and "> 0.005 at" in r.reasons[0]
+
+
+@pytest.mark.parametrize("formulation", ["current-voltage", "bus-injection"])
+def test_bounds_that_exclude_each_other_need_no_relaxation(formulation: str) -> None:
+    """`native` proves that there is no point; Clarabel, which has no word on such rows, was asked for the reasons."""
+    model = build(lateral.read("ads10"), formulation)
+    program = model.program
+    cells, low = program.block("battery.energy").cells, program.lb.copy()
+    low[cells] = program.ub[cells] + 1e-3
+    model.program = dataclasses.replace(program, lb=low)
+    r = model.solve("native")
+    assert r.status is Status.INFEASIBLE, r.status_text
+    assert not any("relaxation" in choice for choice in r.choices)

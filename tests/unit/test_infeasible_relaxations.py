@@ -13,6 +13,7 @@ from lateral.devices import Capacitor, Load, Regulator, Source
 from lateral.network.feeder import Bus, Feeder, Line, Transformer, Winding
 from lateral.network.horizon import Horizon
 from lateral.program import Program
+from lateral.results.infeasible import least_violation
 from lateral.solvers import Solution, Status
 from lateral.solvers import clarabel as adapter
 from lateral.solvers.base import no_point
@@ -167,6 +168,16 @@ def test_a_claim_that_there_is_no_point_is_looked_at(monkeypatch: pytest.MonkeyP
     assert r.status is Status.ERROR
     assert "clarabel says that it is infeasible, but a point keeps every limit" in r.status_text
     assert not r.has_values
+
+
+def test_wider_laws_that_have_a_point_prove_no_point_of_the_program() -> None:
+    """A program of wider laws is a relaxation: its violation is the program's, but its point is none of it."""
+    none, some = (lateral.build(case(load=load), "sdp", point="nominal").program for load in ({"p_kw": 6e4}, {}))
+    assert least_violation(none) is None  # more than the line can carry, with limits or without
+    assert least_violation(none, lambda _: some) is None
+    least = least_violation(some)
+    assert least is not None
+    assert (least.proved, least.conflicts) == (0.0, ())
 
 
 def with_regulators(decision: str) -> Case:

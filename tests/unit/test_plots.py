@@ -174,6 +174,16 @@ def test_prices_are_the_duals(small: Result) -> None:
     assert np.allclose(rest[0], 0.0, atol=1e-7)
 
 
+def test_steps_without_a_price_leave_the_colours_of_the_others(small: Result) -> None:
+    """A step of weight 0 has no price; the range of colours was not a number then."""
+    weight = np.ones(small.case.horizon.n_steps)
+    weight[:2] = 0.0
+    case = small.case.with_(horizon=dataclasses.replace(small.case.horizon, weight=weight))
+    heat = plots.dlmp(dataclasses.replace(small, case=case)).to_plotly_json()["data"][0]
+    prices = small.dual("bus.p_balance")[:, 2:]
+    assert prices.min() - 1e-9 <= heat["zmin"] < heat["zmax"] <= prices.max() + 1e-9
+
+
 def test_replay_errors_are_the_replays(result: Result) -> None:
     figure = plots.replay_errors(result)
     assert numbers(trace(figure, "largest")["y"]).max() == pytest.approx(result.replay.errors.max_dv_pu, rel=1e-4)

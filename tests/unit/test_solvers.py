@@ -409,3 +409,48 @@ def test_numbers_that_are_none_are_refused(solver: str, formulation: str, where:
         values[len(values) // 2] = np.inf
         with pytest.raises(OptionError, match="no numbers"):
             session.solve(dataclasses.replace(program, **{where: values}))
+
+
+@pytest.mark.parametrize("helps", [True, False])
+@pytest.mark.parametrize("lost", [True, False])
+def test_clarabel_goes_without_its_scaling_only_where_that_helps(
+    helps: bool, lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stops in rounding with its own scaling: with no point at all, or one at some distance from the optimum."""
+    program = lateral.build(lateral.read("ads10"), "soc").program
+    session = get("clarabel").start(program)
+    run, calls = session._run, []  # type: ignore[attr-defined]
+
+    def stopped() -> types.SimpleNamespace:
+        raw = run()
+        calls.append(session._settings.equilibrate_enable)  # type: ignore[attr-defined]
+        # the first and the second; where it helps the second is nearer, else it is no point
+        factor = (np.nan if lost else 1.1) if len(calls) == 1 else (1.0 if helps else np.nan)
+        x, s, z = (factor * np.array(values) for values in (raw.x, raw.s, raw.z))
+        return types.SimpleNamespace(x=x, s=s, z=z, status="InsufficientProgress", iterations=len(calls))
+
+    monkeypatch.setattr(session, "_run", stopped)
+    found = session.solve(program)
+    assert calls == [True, False]
+    assert found.iterations == (2 if helps else 1)
+    assert session._settings.equilibrate_enable is not helps  # type: ignore[attr-defined]
+    monkeypatch.setattr(session, "_run", run)
+    assert session.solve(program).status is Status.OPTIMAL
+
+
+def test_clarabel_without_its_scaling_has_what_is_left_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = lateral.build(lateral.read("ads10"), "soc").program
+    session = get("clarabel", Options(time_limit_s=5.0)).start(program)
+    run, limits = session._run, []  # type: ignore[attr-defined]
+
+    def stopped() -> types.SimpleNamespace:
+        raw = run()
+        limits.append(session._settings.time_limit)  # type: ignore[attr-defined]
+        return types.SimpleNamespace(x=raw.x, s=raw.s, z=raw.z, status="NumericalError", iterations=raw.iterations)
+
+    monkeypatch.setattr(session, "_run", stopped)
+    session.solve(program)
+    assert limits[0] == 5.0
+    assert 0.0 < limits[1] < 5.0
+    session.solve(program)
+    assert limits[2] == 5.0

@@ -248,7 +248,8 @@ def dlmp(result: Result, *, relative: bool = False) -> go.Figure:
         names, price = [names[k] for k in at], price[at]
     fig = style.figure(height=min(620, max(320, 60 + 3 * len(names))), legend=False)
     # colours leave out the extreme percent, or one bus at its limit would make all others look alike
-    low, high = np.percentile(price, [0.5, 99.5]) if price.size else (0.0, 1.0)
+    known = price[np.isfinite(price)]  # a step of weight 0 has none
+    low, high = np.percentile(known, [0.5, 99.5]) if known.size else (0.0, 1.0)
     fig.add_trace(
         go.Heatmap(
             x=view.edges,

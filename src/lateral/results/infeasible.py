@@ -7,6 +7,7 @@ least violation cannot be below (`certified_bound`) is a proof, where it is more
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -14,9 +15,9 @@ import numpy as np
 
 from lateral import solvers
 from lateral.program import ProblemClass, Program
-from lateral.results.residuals import PRIMAL_TOLERANCE, Residuals, certified_bound
+from lateral.results.residuals import PRIMAL_TOLERANCE, Residuals, certified_bound, recompute
 from lateral.results.retry import EARLY, judged
-from lateral.solvers import Options, Solver, Status
+from lateral.solvers import Options, Solution, Solver, Status
 from lateral.solvers.clarabel import ClarabelOptions
 from lateral.solvers.elastic import Conflict, elastic
 
@@ -24,6 +25,8 @@ from lateral.solvers.elastic import Conflict, elastic
 LEAST_SUM = 1e-4
 #: A sum of which no more than this share is proved tells nothing of the limits.
 _UNSURE = 0.5
+#: Share of a small sum from which on a slack is named.
+_NAMED = 1e-2
 #: How far beyond the limits laws of loads are written, one after the other, where a problem that has them within alone
 #: has no point even without its limits: share of the voltage.
 WIDER = (0.1, 0.5)
@@ -67,13 +70,23 @@ def least_violation(
             bound = certified_bound(soft.program, found, residuals)
             if bound is None or not np.all(np.isfinite(found.x)):
                 continue
-            conflicts = soft.conflicts(found.x)
-            total = soft.program.objective(found.x)
-            if conflicts and bound >= (1.0 - _UNSURE) * total:
-                return LeastViolation(bound, conflicts)
-            if max(residuals.max_primal, residuals.max_bound, total) <= PRIMAL_TOLERANCE:
+            # wider laws have points that the program has not: that one keeps the limits says nothing of the program
+            if limited is program and _keeps(program, found):
                 return LeastViolation(0.0, ())
+            total = soft.program.objective(found.x)
+            if 0.0 < (1.0 - _UNSURE) * total <= bound:
+                conflicts = soft.conflicts(found.x) or soft.conflicts(found.x, _NAMED * bound)
+                return LeastViolation(bound, conflicts)
     return None
+
+
+def _keeps(program: Program, found: Solution) -> bool:
+    """Whether a point of the elastic form is one of the program itself. A small sum of slacks does not say so: each is
+    a share of its scale, and where a limit is far off at some steps, that of its row is large."""
+    n, m = program.n, len(program.l)
+    own = dataclasses.replace(found, x=found.x[:n], reduced_cost=found.reduced_cost[:n], ineq_dual=found.ineq_dual[:m])
+    off = recompute(program, own)
+    return max(off.max_primal, off.max_bound) <= PRIMAL_TOLERANCE
 
 
 def _tries(program: Program, wider: Callable[[float], Program] | None) -> Iterator[Program]:

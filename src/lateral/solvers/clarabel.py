@@ -239,11 +239,17 @@ class _ClarabelSession(Session):
         plain = self._settings.equilibrate_enable and not program.semidefinite.n_rows
         if plain and str(raw.status) in _ROUNDING and time.perf_counter() < self._until(start):
             self._settings.equilibrate_enable = False
+            if self._time_limit is not None:  # what is left of it
+                self._settings.time_limit = self._until(start) - time.perf_counter()
             self._solver = self._made(scaled, sides, p, q, a, b)
             again = self._run()
             other = Point(np.array(again.x), np.array(again.s), np.array(again.z) / factor)
-            if str(again.status) == "Solved" or conic.gap(other) < conic.gap(point):
+            if str(again.status) == "Solved" or _gap_at(conic, other) < _gap_at(conic, point):
                 raw, point = again, other
+            else:  # nor do later solves go without
+                self._settings.equilibrate_enable, self._solver = True, None
+            if self._time_limit is not None:  # later solves have all of it
+                self._settings.time_limit, self._solver = self._time_limit, None
         word = str(raw.status)
         if self._early is not None and word == "MaxIterations":  # where it was asked to stop
             word = "AlmostSolved"
@@ -374,6 +380,12 @@ def _conic(s: ScaledProgram, sides: _Sides, a: sp.csc_array, b: FloatArray, floo
     cones = Cones.of(zeros, linear, sizes.tolist(), s.semidefinite.dims.tolist())
     least = max(floor, SMALL_OBJECTIVE)
     return Conic(sp.csc_array(s.q), s.c, sp.csr_array(a), b, cones, s.c0, least)
+
+
+def _gap_at(program: Conic, point: Point) -> float:
+    """The gap of a point; infinite where the point is none."""
+    gap = program.gap(point)
+    return gap if np.isfinite(gap) else np.inf
 
 
 def _costs_are_quadratic(program: Program) -> bool:

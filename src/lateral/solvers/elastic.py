@@ -133,13 +133,14 @@ class ElasticProgram:
             total += float((self.program.c[own] * np.maximum(beyond[group.cells], 0.0) * free).sum())
         return total
 
-    def conflicts(self, x: FloatArray) -> tuple[Conflict, ...]:
-        """The limits that give way at a point of the elastic program, largest weight first."""
+    def conflicts(self, x: FloatArray, least: float = _NOISE) -> tuple[Conflict, ...]:
+        """The limits that give way at a point of the elastic program, by more than a share of their scale, largest
+        weight first."""
         found: list[Conflict] = []
         for group in self.slacks:
             values = x[group.start : group.start + len(group.cells)]
             scale = self.program.col_scale[group.start : group.start + len(group.cells)]
-            for k in np.flatnonzero(values > _NOISE * scale):
+            for k in np.flatnonzero(values > least * scale):
                 cost = self.program.c[group.start + k] * values[k]
                 found.append(self._conflict(group, int(group.cells[k]), float(values[k]), float(cost), x))
         return tuple(sorted(found, key=lambda c: -c.weight))
