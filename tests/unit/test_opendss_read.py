@@ -880,8 +880,9 @@ def test_aggregated_and_shifted_steps(tmp_path: Path) -> None:
         ("0 8 16 24", "0.2 1 1 0.2", np.interp(np.arange(24) + 0.5, [0, 8, 16, 24], [0.2, 1, 1, 0.2])),
         ("0 6 12 18", "0.4 0.4 1 1", [0.4] * 6 + [0.45, 0.55, 0.65, 0.75, 0.85, 0.95] + [1.0] * 12),
         (" ".join(map(str, range(24))), " ".join(["0.5"] * 23 + ["1"]), [0.5] * 22 + [0.75, 1.0]),
+        ("0 12 20", "1 1 0", [1.0] * 12 + [1.0 - (k + 0.5) / 8.0 for k in range(8)] + [0.0] * 4),
     ],
-    ids=["closed", "four points", "hour by hour"],
+    ids=["closed", "four points", "hour by hour", "uneven"],
 )  # fmt: skip
 def test_a_shape_with_hours_of_its_own_covers_a_day(tmp_path: Path, hours: str, mult: str, day: list[float]) -> None:
     """Its points say hours, not how many steps there are; and it repeats, as any shape does."""
