@@ -503,6 +503,7 @@ def test_a_stated_kvar_is_given_in_the_dark(tmp_path: Path) -> None:
     assert report.reference is not None
     assert report.reference.dispatch == {"pv.stays": (0.0, 30.0), "pv.follows": (0.0, 0.0)}
     assert report.entry["pvsystem.stays"].code == "IMP-069"
+    assert report.entry["pvsystem.stays"].reason.endswith("gives 0 kW and 30 kvar, the case 0 kW and 0 kvar")
     assert report.entry["pvsystem.follows"].code == "IMP-001"
 
 
@@ -523,6 +524,11 @@ new invcontrol.vv mode=voltvar derlist=[pvsystem.pf] vvc_curve1=vv"""
     assert (
         "at step 3 the engine gives 0 kW and 30 kvar, the case 0 kW and 0 kvar" in report.entry["pvsystem.kvar"].reason
     )
+    small = "new pvsystem.small bus1=b.1 phases=1 kv=7.2 kva=60 pmpp=80 kvar=-30 daily=sun"
+    _, report = read(make(tmp_path, body.replace("new invcontrol", f"{small}\n! new invcontrol")), horizon="daily")
+    first, second = report.entry["pvsystem.small"].reason.split("; ")  # two words on one object
+    assert first.endswith("not its power factor")
+    assert second.endswith("the case 0 kW and 0 kvar")
     case, report = read(make(tmp_path, body), horizon="daily")
     assert report.entry["invcontrol.vv"].code == "IMP-069"
     assert "invcontrol.vv" in case.warnings[0]
