@@ -234,3 +234,24 @@ def test_an_acceleration_that_leads_nowhere_looks_at_fewer_rounds(
         if np.linalg.norm(came - begin) < 0.5 * shortest:
             nearest, shortest = came, float(np.linalg.norm(came - begin))
     assert seen == depths
+
+
+def test_where_copies_were_nearest_is_forgotten_where_penalties_move() -> None:
+    """It is kept in the norm of the penalties, and of the map: with others it would be another point."""
+    p, rng = plan(), np.random.default_rng(1)
+    method = Admm(balance_rounds=10)
+    state, moved = method.init(p), 0
+    for round_ in range(12):
+        (wave,) = method.waves(p)
+        apart = 1.0 if round_ < 4 else 1e-3  # then penalties are halved
+        answers = {
+            area: answer(area, {x: sign * (1.0 + apart * rng.random((1, 1))) for x in ("v", "p", "q")})
+            for area, sign in (("1", 1.0), ("2", -1.0 if round_ < 4 else 1.0))
+        }
+        messages = said_in(p, wave, answers, run="r", round_=round_ + 1, number=0)
+        before, state = state, method.step(p, state, wave, answers, messages)
+        if any(state.numbers[f"{b}/{x}"] != before.numbers[f"{b}/{x}"] for b in p.borders for x in ("p", "q")):
+            moved += 1
+            assert "low" not in state.numbers
+    assert moved and "low" in state.numbers
+    assert "low" not in method.renewed(state).numbers

@@ -96,6 +96,11 @@ def test_soc3_ends_at_the_optimum_of_the_whole(name: str, steps: int, n_areas: i
     certified(run)
     assert run.algorithm == "admm"
     assert any("auto took admm: soc3 has matrices" in choice for choice in run.choices)
+    assert run.result is not None
+    summary = run.summary()  # a short status and what to mind in lines of their own, as of one solve
+    assert summary["status_short"] == run.result.status_short
+    assert summary["warnings"] == list(run.result.points)
+    assert summary["warnings"][0].startswith("the relaxation is not tight: ")
     assert "the relaxation is not tight" in run.status_text
 
 

@@ -301,3 +301,5 @@ def test_what_counts_as_one_among_prices_where_the_source_has_none() -> None:
         devices=tuple(dataclasses.replace(d, price_import=0.3) if d is source else d for d in case.devices)
     )
     assert size(cut(buys, ["line.632670"]), "2*cost") == pytest.approx(0.6)
+    nothing = cut(case.with_(horizon=dataclasses.replace(h, weight=np.zeros(2))), ["line.632670"])
+    assert size(nothing, "cost") == pytest.approx(0.01 / kva)

@@ -377,6 +377,9 @@ def test_which_parts_nothing_ties_to_ground() -> None:
         feeder = dataclasses.replace(case.feeder, shunts=(shunt,))
         assert len(ungrounded_parts(case.with_(feeder=feeder))) == parts
     assert not ungrounded_parts(lateral.read("ieee13"))
+    (t,) = case.feeder.transformers
+    turned = dataclasses.replace(case.feeder, transformers=(dataclasses.replace(t, windings=t.windings[::-1]),))
+    assert ungrounded_parts(case.with_(feeder=turned)) == dict.fromkeys("abcde", "transformer.t")
 
 
 @pytest.mark.parametrize("limits", ["all", "none"])

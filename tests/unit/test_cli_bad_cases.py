@@ -82,3 +82,41 @@ def test_a_fault_is_bad_input(
     assert any(f["code"].startswith(code) for f in data["faults"]), data["faults"]
     assert {p.name: p.read_bytes() for p in case.iterdir()} == before
     assert {p.name for p in tmp_path.iterdir()} == {"case"}
+
+
+MASTER = """
+new circuit.c basekv=12.47 phases=3 bus1=a
+new line.l bus1=a bus2=b r1=0.1 x1=0.2 length=1
+new load.x bus1=b kv=12.47 kw=100
+set voltagebases=[12.47]
+calcvoltagebases
+solve
+"""
+PV_THERE = 'case = "m.dss"\n[[pv]]\nname = "new"\nbus = "b"\np_rated_kw = 50\ns_max_kva = 50\n'
+
+
+@pytest.mark.parametrize("command", ["powerflow", "powerflow --balanced", "replay", "export", "compare"])
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [('profile = "nowhere"', "PRO-001"), ("terminals = [1, 5]", "NET-005"), ("terminals = [1, 1]", "DEV-001")],
+)
+def test_what_a_study_adds_to_a_master_has_been_solved_by_no_engine(
+    command: str, line: str, code: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "m.dss").write_text(MASTER)
+    (tmp_path / "s.toml").write_text(PV_THERE + line + "\n")
+    words = [
+        w.replace("CASE", str(tmp_path / "s.toml")).replace("OUT", str(tmp_path / "out")) for w in COMMANDS[command]
+    ]
+    assert run([*words, "--json"]) == 2
+    data = json.loads(capfd.readouterr().out)
+    assert any(f["code"].startswith(code) and f["element"] == "pv.new" for f in data["faults"]), data["faults"]
+
+
+def test_what_is_odd_in_a_master_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It is solved as the engine has solved it, whatever a study adds."""
+    (tmp_path / "m.dss").write_text(MASTER.replace("kv=12.47 kw", "kv=34.5 kw"))
+    (tmp_path / "s.toml").write_text(PV_THERE)
+    for case in ("m.dss", "s.toml"):
+        assert run(["powerflow", str(tmp_path / case), "--no-replay"]) == 0
+        assert "DEV-009" in capfd.readouterr().err

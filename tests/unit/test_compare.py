@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -199,6 +200,8 @@ def test_the_screen_shows_what_was_minimised_and_what_bounds_it(capfd: pytest.Ca
     assert "bound" in text
     assert "cost" not in text
     assert "current-voltage" in text
+    row = next(line for line in text.splitlines() if "sdp" in line)
+    assert len(re.findall(r"\b0\.\d{4}\b", row)) == 2  # two digits would be the same for all of them
     assert run(["compare", "ieee123-t5", "--formulation", "nonlinear"]) == 0
     text = capfd.readouterr().out
     assert "cost $" in text

@@ -503,6 +503,7 @@ def test_a_stated_kvar_is_given_in_the_dark(tmp_path: Path) -> None:
     assert report.reference is not None
     assert report.reference.dispatch == {"pv.stays": (0.0, 30.0), "pv.follows": (0.0, 0.0)}
     assert report.entry["pvsystem.stays"].code == "IMP-069"
+    assert report.entry["pvsystem.stays"].reason.endswith("gives 0 kW and 30 kvar, the case 0 kW and 0 kvar")
     assert report.entry["pvsystem.follows"].code == "IMP-001"
 
 
@@ -523,6 +524,11 @@ new invcontrol.vv mode=voltvar derlist=[pvsystem.pf] vvc_curve1=vv"""
     assert (
         "at step 3 the engine gives 0 kW and 30 kvar, the case 0 kW and 0 kvar" in report.entry["pvsystem.kvar"].reason
     )
+    small = "new pvsystem.small bus1=b.1 phases=1 kv=7.2 kva=60 pmpp=80 kvar=-30 daily=sun"
+    _, report = read(make(tmp_path, body.replace("new invcontrol", f"{small}\n! new invcontrol")), horizon="daily")
+    first, second = report.entry["pvsystem.small"].reason.split("; ")  # two words on one object
+    assert first.endswith("not its power factor")
+    assert second.endswith("the case 0 kW and 0 kvar")
     case, report = read(make(tmp_path, body), horizon="daily")
     assert report.entry["invcontrol.vv"].code == "IMP-069"
     assert "invcontrol.vv" in case.warnings[0]
@@ -880,8 +886,9 @@ def test_aggregated_and_shifted_steps(tmp_path: Path) -> None:
         ("0 8 16 24", "0.2 1 1 0.2", np.interp(np.arange(24) + 0.5, [0, 8, 16, 24], [0.2, 1, 1, 0.2])),
         ("0 6 12 18", "0.4 0.4 1 1", [0.4] * 6 + [0.45, 0.55, 0.65, 0.75, 0.85, 0.95] + [1.0] * 12),
         (" ".join(map(str, range(24))), " ".join(["0.5"] * 23 + ["1"]), [0.5] * 22 + [0.75, 1.0]),
+        ("0 12 20", "1 1 0", [1.0] * 12 + [1.0 - (k + 0.5) / 8.0 for k in range(8)] + [0.0] * 4),
     ],
-    ids=["closed", "four points", "hour by hour"],
+    ids=["closed", "four points", "hour by hour", "uneven"],
 )  # fmt: skip
 def test_a_shape_with_hours_of_its_own_covers_a_day(tmp_path: Path, hours: str, mult: str, day: list[float]) -> None:
     """Its points say hours, not how many steps there are; and it repeats, as any shape does."""

@@ -494,6 +494,7 @@ def test_reactive_power_of_the_native_flavour_follows_the_schedule(tmp_path: Pat
     master = write_opendss(case, folder, dispatch=d, der="native")
     exact = solve_files(write_opendss(case, tmp_path / "load", dispatch=d), 2)
     assert not (tmp_path / "load" / "steps.dss").exists()
+    assert "! No shape has kvar of PVSystem and Storage objects" in master.read_text()
     first = solve_files(master, 1)[0]
     assert all(abs(exact[0][name] - v) / 2400 < 1e-6 for name, v in first.items())
     engine = dss.DSS.NewContext()

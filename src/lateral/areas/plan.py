@@ -177,7 +177,8 @@ def size_without_price(case: Case, terms: Sequence[tuple[float, Objective]]) -> 
     cost, vdev = (weights.get(kind, 0.0) for kind in (EnergyCost, VoltageDeviation))
     export = case.sources[0].price_export
     paid = 0.0 if export is None else cost * float(np.abs(case.series(export)).mean())
-    floor = cost * EnergyCost.floor / (kva * float(case.horizon.hours.sum()))
+    hours = float(case.horizon.hours.sum()) or 1.0  # every step of weight 0: nothing costs anything
+    floor = cost * EnergyCost.floor / (kva * hours)
     return paid or max(vdev * VDEV_PER_KVA / kva, floor) or 1.0
 
 

@@ -166,12 +166,14 @@ class AreasRun:
         """
         last = self.rounds[-1]
         gaps = self.gap_per_round
+        # certified, the run says what its joined result says
+        certified = self.result if self.result is not None and self.status_text == self.result.status_text else None
         own = {
             "case": self.plan.name,
             "status": self.status.word,
             "status_text": self.status_text,
-            "status_short": self.status_text,
-            "warnings": [],
+            "status_short": self.status_text if certified is None else certified.status_short,
+            "warnings": [] if certified is None else list(certified.points),
             "algorithm": self.algorithm,
             "executor": self.executor,
             "rounds": len(self.rounds),

@@ -17,7 +17,7 @@ from lateral.case import Case
 from lateral.devices.base import ShuntDevice
 from lateral.errors import Fault, UnsupportedError
 from lateral.formulations import Formulation
-from lateral.network.feeder import Line, Switch, Transformer, Winding
+from lateral.network.feeder import Line, Switch, Winding
 from lateral.objectives import Objective, VoltageDeviation
 
 
@@ -45,11 +45,17 @@ def ungrounded_parts(case: Case) -> dict[str, str]:
     tied |= {root(w.bus) for _, w in windings if _grounded(w)}
     tied |= {root(shunt.bus) for shunt in feeder.shunts if _to_ground(shunt.g_us + 1j * shunt.b_us)}
     tied |= {root(d.bus) for d in case.devices if isinstance(d, ShuntDevice) and 0 in d.terminals}
-    feeds: dict[str, Transformer] = {}
-    for t, w in windings:
-        if w is not t.windings[0]:
-            feeds.setdefault(root(w.bus), t)
-    return {bus: feeds[root(bus)].label for bus in part if root(bus) not in tied and root(bus) in feeds}
+    # from the sources on, whichever way windings are listed
+    across = [(t.label, {root(w.bus) for w in t.windings}) for t in feeder.transformers]
+    across += [(element.label, {root(bus) for bus in element.buses}) for element in feeder.admittances]
+    reached, feeds, before = {root(source.bus) for source in case.sources}, dict[str, str](), -1
+    while len(reached) > before:
+        before = len(reached)
+        for label, ends in across:
+            if ends & reached:
+                feeds |= dict.fromkeys(ends - reached, label)
+                reached |= ends
+    return {bus: feeds[root(bus)] for bus in part if root(bus) not in tied and root(bus) in feeds}
 
 
 def look_at_ungrounded(

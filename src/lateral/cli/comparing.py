@@ -82,10 +82,11 @@ def show(frame: pd.DataFrame, title: str, objective: str) -> None:
     """The comparison on the screen; formulations that decline are listed below with their reason."""
     keys = [c for c in frame.columns if c not in COLUMNS]
     columns = list(_SHOWN)
+    digits = 2 if objective == "cost" else 4  # a voltage deviation is a few hundredths
     if objective != "cost":
-        columns[:2] = [("objective", objective, 2)]
+        columns[:2] = [("objective", objective, digits)]
     if bool(frame["bound"].notna().any()):
-        columns = [("bound", "bound", 2), *(c for c in columns if c[0] != "n_variables")]
+        columns = [("bound", "bound", digits), *(c for c in columns if c[0] != "n_variables")]
     rows = []
     for row in frame.to_dict("records"):
         if row["status"] == "declined":

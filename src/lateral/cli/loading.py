@@ -65,17 +65,20 @@ def load(
 
 
 def faults_of(loaded: Loaded) -> tuple[Fault, ...]:
-    """What is odd in a case, for commands that solve no optimisation; of a master only said, because the engine has
+    """What is odd in a case, for commands that solve no optimisation: of a master not refused, because the engine has
     solved it as it stands.
 
     Raises:
-        CaseError: faults of any other case.
+        CaseError: faults of any other case, or of devices that a study adds to a master.
     """
     from lateral.checks import check
 
     faults = check(loaded.case)
-    if faults and loaded.report is None:
-        raise CaseError(faults)
+    case = loaded.case
+    added = {d.label for d in case.devices if d.label not in case.where}  # what comes from files has a place in them
+    refused = faults if loaded.report is None else tuple(f for f in faults if f.element in added)
+    if refused:
+        raise CaseError(refused)
     return faults
 
 

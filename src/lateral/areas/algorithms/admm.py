@@ -181,7 +181,9 @@ class Admm(Consensus):
         if not depth:
             return came
         if state.missed or not still:
-            numbers = {k: v for k, v in came.numbers.items() if k != "best"}
+            # a step that was lost is no sample; other penalties are another map, and another norm
+            old = ("best",) if still else ("best", "low", "low_at")
+            numbers = {k: v for k, v in came.numbers.items() if k not in old}
             return dataclasses.replace(came, points=(), numbers=numbers)
         begin = self._packed(plan, state, state.held, state.local)
         step = self._packed(plan, state, came.held, came.local) - begin

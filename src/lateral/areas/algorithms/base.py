@@ -26,9 +26,9 @@ from lateral.objectives import get as objective_named
 
 #: A place for values, where only the names of quantities matter.
 NOTHING = np.zeros((0, 0))
-#: Numbers in a state that compare a round with earlier ones: the best residual, those that were looked at, and when the
-#: next is.
-OF_ONE_MAP = ("best", "mark", "before", "look", "window")
+#: Numbers in a state that compare a round with earlier ones: the best residual, the shortest step, those that were
+#: looked at, and when the next is.
+OF_ONE_MAP = ("best", "low", "low_at", "mark", "before", "look", "window")
 #: Values by border.
 Borders = Mapping[str, Values]
 

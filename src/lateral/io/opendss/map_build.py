@@ -78,7 +78,7 @@ class Build:
                 outcome, code = old.outcome, old.code
             elif old.code != "IMP-001" and old.outcome == outcome:
                 code = old.code
-            reason = " ".join(part for part in (old.reason, reason) if part)
+            reason = "; ".join(part for part in (old.reason, reason) if part)
             became = tuple(dict.fromkeys((*old.became, *became)))
             lost_kw += old.lost_kw
             file, line = old.file, old.line

@@ -134,7 +134,7 @@ def _note_other_vars(build: Build, source: str, pv: PV, offered: FloatArray, giv
     """
     held = pv.power_factor if pv.q_control == "power_factor" else 1.0
     p = np.minimum(offered, pv.s_max_kva * abs(held))
-    q = p * np.tan(np.arccos(abs(held))) * np.sign(held)
+    q = p * np.tan(np.arccos(abs(held))) * np.sign(held) + 0.0  # none is 0, not -0
     off = np.abs(given - np.column_stack([p, q])).max(axis=1)
     k = int(np.argmax(off))
     if off[k] > 1e-6 * max(pv.s_max_kva, 1.0):

@@ -175,12 +175,15 @@ def _span(interval: float, hours: Sequence[float] | FloatArray, points: int) -> 
     """Hours after which a shape repeats.
 
     One with hours of its own does so after the last of them; one that begins at 0 and ends within a day (0, 1, ... 23)
-    has another of its intervals after it, where the engine would have no last hour of the day.
+    has another of its intervals after it, to the end of the day at most, where the engine would have no last hour of
+    the day.
     """
     if not _at_hours(interval, hours, points):
         return (interval or 1.0) * points
     last = float(hours[-1])
-    return last + (last - float(hours[-2]) if points > 1 and hours[0] == 0.0 and last < 24.0 else 0.0)
+    if points > 1 and hours[0] == 0.0 and last < 24.0:
+        return min(24.0, 2.0 * last - float(hours[-2]))
+    return last
 
 
 def _integral(x: FloatArray, hours: FloatArray, values: FloatArray) -> FloatArray:

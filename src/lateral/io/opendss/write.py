@@ -418,7 +418,7 @@ class _Writer:
             head.append("! Taps follow the schedule: after this file, steps.dss sets them step by step and solves.")
         if self.kvar:
             head.append(
-                "! So do kvar of PVSystem and Storage objects; without steps.dss they are those of the first step."
+                "! No shape has kvar of PVSystem and Storage objects: here those of the first step, in steps.dss all."
             )
         if self.shapes:
             head.append(f"! Each Solve takes the next of {h.n_steps} steps (mode=daily number=1).")
