@@ -475,6 +475,7 @@ def test_unsure_answers_of_areas_are_not_tried_again_with_ipopt(monkeypatch: pyt
         return status, residuals
 
     monkeypatch.setattr("lateral.model.judged", watched)
+    monkeypatch.setattr("lateral.areas.solve.look_at_ungrounded", lambda *_: ())  # which declines `soc3` there
     run = lateral.solve_areas(
         lateral.cut(case, 3), formulation="soc3", limits="none", max_rounds=4, central=False, with_replay=False
     )

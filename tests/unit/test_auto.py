@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import lateral
-from lateral import model, opf
+from lateral import opf
 from lateral.case import Case
 from lateral.devices import PV, Battery
 from lateral.errors import Fault, OptionError, UnsupportedError
@@ -19,8 +19,10 @@ from lateral.network.feeder import Switch
 from lateral.opf import build, choose_formulation, solve, worked_out
 from lateral.program import Program
 from lateral.report.content import conflicts as report_conflicts
+from lateral.results import infeasible
+from lateral.results.residuals import Residuals
 from lateral.results.result import Result
-from lateral.solvers import Conflict, Options, Solver, Status
+from lateral.solvers import Options, Solution, Status
 
 #: What every built-in case is solved in.
 TAKEN = {
@@ -162,13 +164,13 @@ def test_limits_of_a_large_program_are_named(monkeypatch: pytest.MonkeyPatch) ->
 def test_ipopt_explains_where_clarabel_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clarabel may end at its limit of iterations in the elastic program (ckt7 over four steps)."""
     named = {(c.element, c.step) for c in solve(tight(), "lindist3flow").conflicts}
-    plain, asked = model.explain, []
+    plain, asked = infeasible.certified_bound, []
 
-    def only_ipopt(program: Program, solver: Solver) -> tuple[Conflict, ...]:
-        asked.append(solver.name)
-        return () if solver.name == "clarabel" else plain(program, solver)
+    def only_ipopt(program: Program, solution: Solution, residuals: Residuals) -> float | None:
+        asked.append(solution.solver)
+        return None if solution.solver == "clarabel" else plain(program, solution, residuals)
 
-    monkeypatch.setattr(model, "explain", only_ipopt)
+    monkeypatch.setattr(infeasible, "certified_bound", only_ipopt)
     r = solve(tight(), "lindist3flow")
     assert asked == ["clarabel", "ipopt"]
     assert {(c.element, c.step) for c in r.conflicts} == named

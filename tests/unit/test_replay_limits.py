@@ -263,14 +263,11 @@ def test_what_is_idle_is_in_no_window() -> None:
 def test_the_command_names_the_nodes_that_its_range_leaves_out(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A neutral, and a bus that nothing feeds, as `lateral powerflow` does."""
-    case = unbalanced()
-    dark = Bus(name="dark", conductors=(1,), v_base_kv=KV)
-    case = case.with_(feeder=dataclasses.replace(case.feeder, buses=(*case.feeder.buses, dark)))
-    lateral.write_folder(case, tmp_path / "case")
+    """Neutrals, as `lateral powerflow` does; a bus that nothing feeds is a fault to both (`NET-003`)."""
+    lateral.write_folder(unbalanced(), tmp_path / "case")
     code, data = as_json(capfd, "replay", tmp_path / "case")
     assert code == 0
-    assert (data["n_dead_nodes"], data["dead_nodes"]) == (1, ["dark.1"])
+    assert (data["n_dead_nodes"], data["dead_nodes"]) == (0, [])
     assert (data["n_low_nodes"], data["low_nodes"]) == (2, ["a.4", "b.4"])
     assert data["v_min_pu"] == pytest.approx(float(replay(unbalanced()).v_pu[4:7].min()), abs=1e-6)
 

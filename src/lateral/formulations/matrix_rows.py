@@ -439,8 +439,8 @@ class Rows:
     def phases(self, feeder: Feeder, weights: Sequence[Affine], *, says_positive: bool) -> None:
         """Limits between phases and of unbalance, and what unbalance costs: all linear in v.
 
-        Where minors stand for a matrix, v may be one that no voltages have, and ``|V_2|^2`` of it below zero: then
-        ``says_positive``.
+        Where minors stand for a matrix, v may be one that no voltages have, and ``|V_2|^2`` of it below zero, a gain
+        where it is minimised: then ``says_positive``.
 
         ::
 
@@ -468,9 +468,9 @@ class Rows:
             return re.map_terms(len(three), out, each, c.real) - im.map_terms(len(three), out, each, c.imag)
 
         minus = sequence(turn.conj())
-        if says_positive:
+        if weights and says_positive:
             names = [bus.name for bus in three]
-            self.builder.between("bus", "negative_sequence_sq", names, 0.0, minus, np.inf, limit=False)
+            self.builder.between("bus", "negative_sequence_sq", names, 0.0, minus, np.inf, scale=1e-4, limit=False)
         for weight in weights:
             share = weight.take(np.zeros(len(three), dtype=np.int64)) * (1.0 / len(three))
             builder.minimise(minus.times_parameter(share))
