@@ -470,7 +470,7 @@ class Rows:
         minus = sequence(turn.conj())
         if weights and says_positive:
             names = [bus.name for bus in three]
-            self.builder.between("bus", "negative_sequence_sq", names, 0.0, minus, np.inf, scale=1e-4, limit=False)
+            self.builder.between("bus", "negative_sequence_sq", names, 0.0, minus, np.inf, limit=False)
         for weight in weights:
             share = weight.take(np.zeros(len(three), dtype=np.int64)) * (1.0 / len(three))
             builder.minimise(minus.times_parameter(share))
