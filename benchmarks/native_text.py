@@ -92,15 +92,14 @@ Ipopt's default tolerance is 1e-8 (lateral asks for 1e-9); the others are at lat
 ratios within one run."""
 
 APART = """These are single runs, on a shared machine; the one at 2,500 x 96 by one and by two threads the median of
-five. What is not in the file, and what other runs gave: Ipopt at 10,000 x 24 takes 353 s and 76 iterations (`native`
-2.8 s, so about 120 times as long; bar: 16). **Two threads** at 2,500 x 96: 20 pairs of runs, one after the other,
-gave 1.18 to 1.88, median 1.55 (2.8 and 1.8 s), and later 1.11 to 1.81, median 1.50; the medians in the file less.
-Before factors were kept in single precision it was 1.15 to 1.80, median 1.37 (3.2 and 2.3 s): two threads read memory
-no faster than one (25 to 43 GB/s either way), and half as many bytes are read now. The rest is neighbours on the
-machine, and some 0.25 s of one thread alone (patterns, the storage rows of the conjugate gradients). So the bar is
-**met by half of the runs, and by the median**. At 10,000 x 96 it is 1.7. The first call with an empty cache takes
-14.4 s (bar: 15). Small programs have one thread, whatever is asked for (below 8e5 unknowns of all steps):
-what the rows up to 2,500 x 24 show is noise. After 2 % of load 0.33 to 0.39 of the cold time, shifted 0.44 to 0.52,
-in seven runs at 1,000 x 24. Of 300 random feeders 263 of 268 are solved without help, 31 of 31 infeasible ones said
-to be so, none wrongly; of one more nobody proves it: `native` and Ipopt find no point (`python -m
-benchmarks.native_random`)."""
+five, later than the others, whose code did the same steps. **Two threads** at 2,500 x 96: the medians in the file,
+which are five runs each, say 1.7 (3.2 and 1.9 s); 30 pairs of runs, one after the other, gave 1.20 to 1.78, medians
+of ten 1.52, 1.44 and 1.42 (2.7 and 1.9 s), and 20 earlier ones 1.11 to 1.81, median 1.50. So the bar is **met by the
+five and by 11 of the 30 pairs, not by their median**. Before factors were kept in single precision it was 1.15 to
+1.80, median 1.37 (3.2 and 2.3 s): two threads read memory no faster than one (25 to 43 GB/s either way), and half as
+many bytes are read now. The rest is neighbours on the machine, and some 0.25 s of one thread alone (patterns, the
+storage rows of the conjugate gradients). At 10,000 x 96 it is 1.7. The first call with an empty cache takes 12.8 to
+13.3 s (bar: 15). Small programs have one thread, whatever is asked for (below 8e5 unknowns of all steps): what the
+rows up to 2,500 x 24 show is noise. After 2 % of load 0.33 to 0.39 of the cold time, shifted 0.41 to 0.52, in eight
+runs at 1,000 x 24. Of 300 random feeders 263 of 268 are solved without help, 31 of 31 infeasible ones said to be so,
+none wrongly; of one more nobody proves it: `native` and Ipopt find no point (`python -m benchmarks.native_random`)."""
