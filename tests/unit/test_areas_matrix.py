@@ -435,6 +435,19 @@ def test_values_are_checked_as_they_arrive(quantity: str, value: float, fits: bo
             decode(data, shape=(3, 1), bounds=Bounds())
 
 
+def answers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Solver and status of every answer from now on."""
+    seen: list[tuple[str, str]] = []
+
+    def watched(program: Program, solution: Solution) -> tuple[Status, Residuals]:
+        status, residuals = judged(program, solution)
+        seen.append((solution.solver, status.word))
+        return status, residuals
+
+    monkeypatch.setattr("lateral.model.judged", watched)
+    return seen
+
+
 def test_clarabel_solves_areas_under_a_limit_of_unbalance(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cones beside the penalties of a border: no answer is only almost solved, and none has to come from Ipopt."""
     case = lateral.read("ieee13-rated")
@@ -445,14 +458,7 @@ def test_clarabel_solves_areas_under_a_limit_of_unbalance(monkeypatch: pytest.Mo
         dataclasses.replace(d, price_import=0.2, price_export=0.1) if isinstance(d, Source) else d for d in case.devices
     )
     case = case.with_(feeder=dataclasses.replace(case.feeder, buses=buses), devices=(*devices, sun))
-    seen: list[tuple[str, str]] = []
-
-    def watched(program: Program, solution: Solution) -> tuple[Status, Residuals]:
-        status, residuals = judged(program, solution)
-        seen.append((solution.solver, status.word))
-        return status, residuals
-
-    monkeypatch.setattr("lateral.model.judged", watched)
+    seen = answers(monkeypatch)
     lateral.solve_areas(lateral.cut(case, 2), formulation="soc3", max_rounds=4, central=False, with_replay=False)
     assert set(seen) == {("clarabel", "optimal")}
     assert len(seen) >= 8
@@ -467,14 +473,7 @@ def test_unsure_answers_of_areas_are_not_tried_again_with_ipopt(monkeypatch: pyt
     two = Horizon(start=h.start, step_h=np.ones(2), weight=np.ones(2), zone=h.zone)
     devices = (dataclasses.replace(d, profile="two") if type(d) is Load else d for d in case.devices)
     case = case.with_(horizon=two, profiles={"two": np.array([0.6, 1.0])}, devices=tuple(devices))
-    seen: list[tuple[str, str]] = []
-
-    def watched(program: Program, solution: Solution) -> tuple[Status, Residuals]:
-        status, residuals = judged(program, solution)
-        seen.append((solution.solver, status.word))
-        return status, residuals
-
-    monkeypatch.setattr("lateral.model.judged", watched)
+    seen = answers(monkeypatch)
     monkeypatch.setattr("lateral.areas.solve.look_at_ungrounded", lambda *_: ())  # which declines `soc3` there
     run = lateral.solve_areas(
         lateral.cut(case, 3), formulation="soc3", limits="none", max_rounds=4, central=False, with_replay=False

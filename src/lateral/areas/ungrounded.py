@@ -17,7 +17,7 @@ from lateral.case import Case
 from lateral.devices.base import ShuntDevice
 from lateral.errors import Fault, UnsupportedError
 from lateral.formulations import Formulation
-from lateral.network.feeder import Line, Switch, Winding
+from lateral.network.feeder import Line, Switch
 from lateral.objectives import Objective, VoltageDeviation
 
 
@@ -42,7 +42,7 @@ def ungrounded_parts(case: Case) -> dict[str, str]:
     windings = [(t, w) for t in feeder.transformers for w in t.windings]
     tied = {root(source.bus) for source in case.sources}
     tied |= {root(bus) for element in feeder.admittances for bus in element.buses}
-    tied |= {root(w.bus) for _, w in windings if _grounded(w)}
+    tied |= {root(w.bus) for _, w in windings if w.grounded}
     tied |= {root(shunt.bus) for shunt in feeder.shunts if _to_ground(shunt.g_us + 1j * shunt.b_us)}
     tied |= {root(d.bus) for d in case.devices if isinstance(d, ShuntDevice) and 0 in d.terminals}
     # from the sources on, whichever way windings are listed
@@ -122,10 +122,6 @@ def _limits_to_ground(case: Case, fed_by: Mapping[str, str], inside: Mapping[str
                 "settled by areas; limits between conductors (vpp_min_pu, vpp_max_pu) are"
             )
     return out
-
-
-def _grounded(winding: Winding) -> bool:
-    return 0 in winding.terminals or (winding.connection == "wye" and winding.r_neutral_ohm >= 0.0)
 
 
 def _to_ground(y: np.ndarray) -> bool:

@@ -12,7 +12,7 @@ from lateral.checks.view import Rule, View, listed
 from lateral.devices import PV, Capacitor, Load, Source
 from lateral.devices.base import ShuntDevice
 from lateral.errors import Fault
-from lateral.network.feeder import Line, MultiTerminal, Shunt, Switch, Transformer, Winding
+from lateral.network.feeder import Line, MultiTerminal, Shunt, Switch, Transformer
 from lateral.network.schema import ComplexArray, FloatArray
 
 #: Sums of admittances below this share of what they are made of are rounding (1e-15); antifloat shunts are 1e-8.
@@ -51,7 +51,7 @@ def _floating(view: View) -> Iterator[Fault]:
     devices = [d for d in view.sound(ShuntDevice) if d.bus in part and 0 in d.terminals]
     tied |= {root(d.bus) for d in devices if _acts(view, d)}
     windings = [(t, w) for t in view.sound(Transformer) for w in t.windings if w.bus in part]
-    tied |= {root(w.bus) for t, w in windings if t.antifloat_ppm > 0.0 or _grounded(w)}
+    tied |= {root(w.bus) for t, w in windings if t.antifloat_ppm > 0.0 or w.grounded}
     ends = [(t.label, f"a {w.connection} winding", w.bus) for t, w in windings]
     ends += [(e.label, "an admittance", name) for e in view.sound(MultiTerminal) for name in e.buses if name in part]
     seen: set[str] = set()
@@ -133,11 +133,6 @@ def _acts(view: View, device: ShuntDevice) -> bool:
     if isinstance(device, PV):
         return device.p_rated_kw != 0.0 and device.s_max_kva != 0.0 and view.peak.get(device.profile, 1.0) != 0.0
     return False
-
-
-def _grounded(winding: Winding) -> bool:
-    """Whether a winding ties its bus to ground."""
-    return 0 in winding.terminals or (winding.connection == "wye" and winding.r_neutral_ohm >= 0.0)
 
 
 RULES: tuple[Rule, ...] = (_floating,)

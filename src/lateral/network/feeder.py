@@ -151,6 +151,11 @@ class Winding:
     r_neutral_ohm: float = spec("Neutral-to-ground resistance; negative: isolated neutral.", unit="ohm", default=-1.0)
     x_neutral_ohm: float = spec("Neutral-to-ground reactance.", unit="ohm", default=0.0)
 
+    @property
+    def grounded(self) -> bool:
+        """Whether it ties its bus to ground."""
+        return 0 in self.terminals or (self.connection == "wye" and self.r_neutral_ohm >= 0.0)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Transformer(Element):
