@@ -482,6 +482,45 @@ def test_pv(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("size", ["kva=120", "kva=100", "kva=110 wattpriority=yes", "kva=100 pfpriority=yes"])
+@pytest.mark.parametrize(
+    ("stated", "lasts"), [("kvar=30 pf=0.9", "pf=0.9"), ("pf=0.9 kvar=30", "kvar=30"), ("pf=0.9 kvar=0", "kvar=0")]
+)
+def test_of_a_power_factor_and_a_kvar_the_last_holds(tmp_path: Path, size: str, stated: str, lasts: str) -> None:
+    """As in the engine, whose solution `read_checked` compares with ours."""
+    system = "new pvsystem.{} bus1=b.{} phases=1 kv=7.2 pmpp=100 irradiance=1 {} {}"
+    body = "\n".join((system.format("both", 1, size, stated), system.format("last", 2, size, lasts)))
+    case, report = read_checked(tmp_path, body)
+    both, last = case.pvs
+    assert (both.q_control, both.power_factor) == (last.q_control, pytest.approx(last.power_factor, abs=1e-9))
+    assert report.reference is not None
+    given = report.reference.dispatch
+    assert given["pv.both"] == pytest.approx(given["pv.last"], abs=1e-6)
+
+
+def test_a_kvar_after_a_power_factor_is_held_over_the_day(tmp_path: Path) -> None:
+    """In silence it was read by the power factor, 24.2 kvar at half sun; what is not at one factor is said."""
+    body = """
+new loadshape.sun npts=2 interval=12 mult=(1 0.5)
+new pvsystem.p bus1=b.1 phases=1 kv=7.2 kva=120 pmpp=100 pf=0.9 kvar=30 daily=sun"""
+    case, report = read(make(tmp_path, body), horizon="daily")
+    assert case.pvs[0].power_factor == pytest.approx(100 / np.hypot(100, 30))
+    assert report.entry["pvsystem.p"].code == "IMP-069"
+    assert report.entry["pvsystem.p"].reason.endswith("gives 50 kW and 30 kvar, the case 50 kW and 15 kvar")
+
+
+def test_kvar_that_have_no_room_at_the_solved_point_are_said_to_be_unknown(tmp_path: Path) -> None:
+    """The engine then forgets what the files state: 30 kvar at half sun."""
+    body = """
+new loadshape.sun npts=2 interval=12 mult=(1 0.5)
+new pvsystem.p bus1=b.1 phases=1 kv=7.2 kva=100 pmpp=100 {} wattpriority=yes daily=sun"""
+    _, report = read(make(tmp_path, body.format("kvar=30")), horizon="daily")
+    assert report.entry["pvsystem.p"].code == "IMP-069"
+    assert "no room for kvar" in report.entry["pvsystem.p"].reason
+    _, report = read(make(tmp_path, body.format("kvar=30")))
+    assert report.entry["pvsystem.p"].code == "IMP-001"
+
+
 def test_a_day_that_begins_in_the_dark_keeps_the_operating_point(tmp_path: Path) -> None:
     """The files' operating point is in full sun, whatever the first step of the shape is."""
     body = """

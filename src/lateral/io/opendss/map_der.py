@@ -6,6 +6,7 @@ offers just that power there.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -31,10 +32,11 @@ def map_pv(build: Build, shapes: Shapes, inverter_q: InverterQ) -> None:
         panel, curves = _panel(build, properties, shapes.sample(shape) if shape else np.ones(shapes.horizon.n_steps))
         point = float(_panel(build, properties, np.ones(1))[0][0])  # the files' own operating point is a snapshot
         offered = np.minimum(panel, kva)
-        q_control, filed = _power_factor(properties, point)
-        factor = filed
-        power = _inverter(properties, point)
-        if shapes.kind == "snapshot" and q_control == "power_factor" and inverter_q == "as_filed" and power[0] > 0.0:
+        inverter = _Inverter.of(properties, point)
+        factor = filed = inverter.factor_at(point)
+        (power,) = map(tuple, inverter.gives(np.array([point])).tolist())
+        held = abs(filed) < 1.0 and inverter_q == "as_filed"
+        if shapes.kind == "snapshot" and held and power[0] > 0.0:
             # at its limit the engine may leave the power factor; here what it does at the operating point is held
             offered = np.array([power[0]])
             factor = power[0] / float(np.hypot(*power)) * (-1.0 if power[1] < 0.0 else 1.0)
@@ -52,7 +54,7 @@ def map_pv(build: Build, shapes: Shapes, inverter_q: InverterQ) -> None:
             s_max_kva=kva,
             profile=profile,
             curtailable=inverter_q == "free",
-            q_control="free" if inverter_q == "free" else q_control,
+            q_control="free" if inverter_q == "free" else "power_factor" if held else "none",
             power_factor=factor,
             v_rated_kv=across_kv(number(properties, "kv"), element.phases, delta=connection != "wye"),
             v_min_pu=band[0],
@@ -66,7 +68,10 @@ def map_pv(build: Build, shapes: Shapes, inverter_q: InverterQ) -> None:
             build.record(source, "approximated", "IMP-058", said)
         build.dispatch[pv.label] = power
         if inverter_q == "as_filed":
-            _note_other_vars(build, source, pv, offered, np.array([_inverter(properties, float(k)) for k in panel]))
+            _note_other_vars(build, source, pv, offered, inverter.gives(panel))
+            if inverter.first == "p" and point >= kva and shapes.kind != "snapshot":
+                said = "at the solved point active power has all of its rating and leaves no room for kvar"
+                build.record(source, "approximated", "IMP-069", f"{said}: if the files state some, they are not known")
         if curves:
             build.record(source, "approximated", "IMP-013", f"{curves} taken at the stated irradiance and temperature")
         if int(number(properties, "model", 1)) != 1:
@@ -96,30 +101,81 @@ def _panel(build: Build, properties: Properties, shape: FloatArray) -> tuple[Flo
     return np.minimum(panel, pmpp * number(properties, "%pmpp", 100.0) / 100.0), " and ".join(used)
 
 
-def _inverter(properties: Properties, panel: float) -> tuple[float, float]:
-    """What the engine's inverter gives, kW and kvar.
+@dataclass(frozen=True)
+class _Inverter:
+    """How the engine's inverter follows the sun: at a power factor, or with a stated kvar.
 
     ::
 
-        q = p tan(acos(pf)) or as stated, |q| <= kvarmax;  beyond the rating the p gives way, unless it has priority
+        q = p tan(acos(pf)), or as stated;  |q| <= kvarmax;  beyond the rating the p gives way, unless it has priority
+
+    Attributes:
+        kva: rating.
+        q_most: what it gives at most, kvar.
+        q_least: what it takes at most, kvar.
+        factor: power factor, negative where it takes reactive power; None where kvar are stated.
+        q_stated: kvar that are stated.
+        follows: whether there are none of them in the dark.
+        first: what does not give way at the rating: "q", "p", or "factor".
     """
-    kva = number(properties, "kva")
-    word, factor = _power_factor(properties, panel)
-    p = panel
-    q = p * float(np.tan(np.arccos(abs(factor))) * np.sign(factor)) if word == "power_factor" else 0.0
-    if not p and abs(number(properties, "pf", 1.0)) == 1.0 and not properties.get("varfollowinverter"):
-        q = number(properties, "kvar")  # a stated kvar is given in the dark too
-    most = number(properties, "kvarmax" if q > 0 else "kvarmaxabs", kva)
-    q = float(np.clip(q, -most, most))
-    if np.hypot(p, q) <= kva:
-        return p, q
-    if properties.get("pfpriority"):
-        return kva * abs(factor), kva * float(np.sin(np.arccos(abs(factor)))) * float(np.sign(factor))
-    if properties.get("wattpriority"):
-        p = min(p, kva)
-        return p, float(np.copysign(np.sqrt(max(kva**2 - p**2, 0.0)), q)) if q else 0.0
-    q = float(np.clip(q, -kva, kva))
-    return float(np.sqrt(max(kva**2 - q**2, 0.0))), q
+
+    kva: float
+    q_most: float
+    q_least: float
+    factor: float | None
+    q_stated: float
+    follows: bool
+    first: Literal["q", "p", "factor"]
+
+    @classmethod
+    def of(cls, properties: Properties, p: float) -> _Inverter:
+        """The inverter of a PV system to which the sun gives p kW at the solved point.
+
+        Files may state both, and what is stated last holds; which one that is the engine does not tell, but the kvar
+        that it has after a solution is what the inverter gives there.
+        """
+        pf, q = number(properties, "pf", 1.0), number(properties, "kvar")
+        kva = number(properties, "kva")
+        by_factor = cls(
+            kva=kva,
+            q_most=number(properties, "kvarmax", kva),
+            q_least=number(properties, "kvarmaxabs", kva),
+            factor=pf,
+            q_stated=0.0,
+            follows=bool(properties.get("varfollowinverter")),
+            first="factor" if properties.get("pfpriority") else "p" if properties.get("wattpriority") else "q",
+        )
+        if abs(by_factor.gives(np.array([p]))[0, 1] - q) <= 1e-6 * max(kva, 1.0):
+            return by_factor
+        if by_factor.first == "factor" and kva**2 < p**2 + q**2 and abs(q) < kva:
+            q *= p / float(np.sqrt(kva**2 - q**2))  # there they gave way with the p; as stated they are more
+        return replace(by_factor, factor=None, q_stated=q)
+
+    def factor_at(self, p: float) -> float:
+        """Power factor at p kW, negative where it takes reactive power; 1 where there is none."""
+        if self.factor is not None:
+            return self.factor if abs(self.factor) < 1.0 else 1.0
+        return p / float(np.hypot(p, self.q_stated)) * float(np.sign(self.q_stated)) if p and self.q_stated else 1.0
+
+    def gives(self, panel: FloatArray) -> FloatArray:
+        """What it gives, kW and kvar, shape (T, 2), where the sun offers these kW, shape (T,)."""
+        if self.factor is not None:
+            q = panel * (np.tan(np.arccos(abs(self.factor))) * np.sign(self.factor))
+        else:
+            q = np.where((panel == 0.0) & self.follows, 0.0, self.q_stated)
+        asked, q = q, np.clip(q, -self.q_least, self.q_most)
+        if self.first == "factor":  # p and q give way together, to the limit of kvar too
+            most = np.where(asked > 0.0, self.q_most, self.q_least)
+            share = np.minimum(1.0, most / np.maximum(np.abs(asked), 1e-12))
+            share = np.minimum(share, self.kva / np.maximum(np.hypot(panel, asked), 1e-12))
+            return np.column_stack([share * panel, share * asked])
+        size = np.hypot(panel, q)
+        if self.first == "p":
+            p = np.minimum(panel, self.kva)
+            room = np.sqrt(np.maximum(self.kva**2 - p**2, 0.0))
+            return np.column_stack([p, np.where(size > self.kva, np.sign(q) * room, q)])
+        q = np.clip(q, -self.kva, self.kva)
+        return np.column_stack([np.minimum(panel, np.sqrt(self.kva**2 - q**2)), q])
 
 
 def _note_other_vars(build: Build, source: str, pv: PV, offered: FloatArray, given: FloatArray) -> None:
@@ -140,14 +196,6 @@ def _note_other_vars(build: Build, source: str, pv: PV, offered: FloatArray, giv
     if off[k] > 1e-6 * max(pv.s_max_kva, 1.0):
         said = f"at step {k} the engine gives {given[k, 0]:.5g} kW and {given[k, 1]:.5g} kvar"
         build.record(source, "approximated", "IMP-069", f"{said}, the case {p[k]:.5g} kW and {q[k]:.5g} kvar")
-
-
-def _power_factor(properties: Properties, p: float) -> tuple[str, float]:
-    """Word for q_control, and the power factor at power p."""
-    kvar, pf = number(properties, "kvar"), number(properties, "pf", 1.0)
-    if abs(pf) == 1.0 and kvar and p > 0:  # the files give kvar instead of a power factor
-        pf = p / float(np.hypot(p, kvar)) * float(np.sign(kvar))
-    return ("power_factor", pf) if abs(pf) < 1.0 else ("none", 1.0)
 
 
 def map_storage(build: Build, shapes: Shapes) -> None:

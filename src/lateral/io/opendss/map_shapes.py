@@ -79,7 +79,7 @@ class Shapes:
                     span = _span(interval, numbers(shape, "hour"), len(numbers(shape, "pmult")))
                     counted[round(interval or 1.0, 9), round(span, 9)] += 1
         if not counted:
-            message = f"No element follows a {self.kind} shape; read horizon='snapshot'."
+            message = f"No element follows a {self.kind} shape: take the horizon snapshot."
             raise OptionError(message)
         (interval, span), _ = counted.most_common(1)[0]
         step = interval if step_h is None else step_h
