@@ -127,6 +127,25 @@ def test_a_heavier_penalty_certifies_taps_for_the_whole_horizon_to_first_order()
     certified(partition, Admm(penalty=4.0, wander_rounds=0), 195, formulation="linearised")
 
 
+@pytest.mark.parametrize(("steps", "most"), [(2, 160), (4, 235)])
+def test_prices_that_drift_get_heavier_penalties(steps: int, most: int) -> None:
+    """136 and 203 rounds. One ratio at the border ties the voltages of all steps: each round moved their prices by the
+    same 8e-5 (2e-5), for 383 rounds and for more than 600."""
+    certified(cut(decided(noon(steps), "day"), ["transformer.reg1"]), None, most, formulation="linearised")
+
+
+@pytest.mark.parametrize(("wide", "found"), [(0.1, ["632670/p"]), (0.5, [])])
+def test_a_drift_is_of_prices_and_straight(wide: float, found: list[str]) -> None:
+    """Steps within 0.3 of their mean, in the price of one quantity; what else moves keeps its penalty."""
+    plan = dataclasses.replace(Plan.of(cut(noon(1), ["line.632670"])), voltages=("v_re", "v_im"))
+    mean = np.zeros(24)  # of v_re, v_im, p, q of three conductors: the copy, then its price
+    mean[15:18], mean[0:3], mean[21:24] = 1.0, 0.2, 0.1
+    points = [(np.zeros(24), mean * (1.0 + wide * (-1.0) ** k)) for k in range(10)]
+    assert Admm()._drifting(plan, points, {}) == found
+    assert Admm()._drifting(plan, points[1:], {}) == []
+    assert Admm()._drifting(plan, points, {"632670/p/stiffer": 3.0}) == []
+
+
 @pytest.mark.parametrize(("areas", "decision", "most"), [(2, "step", 62), (3, "step", 119)])
 def test_what_areas_differ_by_is_not_multiplied_by_stiff_branches(areas: int, decision: str, most: int) -> None:
     """58 and 113 rounds: joined schedules and prices are moved by what meets the rows to first order. As the areas
