@@ -17,7 +17,8 @@ import pytest
 from lateral.errors import CaseError, EngineError, HostileFileError
 from lateral.io.opendss import engine
 from lateral.io.opendss.engine import read_engine
-from lateral.io.opendss.scan import Limits, Statement, scan, tokenise
+from lateral.io.opendss.scan import Limits, Statement, scan
+from lateral.io.opendss.scan_tokens import tokenise
 
 HERE = Path(__file__).resolve()
 HOSTILE = HERE.parents[1] / "cases" / "hostile"

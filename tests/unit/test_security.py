@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from lateral.case import Case
 from lateral.cli import run
 from lateral.errors import CaseError, HostileFileError
-from lateral.io import builtin, tables
+from lateral.io import builtin
 from lateral.io.opendss.scan import Limits, scan
 from lateral.io.opendss.write import render_opendss, write_opendss
 from lateral.io.study import confined
-from lateral.io.tables import read_folder, write_folder
+from lateral.io.tables import files, read_folder, write_folder
 from lateral.network.horizon import Horizon
 from lateral.replay import replay
 
@@ -275,8 +275,8 @@ def test_a_pipe_or_folder_in_place_of_a_table_is_refused(tmp_path: Path) -> None
 
 
 def test_parquet_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "MAX_TEXT", 10_000_000)
-    monkeypatch.setattr(tables, "MAX_CELLS", 100_000)
+    monkeypatch.setattr(files, "MAX_TEXT", 10_000_000)
+    monkeypatch.setattr(files, "MAX_CELLS", 100_000)
     case = folder_of(tmp_path)
     bombs = {
         "characters": {"name": ["x" * 100_000] * 1000},

@@ -330,7 +330,7 @@ def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def broken(path: Path, header: Any, rows: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tables, "_write_csv", broken)
+    monkeypatch.setattr(tables.write, "write_csv", broken)
     with pytest.raises(OSError, match="No space"):
         tables.write_folder(builtin.load("case33bw"), target, overwrite=True)
     assert sorted((p.name, p.read_bytes()) for p in target.iterdir()) == before

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
-import scipy.sparse as sp
 
 from lateral.network.schema import FloatArray, IntArray
 from lateral.program.affine import Affine, stack
+from lateral.program.assemble import Assembly, Product, Quadratics, Rows, data_part
 from lateral.program.curves import Curve
 from lateral.program.program import (
     Assumption,
     Block,
-    DataMap,
     Derived,
     Jumps,
     Opposed,
@@ -24,42 +23,16 @@ from lateral.program.program import (
     TreeHint,
     objective_scale,
 )
-from lateral.program.rows import CurveRows, ProductRows, QuadraticRows, SemidefiniteRows, upper_triangle
+from lateral.program.reach import least, magnitude
+from lateral.program.rows import CurveRows, SemidefiniteRows, upper_triangle
 from lateral.program.tangent import Tangent
 
 Number = float | FloatArray
 _NOTHING = np.zeros(0)
-#: unbounded quantities that are about one: voltages, and what follows them
-_NEAR_ONE = ("vmag_sq", "vmag", "v_power", "law")
 
 
 def _cells(value: Number, n: int, n_steps: int) -> FloatArray:
     return np.broadcast_to(np.asarray(value, dtype=float), (n, n_steps)).reshape(-1)
-
-
-@dataclass(eq=False)
-class _Quadratics:
-    """Quadratic rows collected so far."""
-
-    blocks: list[Block] = field(default_factory=list)
-    pairs: list[list[tuple[Affine, Affine]]] = field(default_factory=list)
-    linear: list[Affine] = field(default_factory=list)
-    lower: list[Affine] = field(default_factory=list)
-    upper: list[Affine] = field(default_factory=list)
-    scale: list[FloatArray] = field(default_factory=list)
-    size: int = 0
-
-
-@dataclass(eq=False)
-class _Rows:
-    """Rows collected so far: blocks, left sides, scales and (for inequalities) ranges."""
-
-    blocks: list[Block] = field(default_factory=list)
-    exprs: list[Affine] = field(default_factory=list)
-    scale: list[FloatArray] = field(default_factory=list)
-    lower: list[Affine] = field(default_factory=list)
-    upper: list[Affine] = field(default_factory=list)
-    size: int = 0
 
 
 class ProgramBuilder:
@@ -78,11 +51,11 @@ class ProgramBuilder:
         self._scale: list[FloatArray] = []
         self._start: list[FloatArray] = []
         self._n = 0
-        self._equal = _Rows()
-        self._between = _Rows()
-        self._products: list[tuple[Block, list[Affine], Affine, Affine, bool, FloatArray]] = []
+        self._equal = Rows()
+        self._between = Rows()
+        self._products: list[Product] = []
         self._n_products = 0
-        self._quadratics = _Quadratics()
+        self._quadratics = Quadratics()
         self._curves: list[tuple[Block, IntArray, IntArray, Curve, FloatArray]] = []
         self._n_curves = 0
         self._matrices: list[tuple[Block, Affine, int, FloatArray]] = []
@@ -533,48 +506,16 @@ class ProgramBuilder:
         ``unbounded`` is what a variable without a bound counts as, unless it is a voltage.
         """
         theta = np.concatenate(self._theta) if self._theta else np.zeros(0)
-        size = np.abs(expr.val)
-        with_par = expr.par >= 0
-        size[with_par] *= np.abs(theta[expr.par[with_par]])
-        with_var = expr.col >= 0
-        if variables:
-            reach = self._reach(theta, unbounded)
-            size[with_var] *= reach[expr.col[with_var]]
-        else:
-            # a voltage-dependent term counts at nominal voltage, a device's decision not at all
-            nominal = np.zeros(self._n)
-            for block in self._variables:
-                if block.quantity in _NEAR_ONE:
-                    nominal[block.cells] = 1.0
-            size[with_var] *= nominal[expr.col[with_var]]
-        total = np.abs(expr.const) + np.bincount(expr.row, weights=size, minlength=len(expr.const))
-        return np.asarray(total.reshape(expr.shape))
+        return magnitude(expr, self._bounds, self._n, theta, variables=variables, unbounded=unbounded)
 
     def least(self, expr: Affine) -> FloatArray:
         """A lower bound of an array of numbers and variables, shape (n, T): variables at their worse bound."""
         theta = np.concatenate(self._theta) if self._theta else np.zeros(0)
-        low, high = np.full(self._n, -np.inf), np.full(self._n, np.inf)
-        for block, lower, upper in self._bounds:
-            low[block.cells], high[block.cells] = (s.value(_NOTHING, theta).reshape(-1) for s in (lower, upper))
-        has = (expr.col >= 0) & (expr.val != 0.0)
-        val, col = expr.val[has], expr.col[has]
-        part = np.where(val > 0.0, val * low[col], val * high[col])
-        total = expr.const + np.bincount(expr.row[has], weights=part, minlength=len(expr.const))
-        return np.asarray(total.reshape(expr.shape))
+        return least(expr, self._bounds, self._n, theta)
 
     def present(self, expr: Affine) -> FloatArray:
         """The value of an array of data only at the present data, shape (n, T)."""
         return expr.value(_NOTHING, np.concatenate(self._theta) if self._theta else np.zeros(0))
-
-    def _reach(self, theta: FloatArray, unbounded: float) -> FloatArray:
-        """Largest magnitude that each variable's bounds allow; unbounded, voltages count as 1.2 and others as said."""
-        out = np.zeros(self._n)
-        for block, lower, upper in self._bounds:
-            low, high = (np.abs(side.value(_NOTHING, theta)).reshape(-1) for side in (lower, upper))
-            reach = np.maximum(low, high)
-            fallback = 1.2 if block.quantity in _NEAR_ONE else unbounded
-            out[block.cells] = np.where(np.isfinite(reach), reach, fallback)
-        return out
 
     def _remember(self, name: str, expr: Affine) -> None:
         """Keep what a name stands for; blocks of one name (one per source, for example) stand below each other."""
@@ -611,58 +552,21 @@ class ProgramBuilder:
     def freeze(self) -> Program:
         """The program, frozen."""
         theta = np.concatenate(self._theta) if self._theta else np.zeros(0)
-        maps: dict[str, DataMap] = {}
-
-        def vector(name: str, parts: list[Affine], sign: float = 1.0) -> FloatArray:
-            """A vector of data: constants plus parameter terms."""
-            if not parts:
-                return np.zeros(0)
-            whole = _flat(parts)
-            only = (whole.col < 0) & (whole.par >= 0)
-            base = sign * whole.const
-            if not np.any(only):
-                return base
-            matrix = sp.csr_array(
-                (sign * whole.val[only], (whole.row[only], whole.par[only])), shape=(len(base), self._n_theta)
-            )
-            maps[name] = DataMap(base, matrix)
-            return maps[name].at(theta)
-
-        def matrix(name: str, parts: list[Affine]) -> sp.csr_array:
-            """Coefficients of the variables, one row per cell."""
-            size = sum(p.n * p.n_steps for p in parts)
-            if not parts:
-                return sp.csr_array((0, self._n))
-            whole = _flat(parts)
-            return _coefficients(name, whole.row, whole.col, whole.par, whole.val, (size, self._n), theta, maps)
+        assembly = Assembly(self._n, theta)
+        vector, matrix = assembly.vector, assembly.matrix
 
         a = matrix("a", self._equal.exprs)
         b = vector("b", self._equal.exprs, -1.0)
         g = matrix("g", self._between.exprs)
-        offset = [-e for e in (_data_part(m) for m in self._between.exprs)]
+        offset = [-e for e in (data_part(m) for m in self._between.exprs)]
         low = vector("l", [x + o for x, o in zip(self._between.lower, offset, strict=True)])
         high = vector("u", [x + o for x, o in zip(self._between.upper, offset, strict=True)])
         moved = vector("ineq_offset", offset, -1.0)
         lb = vector("lb", [low_ for _, low_, _ in self._bounds])
         ub = vector("ub", [high_ for _, _, high_ in self._bounds])
 
-        squares = [s for _, terms, *_ in self._products for s in terms]
-        a_row = (
-            np.concatenate([np.arange(block.size) + block.start for block, terms, *_ in self._products for _ in terms])
-            if self._products
-            else np.zeros(0, dtype=np.int64)
-        )
-        p_a, p_a0 = matrix("pa", squares), vector("a0", squares)
-        p_u, p_u0 = matrix("pu", [p[2] for p in self._products]), vector("u0", [p[2] for p in self._products])
-        p_v, p_v0 = matrix("pv", [p[3] for p in self._products]), vector("v0", [p[3] for p in self._products])
-        equality = (
-            np.concatenate([np.full(p[0].size, p[4]) for p in self._products])
-            if self._products
-            else np.zeros(0, dtype=bool)
-        )
-        products = ProductRows(p_a, p_a0, a_row, p_u, p_u0, p_v, p_v0, equality)
-
-        quadratics, quadratic_scale, quadratic_offset = self._quadratic_rows(matrix, vector)
+        products = assembly.products(self._products)
+        quadratics, quadratic_scale, quadratic_offset = assembly.quadratics(self._quadratics)
         curves = CurveRows.none()
         if self._curves:
             ones = np.ones(self._n_curves)
@@ -674,7 +578,7 @@ class ProgramBuilder:
             entries = [part[1] for part in self._matrices]
             dims = np.concatenate([np.full(b.size, dim) for b, _, dim, _ in self._matrices])
             matrices = SemidefiniteRows(matrix("sm", entries), vector("s0", entries), dims)
-        c, c0, q = self._objective(theta, maps)
+        c, c0, q = assembly.objective(self._linear, self._forms)
         col_scale = np.concatenate(self._scale) if self._scale else np.zeros(0)
         return Program(
             c=c,
@@ -700,7 +604,7 @@ class ProgramBuilder:
             outputs=tuple(self._outputs),
             slots=dict(self._slots),
             theta=theta,
-            maps=maps,
+            maps=assembly.maps,
             start_point=np.concatenate(self._start) if self._start else np.zeros(0),
             quadratics=quadratics,
             curves=curves,
@@ -726,27 +630,6 @@ class ProgramBuilder:
             tree=self._tree(),
         )
 
-    def _quadratic_rows(
-        self,
-        matrix: Callable[[str, list[Affine]], sp.csr_array],
-        vector: Callable[[str, list[Affine]], FloatArray],
-    ) -> tuple[QuadraticRows, FloatArray, FloatArray]:
-        """The quadratic rows, their scale, and constants and data of the linear part, which move to the sides."""
-        rows = self._quadratics
-        if not rows.size:
-            return QuadraticRows.none(self._n), np.zeros(0), np.zeros(0)
-        f, g = ([pair[k] for pairs in rows.pairs for pair in pairs] for k in (0, 1))
-        row = np.concatenate(
-            [np.arange(b.size) + b.start for b, pairs in zip(rows.blocks, rows.pairs, strict=True) for _ in pairs]
-        )
-        offset = [_data_part(m) for m in rows.linear]
-        low = vector("ql", [x - o for x, o in zip(rows.lower, offset, strict=True)])
-        high = vector("qu", [x - o for x, o in zip(rows.upper, offset, strict=True)])
-        f_matrix, f0 = matrix("qf", f), vector("qf0", f)
-        g_matrix, g0 = matrix("qg", g), vector("qg0", g)
-        quadratics = QuadraticRows(f_matrix, f0, g_matrix, g0, row, matrix("qw", rows.linear), low, high)
-        return quadratics, np.concatenate(rows.scale), vector("quadratic_offset", offset)
-
     def _baked_slots(self) -> frozenset[str]:
         """Slots of the data that are numbers in some row; all of them of a program for one schedule."""
         if self.at_one_schedule:
@@ -763,128 +646,6 @@ class ProgramBuilder:
         if self.tree is None:
             return None
         return replace(self.tree, chains=tuple(b.name for b in self._variables if b.quantity == "energy"))
-
-    def _objective(self, theta: FloatArray, maps: dict[str, DataMap]) -> tuple[FloatArray, float, sp.csc_array]:
-        """Linear costs, constant and 1/2 x'Qx of the squares."""
-        linear = self._linear
-        total = stack(linear) if linear else Affine.zeros(1, 1)
-        var = total.col >= 0
-        c = np.bincount(
-            total.col[var],
-            weights=total.val[var] * np.where(total.par[var] >= 0, theta[total.par[var]] if len(theta) else 0.0, 1.0),
-            minlength=self._n,
-        ).astype(float)
-        with_par = var & (total.par >= 0)
-        if np.any(with_par):
-            m = sp.csr_array(
-                (total.val[with_par], (total.col[with_par], total.par[with_par])), shape=(self._n, self._n_theta)
-            )
-            maps["c"] = DataMap(c - m @ theta, m)
-        only = (~var) & (total.par >= 0)
-        c0 = float(total.const.sum())
-        if np.any(only):
-            m0 = sp.csr_array(
-                (total.val[only], (np.zeros(int(only.sum()), dtype=int), total.par[only])), shape=(1, self._n_theta)
-            )
-            maps["c0"] = DataMap(np.array([c0]), m0)
-            c0 = float(maps["c0"].at(theta)[0])
-        if not self._forms:
-            return c, c0, sp.csc_array((self._n, self._n))
-        q = _coefficients("q", *_quadratic(self._forms, self._n), (self._n, self._n), theta, maps)
-        # symmetric, so that CSR and CSC share their arrays
-        return c, c0, sp.csc_array((q.data, q.indices, q.indptr), shape=q.shape)
-
-
-def _flat(parts: list[Affine]) -> Affine:
-    """Arrays of any shapes below each other, as one column of cells: shape (cells, 1)."""
-    return stack([Affine(p.n * p.n_steps, 1, p.row, p.col, p.par, p.val, p.const) for p in parts])
-
-
-def _quadratic(forms: list[tuple[Affine, Affine, Affine]], n: int) -> tuple[IntArray, IntArray, IntArray, FloatArray]:
-    """Entries of Q in ``x'Q x = sum_c w_c f_c(x) g_c(x)`` as (row, column, parameter or -1, value).
-
-    With F and G of one row per cell and weight term, Q = F' G: G has a column of its own for each pair of a variable
-    and the parameter that its weight follows. Both carry the root of the weight, so that the Q of a square is symmetric
-    to the last digit. Entries that cancel to zero are left out.
-    """
-    left: list[tuple[IntArray, IntArray, FloatArray]] = []
-    right: list[tuple[IntArray, IntArray, IntArray, FloatArray]] = []
-    cells = 0
-    for f, g, weight in forms:
-        for index, par, value in _weight_terms(weight):
-            for expr, first in ((f, True), (g, False)):
-                var = expr.col >= 0
-                term = index[expr.row[var]]
-                keep = term >= 0
-                size = value[term[keep]]
-                row, col = expr.row[var][keep] + cells, expr.col[var][keep]
-                root = expr.val[var][keep] * np.sqrt(np.abs(size))
-                if first:
-                    left.append((row, col, root))
-                else:
-                    right.append((row, col, par[term[keep]], root * np.sign(size)))
-            cells += len(f.const)
-    if not left:
-        none = np.zeros(0, dtype=np.int64)
-        return none, none, none, np.zeros(0)
-    f_row, f_col, f_val = (np.concatenate(part) for part in zip(*left, strict=True))
-    g_row, g_col, g_par, g_val = (np.concatenate(part) for part in zip(*right, strict=True))
-    stride = int(g_par.max(initial=-1)) + 2
-    pairs, place = np.unique(g_col * stride + g_par + 1, return_inverse=True)
-    by_cell = sp.csr_array((f_val, (f_col, f_row)), shape=(n, cells))
-    by_pair = sp.csr_array((g_val, (g_row, place)), shape=(cells, len(pairs)))
-    product = sp.coo_array(by_cell @ by_pair)
-    at, pair = (np.asarray(axis, dtype=np.int64) for axis in product.coords)
-    return at, pairs[pair] // stride, pairs[pair] % stride - 1, product.data
-
-
-def _weight_terms(weight: Affine) -> list[tuple[IntArray, IntArray, FloatArray]]:
-    """The weight of each cell as (index of the term by cell or -1, parameter, value): constants, then parameters."""
-    cells = len(weight.const)
-    out: list[tuple[IntArray, IntArray, FloatArray]] = []
-    if np.any(weight.const):
-        out.append((np.arange(cells), np.full(cells, -1), weight.const))
-    if len(weight.row):
-        index = np.full(cells, -1)
-        index[weight.row] = np.arange(len(weight.row))
-        if len(np.unique(weight.row)) != len(weight.row):
-            message = "a weight may depend on one parameter per cell"
-            raise ValueError(message)
-        out.append((index, weight.par, weight.val))
-    return out
-
-
-def _data_part(expr: Affine) -> Affine:
-    """The constants and parameter terms of an expression, without its variables."""
-    keep = expr.col < 0
-    return Affine(expr.n, expr.n_steps, expr.row[keep], expr.col[keep], expr.par[keep], expr.val[keep], expr.const)
-
-
-def _coefficients(
-    name: str,
-    row: IntArray,
-    col: IntArray,
-    par: IntArray,
-    val: FloatArray,
-    shape: tuple[int, int],
-    theta: FloatArray,
-    maps: dict[str, DataMap],
-) -> sp.csr_array:
-    """CSR of the variable terms; where a coefficient follows the data, a `DataMap` of its values is kept."""
-    var = col >= 0
-    row, col, par, val = row[var], col[var], par[var], val[var]
-    with_par = par >= 0
-    current = val.copy()
-    if np.any(with_par):
-        current[with_par] *= theta[par[with_par]]
-    out = sp.csr_array((current, (row, col)), shape=shape)
-    out.sum_duplicates()
-    if np.any(with_par):
-        keys = np.repeat(np.arange(shape[0], dtype=np.int64), np.diff(out.indptr)) * shape[1] + out.indices
-        place = np.searchsorted(keys, row[with_par].astype(np.int64) * shape[1] + col[with_par])
-        matrix = sp.csr_array((val[with_par], (place, par[with_par])), shape=(out.nnz, len(theta)))
-        maps[name] = DataMap(out.data - matrix @ theta, matrix)
-    return out
 
 
 def _column(to_unit: Number) -> FloatArray:
