@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lateral.program.affine import Affine, stack
 from lateral.program.builder import ProgramBuilder
-from lateral.program.curves import Banded, Bends, Curve, OfRoot, Power
+from lateral.program.curves import LEAST_SQ, Banded, Bends, Curve, OfRoot, Power
 from lateral.program.program import (
     Block,
     DataMap,
@@ -21,6 +21,7 @@ from lateral.program.program import (
 from lateral.program.rows import CurveRows, ProductRows, QuadraticRows, SemidefiniteRows, upper_triangle
 
 __all__ = [
+    "LEAST_SQ",
     "Affine",
     "Banded",
     "Bends",
