@@ -11,6 +11,8 @@ from lateral.devices.base import ShuntDevice
 from lateral.network.feeder import Bus, Feeder, Line, Shunt
 from lateral.network.horizon import Horizon
 from lateral.opf import solve
+from lateral.plots.data import View
+from lateral.plots.schedule import bus_prices
 from lateral.results.result import Result
 
 EXACT = ("current-voltage", "bus-injection", "linearised")
@@ -57,3 +59,35 @@ def test_a_load_of_nothing_to_the_neutral_changes_nothing(formulation: str) -> N
     assert np.sqrt(plain.value("bus.vmag_sq")[neutral, 0]) < 5e-3
     assert solved(four_wire(), formulation).value("bus.vmag_sq")[neutral, 0] > 1e-4
     assert with_load.objective == pytest.approx(plain.objective, rel=1e-6)
+
+
+@pytest.mark.parametrize("formulation", EXACT)
+def test_a_price_between_phase_and_neutral_is_a_finite_difference(formulation: str) -> None:
+    """The price of a kilowatt from a phase to the neutral is that of its current at both, see `docs/symbols.md`."""
+    base = four_wire()
+    r = solved(base, formulation, "cost")
+    at = {name: k for k, name in enumerate(r.elements("bus.vmag_sq"))}
+    v = np.sqrt(r.value("bus.vmag_sq")[:, 0]) * np.exp(1j * np.deg2rad(r.value("bus.vang")[:, 0]))
+    i, j = at["b.1"], at["b.4"]
+    p, q = r.dual("bus.p_balance")[:, 0], r.dual("bus.q_balance")[:, 0]
+    u = v[i] - v[j]
+    for s, what in ((1.0, {"p_kw": 0.01}), (1.0j, {"p_kw": 0.0, "q_kvar": 0.01})):
+        a, b = v[i] * s / u, v[j] * s / u
+        price = p[i] * a.real + q[i] * a.imag - p[j] * b.real - q[j] * b.imag
+        costs = []
+        for sign in (1.0, -1.0):
+            more = Load(name="more", bus="b", terminals=(1, 4), **{k: sign * kw for k, kw in what.items()})
+            costs.append(solved(four_wire(more), formulation, "cost").cost)
+        # a linear program's duals are those of its last round, whose point is 1e-5 off
+        tolerance = {"rel": 1e-3, "abs": 1e-4} if formulation == "linearised" else {"rel": 1e-5, "abs": 1e-7}
+        assert price == pytest.approx((costs[0] - costs[1]) / 0.02, **tolerance)
+    assert abs(p[j]) > 0.02
+
+
+def test_a_bus_with_a_neutral_has_the_price_of_its_phases() -> None:
+    """The map of prices has the mean of the phases: with the neutral's it was a quarter less at every such bus."""
+    r = solved(four_wire(), "current-voltage", "cost")
+    price = dict(zip(r.elements("bus.vmag_sq"), r.dual("bus.p_balance")[:, 0], strict=True))
+    names, mean, _ = bus_prices(View(r))
+    for bus in "ab":
+        assert mean[names.index(bus), 0] == pytest.approx(np.mean([price[f"{bus}.{k}"] for k in (1, 2, 3)]), rel=1e-9)
