@@ -120,7 +120,7 @@ def by_hand(model: str, formulation: str) -> float:
                       <=> v^2 + (2 (r P + x Q) - 1) v + |z|^2 (P^2 + Q^2) = 0, the larger root
         LinDistFlow   v = 1 - 2 (r P + x Q)
     """
-    known = (0, 1, 2) if formulation == "nonlinear" else (0, 2)
+    known = set(LAWS[model][0]) | set(LAWS[model][1]) if formulation == "nonlinear" else (0, 2)
     v = 1.0
     for _ in range(200):
         p, q = (

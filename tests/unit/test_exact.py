@@ -13,7 +13,7 @@ import lateral
 from lateral import successive
 from lateral.baseline import power_flow
 from lateral.case import Case
-from lateral.devices import PV, Battery, Capacitor, Load, Source
+from lateral.devices import PV, Battery, Capacitor, Load, Source, Statcom
 from lateral.devices.load import MODELS
 from lateral.errors import CaseError, UnsupportedError
 from lateral.formulations import Beside
@@ -275,6 +275,56 @@ def test_prices_are_finite_differences() -> None:
                     costs.append(solved(base.with_(devices=(*base.devices, more)), formulation).cost)
                 found = price[r.elements("bus.vmag_sq").index(node)]
                 assert found == pytest.approx(0.5 * (costs[0] - costs[1]), rel=1e-5, abs=1e-7), (what, node)
+
+
+def _with_idle_buses(*, decides: bool) -> Case:
+    """A chain a - m - c and a dead end at m, nothing at m and e; at c a statcom and PV that decide, or neither."""
+    wires = (line("am", "a", "m", z=0.2 + 1.2j), line("mc", "m", "c"), line("me", "m", "e"))
+    statcom = Statcom(name="q", bus="c", terminals=(1, 2, 3, 0), q_rated_kvar=150.0, phases="free")
+    pv = PV(name="p", bus="c", terminals=(1, 2, 3, 0), p_rated_kw=900.0, s_max_kva=1100.0, curtailable=True)
+    devices = (statcom, pv) if decides else ()
+    return case((bus("a"), bus("m"), bus("c"), bus("e")), *wires, *uneven(), *devices)
+
+
+@pytest.mark.parametrize(
+    ("objective", "limits"),
+    [
+        ("loss", {}),
+        ("vdev", {}),
+        ("unbalance", {}),
+        ("cost", {"v_max_pu": 1.003}),
+        ("cost", {"vpp_max_pu": 1.003}),
+        ("cost", {"unbalance_max": 3e-4}),
+        ("cost", {"i_max_a": 50.0}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("formulation", EXACT)
+def test_prices_at_eliminated_nodes_count_what_depends_on_their_voltage(
+    formulation: str, objective: str, limits: dict[str, float]
+) -> None:
+    """Losses, deviations and limits that depend on the voltage of an eliminated node itself are part of its price."""
+    base = free = _with_idle_buses(decides=objective == "cost")  # the others would be zero
+    feeder = base.feeder
+    if "i_max_a" in limits:
+        lines = tuple(dataclasses.replace(e, **limits) if e.name == "am" else e for e in feeder.lines)
+        feeder = dataclasses.replace(feeder, lines=lines)
+    else:
+        buses = tuple(dataclasses.replace(b, **limits) if b.name == "m" else b for b in feeder.buses)
+        feeder = dataclasses.replace(feeder, buses=buses)
+    base = base.with_(feeder=feeder)
+    r = solved(base, formulation, objective)
+    assert not limits or r.objective > solved(free, formulation, objective).objective + 1e-3  # it binds
+    p, q = r.dual("bus.p_balance")[:, 0], r.dual("bus.q_balance")[:, 0]
+    size = np.abs(p).max()
+    for node in ("m.2", "e.1", "c.3"):
+        for price, what in ((p, {"p_kw": 0.5}), (q, {"p_kw": 0.0, "q_kvar": 0.5})):
+            found = []
+            for sign in (1.0, -1.0):
+                one = {k: sign * x for k, x in what.items()}
+                more = Load(name="x", bus=node[0], terminals=(int(node[2]), 0), **one)
+                found.append(solved(base.with_(devices=(*base.devices, more)), formulation, objective).objective)
+            assert price[r.elements("bus.vmag_sq").index(node)] == pytest.approx(found[0] - found[1], abs=2e-4 * size)
 
 
 # -- limits ------------------------------------------------------------------------------------------------------------

@@ -589,7 +589,9 @@ def _duals_of(result: Result, name: str, elements: list[str]) -> FloatArray:
             out.update(zip(block.elements, cells / block.to_unit / per, strict=True))
     for derived in result.program.derived:  # a price can be of the duals of other rows as well, see `Result.dual`
         if derived.dual and derived.block.name == name:
-            out.update(zip(derived.block.elements, result.dual(name), strict=True))
+            s, counted = result.solution, np.where(hours > 0.0, hours, np.nan)
+            cells = derived.of(s.x, s.eq_dual, s.quadratic_dual) / derived.block.to_unit / counted
+            out.update(zip(derived.block.elements, cells, strict=True))
     return np.array([out[e] for e in elements])
 
 

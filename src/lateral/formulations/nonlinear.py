@@ -3,7 +3,7 @@
     P^2 + Q^2 = w l
 
 Neglects nothing of a balanced radial feeder. Non-convex: a solution is a local optimum, and the status says so.
-Constant-current loads are exact here, with ``y^2 = |V|^2``.
+Loads are exact for any exponent: of constant current with ``y^2 = |V|^2``, of others with the curve ``y = v^(e/2)``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lateral.formulations.branch_flow import BranchFlowFormulation, BranchFlowMo
 from lateral.formulations.conic_legs import ConicLegs
 from lateral.formulations.point_model import numbered_port, susceptance_power
 from lateral.network.schema import FloatArray
-from lateral.program import Affine, Curve
+from lateral.program import Affine, Curve, Power
 from lateral.program.ports import Ports
 
 
@@ -29,32 +29,48 @@ class _Model(ConicLegs):
     _n_vmag = 0
 
     def power_of_v(self, ports: Ports, exponent: FloatArray) -> Affine:
-        """Exact also for exponent 1: a variable y with ``y^2 = |V|^2``."""
+        """Exact also for exponents other than 0 and 2: of 1 by a variable y with ``y^2 = |V|^2``, else by a curve."""
         linear = np.flatnonzero(exponent == 1.0)
-        if not len(linear):
+        bent = np.flatnonzero((exponent != 0.0) & (exponent != 1.0) & (exponent != 2.0))
+        if not len(linear) and not len(bent):
             return super().power_of_v(ports, exponent)
-        own = Ports(ports.a[linear], ports.b[linear])
+        own = np.concatenate([linear, bent])
+        out = super().power_of_v(ports, np.where(np.isin(np.arange(len(ports)), own), 0.0, exponent))
+        keep = np.ones(len(ports))
+        keep[own] = 0.0
+        out = out * keep.reshape(-1, 1)
+        if len(linear):
+            y = self._roots(Ports(ports.a[linear], ports.b[linear]))
+            out = out + y.map_terms(len(ports), linear, np.arange(len(linear)), np.ones(len(linear)))
+        if len(bent):
+            power = Power(0.5 * exponent[bent].reshape(-1, 1))
+            y = self._curve(Ports(ports.a[bent], ports.b[bent]), "v_power", power)
+            out = out + y.map_terms(len(ports), bent, np.arange(len(bent)), np.ones(len(bent)))
+        return out
+
+    def _roots(self, ports: Ports) -> Affine:
+        """|V| of ports: variables y with ``y^2 = |V|^2``."""
         self._n_vmag += 1
-        names = [self._names[i] for i in own.a]
+        names = [self._names[i] for i in ports.a]
         component = numbered_port(self._n_vmag)
         y = self.builder.variable(component, "vmag", names, unit="pu", lower=0.0, start=1.0, limit=False)
         ones = Affine.constant(np.ones(y.shape))
-        self.builder.product(component, "vmag", names, [y], self.v.take(own.a), ones, equality=True)
-        rest = super().power_of_v(ports, np.where(exponent == 1.0, 0.0, exponent))
-        keep = np.ones(len(ports))
-        keep[linear] = 0.0
-        place = (len(ports), linear, np.arange(len(linear)), np.ones(len(linear)))
-        return rest * keep.reshape(-1, 1) + y.map_terms(*place)
+        self.builder.product(component, "vmag", names, [y], self.v.take(ports.a), ones, equality=True)
+        return y
 
     #: see `NetworkModel.reads_curves`
     reads_curves = True
 
     def curve_of_v(self, ports: Ports, curve: Curve) -> Affine:
         """See `NetworkModel.curve_of_v`: a variable ``y = phi(v)``, exact."""
+        return self._curve(ports, "curve", curve)
+
+    def _curve(self, ports: Ports, quantity: str, curve: Curve) -> Affine:
+        """New variables ``y = phi(v)``."""
         component, names, w = self._squares(ports)
         start = curve.value(self.builder.at_start(w))
-        y = self.builder.variable(component, "curve", names, unit="pu", start=start, scale=1.0, limit=False)
-        self.builder.curve(component, "curve", names, y, w, curve)
+        y = self.builder.variable(component, quantity, names, unit="pu", start=start, scale=1.0, limit=False)
+        self.builder.curve(component, quantity, names, y, w, curve)
         return y
 
     def inject_susceptance(self, ports: Ports, b: Affine, b_0: FloatArray) -> Affine:

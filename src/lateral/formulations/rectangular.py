@@ -45,6 +45,7 @@ from lateral.formulations.rectangular_short import (
     with_islands,
     without_series,
 )
+from lateral.formulations.rectangular_slopes import Slope, of_losses, of_squares
 from lateral.formulations.rectangular_values import BalanceRows, Values
 from lateral.network.admittance import nodal_matrix_pu
 from lateral.network.branches import RadialNetwork
@@ -78,6 +79,7 @@ class RectangularModel(RectangularPorts):
         self._ratio_rows: list[Complex] = []
         #: current of each held voltage to ground
         self._common: list[Complex] = []
+        self._slopes: list[Slope] = []
 
     # -- close ----------------------------------------------------------------------------------------------------
 
@@ -126,6 +128,7 @@ class RectangularModel(RectangularPorts):
             through=Through.of(self.net, legs).with_other(self._ratios.through),
             short=self._short,
             short_current=self._short_current,
+            slopes=self._slopes,
         )
         self._limits.write()
         for weight in self._unbalance_weights:
@@ -373,10 +376,13 @@ class RectangularModel(RectangularPorts):
             v = self._node_voltage(self._live)
             pairs = [(v.re, v.re), (v.im, v.im)]
             names = tuple(self._names[k] for k in self._live)
-            self.builder.quadratic("node", "vmag_sq", names, pairs, -self._all_squares, 0.0, 0.0, unit="pu^2")
+            block = self.builder.quadratic("node", "vmag_sq", names, pairs, -self._all_squares, 0.0, 0.0, unit="pu^2")
+            ports = Ports(self._live, np.full(len(self._live), -1))
+            self._slopes.append(of_squares(incidence(ports, len(self._names)), block))
 
     def _losses(self) -> None:
         """The cost of losses ``V_r' G V_r + V_i' G V_i + V_i' (B - B') V_r`` with S = G + jB over the kept nodes."""
+        self._slopes += [of_losses(self._wires, weight) for weight in self._loss_weights]
         if not self._loss_weights:
             return
         loss = self._loss_matrix()
@@ -420,6 +426,7 @@ class RectangularModel(RectangularPorts):
             three_phase=self._limits.three_phase,
             assumed=self._assumed,
             balance=self._balance,
+            slopes=self._slopes,
         ).write()
 
 

@@ -15,11 +15,13 @@ from scipy import sparse
 
 from lateral.formulations.phasors import Complex, LegFlows, Through, entries, incidence
 from lateral.formulations.point_model import BETWEEN_SQ, limits_between, phase_nodes, three_phase_buses
+from lateral.formulations.rectangular_slopes import Slope, of_cost, of_power, of_squares
 from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder
 from lateral.network.kron import ReducedNetwork
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
 from lateral.program import Affine, ProgramBuilder
+from lateral.program.ports import Ports
 from lateral.units import Base
 
 #: A voltage limit at an eliminated node is written from the start where the operating point is this near to it, pu.
@@ -48,6 +50,7 @@ class Limits:
         through: power through the branches.
         short: legs whose current is a variable.
         short_current: that variable.
+        slopes: takes how the rows depend on the voltages, for the prices of eliminated nodes.
     """
 
     builder: ProgramBuilder
@@ -65,6 +68,7 @@ class Limits:
     through: Through
     short: IntArray
     short_current: Complex | None
+    slopes: list[Slope]
 
     def write(self) -> None:
         """Every limit that is wanted."""
@@ -90,16 +94,26 @@ class Limits:
         nodes = np.flatnonzero(written)
         if not len(nodes):
             return
-        v = self.node_voltage(nodes)
-        self._limit_square("vmag_sq", [self.names[k] for k in nodes], v, low[nodes], high[nodes])
+        at = incidence(Ports(nodes, np.full(len(nodes), -1)), self.reduced.t.shape[0])
+        self._limit_square("vmag_sq", [self.names[k] for k in nodes], at, low[nodes], high[nodes])
 
     def _limit_square(
-        self, quantity: str, names: Sequence[str], v: Complex, low: FloatArray, high: FloatArray, to_unit: float = 1.0
+        self,
+        quantity: str,
+        names: Sequence[str],
+        at: sparse.csr_matrix,
+        low: FloatArray,
+        high: FloatArray,
+        to_unit: float = 1.0,
     ) -> None:
-        """``low^2 <= |v|^2 <= high^2``; ``to_unit`` as everywhere, of squares."""
+        """``low^2 <= |v|^2 <= high^2`` of ``v = at V``; ``to_unit`` as everywhere, of squares."""
+        v = self.v.map(len(names), *entries(at @ self.reduced.t))
         pairs = [(v.re, v.re), (v.im, v.im)]
         sides = (side.reshape(-1, 1) ** 2 for side in (low, high))
-        self.builder.quadratic("bus", quantity, names, pairs, None, *sides, unit="pu^2", to_unit=to_unit, limit=True)
+        block = self.builder.quadratic(
+            "bus", quantity, names, pairs, None, *sides, unit="pu^2", to_unit=to_unit, limit=True
+        )
+        self.slopes.append(of_squares(at, block))
 
     def _phase_limits(self) -> None:
         """Voltages between conductors, and the negative sequence as a share of the positive one, quadratic rows::
@@ -109,8 +123,8 @@ class Limits:
         """
         t = self.reduced.t
         for quantity, ports, low, high, names in limits_between(self.feeder, self.net, self.builder.copied):
-            across = self.v.map(len(ports), *entries(incidence(ports, t.shape[0]) @ t))
-            self._limit_square(quantity, names, across, low, high, BETWEEN_SQ[quantity])
+            at = incidence(ports, t.shape[0])
+            self._limit_square(quantity, names, at, low, high, BETWEEN_SQ[quantity])
         limited = [
             k
             for k, bus in enumerate(self.three_phase)
@@ -127,9 +141,11 @@ class Limits:
             scale = np.maximum(share**2, 1e-4)
             # the square of the limit on both sides: what is beyond it is said as a share, of a voltage of 1 pu
             square = Affine.constant(np.broadcast_to(share**2, (len(own), self.builder.n_steps)))
-            self.builder.quadratic(
+            block = self.builder.quadratic(
                 "bus", "unbalance", names, rows, square, -np.inf, square, unit="share^2", scale=scale, limit=True
             )
+            one, two = (m[own] for m in self._of_sequences())
+            self.slopes.extend((of_squares(two, block), of_squares(one, block, -(share**2))))
 
     def _copied(self, bus: str, *conductors: int) -> bool:
         """Whether another area decides on these voltages, and looks after what they may be."""
@@ -142,12 +158,16 @@ class Limits:
 
     def sequences(self) -> tuple[Complex, Complex]:
         """Positive- and negative-sequence voltages of the three-phase buses, each of shape (buses, T)."""
+        positive, negative = (self.v.map(m.shape[0], *entries(m @ self.reduced.t)) for m in self._of_sequences())
+        return positive, negative
+
+    def _of_sequences(self) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+        """Matrices from the voltages of all nodes to `sequences`."""
         n = len(self.three_phase)
         nodes = phase_nodes([self.feeder.bus[bus] for bus in self.three_phase], self.net).reshape(-1)
-        v = self.node_voltage(nodes)
-        out, source = np.repeat(np.arange(n), 3), np.arange(3 * n)
-        turn = np.asarray(np.exp(2j * np.pi / 3.0) ** np.array([0, 1, 2]) / 3.0, dtype=complex)
-        return v.map(n, out, source, np.tile(turn, n)), v.map(n, out, source, np.tile(turn.conj(), n))
+        at, shape = (np.repeat(np.arange(n), 3), nodes), (n, self.reduced.t.shape[0])
+        turn = np.tile(np.asarray(np.exp(2j * np.pi / 3.0) ** np.array([0, 1, 2]) / 3.0, dtype=complex), n)
+        return sparse.csr_matrix((turn, at), shape=shape), sparse.csr_matrix((turn.conj(), at), shape=shape)
 
     def unbalance_cost(self, weight: Affine) -> None:
         """``weight_t`` times the mean of ``|V_2|^2`` over the three-phase buses: convex."""
@@ -157,6 +177,7 @@ class Limits:
         share = weight.take(np.zeros(negative.re.n, dtype=np.int64)) * (1.0 / negative.re.n)
         for part in (negative.re, negative.im):
             self.builder.minimise_squares(part, share)
+        self.slopes.append(of_cost(self._of_sequences()[1], share))
 
     def _branch_limits(self) -> None:
         """Currents of lines and switches, and the power of transformers, where the operating point comes near to the
@@ -175,7 +196,7 @@ class Limits:
             current = self._leg_currents(own)
             limit = (net.i_max_pu[own] ** 2).reshape(-1, 1)
             shape = (len(own), self.builder.n_steps)
-            builder.product(
+            block = builder.product(
                 "branch",
                 "i_limit",
                 [net.legs[k] for k in own],
@@ -187,6 +208,9 @@ class Limits:
                 scale=limit,
                 limit=True,
             )
+            # both ends of a short leg are kept, and its current is a variable
+            long = ~np.isin(own, self.short).reshape(-1, 1)
+            self.slopes.append(of_squares(self._of_currents(own), block, long.astype(float)))
         s0 = self.through.at(self.v0, len(net.branch_names))
         s_max = net.s_max_pu / self.base.multiplicity
         near = np.abs(s0).max(axis=1) >= LIMIT_MARGIN * s_max
@@ -232,7 +256,9 @@ class Limits:
             for k in range(widest):
                 take = (len(own), row[nth == k], order[nth == k], np.ones(int((nth == k).sum())))
                 pairs += [(f.map_terms(*take), g.map_terms(*take) * sign) for f, g, sign in sides]
-            builder.quadratic("branch", quantity, names, pairs, -power, 0.0, 0.0, unit="kW", scale=s_max)
+            rows_of = builder.quadratic("branch", quantity, names, pairs, -power, 0.0, 0.0, unit="kW", scale=s_max)
+            kind = 1.0 if quantity == "p_through" else 1.0j
+            self.slopes.append(of_power(through.w[rows], through.i[rows], rows_of, of_row, kind))
             parts.append(power)
         shape = (len(own), self.builder.n_steps)
         builder.product(
@@ -250,11 +276,7 @@ class Limits:
 
     def _leg_currents(self, own: IntArray) -> Complex:
         """``I = Z^+ (A V_p - V_s)`` of legs; of short ones their variable."""
-        legs = self.legs
-        k = np.arange(len(legs.pick))
-        ends = sparse.csr_matrix((np.ones(len(k)), (k, legs.pick)), shape=legs.ideal.shape)
-        rows = legs.admittance[own] @ (legs.ideal - ends) @ self.reduced.t[: len(self.names)]
-        current = self.v.map(len(own), *entries(rows))
+        current = self.v.map(len(own), *entries(self._of_currents(own) @ self.reduced.t))
         short = np.flatnonzero(np.isin(own, self.short))
         if self.short_current is None or not len(short):
             return current
@@ -264,6 +286,15 @@ class Limits:
         one = np.ones(len(short))
         given = self.short_current.map(len(own), short, place, one.astype(complex))
         return Complex(current.re * keep, current.im * keep) + given
+
+    def _of_currents(self, own: IntArray) -> sparse.csr_matrix:
+        """Matrix from the voltages of all nodes to the currents of legs, shape (legs, n + m)."""
+        legs = self.legs
+        k = np.arange(len(legs.pick))
+        ends = sparse.csr_matrix((np.ones(len(k)), (k, legs.pick)), shape=legs.ideal.shape)
+        rows = (legs.admittance[own] @ (legs.ideal - ends)).tocsr()
+        shape = (len(own), self.reduced.t.shape[0])  # internal nodes of decided taps are the last ones
+        return sparse.csr_matrix((rows.data, rows.indices, rows.indptr), shape=shape)
 
 
 __all__ = ["LIMIT_MARGIN", "NEAR_PU", "Limits"]

@@ -21,7 +21,7 @@ from lateral.network.admittance import NodeIndex
 from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
-from lateral.program import Affine, Curve, Power, ProgramBuilder, stack
+from lateral.program import LEAST_SQ, Affine, Curve, Power, ProgramBuilder, stack
 from lateral.program.ports import Ports, unique_ports
 from lateral.units import Base
 
@@ -170,14 +170,19 @@ class RectangularPorts(PointModel):
         at: tuple[IntArray, IntArray] | None = None,
         within: tuple[FloatArray, FloatArray] | None = None,
     ) -> tuple[str, Affine]:
-        """New variables w = |U|^2 that start at v^2, shape (n, 1 or T): component and w; `close` ties them."""
+        """New variables w = |U|^2 that start at v^2, shape (n, 1 or T): component and w; `close` ties them.
+
+        A voltage is kept above a hundredth of a pu, as no schedule is there and curves are steep. Between a neutral
+        conductor and ground schedules are there: a converter may even the phases out.
+        """
         component, start = self._component(), v**2
+        least = np.where(start < NEUTRAL_PU**2, np.maximum(1e-6 * start, LEAST_SQ), 1e-4)
         w = self.builder.variable(
             component,
             "vmag_sq",
             names,
             unit="pu^2",
-            lower=1e-4 if within is None else np.maximum(within[0] ** 2, 1e-4).reshape(-1, 1),
+            lower=least if within is None else np.maximum(within[0].reshape(-1, 1) ** 2, least),
             upper=np.inf if within is None else (within[1] ** 2).reshape(-1, 1),
             scale=start,
             start=start,

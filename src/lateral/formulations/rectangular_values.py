@@ -11,15 +11,18 @@ from scipy import sparse
 from lateral.formulations.phasors import Complex, LegFlows
 from lateral.formulations.point_model import port_names
 from lateral.formulations.ratios import Ratios
+from lateral.formulations.rectangular_slopes import Slope
 from lateral.network.branches import RadialNetwork
 from lateral.network.kron import ReducedNetwork
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
-from lateral.program import Block, Jumps, ProgramBuilder
+from lateral.program import Block, DualOf, Jumps, Program, ProgramBuilder
 from lateral.program.ports import Ports
 from lateral.units import Base
 
 #: A conductor below this voltage at the operating point is a neutral: no limit holds there, pu.
 NEUTRAL_PU = 0.3
+#: A conductor below this voltage, as a grounded neutral, has no price of power.
+LEAST_PRICED_PU = 1e-4
 #: Ports, between which voltages their law was taken, and what is known of jumps there; see `NetworkModel.assume_v`.
 Assumed = tuple[Ports, FloatArray, FloatArray, tuple[FloatArray, FloatArray, FloatArray] | None]
 
@@ -58,6 +61,7 @@ class Values:
         three_phase: buses with phases 1, 2 and 3.
         assumed: ports with the lowest and highest voltage that a device took for granted.
         balance: how the balances were written.
+        slopes: how objective and rows depend on the voltages.
     """
 
     builder: ProgramBuilder
@@ -72,6 +76,7 @@ class Values:
     three_phase: tuple[str, ...]
     assumed: Sequence[Assumed]
     balance: BalanceRows
+    slopes: Sequence[Slope]
 
     def write(self) -> None:
         """Name magnitudes of all nodes, flows, losses and prices."""
@@ -125,7 +130,7 @@ class Values:
         builder.derive("branch", "p_from", net.legs, p_from, unit="kW", to_unit=kw)
         builder.derive("branch", "q_from", net.legs, q_from, unit="kvar", to_unit=kw)
         builder.derive("system", "losses", ["all"], losses, unit="kW", to_unit=kw)
-        self._prices(voltage, shape)
+        self._prices(with_inner, shape)
 
     def _assumptions(self, voltage: Callable[[FloatArray], ComplexArray]) -> None:
         """Name how far a port's voltage is beyond the side of its band that a device took."""
@@ -153,38 +158,59 @@ class Values:
         """Name what one more kW or kvar drawn at each node costs.
 
         Drawing p + jq draws the current ``(p - jq) V / |V|^2``. With the complex dual Y of the current balance (the
-        value of one more unit drawn is -Y; at an eliminated node ``Y_e = conj(T) Y``)::
+        value of one more unit drawn is -Y; at an eliminated node ``Y_e = conj(T) Y`` and a part of its own, see
+        `lateral.formulations.rectangular_slopes`)::
 
             price of p = -Re(conj(V) Y) / |V|^2,   price of q = Im(conj(V) Y) / |V|^2
 
-        A node whose balance is written as power has ``Y = (nu_p - j nu_q) V`` of the duals of those rows.
+        A node whose balance is written as power has ``Y = (nu_p - j nu_q) V`` of the duals of those rows. What is made
+        of prices inside of a formulation knows those of the kept nodes alone, and has neutral conductors' small.
+
+        Args:
+            voltage: of all nodes, from the variables.
+            shape: number of kept nodes, and of steps.
         """
         builder, kw, names = self.builder, self.base.total_kva, self.names
-        kept, t_conj = self.reduced.kept, self.reduced.t[: len(names)].conj()
+        kept, t_conj = self.reduced.kept, self.reduced.t.conj()
         free, at, rows, islands = self.balance.free, self.balance.powered, self.balance.rows, self.balance.islands
 
-        def prices(x: FloatArray, y: FloatArray, nu: FloatArray) -> ComplexArray:
-            v = voltage(x)
+        def duals(v: ComplexArray, dual_of: DualOf) -> ComplexArray:
             dual = np.zeros(shape, dtype=complex)
-            parts = [y[block.cells].reshape(len(free), shape[1]) for block in rows[:2]]
+            parts = [dual_of(block) for block in rows[:2]]
             dual[free] = parts[0] + 1j * parts[1]
             for members in islands:  # the first row stood for the sum over all
                 dual[members[1:]] += dual[members[0]]
             if len(at):
-                parts = [nu[block.cells].reshape(len(at), shape[1]) for block in rows[2:]]
+                parts = [dual_of(block) for block in rows[2:]]
                 dual[at] = (parts[0] - 1j * parts[1]) * v[kept[at]]
-            c = v.conj() * np.asarray(t_conj @ dual)
-            size = np.maximum(np.abs(v) ** 2, NEUTRAL_PU**2)
-            return np.asarray((-c.real + 1j * c.imag) / size)
+            return np.asarray(t_conj @ dual)
 
-        def of_p(x: FloatArray, y: FloatArray, nu: FloatArray) -> FloatArray:
-            return np.asarray(prices(x, y, nu).real)
+        def per_power(v: ComplexArray, dual: ComplexArray, size: FloatArray) -> ComplexArray:
+            c = (v.conj() * dual)[: len(names)]
+            return np.asarray((-c.real + 1j * c.imag) / size[: len(names)])
 
-        def of_q(x: FloatArray, y: FloatArray, nu: FloatArray) -> FloatArray:
-            return np.asarray(prices(x, y, nu).imag)
+        def prices(x: FloatArray, y: FloatArray, nu: FloatArray) -> ComplexArray:
+            def dual_of(block: Block) -> FloatArray:
+                values = y if any(block is own for own in rows[:2]) else nu
+                return values[block.cells].reshape(len(block.elements), shape[1])
 
-        builder.derive("bus", "p_balance", names, of_p, unit="kW", to_unit=kw, dual=True)
-        builder.derive("bus", "q_balance", names, of_q, unit="kvar", to_unit=kw, dual=True)
+            v = voltage(x)
+            return per_power(v, duals(v, dual_of), np.maximum(np.abs(v) ** 2, NEUTRAL_PU**2))
+
+        def exact(x: FloatArray, program: Program, dual_of: DualOf) -> ComplexArray:
+            v = voltage(x)
+            slope = sum((of(v, x, program, dual_of) for of in self.slopes), np.zeros_like(v))
+            size = np.where(np.abs(v) < LEAST_PRICED_PU, np.nan, np.abs(v) ** 2)
+            return per_power(v, duals(v, dual_of) + self.reduced.own_dual(slope), size)
+
+        def part(quantity: str, unit: str, of: Callable[[ComplexArray], FloatArray]) -> None:
+            builder.derive(
+                "bus", quantity, names, lambda x, y, nu: of(prices(x, y, nu)), unit=unit, to_unit=kw, dual=True,
+                exact=lambda x, program, dual_of: of(exact(x, program, dual_of)),
+            )  # fmt: skip
+
+        part("p_balance", "kW", np.real)
+        part("q_balance", "kvar", np.imag)
 
 
 __all__ = ["NEUTRAL_PU", "BalanceRows", "Values"]

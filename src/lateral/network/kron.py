@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import sparse
@@ -38,16 +39,39 @@ class ReducedNetwork:
         kept: positions of the nodes kept, ascending, shape (k,).
         s: nodal matrix over them, csr, shape (k, k).
         t: ``V = t V_kept`` over all nodes, csr, shape (n, k); the rows of kept nodes are unit rows.
+        y_ee: nodal matrix over the eliminated nodes, csc, shape (n - k, n - k).
     """
 
     kept: IntArray
     s: sparse.csr_matrix
     t: sparse.csr_matrix
+    y_ee: sparse.csc_matrix
+
+    @cached_property
+    def gone(self) -> IntArray:
+        """Positions of the nodes eliminated, ascending, shape (n - k,)."""
+        return np.setdiff1d(np.arange(self.t.shape[0]), self.kept)
 
     def voltages(self, v_kept: ComplexArray) -> ComplexArray:
         """Voltages of all nodes, shape (n, T)."""
         v: ComplexArray = self.t @ v_kept
         return v
+
+    def own_dual(self, slope: ComplexArray) -> ComplexArray:
+        """What the duals of the balances at eliminated nodes are beside those that the kept nodes give them,
+        ``Y_ee^-H g_e``.
+
+        Args:
+            slope: g, derivative by the voltage of each node (real part by the real part, ...) of the objective less
+                the duals times the rows that depend on it, shape (n, T).
+
+        Returns:
+            shape (n, T), zero at kept nodes.
+        """
+        out = np.zeros_like(slope)
+        if len(self.gone):
+            out[self.gone] = splu(self.y_ee).solve(np.ascontiguousarray(slope[self.gone]), trans="H")
+        return out
 
 
 def reduce_nodal(
@@ -69,14 +93,14 @@ def reduce_nodal(
     kept = np.flatnonzero(~out[bus])
     unit = sparse.csr_matrix((np.ones(len(kept)), (kept, np.arange(len(kept)))), shape=(n, len(kept)))
     if not len(gone):
-        return ReducedNetwork(kept, y.tocsr(), unit.astype(complex))
+        return ReducedNetwork(kept, y.tocsr(), unit.astype(complex), sparse.csc_matrix((0, 0), dtype=complex))
     rows = y.tocsr()
     y_ee = rows[gone][:, gone].tocsc()
     y_ek = rows[gone][:, kept].tocsr()
     way = _way_back(y_ee, y_ek)
     s = rows[kept][:, kept] + rows[kept][:, gone] @ way
     spread = sparse.csr_matrix((np.ones(len(gone)), (gone, np.arange(len(gone)))), shape=(n, len(gone)))
-    return ReducedNetwork(kept, s.tocsr(), (unit + spread @ way).tocsr())
+    return ReducedNetwork(kept, s.tocsr(), (unit + spread @ way).tocsr(), y_ee)
 
 
 def _eliminated(y: sparse.csc_matrix, bus: IntArray, n_buses: int, fixed: Collection[int], most: int) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from lateral.errors import OptionError
 from lateral.network.schema import FloatArray
+from lateral.operating import NEUTRAL_PU
 from lateral.plots import style
 from lateral.plots.data import View, shown
 from lateral.plots.voltage import heatmap_order, name_rows
@@ -208,7 +209,9 @@ def _band(fig: go.Figure, view: View, share: FloatArray, stored: FloatArray, cap
 
 
 def bus_prices(view: View) -> tuple[list[str], FloatArray, str]:
-    """Marginal price of active power of each bus, the mean of its conductors, nearest to the source first.
+    """Marginal price of active power of each bus, the mean of its phases, nearest to the source first.
+
+    A neutral conductor is none: a kilowatt drawn at its voltage is a large current.
 
     Returns:
         Names, prices of shape (n, T), and the unit.
@@ -217,10 +220,11 @@ def bus_prices(view: View) -> tuple[list[str], FloatArray, str]:
     need_schedule(result)
     price = result.dual("bus.p_balance")
     nodes = result.network.nodes
-    bus = np.array([view.index[b] for b, _ in nodes], dtype=np.int64)
+    phases = np.flatnonzero(result.value("bus.vmag_sq").max(axis=1) >= NEUTRAL_PU**2)
+    bus = np.array([view.index[nodes[k][0]] for k in phases], dtype=np.int64)
     kept, place = np.unique(bus, return_inverse=True)
     mean = np.zeros((len(kept), price.shape[1]))
-    np.add.at(mean, place, price)
+    np.add.at(mean, place, price[phases])
     mean /= np.bincount(place)[:, None]
     order = heatmap_order(view, kept)
     unit = "$/kWh" if result.objective_name == "cost" else "objective/kWh"

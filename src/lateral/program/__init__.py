@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from lateral.program.affine import Affine, stack
 from lateral.program.builder import ProgramBuilder
-from lateral.program.curves import Banded, Bends, Curve, OfRoot, Power
+from lateral.program.curves import LEAST_SQ, Banded, Bends, Curve, OfRoot, Power
 from lateral.program.program import (
     Block,
     DataMap,
     Derived,
+    DualOf,
     Jumps,
     Opposed,
     Output,
@@ -21,6 +22,7 @@ from lateral.program.program import (
 from lateral.program.rows import CurveRows, ProductRows, QuadraticRows, SemidefiniteRows, upper_triangle
 
 __all__ = [
+    "LEAST_SQ",
     "Affine",
     "Banded",
     "Bends",
@@ -29,6 +31,7 @@ __all__ = [
     "CurveRows",
     "DataMap",
     "Derived",
+    "DualOf",
     "Jumps",
     "OfRoot",
     "Opposed",

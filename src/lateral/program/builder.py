@@ -15,6 +15,7 @@ from lateral.program.program import (
     Assumption,
     Block,
     Derived,
+    DualOf,
     Jumps,
     Opposed,
     Output,
@@ -423,10 +424,11 @@ class ProgramBuilder:
         unit: str,
         to_unit: Number = 1.0,
         dual: bool = False,
+        exact: Callable[[FloatArray, Program, DualOf], FloatArray] | None = None,
     ) -> None:
         """Name a quantity that follows from the solution by a function; see `Derived`."""
         block = Block(component, quantity, tuple(elements), self.n_steps, 0, unit, _column(to_unit), limit=False)
-        self._derived.append(Derived(block, of, dual))
+        self._derived.append(Derived(block, of, dual, exact))
 
     def oppose(
         self,

@@ -13,6 +13,9 @@ from lateral.network.schema import FloatArray
 
 BoolArray = NDArray[np.bool_]
 
+#: A squared voltage far below any that a schedule can have, between a neutral conductor and ground too, pu^2.
+LEAST_SQ = 1e-10
+
 
 class Curve(ABC):
     """A smooth function of one variable out of the closed library, for (n, T) cells at once."""
@@ -41,8 +44,8 @@ class Power(Curve):
 
     exponent: FloatArray
 
-    #: where the power ends: far below any voltage that a schedule can have
-    LEAST = 1e-4
+    #: where the power ends
+    LEAST = LEAST_SQ
 
     def value(self, z: FloatArray) -> FloatArray:
         """See `Curve.value`."""
@@ -136,7 +139,7 @@ class Banded(Curve):
     width: FloatArray
 
     #: squared voltages below this count as this
-    LEAST = 1e-4
+    LEAST = LEAST_SQ
 
     def _in_u(self, w: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         """u, phi, d phi / du, d^2 phi / du^2."""
@@ -193,7 +196,7 @@ class OfRoot(Curve):
     inner: Curve
 
     #: squared voltages below this count as this
-    LEAST = 1e-4
+    LEAST = LEAST_SQ
 
     def value(self, z: FloatArray) -> FloatArray:
         """See `Curve.value`."""
@@ -226,4 +229,4 @@ def _parabola(c: FloatArray, u: FloatArray) -> tuple[FloatArray, FloatArray, Flo
     return c0 + (c1 + c2 * u) * u, c1 + 2.0 * c2 * u, np.broadcast_to(2.0 * c2, u.shape)
 
 
-__all__ = ["Banded", "Bends", "Curve", "OfRoot", "Power", "ramp"]
+__all__ = ["LEAST_SQ", "Banded", "Bends", "Curve", "OfRoot", "Power", "ramp"]

@@ -135,6 +135,10 @@ class Output:
         return total
 
 
+#: Duals of the rows of a block, per unit, shape (n, T).
+DualOf = Callable[[Block], FloatArray]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Derived:
     """A labelled quantity that follows from a solution by a function: voltages of nodes that were eliminated, flows.
@@ -143,11 +147,14 @@ class Derived:
         block: its labels.
         of: from variables x, duals y of ``A x = b`` and nu of the quadratic rows to the numbers, per unit, (n, T).
         dual: True for a derived dual (a price), d(minimum) / d(one more unit), which `Result.dual` reads.
+        exact: of a dual, where ``of`` is it but for a part that depends on further duals: from variables, the program
+            and the duals of any of its blocks, shape (n, T).
     """
 
     block: Block
     of: Callable[[FloatArray, FloatArray, FloatArray], FloatArray]
     dual: bool = False
+    exact: Callable[[FloatArray, Program, DualOf], FloatArray] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

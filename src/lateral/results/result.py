@@ -342,7 +342,10 @@ class Result:
         counted = np.where(self.case.horizon.hours > 0.0, self.case.horizon.hours, np.nan)
         for derived in self.program.derived:  # a price can be of the duals of other rows as well
             if derived.dual and derived.block.name == name:
-                cells = derived.of(self.solution.x, self.solution.eq_dual, self.solution.quadratic_dual)
+                if derived.exact is not None:
+                    cells = derived.exact(self.solution.x, self.program, self._dual_of)
+                else:
+                    cells = derived.of(self.solution.x, self.solution.eq_dual, self.solution.quadratic_dual)
                 return np.asarray(cells / derived.block.to_unit / counted)
         for block in self.program.equalities:
             if block.name == name:
@@ -351,6 +354,20 @@ class Result:
                 return np.asarray(cells / block.to_unit / hours)
         message = f"there are no rows {name!r}. {did_you_mean(name, [b.name for b in self.program.equalities])}"
         raise OptionError(message)
+
+    def _dual_of(self, block: Block) -> FloatArray:
+        """Duals of the rows of a block of the program, per unit, shape (n, T)."""
+        p, s = self.program, self.solution
+        for blocks, dual in (
+            (p.quadratic_blocks, s.quadratic_dual),
+            (p.product_blocks, s.product_dual),
+            (p.equalities, s.eq_dual),
+            (p.inequalities, s.ineq_dual),
+        ):
+            if any(b is block for b in blocks):
+                return dual[block.cells].reshape(len(block.elements), block.n_steps)
+        message = f"the program has no rows {block.name!r}"
+        raise ValueError(message)
 
     # -- totals ---------------------------------------------------------------------------------------------------
 
