@@ -30,6 +30,7 @@ from lateral.results.residuals import GAP_TOLERANCE, certified_bound, earned_sta
 from lateral.results.result import Result
 from lateral.results.retry import RETRY_TOLERANCE, along_path, judged, nearer, tighter
 from lateral.solvers import Options, Session, Solution, Status
+from lateral.solvers.base import pattern_of
 from lateral.solvers.elastic import LOCAL_TOLERANCE, Conflict, explain
 
 #: Voltages that differ by no more than this are the same point, pu.
@@ -94,7 +95,7 @@ class Model:
     tangent: Tangent | None = None
     point: OperatingPoint | None = None
     otherwise: Callable[[Case], Model] | None = field(default=None, repr=False)
-    _session: tuple[str, Options | None, str, str, Session] | None = field(default=None, repr=False)
+    _session: tuple[str, Options | None, str, tuple[int, ...], str, Session] | None = field(default=None, repr=False)
     _last: Solution | None = field(default=None, repr=False)
     _q_per_p: FloatArray | None = field(default=None, repr=False)
 
@@ -304,7 +305,8 @@ class Model:
             name, why = solvers.choose(self.program, avoid=avoid)
             choices.append(f"solver {name}: {why}")
         asked = name
-        if self._session is None or self._session[:3] != (asked, options, avoid):
+        pattern = pattern_of(self.program)
+        if self._session is None or self._session[:4] != (asked, options, avoid, pattern):
             try:
                 session = _session_of(name, options, self.program, avoid=avoid)
             except UnsupportedError as why:
@@ -313,9 +315,9 @@ class Model:
                 name = solvers.choose(self.program, avoid="native")[0]
                 choices.append(f"solver {name}: native declines, {why.faults[0].found}")
                 session = solvers.get(name, options).start(self.program)
-            self._session = (asked, options, avoid, name, session)
+            self._session = (asked, options, avoid, pattern, name, session)
             self._last = None
-        name = self._session[3]
+        name = self._session[4]
         bounded = solver == "auto" and self._last is None and self._wants_relaxation
         # Ipopt gains from the start; the structured solver needs none, and its multipliers often are the bound
         relaxation = _Relaxation.solve(self.program, options) if bounded and name != "native" else None

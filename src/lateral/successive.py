@@ -50,6 +50,7 @@ from lateral.operating import point_at, schedule_flow
 from lateral.program import Program
 from lateral.program.tangent import Tangent
 from lateral.restoration import restored
+from lateral.second_order import with_curvature
 from lateral.results.one_way import held_at_zero
 from lateral.results.residuals import earned_status, objective_size, recompute
 from lateral.results.result import Result
@@ -126,6 +127,11 @@ class Rounds:
     kept: At | None = None
     #: the schedule from which a longer step was rejected
     short: At | None = None
+    #: whether the program has the curvature of the exact one, see `lateral.second_order`
+    second: bool = False
+    #: multipliers of that, and where the step that they are of began
+    known: tuple[Solution, FloatArray] | None = None
+    _shown: tuple[At, tuple[Solution, FloatArray], Program] | None = None
 
     @classmethod
     def start(cls, case: Case, tangent: Tangent, net: RadialNetwork, program: Program) -> Rounds:
@@ -173,6 +179,7 @@ class Rounds:
         out = Rounds.start(model.case, model.tangent, model.network, model.tangent.moved(model.program, x))
         out.at = dataclasses.replace(out.at, v_pu=self.at.v_pu)
         out.radius, out.fresh, out.factor, out.flat = self.radius, self.fresh, self.factor, self.flat
+        out.second = self.second
         # in another program they have other numbers: whoever asked for it looks again
         out.zero = self.zero if model.program.n == self.at.program.n else out.zero
         out.notes = list(dict.fromkeys([*self.notes, *out.notes]))
@@ -180,9 +187,19 @@ class Rounds:
 
     # -- steps ----------------------------------------------------------------------------------------------------
 
+    @property
+    def program(self) -> Program:
+        """The program at the last accepted schedule, with the curvature that it is to have."""
+        if not self.second or self.known is None:
+            return self.at.program
+        if self._shown is None or self._shown[0] is not self.at or self._shown[1] is not self.known:
+            bent = with_curvature(self.tangent, self.at.program, *self.known, self.decisions)
+            self._shown = self.at, self.known, self.at.program if bent is None else bent
+        return self._shown[2]
+
     def bounded(self) -> Program:
         """The program at the last accepted schedule, with decisions in the trust region."""
-        program = held_at_zero(self.at.program, self.zero)
+        program = held_at_zero(self.program, self.zero)
         if not np.isfinite(self.radius):
             return program
         lb, ub, d = program.lb.copy(), program.ub.copy(), self.decisions
@@ -229,7 +246,7 @@ class Rounds:
         Where its rows do not hold there to the last digit (corners of loads are rounded in it, not in the power flow),
         the duals y say what that is worth: ``y' (b - A x_k)``.
         """
-        program, x = self.at.program, solution.x
+        program, x = self.program, solution.x
         off = float(solution.eq_dual @ (program.b - program.a @ self.at.x))
         step = program.objective(x) + weighed(self.weights, beyond(program, self.held, x))
         return self.at.merit(self.weights) + off - step
@@ -263,13 +280,14 @@ class Rounds:
             if there.strange and self.at.strange and self.at.v_pu is not None:
                 return Verdict("no power flow of this schedule", stuck=self._differs(there))
             before = "not made with these limits" if self.fresh else "no power flow of a schedule"
+            self.known = result.solution, self.at.x
             self.at, self.fresh = there, False
             return Verdict(f"accepted, the point before was {before}; step {length:.1e}", accepted=True)
         # the program is convex: a step that is held back has no more than its promise times what it was held back by
         small = REST * size * (min(self.radius, 1.0) if held and not self.flat else 1.0)
         # so much the step would promise at the curvature that the prices gave
         plain = promised
-        if self.factor > 1.0:
+        if self.factor > 1.0 and not self.second:
             plain += (self.factor - 1.0) * self.tangent.curvature(self.at.program, x)
         rests = -REST * size <= promised and plain <= small
         if rests and length <= TINY:
@@ -281,6 +299,9 @@ class Rounds:
             return Verdict(f"rejected, its power flow does not converge; {says}", stuck=stuck)
         gained = self.at.merit(self.weights) - there.merit(self.weights)
         says = f"{says}, true {gained / size:.1e}, step {length:.1e}"
+        low, high = TRUSTED
+        self.second = self.second or not low * promised <= gained <= high * promised
+        self.known = result.solution, self.at.x
         if (
             rests
         ):  # a flat merit: the schedule before is as good to first order, so the new one must be as good in truth
@@ -322,7 +343,7 @@ class Rounds:
     def _learned(self, x: FloatArray, promised: float, gained: float) -> bool:
         """Whether a step changed the factor of the curvature: to what would have been right along it."""
         low, high = TRUSTED
-        cost = self.tangent.curvature(self.at.program, x)
+        cost = 0.0 if self.second else self.tangent.curvature(self.at.program, x)
         if cost <= 0.0 or (self.factor == 1.0 and low * promised <= gained <= high * promised):
             return False
         change = np.clip(1.0 + (promised - gained) / cost, 1.0 / FACTOR_STEP, FACTOR_STEP)
@@ -521,7 +542,7 @@ def settle(
                 counted()
                 state, result = solved(state)
         # the bounds of the trust region are no limits of the schedule
-        whole, other = held_at_zero(state.at.program, state.zero), Crossed()
+        whole, other = held_at_zero(state.program, state.zero), Crossed()
         if sided < MOST_SIDED and result.ok:
             other = crossed(result.program, result.solution.x, model.beside)
         if other.count:
