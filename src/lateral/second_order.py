@@ -19,6 +19,7 @@ of the distance.
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
@@ -34,85 +35,109 @@ from lateral.solvers import Solution
 MOST_NUMBERS = 1_000_000
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Parts:
+    """What decisions give, in parts that hang together by nothing else.
+
+    Attributes:
+        decisions: variables that are decided, shape (d,).
+        given: variables that follow, shape (g,), by as many equalities ``rows``.
+        part: of each variable that follows, and of each row, shape (g,).
+        touched: parts and the decisions in them (positions), in order of the parts, shape (2, k).
+    """
+
+    decisions: IntArray
+    given: IntArray
+    rows: IntArray
+    part: tuple[IntArray, IntArray]
+    touched: IntArray
+
+    @classmethod
+    def of(cls, tangent: Tangent, program: Program, decisions: IntArray) -> Parts | None:
+        """The parts of a program; None where the decisions do not give the network, or there are too many of them."""
+        given, rows = tangent.given, tangent.rows(program, decisions)
+        if not len(given) or len(rows) != len(given):
+            return None
+        square = abs(program.a[rows][:, given])
+        graph = sp.block_array([[None, square], [square.T, None]], format="csr")
+        label = connected_components(graph, directed=False)[1]
+        right = sp.coo_array(program.a[rows][:, decisions])
+        touched = np.unique(np.stack([label[: len(rows)][right.row], right.col]), axis=1)
+        if int((np.bincount(touched[0]) ** 2).sum()) > MOST_NUMBERS:
+            return None
+        return cls(decisions, given, rows, (label[len(rows) :], label[: len(rows)]), touched)
+
+    @property
+    def size(self) -> IntArray:
+        """Number of decisions of each part, shape (parts,)."""
+        return np.bincount(self.touched[0], minlength=int(self.part[0].max()) + 1)
+
+    def follows(self, program: Program) -> FloatArray | None:
+        """J of every part: rows as ``given``, the columns are decisions of the row's own part; None where there is none.
+
+        Decisions of different parts are solved for at once.
+        """
+        scale = sp.diags_array(program.eq_scale[self.rows])
+        square = sp.csc_array(scale @ program.a[self.rows][:, self.given])
+        right = sp.coo_array(scale @ program.a[self.rows][:, self.decisions])
+        size = self.size
+        place = np.arange(self.touched.shape[1]) - (np.cumsum(size) - size)[self.touched[0]]
+        number = sp.csr_array((place + 1, tuple(self.touched)), shape=(len(size), len(self.decisions)))
+        at = np.asarray(number[self.part[1][right.row], right.col]).reshape(-1) - 1
+        dense = np.zeros((len(self.rows), int(size.max(initial=0))))
+        np.add.at(dense, (right.row, at), right.data)
+        try:
+            return np.asarray(-splu(square).solve(dense))
+        except RuntimeError:  # of scipy: the factor is exactly singular
+            return None
+
+
 def with_curvature(
-    tangent: Tangent, program: Program, solution: Solution, begin: FloatArray, decisions: IntArray
+    tangent: Tangent, program: Program, parts: Parts, solution: Solution, begin: FloatArray
 ) -> Program | None:
     """The program at its point with the curvature of the exact one.
 
     Args:
         tangent: of the program.
         program: made at a schedule.
+        parts: of the program.
         solution: multipliers, and where the step that they are of led to.
         begin: where that step began.
-        decisions: variables that give all of the network.
 
     Returns:
-        None where the decisions do not give the network, or there are too many in one part of it.
+        None where the decisions do not give the network there.
     """
     bare = tangent.without_curvature(program)
     x, n = bare.start_point, bare.n
-    given = tangent.given
-    rows = tangent.rows(bare, decisions)
-    if not len(given) or len(rows) != len(given):
+    follows = parts.follows(bare)
+    if follows is None:
         return None
-    scale = sp.diags_array(bare.eq_scale[rows])
-    square = sp.csc_array(scale @ bare.a[rows][:, given])
-    right = sp.csc_array(scale @ bare.a[rows][:, decisions])
-    part_of, of_row = _parts(square)
-    touched = sp.coo_array(right)
-    pairs = np.unique(np.stack([of_row[touched.row], touched.col]), axis=1)  # parts and the decisions in them
-    size = np.bincount(pairs[0], minlength=part_of.max() + 1)
-    if int((size**2).sum()) > MOST_NUMBERS:
-        return None
-    # decisions of different parts are solved for at once
-    place = np.arange(pairs.shape[1]) - np.concatenate([[0], np.cumsum(size)])[pairs[0]]
-    number = sp.csr_array((place + 1, (pairs[0], pairs[1])), shape=(len(size), len(decisions)))
-    at = np.asarray(number[of_row[touched.row], touched.col]).reshape(-1) - 1
-    dense = np.zeros((len(rows), int(size.max(initial=0))))
-    np.add.at(dense, (touched.row, at), touched.data)
-    try:
-        follows = -splu(square).solve(dense)
-    except RuntimeError:  # of scipy: the factor is exactly singular
-        return None
-
-    hessian = sp.csr_array(bare.q + tangent.hessian(bare, solution, begin))
-    left = sp.coo_array(bare.q)
     inside = np.zeros(n, dtype=bool)
-    inside[given] = True
-    keep = ~(inside[left.row] | inside[left.col])
-    entries = [(left.row[keep], left.col[keep], left.data[keep])]
-    taken = sp.coo_array(hessian)
-    apart = ~(inside[taken.row] | inside[taken.col])
-    hessian = sp.csr_array(
-        (taken.data[~apart], (taken.row[~apart], taken.col[~apart])), shape=hessian.shape
-    )
-    order = np.argsort(part_of, kind="stable")
-    ends = np.concatenate([[0], np.cumsum(np.bincount(part_of, minlength=len(size)))])
-    first = np.concatenate([[0], np.cumsum(size)])
-    for k in range(len(size)):
-        if not size[k]:
-            continue
-        own, dec = order[ends[k] : ends[k + 1]], decisions[pairs[1, first[k] : first[k + 1]]]
-        z = np.vstack([follows[own, : size[k]], np.eye(size[k])])
-        index = np.concatenate([given[own], dec])
+    inside[parts.given] = True
+    # costs of decisions alone stay as they are
+    own = sp.coo_array(bare.q)
+    alone = ~(inside[own.row] | inside[own.col])
+    entries = [(own.row[alone], own.col[alone], own.data[alone])]
+    hessian = sp.coo_array(bare.q + tangent.hessian(bare, solution, begin))
+    there = inside[hessian.row] | inside[hessian.col]
+    hessian = sp.csr_array((hessian.data[there], (hessian.row[there], hessian.col[there])), shape=(n, n))
+    size = parts.size
+    order = np.argsort(parts.part[0], kind="stable")
+    ends = np.cumsum(np.bincount(parts.part[0], minlength=len(size)))
+    for k in np.flatnonzero(size).tolist():
+        given = order[ends[k - 1] if k else 0 : ends[k]]
+        decided = parts.decisions[parts.touched[1][parts.touched[0] == k]]
+        z = np.vstack([follows[given, : size[k]], np.eye(size[k])])
+        index = np.concatenate([parts.given[given], decided])
         bent = z.T @ (hessian[index][:, index] @ z)
         values, vectors = np.linalg.eigh(0.5 * (bent + bent.T))
         bent = (vectors * np.maximum(values, 0.0)) @ vectors.T
-        entries.append((np.repeat(dec, size[k]), np.tile(dec, size[k]), bent.reshape(-1)))
-    row, col, value = (np.concatenate([e[k] for e in entries]) for k in range(3))
-    q = sp.csc_array(sp.coo_array((value, (row, col)), shape=(n, n)))
-    slope = bare.c + bare.q @ x
-    c = slope - q @ x
+        entries.append((np.repeat(decided, size[k]), np.tile(decided, size[k]), bent.reshape(-1)))
+    row, col, value = (np.concatenate([part[k] for part in entries]) for k in range(3))
+    q = sp.csc_array((value, (row, col)), shape=(n, n))
+    c = bare.c + bare.q @ x - q @ x
     c0 = bare.objective(x) - float(c @ x) - 0.5 * float(x @ (q @ x))
     return dataclasses.replace(bare, q=q, c=c, c0=c0)
 
 
-def _parts(square: sp.csc_array) -> tuple[IntArray, IntArray]:
-    """Which part each column of a square matrix is of, and each row."""
-    n = square.shape[0]
-    graph = sp.block_array([[None, abs(square)], [abs(square).T, None]], format="csr")
-    label = connected_components(graph, directed=False)[1]
-    return label[n:], label[:n]
-
-
-__all__ = ["with_curvature"]
+__all__ = ["Parts", "with_curvature"]
