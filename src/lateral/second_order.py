@@ -1,9 +1,9 @@
 """A first-order program with the curvature of the exact one, where that is known to matter.
 
 A program at a schedule x_k has no more than a part of how the exact rows bend: that of the losses, squares and laws of
-loads, each where it is convex by itself. A decided ratio ``U = a E`` has none, and where a limit binds whose price turns
-the losses over, or losses are worth something, what it has is wrong: steps are as long as the trust region lets them
-be, and each is a little shorter than the one before. The Hessian H of the Lagrangian of the exact program has all of
+loads, each where it is convex by itself. A decided ratio ``U = a E`` has none, and where a limit binds whose price
+turns the losses over, or losses are worth something, what it has is wrong: steps are as long as the trust region lets
+them be, and each is a little shorter than the one before. The Hessian H of the Lagrangian of the exact program has all of
 it, with the multipliers of the program that was solved last; but it is not convex. What is asked of it is how it bends
 along the steps that keep the rows, and there are no more of those than decisions d: the network follows by
 ``dx = J dd``, and a part that hangs together (a step of the horizon, as a rule) has::
@@ -73,7 +73,7 @@ class Parts:
         return np.bincount(self.touched[0], minlength=int(self.part[0].max()) + 1)
 
     def follows(self, program: Program) -> FloatArray | None:
-        """J of every part: rows as ``given``, the columns are decisions of the row's own part; None where there is none.
+        """J of every part: rows as ``given``, columns as the decisions of the row's part; None where there is none.
 
         Decisions of different parts are solved for at once.
         """
@@ -95,7 +95,7 @@ class Parts:
 def with_curvature(
     tangent: Tangent, program: Program, parts: Parts, solution: Solution, begin: FloatArray
 ) -> Program | None:
-    """The program at its point with the curvature of the exact one.
+    """The program at its point with the curvature of the exact one, as far as it is convex.
 
     Args:
         tangent: of the program.
@@ -109,8 +109,8 @@ def with_curvature(
     """
     bare = tangent.without_curvature(program)
     x, n = bare.start_point, bare.n
-    follows = parts.follows(bare)
-    if follows is None:
+    curvatures = reduced(tangent, bare, parts, solution, begin)
+    if curvatures is None:
         return None
     inside = np.zeros(n, dtype=bool)
     inside[parts.given] = True
@@ -118,21 +118,10 @@ def with_curvature(
     own = sp.coo_array(bare.q)
     alone = ~(inside[own.row] | inside[own.col])
     entries = [(own.row[alone], own.col[alone], own.data[alone])]
-    hessian = sp.coo_array(bare.q + tangent.hessian(bare, solution, begin))
-    there = inside[hessian.row] | inside[hessian.col]
-    hessian = sp.csr_array((hessian.data[there], (hessian.row[there], hessian.col[there])), shape=(n, n))
-    size = parts.size
-    order = np.argsort(parts.part[0], kind="stable")
-    ends = np.cumsum(np.bincount(parts.part[0], minlength=len(size)))
-    for k in np.flatnonzero(size).tolist():
-        given = order[ends[k - 1] if k else 0 : ends[k]]
-        decided = parts.decisions[parts.touched[1][parts.touched[0] == k]]
-        z = np.vstack([follows[given, : size[k]], np.eye(size[k])])
-        index = np.concatenate([parts.given[given], decided])
-        bent = z.T @ (hessian[index][:, index] @ z)
-        values, vectors = np.linalg.eigh(0.5 * (bent + bent.T))
-        bent = (vectors * np.maximum(values, 0.0)) @ vectors.T
-        entries.append((np.repeat(decided, size[k]), np.tile(decided, size[k]), bent.reshape(-1)))
+    for decided, bent in curvatures:
+        values, vectors = np.linalg.eigh(bent)
+        convex = (vectors * np.maximum(values, 0.0)) @ vectors.T
+        entries.append((np.repeat(decided, len(decided)), np.tile(decided, len(decided)), convex.reshape(-1)))
     row, col, value = (np.concatenate([part[k] for part in entries]) for k in range(3))
     q = sp.csc_array((value, (row, col)), shape=(n, n))
     c = bare.c + bare.q @ x - q @ x
@@ -140,4 +129,31 @@ def with_curvature(
     return dataclasses.replace(bare, q=q, c=c, c0=c0)
 
 
-__all__ = ["Parts", "with_curvature"]
+def reduced(
+    tangent: Tangent, program: Program, parts: Parts, solution: Solution, begin: FloatArray
+) -> list[tuple[IntArray, FloatArray]] | None:
+    """R of every part, with the variables that are its decisions; arguments as in `with_curvature`, of a program
+    without curvature of its own."""
+    follows = parts.follows(program)
+    if follows is None:
+        return None
+    inside = np.zeros(program.n, dtype=bool)
+    inside[parts.given] = True
+    hessian = sp.coo_array(program.q + tangent.hessian(program, solution, begin))
+    there = inside[hessian.row] | inside[hessian.col]
+    hessian = sp.csr_array((hessian.data[there], (hessian.row[there], hessian.col[there])), shape=hessian.shape)
+    size = parts.size
+    order = np.argsort(parts.part[0], kind="stable")
+    ends = np.cumsum(np.bincount(parts.part[0], minlength=len(size)))
+    out = []
+    for k in np.flatnonzero(size).tolist():
+        given = order[ends[k - 1] if k else 0 : ends[k]]
+        decided = parts.decisions[parts.touched[1][parts.touched[0] == k]]
+        z = np.vstack([follows[given, : size[k]], np.eye(size[k])])
+        index = np.concatenate([parts.given[given], decided])
+        bent = z.T @ (hessian[index][:, index] @ z)
+        out.append((decided, 0.5 * (bent + bent.T)))
+    return out
+
+
+__all__ = ["Parts", "reduced", "with_curvature"]

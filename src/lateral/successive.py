@@ -18,6 +18,9 @@ that it is too little (limits that bind) or too much (an objective that has no p
 step that brought ``gained`` where ``promised`` was predicted, and of which the curvature had cost q,
 ``1 + (promised - gained) / q`` times as much would have been right.
 
+From the first step on that brings something else than its promise (`TRUSTED`) programs have the curvature of the exact
+model, in the decisions, where there are not too many of them (`lateral.second_order`); what is scaled then is nothing.
+
 Where a program has no point, or none that a solver finds, `lateral.restoration` looks for a schedule to go on from.
 
 The exact rows of a schedule are solved by Newton's method from its power flow (`Tangent.solved`). In a power flow the
@@ -50,10 +53,10 @@ from lateral.operating import point_at, schedule_flow
 from lateral.program import ProblemClass, Program
 from lateral.program.tangent import Tangent
 from lateral.restoration import restored
-from lateral.second_order import Parts, with_curvature
 from lateral.results.one_way import held_at_zero
 from lateral.results.residuals import earned_status, objective_size, recompute
 from lateral.results.result import Result
+from lateral.second_order import Parts, with_curvature
 from lateral.solvers import SOLVERS, Options, Solution, Status
 
 #: Predicted decrease, relative to the objective, at which a schedule is at rest.
@@ -68,14 +71,12 @@ TRUSTED = (0.5, 1.25)
 FACTOR_STEP, FACTOR_RANGE = 4.0, (1e-3, 1e4)
 #: How often a trust region is done away with at what rests within it.
 MOST_FREED = 3
-#: How often a program is made again for loads that left their band.
-MOST_MADE = 3
+#: How often a program is made again for loads that left their band: a few come up at a time.
+MOST_MADE = 10
 ACROSS = "{} loads and steps are, or can be, across a jump of their law"
 ASIDE = "keeping loads away from jumps of their law"
 #: How often a program is made again for that; these rounds do not count.
 MOST_SIDED = 20
-#: Share of the objective that a step brings beyond its promise, from which on there may be more of it.
-DOUBT = 1e-8
 #: A step below this share of the ranges needs no power flow to rest.
 TINY = 1e-4
 #: A schedule that gained nothing is its power flow when it is no further from it than this, in solver scale; else a
@@ -330,7 +331,7 @@ class Rounds:
                 self.radius, self.short = 0.25 * length, self.at
                 return Verdict(f"rejected, {says}")
             self.at = there
-            doubtful = stale or gained > max(high * promised, DOUBT * size)
+            doubtful = stale or gained > max(high * promised, REST * size)
             if self.away(x) <= AWAY and not doubtful:
                 return Verdict(says, rests=True)
             if doubtful:
@@ -601,11 +602,11 @@ def settle(
                 state, result = solved(state)
                 continue
             verdict = Verdict(verdict.text, stuck=ACROSS.format(other.count))
-        if verdict.rests and np.isfinite(state.radius) and freed < MOST_FREED and k - sided < rounds:
-            # what is next to nothing within a trust region may be too much for the certificate without it
-            if earned_status(whole, best.solution, recompute(whole, best.solution)) is not Status.OPTIMAL:
-                freed += 1
-                state.radius, verdict = np.inf, Verdict(verdict.text)
+        within = verdict.rests and np.isfinite(state.radius) and freed < MOST_FREED and k - sided < rounds
+        # what is next to nothing within a trust region may be too much for the certificate without it
+        if within and earned_status(whole, best.solution, recompute(whole, best.solution)) is not Status.OPTIMAL:
+            freed += 1
+            state.radius, verdict = np.inf, Verdict(verdict.text)
         if verdict.stuck == WORN and freed < MOST_FREED and k - sided < rounds:
             # a curvature that many short steps made large promises nothing: whether there is something, that of the
             # prices says, without a trust region

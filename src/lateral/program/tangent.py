@@ -323,7 +323,9 @@ class Tangent:
 
     def without_curvature(self, program: Program) -> Program:
         """The program, at its point, with no cost of distance: what is left bends as the objective itself does."""
-        return self.moved(program.update(dict.fromkeys([*self._shares, *self._bent], np.zeros(()))), program.start_point)
+        return self.moved(
+            program.update(dict.fromkeys([*self._shares, *self._bent], np.zeros(()))), program.start_point
+        )
 
     def hessian(self, program: Program, solution: Solution, begin: FloatArray) -> sp.csr_array:
         """How the rows that are to first order bend at the point of a program, weighed by multipliers: their part of
