@@ -18,7 +18,7 @@ that it is too little (limits that bind) or too much (an objective that has no p
 step that brought ``gained`` where ``promised`` was predicted, and of which the curvature had cost q,
 ``1 + (promised - gained) / q`` times as much would have been right.
 
-From the first step on that brings something else than its promise (`TRUSTED`) programs have the curvature of the exact
+From the second step on that brings something else than its promise (`TRUSTED`) programs have the curvature of the exact
 model, in the decisions, where there are not too many of them (`lateral.second_order`); what is scaled then is nothing.
 
 Where a program has no point, or none that a solver finds, `lateral.restoration` looks for a schedule to go on from.
@@ -67,6 +67,8 @@ ACCEPT = 0.1
 GOOD, POOR = 0.75, 0.25
 #: The curvature is left alone until a step brings less or more than these shares of its promise.
 TRUSTED = (0.5, 1.25)
+#: How often the curvature of the losses is scaled for that before the exact model's is taken.
+MISSES = 1
 #: Most by which it changes at once, and the range of its factor.
 FACTOR_STEP, FACTOR_RANGE = 4.0, (1e-3, 1e4)
 #: How often a trust region is done away with at what rests within it.
@@ -132,6 +134,8 @@ class Rounds:
     kept: At | None = None
     #: the schedule from which a longer step was rejected
     short: At | None = None
+    #: how often a step was other than its promise
+    misses: int = 0
     #: whether the program may have the curvature of the exact one, see `lateral.second_order`
     bends: bool = True
     #: whether it has
@@ -190,7 +194,7 @@ class Rounds:
         out = Rounds.start(model.case, model.tangent, model.network, model.tangent.moved(model.program, x))
         out.at = dataclasses.replace(out.at, v_pu=self.at.v_pu)
         out.radius, out.fresh, out.factor, out.flat = self.radius, self.fresh, self.factor, self.flat
-        out.bends = self.bends
+        out.bends, out.misses = self.bends, self.misses
         if self.second:
             out.bend()
         # in another program they have other numbers: whoever asked for it looks again
@@ -322,7 +326,9 @@ class Rounds:
         says = f"{says}, true {gained / size:.1e}, step {length:.1e}"
         low, high = TRUSTED
         if not self.second and not low * promised <= gained <= high * promised:
-            self.bend()
+            self.misses += 1
+            if self.misses > MISSES:
+                self.bend()
         self.known = result.solution, self.at.x
         if (
             rests
