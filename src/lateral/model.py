@@ -359,9 +359,9 @@ class Model:
                     solution, (status, residuals) = path, judged(self.program, path)
         program, cautions = self.program, []
         turned = None
+        until = begin + (np.inf if options is None or options.time_limit_s is None else options.time_limit_s)
         if one_way_only and status is Status.OPTIMAL:
-            limit = np.inf if options is None or options.time_limit_s is None else options.time_limit_s
-            turned = one_way(program, solution, options, until=begin + limit, avoid=avoid)
+            turned = one_way(program, solution, options, until=until, avoid=avoid)
         if turned is not None:
             program, solution = turned.program, turned.solution
             status, residuals = judged(program, solution)
@@ -371,21 +371,21 @@ class Model:
             choices += _bound(self.program, solution, relaxation, options)
         conflicts: tuple[Conflict, ...] = ()
         convex = self.program.problem_class is not ProblemClass.NLP
-        if convex and without_point(status, residuals) and not (options and options.time_limit_s):
-            least = least_violation(self.program, self._wider, ipopt=takes)
+        if convex and without_point(status, residuals):
+            least = least_violation(self.program, self._wider, ipopt=takes, until=until)
             if least is not None and least.proved > LEAST_SUM:
                 status, conflicts = Status.INFEASIBLE, least.conflicts if explain_infeasible else ()
                 choices.append(f"infeasible by proof of the least violation: {solution.solver} ended without a point")
         elif status in (Status.INFEASIBLE, Status.LOCALLY_INFEASIBLE) and explain_infeasible:
             if convex or (status is Status.INFEASIBLE and self.program.has_relaxation):
                 proved, wider = (self.program, self._wider) if convex else (self.program.relaxed(), None)
-                least = least_violation(proved, wider, ipopt=takes)
+                least = least_violation(proved, wider, ipopt=takes, until=until)
                 conflicts = () if least is None else least.conflicts
                 if least is not None and not least.proved:  # a certificate to its own tolerance, of bad scales
                     status = Status.ERROR
                     cautions.append(f"{solution.solver} says that it is infeasible, but a point keeps every limit")
             else:
-                local = Options(tolerance=LOCAL_TOLERANCE, time_limit_s=EXPLAIN_S)
+                local = Options(tolerance=LOCAL_TOLERANCE, time_limit_s=EXPLAIN_S).within(until)
                 conflicts = explain(self.program, solvers.get("ipopt", local))
         if status is Status.INFEASIBLE and not convex and self.program.has_relaxation:
             choices.append("infeasible by proof: the convex relaxation of the exact model is infeasible")

@@ -3,9 +3,9 @@
 A program at a schedule x_k has no more than a part of how the exact rows bend: that of the losses, squares and laws of
 loads, each where it is convex by itself. A decided ratio ``U = a E`` has none, and where a limit binds whose price
 turns the losses over, or losses are worth something, what it has is wrong: steps are as long as the trust region lets
-them be, and each is a little shorter than the one before. The Hessian H of the Lagrangian of the exact program has all of
-it, with the multipliers of the program that was solved last; but it is not convex. What is asked of it is how it bends
-along the steps that keep the rows, and there are no more of those than decisions d: the network follows by
+them be, and each is a little shorter than the one before. The Hessian H of the Lagrangian of the exact program has all
+of it, with the multipliers of the program that was solved last; but it is not convex. What is asked of it is how it
+bends along the steps that keep the rows, and there are no more of those than decisions d: the network follows by
 ``dx = J dd``, and a part that hangs together (a step of the horizon, as a rule) has::
 
     R = Z' H Z,     Z = [J; 1],     R = W diag(r) W'   ->   R+ = W diag(max(r, 0)) W'
