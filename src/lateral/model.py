@@ -30,6 +30,7 @@ from lateral.results.residuals import GAP_TOLERANCE, certified_bound, earned_sta
 from lateral.results.result import Result
 from lateral.results.retry import RETRY_TOLERANCE, along_path, judged, nearer, tighter
 from lateral.solvers import Options, Session, Solution, Status
+from lateral.solvers.base import pattern_of
 from lateral.solvers.elastic import LOCAL_TOLERANCE, Conflict, explain
 
 #: Voltages that differ by no more than this are the same point, pu.
@@ -94,7 +95,7 @@ class Model:
     tangent: Tangent | None = None
     point: OperatingPoint | None = None
     otherwise: Callable[[Case], Model] | None = field(default=None, repr=False)
-    _session: tuple[str, Options | None, str, str, Session] | None = field(default=None, repr=False)
+    _session: tuple[str, Options | None, str, tuple[int, ...], str, Session] | None = field(default=None, repr=False)
     _last: Solution | None = field(default=None, repr=False)
     _q_per_p: FloatArray | None = field(default=None, repr=False)
 
@@ -304,7 +305,8 @@ class Model:
             name, why = solvers.choose(self.program, avoid=avoid)
             choices.append(f"solver {name}: {why}")
         asked = name
-        if self._session is None or self._session[:3] != (asked, options, avoid):
+        pattern = pattern_of(self.program)
+        if self._session is None or self._session[:4] != (asked, options, avoid, pattern):
             try:
                 session = _session_of(name, options, self.program, avoid=avoid)
             except UnsupportedError as why:
@@ -313,9 +315,9 @@ class Model:
                 name = solvers.choose(self.program, avoid="native")[0]
                 choices.append(f"solver {name}: native declines, {why.faults[0].found}")
                 session = solvers.get(name, options).start(self.program)
-            self._session = (asked, options, avoid, name, session)
+            self._session = (asked, options, avoid, pattern, name, session)
             self._last = None
-        name = self._session[3]
+        name = self._session[4]
         bounded = solver == "auto" and self._last is None and self._wants_relaxation
         # Ipopt gains from the start; the structured solver needs none, and its multipliers often are the bound
         relaxation = _Relaxation.solve(self.program, options) if bounded and name != "native" else None
@@ -357,9 +359,9 @@ class Model:
                     solution, (status, residuals) = path, judged(self.program, path)
         program, cautions = self.program, []
         turned = None
+        until = begin + (np.inf if options is None or options.time_limit_s is None else options.time_limit_s)
         if one_way_only and status is Status.OPTIMAL:
-            limit = np.inf if options is None or options.time_limit_s is None else options.time_limit_s
-            turned = one_way(program, solution, options, until=begin + limit, avoid=avoid)
+            turned = one_way(program, solution, options, until=until, avoid=avoid)
         if turned is not None:
             program, solution = turned.program, turned.solution
             status, residuals = judged(program, solution)
@@ -369,21 +371,21 @@ class Model:
             choices += _bound(self.program, solution, relaxation, options)
         conflicts: tuple[Conflict, ...] = ()
         convex = self.program.problem_class is not ProblemClass.NLP
-        if convex and without_point(status, residuals) and not (options and options.time_limit_s):
-            least = least_violation(self.program, self._wider, ipopt=takes)
+        if convex and without_point(status, residuals):
+            least = least_violation(self.program, self._wider, ipopt=takes, until=until)
             if least is not None and least.proved > LEAST_SUM:
                 status, conflicts = Status.INFEASIBLE, least.conflicts if explain_infeasible else ()
                 choices.append(f"infeasible by proof of the least violation: {solution.solver} ended without a point")
         elif status in (Status.INFEASIBLE, Status.LOCALLY_INFEASIBLE) and explain_infeasible:
             if convex or (status is Status.INFEASIBLE and self.program.has_relaxation):
                 proved, wider = (self.program, self._wider) if convex else (self.program.relaxed(), None)
-                least = least_violation(proved, wider, ipopt=takes)
+                least = least_violation(proved, wider, ipopt=takes, until=until)
                 conflicts = () if least is None else least.conflicts
                 if least is not None and not least.proved:  # a certificate to its own tolerance, of bad scales
                     status = Status.ERROR
                     cautions.append(f"{solution.solver} says that it is infeasible, but a point keeps every limit")
             else:
-                local = Options(tolerance=LOCAL_TOLERANCE, time_limit_s=EXPLAIN_S)
+                local = Options(tolerance=LOCAL_TOLERANCE, time_limit_s=EXPLAIN_S).within(until)
                 conflicts = explain(self.program, solvers.get("ipopt", local))
         if status is Status.INFEASIBLE and not convex and self.program.has_relaxation:
             choices.append("infeasible by proof: the convex relaxation of the exact model is infeasible")

@@ -107,6 +107,8 @@ def _without_start(
     name = exact_form(relaxed)
     model = make(name, None)
     solver, notes = _solver_for(model, solver)
+    if options is not None and options.time_limit_s is not None:  # what the relaxation left of it
+        options = options.within(time.perf_counter() + options.time_limit_s - relaxed.seconds.get("solve", 0.0))
     exact = model.solve(solver, options, explain_infeasible=False)
     if not exact.ok:
         return relaxed

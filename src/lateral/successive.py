@@ -18,6 +18,9 @@ that it is too little (limits that bind) or too much (an objective that has no p
 step that brought ``gained`` where ``promised`` was predicted, and of which the curvature had cost q,
 ``1 + (promised - gained) / q`` times as much would have been right.
 
+From the second step on that brings something else than its promise (`TRUSTED`) programs have the curvature of the exact
+model, in the decisions, where there are not too many of them (`lateral.second_order`); what is scaled then is nothing.
+
 Where a program has no point, or none that a solver finds, `lateral.restoration` looks for a schedule to go on from.
 
 The exact rows of a schedule are solved by Newton's method from its power flow (`Tangent.solved`). In a power flow the
@@ -42,18 +45,19 @@ from lateral.case import Case
 from lateral.devices.base import Declared, ShuntDevice
 from lateral.first_order import At, Weights, at_any_voltage, beyond, chosen, in_order, weighed
 from lateral.jumps import Crossed, crossed, second_state
-from lateral.model import Model, point_of
+from lateral.model import MOST_FALLS, Model, point_of
 from lateral.network.admittance import NodeIndex
 from lateral.network.branches import RadialNetwork
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
 from lateral.operating import point_at, schedule_flow
-from lateral.program import Program
+from lateral.program import ProblemClass, Program
 from lateral.program.tangent import Tangent
 from lateral.restoration import restored
 from lateral.results.one_way import held_at_zero
 from lateral.results.residuals import earned_status, objective_size, recompute
 from lateral.results.result import Result
-from lateral.solvers import Options, Solution, Status
+from lateral.second_order import Parts, with_curvature
+from lateral.solvers import SOLVERS, Options, Solution, Status
 
 #: Predicted decrease, relative to the objective, at which a schedule is at rest.
 REST = 1e-7
@@ -63,10 +67,14 @@ ACCEPT = 0.1
 GOOD, POOR = 0.75, 0.25
 #: The curvature is left alone until a step brings less or more than these shares of its promise.
 TRUSTED = (0.5, 1.25)
+#: How often the curvature of the losses is scaled for that before the exact model's is taken.
+MISSES = 1
 #: Most by which it changes at once, and the range of its factor.
 FACTOR_STEP, FACTOR_RANGE = 4.0, (1e-3, 1e4)
-#: How often a program is made again for loads that left their band.
-MOST_MADE = 3
+#: How often a trust region is done away with at what rests within it.
+MOST_FREED = 3
+#: How often a program is made again for loads that left their band: a few come up at a time.
+MOST_MADE = 10
 ACROSS = "{} loads and steps are, or can be, across a jump of their law"
 ASIDE = "keeping loads away from jumps of their law"
 #: How often a program is made again for that; these rounds do not count.
@@ -126,6 +134,19 @@ class Rounds:
     kept: At | None = None
     #: the schedule from which a longer step was rejected
     short: At | None = None
+    #: how often a step was other than its promise
+    misses: int = 0
+    #: whether the program may have the curvature of the exact one, see `lateral.second_order`
+    bends: bool = True
+    #: whether it has
+    second: bool = False
+    #: what that needs to know; None where it cannot be had, and before anybody asked
+    parts: Parts | None = None
+    #: multipliers of that, and where the step that they are of began
+    known: tuple[Solution, FloatArray] | None = None
+    #: whether `known` are multipliers of a step that was not rejected
+    sure: bool = False
+    _shown: tuple[At, tuple[Solution, FloatArray], Program] | None = None
 
     @classmethod
     def start(cls, case: Case, tangent: Tangent, net: RadialNetwork, program: Program) -> Rounds:
@@ -173,6 +194,9 @@ class Rounds:
         out = Rounds.start(model.case, model.tangent, model.network, model.tangent.moved(model.program, x))
         out.at = dataclasses.replace(out.at, v_pu=self.at.v_pu)
         out.radius, out.fresh, out.factor, out.flat = self.radius, self.fresh, self.factor, self.flat
+        out.bends, out.misses = self.bends, self.misses
+        if self.second:
+            out.bend()
         # in another program they have other numbers: whoever asked for it looks again
         out.zero = self.zero if model.program.n == self.at.program.n else out.zero
         out.notes = list(dict.fromkeys([*self.notes, *out.notes]))
@@ -180,9 +204,19 @@ class Rounds:
 
     # -- steps ----------------------------------------------------------------------------------------------------
 
+    @property
+    def program(self) -> Program:
+        """The program at the last accepted schedule, with the curvature that it is to have."""
+        if not self.second or self.parts is None or self.known is None:
+            return self.at.program
+        if self._shown is None or self._shown[0] is not self.at or self._shown[1] is not self.known:
+            bent = with_curvature(self.tangent, self.at.program, self.parts, *self.known)
+            self._shown = self.at, self.known, self.at.program if bent is None else bent
+        return self._shown[2]
+
     def bounded(self) -> Program:
         """The program at the last accepted schedule, with decisions in the trust region."""
-        program = held_at_zero(self.at.program, self.zero)
+        program = held_at_zero(self.program, self.zero)
         if not np.isfinite(self.radius):
             return program
         lb, ub, d = program.lb.copy(), program.ub.copy(), self.decisions
@@ -229,7 +263,7 @@ class Rounds:
         Where its rows do not hold there to the last digit (corners of loads are rounded in it, not in the power flow),
         the duals y say what that is worth: ``y' (b - A x_k)``.
         """
-        program, x = self.at.program, solution.x
+        program, x = self.program, solution.x
         off = float(solution.eq_dual @ (program.b - program.a @ self.at.x))
         step = program.objective(x) + weighed(self.weights, beyond(program, self.held, x))
         return self.at.merit(self.weights) + off - step
@@ -245,6 +279,9 @@ class Rounds:
                 self.radius = 0.1 * min(self.radius, 1.0)
                 stuck = "the first-order model is not solved" if self.radius < SMALLEST else ""
                 return Verdict(f"{result.status.word} although the schedule keeps its limits", stuck=stuck)
+            # the curvature of stiff branches may be what a solver fails at
+            if result.status is not Status.INFEASIBLE and not self.second and self.known is not None and self.bend():
+                return Verdict(f"{result.status.word}, to be solved with the curvature of the decisions alone")
             if not np.isfinite(self.radius):
                 return Verdict(result.status_text, stuck=f"the first-order model is {result.status.word}")
             self.radius = 4.0 * self.radius if self.radius < 0.25 else np.inf
@@ -263,16 +300,22 @@ class Rounds:
             if there.strange and self.at.strange and self.at.v_pu is not None:
                 return Verdict("no power flow of this schedule", stuck=self._differs(there))
             before = "not made with these limits" if self.fresh else "no power flow of a schedule"
+            self.known = result.solution, self.at.x
             self.at, self.fresh = there, False
             return Verdict(f"accepted, the point before was {before}; step {length:.1e}", accepted=True)
         # the program is convex: a step that is held back has no more than its promise times what it was held back by
         small = REST * size * (min(self.radius, 1.0) if held and not self.flat else 1.0)
         # so much the step would promise at the curvature that the prices gave
         plain = promised
-        if self.factor > 1.0:
+        if self.factor > 1.0 and not self.second:
             plain += (self.factor - 1.0) * self.tangent.curvature(self.at.program, x)
         rests = -REST * size <= promised and plain <= small
+        # multipliers of a step that was rejected bend the rows as they are elsewhere: a promise made with these is none
+        stale = self.second and self.at is self.short and not self.sure
         if rests and length <= TINY:
+            if stale:
+                self.known, self.sure = (result.solution, self.at.x), True
+                return Verdict(f"{says}, step {length:.1e}, to be seen with the multipliers of this step")
             return Verdict(f"{says}, step {length:.1e}", rests=True)
         there = self.reached(result.solution)
         if there is None:
@@ -281,6 +324,12 @@ class Rounds:
             return Verdict(f"rejected, its power flow does not converge; {says}", stuck=stuck)
         gained = self.at.merit(self.weights) - there.merit(self.weights)
         says = f"{says}, true {gained / size:.1e}, step {length:.1e}"
+        low, high = TRUSTED
+        if not self.second and not low * promised <= gained <= high * promised:
+            self.misses += 1
+            if self.misses > MISSES:
+                self.bend()
+        self.known = result.solution, self.at.x
         if (
             rests
         ):  # a flat merit: the schedule before is as good to first order, so the new one must be as good in truth
@@ -288,8 +337,12 @@ class Rounds:
                 self.radius, self.short = 0.25 * length, self.at
                 return Verdict(f"rejected, {says}")
             self.at = there
-            if self.away(x) <= AWAY:
+            doubtful = stale or gained > max(high * promised, REST * size)
+            if self.away(x) <= AWAY and not doubtful:
                 return Verdict(says, rests=True)
+            if doubtful:
+                self.sure = stale
+                return Verdict(f"accepted, {says}", accepted=True)
             # as good, but its voltages, and with them its limits, are those of the first order: once more from here
             self.radius, self.flat = NEARER * length, True
             return Verdict(f"accepted, {says}", accepted=True)
@@ -309,10 +362,18 @@ class Rounds:
         if share < ACCEPT:
             # the next step from here knows the corners that this one went across
             self.at = self.short = self._reweighed(self.at, result.solution)
+            self.sure = False
             stuck = "the trust region has become too small" if self.radius < SMALLEST else ""
             return Verdict(f"rejected, {says}", stuck=stuck)
         self.at = there
         return Verdict(f"accepted, {says}", accepted=True)
+
+    def bend(self) -> bool:
+        """Go on with the curvature of the exact program, if it can be had."""
+        if self.bends and self.parts is None:
+            self.parts = Parts.of(self.tangent, self.at.program, self.decisions)
+        self.second = self.bends = self.parts is not None
+        return self.second
 
     def free(self, solution: Solution) -> None:
         """Go on without a trust region, with the curvature that the prices give."""
@@ -322,7 +383,7 @@ class Rounds:
     def _learned(self, x: FloatArray, promised: float, gained: float) -> bool:
         """Whether a step changed the factor of the curvature: to what would have been right along it."""
         low, high = TRUSTED
-        cost = self.tangent.curvature(self.at.program, x)
+        cost = 0.0 if self.second else self.tangent.curvature(self.at.program, x)
         if cost <= 0.0 or (self.factor == 1.0 and low * promised <= gained <= high * promised):
             return False
         change = np.clip(1.0 + (promised - gained) / cost, 1.0 / FACTOR_STEP, FACTOR_STEP)
@@ -458,14 +519,15 @@ def settle(
     state = Rounds.start(model.case, model.tangent, model.network, model.program)
     if zero is not None:
         state.zero, state.fresh = zero, True
+    state.bends = solver == "auto" or ProblemClass.QP in SOLVERS[solver].solver.accepts
     told: list[str] = []
-    best, accepted, k, made, sided, freed = result, False, 1, 0, 0, False
+    best, accepted, k, made, sided, freed = result, False, 1, 0, 0, 0
     choices = list(result.choices)
 
     def across(of: Result, program: Program) -> Crossed:
         """Loads that are across a jump in the laws of a program, or can be in another power flow of the schedule."""
         x, beside = of.solution.x, model.beside
-        found = crossed(of.program, x, beside)
+        found = crossed(of.program, x, beside, fall=sided < MOST_FALLS)
         return found if found.count else second_state(model.case, program, x, model.network, point_of(of).v_pu, beside)
 
     def solved(at: Rounds) -> tuple[Rounds, Result]:
@@ -521,9 +583,9 @@ def settle(
                 counted()
                 state, result = solved(state)
         # the bounds of the trust region are no limits of the schedule
-        whole, other = held_at_zero(state.at.program, state.zero), Crossed()
+        whole, other = held_at_zero(state.program, state.zero), Crossed()
         if sided < MOST_SIDED and result.ok:
-            other = crossed(result.program, result.solution.x, model.beside)
+            other = crossed(result.program, result.solution.x, model.beside, fall=sided < MOST_FALLS)
         if other.count:
             verdict = Verdict(ACROSS.format(other.count))
         else:
@@ -546,15 +608,15 @@ def settle(
                 state, result = solved(state)
                 continue
             verdict = Verdict(verdict.text, stuck=ACROSS.format(other.count))
-        if verdict.rests and np.isfinite(state.radius) and not freed and k - sided < rounds:
-            # what is next to nothing within a trust region may be too much for the certificate without it
-            freed = earned_status(whole, best.solution, recompute(whole, best.solution)) is not Status.OPTIMAL
-            if freed:
-                state.radius, verdict = np.inf, Verdict(verdict.text)
-        if verdict.stuck == WORN and not freed and k - sided < rounds:
+        within = verdict.rests and np.isfinite(state.radius) and freed < MOST_FREED and k - sided < rounds
+        # what is next to nothing within a trust region may be too much for the certificate without it
+        if within and earned_status(whole, best.solution, recompute(whole, best.solution)) is not Status.OPTIMAL:
+            freed += 1
+            state.radius, verdict = np.inf, Verdict(verdict.text)
+        if verdict.stuck == WORN and freed < MOST_FREED and k - sided < rounds:
             # a curvature that many short steps made large promises nothing: whether there is something, that of the
             # prices says, without a trust region
-            freed, verdict = True, Verdict(verdict.text)
+            freed, verdict = freed + 1, Verdict(verdict.text)
             state.free(result.solution)
         if verdict.rests or verdict.stuck or k - sided >= rounds:
             break

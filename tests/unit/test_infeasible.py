@@ -6,13 +6,14 @@ import dataclasses
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from tests.unit.test_replay_limits import rows, unbalanced
 
 import lateral
-from lateral import solvers
+from lateral import model, solvers
 from lateral.case import Case
 from lateral.cli import run as cli
 from lateral.devices import PV, Battery, Load, Source
@@ -20,6 +21,8 @@ from lateral.io import write_folder
 from lateral.network.feeder import Bus, Feeder, Line
 from lateral.network.horizon import Horizon
 from lateral.opf import build
+from lateral.recover import recovered
+from lateral.results.infeasible import least_violation
 from lateral.results.result import Result
 from lateral.solvers.base import Status
 from lateral.solvers.elastic import elastic, explain, settled
@@ -187,6 +190,38 @@ def test_a_word_is_looked_for_while_there_is_time() -> None:
     program = build(case(v_min_pu=0.975), "nonlinear").program
     cut = solvers.get("ipopt", solvers.Options(max_iterations=1)).solve(program)
     assert settled(program, cut, solvers.get("ipopt"), until=time.perf_counter()) is cut
+
+
+def test_the_limits_in_the_way_are_looked_for_while_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a time limit the explanation has what the solve has left."""
+    program = build(case(v_min_pu=0.975), "lindistflow").program
+    assert least_violation(program) is not None
+    assert least_violation(program, until=time.perf_counter()) is None
+    asked: list[float] = []
+    monkeypatch.setattr(model, "least_violation", lambda *_, until, **__: asked.append(until))
+    now = time.perf_counter()
+    r = build(case(v_min_pu=0.975), "lindistflow").solve(options=solvers.Options(time_limit_s=50.0))
+    assert r.status is Status.INFEASIBLE
+    assert now + 50.0 <= asked[0] <= time.perf_counter() + 50.0
+
+
+def test_a_recovery_without_a_start_has_what_the_relaxation_left_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    relaxed = build(case(v_min_pu=0.9), "soc").solve()
+    lost = dataclasses.replace(relaxed, status=Status.ERROR, seconds={"solve": 8.0})
+    nowhere = np.full_like(lost.solution.x, np.nan)
+    lost = dataclasses.replace(lost, solution=dataclasses.replace(lost.solution, x=nowhere))
+    asked: list[solvers.Options] = []
+    plain = model.Model.solve
+
+    def solve(self: model.Model, solver: str, options: solvers.Options, **more: Any) -> Result:
+        asked.append(options)
+        return plain(self, solver, options, **more)
+
+    monkeypatch.setattr(model.Model, "solve", solve)
+    make = lambda name, _: build(lost.case, name)  # noqa: E731
+    r = recovered(lost, make, lambda _: pytest.fail("no schedule, no flow"), options=solvers.Options(time_limit_s=10.0))
+    assert r.ok
+    assert asked[0].time_limit_s == pytest.approx(2.0, abs=0.5)
 
 
 def test_options_within_a_time() -> None:

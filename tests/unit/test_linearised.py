@@ -21,6 +21,7 @@ from lateral import successive
 from lateral.baseline import power_flow
 from lateral.case import Case
 from lateral.devices import PV, Battery, Capacitor, Load, Source
+from lateral.first_order import At
 from lateral.io import builtin, opendss
 from lateral.io.overlay import new_horizon, resample, set_limits, set_loads, set_profiles, set_tariff
 from lateral.io.rule import DerRule, add_ders
@@ -360,6 +361,12 @@ def test_a_flat_merit_rests_only_where_the_power_flow_is_as_good(monkeypatch: py
     assert state.at is away
     assert state.radius == successive.NEARER * length
     monkeypatch.setattr(successive.Rounds, "reached", lambda self, solution: same)
+    # what brings more than it promised may bring more still
+    verdict = state.judge(r)
+    assert verdict.accepted
+    assert not verdict.rests
+    state.at = away
+    monkeypatch.setattr(At, "merit", lambda self, weights: 0.0)
     assert state.judge(r).rests
     assert state.at is same
     # a tiny step needs no power flow

@@ -140,6 +140,15 @@ class _Squares:
     factors: tuple[Affine, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rows:
+    """Rows of products, whose multipliers weigh how they bend."""
+
+    block: Block
+    equality: bool
+    pairs: tuple[tuple[Affine, Affine], ...]
+
+
 @dataclass(eq=False)
 class Tangent:
     """Writes first-order rows for a builder, and moves a program to another point.
@@ -156,6 +165,8 @@ class Tangent:
     _parts: list[_Products | _Bent | _Form | _Scaled] = field(default_factory=list)
     _squares: list[_Squares] = field(default_factory=list)
     _bent: list[str] = field(default_factory=list)
+    _rows: list[_Rows] = field(default_factory=list)
+    _shares: list[str] = field(default_factory=list)
 
     @property
     def followers(self) -> list[IntArray]:
@@ -212,6 +223,7 @@ class Tangent:
             block = builder.between(
                 component, quantity, elements, lower, row, upper, unit=unit, to_unit=to_unit, scale=scale, limit=limit
             )
+        self._rows.append(_Rows(block, equality, tuple(pairs)))
         if all(squares):
             self._squares.append(_Squares(block, equality, tuple(f for f, _ in pairs)))
         return block
@@ -258,6 +270,7 @@ class Tangent:
     def weights(self, builder: ProgramBuilder, name: str, elements: Sequence[str], start: float, of: Affine) -> Affine:
         """Weights of elements by step, as data: shares, slot ``name``, of a weight of shape (1, T)."""
         n, t_count = len(elements), of.n_steps
+        self._shares.append(name)
         share = builder.data(name, elements, np.full((n, t_count), start), unit="1")
         part = _Scaled(f"{name}.weight", of.take(np.zeros(n, dtype=np.int64)), share)
         values = part.values(*builder.start())
@@ -296,12 +309,48 @@ class Tangent:
             weights.append(-y.reshape(len(part.block.elements), -1))
         for bent in self._parts:
             if isinstance(bent, _Bent) and bent.block is not None:
-                z, new, old = (bent.z.value(x, program.theta) for x in (at, solution.x, program.start_point))
-                reach = np.maximum(np.abs(new - old), LEAST_REACH)
-                second = (bent.curve.slope(z + reach) - bent.curve.slope(z - reach)) / (2.0 * reach)
-                weights.append(0.5 * solution.eq_dual[bent.block.cells].reshape(z.shape) * second)
+                second = self._bend(bent, program.theta, at, solution.x - program.start_point)
+                weights.append(0.5 * solution.eq_dual[bent.block.cells].reshape(second.shape) * second)
         slots |= {name: np.maximum(weight, 0.0) for name, weight in zip(self._bent, weights, strict=False)}
         return program.update(slots)
+
+    @staticmethod
+    def _bend(bent: _Bent, theta: FloatArray, x: FloatArray, step: FloatArray) -> FloatArray:
+        """Second derivative of curves at x, as a difference over a step: a corner acts before it is met."""
+        z = bent.z.value(x, theta)
+        reach = np.maximum(np.abs(bent.z.value(x + step, theta) - z), LEAST_REACH)
+        return np.asarray((bent.curve.slope(z + reach) - bent.curve.slope(z - reach)) / (2.0 * reach))
+
+    def without_curvature(self, program: Program) -> Program:
+        """The program, at its point, with no cost of distance: what is left bends as the objective itself does."""
+        return self.moved(
+            program.update(dict.fromkeys([*self._shares, *self._bent], np.zeros(()))), program.start_point
+        )
+
+    def hessian(self, program: Program, solution: Solution, begin: FloatArray) -> sp.csr_array:
+        """How the rows that are to first order bend at the point of a program, weighed by multipliers: their part of
+        the Hessian of the Lagrangian.
+
+        Args:
+            program: the program.
+            solution: its multipliers; curves bend as over the step that led to it.
+            begin: variables where that step began.
+
+        Returns:
+            symmetric, shape (n, n).
+        """
+        theta, total = program.theta, sp.csr_array((program.n, program.n))
+        for part in self._rows:
+            y = (solution.eq_dual if part.equality else solution.ineq_dual)[part.block.cells]
+            for f, g in part.pairs:
+                one = _coefficients(f, theta, program.n).T @ sp.diags_array(y) @ _coefficients(g, theta, program.n)
+                total = total - one - one.T
+        for bent in self._parts:
+            if isinstance(bent, _Bent) and bent.block is not None:
+                z = _coefficients(bent.z, theta, program.n)
+                second = self._bend(bent, theta, program.start_point, solution.x - begin).reshape(-1)
+                total = total + z.T @ sp.diags_array(solution.eq_dual[bent.block.cells] * second) @ z
+        return sp.csr_array(total)
 
     def curvature(self, program: Program, x: FloatArray) -> float:
         """What the costs of distance whose weights are shares say of a step from the point of the program to x."""
@@ -311,6 +360,11 @@ class Tangent:
                 f, g = (a.value(x, theta) - a.value(program.start_point, theta) for a in (part.f, part.g))
                 total += float((part.weight.value(x, theta) * f * g).sum())
         return total
+
+    @property
+    def given(self) -> IntArray:
+        """Variables that decisions give: the network's, and those that follow a curve."""
+        return np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *self.network, *self.followers]))
 
     def curves(self, x: FloatArray, theta: FloatArray) -> None:
         """Set every ``y = phi(z)``, in place."""
@@ -386,6 +440,13 @@ class Tangent:
         names = [f"{elements[k % len(elements)]}:{k // len(elements)}" for k in range(len(values))]
         self._parts.append(part)
         return builder.data(part.slot, names, values, unit="pu")
+
+
+def _coefficients(expr: Affine, theta: FloatArray, n: int) -> sp.csr_array:
+    """Coefficients of the variables in every cell, shape (cells, n)."""
+    has = expr.col >= 0
+    value = expr.val[has] * np.where(expr.par[has] >= 0, theta[expr.par[has]], 1.0)
+    return sp.csr_array((value, (expr.row[has], expr.col[has])), shape=(expr.n * expr.n_steps, n))
 
 
 __all__ = ["State", "Tangent"]

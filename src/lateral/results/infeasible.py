@@ -8,6 +8,7 @@ least violation cannot be below (`certified_bound`) is a proof, where it is more
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -48,7 +49,11 @@ class LeastViolation:
 
 
 def least_violation(
-    program: Program, wider: Callable[[float], Program] | None = None, *, ipopt: bool = False
+    program: Program,
+    wider: Callable[[float], Program] | None = None,
+    *,
+    ipopt: bool = False,
+    until: float = np.inf,
 ) -> LeastViolation | None:
     """The least violation of the limits of a convex program.
 
@@ -57,6 +62,7 @@ def least_violation(
         wider: builds it with the laws of loads written for voltages beyond their limits, by a share: a relaxation
             between a curve and its chord has no point beyond the ends of the chord.
         ipopt: whether to ask Ipopt where Clarabel finds nothing.
+        until: time of `time.perf_counter` at which it is to end.
 
     Returns:
         None where no solver found it.
@@ -64,7 +70,9 @@ def least_violation(
     for limited in _tries(program, wider):
         soft = elastic(limited)
         # Ipopt takes its time to find that there is no point: wider laws, where there are any, come first
-        for solver in _solvers(soft.program, ipopt=ipopt and (wider is None or limited is not program)):
+        for solver in _solvers(soft.program, until, ipopt=ipopt and (wider is None or limited is not program)):
+            if time.perf_counter() >= until:
+                return None
             found = solver.solve(soft.program)
             residuals = judged(soft.program, found)[1]
             bound = certified_bound(soft.program, found, residuals)
@@ -95,12 +103,12 @@ def _tries(program: Program, wider: Callable[[float], Program] | None) -> Iterat
         yield from map(wider, WIDER)
 
 
-def _solvers(program: Program, *, ipopt: bool) -> Iterator[Solver]:
-    yield solvers.get("clarabel", None)
+def _solvers(program: Program, until: float, *, ipopt: bool) -> Iterator[Solver]:
+    yield solvers.get("clarabel", ClarabelOptions().within(until))
     if program.problem_class is ProblemClass.SDP:
-        yield solvers.get("clarabel", ClarabelOptions(follow_after=EARLY))
+        yield solvers.get("clarabel", ClarabelOptions(follow_after=EARLY).within(until))
     elif ipopt:
-        yield solvers.get("ipopt", Options(time_limit_s=EXPLAIN_S))
+        yield solvers.get("ipopt", Options(time_limit_s=EXPLAIN_S).within(until))
 
 
 def without_point(status: Status, residuals: Residuals) -> bool:
