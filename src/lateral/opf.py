@@ -17,7 +17,8 @@ from lateral.errors import OptionError, SolveError, UnsupportedError, did_you_me
 from lateral.first_order import first_point
 from lateral.formulations import Formulation, OperatingPoint
 from lateral.io.dispatch import Dispatch
-from lateral.model import Model, groups
+from lateral.jumps import SIDE_PU, beyond_sides
+from lateral.model import LEFT_SIDE, Model, groups
 from lateral.network.admittance import Node
 from lateral.network.branches import radial_network
 from lateral.network.schema import IntArray
@@ -39,6 +40,8 @@ MOST_ROUNDS = 20
 #: What ``auto`` goes on with where the structured solver does not solve the exact form of a larger program than this:
 #: Ipopt, which takes its turn up to here, needs minutes beyond.
 NEXT_FORMULATION, IPOPT_UP_TO = "linearised", 25_000
+#: What it goes on with where loads left the side of their band on which the exact branch flow has their law.
+ANY_SIDE = "current-voltage"
 #: Which limits of a feeder enter a problem.
 LIMITS = ("all", "voltage", "none")
 
@@ -171,7 +174,7 @@ def build(
     def otherwise(case: Case) -> Model:
         return build(
             case,
-            NEXT_FORMULATION,
+            NEXT_FORMULATION if chosen.lazy else ANY_SIDE,
             goal,
             terminal=terminal,
             loss_term=loss_term,
@@ -195,7 +198,7 @@ def build(
         screened=screen_limits,
         enforced=enforce,
         tangent=builder.tangent,
-        otherwise=otherwise if formulation == "auto" and chosen.lazy else None,
+        otherwise=otherwise if formulation == "auto" else None,
     )
 
 
@@ -276,7 +279,8 @@ def worked_out(
     The exact form that ``auto`` took is solved by the structured solver. Where that does not take the program or does
     not end at an optimum, Ipopt solves the same program up to `IPOPT_UP_TO` variables. A larger one is solved in
     `NEXT_FORMULATION` instead: convex programs in rounds that end at the same kind of optimum, or say in seconds which
-    limits stand in the way. ``choices`` says so.
+    limits stand in the way. Where loads left the side of their band on which the exact branch flow has their law, the
+    feeder is solved in `ANY_SIDE`, which takes the other side too. ``choices`` says so.
 
     Args:
         model: the model.
@@ -289,12 +293,13 @@ def worked_out(
     notes: tuple[str, ...] = ()
     lost: dict[str, float] = {}
     result = None
-    if model.otherwise is not None and solver == "auto" and model.program.n > IPOPT_UP_TO:
+    goes_on = model.otherwise if solver == "auto" else None
+    if goes_on is not None and model.formulation.lazy and model.program.n > IPOPT_UP_TO:
         begin = time.perf_counter()
         result, why = _without_ipopt(model, options)
         if result is None:
             lost = {"build": model.seconds["build"], "solve": time.perf_counter() - begin}
-            before, model = model, model.otherwise(model.case)
+            before, model = model, goes_on(model.case)
             options = None if options is None else options.plain()
             notes = (
                 *before.choices[:1],
@@ -303,6 +308,15 @@ def worked_out(
             )
     if result is None:
         result = model.solve(solver, options, explain_infeasible=explain_infeasible)
+        over = beyond_sides(result.program, result.solution.x) if goes_on is not None and result.ok else 0.0
+        if goes_on is not None and over > SIDE_PU and not model.formulation.lazy:
+            either = goes_on(model.case)
+            again = either.solve(solver, None if options is None else options.plain())
+            if again.ok:
+                lost = {name: result.seconds[name] for name in ("build", "solve")}
+                which = f"in {model.formulation.name}, which has their law on that side only"
+                notes = (f"formulation {ANY_SIDE}: {LEFT_SIDE.format(over)} {which}",)
+                model, result = either, again
     most = default_rounds(model) if rounds is None else rounds
     result = refined(model, result, rounds=most, solver=solver, options=options, progress=progress)
     if not lost:
