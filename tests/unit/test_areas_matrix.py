@@ -133,13 +133,10 @@ def test_sdp_on_a_long_feeder() -> None:
 
 
 @pytest.mark.skipif(not FEEDERS.is_dir(), reason="the shared feeders are not here")
-def test_a_cut_inside_an_ungrounded_part_is_declined_by_soc3() -> None:
-    """Its voltage to ground is loose there: with PV and batteries the residual stays at 2e-2 for 200 rounds."""
-    with pytest.raises(UnsupportedError) as found:
-        solve_areas(cut(ieee37(), ["line.l4"]), formulation="soc3", limits="none")
-    (fault,) = found.value.faults
-    assert (fault.code, fault.element) == ("ARE-034 ungrounded", "border.l4")
-    assert "transformer.subxf" in fault.found and "sdp" in fault.action
+def test_soc3_cut_inside_an_ungrounded_part() -> None:
+    """67 rounds, though its voltage to ground is loose there."""
+    run = solve_areas(cut(ieee37(), ["line.l4"]), formulation="soc3", limits="none", with_replay=False, max_rounds=80)
+    certified(run)
 
 
 @pytest.mark.skipif(not FEEDERS.is_dir(), reason="the shared feeders are not here")
@@ -474,7 +471,6 @@ def test_unsure_answers_of_areas_are_not_tried_again_with_ipopt(monkeypatch: pyt
     devices = (dataclasses.replace(d, profile="two") if type(d) is Load else d for d in case.devices)
     case = case.with_(horizon=two, profiles={"two": np.array([0.6, 1.0])}, devices=tuple(devices))
     seen = answers(monkeypatch)
-    monkeypatch.setattr("lateral.areas.solve.look_at_ungrounded", lambda *_: ())  # which declines `soc3` there
     run = lateral.solve_areas(
         lateral.cut(case, 3), formulation="soc3", limits="none", max_rounds=4, central=False, with_replay=False
     )

@@ -1,9 +1,8 @@
 """Cuts inside ungrounded parts: what areas cannot settle there, said before the first round.
 
 Behind a delta winding no power depends on the voltage to ground, and areas settle without it (see
-``docs/areas/algorithms.md``, "Ungrounded parts"). What does depend on it is not settled: voltage deviation in the forms
-in which it is held, `soc3`, whose cones it loosens, and limits to ground that bind. The first two are refused, the
-third is said.
+``docs/areas/algorithms.md``, "Ungrounded parts"). What does depend on it is not settled in the forms in which it is
+held: voltage deviation, which is refused, and limits to ground that bind, which is said.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ def look_at_ungrounded(
     objective: Objective,
     limits: str,
 ) -> tuple[str, ...]:
-    """Refuse what areas do not settle in an ungrounded part that is cut; say what they may not settle.
+    """Refuse an objective that areas do not settle in an ungrounded part that is cut; say what they may not settle.
 
     Args:
         partition: the areas.
@@ -78,7 +77,7 @@ def look_at_ungrounded(
         what a reader must know before the first round, and where the areas do not end certified.
 
     Raises:
-        UnsupportedError: every border at which the formulation, or the objective, is declined (``ARE-034``).
+        UnsupportedError: every border at which the objective is declined (``ARE-034``).
     """
     if not closed:
         return ()
@@ -86,19 +85,13 @@ def look_at_ungrounded(
     inside = {b.name: fed_by[b.bus] for b in partition.borders.values() if b.name in closed and b.bus in fed_by}
     held = "v_re" in formulation.voltages
     faults = []
-    deviation = any(w and isinstance(part, VoltageDeviation) for w, part in objective.terms)
-    for name, transformer in inside.items():
-        where = f"a cut inside the ungrounded part behind {transformer}"
-        before = f"Cut before {transformer}, or so that all behind it is in one area"
-        if formulation.loose_to_ground:
-            found = f"{where}, and {formulation.name} {formulation.loose_to_ground}"
-            action = f"{before}; or take sdp, linearised or an exact form."
-            faults.append(
-                Fault("ARE-034 ungrounded", f"border.{name}", found, "a border where currents return by ground", action)
+    if held and any(w and isinstance(part, VoltageDeviation) for w, part in objective.terms):
+        for name, transformer in inside.items():
+            found = (
+                f"a cut inside the ungrounded part behind {transformer}, and vdev, which counts voltages to ground: "
+                "there they are held, and have no price"
             )
-        if deviation and held:
-            found = f"{where}, and vdev, which counts voltages to ground: there they are held, and have no price"
-            action = f"{before}; or take another objective."
+            action = f"Cut before {transformer}, or so that all behind it is in one area; or take another objective."
             faults.append(Fault("ARE-034 ungrounded", f"border.{name}", found, "an objective of powers", action))
     if faults:
         raise UnsupportedError(faults)

@@ -114,8 +114,6 @@ class Formulation(ABC):
     #: why areas cannot be told voltages in it, so that only algorithms work in which both sides of a border decide on
     #: them; empty where they can
     consensus_only: ClassVar[str] = ""
-    #: why its areas cannot be cut inside an ungrounded part, as what follows its name; empty where they can
-    loose_to_ground: ClassVar[str] = ""
     #: penalty of `admm` that ``auto`` takes in it (measured)
     consensus_penalty: ClassVar[float] = 1.0
     #: and its ``ratio_unbalance`` (measured)

@@ -34,7 +34,4 @@ class SOC3(MatrixFormulation):
     name: ClassVar[str] = "soc3"
     title: ClassVar[str] = "second-order cone relaxation of the branch flow (any phases, radial)"
     consensus_penalty: ClassVar[float] = 0.3
-    # a common voltage loosens every minor of two conductors. IEEE 37 without control is certified after 85 rounds in 2
-    # areas and 115 in 3; with PV the residual of 2 areas is 3e-4 after 130, and of 3 (2 steps) 2e-2 after 200
-    loose_to_ground: ClassVar[str] = "has a voltage to ground that is loose there, on whose price areas do not agree"
     model: ClassVar[type[MatrixFlowModel]] = _Model

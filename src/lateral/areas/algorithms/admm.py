@@ -30,11 +30,11 @@ times the penalty; certified after 75).
 **Drift.** Where an area is stiff in what the other one is indifferent to (a regulator at a border whose ratio holds for
 the whole horizon ties the voltages of all steps), each keeps its copy, and the price between them grows by the penalty
 times what they are apart, the same in every round; no mixture of such steps is shorter than one of them, so that the
-acceleration finds nothing. Where `DRIFT_ROUNDS` steps are next to the same, the penalty of each quantity that is part
-of them, and of which only the prices move, is made `STIFFER` times as heavy, at most `MOST_STIFFER` times: balancing
-(above) for what is seen to need it, and to one side only. Measured on `ieee13`, `linearised`, one ratio for 2 and 4
-steps: at `transformer.reg1` 136 and 203 rounds (383, and not in 600, without it), in 3 areas 307 and 596 (438, and not
-in 600), at `line.632670` 137 and 312 (137, and not in 600).
+acceleration finds nothing. Where borders say complex voltages and `DRIFT_ROUNDS` steps are next to the same, the
+penalty of each quantity that is part of them, and of which only the prices move, is made `STIFFER` times as heavy, at
+most `MOST_STIFFER` times: balancing (above) for what is seen to need it, and to one side only. Measured on `ieee13`,
+`linearised`, one ratio for 2 and 4 steps: at `transformer.reg1` 136 and 203 rounds (383, and not in 600, without it),
+in 3 areas 307 and 596 (438, and not in 600), at `line.632670` 137 and 312 (137, and not in 600).
 
 **Acceleration** (Anderson 1965) of z and y of all borders together, in rounds in which every message arrived and no
 penalty moved; it begins anew where the map's own residual doubles. Where it leads nowhere, and nothing else looks at
@@ -234,6 +234,8 @@ class Admm(Consensus):
         self, plan: Plan, points: Sequence[tuple[FloatArray, FloatArray]], numbers: Mapping[str, float]
     ) -> list[str]:
         """The penalties, as ``border/x``, of what drifts: see the module's text."""
+        if plan.voltages != ("v_re", "v_im"):  # of matrices it makes more rounds (`sdp`, IEEE 37: 247 for 139)
+            return []
         steps = np.array([step for _, step in points[-DRIFT_ROUNDS:]])
         mean = steps.mean(axis=0)
         size = float(np.linalg.norm(mean))
