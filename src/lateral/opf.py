@@ -293,9 +293,9 @@ def worked_out(
     notes: tuple[str, ...] = ()
     lost: dict[str, float] = {}
     result = None
+    begin = time.perf_counter()
     goes_on = model.otherwise if solver == "auto" else None
     if goes_on is not None and model.formulation.lazy and model.program.n > IPOPT_UP_TO:
-        begin = time.perf_counter()
         result, why = _without_ipopt(model, options)
         if result is None:
             lost = {"build": model.seconds["build"], "solve": time.perf_counter() - begin}
@@ -311,7 +311,9 @@ def worked_out(
         over = beyond_sides(result.program, result.solution.x) if goes_on is not None and result.ok else 0.0
         if goes_on is not None and over > SIDE_PU and not model.formulation.lazy:
             either = goes_on(model.case)
-            again = either.solve(solver, None if options is None else options.plain())
+            plain = None if options is None else options.plain()
+            left = None if plain is None else plain.within(begin + (plain.time_limit_s or np.inf))
+            again = either.solve(solver, left)
             if again.ok:
                 lost = {name: result.seconds[name] for name in ("build", "solve")}
                 which = f"in {model.formulation.name}, which has their law on that side only"

@@ -54,9 +54,10 @@ class Parts:
 
     @classmethod
     def of(cls, tangent: Tangent, program: Program, decisions: IntArray) -> Parts | None:
-        """The parts of a program; None where the decisions do not give the network, or there are too many of them."""
+        """The parts of a program; None where there is no decision, decisions do not give the network, or there are too
+        many of them."""
         given, rows = tangent.given, tangent.rows(program, decisions)
-        if not len(given) or len(rows) != len(given):
+        if not len(decisions) or not len(given) or len(rows) != len(given):
             return None
         square = abs(program.a[rows][:, given])
         graph = sp.block_array([[None, square], [square.T, None]], format="csr")

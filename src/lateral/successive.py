@@ -334,7 +334,7 @@ class Rounds:
             rests
         ):  # a flat merit: the schedule before is as good to first order, so the new one must be as good in truth
             if gained < -REST * size:
-                self.radius, self.short = 0.25 * length, self.at
+                self.radius, self.short, self.sure = 0.25 * length, self.at, False
                 return Verdict(f"rejected, {says}")
             self.at = there
             doubtful = stale or gained > max(high * promised, REST * size)

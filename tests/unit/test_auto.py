@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from lateral.devices import PV, Battery, Load
 from lateral.errors import Fault, OptionError, UnsupportedError
 from lateral.io import builtin
 from lateral.io.overlay import resample
+from lateral.model import Model
 from lateral.network.feeder import Switch
 from lateral.opf import build, choose_formulation, solve, worked_out
 from lateral.program import Program
@@ -130,6 +133,27 @@ def test_loads_that_leave_their_band_are_taken_on_either_side() -> None:
     assert r.objective == pytest.approx(solve(case, "current-voltage", "demand", with_replay=False).objective, rel=1e-9)
     kept = solve(case, "nonlinear", "demand", with_replay=False)
     assert kept.formulation == "nonlinear" and kept.objective > 1.02 * r.objective
+
+
+def test_the_other_side_of_a_band_has_what_is_left_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = lateral.read("case33bw")
+    loads = (dataclasses.replace(d, v_min_pu=0.95) if isinstance(d, Load) else d for d in case.devices)
+    asked: list[tuple[str, float]] = []
+    plain = Model.solve
+
+    def slow(self: Model, solver: str = "auto", options: Options | None = None, **more: Any) -> Result:
+        assert options is not None
+        assert options.time_limit_s is not None
+        asked.append((self.formulation.name, options.time_limit_s))
+        time.sleep(0.2)
+        return plain(self, solver, options, **more)
+
+    monkeypatch.setattr(Model, "solve", slow)
+    limit = Options(time_limit_s=100.0)
+    assert solve(case.with_(devices=tuple(loads)), objective="demand", options=limit, with_replay=False).ok
+    (first, whole), (second, left) = asked
+    assert (first, whole, second) == ("nonlinear", 100.0, "current-voltage")
+    assert 0.0 < left <= 99.8
 
 
 def test_a_small_program_is_handed_to_ipopt() -> None:

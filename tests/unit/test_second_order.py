@@ -15,6 +15,7 @@ import lateral
 from lateral import second_order, successive
 from lateral.case import Case
 from lateral.devices import Load, Regulator, Source
+from lateral.first_order import At
 from lateral.jumps import Crossed
 from lateral.network.feeder import Bus, Feeder, Transformer, Winding
 from lateral.network.horizon import Horizon
@@ -122,6 +123,17 @@ def test_a_part_with_too_many_decisions_is_left_alone(monkeypatch: pytest.Monkey
     assert state.program is state.at.program
 
 
+def test_without_a_decision_there_is_no_curvature_of_decisions() -> None:
+    case = tapped()
+    case = case.with_(devices=tuple(d for d in case.devices if isinstance(d, Load | Source)))
+    model = build(case, "linearised", "loss")
+    assert model.tangent is not None
+    state = Rounds.start(model.case, model.tangent, model.network, model.program)
+    state.known = (model.solve().solution, state.at.x)
+    assert not state.bend()
+    assert state.program is state.at.program
+
+
 @pytest.mark.parametrize("objective", ["cost", "loss", "unbalance", "vdev"])
 @pytest.mark.parametrize("limits", [{}, {"v_min_pu": 0.985, "v_max_pu": 1.01}], ids=["wide", "narrow"])
 def test_rounds_with_a_tap_behind_a_delta_come_to_rest_at_the_exact_optimum(
@@ -160,6 +172,22 @@ def test_multipliers_of_a_rejected_step_are_no_rest() -> None:
     first = state.judge(still)
     assert not first.rests
     assert "multipliers of this step" in first.text
+    assert state.judge(still).rests
+
+
+def test_multipliers_of_a_flat_step_that_is_rejected_are_no_rest_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where those before it were of a step that was accepted."""
+    state, r = started()
+    assert state.bend()
+    state.known, state.sure = (r.solution, state.at.x), True
+    worse = dataclasses.replace(state.at)
+    monkeypatch.setattr(Rounds, "predicted", lambda *_: 0.0)
+    monkeypatch.setattr(Rounds, "reached", lambda *_: worse)
+    monkeypatch.setattr(At, "merit", lambda at, _weights: 1e3 * float(at is worse))
+    assert state.judge(r).text.startswith("rejected")
+    assert state.at is state.short
+    still = dataclasses.replace(r, solution=dataclasses.replace(r.solution, x=state.at.x))
+    assert not state.judge(still).rests
     assert state.judge(still).rests
 
 

@@ -381,7 +381,7 @@ class Tangent:
 
     def rows(self, program: Program, decisions: IntArray) -> IntArray:
         """Equalities by which what is network or follows a curve is given by the decisions."""
-        given = np.concatenate([np.zeros(0, dtype=np.int64), *self.network, *self.followers])
+        given = self.given
         free = np.ones(program.n, dtype=bool)
         free[given] = free[decisions] = False
         follows = np.zeros(program.n, dtype=bool)
@@ -401,8 +401,7 @@ class Tangent:
             why there is none where the method does not get there, or the decisions do not give the network.
         """
         program = self.moved(program, x)
-        rows = self.rows(program, decisions)
-        given = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *self.network, *self.followers]))
+        rows, given = self.rows(program, decisions), self.given
         if len(rows) != len(given):
             return f"{len(rows)} of them for {len(given)} unknowns"
         scale = program.eq_scale[rows]
