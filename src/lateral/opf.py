@@ -313,8 +313,11 @@ def worked_out(
             either = goes_on(model.case)
             plain = None if options is None else options.plain()
             left = None if plain is None else plain.within(begin + (plain.time_limit_s or np.inf))
-            again = either.solve(solver, left)
-            if again.ok:
+            if either.program.n > IPOPT_UP_TO:
+                again = _without_ipopt(either, left)[0]
+            else:
+                again = either.solve(solver, left, explain_infeasible=False)
+            if again is not None and again.ok:
                 lost = {name: result.seconds[name] for name in ("build", "solve")}
                 which = f"in {model.formulation.name}, which has their law on that side only"
                 notes = (f"formulation {ANY_SIDE}: {LEFT_SIDE.format(over)} {which}",)

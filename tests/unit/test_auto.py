@@ -156,6 +156,26 @@ def test_the_other_side_of_a_band_has_what_is_left_of_the_time(monkeypatch: pyte
     assert 0.0 < left <= 99.8
 
 
+def test_the_other_side_of_a_band_is_not_for_ipopt_where_it_takes_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = lateral.read("case33bw")
+    loads = (dataclasses.replace(d, v_min_pu=0.95) if isinstance(d, Load) else d for d in case.devices)
+    asked: list[tuple[str, str]] = []
+    plain = Model.solve
+
+    def without(self: Model, *given: Any, avoid: str = "", **more: Any) -> Result:
+        asked.append((self.formulation.name, avoid))
+        if avoid:
+            raise UnsupportedError([Fault("SOL-000", "program", "another program", "one that it takes", "")])
+        return plain(self, *given, **more)
+
+    monkeypatch.setattr(Model, "solve", without)
+    monkeypatch.setattr(opf, "IPOPT_UP_TO", 10)
+    r = solve(case.with_(devices=tuple(loads)), objective="demand", with_replay=False)
+    assert asked == [("nonlinear", ""), ("current-voltage", "ipopt")]
+    assert r.formulation == "nonlinear"
+    assert "loads left the side of their band" in r.status_text
+
+
 def test_a_small_program_is_handed_to_ipopt() -> None:
     """A variable of the whole horizon is nothing for the structured solver."""
     r = solve(ieee13(), objective="peak", with_replay=False)
