@@ -280,7 +280,8 @@ def worked_out(
     not end at an optimum, Ipopt solves the same program up to `IPOPT_UP_TO` variables. A larger one is solved in
     `NEXT_FORMULATION` instead: convex programs in rounds that end at the same kind of optimum, or say in seconds which
     limits stand in the way. Where loads left the side of their band on which the exact branch flow has their law, the
-    feeder is solved in `ANY_SIDE`, which takes the other side too. ``choices`` says so.
+    feeder is solved in `ANY_SIDE`, which takes the other side too; if that ends at no optimum, or has no power flow to
+    be made at, the schedule stays as it is, with its caution. ``choices`` says so.
 
     Args:
         model: the model.
@@ -310,18 +311,14 @@ def worked_out(
         result = model.solve(solver, options, explain_infeasible=explain_infeasible)
         over = beyond_sides(result.program, result.solution.x) if goes_on is not None and result.ok else 0.0
         if goes_on is not None and over > SIDE_PU and not model.formulation.lazy:
-            either = goes_on(model.case)
             plain = None if options is None else options.plain()
             left = None if plain is None else plain.within(begin + (plain.time_limit_s or np.inf))
-            if either.program.n > IPOPT_UP_TO:
-                again = _without_ipopt(either, left)[0]
-            else:
-                again = either.solve(solver, left, explain_infeasible=False)
-            if again is not None and again.ok:
+            again = _either_side(goes_on, model.case, left)
+            if again is not None:
                 lost = {name: result.seconds[name] for name in ("build", "solve")}
                 which = f"in {model.formulation.name}, which has their law on that side only"
                 notes = (f"formulation {ANY_SIDE}: {LEFT_SIDE.format(over)} {which}",)
-                model, result = either, again
+                model, result = again
     most = default_rounds(model) if rounds is None else rounds
     result = refined(model, result, rounds=most, solver=solver, options=options, progress=progress)
     if not lost:
@@ -329,6 +326,19 @@ def worked_out(
     seconds = {name: spent + lost.get(name, 0.0) for name, spent in result.seconds.items() if name != "total"}
     seconds["total"] = sum(seconds.values())
     return dataclasses.replace(result, seconds=seconds, choices=(*notes, *result.choices))
+
+
+def _either_side(goes_on: Callable[[Case], Model], case: Case, options: Options | None) -> tuple[Model, Result] | None:
+    """The model that takes either side of the bands of loads, and its optimum; None where there is none."""
+    try:
+        model = goes_on(case)
+    except UnsupportedError:  # it is made at the day without control, whose power flow may not converge
+        return None
+    if model.program.n > IPOPT_UP_TO:
+        result = _without_ipopt(model, options)[0]
+    else:
+        result = model.solve(options=options, explain_infeasible=False)
+    return None if result is None or not result.ok else (model, result)
 
 
 def _without_ipopt(model: Model, options: Options | None) -> tuple[Result | None, str]:

@@ -13,12 +13,13 @@ import pytest
 import lateral
 from lateral import opf
 from lateral.case import Case
-from lateral.devices import PV, Battery, Load
+from lateral.devices import PV, Battery, Load, Source
 from lateral.errors import Fault, OptionError, UnsupportedError
 from lateral.io import builtin
 from lateral.io.overlay import resample
 from lateral.model import Model
-from lateral.network.feeder import Switch
+from lateral.network.feeder import Bus, Feeder, Line, Switch
+from lateral.network.horizon import Horizon
 from lateral.opf import build, choose_formulation, solve, worked_out
 from lateral.program import Program
 from lateral.report.content import conflicts as report_conflicts
@@ -173,6 +174,31 @@ def test_the_other_side_of_a_band_is_not_for_ipopt_where_it_takes_minutes(monkey
     r = solve(case.with_(devices=tuple(loads)), objective="demand", with_replay=False)
     assert asked == [("nonlinear", ""), ("current-voltage", "ipopt")]
     assert r.formulation == "nonlinear"
+    assert "loads left the side of their band" in r.status_text
+
+
+def test_a_day_without_a_power_flow_keeps_what_was_found_on_one_side_of_a_band() -> None:
+    """Only the battery carries the load at the end, so that `current-voltage` has no point to be made at."""
+    grid = Source(
+        name="grid", bus="a", conductors=(1,), angle_deg=(0.0,), r_ohm=np.zeros((1, 1)), x_ohm=np.zeros((1, 1))
+    )
+    devices = (
+        Load(name="near", bus="b", terminals=(1, 0), p_kw=50.0, q_kvar=10.0, v_max_pu=1.02),
+        Load(name="far", bus="c", terminals=(1, 0), p_kw=1500.0, v_min_pu=0.05),
+        Battery(
+            name="s", bus="c", terminals=(1, 0), p_charge_max_kw=4000.0, p_discharge_max_kw=4000.0, s_max_kva=4000.0,
+            energy_kwh=9000.0,
+        ),
+    )  # fmt: skip
+    buses = tuple(Bus(name=n, conductors=(1,), v_base_kv=2.4, v_min_pu=0.8, v_max_pu=1.2) for n in "abc")
+    one, z = {"conductors_from": (1,), "conductors_to": (1,)}, {"r_ohm": [[0.4]], "x_ohm": [[0.9]]}
+    lines = tuple(Line(name=f"{i}{j}", bus_from=i, bus_to=j, **one, **z) for i, j in ("ab", "bc"))
+    feeder = Feeder(buses=buses, lines=lines)
+    case = Case(name="far", feeder=feeder, devices=(grid, *devices), horizon=Horizon.regular(1))
+    with pytest.raises(UnsupportedError, match="FOR-010"):
+        build(case, "current-voltage", "demand", terminal="free")
+    r = solve(case, objective="demand", terminal="free", with_replay=False)
+    assert (r.formulation, r.status) == ("nonlinear", Status.OPTIMAL)
     assert "loads left the side of their band" in r.status_text
 
 
