@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
+
 import numpy as np
 import pytest
 
@@ -82,6 +85,19 @@ def test_a_price_between_phase_and_neutral_is_a_finite_difference(formulation: s
         tolerance = {"rel": 1e-3, "abs": 1e-4} if formulation == "linearised" else {"rel": 1e-5, "abs": 1e-7}
         assert price == pytest.approx((costs[0] - costs[1]) / 0.02, **tolerance)
     assert abs(p[j]) > 0.02
+
+
+def test_a_neutral_at_ground_has_no_price() -> None:
+    """NaN, and no warning of the division."""
+    case = four_wire()
+    shunts = tuple(dataclasses.replace(s, g_us=np.array([[1e9]])) for s in case.feeder.shunts)
+    r = solved(case.with_(feeder=dataclasses.replace(case.feeder, shunts=shunts)), "current-voltage", "cost")
+    grounded = r.value("bus.vmag_sq") < 1e-8
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(np.isnan(r.dual("bus.p_balance")), grounded)
+        np.testing.assert_array_equal(np.isnan(r.dual("bus.q_balance")), grounded)
+    assert [e for e, one in zip(r.elements("bus.vmag_sq"), grounded[:, 0], strict=True) if one] == ["a.4", "b.4"]
 
 
 def test_a_bus_with_a_neutral_has_the_price_of_its_phases() -> None:

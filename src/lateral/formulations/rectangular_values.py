@@ -186,8 +186,9 @@ class Values:
             return np.asarray(t_conj @ dual)
 
         def per_power(v: ComplexArray, dual: ComplexArray, size: FloatArray) -> ComplexArray:
-            c = (v.conj() * dual)[: len(names)]
-            return np.asarray((-c.real + 1j * c.imag) / size[: len(names)])
+            c, size = (v.conj() * dual)[: len(names)], size[: len(names)]
+            # numpy warns of complex numbers over NaN
+            return np.asarray(-c.real / size + 1j * (c.imag / size))
 
         def prices(x: FloatArray, y: FloatArray, nu: FloatArray) -> ComplexArray:
             def dual_of(block: Block) -> FloatArray:
