@@ -341,7 +341,9 @@ class Model:
         unsure = status in (Status.INACCURATE, Status.ERROR)
         # cones that it goes round in until its own limit of iterations
         unsure |= status is Status.LIMIT_REACHED and options is None and solution.solver == "clarabel"
-        if unsure and asks:
+        # a ray that it takes for one in its first iterations, between two sources
+        endless = status is Status.UNBOUNDED and solution.solver == "clarabel"
+        if (unsure or endless) and asks:
             plain = None if options is None else options.plain()
             within = None if plain is None else plain.within(begin + (plain.time_limit_s or np.inf))
             again = solvers.get(other, within).solve(self.program, None)
@@ -349,10 +351,10 @@ class Model:
             # Ipopt may stop at a gap of 1e-5 at its own tolerance: `soc3` with a small objective, such as losses
             if options is None and (closer := tighter(self.program, again, word)) is not None:
                 again, (word, found) = closer, judged(self.program, closer)
-            if word is Status.OPTIMAL or (word is Status.INACCURATE and nearer(found, residuals)):
+            if word is Status.OPTIMAL or (unsure and word is Status.INACCURATE and nearer(found, residuals)):
                 choices.append(f"fallback to {other}: {solution.solver} ended {status.word}")
                 solution, status, residuals = again, word, found
-            if options is None and status is not Status.OPTIMAL:
+            if options is None and unsure and status is not Status.OPTIMAL:
                 path = along_path(self.program, first, earned)
                 if path is not None:
                     choices.append(_solved_again(path))

@@ -147,6 +147,20 @@ def test_rounds_with_a_tap_behind_a_delta_come_to_rest_at_the_exact_optimum(
     assert r.objective == pytest.approx(exact.objective, rel=1e-6, abs=1e-6 * floor)
 
 
+def test_two_sources_and_a_tap_are_not_unbounded() -> None:
+    """Clarabel takes its first iterate for a ray; Ipopt finds the optimum."""
+    second = Source(
+        name="g2", bus="b", conductors=(1, 2, 3), angle_deg=(30.0, -90.0, 150.0), price_import=0.3, price_export=0.1,
+        r_ohm=0.05 * np.eye(3), x_ohm=0.2 * np.eye(3),
+    )  # fmt: skip
+    case = tapped(2, v_min_pu=0.95, v_max_pu=1.03)
+    case = case.with_(devices=(*case.devices, second))
+    r, exact = (lateral.solve(case, f, with_replay=False) for f in ("linearised", "current-voltage"))
+    assert r.status is Status.OPTIMAL, r.status_text
+    assert "fallback to ipopt: clarabel ended unbounded" in r.choices
+    assert r.objective == pytest.approx(exact.objective, rel=1e-6)
+
+
 def test_loads_go_down_through_a_jump_a_few_times_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that goes down, and up again at the law below, would do so for ever."""
     asked: list[bool] = []
