@@ -54,17 +54,17 @@ class Parts:
 
     @classmethod
     def of(cls, tangent: Tangent, program: Program, decisions: IntArray) -> Parts | None:
-        """The parts of a program; None where there is no decision, decisions do not give the network, or there are too
-        many of them."""
+        """The parts of a program; None where the network follows no decision, decisions do not give it, or there are
+        too many of them."""
         given, rows = tangent.given, tangent.rows(program, decisions)
-        if not len(decisions) or not len(given) or len(rows) != len(given):
+        if not len(given) or len(rows) != len(given):
             return None
         square = abs(program.a[rows][:, given])
         graph = sp.block_array([[None, square], [square.T, None]], format="csr")
         label = connected_components(graph, directed=False)[1]
         right = sp.coo_array(program.a[rows][:, decisions])
         touched = np.unique(np.stack([label[: len(rows)][right.row], right.col]), axis=1)
-        if int((np.bincount(touched[0]) ** 2).sum()) > MOST_NUMBERS:
+        if not touched.size or int((np.bincount(touched[0]) ** 2).sum()) > MOST_NUMBERS:
             return None
         return cls(decisions, given, rows, (label[len(rows) :], label[: len(rows)]), touched)
 
@@ -86,9 +86,9 @@ class Parts:
         number = sp.csr_array((place + 1, tuple(self.touched)), shape=(len(size), len(self.decisions)))
         at = np.asarray(number[self.part[1][right.row], right.col]).reshape(-1) - 1
         dense = np.zeros((len(self.rows), int(size.max(initial=0))))
-        np.add.at(dense, (right.row, at), right.data)
+        np.add.at(dense, (right.row, at), -right.data)
         try:
-            return np.asarray(-splu(square).solve(dense))
+            return np.asarray(splu(square).solve(dense))
         except RuntimeError:  # of scipy: the factor is exactly singular
             return None
 
