@@ -42,6 +42,8 @@ MOST_ROUNDS = 20
 NEXT_FORMULATION, IPOPT_UP_TO = "linearised", 25_000
 #: What it goes on with where loads left the side of their band on which the exact branch flow has their law.
 ANY_SIDE = "current-voltage"
+#: What the square of a voltage without a limit counts as, pu^2.
+NO_LIMIT_SQ = 100.0
 #: Which limits of a feeder enter a problem.
 LIMITS = ("all", "voltage", "none")
 
@@ -279,9 +281,10 @@ def worked_out(
     The exact form that ``auto`` took is solved by the structured solver. Where that does not take the program or does
     not end at an optimum, Ipopt solves the same program up to `IPOPT_UP_TO` variables. A larger one is solved in
     `NEXT_FORMULATION` instead: convex programs in rounds that end at the same kind of optimum, or say in seconds which
-    limits stand in the way. Where loads left the side of their band on which the exact branch flow has their law, the
-    feeder is solved in `ANY_SIDE`, which takes the other side too; if that ends at no optimum, or has no power flow to
-    be made at, the schedule stays as it is, with its caution. ``choices`` says so.
+    limits stand in the way. Where loads left the side of their band on which the exact branch flow has their law, or it
+    has no point although the limits of voltages leave room beyond that side, the feeder is solved in `ANY_SIDE`, which
+    takes the other side too; if that ends at no optimum, or has no power flow to be made at, the result stays as it is.
+    ``choices`` says so.
 
     Args:
         model: the model.
@@ -309,15 +312,15 @@ def worked_out(
             )
     if result is None:
         result = model.solve(solver, options, explain_infeasible=explain_infeasible)
-        over = beyond_sides(result.program, result.solution.x) if goes_on is not None and result.ok else 0.0
-        if goes_on is not None and over > SIDE_PU and not model.formulation.lazy:
+        why = "" if goes_on is None or model.formulation.lazy else _one_sided(result)
+        if goes_on is not None and why:
             plain = None if options is None else options.plain()
             left = None if plain is None else plain.within(begin + (plain.time_limit_s or np.inf))
             again = _either_side(goes_on, model.case, left)
             if again is not None:
                 lost = {name: result.seconds[name] for name in ("build", "solve")}
-                which = f"in {model.formulation.name}, which has their law on that side only"
-                notes = (f"formulation {ANY_SIDE}: {LEFT_SIDE.format(over)} {which}",)
+                which = f"{model.formulation.name}, which has the law of loads on one side of their band only"
+                notes = (f"formulation {ANY_SIDE}: {why} in {which}",)
                 model, result = again
     most = default_rounds(model) if rounds is None else rounds
     result = refined(model, result, rounds=most, solver=solver, options=options, progress=progress)
@@ -326,6 +329,20 @@ def worked_out(
     seconds = {name: spent + lost.get(name, 0.0) for name, spent in result.seconds.items() if name != "total"}
     seconds["total"] = sum(seconds.values())
     return dataclasses.replace(result, seconds=seconds, choices=(*notes, *result.choices))
+
+
+def _one_sided(result: Result) -> str:
+    """What came of having the law of loads on one side of their band only; empty where it made no difference."""
+    program = result.program
+    if result.ok:
+        over = beyond_sides(program, result.solution.x)
+        return LEFT_SIDE.format(over) if over > SIDE_PU else ""
+    if result.status not in (Status.INFEASIBLE, Status.LOCALLY_INFEASIBLE):
+        return ""
+    # whether limits of voltages leave room beyond that side
+    low, high = (np.where(np.isfinite(x), x, end) for x, end in ((program.lb, 0.0), (program.ub, NO_LIMIT_SQ)))
+    room = max(beyond_sides(program, low), beyond_sides(program, high)) > SIDE_PU
+    return result.status.word.replace("_", " ") if room else ""
 
 
 def _either_side(goes_on: Callable[[Case], Model], case: Case, options: Options | None) -> tuple[Model, Result] | None:

@@ -136,6 +136,28 @@ def test_loads_that_leave_their_band_are_taken_on_either_side() -> None:
     assert kept.formulation == "nonlinear" and kept.objective > 1.02 * r.objective
 
 
+@pytest.mark.parametrize(("limits", "taken"), [("none", "current-voltage"), ("all", "nonlinear")])
+def test_no_point_on_one_side_of_a_band_is_no_word_on_the_other(limits: str, taken: str) -> None:
+    """Four times the load has no power flow, but below its band it draws less. With limits within the band there is
+    no other side."""
+    case = lateral.read("case33bw")
+    devices = (
+        dataclasses.replace(d, p_kw=4.0 * d.p_kw, q_kvar=4.0 * d.q_kvar, v_min_pu=0.9) if isinstance(d, Load) else d
+        for d in case.devices
+    )
+    case = case.with_(devices=tuple(devices))
+    assert solve(case, "nonlinear", "demand", limits=limits, with_replay=False).status is Status.INFEASIBLE
+    r = solve(case, objective="demand", limits=limits, with_replay=False)
+    assert r.formulation == taken
+    if taken == "nonlinear":
+        assert r.status is Status.INFEASIBLE
+        return
+    assert r.status is Status.OPTIMAL
+    assert r.choices[0].startswith("formulation current-voltage: infeasible in nonlinear")
+    exact = solve(case, "current-voltage", "demand", limits=limits, with_replay=False)
+    assert r.objective == pytest.approx(exact.objective, rel=1e-9)
+
+
 def test_the_other_side_of_a_band_has_what_is_left_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     case = lateral.read("case33bw")
     loads = (dataclasses.replace(d, v_min_pu=0.95) if isinstance(d, Load) else d for d in case.devices)
