@@ -33,6 +33,8 @@ from lateral.solvers import Solution
 
 #: Numbers in all R together from which on the program becomes slower than it gains.
 MOST_NUMBERS = 1_000_000
+#: Numbers in J, which is dense, from which on it takes too much memory (240 MB, and a copy of it).
+MOST_FOLLOWING = 30_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +66,8 @@ class Parts:
         label = connected_components(graph, directed=False)[1]
         right = sp.coo_array(program.a[rows][:, decisions])
         touched = np.unique(np.stack([label[: len(rows)][right.row], right.col]), axis=1)
-        if not touched.size or int((np.bincount(touched[0]) ** 2).sum()) > MOST_NUMBERS:
+        sizes = np.bincount(touched[0])
+        if not touched.size or int((sizes**2).sum()) > MOST_NUMBERS or len(rows) * int(sizes.max()) > MOST_FOLLOWING:
             return None
         return cls(decisions, given, rows, (label[len(rows) :], label[: len(rows)]), touched)
 

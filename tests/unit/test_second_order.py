@@ -115,9 +115,10 @@ def test_the_curvature_is_that_of_the_exact_model_along_every_decision() -> None
             assert own == pytest.approx(second, rel=1e-3, abs=1e-6), (k, own, second)
 
 
-def test_a_part_with_too_many_decisions_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("most", ["MOST_NUMBERS", "MOST_FOLLOWING"])
+def test_a_part_with_too_many_decisions_is_left_alone(most: str, monkeypatch: pytest.MonkeyPatch) -> None:
     state, _ = started()
-    monkeypatch.setattr(second_order, "MOST_NUMBERS", 10)
+    monkeypatch.setattr(second_order, most, 10)
     assert Parts.of(state.tangent, state.at.program, state.decisions) is None
     assert not state.bend()
     assert state.program is state.at.program
