@@ -317,7 +317,10 @@ def worked_out(
             plain = None if options is None else options.plain()
             left = None if plain is None else plain.within(begin + (plain.time_limit_s or np.inf))
             again = _either_side(goes_on, model.case, left)
-            if again is not None:
+            if again is None:
+                tried = f"{ANY_SIDE}, which has the law of loads on either side of their band, gave no optimum"
+                result = dataclasses.replace(result, choices=(*result.choices, tried))
+            else:
                 lost = {name: result.seconds[name] for name in ("build", "solve")}
                 which = f"{model.formulation.name}, which has the law of loads on one side of their band only"
                 notes = (f"formulation {ANY_SIDE}: {why} in {which}",)

@@ -222,6 +222,7 @@ def test_a_day_without_a_power_flow_keeps_what_was_found_on_one_side_of_a_band()
     r = solve(case, objective="demand", terminal="free", with_replay=False)
     assert (r.formulation, r.status) == ("nonlinear", Status.OPTIMAL)
     assert "loads left the side of their band" in r.status_text
+    assert "current-voltage, which has the law of loads on either side of their band, gave no optimum" in r.choices
 
 
 def test_a_small_program_is_handed_to_ipopt() -> None:
