@@ -295,6 +295,10 @@ class Model:
         seconds["total"] = sum(v for k, v in seconds.items() if k != "total")
         return dataclasses.replace(result, seconds=seconds, choices=(*result.choices, *notes))
 
+    def slopes(self, columns: sp.csc_array) -> tuple[FloatArray, FloatArray] | None:
+        """How the last solution moves with costs, see `lateral.solvers.base.Session.slopes`; None where not known."""
+        return None if self._session is None else self._session[-1].slopes(columns)
+
     def _solve(
         self, solver: str, options: Options | None, *, explain_infeasible: bool, one_way_only: bool, avoid: str
     ) -> Result:
@@ -306,7 +310,12 @@ class Model:
             choices.append(f"solver {name}: {why}")
         asked = name
         pattern = pattern_of(self.program)
-        if self._session is None or self._session[:4] != (asked, options, avoid, pattern):
+        key = (asked, options, avoid, pattern)
+        known = self._session
+        if known is not None and known[:4] != key and (known[0], *known[2:4]) == (asked, avoid, pattern):
+            if known[-1].takes(options):
+                known = self._session = (*key, *known[4:])
+        if known is None or known[:4] != key:
             try:
                 session = _session_of(name, options, self.program, avoid=avoid)
             except UnsupportedError as why:
@@ -317,6 +326,7 @@ class Model:
                 session = solvers.get(name, options).start(self.program)
             self._session = (asked, options, avoid, pattern, name, session)
             self._last = None
+        assert self._session is not None
         name = self._session[4]
         bounded = solver == "auto" and self._last is None and self._wants_relaxation
         # Ipopt gains from the start; the structured solver needs none, and its multipliers often are the bound

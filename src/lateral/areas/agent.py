@@ -15,6 +15,7 @@ from lateral.areas.elastic import ElasticTwin
 from lateral.areas.flow import REACH, AreaFlow, without_return
 from lateral.areas.message import I_MAX, Values
 from lateral.areas.quantities import POWERS
+from lateral.areas.slopes import Slopes, slopes_of
 from lateral.case import Case
 from lateral.devices import BorderHead, BorderTail
 from lateral.devices.base import DeviceContext
@@ -62,6 +63,7 @@ class Answer:
         iterations: iterations of the solver.
         slack: how far the area left what it was given at its borders, pu^2 or on the power base, where that left it no
             feasible schedule; its status is then not optimal. See `lateral.areas.elastic`.
+        slopes: how what it says moves with what it is told, where it was told a duality gap and its solver knows.
     """
 
     area: str
@@ -73,6 +75,7 @@ class Answer:
     seconds: float
     iterations: int
     slack: float = 0.0
+    slopes: Slopes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +133,8 @@ class AreaAgent:
         self.result: Result | None = None
         #: whether the last solve was of the area in consensus
         self._went_over = False
+        #: duality gap that its answers are to have, in consensus
+        self._gap: float | None = None
         self._objective = own_objective(task.objective, task.share)
         self._explained: tuple[str, ...] = ()
         #: how often it was built again, and how often of these because of jumps in the laws of loads
@@ -257,12 +262,15 @@ class AreaAgent:
                 out |= {(tail.bus, c): row for c, row in zip(tail.crossing, rows, strict=True)}
         return out
 
-    def solve(self, inputs: Mapping[str, Values]) -> Answer:
+    def solve(self, inputs: Mapping[str, Values], gap: float | None = None) -> Answer:
         """Solve with what the neighbours said last.
 
         Args:
             inputs: by border, the quantities of `head_in` and `tail_in`, or ``lin_x`` and ``w_x`` in consensus.
+            gap: relative duality gap that the answer may, and is to have, in consensus, where the problem is convex; the
+                answer then also says its slopes. None: as small as it gets.
         """
+        self._gap = gap
         self._went_over = self.task.coupling == "prices" and any(in_consensus(values) for values in inputs.values())
         if self._went_over:
             answer = self._in_consensus.solve(inputs)
@@ -287,6 +295,7 @@ class AreaAgent:
             time.perf_counter() - begin,
             result.solution.iterations,
             self._twin.slack if self._twin.in_use else 0.0,
+            slopes_of(self.model, self.heads, self.tails, self.voltages) if self._gap is not None else None,
         )
 
     def _solved(self, inputs: Mapping[str, Values]) -> Result:
@@ -316,7 +325,7 @@ class AreaAgent:
         if "vv_re" in self.voltages and self.task.solver in ("auto", "clarabel"):
             # how far Clarabel happens to get is 1e-6 of a voltage, times a heavy penalty, in every round's prices
             plain = options or ClarabelOptions()
-            options = ClarabelOptions(centred=True, tolerance=plain.tolerance)
+            options = ClarabelOptions(centred=True, tolerance=plain.tolerance, gap=self._gap)
             # by its name: an answer that is a little unsure serves the next round as well, and for Ipopt, which would
             # try again, these cones are no problem that ends soon (IEEE 37, 2 steps: 31 s and more, half a second here)
             return model.solve("clarabel", options, explain_infeasible=explain, sides=False, one_way_only=False)

@@ -96,6 +96,7 @@ class Service:
         words = {status.word: str(status.value) for status in Status}
         out = {key: reply[key] for key in ("area", "status", "borders", "seconds", "iterations", "slack")}
         out["text"] = words.get(str(reply["status"]), "")
+        out["slopes"] = reply.get("slopes")
         for key in ("objective", "cost"):
             out[key] = reply[key] if self.say_objective else float("nan")
         return out
@@ -148,6 +149,11 @@ def checked(agent: AreaAgent, operation: str, request: Mapping[str, Any]) -> dic
         more["beside"] = {
             side: {str(port): _kept(row, n_steps) for port, row in table.items()} for side, table in beside.items()
         }
+    if (gap := request.get("gap")) is not None:
+        if not isinstance(gap, float) or not 0.0 < gap < 1.0:
+            message = f"a duality gap of {gap!r}; allowed: a number between 0 and 1"
+            raise MessageError(message)
+        more["gap"] = gap
     return {"borders": out, **more}
 
 

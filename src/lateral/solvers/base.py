@@ -25,6 +25,7 @@ from enum import Enum
 from typing import ClassVar, Self
 
 import numpy as np
+import scipy.sparse as sp
 
 from lateral.errors import Fault, OptionError, UnsupportedError
 from lateral.network.schema import FloatArray

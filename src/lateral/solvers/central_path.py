@@ -33,7 +33,7 @@ from functools import cache
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.sparse.linalg import splu
+from scipy.sparse.linalg import SuperLU, splu
 
 from lateral.network.schema import FloatArray, IntArray
 from lateral.program import upper_triangle
@@ -262,7 +262,7 @@ def follow(
         return Followed(start, 0, reached=False)
     x, s, z = start.x, cones.moved_in(start.s), cones.moved_in(start.z)
     s[:z0] = 0.0
-    before, stuck, waited = np.inf, 0, 0
+    before, last, stuck, waited = np.inf, np.inf, 0, 0
     best, least_gap = start, program.gap(start)
     taken = 0
     for _ in range(iterations):
@@ -286,12 +286,16 @@ def follow(
         of_s, of_z = (by if by == 1.0 else _INSIDE * by for by in (of_s, of_z))
         x, s, z = x + of_s * dx, s + of_s * ds, z + of_z * dz
         taken, now = taken + 1, program.gap(Point(x, s, z))
-        waited = 0 if now < least_gap else waited + 1
+        off = off / np.sqrt(mu)
+        # from a smaller gap than is asked for it is to grow
+        grows = _AT_GOAL * float(s @ z) < goal * cones.degree
+        waited = 0 if now < least_gap or grows or off < 0.5 * last else waited + 1
+        last = off
         if now < least_gap:
             best, least_gap = Point(x, s, z), now
         elif now > _WORSE * max(least_gap, gap):
             break
-        off = off / np.sqrt(mu) if mu <= goal and holds and length == 1.0 else np.inf
+        off = off if mu <= goal and holds and length == 1.0 else np.inf
         if off <= _CENTRED or (off <= _NEAR and off > 0.5 * before):
             return Followed(Point(x, s, z), taken, reached=True)
         if mu <= goal and waited >= _NO_BETTER:
@@ -314,21 +318,12 @@ def _step(
     """dx and dz of a step, how far from the path the point is in the scaled space, and the mu that it goes to."""
     cones, z0, n = program.cones, program.cones.zeros, len(x)
     wrong = program.b - program.a @ x - s
-    equal, below = program.a[:z0], (scaling.inward @ program.a)[z0:]
-    kkt = sp.block_array(
-        [[program.p, equal.T, below.T], [equal, None, None], [below, None, -sp.eye_array(below.shape[0])]]
-    )
-    kkt = sp.csc_array(kkt)
-    # rows and columns of about the same size, so that pivots are chosen among comparable numbers
-    even = 1.0 / np.sqrt(np.maximum(abs(kkt).max(axis=1).toarray().reshape(-1), 1e-300))
-    factor = splu(sp.csc_matrix(kkt * even[:, None] * even), diag_pivot_thresh=_PIVOT)
+    system = _System.of(program, scaling)
     costs, rows = -(program.p @ x + program.q + program.a.T @ z), (scaling.inward @ wrong)[z0:]
 
     def solved(off: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """dx, dz and W dz where the last equation asks for W dz + W^-T ds = off."""
-        rhs, step = np.concatenate([costs, wrong[:z0], rows - off[z0:]]), np.zeros(n + len(z))
-        for _ in range(1 + _REFINED):  # once, and what was left of it
-            step += even * factor.solve(even * (rhs - kkt @ step))
+        step = system.solve(np.concatenate([costs, wrong[:z0], rows - off[z0:]]))
         scaled = np.zeros(len(z))
         scaled[z0:] = step[n + z0 :]
         dz = scaling.inward.T @ scaled
@@ -357,6 +352,66 @@ def _step(
     if not there or length(*second[:2]) >= far:
         dx, dz, _ = second
     return dx, dz, float(np.abs(aim).max()), mu
+
+
+def slopes(program: Conic, at: Point, columns: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """How the point of the path moves with costs, and with the logarithm of mu.
+
+    The equations of the path, differentiated: the step above with nothing wrong at the point but ``dq`` of the costs,
+    or ``mu lambda^-1`` in the last equation.
+
+    Args:
+        program: the program.
+        at: a point of its path.
+        columns: changes of q, shape (n, k).
+
+    Returns:
+        dx/dq times the columns, shape (n, k); and dx/d(log mu), shape (n,).
+
+    Raises:
+        RuntimeError: the equations are singular.
+    """
+    cones, z0, n = program.cones, program.cones.zeros, len(at.x)
+    scaling = _Scaling.of(cones, at.s, at.z)
+    rhs = np.zeros((n + len(at.z), columns.shape[1] + 1))
+    rhs[:n, :-1] = -columns
+    if cones.degree:
+        rhs[n + z0 :, -1] = -(float(at.s @ at.z) / cones.degree * scaling.inverse)[z0:]
+    moved = _System.of(program, scaling).solve(rhs)[:n]
+    return moved[:, :-1], moved[:, -1]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _System:
+    """The equations of a step, see the module's text, factored.
+
+    Attributes:
+        kkt: the matrix.
+        even: what rows and columns are multiplied by so that they are of about the same size, and pivots are chosen
+            among comparable numbers.
+        factor: of the matrix so multiplied.
+    """
+
+    kkt: sp.csc_array
+    even: FloatArray
+    factor: SuperLU
+
+    @classmethod
+    def of(cls, program: Conic, scaling: _Scaling) -> _System:
+        """At a scaled point."""
+        z0 = program.cones.zeros
+        equal, below = program.a[:z0], (scaling.inward @ program.a)[z0:]
+        blocks = [[program.p, equal.T, below.T], [equal, None, None], [below, None, -sp.eye_array(below.shape[0])]]
+        kkt = sp.csc_array(sp.block_array(blocks))
+        even = 1.0 / np.sqrt(np.maximum(abs(kkt).max(axis=1).toarray().reshape(-1), 1e-300))
+        return cls(kkt, even, splu(sp.csc_matrix(kkt * even[:, None] * even), diag_pivot_thresh=_PIVOT))
+
+    def solve(self, rhs: FloatArray) -> FloatArray:
+        """The solution of one or several right-hand sides, refined."""
+        step, even = np.zeros_like(rhs), self.even if rhs.ndim == 1 else self.even[:, None]
+        for _ in range(1 + _REFINED):  # once, and what was left of it
+            step += even * self.factor.solve(even * (rhs - self.kkt @ step))
+        return step
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -460,4 +515,4 @@ def _triangle(matrix: FloatArray) -> FloatArray:
     return np.asarray(matrix[..., rows, cols] * size)
 
 
-__all__ = ["SMALL_OBJECTIVE", "Cones", "Conic", "Point", "follow"]
+__all__ = ["SMALL_OBJECTIVE", "Cones", "Conic", "Point", "follow", "slopes"]
