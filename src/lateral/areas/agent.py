@@ -30,7 +30,7 @@ from lateral.network.schema import FloatArray
 from lateral.objectives import Objective, VoltageDeviation
 from lateral.objectives import get as objective_named
 from lateral.opf import build, choose_formulation
-from lateral.program import Block, Program
+from lateral.program import Block, ProblemClass, Program
 from lateral.results.result import Result
 from lateral.solvers import ClarabelOptions, Options, Status
 
@@ -322,7 +322,9 @@ class AreaAgent:
         # Ipopt starts exactly where it ended before; the structured solver starts anew or from half way, which lets a
         # form that is not convex jump between optima from round to round
         options = self._options
-        if "vv_re" in self.voltages and self.task.solver in ("auto", "clarabel"):
+        convex = model.program.problem_class is not ProblemClass.NLP
+        asked = "vv_re" in self.voltages or (self._gap is not None and convex)
+        if asked and self.task.solver in ("auto", "clarabel"):
             # how far Clarabel happens to get is 1e-6 of a voltage, times a heavy penalty, in every round's prices
             plain = options or ClarabelOptions()
             options = ClarabelOptions(centred=True, tolerance=plain.tolerance, gap=self._gap)

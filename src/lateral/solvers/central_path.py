@@ -258,9 +258,11 @@ def follow(
     It is not reached where the steps, the time or the accuracy of the numbers do not suffice.
     """
     cones, z0 = program.cones, program.cones.zeros
-    if not cones.degree or not np.all(np.isfinite(np.concatenate([start.x, start.s, start.z]))):
+    if not np.all(np.isfinite(np.concatenate([start.x, start.s, start.z]))):
         return Followed(start, 0, reached=False)
-    x, s, z = start.x, cones.moved_in(start.s), cones.moved_in(start.z)
+    if not cones.degree:
+        return _without_cones(program, start)
+    x, s, z, rows = start.x, cones.moved_in(start.s), cones.moved_in(start.z), abs(program.a)
     s[:z0] = 0.0
     before, last, stuck, waited = np.inf, np.inf, 0, 0
     best, least_gap = start, program.gap(start)
@@ -269,7 +271,9 @@ def follow(
         if time.perf_counter() >= until:
             break
         goal = gap * program.size(x) / cones.degree
-        holds = float(np.abs(program.b - program.a @ x - s).max()) <= _HOLDS
+        # entries of a stiff branch may be so large that no more than this is left of a row
+        size = 1.0 + rows @ np.abs(x) + np.abs(s)
+        holds = float((np.abs(program.b - program.a @ x - s) / size).max()) <= _HOLDS
         try:
             dx, dz, off, mu = _step(program, _Scaling.of(cones, s, z), x, s, z, goal)
         except (np.linalg.LinAlgError, RuntimeError):  # of scipy: the factor is exactly singular
@@ -302,6 +306,19 @@ def follow(
             break
         before = off
     return Followed(best, taken, reached=False)
+
+
+def _without_cones(program: Conic, start: Point) -> Followed:
+    """The optimum of a program whose rows are equalities: its conditions are linear."""
+    try:
+        system = _System.of(program, _Scaling.of(program.cones, start.s, start.z))
+    except RuntimeError:  # of scipy: the factor is exactly singular
+        return Followed(start, 0, reached=False)
+    x, z = start.x, start.z
+    step = system.solve(np.concatenate([-(program.p @ x + program.q + program.a.T @ z), program.b - program.a @ x]))
+    if not np.all(np.isfinite(step)):
+        return Followed(start, 0, reached=False)
+    return Followed(Point(x + step[: len(x)], np.zeros(len(z)), z + step[len(x) :]), 1, reached=True)
 
 
 def _longest(cones: Cones, v: FloatArray, step: FloatArray, least: float) -> float:
@@ -377,7 +394,7 @@ def slopes(program: Conic, at: Point, columns: FloatArray) -> tuple[FloatArray, 
     rhs[:n, :-1] = -columns
     if cones.degree:
         rhs[n + z0 :, -1] = -(float(at.s @ at.z) / cones.degree * scaling.inverse)[z0:]
-    moved = _System.of(program, scaling).solve(rhs)[:n]
+    moved = _System.of(program, scaling).solve(rhs, refined=1)[:n]
     return moved[:, :-1], moved[:, -1]
 
 
@@ -406,10 +423,11 @@ class _System:
         even = 1.0 / np.sqrt(np.maximum(abs(kkt).max(axis=1).toarray().reshape(-1), 1e-300))
         return cls(kkt, even, splu(sp.csc_matrix(kkt * even[:, None] * even), diag_pivot_thresh=_PIVOT))
 
-    def solve(self, rhs: FloatArray) -> FloatArray:
-        """The solution of one or several right-hand sides, refined."""
-        step, even = np.zeros_like(rhs), self.even if rhs.ndim == 1 else self.even[:, None]
-        for _ in range(1 + _REFINED):  # once, and what was left of it
+    def solve(self, rhs: FloatArray, *, refined: int = _REFINED) -> FloatArray:
+        """The solution of one or several right-hand sides, refined so many times."""
+        even = self.even if rhs.ndim == 1 else self.even[:, None]
+        step = even * self.factor.solve(even * rhs)
+        for _ in range(refined):  # what was left of it
             step += even * self.factor.solve(even * (rhs - self.kkt @ step))
         return step
 

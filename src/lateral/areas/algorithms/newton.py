@@ -50,9 +50,9 @@ from lateral.network.schema import FloatArray, IntArray
 GAP_END, GAP_SHARE, GAP_FALL = 1e-7, 1e-2, 0.1
 #: A point is left where its steps are this many times as long as those of the best one, and longer than the gap times
 #: so much.
-WORSE, NOISE = 3.0, 100.0
+WORSE, NOISE, NOISE_MAX = 3.0, 1000.0, 0.02
 #: lambda is this share of the length of the steps, at first; the share is changed by these where a point is left, or not.
-LAMBDA, LAMBDA_UP, LAMBDA_DOWN, LAMBDA_MIN, LAMBDA_MAX = 1e-1, 10.0, 0.3, 1e-2, 1e4
+LAMBDA, LAMBDA_UP, LAMBDA_DOWN, LAMBDA_MIN, LAMBDA_MAX = 1.0, 10.0, 0.3, 1e-2, 1e4
 #: Where a state keeps slopes, and the best point: its (z, y), its steps, the derivative of these, and by the gap.
 LIN, GAP = "slopes/", "slopes_gap/"
 BEST, STEPS, MOVES, FALLS = "best_point", "best_steps", "best_moves", "best_falls"
@@ -143,10 +143,13 @@ class Newton(Consensus):
         steps = self._packed(plan, state, came.held, came.local) - begin
         numbers, local = dict(came.numbers), dict(came.local)
         best = float(np.linalg.norm(local[STEPS])) if STEPS in local else np.inf
-        if float(np.linalg.norm(steps)) > max(WORSE * best, NOISE * gap):
-            numbers["share"] = min(numbers["share"] * LAMBDA_UP, LAMBDA_MAX)
-            numbers["fall"] = np.sqrt(numbers["fall"])
-            gap = max(gap, numbers["fall"] * numbers["best_gap"])
+        fell = gap < 0.9 * numbers.get("best_gap", 0.0)
+        if float(np.linalg.norm(steps)) > (max(WORSE * best, min(NOISE * gap, NOISE_MAX)) if fell else best):
+            if fell:
+                numbers["fall"] = np.sqrt(numbers["fall"])
+                gap = max(gap, numbers["fall"] * numbers["best_gap"])
+            if not fell or numbers["fall"] > 0.7:
+                numbers["share"] = min(numbers["share"] * LAMBDA_UP, LAMBDA_MAX)
         elif any(f"{LIN}{area}" not in local for area in plan.areas):
             return came
         else:
