@@ -52,7 +52,9 @@ GAP_END, GAP_SHARE, GAP_FALL = 1e-7, 1e-2, 0.1
 #: so much.
 WORSE, NOISE, NOISE_MAX = 3.0, 1000.0, 0.02
 #: lambda is this share of the length of the steps, at first; the share is changed by these where a point is left, or not.
-LAMBDA, LAMBDA_UP, LAMBDA_DOWN, LAMBDA_MIN, LAMBDA_MAX = 1.0, 10.0, 0.3, 1e-2, 1e4
+LAMBDA, LAMBDA_UP, LAMBDA_DOWN, LAMBDA_MIN, LAMBDA_MAX = 1.0, 3.0, 0.1, 1e-2, 1e2
+GAP_RISE = 3.0
+GOOD, BAD, LAMBDA_MORE = 0.7, 0.3, 3.0
 #: Where a state keeps slopes, and the best point: its (z, y), its steps, the derivative of these, and by the gap.
 LIN, GAP = "slopes/", "slopes_gap/"
 BEST, STEPS, MOVES, FALLS = "best_point", "best_steps", "best_moves", "best_falls"
@@ -143,19 +145,23 @@ class Newton(Consensus):
         steps = self._packed(plan, state, came.held, came.local) - begin
         numbers, local = dict(came.numbers), dict(came.local)
         best = float(np.linalg.norm(local[STEPS])) if STEPS in local else np.inf
-        fell = gap < 0.9 * numbers.get("best_gap", 0.0)
-        if float(np.linalg.norm(steps)) > (max(WORSE * best, min(NOISE * gap, NOISE_MAX)) if fell else best):
+        fell, other = gap < 0.9 * numbers.get("best_gap", 0.0), gap != numbers.get("best_gap", 0.0)
+        if float(np.linalg.norm(steps)) > (max(WORSE * best, min(NOISE * gap, NOISE_MAX)) if other else best):
             if fell:
                 numbers["fall"] = np.sqrt(numbers["fall"])
                 gap = max(gap, numbers["fall"] * numbers["best_gap"])
             if not fell or numbers["fall"] > 0.7:
                 numbers["share"] = min(numbers["share"] * LAMBDA_UP, LAMBDA_MAX)
+                gap = min(max(self.gap, GAP_END), GAP_RISE * numbers["best_gap"])
         elif any(f"{LIN}{area}" not in local for area in plan.areas):
             return came
         else:
             moves, falls = self._derivative(plan, state)
             local |= {BEST: begin, STEPS: steps, MOVES: moves, FALLS: falls}
-            numbers |= {"share": max(numbers["share"] * LAMBDA_DOWN, LAMBDA_MIN), "best_gap": gap}
+            gain = (numbers.get("from", 0.0) - float(np.linalg.norm(steps))) / (numbers.get("promised", 0.0) or np.inf)
+            change = LAMBDA_DOWN if gain > GOOD else 1.0 if gain > BAD or np.isinf(best) else LAMBDA_MORE
+            numbers["share"] = min(max(numbers["share"] * change, LAMBDA_MIN), LAMBDA_MAX)
+            numbers["best_gap"] = gap
             if gap < numbers.get("before_gap", np.inf):
                 numbers["fall"] = max(numbers["fall"] ** 2, GAP_FALL)
             numbers["before_gap"] = gap
@@ -163,7 +169,8 @@ class Newton(Consensus):
         aim = local[STEPS] + local[FALLS] * np.log(gap / numbers["best_gap"])
         damping = min(numbers["share"] * float(np.linalg.norm(aim)), 1.0)
         d = np.linalg.solve(local[MOVES] + damping * np.eye(len(aim)), aim)
-        numbers["gap"] = gap
+        length = float(np.linalg.norm(aim))
+        numbers |= {"gap": gap, "from": length, "promised": length - float(np.linalg.norm(aim - local[MOVES] @ d))}
         came = dataclasses.replace(came, local=local, numbers=numbers)
         return self._unpacked(plan, came, local[BEST] + d)
 
