@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import scipy.sparse as sp
 
 from lateral import solvers
 from lateral.case import Case
@@ -312,9 +313,9 @@ class Model:
         pattern = pattern_of(self.program)
         key = (asked, options, avoid, pattern)
         known = self._session
-        if known is not None and known[:4] != key and (known[0], *known[2:4]) == (asked, avoid, pattern):
-            if known[-1].takes(options):
-                known = self._session = (*key, *known[4:])
+        others_too = known is not None and known[:4] != key and (known[0], *known[2:4]) == (asked, avoid, pattern)
+        if known is not None and others_too and known[-1].takes(options):
+            known = self._session = (*key, *known[4:])
         if known is None or known[:4] != key:
             try:
                 session = _session_of(name, options, self.program, avoid=avoid)

@@ -27,7 +27,7 @@ from typing import Any, final
 import numpy as np
 
 from lateral import formulations
-from lateral.areas.algorithms import Admm, Algorithm, Auto
+from lateral.areas.algorithms import Admm, Algorithm, Auto, Newton
 from lateral.areas.algorithms.base import neighbours, speaks
 from lateral.areas.executors.base import Executor
 from lateral.areas.flow import FLOW_DOWN, FLOW_UP, REACH, without_return
@@ -107,24 +107,36 @@ def wants_point(formulation: str) -> bool:
 
 
 def require_formulation(formulation: Formulation, algorithm: Algorithm) -> None:
-    """Refuse an algorithm that tells areas voltages, where a formulation cannot be told any.
+    """Refuse an algorithm that tells areas voltages, where a formulation cannot be told any; and one that asks how the
+    answers of areas move, where these are not convex.
 
     Raises:
         UnsupportedError: it is one.
     """
+    found, allowed, action = "", "", ""
     if formulation.consensus_only and algorithm.coupling != "consensus":
-        fault = Fault(
-            "ARE-032 algorithm",
-            f"formulation.{formulation.name}",
-            f"{algorithm.name}, and {formulation.consensus_only}",
-            "an algorithm in which both sides of a border decide on its voltages",
-            "Take auto, admm or app.",
-        )
-        raise UnsupportedError([fault])
+        found = formulation.consensus_only
+        allowed = "an algorithm in which both sides of a border decide on its voltages"
+        action = "Take auto, newton, admm or app."
+    elif isinstance(algorithm, Newton) and not formulation.convex:
+        found, allowed = "a form that is not convex", "a convex one"
+        action = "Take auto, enapp-priced or admm, or a linear or relaxed formulation."
+    if found:
+        name = f"formulation.{formulation.name}"
+        raise UnsupportedError([Fault("ARE-032 algorithm", name, f"{algorithm.name}, and {found}", allowed, action)])
 
 
-def taken_in(formulation: Formulation, algorithm: Algorithm | None) -> tuple[Algorithm, tuple[str, ...]]:
-    """The algorithm that ``auto`` (or none at all) stands for in a formulation, and why where it is not `Auto`."""
+def taken_in(
+    formulation: Formulation, algorithm: Algorithm | None, *, solver: str = "auto", owned: bool = False
+) -> tuple[Algorithm, tuple[str, ...]]:
+    """The algorithm that ``auto`` (or none at all) stands for in a formulation, and why where it is not `Auto`.
+
+    Args:
+        formulation: of every area.
+        algorithm: what was asked for.
+        solver: of every area; only Clarabel's central path has slopes.
+        owned: whether areas have owners of their own, who say no more than values at borders unless they are asked to.
+    """
     if algorithm is not None and not isinstance(algorithm, Auto):
         return algorithm, ()
     if formulation.consensus_only:
@@ -134,6 +146,8 @@ def taken_in(formulation: Formulation, algorithm: Algorithm | None) -> tuple[Alg
         why = "has rows to first order"
     else:
         return algorithm or Auto(), ()
+    if solver in ("auto", "clarabel") and not owned:
+        return Newton(), (f"auto took newton: {formulation.name} {why}",)
     admm = Admm(penalty=formulation.consensus_penalty, ratio_unbalance=formulation.consensus_ratio)
     if formulation.first_order:
         # a convex program has one optimum: its areas wander nowhere, and only seem to for some rounds

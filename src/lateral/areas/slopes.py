@@ -2,9 +2,9 @@
 
 In consensus an area solves ``min f(x) + sum_b (lin_b x_b + 1/2 w_b x_b^2)``, x_b what crosses its borders. At the
 optimum x_b is the derivative of the minimum by lin_b, and the second derivative ``J = d x_b / d lin_b`` is symmetric,
-and negative semidefinite where the area is convex; ``J w`` has its eigenvalues between -1, where f does not mind, and 0,
-where f holds x. Where f has corners (limits) J jumps; the point of the central path at a duality gap has a smooth one,
-and the derivative by the gap says where x goes as it falls.
+and negative semidefinite where the area is convex; ``J w`` has its eigenvalues between -1, where f does not mind, and
+0, where f holds x. Where f has corners (limits) J jumps; the point of the central path at a duality gap has a smooth
+one, and the derivative by the gap says where x goes as it falls.
 """
 
 from __future__ import annotations
@@ -52,17 +52,20 @@ def slopes_of(
             rows = [place[f"{device.name}.{c}"] for c in device.crossing]
             for x in copies(voltages):
                 slot = program.slots[f"{kind}.lin_{x}"]
-                cells.append((slot.start + np.array(rows)[:, None] * slot.n_steps + np.arange(slot.n_steps)).reshape(-1))
+                cells.append(
+                    (slot.start + np.array(rows)[:, None] * slot.n_steps + np.arange(slot.n_steps)).reshape(-1)
+                )
                 weights.append(np.tile(hours if x in ("p", "q") else np.ones_like(hours), len(rows)))
     if not cells:
         return None
     columns = sp.csc_array(costs[:, np.concatenate(cells)])
     weight = np.concatenate(weights)  # of the objective: lin x counts for the hours of a step
     found = model.slopes(columns)
-    if found is None or np.any(weight <= 0.0):
+    if found is None:
         return None
-    lin, gap = (part / weight.reshape(-1, *[1] * (part.ndim - 1)) for part in found)
-    return Slopes(tuple(names), lin, gap[:, None])
+    # what costs nothing, in a step of no weight, does not answer to prices
+    per = np.divide(1.0, weight, out=np.zeros_like(weight), where=weight > 0.0)[:, None]
+    return Slopes(tuple(names), per * found[0], per * found[1][:, None])
 
 
 __all__ = ["Slopes", "slopes_of"]

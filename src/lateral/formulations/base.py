@@ -109,6 +109,8 @@ class Formulation(ABC):
     lazy: ClassVar[bool] = False
     #: the model that devices meet, where `network` is not the formulation's own
     model: ClassVar[Callable[..., NetworkModel]]
+    #: whether its programs are convex
+    convex: ClassVar[bool] = True
     #: whether its rows are to first order at a point, made again in rounds
     first_order: ClassVar[bool] = False
     #: why areas cannot be told voltages in it, so that only algorithms work in which both sides of a border decide on

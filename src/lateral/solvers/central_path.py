@@ -429,7 +429,7 @@ class _System:
         step = even * self.factor.solve(even * rhs)
         for _ in range(refined):  # what was left of it
             step += even * self.factor.solve(even * (rhs - self.kkt @ step))
-        return step
+        return np.asarray(step)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
