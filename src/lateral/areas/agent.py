@@ -267,8 +267,8 @@ class AreaAgent:
 
         Args:
             inputs: by border, the quantities of `head_in` and `tail_in`, or ``lin_x`` and ``w_x`` in consensus.
-            gap: relative duality gap that the answer is to have, in consensus, where the problem is convex; it then also
-                says its slopes. None: as small as it gets.
+            gap: relative duality gap that the answer is to have, in consensus, where the problem is convex; it then
+                also says its slopes. None: as small as it gets.
         """
         self._gap = gap
         self._went_over = self.task.coupling == "prices" and any(in_consensus(values) for values in inputs.values())

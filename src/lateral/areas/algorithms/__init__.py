@@ -11,7 +11,7 @@ from lateral.areas.algorithms.enapp_priced import EnappPriced
 from lateral.areas.algorithms.newton import Newton
 from lateral.errors import OptionError, did_you_mean
 
-BUILT_IN: dict[str, type[Algorithm]] = {a.name: a for a in (Auto, EnappPriced, Enapp, Admm, App, Newton)}
+BUILT_IN: dict[str, type[Algorithm]] = {a.name: a for a in (Auto, EnappPriced, Enapp, Newton, Admm, App)}
 
 
 def get(name: str) -> type[Algorithm]:
