@@ -94,18 +94,16 @@ class System:
     """What stays the same from step to step.
 
     Attributes:
-        a: rows of the program.
-        zeros: number of its equalities.
+        zeros: number of the program's equalities.
         blocks: its second-order cones and matrices.
-        keep: entries of P, A_0 and the nonnegative rows.
-        row, col: rows and columns of the lower triangle of the system, those of ``keep`` first.
+        p, equal, flat: P, A_0 and the nonnegative rows of A.
+        row, col: of every entry of the system, in the order in which `factored` has them.
         size: number of unknowns.
         first: first unknown of each of the blocks.
         last: unknowns that are eliminated last, in this order.
-        order: in which all are, once it is known.
+        pattern: of the system in the order of elimination, once that is known.
     """
 
-    a: sp.csr_array
     zeros: int
     blocks: tuple[_Blocks, ...]
     p: sp.coo_array
@@ -116,7 +114,7 @@ class System:
     size: int
     first: tuple[int, ...]
     last: IntArray
-    order: IntArray | None = None
+    pattern: _Pattern | None = None
 
     @classmethod
     def of(cls, p: sp.csc_array, a: sp.csr_array, cones: Cones, steps: IntArray | None) -> System:
@@ -124,11 +122,13 @@ class System:
         n, z0 = a.shape[1], cones.zeros
         sizes = (*cones.second_order, *(rows for _, rows in cones.psd))
         blocks = tuple(b for kind, rows in enumerate(sizes) for b in _blocks(a, rows, kind))
-        p, equal, flat = sp.coo_array(p), sp.coo_array(a[:z0]), sp.coo_array(a[cones.flat])
+        whole, equal, flat = sp.coo_array(p), sp.coo_array(a[:z0]), sp.coo_array(a[cones.flat])
+        for part in (whole, equal, flat):  # every entry once
+            part.sum_duplicates()
         size = n + z0 + flat.shape[0]
         unit = np.arange(n + z0, size)
-        row = [p.row, n + equal.row, equal.col, n + z0 + flat.row, flat.col, unit]
-        col = [p.col, equal.col, n + equal.row, flat.col, n + z0 + flat.row, unit]
+        row = [whole.row, n + equal.row, equal.col, n + z0 + flat.row, flat.col, unit]
+        col = [whole.col, equal.col, n + equal.row, flat.col, n + z0 + flat.row, unit]
         first = []
         for block in blocks:
             k, width, height = block.entries.shape
@@ -141,7 +141,7 @@ class System:
             size += own.size
         rows, cols = np.concatenate(row), np.concatenate(col)
         last = _last(n, size, rows, cols, steps)
-        return cls(a, z0, blocks, p, equal, flat, rows, cols, size, tuple(first), last)
+        return cls(z0, blocks, whole, equal, flat, rows, cols, size, tuple(first), last)
 
     def factored(self, scaling: Scaling) -> Factor:
         """Factors at a point.
@@ -159,23 +159,66 @@ class System:
             upper = r[:, i, j].reshape(-1)
             data += [upper, upper, -np.ones(r.shape[0] * r.shape[1])]
             q.append(own)
-        kkt = sp.csc_array((np.concatenate(data), (self.row, self.col)), shape=(self.size, self.size))
-        # rows and columns of about the same size, so that pivots are chosen among comparable numbers
-        even = 1.0 / np.sqrt(np.maximum(abs(kkt).max(axis=1).toarray().reshape(-1), 1e-300))
-        scaled = sp.csc_matrix(kkt * even[:, None] * even)
-        if self.order is None:
-            self.order = self._ordered(scaled)
-        lu = splu(scaled[self.order][:, self.order], permc_spec="NATURAL", diag_pivot_thresh=_PIVOT)
-        return Factor(self, scaling, kkt, even, self.order, lu, tuple(q))
+        entries = np.concatenate(data)
+        if self.pattern is None:
+            self.pattern = _Pattern.of(self.row, self.col, self._order(entries))
+        kkt, even = self.pattern.filled(entries)
+        scaled = _evened(kkt, even)
+        lu = splu(scaled, permc_spec="NATURAL", diag_pivot_thresh=_PIVOT)
+        return Factor(self, scaling, kkt, even, self.pattern.order, lu, tuple(q))
 
-    def _ordered(self, scaled: sp.csc_matrix) -> IntArray:
+    def _order(self, entries: FloatArray) -> IntArray:
         """The order of elimination: of approximate minimum degree, without what comes last."""
-        alone = np.ones(self.size)
+        kkt, even = _Pattern.of(self.row, self.col, np.arange(self.size)).filled(entries)
+        scaled, alone = _evened(kkt, even), np.ones(self.size)
         alone[self.last] = 0.0
         apart = sp.csc_matrix(scaled.multiply(alone[:, None]).multiply(alone) + sp.diags(1.0 - alone))
         apart.eliminate_zeros()
-        order = np.argsort(splu(apart, diag_pivot_thresh=_PIVOT).perm_c)
+        try:
+            order = np.argsort(splu(apart, diag_pivot_thresh=_PIVOT).perm_c)
+        except RuntimeError:  # something that stands in nothing else than rows that come last
+            return np.asarray(np.argsort(splu(scaled, diag_pivot_thresh=_PIVOT).perm_c))
         return np.concatenate([order[alone[order] > 0.0], self.last])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pattern:
+    """Where the entries of a symmetric matrix stand in an order of its rows and columns.
+
+    Attributes:
+        order: the order.
+        source: number of each stored entry among those that come, column by column.
+        rows: row of each stored entry.
+        starts: first stored entry of each column, and their number.
+    """
+
+    order: IntArray
+    source: IntArray
+    rows: IntArray
+    starts: IntArray
+
+    @classmethod
+    def of(cls, row: IntArray, col: IntArray, order: IntArray) -> _Pattern:
+        """Of the rows and columns of the entries."""
+        place = np.empty(len(order), dtype=np.int64)
+        place[order] = np.arange(len(order))
+        number = np.arange(len(row), dtype=float)
+        placed = sp.csc_array((number, (place[row], place[col])), shape=(len(order), len(order)))
+        return cls(order, placed.data.astype(np.int64), placed.indices, placed.indptr)
+
+    def filled(self, entries: FloatArray) -> tuple[sp.csc_array, FloatArray]:
+        """The matrix, and factors that make its rows and columns about the same size, so that pivots are chosen among
+        comparable numbers."""
+        size = len(self.order)
+        kkt = sp.csc_array((entries[self.source], self.rows, self.starts), shape=(size, size))
+        largest = abs(kkt).max(axis=0).toarray().reshape(-1)
+        return kkt, 1.0 / np.sqrt(np.maximum(largest, 1e-300))
+
+
+def _evened(kkt: sp.csc_array, even: FloatArray) -> sp.csc_matrix:
+    """The matrix with its rows and columns times these factors."""
+    columns = np.repeat(even, np.diff(kkt.indptr))
+    return sp.csc_matrix((kkt.data * even[kkt.indices] * columns, kkt.indices, kkt.indptr), shape=kkt.shape)
 
 
 def _last(n: int, size: int, rows: IntArray, cols: IntArray, steps: IntArray | None) -> IntArray:
@@ -208,7 +251,7 @@ def _last(n: int, size: int, rows: IntArray, cols: IntArray, steps: IntArray | N
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Factor:
-    """The system at a point, factored."""
+    """The system at a point, factored: all of it in the order of elimination but the blocks' Q."""
 
     system: System
     scaling: Scaling
@@ -234,12 +277,11 @@ class Factor:
             np.swapaxes(q, 1, 2) @ rows[block.rows][:, :, None] for q, block in zip(self.q, system.blocks, strict=True)
         ]
         rhs = np.concatenate([costs, equal, rows[flat], *(part.reshape(-1) for part in turned)])
-        step = np.zeros(len(rhs))
+        rhs, found = rhs[self.order], np.zeros(len(rhs))
         for _ in range(1 + _REFINED):  # once, and what was left of it
-            left = self.even * (rhs - self.kkt @ step)
-            found = np.empty(len(rhs))
-            found[self.order] = self.lu.solve(left[self.order])
-            step += self.even * found
+            found += self.even * self.lu.solve(self.even * (rhs - self.kkt @ found))
+        step = np.empty(len(rhs))
+        step[self.order] = found
         n = len(costs)
         scaled = -rows
         scaled[flat] = step[n + z0 : n + z0 + len(rows[flat])]
