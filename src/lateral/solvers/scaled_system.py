@@ -10,11 +10,11 @@ are apart, 1e10 near the optimum.
 **A matrix or a second-order cone** is a dense block of B over few columns: 78 rows over 36 for six complex voltages and
 currents, whose real matrix holds everything twice. With ``B = Q R`` of each, Q orthogonal, ``R dx - u = Q' rhs`` takes
 the place of its rows and ``R' u`` that of ``B' W dz``; ``W dz = Q (u + Q' rhs) - rhs`` follows. Orthogonal, it loses
-nothing in rounding. The system of `sdp` on ckt7 has a third of the entries then, its factors a seventh.
+nothing in rounding. The system of `sdp` on ckt7 (one step) has a third of the entries then, its factors a seventh.
 
 **Steps of time** share nothing but what storages say. The order of elimination is found without those rows and
-variables, which come last: that of all at once made as many entries again in the factors (`sdp` on ckt7, four steps).
-It is found once, the pattern being always the same.
+variables, which come last: with that of all at once a factor took twice as long (`sdp` on ckt7, four steps). It is
+found once, the pattern being always the same.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from lateral.solvers.cones import Cones, Scaling, matrices_of, triangles_of
 #: The diagonal is a pivot where it is at least this share of the largest entry of its column. With 1 the factors of
 #: `sdp` on ckt7 had five times the entries and took eight times as long; what is left after refinement is the same.
 _PIVOT = 0.1
-#: Variables of earlier steps at most in a row of which they are eliminated last, and not the row. Rows of storages
-#: there, which have one, made four times as many entries in the factors: rows are also pivots of what comes before.
+#: Variables of earlier steps at most in a row of which they are eliminated last, and not the row. With rows of storages
+#: there, which have one, a factor took four times as long: rows are also pivots of what comes before.
 _HANDED_ON = 2
 #: How often what a step leaves is solved for again. Once leaves smartds84 (`sdp`) at a gap of 2e-6, this often at 7e-8.
 _REFINED = 3
