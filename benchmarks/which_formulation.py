@@ -1,7 +1,8 @@
 """Every formulation on every feeder, as a Markdown table: status, cost as modelled and as replayed, voltage error.
 
 A day of load, sun and price in a few steps, PV at a fifth and batteries at a tenth of the load buses, energy cost,
-voltage limits. This is `lateral compare`, a process and a time limit for each row.
+voltage limits. This is `lateral compare`, a process and a time limit for each row. Its processor time is that of the
+whole row: build, solve, the day without control and two replays; beside other work it says more than the wall time.
 
     python -m benchmarks.which_formulation FEEDERS_FOLDER [--steps 4] [--limit 120]
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -36,8 +38,9 @@ FORMULATIONS = ("lindist3flow", "linearised", "current-voltage", "bus-injection"
 
 def _run(master: Path, limits: tuple[float, float], steps: int, formulation: str, out: Connection) -> None:
     case = with_ders(master, limits, steps)
+    begin = time.process_time()
     table = lateral.compare(case, [formulation], limits="voltage").table
-    out.send(table.iloc[-1].to_dict())
+    out.send({**table.iloc[-1].to_dict(), "processor_s": time.process_time() - begin})
 
 
 def row(master: Path, limits: tuple[float, float], steps: int, formulation: str, limit_s: float) -> dict[str, object]:
@@ -65,8 +68,9 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=120.0, help="seconds for each row")
     parser.add_argument("--only", nargs="*", default=[], help="names of feeders")
     args = parser.parse_args()
-    print("| feeder | formulation | status | cost, $ | in OpenDSS, $ | voltage error, pu | build + solve, s |")
-    print("|---|---|---|---|---|---|---|")
+    heads = ("feeder", "formulation", "status", "cost, $", "in OpenDSS, $", "voltage error, pu", "build + solve, s")
+    print("| " + " | ".join((*heads, "processor, s")) + " |")
+    print("|---" * (1 + len(heads)) + "|")
     for name, master, limits in FEEDERS:
         if args.only and name not in args.only:
             continue
@@ -77,8 +81,9 @@ def main() -> None:
             if "cost" in r and status not in ("declined", "infeasible"):
                 cells += [f"{r['cost']:.3f}", f"{r['cost_replay']:.3f}", f"{r['max_dv_pu']:.1e}"]
                 cells.append(f"{float(str(r['build_s'])) + float(str(r['solve_s'])):.2f}")
+                cells.append(f"{r['processor_s']:.2f}")
             else:
-                cells += ["", "", "", ""]
+                cells += [""] * 5
             print("| " + " | ".join(cells) + " |", flush=True)
 
 

@@ -10,7 +10,8 @@ import pytest
 import scipy.sparse as sp
 
 from lateral.solvers import central_path
-from lateral.solvers.central_path import Cones, Conic, Point, follow
+from lateral.solvers.central_path import Conic, Point, follow
+from lateral.solvers.cones import Cones, Scaling
 
 ZEROS, LINEAR, SECOND_ORDER, PSD = 3, 4, (3, 5, 3), (3, 2, 3)
 N = 12
@@ -127,7 +128,7 @@ def test_where_rounding_wins_the_best_on_the_way_is_kept(program: Conic, monkeyp
 
     def astray(*given: Any) -> Any:
         dx, dz, *rest = plain(*given)
-        gaps.append(program.gap(Point(given[2], given[3], given[4])))
+        gaps.append(program.gap(Point(given[3], given[4], given[5])))
         if len(gaps) > 3:
             dz[0] += 1e-3 * 10.0 ** len(gaps)
         return dx, dz, *rest
@@ -144,7 +145,7 @@ def test_on_the_edge_of_a_cone_there_is_no_path() -> None:
     edge, inside = np.array([1.0, 1.0, 0.0]), np.array([1.0, 0.0, 0.0])
     for s, z in ((edge, inside), (inside, edge)):
         with pytest.raises(np.linalg.LinAlgError, match="edge"):
-            central_path._Scaling.of(cones, s, z)
+            Scaling.of(cones, s, z)
 
 
 @pytest.mark.parametrize("far", [1.0, 1e3, 1e9])

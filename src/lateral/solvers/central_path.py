@@ -13,6 +13,8 @@ linear and quadratic cone program solvers*, 2010, section 4) turns the linearise
     [ A_0   0    0  ] [ dy   ]  =  what is wrong with the point
     [ B     0   -I  ] [ W dz ]
 
+which `lateral.solvers.scaled_system` solves.
+
 **Steps** are Mehrotra's (1992): one to mu = 0 says by how much mu can fall, and what the linearised equation leaves,
 ``(W^-T ds) o (W dz)``, is put right by a second one with the same factor. Without quadratic costs s and z, which then
 have nothing to do with each other but mu, each go as far as they can. Where matrices have hardly an inside (IEEE 34
@@ -27,16 +29,14 @@ areas that exchange what they found (`lateral.areas`) do not exchange how far th
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.sparse.linalg import splu
 
 from lateral.network.schema import FloatArray, IntArray
-from lateral.program import upper_triangle
+from lateral.solvers.cones import Cones, Scaling
+from lateral.solvers.scaled_system import System
 
 #: Objectives smaller than this count as if they were this large, as in `lateral.results.residuals`.
 SMALL_OBJECTIVE = 1e-2
@@ -47,7 +47,6 @@ _CENTRED, _NEAR, _HOLDS = 1e-3, 0.5, 1e-10
 _AT_GOAL = 1.5
 #: So many steps there without a smaller gap: rounding allows no more.
 _NO_BETTER = 5
-
 #: A step that leaves the cone is shortened by the first factor until it does not, and then by the second.
 _SHORTER, _INSIDE = 0.8, 0.95
 #: Below this length a step is none.
@@ -59,121 +58,6 @@ _SHORT, _STUCK = 0.05, 6
 #: A gap of so many times the smallest that there was, and the one to be reached: rounding has the better of it, and
 #: does not let go again (`sdp` on smartds84: from 1e-7 back to 1 in 15 steps).
 _WORSE = 100.0
-#: The diagonal is a pivot where it is at least this share of the largest entry of its column. With 1 the factors of
-#: `sdp` on ckt7 had five times the entries and took eight times as long; what is left after refinement is the same.
-_PIVOT = 0.1
-#: How often what a step leaves is solved for again. Once leaves smartds84 (`sdp`) at a gap of 2e-6, this often at 7e-8.
-_REFINED = 3
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Cones:
-    """The cones of a program's rows.
-
-    Attributes:
-        zeros: number of rows that are equalities.
-        linear: number of nonnegative rows after them.
-        second_order: rows of the second-order cones of one size, shape (cones, size), for each size.
-        psd: rows of the psd triangles of one dimension, shape (matrices, dim (dim + 1) / 2), by dimension.
-    """
-
-    zeros: int
-    linear: int
-    second_order: tuple[IntArray, ...]
-    psd: tuple[tuple[int, IntArray], ...]
-
-    @classmethod
-    def of(cls, zeros: int, linear: int, second_order: Sequence[int], psd: Sequence[int]) -> Cones:
-        """From the sizes of the cones and the dimensions of the matrices, in the order of their rows."""
-        sizes = np.array([*second_order, *(d * (d + 1) // 2 for d in psd)], dtype=np.int64)
-        first = zeros + linear + np.cumsum(sizes) - sizes
-        n = len(second_order)
-
-        def rows(kind: IntArray, start: IntArray, key: int, size: int) -> IntArray:
-            return np.asarray(start[kind == key][:, None] + np.arange(size))
-
-        balls, dims = np.array(second_order, dtype=np.int64), np.array(psd, dtype=np.int64)
-        return cls(
-            zeros,
-            linear,
-            tuple(rows(balls, first[:n], k, k) for k in np.unique(balls).tolist()),
-            tuple((d, rows(dims, first[n:], d, d * (d + 1) // 2)) for d in np.unique(dims).tolist()),
-        )
-
-    @property
-    def degree(self) -> int:
-        """Gap at a point of the path, over mu."""
-        return self.linear + sum(len(k) for k in self.second_order) + sum(d * len(k) for d, k in self.psd)
-
-    @property
-    def flat(self) -> slice:
-        """The nonnegative rows."""
-        return slice(self.zeros, self.zeros + self.linear)
-
-    def inside(self, v: FloatArray) -> bool:
-        """Whether a vector is in the interior of all cones; one that holds a NaN is not."""
-        if not np.all(np.isfinite(v)) or np.any(v[self.flat] <= 0.0):
-            return False
-        for rows in self.second_order:
-            if np.any(v[rows[:, 0]] <= np.linalg.norm(v[rows[:, 1:]], axis=1)):
-                return False
-        try:
-            for dim, rows in self.psd:
-                np.linalg.cholesky(_matrix(v[rows], dim))
-        except np.linalg.LinAlgError:
-            return False
-        return True
-
-    def product(self, v: FloatArray, w: FloatArray) -> FloatArray:
-        """``v o w``; zero at equalities."""
-        out = np.zeros(len(v))
-        out[self.flat] = v[self.flat] * w[self.flat]
-        for rows in self.second_order:
-            a, b = v[rows], w[rows]
-            both = a[:, :1] * b + b[:, :1] * a
-            both[:, 0] = (a * b).sum(axis=1)
-            out[rows] = both
-        for dim, rows in self.psd:
-            half = _matrix(v[rows], dim) @ _matrix(w[rows], dim)
-            out[rows] = _triangle(0.5 * (half + np.swapaxes(half, 1, 2)))
-        return out
-
-    def quotient(self, value: FloatArray, w: FloatArray) -> FloatArray:
-        """v of ``value o v = w``, with a value inside of the cones whose matrices are diagonal; zero at equalities.
-
-        At the tip of a cone, where rounding may bring a value, it is not finite, and no step is made of it.
-        """
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return self._quotient(value, w)
-
-    def _quotient(self, value: FloatArray, w: FloatArray) -> FloatArray:
-        out = np.zeros(len(w))
-        out[self.flat] = w[self.flat] / value[self.flat]
-        for rows in self.second_order:
-            a, b = value[rows], w[rows]
-            first = (a[:, 0] * b[:, 0] - (a[:, 1:] * b[:, 1:]).sum(axis=1)) / (
-                a[:, 0] ** 2 - (a[:, 1:] ** 2).sum(axis=1)
-            )
-            rest = (b - first[:, None] * a) / a[:, :1]
-            rest[:, 0] = first
-            out[rows] = rest
-        for dim, rows in self.psd:
-            diagonal = np.diagonal(_matrix(value[rows], dim), axis1=1, axis2=2)
-            out[rows] = _triangle(2.0 * _matrix(w[rows], dim) / (diagonal[:, :, None] + diagonal[:, None, :]))
-        return out
-
-    def moved_in(self, v: FloatArray) -> FloatArray:
-        """The vector with as much of the cones' identity as brings it inside."""
-        unit, size = np.zeros(len(v)), 1e-14
-        unit[self.flat] = 1.0
-        for rows in self.second_order:
-            unit[rows[:, 0]] = 1.0
-        for dim, rows in self.psd:
-            unit[rows] = _triangle(np.eye(dim))
-        out = v
-        while not self.inside(out):
-            out, size = v + size * unit, 10.0 * size
-        return out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -188,6 +72,8 @@ class Conic:
         cones: of its rows.
         constant: of the objective.
         least: objectives smaller than this count as if they were this large.
+        steps: step of each variable, negative where it has none, shape (n,); None where all are of one. Rows of one
+            step alone are factored without those of others.
     """
 
     p: sp.csc_array
@@ -197,6 +83,7 @@ class Conic:
     cones: Cones
     constant: float = 0.0
     least: float = SMALL_OBJECTIVE
+    steps: IntArray | None = None
 
     def same_rows(self, other: Conic) -> bool:
         """Whether the rows of another program are these, so that a point keeps the ones as well as the others."""
@@ -262,6 +149,7 @@ def follow(
         return Followed(start, 0, reached=False)
     x, s, z = start.x, cones.moved_in(start.s), cones.moved_in(start.z)
     s[:z0] = 0.0
+    system = System.of(program.p, program.a, program.cones, program.steps)
     before, stuck, waited = np.inf, 0, 0
     best, least_gap = start, program.gap(start)
     taken = 0
@@ -271,7 +159,7 @@ def follow(
         goal = gap * program.size(x) / cones.degree
         holds = float(np.abs(program.b - program.a @ x - s).max()) <= _HOLDS
         try:
-            dx, dz, off, mu = _step(program, _Scaling.of(cones, s, z), x, s, z, goal)
+            dx, dz, off, mu = _step(program, system, Scaling.of(cones, s, z), x, s, z, goal)
         except (np.linalg.LinAlgError, RuntimeError):  # of scipy: the factor is exactly singular
             break
         ds = program.b - program.a @ (x + dx) - s
@@ -309,31 +197,20 @@ def _longest(cones: Cones, v: FloatArray, step: FloatArray, least: float) -> flo
 
 
 def _step(
-    program: Conic, scaling: _Scaling, x: FloatArray, s: FloatArray, z: FloatArray, goal: float
+    program: Conic, system: System, scaling: Scaling, x: FloatArray, s: FloatArray, z: FloatArray, goal: float
 ) -> tuple[FloatArray, FloatArray, float, float]:
     """dx and dz of a step, how far from the path the point is in the scaled space, and the mu that it goes to."""
-    cones, z0, n = program.cones, program.cones.zeros, len(x)
+    cones, z0 = program.cones, program.cones.zeros
     wrong = program.b - program.a @ x - s
-    equal, below = program.a[:z0], (scaling.inward @ program.a)[z0:]
-    kkt = sp.block_array(
-        [[program.p, equal.T, below.T], [equal, None, None], [below, None, -sp.eye_array(below.shape[0])]]
-    )
-    kkt = sp.csc_array(kkt)
-    # rows and columns of about the same size, so that pivots are chosen among comparable numbers
-    even = 1.0 / np.sqrt(np.maximum(abs(kkt).max(axis=1).toarray().reshape(-1), 1e-300))
-    factor = splu(sp.csc_matrix(kkt * even[:, None] * even), diag_pivot_thresh=_PIVOT)
-    costs, rows = -(program.p @ x + program.q + program.a.T @ z), (scaling.inward @ wrong)[z0:]
+    factor = system.factored(scaling)
+    costs, rows = -(program.p @ x + program.q + program.a.T @ z), scaling.inward(wrong)
 
     def solved(off: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """dx, dz and W dz where the last equation asks for W dz + W^-T ds = off."""
-        rhs, step = np.concatenate([costs, wrong[:z0], rows - off[z0:]]), np.zeros(n + len(z))
-        for _ in range(1 + _REFINED):  # once, and what was left of it
-            step += even * factor.solve(even * (rhs - kkt @ step))
-        scaled = np.zeros(len(z))
-        scaled[z0:] = step[n + z0 :]
-        dz = scaling.inward.T @ scaled
-        dz[:z0] = step[n : n + z0]
-        return step[:n], dz, scaled
+        dx, dy, scaled = factor.solve(costs, wrong[:z0], rows - off)
+        dz = scaling.back(scaled)
+        dz[:z0] = dy
+        return dx, dz, scaled
 
     def length(dx: FloatArray, dz: FloatArray) -> float:
         ds = program.b - program.a @ (x + dx) - s
@@ -357,107 +234,6 @@ def _step(
     if not there or length(*second[:2]) >= far:
         dx, dz, _ = second
     return dx, dz, float(np.abs(aim).max()), mu
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Scaling:
-    """Nesterov and Todd's scaling of a point.
-
-    Attributes:
-        inward: W^-T, zero at equalities, shape (m, m).
-        value: lambda.
-        inverse: lambda^-1 in the algebra of each cone.
-    """
-
-    inward: sp.csr_array
-    value: FloatArray
-    inverse: FloatArray
-
-    @classmethod
-    def of(cls, cones: Cones, s: FloatArray, z: FloatArray) -> _Scaling:
-        """At s and z inside the cones."""
-        value, inverse = np.zeros(len(s)), np.zeros(len(s))
-        flat = cones.flat
-        value[flat] = np.sqrt(s[flat] * z[flat])
-        inverse[flat] = 1.0 / value[flat]
-        at = np.arange(flat.start, flat.stop)
-        blocks = [(at, at, np.sqrt(z[flat] / s[flat]))]
-        for rows in cones.second_order:
-            value[rows], inverse[rows], inward = _ball(s[rows], z[rows])
-            blocks.append(_placed(rows, inward))
-        for dim, rows in cones.psd:
-            value[rows], inverse[rows], inward = _matrices(_matrix(s[rows], dim), _matrix(z[rows], dim))
-            blocks.append(_placed(rows, inward))
-        row, col, entries = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-        return cls(sp.csr_array((entries, (row, col)), shape=(len(s), len(s))), value, inverse)
-
-
-def _placed(rows: IntArray, blocks: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
-    """Rows, columns and entries of square blocks on the diagonal, shape (blocks, k, k)."""
-    row, col = np.broadcast_arrays(rows[:, :, None], rows[:, None, :])
-    return row.reshape(-1), col.reshape(-1), blocks.reshape(-1)
-
-
-def _ball(s: FloatArray, z: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """lambda, its inverse and W^-T of second-order cones, shape (cones, size) and (cones, size, size)."""
-    j = np.ones(s.shape[1])
-    j[1:] = -1.0
-
-    def root(v: FloatArray) -> FloatArray:
-        size = np.linalg.norm(v[:, 1:], axis=1)
-        inside = (v[:, 0] - size) * (v[:, 0] + size)
-        if not np.all(inside > 0.0):
-            message = "a point on the edge of its cone"
-            raise np.linalg.LinAlgError(message)
-        return np.asarray(np.sqrt(inside))[:, None]
-
-    root_s, root_z = root(s), root(z)
-    s, z = s / root_s, z / root_z
-    middle = (s + j * z) / np.sqrt(2.0 + 2.0 * (s * z).sum(axis=1, keepdims=True))
-    v = middle.copy()
-    v[:, 0] += 1.0
-    v /= np.sqrt(2.0 * (middle[:, :1] + 1.0))
-    by = np.sqrt(root_s / root_z)[:, :, None]
-    outward = by * (2.0 * v[:, :, None] * v[:, None, :] - np.diag(j))
-    inward = (2.0 * (j * v)[:, :, None] * (j * v)[:, None, :] - np.diag(j)) / by
-    value = np.einsum("kij,kj->ki", outward, z * root_z)
-    return value, j * value / (root_s * root_z), inward
-
-
-def _matrices(s: FloatArray, z: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """lambda, its inverse and W^-T of matrices, as triangles: shape (b, k) and (b, k, k)."""
-    low = np.linalg.cholesky(s)
-    _, value, v_t = np.linalg.svd(np.swapaxes(np.linalg.cholesky(z), 1, 2) @ low)
-    turn = np.sqrt(value)[:, :, None] * (v_t @ np.linalg.inv(low))
-    rows, cols, size = _places(s.shape[-1])
-    one, other = (
-        turn[:, rows][:, :, rows] * turn[:, cols][:, :, cols],
-        turn[:, rows][:, :, cols] * turn[:, cols][:, :, rows],
-    )
-    inward = size[:, None] * np.where(rows == cols, one, (one + other) * np.sqrt(0.5))
-    eye = np.eye(s.shape[-1])
-    return _triangle(value[:, :, None] * eye), _triangle(eye / value[:, :, None]), inward
-
-
-@cache
-def _places(dim: int) -> tuple[IntArray, IntArray, FloatArray]:
-    """Row and column of each entry of a triangle, and what it is multiplied by there."""
-    rows, cols = upper_triangle(dim)
-    return rows, cols, np.where(rows == cols, 1.0, np.sqrt(2.0))
-
-
-def _matrix(triangle: FloatArray, dim: int) -> FloatArray:
-    """Symmetric matrices of their triangles, shape (..., dim, dim)."""
-    rows, cols, size = _places(dim)
-    out = np.zeros((*triangle.shape[:-1], dim, dim))
-    out[..., rows, cols] = out[..., cols, rows] = triangle / size
-    return out
-
-
-def _triangle(matrix: FloatArray) -> FloatArray:
-    """Triangles of symmetric matrices, shape (..., dim (dim + 1) / 2)."""
-    rows, cols, size = _places(matrix.shape[-1])
-    return np.asarray(matrix[..., rows, cols] * size)
 
 
 __all__ = ["SMALL_OBJECTIVE", "Cones", "Conic", "Point", "follow"]

@@ -37,7 +37,8 @@ from lateral.solvers.base import (
     pattern_of,
     unscaled_solution,
 )
-from lateral.solvers.central_path import SMALL_OBJECTIVE, Cones, Conic, Followed, Point, follow
+from lateral.solvers.central_path import SMALL_OBJECTIVE, Conic, Followed, Point, follow
+from lateral.solvers.cones import Cones
 from lateral.solvers.substitution import Substitution
 
 
@@ -221,7 +222,9 @@ class _ClarabelSession(Session):
         sides = _Sides.of(scaled)
         factor = MATRIX_COSTS if program.semidefinite.n_rows else _cost_factor(program)
         a, b = _rows(scaled, sides)
-        conic = _conic(scaled, sides, a, b, program.objective_floor * program.objective_scale)
+        when = _steps(program)
+        when = when if following is None else when[following.other_cols]
+        conic = _conic(scaled, sides, a, b, program.objective_floor * program.objective_scale, when)
         if self._before is not None:
             gone_on = self._gone_on(scaled, conic, start, self._before)
             if gone_on.reached:
@@ -372,14 +375,25 @@ def _gap_of(s: ScaledProgram) -> float:
     return FOLLOWED_GAP if len(s.semidefinite.dims) else FOLLOWED_GAP_CONES
 
 
-def _conic(s: ScaledProgram, sides: _Sides, a: sp.csc_array, b: FloatArray, floor: float) -> Conic:
+def _steps(program: Program) -> IntArray:
+    """Step of each variable, -1 of those that have none."""
+    out = np.full(program.n, -1)
+    for block in program.variables:
+        if block.at is not None:
+            out[block.cells] = block.at[1]
+        elif block.n_steps > 1:
+            out[block.cells] = np.tile(np.arange(block.n_steps), len(block.elements))
+    return out
+
+
+def _conic(s: ScaledProgram, sides: _Sides, a: sp.csc_array, b: FloatArray, floor: float, steps: IntArray) -> Conic:
     """The program as it is followed along its central path, with costs as they are, and the floor of its objective."""
     zeros = len(s.b) + len(sides.fixed) + len(sides.row_fixed)
     linear = len(sides.upper) + len(sides.lower) + len(sides.row_upper) + len(sides.row_lower)
     sizes = 2 + np.bincount(s.products.a_row, minlength=s.products.n_rows)
     cones = Cones.of(zeros, linear, sizes.tolist(), s.semidefinite.dims.tolist())
     least = max(floor, SMALL_OBJECTIVE)
-    return Conic(sp.csc_array(s.q), s.c, sp.csr_array(a), b, cones, s.c0, least)
+    return Conic(sp.csc_array(s.q), s.c, sp.csr_array(a), b, cones, s.c0, least, steps if np.any(steps > 0) else None)
 
 
 def _gap_at(program: Conic, point: Point) -> float:
