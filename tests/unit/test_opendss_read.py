@@ -717,6 +717,28 @@ new storage.ring bus1=b.3.1 phases=1 conn=delta kv=12.47 kwrated=100 kwhrated=30
     assert "3 storages: " in said
 
 
+@pytest.mark.parametrize(
+    ("stated", "kvar"), [("pf=0.9", -((0.9**-2 - 1) ** 0.5)), ("kvar=20", 20), ("kvar=-30", -25), ("%idlingkvar=5", 0)]
+)
+def test_an_idle_storage_has_the_kvar_that_the_engine_gives_it(tmp_path: Path, stated: str, kvar: float) -> None:
+    # the losses (1 kW of 100) at the power factor, or the stated kvar as far as the inverter has them
+    body = f"\nnew storage.idle bus1=b kv=12.47 kwrated=100 kwhrated=300 kvarmax=25 {stated}"
+    case, report = read_checked(tmp_path, body)  # its power flow is the engine's
+    assert report.reference is not None
+    assert report.reference.dispatch["battery.idle"] == pytest.approx((0, kvar), rel=1e-9)
+    assert [(d.p_kw, d.q_kvar) for d in case.loads] == [(1.0, 0.0)]
+    assert ("kvar while idle" in report.entry["storage.idle"].reason) == (kvar != 0)
+
+
+def test_limits_of_a_storage_beside_its_rating(tmp_path: Path) -> None:
+    body = "\nnew storage.s bus1=b kv=12.47 kwrated=100 kwhrated=300 state=discharging "
+    case, _ = read(make(tmp_path, body + "%kwrated=50"))
+    assert (case.batteries[0].p_charge_max_kw, case.batteries[0].p_discharge_max_kw) == (50, 50)
+    _, report = read(make(tmp_path, body + "kvarmax=10 model=2"))
+    assert "limits of 10 and 10 kvar are left out" in report.entry["storage.s"].reason
+    assert "its model is taken as constant power" in report.entry["storage.s"].reason
+
+
 def test_two_sources(tmp_path: Path) -> None:
     body = """
 new line.x bus1=b bus2=c linecode=lc length=5 units=km
