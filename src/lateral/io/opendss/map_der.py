@@ -28,7 +28,7 @@ def map_pv(build: Build, shapes: Shapes, inverter_q: InverterQ) -> None:
     for name, properties, element in build.live("pvsystem"):
         source = f"pvsystem.{name}"
         pmpp, kva, band = number(properties, "pmpp"), number(properties, "kva"), _band(properties)
-        shape = shapes.name_of(properties)
+        shape = shapes.name_of("pvsystem", properties)
         panel, curves = _panel(build, properties, shapes.sample(shape) if shape else np.ones(shapes.horizon.n_steps))
         point = float(_panel(build, properties, np.ones(1))[0][0])  # the files' own operating point is a snapshot
         offered = np.minimum(panel, kva)

@@ -87,7 +87,7 @@ def map_loads(build: Build, shapes: Shapes) -> None:
         if as_admittance:
             model = "constant_impedance"
         terminals, connection = terminals_of(properties, element)
-        kw, kvar, profile, profile_q = _power(properties, shapes, factor, model, follow=status != "fixed")
+        kw, kvar, profile, profile_q = _power("load", properties, shapes, factor, model, follow=status != "fixed")
         zipv = numbers(properties, "zipv")
         zip_kwargs = (0.0, 0.0, 1.0), (0.0, 0.0, 1.0), 0.0
         if model == "zip" and len(zipv) >= 6:
@@ -126,17 +126,15 @@ def map_loads(build: Build, shapes: Shapes) -> None:
 
 
 def _power(
-    properties: Properties, shapes: Shapes, factor: float, model: str, *, follow: bool
+    cls: str, properties: Properties, shapes: Shapes, factor: float, model: str, *, follow: bool
 ) -> tuple[float, float, str, str]:
     """kW and kvar of a load or generator, and the profiles that multiply them.
 
     A fixed kvar is neither scaled by the engine's multipliers nor by a shape, whatever the shape holds.
     """
-    stated = number(properties, "kvar")
-    kw, kvar = number(properties, "kw") * factor, stated * factor
-    kw, kvar, profile, profile_q = shapes.apply(properties, kw, kvar, follow=follow, factor=factor)
+    kw, kvar, profile, profile_q = shapes.apply(cls, properties, follow=follow, factor=factor)
     if model in FIXED_Q:
-        return kw, stated, profile, ""
+        return kw, number(properties, "kvar"), profile, ""
     return kw, kvar, profile, profile_q
 
 
@@ -150,7 +148,7 @@ def map_generators(build: Build, shapes: Shapes) -> None:
         factor = 1.0 if fixed else multiplier
         models = {2: "constant_impedance", 4: "constant_power_fixed_q", 5: "constant_power_fixed_q_impedance"}
         model = models.get(number_of_model, "constant_power")
-        kw, kvar, profile, profile_q = _power(properties, shapes, factor, model, follow=not fixed)
+        kw, kvar, profile, profile_q = _power("generator", properties, shapes, factor, model, follow=not fixed)
         load = Load(
             name=f"generator_{name}",
             bus=element.buses[0],
