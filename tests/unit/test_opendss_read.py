@@ -692,6 +692,17 @@ def test_free_inverters(tmp_path: Path) -> None:
     assert all(p.curtailable for p in case.pvs)
 
 
+def test_a_transformer_that_is_stated_at_another_frequency(tmp_path: Path) -> None:
+    body = """
+new transformer.t windings=2 buses=[b x.1.2.3.4] conns=[delta wye] kvs=[12.47 0.48] kvas=[500 500] xhl=5 %imag=2
+~ %noloadloss=1 basefreq=50 wdg=2 rneut=0.01 xneut=0.02
+new load.x bus1=x.1 phases=1 kv=0.277 kw=90"""
+    case, report = read_checked(tmp_path, body)
+    assert report.entry["transformer.t"].code == "IMP-001"
+    assert report.max_primitive_error < 1e-12
+    assert case.feeder.transformers[0].x_percent == pytest.approx((6.0,))
+
+
 def test_storage(tmp_path: Path) -> None:
     body = """
 new xycurve.eff npts=2 xarray=(0.1 1.0) yarray=(0.9 0.97)
