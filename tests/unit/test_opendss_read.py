@@ -419,6 +419,32 @@ def test_generator_multiplier(tmp_path: Path) -> None:
     assert case.loads[0].p_kw == -250
 
 
+@pytest.mark.parametrize(
+    ("stated", "on"),
+    [
+        ("dispmode=loadlevel dispvalue=2", 0),
+        ("dispmode=loadlevel dispvalue=2 forceon=yes", 1),
+        ("dispmode=loadlevel dispvalue=2\nset loadmult=2.5", 1),
+        ("dispmode=loadlevel", 1),
+        ("dispmode=price dispvalue=25", 1),  # the engine's price
+        ("dispmode=price dispvalue=26", 0),
+        ("dispmode=price dispvalue=26\nset pricesignal=30", 1),
+    ],
+)
+def test_generators_by_load_level_or_price(tmp_path: Path, stated: str, on: int) -> None:
+    master = make(tmp_path, f"new generator.g bus1=b kv=12.47 kw=900 kvar=300 {stated}")
+    case, report = read(master)
+    assert voltage_error(case, report) < 1e-6  # one that is off keeps an admittance of next to nothing in the engine
+    assert case.loads[0].p_kw == -900 * on
+    assert ("off, so it gives nothing" in report.entry["generator.g"].reason) == (not on)
+
+
+def test_a_delta_generator_of_one_phase_and_constant_impedance(tmp_path: Path) -> None:
+    """The engine divides the admittance of any delta by three."""
+    case, _ = read_checked(tmp_path, "new generator.g bus1=b.1.2 phases=1 kv=12.47 kw=60 kvar=15 model=2 conn=delta")
+    assert (case.loads[0].p_kw, case.loads[0].q_kvar) == (-20, -5)
+
+
 def test_generator_of_another_model_is_reported(tmp_path: Path) -> None:
     _, report = read(make(tmp_path, "new generator.g bus1=b kv=12.47 kw=500 model=3 maxkvar=300 minkvar=-300"))
     assert report.entry["generator.g"].code == "IMP-011"

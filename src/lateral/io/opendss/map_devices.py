@@ -14,6 +14,8 @@ from lateral.io.opendss.map_shapes import Shapes
 from lateral.io.opendss.map_wires import two_terminal
 from lateral.network.schema import Terminals
 
+#: Price of the engine where the files set none.
+_PRICE = 25.0
 _ADMITTANCE_MODEL = 2  # LoadModel=Admittance
 
 
@@ -138,6 +140,17 @@ def _power(
     return kw, kvar, profile, profile_q
 
 
+def _dispatched(build: Build, properties: Properties) -> float | None:
+    """Whether a generator that is dispatched by the level of load or by the price is on (1) or off (0) at the solved
+    point; None of one that always is."""
+    level, mode = number(properties, "dispvalue"), text(properties, "dispmode")
+    if mode not in ("loadlevel", "price") or properties.get("forceon"):
+        return None
+    price = build.setting("pricesignal")
+    now = float(build.model.stated["load_mult"]) if mode == "loadlevel" else _PRICE if price is None else price
+    return 0.0 if level > 0.0 and now < level else 1.0
+
+
 def map_generators(build: Build, shapes: Shapes) -> None:
     """Generators as loads of negative power: exact for model 1."""
     multiplier = build.setting("genmult") or 1.0
@@ -149,6 +162,11 @@ def map_generators(build: Build, shapes: Shapes) -> None:
         models = {2: "constant_impedance", 4: "constant_power_fixed_q", 5: "constant_power_fixed_q_impedance"}
         model = models.get(number_of_model, "constant_power")
         kw, kvar, profile, profile_q = _power("generator", properties, shapes, factor, model, follow=not fixed)
+        if model == "constant_impedance" and element.phases == 1 and connection != "wye":
+            kw, kvar = kw / 3.0, kvar / 3.0  # the engine divides the admittance of any delta by three
+        mode = _dispatched(build, properties)
+        if mode is not None and shapes.kind == "snapshot":
+            kw, kvar = mode * kw, mode * kvar
         load = Load(
             name=f"generator_{name}",
             bus=element.buses[0],
@@ -172,6 +190,11 @@ def map_generators(build: Build, shapes: Shapes) -> None:
         else:
             reason = f"generator model {number_of_model} taken as {load.model} at its stated kW and kvar"
             build.record(f"generator.{name}", "approximated", "IMP-011", reason)
+        if mode is not None:
+            how = f"dispatched by {text(properties, 'dispmode')}"
+            now = "on" if mode else "off, so it gives nothing"
+            said = now if shapes.kind == "snapshot" else "not followed over time"
+            build.record(f"generator.{name}", "approximated", "IMP-011", f"{how}: {said}")
     for cls, why in (
         ("indmach012", "induction machines"),
         ("vccs", "voltage-controlled current sources"),
