@@ -414,9 +414,10 @@ def test_generators(tmp_path: Path, model: int, conn: str) -> None:
     assert report.entry["generator.g"].outcome == "approximated"
 
 
-def test_generator_multiplier(tmp_path: Path) -> None:
-    case, _ = read_checked(tmp_path, "new generator.g bus1=b kv=12.47 kw=500 kvar=100\nset genmult=0.5")
-    assert case.loads[0].p_kw == -250
+@pytest.mark.parametrize("multiplier", [0.5, 0.0])
+def test_generator_multiplier(tmp_path: Path, multiplier: float) -> None:
+    case, _ = read_checked(tmp_path, f"new generator.g bus1=b kv=12.47 kw=500 kvar=100\nset genmult={multiplier}")
+    assert case.loads[0].p_kw == -500 * multiplier
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,8 @@ def _dispatched(build: Build, properties: Properties) -> float | None:
 
 def map_generators(build: Build, shapes: Shapes) -> None:
     """Generators as loads of negative power: exact for model 1."""
-    multiplier = build.setting("genmult") or 1.0
+    stated = build.setting("genmult")
+    multiplier = 1.0 if stated is None else stated
     for name, properties, element in build.live("generator"):
         number_of_model = int(number(properties, "model", 1))
         terminals, connection = terminals_of(properties, element)
