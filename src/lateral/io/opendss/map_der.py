@@ -28,7 +28,7 @@ def map_pv(build: Build, shapes: Shapes, inverter_q: InverterQ) -> None:
     for name, properties, element in build.live("pvsystem"):
         source = f"pvsystem.{name}"
         pmpp, kva, band = number(properties, "pmpp"), number(properties, "kva"), _band(properties)
-        shape = shapes.name_of(properties)
+        shape = shapes.name_of("pvsystem", properties)
         panel, curves = _panel(build, properties, shapes.sample(shape) if shape else np.ones(shapes.horizon.n_steps))
         point = float(_panel(build, properties, np.ones(1))[0][0])  # the files' own operating point is a snapshot
         offered = np.minimum(panel, kva)
@@ -208,14 +208,16 @@ def map_storage(build: Build, shapes: Shapes) -> None:
         v_rated = across_kv(number(properties, "kv"), element.phases, delta=connection != "wye")
         soc = number(properties, "%stored", 100.0) / 100.0
         reserve = number(properties, "%reserve") / 100.0
+        most = rated * number(properties, "%kwrated", 100.0) / 100.0
+        kva = number(properties, "kva") or rated
         battery = Battery(
             name=name,
             bus=element.buses[0],
             terminals=terminals,
             connection=connection,
-            p_charge_max_kw=rated,
-            p_discharge_max_kw=rated,
-            s_max_kva=number(properties, "kva") or rated,
+            p_charge_max_kw=most,
+            p_discharge_max_kw=most,
+            s_max_kva=kva,
             energy_kwh=kwh,
             soc_min=min(reserve, soc),
             soc_max=1.0,
@@ -231,25 +233,30 @@ def map_storage(build: Build, shapes: Shapes) -> None:
         p, q = number(properties, "kw"), number(properties, "kvar")  # those of the solved point
         if state.startswith("idl"):
             _idling(build, source, properties, element, rated)
-            p = q = 0.0
-        elif p or q:
-            does = f"{'discharges' if p >= 0.0 else 'charges'} {abs(p):g} kW at the engine's solution"
-            said = f"{does}; its schedule is a decision here, and in the power flow it is idle"
+            p = 0.0  # not its kvar: an idle inverter gives those that are stated, or that go with its losses
+        if abs(p) > 1e-9 * max(rated, 1.0) or abs(q) > 1e-9 * max(rated, 1.0):
+            does = f"{'discharges' if p >= 0.0 else 'charges'} {abs(p):g} kW" if p else f"gives {q:g} kvar while idle"
+            said = f"{does} at the engine's solution; its schedule is a decision here, and in the power flow it is idle"
             build.record(source, "approximated", "IMP-068", said)
         if text(properties, "effcurve"):
             said = "its inverter's efficiency curve is left out of the energy balance"
             build.record(source, "approximated", "IMP-013", said)
+        if int(number(properties, "model", 1)) != 1:
+            build.record(source, "approximated", "IMP-011", "its model is taken as constant power")
+        gives, takes = number(properties, "kvarmax", kva), number(properties, "kvarmaxabs", kva)
+        if min(gives, takes) < kva:
+            said = f"its limits of {gives:g} and {takes:g} kvar are left out: its kvar are within its kVA alone"
+            build.record(source, "approximated", "IMP-018", said)
         if soc < reserve:
             build.record(source, "approximated", "IMP-018", "it holds less than its reserve; the reserve is lowered")
         build.dispatch[battery.label] = p, q
 
 
 def _idling(build: Build, source: str, properties: Properties, element: ElementData, rated: float) -> None:
-    """The losses of an idle battery, as a load."""
+    """The losses of an idle battery, as a load; its kvar are the inverter's."""
     p = rated * number(properties, "%idlingkw", 0.0) / 100.0
-    q = rated * number(properties, "%idlingkvar", 0.0) / 100.0
     band = _band(properties)
-    if not p and not q:
+    if not p:
         return
     terminals, connection = terminals_of(properties, element)
     load = Load(
@@ -258,7 +265,6 @@ def _idling(build: Build, source: str, properties: Properties, element: ElementD
         terminals=terminals,
         connection=connection,
         p_kw=p,
-        q_kvar=q,
         v_rated_kv=across_kv(number(properties, "kv"), element.phases, delta=connection != "wye"),
         v_min_pu=band[0],
         v_max_pu=band[1],
