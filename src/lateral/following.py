@@ -52,6 +52,7 @@ class Followers:
         left: whether q is per unit of what p leaves of the rating, shape (m, 1).
         moves: whether p is decided or follows in a program, which rounds what it leaves, shape (m, 1).
         q_share: most of q, per unit of ``s_kva``, shape (m, 1).
+        tangent: q over p where a power factor is held, shape (m, 1).
         q_last, p_last: whether q, or p, gives way where both are more than the rating, shape (m, 1).
     """
 
@@ -68,6 +69,7 @@ class Followers:
     left: BoolArray
     moves: BoolArray
     q_share: FloatArray
+    tangent: FloatArray
     q_last: BoolArray
     p_last: BoolArray
 
@@ -121,6 +123,7 @@ class Followers:
             left=each([d.volt_var_reference == "available" for d in devices]),
             moves=each([d is None or d.curtailable or d.follows_p or d.phases == "free" for d in pvs]),
             q_share=each([d.volt_var_q_max_pu for d in devices]),
+            tangent=each([0.0 if d is None else d.q_over_p for d in pvs]),
             q_last=each([d is not None and d.gives_way == "q" for d in pvs]),
             p_last=each([d is not None and d.gives_way == "p" for d in pvs]),
         )
@@ -147,6 +150,7 @@ class Followers:
         rating = np.maximum(s, TINY_KVA)
         held = within(np.maximum(s * self.q_share, 1e-3 * TINY_KVA), rating).value(q)
         q = np.where(self.left & (self.q_share < 1.0), held, q)
+        q = np.where(self.tangent != 0.0, p * self.tangent, q)
         corner = below_zero(rating)
         q = np.where(self.q_last, q + corner.value(leaves - q) - corner.value(leaves + q), q)
         least = room(rating).value(q)
@@ -158,7 +162,7 @@ class Followers:
         """What a difference is measured by, kVA, shape (2 m, 1)."""
         gives_way = np.where(self.p_last[:, 0], self.s_kva, np.inf)
         p = np.where(np.isfinite(self.p_kw), self.p_kw, gives_way)
-        q = np.where(self.s_kva > 0.0, self.s_kva, np.inf)
+        q = np.where(self.s_kva > 0.0, self.s_kva, np.where(self.tangent[:, 0] != 0.0, p, np.inf))
         return np.concatenate([p, q]).reshape(-1, 1)
 
     def into(self, loads: PortLoads, z: FloatArray) -> PortLoads:
@@ -166,7 +170,7 @@ class Followers:
         m = len(self.rows)
         p, q = loads.p_kw.copy(), loads.q_kvar.copy()
         p[self.rows] = -z[:m]
-        follows = self.s_kva > 0.0
+        follows = (self.s_kva > 0.0) | (self.tangent[:, 0] != 0.0)
         q[self.rows[follows]] = -z[m:][follows]
         return replace(loads, p_kw=p, q_kvar=q)
 

@@ -96,6 +96,12 @@ class PV(Inverter):
     )
 
     @property
+    def q_over_p(self) -> float:
+        """q over p where a power factor is held, else 0."""
+        f = self.power_factor if self.q_control == "power_factor" else 0.0
+        return float(np.sign(f) * np.tan(np.arccos(abs(f)))) if f else 0.0
+
+    @property
     def gives_way(self) -> str:
         """What gives way where p and a q that follows its curve are more than the rating: "p", "q" or neither, ""."""
         if self.q_control != "volt_var" or self.volt_var_reference != "rating":
@@ -164,7 +170,9 @@ class PV(Inverter):
         if np.any(alone):
             p_port, q_port = cls._port_by_port(group, where, ctx, available, alone, p_port, q_port)
         law = np.array([d.follows_p for d in group], dtype=bool)
+        before = p_port
         p_port = cls._volt_watt(group, where, ctx, p_port, law)
+        q_port = q_port + (p_port - before) * cls._tangent(group)[where.owner].reshape(-1, 1)
         offered_now = builder.present(where.spread(available))
         last = [d.gives_way for d in group]
         q_port, q_now = with_volt_var(
@@ -373,8 +381,7 @@ class PV(Inverter):
     @classmethod
     def _tangent(cls, group: Sequence[Self]) -> FloatArray:
         """q over p, shape (n,); 0 where no power factor is held."""
-        held = [d.power_factor if d.q_control == "power_factor" else 0.0 for d in group]
-        return np.array([np.sign(f) * np.tan(np.arccos(abs(f))) if f else 0.0 for f in held])
+        return np.array([d.q_over_p for d in group])
 
     @classmethod
     def _most(cls, group: Sequence[Self]) -> FloatArray:
