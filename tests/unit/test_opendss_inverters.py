@@ -194,6 +194,28 @@ def test_a_priority_of_the_power_factor(tmp_path: Path) -> None:
     assert "keeps a power factor at its rating" in report.entry["invcontrol.v"].reason
 
 
+def test_a_limit_of_kvar_beside_volt_watt_is_said(tmp_path: Path) -> None:
+    """400 kvar by its power factor at full sun, of which the engine gives 300."""
+    pv = f"{THREE} kva=2200 pf=0.98 kvarmax=300 kvarmaxabs=300"
+    case, report = read_body(tmp_path, body(pv, "mode=voltwatt voltwatt_curve=vw", 1.03), "daily")
+    assert case.pvs[0].volt_watt
+    assert report.entry["pvsystem.a"].code == "IMP-069"
+    assert "the engine gives 2000 kW and 300 kvar" in report.entry["pvsystem.a"].reason
+
+
+def test_a_curve_that_goes_beyond_its_limit_has_a_point_there(tmp_path: Path) -> None:
+    """From 1.001 at 0.95 pu to 0.5 at 0.97: it is 1 at 0.95004, not at 0.95."""
+    more = "new xycurve.over npts=4 xarray=(0.95 0.97 1.02 1.08) yarray=(1.001 0.5 0 -0.2)\n"
+    pv = f"{THREE} kva=2200\n{more}"
+    case, _ = read_body(tmp_path, body(pv, "mode=voltvar vvc_curve1=over", 1.03))
+    v, q = case.pvs[0].volt_var_v_pu, case.pvs[0].volt_var_q_pu
+    assert v[:2] == pytest.approx((0.95 + 0.02 * 0.001 / 0.501, 0.97), abs=1e-12)
+    assert q[:2] == pytest.approx((1.0, 0.5), abs=1e-9)
+    more = more.replace("0.97 1.02", "0.9502 1.02")
+    _, report = read_body(tmp_path, body(f"{THREE} kva=2200\n{more}", "mode=voltvar vvc_curve1=over", 1.03), "daily")
+    assert "is held" in report.entry["invcontrol.v"].reason
+
+
 def test_a_held_limit_of_p_is_that_of_the_snapshot(tmp_path: Path) -> None:
     text = body(*HELD["per unit of what the sun offers"], 1.03)
     _, _, power = engine(text)

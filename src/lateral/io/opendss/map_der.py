@@ -81,6 +81,8 @@ def map_pv(build: Build, shapes: Shapes, inverter_q: InverterQ, controls: Invert
         if element.is_open:
             build.record(source, "approximated", "IMP-014", "it has open conductors; taken as closed")
         if law is not None:
+            if pv.q_control != "volt_var":  # kvar by its power factor, as without a control
+                _note_other_vars(build, source, pv, offered, inverter.gives(panel))
             continue
         ours = min(float(offered[0]) if shapes.kind == "snapshot" else point, kva * abs(filed))
         if abs(power[0] - ours) > 1e-9 * max(kva, 1.0) or abs(factor - filed) > 1e-9:

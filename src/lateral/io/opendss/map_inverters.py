@@ -261,12 +261,14 @@ def _within(v: FloatArray, y: FloatArray, least: float, most: float) -> tuple[Fl
     points = np.array(sorted(at))
     values = np.clip(np.interp(points, v, y), least, most)
     slope = np.diff(values) / np.diff(points)
-    bent = np.concatenate([[slope[0] != 0.0], np.abs(np.diff(slope)) > 1e-12, [slope[-1] != 0.0]])
+    flat = 1e-9  # what rounding makes of a slope of none
+    bent = np.concatenate([[abs(slope[0]) > flat], np.abs(np.diff(slope)) > flat, [abs(slope[-1]) > flat]])
     if bent.sum() < 2:
         bent[[0, -1]] = True
     points, values = points[bent], values[bent]
-    apart = np.concatenate([[True], np.diff(points) >= APART_PU])
-    return points[apart], values[apart]
+    if np.any(np.diff(points) < APART_PU):
+        _hold(f"its curve bends and meets its limit within {APART_PU:g} pu")
+    return points, values
 
 
 def _with_zero(v: FloatArray, q: FloatArray) -> tuple[FloatArray, FloatArray]:
