@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lateral.balanced import to_balanced
 from lateral.baseline import following_ports, power_flow
 from lateral.case import Case
 from lateral.io.opendss import ImportReport, read
+from lateral.io.tables import read_folder, write_folder
 from lateral.opf import replayed, solve
 
 HEAD = """
@@ -151,6 +153,22 @@ def test_a_schedule_has_the_law_and_is_proved(tmp_path: Path, formulation: str, 
     np.testing.assert_allclose(np.array(r.set_points["pv.a"]), power[:, 1:], atol=2e-2)
     assert r.replay.errors.max_dv_pu <= 1e-6  # type: ignore[union-attr]
     assert np.nanmax(r.replay.v_pu) == pytest.approx(v[:, 1:].max() / VOLTS, abs=1e-6)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("kind", ["kvarmax", "p gives way", "q gives way", "delta", "both of kva"])
+def test_the_balanced_equivalent_of_even_phases_has_the_same_law(tmp_path: Path, kind: str) -> None:
+    """With the load of three phases alone: power flow, the exact branch flow, its replay, and a folder of tables."""
+    text = body(*KINDS[kind][:2], 0.97).replace("kw=600 kvar=200", "kw=1600 kvar=500")
+    text = "\n".join(line for line in text.splitlines() if not line.startswith(("new load.l1", "new load.l2"))) + "\n"
+    case, _ = read_body(tmp_path, text, "daily")
+    three, one = power_flow(case, tolerance_pu=1e-10), power_flow(to_balanced(case), tolerance_pu=1e-10)
+    ours, even = (flow.vmag_pu[flow.index.position["m", 1]] for flow in (three, one))
+    np.testing.assert_allclose(even, ours, atol=1e-10)
+    r = replayed(solve(to_balanced(case), "nonlinear", "loss", limits="none"))
+    assert r.ok, r.status_text
+    assert r.replay.errors.max_dv_pu <= 1e-6  # type: ignore[union-attr]
+    write_folder(case, tmp_path / "case")
+    assert dataclasses.asdict(read_folder(tmp_path / "case").pvs[0]) == dataclasses.asdict(case.pvs[0])
 
 
 PER_SUN = "mode=voltwatt voltwatt_curve=vw voltwattyaxis=PAVAILABLEPU"
