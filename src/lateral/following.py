@@ -50,6 +50,7 @@ class Followers:
         over_kw: what is added to p where it gives way, see `PV.over_kw`, shape (m, T).
         law: whether p is the lesser of both with a rounded corner, as in a program, shape (m, 1).
         left: whether q is per unit of what p leaves of the rating, shape (m, 1).
+        dark: whether q is none, as the sun offers nothing, shape (m, T).
         moves: whether p is decided or follows in a program, which rounds what it leaves, shape (m, 1).
         q_share: most of q, per unit of ``s_kva``, shape (m, 1).
         tangent: q over p where a power factor is held, shape (m, 1).
@@ -67,6 +68,7 @@ class Followers:
     over_kw: FloatArray
     law: BoolArray
     left: BoolArray
+    dark: BoolArray
     moves: BoolArray
     q_share: FloatArray
     tangent: FloatArray
@@ -121,6 +123,7 @@ class Followers:
             over_kw=np.array(over_kw)[owner] * share.reshape(-1, 1),
             law=each([d is not None and d.follows_p for d in pvs]),
             left=each([d.volt_var_reference == "available" for d in devices]),
+            dark=(-loads.p_kw[at] <= 0.0) & each([d is not None and not d.volt_var_at_night for d in pvs]),
             moves=each([d is None or d.curtailable or d.follows_p or d.phases == "free" for d in pvs]),
             q_share=each([d.volt_var_q_max_pu for d in devices]),
             tangent=each([0.0 if d is None else d.q_over_p for d in pvs]),
@@ -146,7 +149,7 @@ class Followers:
         s = self.s_kva[:, None]
         root = np.sqrt(np.maximum(s**2 - p**2, 0.0))
         leaves = np.where(self.moves, room(np.maximum(s, TINY_KVA)).value(p), root)
-        q = np.where(self.left, leaves, s) * self.var.value(u)
+        q = np.where(self.dark, 0.0, np.where(self.left, leaves, s) * self.var.value(u))
         rating = np.maximum(s, TINY_KVA)
         held = within(np.maximum(s * self.q_share, 1e-3 * TINY_KVA), rating).value(q)
         q = np.where(self.left & (self.q_share < 1.0), held, q)

@@ -89,6 +89,25 @@ def test_new_sun_leaves_other_kvar() -> None:
         assert (p[k], q[k]) == (pytest.approx(1000 * power, abs=1e-9), pytest.approx(1000 * expected, abs=1e-6))
 
 
+@pytest.mark.parametrize("formulation", [*EXACT, "lindist3flow"])
+@pytest.mark.parametrize("more", [{}, {"volt_var_reference": "available"}, {"volt_var_priority": "q"}])
+def test_no_kvar_at_night_with_new_sun_too(formulation: str, more: dict[str, Any]) -> None:
+    sun = {"sun": np.array([0.5, 0.0])}
+    device = pv(profile="sun", volt_var_at_night=False, **more)
+    case = two_bus(device, source={"v_pu": 1.05}, horizon=Horizon.regular(2), profiles=sun)
+    model = build(case, formulation)
+    first = model.solve().set_points["pv.p"][1]
+    flow = power_flow(case)
+    assert first[0] < -10.0
+    assert first[1] == pytest.approx(0.0, abs=1e-9)
+    assert flow.vmag_pu[flow.index.position["b", 1], 1] == pytest.approx(1.05, abs=1e-9)
+    turned = model.update(pv={"p": np.array([0.0, 100.0])}).solve().set_points["pv.p"][1]
+    assert turned[0] == pytest.approx(0.0, abs=1e-9)
+    assert turned[1] == pytest.approx(first[0], abs=0.05 * abs(first[0]))
+    always = dataclasses.replace(device, volt_var_at_night=True)
+    assert solved(case.with_(devices=(case.devices[0], always)), formulation).set_points["pv.p"][1][1] < -10.0
+
+
 @pytest.mark.parametrize("formulation", EXACT)
 @pytest.mark.parametrize("reference", ["rating", "available"])
 def test_a_limit_of_kvar(formulation: str, reference: str) -> None:

@@ -51,6 +51,7 @@ class PV(Inverter):
         default="reserved",
         choices=("reserved", "q", "p"),
     )
+    volt_var_at_night: bool = spec("Whether volt_var gives reactive power where the sun offers nothing.", default=True)
     power_factor: float = spec(
         "Power factor of q_control power_factor; negative: takes reactive power.",
         default=1.0,
@@ -136,6 +137,7 @@ class PV(Inverter):
             p_k = min(p_available / n, p_rated / n g)     volt_watt, fixed
             p_k^2 + q_k^2 <= (s_max / n)^2                volt_var_priority q: by less p;  p: by less q
 
+        With volt_var_at_night false q_k is zero where the sun offers nothing.
         With curve_voltage mean f and g are read at the mean voltage of all phases to ground, and ports give the same.
         With phases free p_k >= 0 and q_k are decided at each port, each within its share of the inverter (s_max / n in
         place of s_max); their sums take the place of p and q. f and g are piecewise linear, their corners rounded over
@@ -160,6 +162,7 @@ class PV(Inverter):
         available = builder.data("pv.p_available_kw", names, np.minimum(offered, cls._most(group)), unit="kW") / kva
         q_max = builder.data("pv.q_max_kvar", names, cls._q_max(group, offered), unit="kvar") / kva
         room = builder.data("pv.q_left_kvar", names, left, unit="kvar") / kva
+        on = builder.data("pv.q_on", names, cls._on(group, offered), unit="1")
         over = builder.data("pv.p_over_kw", names, cls.over_kw(group, offered), unit="kW") / kva
         where = ctx.ports(group)
         alone = free_phases(group, where)
@@ -186,6 +189,7 @@ class PV(Inverter):
             p_now=offered_now,
             moves=cut | alone | law,
             q_last=np.array([x == "q" for x in last], dtype=bool),
+            on=on,
         )
         p_last = np.array([x == "p" for x in last], dtype=bool)
         if np.any(p_last):
@@ -391,6 +395,12 @@ class PV(Inverter):
         return np.asarray(np.minimum(column(group, "s_max_kva") * share, held.reshape(-1, 1)))
 
     @classmethod
+    def _on(cls, group: Sequence[Self], offered: FloatArray) -> FloatArray:
+        """1 where volt_var acts, 0 where the sun offers nothing and it does not, shape (n, T)."""
+        always = np.array([d.volt_var_at_night for d in group], dtype=bool).reshape(-1, 1)
+        return np.where(always | (offered > 0.0), 1.0, 0.0)
+
+    @classmethod
     def over_kw(cls, group: Sequence[Self], offered: FloatArray) -> FloatArray:
         """What is added to the rating of systems whose p gives way to q, where the sun offers all of it, kW, shape
         (n, T): then p is what q leaves, and on no corner.
@@ -424,6 +434,7 @@ class PV(Inverter):
             "pv.p_available_kw": p,
             "pv.q_max_kvar": cls._q_max(group, values),
             "pv.q_left_kvar": left,
+            "pv.q_on": cls._on(group, values),
             "pv.p_over_kw": cls.over_kw(group, values),
         }
 

@@ -264,6 +264,7 @@ def with_volt_var(
     p_now: FloatArray,
     moves: BoolArray,
     q_last: BoolArray | None = None,
+    on: Affine | None = None,
 ) -> tuple[Affine, FloatArray]:
     """The reactive power of the ports, with that of the devices that follow a curve added::
 
@@ -280,6 +281,7 @@ def with_volt_var(
         p_now: p of each port at the operating point, pu, shape (ports, T).
         moves: whether p of a device is decided, or follows the voltage, shape (devices,).
         q_last: whether a q of the rating gives way to p, shape (devices,); absent: none does.
+        on: 1 where a device follows its curve, 0 where its q is none, data, shape (devices, T); absent: always.
 
     Returns:
         q of all ports, and what curves give of it at the operating point, shape (ports, T) each.
@@ -296,6 +298,10 @@ def with_volt_var(
     gives_way = np.zeros(len(at), dtype=bool) if q_last is None else q_last[law.owner]
     size = law.s * (~available).reshape(-1, 1)
     q, now = y * size, y_now * size
+    by_day = np.array([not getattr(d, "volt_var_at_night", True) for d in group], dtype=bool)[law.owner]
+    acts = on.take(law.owner) if on is not None and np.any(by_day) else None
+    if acts is not None:
+        q, now = q.times_parameter(acts), now * ctx.builder.present(acts)
     for rows in (np.flatnonzero(available), np.flatnonzero(gives_way)):
         if not len(rows):
             continue
@@ -304,6 +310,8 @@ def with_volt_var(
         if available[rows[0]]:
             given, given_now = _product(some, y.take(rows), leaves, y_now[rows], leaves_now, moves)
             given, given_now = _limited(some, given, given_now)
+            if acts is not None and np.any(by_day[rows]):
+                given, given_now = _only_where(some, given, given_now, acts.take(rows))
         else:
             given = _cut_to(some, q.take(rows), leaves, now[rows], leaves_now)
             given_now = np.clip(now[rows], -leaves_now, leaves_now) - now[rows]
@@ -363,6 +371,20 @@ def _product(
         )
         q = q + given.map_terms(n, moved, np.arange(len(moved)), np.ones(len(moved)))
     return q, now
+
+
+def _only_where(law: LawPorts, q: Affine, now: FloatArray, acts: Affine) -> tuple[Affine, FloatArray]:
+    """q of ports where they act, else none; and likewise at the operating point."""
+    size = np.maximum(law.s, 1e-9)
+    if law.ctx.net.reads_curves:
+        to_unit = law.ctx.base.total_kva
+        q = law.ctx.builder.defined(
+            f"{law.kind}_port", "volt_var_by_day", law.names, q, unit="kvar", to_unit=to_unit, scale=size
+        )
+        return q.times_parameter(acts), now * law.ctx.builder.present(acts)
+    law.ctx.builder.bake(acts)
+    held = law.ctx.builder.present(acts)
+    return q * held, now * held
 
 
 def _cut_to(law: LawPorts, q: Affine, leaves: Affine, q_now: FloatArray, leaves_now: FloatArray) -> Affine:

@@ -99,7 +99,7 @@ class InverterControls:
         try:
             if len(controls) > 1:
                 _hold("it has more than one control")
-            out = _fields(self.build, controls[0], properties, element, panel, rated_kw)
+            out = _fields(self.build, controls[0], properties, element, rated_kw)
         except _HeldError as error:
             for control in names:
                 self.held.setdefault(control, []).append(f"pvsystem.{name} is held: {error}")
@@ -138,9 +138,7 @@ def _mode(control: Properties) -> str:
     return combined or mode
 
 
-def _fields(
-    build: Build, control: Properties, pv: Properties, element: ElementData, panel: FloatArray, rated_kw: float
-) -> Fields:
+def _fields(build: Build, control: Properties, pv: Properties, element: ElementData, rated_kw: float) -> Fields:
     """The law of one PV system as its fields."""
     mode = _mode(control)
     if mode not in _MODES:
@@ -151,7 +149,7 @@ def _fields(
         _hold("it has no rating")
     out = _voltage(control, pv, element)
     if reactive:
-        out |= _volt_var(build, control, pv, panel)
+        out |= _volt_var(build, control, pv)
     if active:
         out |= _volt_watt(build, control, pv, rated_kw)
         if not reactive and _states_kvar(pv):
@@ -179,7 +177,7 @@ def _voltage(control: Properties, pv: Properties, element: ElementData) -> dict[
     return {"curve_voltage": "port" if own else "mean"}
 
 
-def _volt_var(build: Build, control: Properties, pv: Properties, panel: FloatArray) -> dict[str, Any]:
+def _volt_var(build: Build, control: Properties, pv: Properties) -> dict[str, Any]:
     """Fields of volt-var."""
     if number(control, "hysteresis_offset") != 0.0:
         _hold("its curve has a hysteresis")
@@ -187,12 +185,10 @@ def _volt_var(build: Build, control: Properties, pv: Properties, panel: FloatArr
         _hold("its kvar depend on a least active power")
     if pv.get("pfpriority"):
         _hold("it keeps a power factor at its rating")
-    if pv.get("varfollowinverter") and np.any(panel <= 0.0):
-        _hold("it gives no kvar in the dark")
     kva = number(pv, "kva")
     up, down = (min(number(pv, key, kva) / kva, 1.0) for key in ("kvarmax", "kvarmaxabs"))
     v, q = _curve(build, text(control, "vvc_curve1"), -1.0, 1.0)
-    out: dict[str, Any] = {"q_control": "volt_var"}
+    out: dict[str, Any] = {"q_control": "volt_var", "volt_var_at_night": not pv.get("varfollowinverter")}
     if text(control, "refreactivepower") == "varmax":
         if np.any(q > 0.0) and np.any(q < 0.0) and up != down:
             v, q = _with_zero(v, q)
