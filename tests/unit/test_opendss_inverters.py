@@ -103,6 +103,11 @@ KINDS = {
         "mode=voltvar vvc_curve1=vv",
         (0.97,),
     ),
+    "on all night": (
+        f"{THREE} kva=2200 varfollowinverter=yes %cutin=0 %cutout=0",
+        "mode=voltvar vvc_curve1=vv",
+        (0.97,),
+    ),
     "by day, of kvarmax": (
         f"{THREE} kva=2050 kvarmax=880 kvarmaxabs=700 wattpriority=yes varfollowinverter=yes",
         "mode=voltvar vvc_curve1=vv refreactivepower=varmax",

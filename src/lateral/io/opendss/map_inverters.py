@@ -188,7 +188,9 @@ def _volt_var(build: Build, control: Properties, pv: Properties) -> dict[str, An
     kva = number(pv, "kva")
     up, down = (min(number(pv, key, kva) / kva, 1.0) for key in ("kvarmax", "kvarmaxabs"))
     v, q = _curve(build, text(control, "vvc_curve1"), -1.0, 1.0)
-    out: dict[str, Any] = {"q_control": "volt_var", "volt_var_at_night": not pv.get("varfollowinverter")}
+    # no power is not less than none: without a cut-out the inverter stays on in the dark
+    off = bool(pv.get("varfollowinverter")) and number(pv, "%cutout", 20.0) > 0.0
+    out: dict[str, Any] = {"q_control": "volt_var", "volt_var_at_night": not off}
     if text(control, "refreactivepower") == "varmax":
         if np.any(q > 0.0) and np.any(q < 0.0) and up != down:
             v, q = _with_zero(v, q)
