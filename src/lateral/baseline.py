@@ -69,8 +69,8 @@ def pv_available(case: Case, pv: PV) -> FloatArray:
 def pv_baseline(case: Case, pv: PV) -> tuple[FloatArray, FloatArray]:
     """A PV system without control: p as offered; q = p tan(acos(pf)) when it holds a power factor, else 0.
 
-    Where q follows the voltage, p leaves room for the largest q of its curve; q is then not known here, see
-    `following_ports`.
+    Where q follows the voltage, p leaves room for the largest q of its curve, unless one gives way to the other; what
+    follows is then not known here, see `following_ports`.
 
     Returns:
         p in kW and q in kvar, each of shape (T,).
@@ -81,6 +81,8 @@ def pv_baseline(case: Case, pv: PV) -> tuple[FloatArray, FloatArray]:
         p = np.minimum(p, pv.s_max_kva * abs(pf))
         return p, p * np.tan(np.arccos(abs(pf))) * np.sign(pf)
     p = np.minimum(p, pv.s_max_kva * pv.p_share)
+    if pv.follows_p:
+        p = np.minimum(p, pv.p_rated_kw * max(pv.volt_watt_p_pu))
     return p, np.zeros_like(p)
 
 
@@ -134,6 +136,7 @@ def nodal_problem(
     collected = _Ports(case, index)
     shunts: list[Triplets] = []
     following: list[tuple[Inverter, IntArray]] = []
+    over: list[FloatArray] = []
     count: dict[str, int] = {}
     for device in case.devices:
         if not isinstance(device, ShuntDevice):
@@ -169,12 +172,15 @@ def nodal_problem(
             rows = collected.add(device, -p, -q)
             if pv_q is None and follows(device):
                 following.append((device, rows))
+                over.append(PV.over_kw([device], device.p_rated_kw * case.multiplier(device.profile)[None])[0])
         elif isinstance(device, Inverter) and follows(device):
             following.append((device, collected.add(device, np.zeros(n_steps), np.zeros(n_steps))))
+            over.append(np.zeros(n_steps))
     extra = Triplets.join(shunts)
     loads, followers = collected.loads(), None
     if following:
-        followers = Followers.of([d for d, _ in following], [rows for _, rows in following], loads, feeder.n_phases)
+        devices, places = [d for d, _ in following], [rows for _, rows in following]
+        followers = Followers.of(devices, places, loads, over, feeder.n_phases, index)
         nominal = np.ones((len(followers.rows), n_steps))
         loads = followers.into(loads, followers.given(nominal))
     network = NodalNetwork.of(feeder, extra)

@@ -632,7 +632,8 @@ def settle(
     seconds = {**best.seconds, "solve": spent + time.perf_counter() - begin}
     seconds["total"] = sum(value for name, value in seconds.items() if name != "total")
     if found is not None and (found.least or not accepted):
-        status = Status.LOCALLY_INFEASIBLE if found.least else best.status
+        # the optimum of a program that its own power flow rejected is none
+        status = Status.LOCALLY_INFEASIBLE if found.least else Status.LIMIT_REACHED if best.ok else best.status
         unknown = () if found.least or found.impossible else (UNKNOWN,)
         return dataclasses.replace(
             best,

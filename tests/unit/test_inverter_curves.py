@@ -15,7 +15,7 @@ from lateral.baseline import following_ports, power_flow
 from lateral.case import Case
 from lateral.checks import check
 from lateral.devices import PV, Battery, Load
-from lateral.devices.inverter import ROUNDING_PU
+from lateral.devices.voltage_law import ROUNDING_PU
 from lateral.errors import UnsupportedError
 from lateral.io.dispatch import Dispatch
 from lateral.network.horizon import Horizon
@@ -238,7 +238,7 @@ def test_new_data_keep_the_curve() -> None:
         ({"volt_var_v_pu": (0.92, 1.02, 0.98, 1.08)}, "DEV-013"),
         ({"volt_var_q_pu": (-0.44, 0.0, 0.0, 0.44)}, "DEV-013"),
         ({"volt_var_q_pu": (1.44, 0.0, 0.0, -0.44)}, "VAL-003"),
-        ({"volt_watt": True}, "DEV-013"),
+        ({"volt_watt": True, "phases": "free"}, "DEV-013"),
         ({"volt_watt": True, "curtailable": True, "volt_watt_p_pu": (0.2, 1.0)}, "DEV-013"),
         ({"q_control": "watt_var"}, "VAL-004"),
     ],

@@ -414,9 +414,36 @@ def test_generators(tmp_path: Path, model: int, conn: str) -> None:
     assert report.entry["generator.g"].outcome == "approximated"
 
 
-def test_generator_multiplier(tmp_path: Path) -> None:
-    case, _ = read_checked(tmp_path, "new generator.g bus1=b kv=12.47 kw=500 kvar=100\nset genmult=0.5")
-    assert case.loads[0].p_kw == -250
+@pytest.mark.parametrize("multiplier", [0.5, 0.0])
+def test_generator_multiplier(tmp_path: Path, multiplier: float) -> None:
+    case, _ = read_checked(tmp_path, f"new generator.g bus1=b kv=12.47 kw=500 kvar=100\nset genmult={multiplier}")
+    assert case.loads[0].p_kw == -500 * multiplier
+
+
+@pytest.mark.parametrize(
+    ("stated", "on"),
+    [
+        ("dispmode=loadlevel dispvalue=2", 0),
+        ("dispmode=loadlevel dispvalue=2 forceon=yes", 1),
+        ("dispmode=loadlevel dispvalue=2\nset loadmult=2.5", 1),
+        ("dispmode=loadlevel", 1),
+        ("dispmode=price dispvalue=25", 1),  # the engine's price
+        ("dispmode=price dispvalue=26", 0),
+        ("dispmode=price dispvalue=26\nset pricesignal=30", 1),
+    ],
+)
+def test_generators_by_load_level_or_price(tmp_path: Path, stated: str, on: int) -> None:
+    master = make(tmp_path, f"new generator.g bus1=b kv=12.47 kw=900 kvar=300 {stated}")
+    case, report = read(master)
+    assert voltage_error(case, report) < 1e-6  # one that is off keeps an admittance of next to nothing in the engine
+    assert case.loads[0].p_kw == -900 * on
+    assert ("off, so it gives nothing" in report.entry["generator.g"].reason) == (not on)
+
+
+def test_a_delta_generator_of_one_phase_and_constant_impedance(tmp_path: Path) -> None:
+    """The engine divides the admittance of any delta by three."""
+    case, _ = read_checked(tmp_path, "new generator.g bus1=b.1.2 phases=1 kv=12.47 kw=60 kvar=15 model=2 conn=delta")
+    assert (case.loads[0].p_kw, case.loads[0].q_kvar) == (-20, -5)
 
 
 def test_generator_of_another_model_is_reported(tmp_path: Path) -> None:
@@ -568,11 +595,14 @@ new invcontrol.vv mode=voltvar derlist=[pvsystem.pf] vvc_curve1=vv"""
     first, second = report.entry["pvsystem.small"].reason.split("; ")  # two words on one object
     assert first.endswith("not its power factor")
     assert second.endswith("the case 0 kW and 0 kvar")
-    case, report = read(make(tmp_path, body), horizon="daily")
+    held = f"{body} hysteresis_offset=-0.01"  # without it the curve is a law of the case
+    case, report = read(make(tmp_path, held), horizon="daily")
     assert report.entry["invcontrol.vv"].code == "IMP-069"
     assert "invcontrol.vv" in case.warnings[0]
-    _, report = read(make(tmp_path, body))
+    _, report = read(make(tmp_path, held))
     assert report.entry["invcontrol.vv"].code == "IMP-030"
+    _, report = read(make(tmp_path, body), horizon="daily")
+    assert report.entry["invcontrol.vv"].code == "IMP-070"
 
 
 def test_stated_ratings_that_equal_the_default(tmp_path: Path) -> None:
@@ -692,6 +722,17 @@ def test_free_inverters(tmp_path: Path) -> None:
     assert all(p.curtailable for p in case.pvs)
 
 
+def test_a_transformer_that_is_stated_at_another_frequency(tmp_path: Path) -> None:
+    body = """
+new transformer.t windings=2 buses=[b x.1.2.3.4] conns=[delta wye] kvs=[12.47 0.48] kvas=[500 500] xhl=5 %imag=2
+~ %noloadloss=1 basefreq=50 wdg=2 rneut=0.01 xneut=0.02
+new load.x bus1=x.1 phases=1 kv=0.277 kw=90"""
+    case, report = read_checked(tmp_path, body)
+    assert report.entry["transformer.t"].code == "IMP-001"
+    assert report.max_primitive_error < 1e-12
+    assert case.feeder.transformers[0].x_percent == pytest.approx((6.0,))
+
+
 def test_storage(tmp_path: Path) -> None:
     body = """
 new xycurve.eff npts=2 xarray=(0.1 1.0) yarray=(0.9 0.97)
@@ -715,6 +756,28 @@ new storage.ring bus1=b.3.1 phases=1 conn=delta kv=12.47 kwrated=100 kwhrated=30
     assert "charges 60 kW at the engine's solution" in report.entry["storage.in"].reason
     (said,) = [line for line in case.warnings if "IMP-068" in line]
     assert "3 storages: " in said
+
+
+@pytest.mark.parametrize(
+    ("stated", "kvar"), [("pf=0.9", -((0.9**-2 - 1) ** 0.5)), ("kvar=20", 20), ("kvar=-30", -25), ("%idlingkvar=5", 0)]
+)
+def test_an_idle_storage_has_the_kvar_that_the_engine_gives_it(tmp_path: Path, stated: str, kvar: float) -> None:
+    # the losses (1 kW of 100) at the power factor, or the stated kvar as far as the inverter has them
+    body = f"\nnew storage.idle bus1=b kv=12.47 kwrated=100 kwhrated=300 kvarmax=25 {stated}"
+    case, report = read_checked(tmp_path, body)  # its power flow is the engine's
+    assert report.reference is not None
+    assert report.reference.dispatch["battery.idle"] == pytest.approx((0, kvar), rel=1e-9)
+    assert [(d.p_kw, d.q_kvar) for d in case.loads] == [(1.0, 0.0)]
+    assert ("kvar while idle" in report.entry["storage.idle"].reason) == (kvar != 0)
+
+
+def test_limits_of_a_storage_beside_its_rating(tmp_path: Path) -> None:
+    body = "\nnew storage.s bus1=b kv=12.47 kwrated=100 kwhrated=300 state=discharging "
+    case, _ = read(make(tmp_path, body + "%kwrated=50"))
+    assert (case.batteries[0].p_charge_max_kw, case.batteries[0].p_discharge_max_kw) == (50, 50)
+    _, report = read(make(tmp_path, body + "kvarmax=10 model=2"))
+    assert "limits of 10 and 10 kvar are left out" in report.entry["storage.s"].reason
+    assert "its model is taken as constant power" in report.entry["storage.s"].reason
 
 
 def test_two_sources(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from test_linearised import with_ders
 
 import lateral
-from lateral import restoration
+from lateral import restoration, successive
 from lateral.case import Case
 from lateral.devices import PV, Load, Source
 from lateral.first_order import At
@@ -19,8 +19,9 @@ from lateral.network.horizon import Horizon
 from lateral.network.schema import FloatArray
 from lateral.opf import build
 from lateral.program import Program
-from lateral.restoration import HELD, restored
+from lateral.restoration import HELD, Restored, restored
 from lateral.results.residuals import Residuals
+from lateral.results.result import Result
 from lateral.results.retry import judged
 from lateral.solvers import Solution, Status
 from lateral.successive import Rounds
@@ -202,6 +203,22 @@ def test_without_any_power_flow_there_is_no_verdict(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Rounds, "flow_at", lambda self, x: None)
     found = restored(state, 20, lambda: None)
     assert (found.within, found.least, found.conflicts) == (False, False, ())
+
+
+def test_an_optimum_that_its_power_flow_rejects_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first program has an optimum, its step is rejected, and the next one has no point nor comes to one."""
+    seen = []
+
+    def no_point(result: Result) -> bool:
+        seen.append(result)
+        return len(seen) > 1
+
+    monkeypatch.setattr(Rounds, "judge", lambda *_: successive.Verdict("rejected"))
+    monkeypatch.setattr(successive, "lost", no_point)
+    monkeypatch.setattr(successive, "restored", lambda *_, **__: Restored(1, ("no power flow",)))
+    result = lateral.solve(neutral(2.0), "linearised", with_replay=False)
+    assert result.status is Status.LIMIT_REACHED
+    assert "came to no end" in result.status_text
 
 
 def test_set_points_keep_their_limits() -> None:

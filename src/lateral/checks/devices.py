@@ -190,9 +190,10 @@ def _inverter_curves(view: View) -> Iterator[Fault]:
         curves = [("volt_var_v_pu", d.volt_var_v_pu, "volt_var_q_pu", d.volt_var_q_pu)] * (d.q_control == "volt_var")
         if isinstance(d, PV) and d.volt_watt:
             curves.append(("volt_watt_v_pu", d.volt_watt_v_pu, "volt_watt_p_pu", d.volt_watt_p_pu))
-            if not d.curtailable:
-                action = "Set curtailable = true, or volt_watt = false."
-                yield fault("DEV-013", d.label, "volt_watt on a PV system that is fixed", "curtailable", action)
+            if not d.curtailable and d.phases == "free":
+                action = "Set curtailable = true, or phases = balanced."
+                found = "volt_watt on a PV system that is fixed, its phases free"
+                yield fault("DEV-013", d.label, found, "curtailable, or phases balanced", action)
         for name, points, other, values in curves:
             problem, action = "", "Correct the points."
             if len(points) < 2 or len(points) != len(values):

@@ -10,7 +10,8 @@ from typing import ClassVar, Self
 import numpy as np
 
 from lateral.devices.base import AT_ONCE_KW, AT_ONCE_SHARE, BoolArray, DeviceContext, DevicePorts, column, port_outputs
-from lateral.devices.inverter import Inverter, at_each_port, by_device, free_phases, with_volt_var
+from lateral.devices.inverter import Inverter, at_each_port, by_device, free_phases
+from lateral.devices.voltage_law import with_volt_var
 from lateral.network.schema import FloatArray, spec
 from lateral.program import Affine
 
@@ -73,6 +74,7 @@ class Battery(Inverter):
             E_T = E_0   (equal),   E_T >= E_0   (at-least),   free,   or priced at terminal_price
             (p_discharge - p_charge)^2 + q^2 <= s_max^2   disc,      |q| <= sqrt(s_max^2 - p_max^2)   box
             q_k = s_max / n f(|U_k| / V_rated)   volt_var, at each of n ports;  |p| <= s_max sqrt(1 - max f^2)
+            q_k = sqrt((s_max / n)^2 - p_k^2) f(|U_k| / V_rated)     with volt_var_reference available
             alpha sum dt ((1 - eta_c) p_charge + (1 / eta_d - 1) p_discharge)   in the objective
 
         With phases free p_k and q_k are decided at each port, each within its share of the inverter (s_max / n in place
@@ -169,7 +171,17 @@ class Battery(Inverter):
         p_port, q_port = where.spread(net * equal), where.spread(q)
         if np.any(alone):
             p_port, q_port = cls._port_by_port(group, where, ctx, net, alone, p_port, q_port)
-        q_port = with_volt_var(group, where, q_port, ctx)
+        q_port, _ = with_volt_var(
+            "battery",
+            group,
+            where,
+            ctx,
+            p_port,
+            q_port,
+            left=Affine.zeros(len(group), ctx.n_steps),  # p is always decided
+            p_now=np.zeros(p_port.shape),
+            moves=np.ones(len(group), dtype=bool),
+        )
         builder.output("battery", "p_injected", names, where.total(p_port), unit="kW", to_unit=kva)
         builder.output("battery", "q_injected", names, where.total(q_port), unit="kvar", to_unit=kva)
         builder.output("battery", "p_lost", names, lost, unit="kW", to_unit=kva)

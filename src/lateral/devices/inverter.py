@@ -10,11 +10,7 @@ import numpy as np
 
 from lateral.devices.base import PHASES, BoolArray, DeviceContext, DevicePorts, ShuntDevice, column
 from lateral.network.schema import FloatArray, IntArray, spec
-from lateral.program import Affine, Bends, OfRoot
-from lateral.program.ports import Ports
-
-#: Over this much voltage the corners of an inverter's curve are rounded, pu.
-ROUNDING_PU = 1e-3
+from lateral.program import Affine
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,13 +35,46 @@ class Inverter(ShuntDevice):
         minimum=-1.0,
         maximum=1.0,
     )
+    volt_var_reference: str = spec(
+        "What the values of volt_var are per unit of. rating: s_max_kva; available: what p leaves of it, "
+        "sqrt(s_max^2 - p^2).",
+        default="rating",
+        choices=("rating", "available"),
+    )
+    volt_var_q_max_pu: float = spec(
+        "Most reactive power of volt_var, per unit of s_max_kva.", unit="pu", default=1.0, minimum=0.0, maximum=1.0
+    )
+    curve_voltage: str = spec(
+        "Voltage that curves are read at. port: each its own; mean: of all phases to ground, one for all ports.",
+        default="port",
+        choices=("port", "mean"),
+    )
+
+    @property
+    def sensed(self) -> tuple[int, ...]:
+        """Conductors whose voltages to ground are averaged with ``curve_voltage = "mean"``."""
+        return tuple(self.terminals[:-1] if self.connection == "wye" else self.terminals)
+
+    @property
+    def sensed_kv(self) -> float | None:
+        """Rated voltage of these to ground, kV; None where it is the bus base."""
+        rated: float | None = getattr(self, "v_rated_kv", None)
+        return rated if rated is None or self.connection == "wye" else rated / float(np.sqrt(3.0))
+
+    @property
+    def senses_mean(self) -> bool:
+        """Whether the voltage that its curves are read at is another one than that of its port."""
+        return self.curve_voltage == "mean" and self.ports != tuple((c, 0) for c in self.sensed[:1])
 
     @property
     def p_share(self) -> float:
         """Most active power over s_max: what the largest reactive power of its curve, or its power factor, leaves."""
         q_control = getattr(self, "q_control", "free")
         if q_control == "volt_var":
-            return float(np.sqrt(max(1.0 - max(abs(q) for q in self.volt_var_q_pu) ** 2, 0.0)))
+            if self.volt_var_reference == "available" or getattr(self, "volt_var_priority", "reserved") != "reserved":
+                return 1.0
+            most = min(max(abs(q) for q in self.volt_var_q_pu), self.volt_var_q_max_pu)
+            return float(np.sqrt(max(1.0 - most**2, 0.0)))
         factor = abs(getattr(self, "power_factor", 1.0))
         return factor if q_control == "power_factor" and factor else 1.0
 
@@ -58,61 +87,6 @@ def by_device(group: Sequence[Inverter], name: str, value: str) -> BoolArray:
 def free_phases(group: Sequence[Inverter], where: DevicePorts) -> BoolArray:
     """Which devices decide at each of several ports, shape (n,)."""
     return by_device(group, "phases", "free") & (np.bincount(where.owner, minlength=len(group)) > 1)
-
-
-def curve_of(points: Sequence[tuple[Sequence[float], Sequence[float]]], ratio: FloatArray) -> OfRoot:
-    """Piecewise linear curves of the voltage as functions of ``|U|^2`` on the bus base.
-
-    Args:
-        points: voltages, pu of the rated voltage, and values of each curve.
-        ratio: bus base over rated voltage, shape (n,).
-    """
-    most = max(len(v) for v, _ in points)
-    at, values = np.zeros((len(points), most)), np.zeros((len(points), most))
-    for k, (v, y) in enumerate(points):
-        more = np.arange(1, most - len(v) + 1)  # beyond the last point the curve stays where it is
-        at[k] = np.concatenate([v, v[-1] + more])
-        values[k] = np.concatenate([y, np.full(len(more), y[-1])])
-    scale = ratio.reshape(-1, 1)
-    return OfRoot(Bends(at / scale, values, ROUNDING_PU / scale))
-
-
-def say_where(group: Sequence[Inverter], where: DevicePorts, at: IntArray, what: str, ctx: DeviceContext) -> None:
-    """Note where curves are taken as the piece at the operating point, and at which voltages that is."""
-    if ctx.net.reads_curves:
-        return
-    u = ctx.net.reference_v(Ports(where.ports.a[at], where.ports.b[at])) * ctx.base_over_rated(group, where)[at, None]
-    count = len(np.unique(where.owner[at]))
-    some = f"{count} device{'' if count == 1 else 's'}"
-    ctx.notes.append(
-        f"{group[0].kind}: {what} of {some} is the piece of its curve at the operating point, {u.min():.4f} to "
-        f"{u.max():.4f} pu"
-    )
-
-
-def volt_var(group: Sequence[Inverter], where: DevicePorts, at: IntArray, ctx: DeviceContext) -> Affine:
-    """Reactive power of the ports ``at`` by the curve of their device, pu, shape (len(at), T)."""
-    owner = where.owner[at]
-    ratio = ctx.base_over_rated(group, where)[at]
-    curve = curve_of([(group[k].volt_var_v_pu, group[k].volt_var_q_pu) for k in owner.tolist()], ratio)
-    rating = column(group, "s_max_kva")[owner] / ctx.base.total_kva * where.share[at].reshape(-1, 1)
-    return ctx.net.curve_of_v(Ports(where.ports.a[at], where.ports.b[at]), curve) * rating
-
-
-def with_volt_var(
-    group: Sequence[Inverter],
-    where: DevicePorts,
-    q_port: Affine,
-    ctx: DeviceContext,
-) -> Affine:
-    """The reactive power of the ports, with that of the devices that follow a curve added."""
-    following = by_device(group, "q_control", "volt_var")
-    at = np.flatnonzero(following[where.owner])
-    if not len(at):
-        return q_port
-    say_where(group, where, at, "volt_var", ctx)
-    given = volt_var(group, where, at, ctx)
-    return q_port + given.map_terms(len(where.owner), at, np.arange(len(at)), np.ones(len(at)))
 
 
 def at_each_port(
@@ -183,8 +157,5 @@ __all__ = [
     "Inverter",
     "at_each_port",
     "by_device",
-    "curve_of",
     "free_phases",
-    "volt_var",
-    "with_volt_var",
 ]

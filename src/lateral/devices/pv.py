@@ -10,16 +10,18 @@ from typing import ClassVar, Self
 import numpy as np
 
 from lateral.devices.base import BoolArray, DeviceContext, DevicePorts, column, port_outputs
-from lateral.devices.inverter import (
-    Inverter,
-    at_each_port,
-    by_device,
-    curve_of,
-    free_phases,
-    say_where,
+from lateral.devices.inverter import Inverter, at_each_port, by_device, free_phases
+from lateral.devices.load import NEAR_EDGE_PU, ROUNDING
+from lateral.devices.voltage_law import (
+    SPARE_SHARE,
+    LawPorts,
+    Points,
+    below_zero,
+    falling,
+    limit_by_q,
+    with_p_last,
     with_volt_var,
 )
-from lateral.devices.load import NEAR_EDGE_PU, ROUNDING
 from lateral.network.schema import FloatArray, spec
 from lateral.program import Affine, Banded
 from lateral.program.ports import Ports
@@ -43,13 +45,24 @@ class PV(Inverter):
         default="free",
         choices=("free", "power_factor", "volt_var", "none"),
     )
+    volt_var_priority: str = spec(
+        "Where volt_var is of the rating. reserved: p leaves room for its largest q at any voltage; q: p gives way to "
+        "the q that it gives; p: q to p.",
+        default="reserved",
+        choices=("reserved", "q", "p"),
+    )
+    volt_var_at_night: bool = spec("Whether volt_var gives reactive power where the sun offers nothing.", default=True)
     power_factor: float = spec(
         "Power factor of q_control power_factor; negative: takes reactive power.",
         default=1.0,
         minimum=-1.0,
         maximum=1.0,
     )
-    volt_watt: bool = spec("Whether p stays under a curve of the voltage; only where it is curtailable.", default=False)
+    volt_watt: bool = spec(
+        "Whether p stays under a curve of the voltage: the limit of what is decided where it is curtailable, else p is "
+        "the lesser of it and what the sun offers.",
+        default=False,
+    )
     volt_watt_v_pu: tuple[float, ...] = spec(
         "Voltages of the points of volt_watt, on v_rated_kv, ascending (IEEE 1547-2018).",
         unit="pu",
@@ -83,6 +96,30 @@ class PV(Inverter):
         above=0.0,
     )
 
+    @property
+    def q_over_p(self) -> float:
+        """q over p where a power factor is held, else 0."""
+        f = self.power_factor if self.q_control == "power_factor" else 0.0
+        return float(np.sign(f) * np.tan(np.arccos(abs(f)))) if f else 0.0
+
+    @property
+    def gives_way(self) -> str:
+        """What gives way where p and a q that follows its curve are more than the rating: "p", "q" or neither, ""."""
+        if self.q_control != "volt_var" or self.volt_var_reference != "rating":
+            return ""
+        return {"q": "p", "p": "q"}.get(self.volt_var_priority, "")
+
+    @property
+    def follows_p(self) -> bool:
+        """Whether p is no decision and stays under a curve of the voltage."""
+        return self.volt_watt and not self.curtailable
+
+    @property
+    def watt_points(self) -> Points:
+        """Points of the volt-watt curve; where p is no decision, in the form in which no p lies on a corner of it."""
+        own = self.volt_watt_v_pu, self.volt_watt_p_pu
+        return falling(own) if self.follows_p else own
+
     @classmethod
     def declare(cls, group: Sequence[Self], ctx: DeviceContext) -> None:
         """Inject what the sun offers, or less, with reactive power inside the inverter's limit.
@@ -94,12 +131,19 @@ class PV(Inverter):
                 p^2 + q^2 <= s_max^2            disc
                 |q| <= sqrt(s_max^2 - p_rated^2)   box
             q_k = s_max / n f(|U_k| / V_rated)            volt_var, at each of n ports; p <= s_max sqrt(1 - max f^2)
-            p_k <= p_rated / n g(|U_k| / V_rated)         volt_watt, beside the above
+            q_k = sqrt((s_max / n)^2 - p_k^2) f(|U_k| / V_rated)          with volt_var_reference available
+                |q_k| <= s_max / n volt_var_q_max_pu      in either
+            p_k <= p_rated / n g(|U_k| / V_rated)         volt_watt, beside the above; curtailable
+            p_k = min(p_available / n, p_rated / n g)     volt_watt, fixed
+            p_k^2 + q_k^2 <= (s_max / n)^2                volt_var_priority q: by less p;  p: by less q
 
+        With volt_var_at_night false q_k is zero where the sun offers nothing.
+        With curve_voltage mean f and g are read at the mean voltage of all phases to ground, and ports give the same.
         With phases free p_k >= 0 and q_k are decided at each port, each within its share of the inverter (s_max / n in
         place of s_max); their sums take the place of p and q. f and g are piecewise linear, their corners rounded over
         1e-3 pu, exact beyond that; where the formulation writes no curves, they are the piece on which its operating
-        point lies.
+        point lies. Where p meets its curve, and q its limit, that corner is rounded over 1e-3 of the rating. Where p is
+        decided or follows the voltage, what it leaves at s_max itself is 1e-3 of it.
 
         With p fixed the disc is the bound ``|q| <= sqrt(s_max^2 - p(t)^2)``. What exceeds s_max is clipped, at the
         power factor where one is held. Where the formulation's operating point lies outside
@@ -114,8 +158,12 @@ class PV(Inverter):
         builder, kva = ctx.builder, ctx.base.total_kva
         names = [d.name for d in group]
         offered = np.array([d.p_rated_kw * ctx.multiplier(d.profile) for d in group])
+        left = np.sqrt(np.maximum(column(group, "s_max_kva") ** 2 - np.minimum(offered, cls._most(group)) ** 2, 0.0))
         available = builder.data("pv.p_available_kw", names, np.minimum(offered, cls._most(group)), unit="kW") / kva
         q_max = builder.data("pv.q_max_kvar", names, cls._q_max(group, offered), unit="kvar") / kva
+        room = builder.data("pv.q_left_kvar", names, left, unit="kvar") / kva
+        on = builder.data("pv.q_on", names, cls._on(group, offered), unit="1")
+        over = builder.data("pv.p_over_kw", names, cls.over_kw(group, offered), unit="kW") / kva
         where = ctx.ports(group)
         alone = free_phases(group, where)
         cut = np.array([d.curtailable for d in group], dtype=bool)
@@ -124,15 +172,40 @@ class PV(Inverter):
         p_port, q_port = where.spread(p), where.spread(q)
         if np.any(alone):
             p_port, q_port = cls._port_by_port(group, where, ctx, available, alone, p_port, q_port)
-        q_port = with_volt_var(group, where, q_port, ctx)
-        cls._volt_watt(group, where, ctx, p_port)
+        law = np.array([d.follows_p for d in group], dtype=bool)
+        before = p_port
+        p_port = cls._volt_watt(group, where, ctx, p_port, law)
+        q_port = q_port + (p_port - before) * cls._tangent(group)[where.owner].reshape(-1, 1)
+        offered_now = builder.present(where.spread(available))
+        last = [d.gives_way for d in group]
+        q_port, q_now = with_volt_var(
+            "pv",
+            group,
+            where,
+            ctx,
+            p_port,
+            q_port,
+            left=room,
+            p_now=offered_now,
+            moves=cut | alone | law,
+            q_last=np.array([x == "q" for x in last], dtype=bool),
+            on=on,
+        )
+        p_last = np.array([x == "p" for x in last], dtype=bool)
+        if np.any(p_last):
+            decided = p_last & (cut | alone)
+            limit_by_q("pv", group, where, ctx, p_port, q_port, decided)
+            p_port = with_p_last(
+                "pv", group, where, ctx, p_port, q_port, where.spread(over), offered_now, q_now, p_last & ~decided
+            )
+            law = law | (p_last & ~decided)
         total = where.total(p_port)
         builder.output("pv", "p_injected", names, total, unit="kW", to_unit=kva)
         builder.output("pv", "q_injected", names, where.total(q_port), unit="kvar", to_unit=kva)
         builder.output("pv", "curtailed", names, available - total, unit="kW", to_unit=kva)
         follows = by_device(group, "q_control", "volt_var")
-        port_outputs(ctx, group, where, alone | follows, p_port, q_port)
-        factor, near = _impedance_outside(group, where, ctx, cut | decides | alone | follows)
+        port_outputs(ctx, group, where, alone | follows | law, p_port, q_port)
+        factor, near = _impedance_outside(group, where, ctx, cut | decides | alone | follows | law)
         if near.any():
             _at_edges(group, where, ctx, near, p_port, q_port)
             p_port, q_port = (power * (~near).astype(float) for power in (p_port, q_port))
@@ -260,40 +333,85 @@ class PV(Inverter):
         return p_port, q_port
 
     @classmethod
-    def _volt_watt(cls, group: Sequence[Self], where: DevicePorts, ctx: DeviceContext, p_port: Affine) -> None:
-        """Keep p of every port under its curve, where the device has one."""
+    def _volt_watt(
+        cls, group: Sequence[Self], where: DevicePorts, ctx: DeviceContext, p_port: Affine, law: BoolArray
+    ) -> Affine:
+        """Keep p of every port under its curve, where the device has one: a limit of what is decided, a law else.
+
+        Args:
+            group: the devices.
+            where: their ports.
+            ctx: the context.
+            p_port: p of all ports.
+            law: the devices whose p is the lesser of the two, shape (n,).
+
+        Returns:
+            p of all ports.
+        """
         at = np.flatnonzero(np.array([d.volt_watt for d in group], dtype=bool)[where.owner])
         if not len(at):
-            return
-        say_where(group, where, at, "volt_watt", ctx)
-        owner, every = where.owner[at], where.names(group)
-        ratio = ctx.base_over_rated(group, where)[at]
-        curve = curve_of([(group[k].volt_watt_v_pu, group[k].volt_watt_p_pu) for k in owner.tolist()], ratio)
-        rated = column(group, "p_rated_kw")[owner] / ctx.base.total_kva * where.share[at].reshape(-1, 1)
-        most = ctx.net.curve_of_v(Ports(where.ports.a[at], where.ports.b[at]), curve) * rated
-        ctx.builder.between(
-            "pv_port",
-            "volt_watt",
-            [every[k] for k in at.tolist()],
-            -np.inf,
-            p_port.take(at) - most,
-            0.0,
-            unit="kW",
-            to_unit=ctx.base.total_kva,
-            scale=np.maximum(rated, 1e-9),
-        )
+            return p_port
+        ports = LawPorts("pv", group, where, at, ctx)
+        ports.say_where("volt_watt")
+        points = [d.watt_points for d in group]
+        curve, curve_now = ports.curve("volt_watt", points)
+        kva = ctx.base.total_kva
+        rated = column(group, "p_rated_kw")[ports.owner] / kva * where.share[at].reshape(-1, 1)
+        spare = p_port.take(at) - curve * rated
+        limited, given = np.flatnonzero(~law[ports.owner]), np.flatnonzero(law[ports.owner])
+        if len(limited):
+            ctx.builder.between(
+                "pv_port",
+                "volt_watt",
+                [ports.names[k] for k in limited.tolist()],
+                -np.inf,
+                spare.take(limited),
+                0.0,
+                unit="kW",
+                to_unit=kva,
+                scale=np.maximum(rated[limited], 1e-9),
+            )
+        if not len(given):
+            return p_port
+        own = ports.of(given)
+        offered = p_port.take(at[given])
+        if not ctx.net.reads_curves:
+            ctx.builder.bake(offered)
+        now = curve_now[given] * rated[given] - ctx.builder.present(offered)
+        size = np.maximum(rated[given], 1e-9)
+        less = own.bent("volt_watt_cut", -spare.take(given), now, below_zero(size), unit="kW")
+        return p_port + less.map_terms(len(where.owner), at[given], np.arange(len(given)), np.ones(len(given)))
 
     @classmethod
     def _tangent(cls, group: Sequence[Self]) -> FloatArray:
         """q over p, shape (n,); 0 where no power factor is held."""
-        held = [d.power_factor if d.q_control == "power_factor" else 0.0 for d in group]
-        return np.array([np.sign(f) * np.tan(np.arccos(abs(f))) if f else 0.0 for f in held])
+        return np.array([d.q_over_p for d in group])
 
     @classmethod
     def _most(cls, group: Sequence[Self]) -> FloatArray:
         """Largest active power, kW, shape (n, 1): what the reactive power that is held leaves of the rating."""
         share = np.array([d.p_share for d in group]).reshape(-1, 1)
-        return np.asarray(column(group, "s_max_kva") * share)
+        held = np.array([d.p_rated_kw * max(d.volt_watt_p_pu) if d.follows_p else np.inf for d in group])
+        return np.asarray(np.minimum(column(group, "s_max_kva") * share, held.reshape(-1, 1)))
+
+    @classmethod
+    def _on(cls, group: Sequence[Self], offered: FloatArray) -> FloatArray:
+        """1 where volt_var acts, 0 where the sun offers nothing and it does not, shape (n, T)."""
+        always = np.array([d.volt_var_at_night for d in group], dtype=bool).reshape(-1, 1)
+        return np.where(always | (offered > 0.0), 1.0, 0.0)
+
+    @classmethod
+    def over_kw(cls, group: Sequence[Self], offered: FloatArray) -> FloatArray:
+        """What is added to the rating of systems whose p gives way to q, where the sun offers all of it, kW, shape
+        (n, T): then p is what q leaves, and on no corner.
+
+        Args:
+            group: the systems.
+            offered: what the sun offers before any limit, kW, shape (n, T).
+        """
+        s = column(group, "s_max_kva") * np.array([d.gives_way == "p" for d in group]).reshape(-1, 1)
+        held = np.array([d.p_rated_kw * max(d.volt_watt_p_pu) if d.follows_p else np.inf for d in group])
+        return np.where(np.minimum(offered, held.reshape(-1, 1)) >= s * (1.0 - 1e-12), SPARE_SHARE * s, 0.0)
 
     @classmethod
     def _q_max(cls, group: Sequence[Self], offered: FloatArray) -> FloatArray:
@@ -310,7 +428,15 @@ class PV(Inverter):
         """What the sun offers is clipped as in `declare`, and the reactive limit follows it."""
         if name != "pv.p_available_kw":
             return {}
-        return {"pv.p_available_kw": np.minimum(values, cls._most(group)), "pv.q_max_kvar": cls._q_max(group, values)}
+        p = np.minimum(values, cls._most(group))
+        left = np.sqrt(np.maximum(column(group, "s_max_kva") ** 2 - p**2, 0.0))
+        return {
+            "pv.p_available_kw": p,
+            "pv.q_max_kvar": cls._q_max(group, values),
+            "pv.q_left_kvar": left,
+            "pv.q_on": cls._on(group, values),
+            "pv.p_over_kw": cls.over_kw(group, values),
+        }
 
     @classmethod
     def with_data(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lateral.program.affine import Affine, stack
 from lateral.program.builder import ProgramBuilder
-from lateral.program.curves import LEAST_SQ, Banded, Bends, Curve, OfRoot, Power
+from lateral.program.curves import LEAST_SQ, Banded, Bends, Circle, Curve, OfRoot, Power
 from lateral.program.program import (
     Block,
     DataMap,
@@ -26,6 +26,7 @@ __all__ = [
     "Affine",
     "Banded",
     "Bends",
+    "Circle",
     "Block",
     "Curve",
     "CurveRows",

@@ -333,6 +333,38 @@ class ProgramBuilder:
         self._curves.append((block, y.col, z.col, curve, np.ones(block.size)))
         self._n_curves += block.size
 
+    def defined(
+        self,
+        component: str,
+        quantity: str,
+        elements: Sequence[str],
+        linear: Affine,
+        pairs: Sequence[tuple[Affine, Affine]] = (),
+        *,
+        unit: str,
+        to_unit: Number = 1.0,
+        scale: Number = 1.0,
+    ) -> Affine:
+        """New variables that are ``linear + sum_k f_k g_k``, pairs (f, g) of numbers and variables, and their rows: a
+        curve or a product can be taken of them.
+
+        What they are made of is declared before them and follows the voltages or is decided.
+
+        Raises:
+            ValueError: as of `quadratic`.
+        """
+        start = self.at_start(linear) + sum(self.at_start(f) * self.at_start(g) for f, g in pairs)
+        y = self.variable(
+            component, quantity, elements, unit=unit, to_unit=to_unit, start=start, scale=scale, limit=False
+        )
+        if pairs:
+            self.quadratic(component, quantity, elements, pairs, linear - y, 0.0, 0.0, unit=unit, scale=scale)
+        else:
+            self.equal(component, quantity, elements, y, linear, unit=unit, to_unit=to_unit, scale=scale)
+        if self.tangent is not None:
+            self.tangent.defined(y, linear, pairs)
+        return y
+
     def psd(
         self,
         component: str,

@@ -213,6 +213,47 @@ class OfRoot(Curve):
         return np.asarray(np.where(z > self.LEAST, 0.25 * (self.inner.bend(u) - self.inner.slope(u) / u) / u**2, 0.0))
 
 
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Circle(Curve):
+    """What one side of a right triangle leaves for the other one, as p of the rating s for q::
+
+        phi(z) = sqrt((t + sqrt(t^2 + d^2)) / 2),   t = s^2 - z^2,   d = 2 (e s)^2
+
+    It is ``sqrt(s^2 - z^2)`` to 1e-9 of it up to 0.99 s, is e s at s, where the root itself would have no slope, and
+    goes on to zero beyond, so that any z has a value.
+
+    Attributes:
+        radius: s, shape (n, 1).
+        end: e, what is left at s, a share of it.
+    """
+
+    radius: FloatArray
+    end: float
+
+    def _parts(self, z: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """phi^2 and its first and second derivative by t."""
+        t, d = self.radius**2 - z**2, 2.0 * (self.end * self.radius) ** 2
+        root = np.hypot(t, d)
+        g = np.where(t > 0.0, 0.5 * (t + root), 0.5 * d**2 / (root - np.minimum(t, 0.0)))  # without cancellation
+        return g, g / root, 0.5 * d**2 / root**3
+
+    def value(self, z: FloatArray) -> FloatArray:
+        """See `Curve.value`."""
+        return np.asarray(np.sqrt(self._parts(z)[0]))
+
+    def slope(self, z: FloatArray) -> FloatArray:
+        """See `Curve.slope`."""
+        g, g1, _ = self._parts(z)
+        return np.asarray(-z * g1 / np.sqrt(g))
+
+    def bend(self, z: FloatArray) -> FloatArray:
+        """See `Curve.bend`."""
+        g, g1, g2 = self._parts(z)
+        y = np.sqrt(g)
+        return np.asarray((2.0 * z**2 * g2 - g1) / y - (z * g1) ** 2 / y**3)
+
+
 def ramp(x: FloatArray, width: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """A rounded ``max(x, 0)`` with its first and second derivative, all continuous::
 
@@ -229,4 +270,4 @@ def _parabola(c: FloatArray, u: FloatArray) -> tuple[FloatArray, FloatArray, Flo
     return c0 + (c1 + c2 * u) * u, c1 + 2.0 * c2 * u, np.broadcast_to(2.0 * c2, u.shape)
 
 
-__all__ = ["LEAST_SQ", "Banded", "Bends", "Curve", "OfRoot", "Power", "ramp"]
+__all__ = ["LEAST_SQ", "Banded", "Bends", "Circle", "Curve", "OfRoot", "Power", "ramp"]

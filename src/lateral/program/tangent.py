@@ -103,6 +103,20 @@ class _Bent:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Defined:
+    """Variables y that are ``linear + sum f g``."""
+
+    y: Affine
+    linear: Affine
+    pairs: tuple[tuple[Affine, Affine], ...]
+
+    def value(self, x: FloatArray, theta: FloatArray) -> FloatArray:
+        """What y is, shape (n, T)."""
+        given = self.linear.value(x, theta)
+        return np.asarray(given + sum(f.value(x, theta) * g.value(x, theta) for f, g in self.pairs))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Form:
     """A quadratic cost of the distance from the point: linear part and constant; ``shared``: weighed by shares."""
 
@@ -164,14 +178,15 @@ class Tangent:
     network: list[IntArray] = field(default_factory=list)
     _parts: list[_Products | _Bent | _Form | _Scaled] = field(default_factory=list)
     _squares: list[_Squares] = field(default_factory=list)
+    _order: list[_Bent | _Defined] = field(default_factory=list)
     _bent: list[str] = field(default_factory=list)
     _rows: list[_Rows] = field(default_factory=list)
     _shares: list[str] = field(default_factory=list)
 
     @property
     def followers(self) -> list[IntArray]:
-        """Variables that are curves of others."""
-        return [part.y.col for part in self._parts if isinstance(part, _Bent)]
+        """Variables that are curves of others, or defined by them."""
+        return [part.y.col for part in self._order]
 
     def quadratic(
         self,
@@ -244,7 +259,13 @@ class Tangent:
         slope, offset = at.take(np.arange(y.n)), at.take(np.arange(y.n, 2 * y.n))
         steep = np.maximum(np.abs(part.values(*builder.start())[: y.n]), 1.0)
         block = builder.equal(component, quantity, elements, y - z.times_parameter(slope) - offset, scale=steep)
-        self._parts[-1] = dataclasses.replace(part, block=block)
+        part = dataclasses.replace(part, block=block)
+        self._parts[-1] = part
+        self._order.append(part)
+
+    def defined(self, y: Affine, linear: Affine, pairs: Sequence[tuple[Affine, Affine]]) -> None:
+        """Say that variables are ``linear + sum f g`` of what was declared before; see `ProgramBuilder.defined`."""
+        self._order.append(_Defined(y, linear, tuple(pairs)))
 
     def distance(
         self,
@@ -367,10 +388,10 @@ class Tangent:
         return np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *self.network, *self.followers]))
 
     def curves(self, x: FloatArray, theta: FloatArray) -> None:
-        """Set every ``y = phi(z)``, in place."""
-        for part in self._parts:
-            if isinstance(part, _Bent):
-                x[part.y.col] = part.curve.value(part.z.value(x, theta)).reshape(-1)
+        """Set every ``y = phi(z)``, and what is defined beside them, in place and in the order of their declaration."""
+        for part in self._order:
+            new = part.value(x, theta) if isinstance(part, _Defined) else part.curve.value(part.z.value(x, theta))
+            x[part.y.col] = new.reshape(-1)
 
     def moved(self, program: Program, x: FloatArray) -> Program:
         """The program made at another point, same pattern."""

@@ -168,6 +168,7 @@ class Run:
         self.solve(-1)
         point["reference"] = self.state()
         self.keep_voltages("reference_voltage")
+        point["pv_power"] = {pv.Name.lower(): [float(pv.kW), float(pv.kvar)] for pv in circuit.PVSystems}
         return point
 
     def state(self) -> dict[str, Any]:

@@ -213,6 +213,7 @@ class EngineModel:
             ``solved_by_file``: whether the files themselves ended with a solve.
         point: the operating point with the file's controls and tolerance; None if not solved.
         reference: the same taps and states, controls held, tolerance 1e-8; None if not solved.
+        pv_power: kW and kvar of the PV systems there, inside their band of voltage, by name.
         iterations_raised: whether the file's iteration limits were too low and were raised.
         notes: warnings of the engine, and time-series solves that were left out.
         engine_version: version text of the engine.
@@ -230,6 +231,7 @@ class EngineModel:
     stated: Mapping[str, Any]
     point: SolvedState | None
     reference: SolvedState | None
+    pv_power: Mapping[str, tuple[float, float]]
     iterations_raised: bool
     notes: tuple[EngineNote, ...]
     engine_version: str
@@ -478,6 +480,7 @@ def _assemble(
         stated=MappingProxyType(dict(stated)),
         point=as_filed,
         reference=reference,
+        pv_power=MappingProxyType({n: (p, q) for n, (p, q) in point["pv_power"].items()} if point else {}),
         iterations_raised=bool(point and point["iterations_raised"]),
         notes=tuple(EngineNote(w["message"], _where(scanned, w["statement"])) for w in result["warnings"]),
         engine_version=result["engine"]["version"],

@@ -16,6 +16,7 @@ from lateral.devices.load import idling_name
 from lateral.io.opendss.engine import ElementData
 from lateral.io.opendss.map_build import Build, Properties, across_kv, number, text
 from lateral.io.opendss.map_devices import terminals_of
+from lateral.io.opendss.map_inverters import InverterControls
 from lateral.io.opendss.map_shapes import Shapes, curve_value
 from lateral.network.schema import FloatArray
 
@@ -23,24 +24,34 @@ from lateral.network.schema import FloatArray
 InverterQ = Literal["as_filed", "free"]
 
 
-def map_pv(build: Build, shapes: Shapes, inverter_q: InverterQ) -> None:
-    """PV systems: sun times curves, cut to the inverter, at the stated power factor or free."""
+def map_pv(build: Build, shapes: Shapes, inverter_q: InverterQ, controls: InverterControls) -> None:
+    """PV systems: sun times curves, cut to the inverter, by the curves of their control, at the stated power factor, or
+    free."""
     for name, properties, element in build.live("pvsystem"):
         source = f"pvsystem.{name}"
         pmpp, kva, band = number(properties, "pmpp"), number(properties, "kva"), _band(properties)
-        shape = shapes.name_of(properties)
+        shape = shapes.name_of("pvsystem", properties)
         panel, curves = _panel(build, properties, shapes.sample(shape) if shape else np.ones(shapes.horizon.n_steps))
         point = float(_panel(build, properties, np.ones(1))[0][0])  # the files' own operating point is a snapshot
         offered = np.minimum(panel, kva)
+        rated = min(pmpp, kva)  # the engine's 500 kW stand for a panel that the files do not rate
+        law = controls.law(name, properties, element, panel, rated) if inverter_q == "as_filed" else None
+        given = build.model.pv_power.get(name)
+        limited = given is not None and controls.limits_p(name)
+        point = min(point, given[0]) if given is not None and limited else point
         inverter = _Inverter.of(properties, point)
         factor = filed = inverter.factor_at(point)
         (power,) = map(tuple, inverter.gives(np.array([point])).tolist())
         held = abs(filed) < 1.0 and inverter_q == "as_filed"
-        if shapes.kind == "snapshot" and held and power[0] > 0.0:
+        if given is not None and name in controls.of:
+            power = given
+        if shapes.kind == "snapshot" and limited and law is None:
+            offered = np.array([power[0]])
+        if shapes.kind == "snapshot" and held and power[0] > 0.0 and law is None:
             # at its limit the engine may leave the power factor; here what it does at the operating point is held
             offered = np.array([power[0]])
             factor = power[0] / float(np.hypot(*power)) * (-1.0 if power[1] < 0.0 else 1.0)
-        profile, rated = "", min(pmpp, kva)  # the engine's 500 kW stand for a panel that the files do not rate
+        profile = ""
         if np.any(np.abs(offered - rated) > 1e-12 * max(rated, 1.0)) and rated > 0:
             profile = f"pv:{name}"
             shapes.profiles[profile] = offered / rated
@@ -54,30 +65,34 @@ def map_pv(build: Build, shapes: Shapes, inverter_q: InverterQ) -> None:
             s_max_kva=kva,
             profile=profile,
             curtailable=inverter_q == "free",
-            q_control="free" if inverter_q == "free" else "power_factor" if held else "none",
             power_factor=factor,
+            **{"q_control": "free" if inverter_q == "free" else "power_factor" if held else "none", **(law or {})},
             v_rated_kv=across_kv(number(properties, "kv"), element.phases, delta=connection != "wye"),
             v_min_pu=band[0],
             v_max_pu=band[1],
         )
         build.devices.append(pv)
         build.mapped(source, pv)
-        ours = min(float(offered[0]) if shapes.kind == "snapshot" else point, kva * abs(filed))
-        if abs(power[0] - ours) > 1e-9 * max(kva, 1.0) or abs(factor - filed) > 1e-9:
-            said = f"at its limit the engine gives {power[0]:.5g} kW and {power[1]:.5g} kvar, not its power factor"
-            build.record(source, "approximated", "IMP-058", said)
         build.dispatch[pv.label] = power
-        if inverter_q == "as_filed":
-            _note_other_vars(build, source, pv, offered, inverter.gives(panel))
-            if inverter.first == "p" and point >= kva and shapes.kind != "snapshot":
-                said = "at the solved point active power has all of its rating and leaves no room for kvar"
-                build.record(source, "approximated", "IMP-069", f"{said}: if the files state some, they are not known")
         if curves:
             build.record(source, "approximated", "IMP-013", f"{curves} taken at the stated irradiance and temperature")
         if int(number(properties, "model", 1)) != 1:
             build.record(source, "approximated", "IMP-011", "its model is taken as constant power")
         if element.is_open:
             build.record(source, "approximated", "IMP-014", "it has open conductors; taken as closed")
+        if law is not None:
+            if pv.q_control != "volt_var":  # kvar by its power factor, as without a control
+                _note_other_vars(build, source, pv, offered, inverter.gives(panel))
+            continue
+        ours = min(float(offered[0]) if shapes.kind == "snapshot" else point, kva * abs(filed))
+        if abs(power[0] - ours) > 1e-9 * max(kva, 1.0) or abs(factor - filed) > 1e-9:
+            said = f"at its limit the engine gives {power[0]:.5g} kW and {power[1]:.5g} kvar, not its power factor"
+            build.record(source, "approximated", "IMP-058", said)
+        if inverter_q == "as_filed":
+            _note_other_vars(build, source, pv, offered, inverter.gives(panel))
+            if inverter.first == "p" and point >= kva and shapes.kind != "snapshot":
+                said = "at the solved point active power has all of its rating and leaves no room for kvar"
+                build.record(source, "approximated", "IMP-069", f"{said}: if the files state some, they are not known")
 
 
 def _panel(build: Build, properties: Properties, shape: FloatArray) -> tuple[FloatArray, str]:
@@ -208,14 +223,16 @@ def map_storage(build: Build, shapes: Shapes) -> None:
         v_rated = across_kv(number(properties, "kv"), element.phases, delta=connection != "wye")
         soc = number(properties, "%stored", 100.0) / 100.0
         reserve = number(properties, "%reserve") / 100.0
+        most = rated * number(properties, "%kwrated", 100.0) / 100.0
+        kva = number(properties, "kva") or rated
         battery = Battery(
             name=name,
             bus=element.buses[0],
             terminals=terminals,
             connection=connection,
-            p_charge_max_kw=rated,
-            p_discharge_max_kw=rated,
-            s_max_kva=number(properties, "kva") or rated,
+            p_charge_max_kw=most,
+            p_discharge_max_kw=most,
+            s_max_kva=kva,
             energy_kwh=kwh,
             soc_min=min(reserve, soc),
             soc_max=1.0,
@@ -231,25 +248,30 @@ def map_storage(build: Build, shapes: Shapes) -> None:
         p, q = number(properties, "kw"), number(properties, "kvar")  # those of the solved point
         if state.startswith("idl"):
             _idling(build, source, properties, element, rated)
-            p = q = 0.0
-        elif p or q:
-            does = f"{'discharges' if p >= 0.0 else 'charges'} {abs(p):g} kW at the engine's solution"
-            said = f"{does}; its schedule is a decision here, and in the power flow it is idle"
+            p = 0.0  # not its kvar: an idle inverter gives those that are stated, or that go with its losses
+        if abs(p) > 1e-9 * max(rated, 1.0) or abs(q) > 1e-9 * max(rated, 1.0):
+            does = f"{'discharges' if p >= 0.0 else 'charges'} {abs(p):g} kW" if p else f"gives {q:g} kvar while idle"
+            said = f"{does} at the engine's solution; its schedule is a decision here, and in the power flow it is idle"
             build.record(source, "approximated", "IMP-068", said)
         if text(properties, "effcurve"):
             said = "its inverter's efficiency curve is left out of the energy balance"
             build.record(source, "approximated", "IMP-013", said)
+        if int(number(properties, "model", 1)) != 1:
+            build.record(source, "approximated", "IMP-011", "its model is taken as constant power")
+        gives, takes = number(properties, "kvarmax", kva), number(properties, "kvarmaxabs", kva)
+        if min(gives, takes) < kva:
+            said = f"its limits of {gives:g} and {takes:g} kvar are left out: its kvar are within its kVA alone"
+            build.record(source, "approximated", "IMP-018", said)
         if soc < reserve:
             build.record(source, "approximated", "IMP-018", "it holds less than its reserve; the reserve is lowered")
         build.dispatch[battery.label] = p, q
 
 
 def _idling(build: Build, source: str, properties: Properties, element: ElementData, rated: float) -> None:
-    """The losses of an idle battery, as a load."""
+    """The losses of an idle battery, as a load; its kvar are the inverter's."""
     p = rated * number(properties, "%idlingkw", 0.0) / 100.0
-    q = rated * number(properties, "%idlingkvar", 0.0) / 100.0
     band = _band(properties)
-    if not p and not q:
+    if not p:
         return
     terminals, connection = terminals_of(properties, element)
     load = Load(
@@ -258,7 +280,6 @@ def _idling(build: Build, source: str, properties: Properties, element: ElementD
         terminals=terminals,
         connection=connection,
         p_kw=p,
-        q_kvar=q,
         v_rated_kv=across_kv(number(properties, "kv"), element.phases, delta=connection != "wye"),
         v_min_pu=band[0],
         v_max_pu=band[1],

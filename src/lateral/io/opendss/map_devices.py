@@ -14,6 +14,8 @@ from lateral.io.opendss.map_shapes import Shapes
 from lateral.io.opendss.map_wires import two_terminal
 from lateral.network.schema import Terminals
 
+#: Price of the engine where the files set none.
+_PRICE = 25.0
 _ADMITTANCE_MODEL = 2  # LoadModel=Admittance
 
 
@@ -87,7 +89,7 @@ def map_loads(build: Build, shapes: Shapes) -> None:
         if as_admittance:
             model = "constant_impedance"
         terminals, connection = terminals_of(properties, element)
-        kw, kvar, profile, profile_q = _power(properties, shapes, factor, model, follow=status != "fixed")
+        kw, kvar, profile, profile_q = _power("load", properties, shapes, factor, model, follow=status != "fixed")
         zipv = numbers(properties, "zipv")
         zip_kwargs = (0.0, 0.0, 1.0), (0.0, 0.0, 1.0), 0.0
         if model == "zip" and len(zipv) >= 6:
@@ -126,23 +128,33 @@ def map_loads(build: Build, shapes: Shapes) -> None:
 
 
 def _power(
-    properties: Properties, shapes: Shapes, factor: float, model: str, *, follow: bool
+    cls: str, properties: Properties, shapes: Shapes, factor: float, model: str, *, follow: bool
 ) -> tuple[float, float, str, str]:
     """kW and kvar of a load or generator, and the profiles that multiply them.
 
     A fixed kvar is neither scaled by the engine's multipliers nor by a shape, whatever the shape holds.
     """
-    stated = number(properties, "kvar")
-    kw, kvar = number(properties, "kw") * factor, stated * factor
-    kw, kvar, profile, profile_q = shapes.apply(properties, kw, kvar, follow=follow, factor=factor)
+    kw, kvar, profile, profile_q = shapes.apply(cls, properties, follow=follow, factor=factor)
     if model in FIXED_Q:
-        return kw, stated, profile, ""
+        return kw, number(properties, "kvar"), profile, ""
     return kw, kvar, profile, profile_q
+
+
+def _dispatched(build: Build, properties: Properties) -> float | None:
+    """Whether a generator that is dispatched by the level of load or by the price is on (1) or off (0) at the solved
+    point; None of one that always is."""
+    level, mode = number(properties, "dispvalue"), text(properties, "dispmode")
+    if mode not in ("loadlevel", "price") or properties.get("forceon"):
+        return None
+    price = build.setting("pricesignal")
+    now = float(build.model.stated["load_mult"]) if mode == "loadlevel" else _PRICE if price is None else price
+    return 0.0 if level > 0.0 and now < level else 1.0
 
 
 def map_generators(build: Build, shapes: Shapes) -> None:
     """Generators as loads of negative power: exact for model 1."""
-    multiplier = build.setting("genmult") or 1.0
+    stated = build.setting("genmult")
+    multiplier = 1.0 if stated is None else stated
     for name, properties, element in build.live("generator"):
         number_of_model = int(number(properties, "model", 1))
         terminals, connection = terminals_of(properties, element)
@@ -150,7 +162,12 @@ def map_generators(build: Build, shapes: Shapes) -> None:
         factor = 1.0 if fixed else multiplier
         models = {2: "constant_impedance", 4: "constant_power_fixed_q", 5: "constant_power_fixed_q_impedance"}
         model = models.get(number_of_model, "constant_power")
-        kw, kvar, profile, profile_q = _power(properties, shapes, factor, model, follow=not fixed)
+        kw, kvar, profile, profile_q = _power("generator", properties, shapes, factor, model, follow=not fixed)
+        if model == "constant_impedance" and element.phases == 1 and connection != "wye":
+            kw, kvar = kw / 3.0, kvar / 3.0  # the engine divides the admittance of any delta by three
+        mode = _dispatched(build, properties)
+        if mode is not None and shapes.kind == "snapshot":
+            kw, kvar = mode * kw, mode * kvar
         load = Load(
             name=f"generator_{name}",
             bus=element.buses[0],
@@ -174,6 +191,11 @@ def map_generators(build: Build, shapes: Shapes) -> None:
         else:
             reason = f"generator model {number_of_model} taken as {load.model} at its stated kW and kvar"
             build.record(f"generator.{name}", "approximated", "IMP-011", reason)
+        if mode is not None:
+            how = f"dispatched by {text(properties, 'dispmode')}"
+            now = "on" if mode else "off, so it gives nothing"
+            said = now if shapes.kind == "snapshot" else "not followed over time"
+            build.record(f"generator.{name}", "approximated", "IMP-011", f"{how}: {said}")
     for cls, why in (
         ("indmach012", "induction machines"),
         ("vccs", "voltage-controlled current sources"),

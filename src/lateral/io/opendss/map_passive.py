@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lateral.io.opendss.map_build import Build, numbers, text
+from lateral.io.opendss.map_inverters import InverterControls
 from lateral.io.opendss.map_shapes import Shapes
 
 #: Property -> class of the object that it names.
@@ -38,7 +39,7 @@ _MEASUREMENT = ("monitor", "energymeter", "sensor", "feedermeter")
 _OTHER_STUDY = ("spectrum", "growthshape", "dynamicexp", "priceshape", "tshape")
 
 
-def map_passive(build: Build, shapes: Shapes) -> None:
+def map_passive(build: Build, shapes: Shapes, controls: InverterControls) -> None:
     """Record everything that is not an element of the case."""
     used = _references(build)
     for cls in _FOLDED:
@@ -57,7 +58,12 @@ def map_passive(build: Build, shapes: Shapes) -> None:
             build.record(f"loadshape.{name}", "ignored", "IMP-036", why)
     for cls, why in _CONTROLS.items():
         follows = cls in _CURVES and shapes.kind != "snapshot"
-        _all(build, cls, "IMP-069" if follows else "IMP-030", why, "approximated" if follows else "ignored")
+        code, outcome = ("IMP-069", "approximated") if follows else ("IMP-030", "ignored")
+        if cls != "invcontrol":
+            _all(build, cls, code, why, outcome)
+            continue
+        for properties in build.model.objects(cls):
+            controls.record(str(properties["name"]).lower(), why, code, outcome)
     for cls in _PROTECTION:
         _all(build, cls, "IMP-031", "protection does not act in a schedule; what it guards is in the case")
     for cls in _MEASUREMENT:

@@ -8,7 +8,7 @@ not state the rating, nor the power that the engine derives it from, no limit is
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 
 from lateral.io.opendss.map_build import Build, Properties, number
 from lateral.io.opendss.scan import Statement
@@ -86,25 +86,14 @@ def stated_ratings(statements: Iterable[Statement], cls: str) -> frozenset[str]:
     classes = {cls, *(source for sources in made_of.values() for source in sources)}
     states = re.compile(rf"\s(?:{'|'.join(_STATES[cls])})=", re.IGNORECASE)
     refers = re.compile(rf"\s({'|'.join((*made_of, 'like'))})=({_VALUE})", re.IGNORECASE)
-    names: dict[str, list[str]] = {}
     rated: set[tuple[str, str]] = set()
     users: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for statement in statements:
+    for statement, meant in elements_meant(statements, classes):
         own = statement.cls
-        if own not in classes:
-            continue
-        if statement.verb == "new":
-            names.setdefault(own, []).append(statement.name)
         said = states.search(statement.text) is not None
         references = refers.findall(statement.text)
         if not said and not references:
             continue
-        meant = [statement.name]
-        if statement.verb == "batchedit":
-            meant = names.get(own, [])
-            if _EASY_PATTERN.fullmatch(statement.name):
-                pattern = re.compile(statement.name)
-                meant = [name for name in meant if pattern.search(name)]
         if said:
             rated.update((own, name) for name in meant)
         for key, value in references:
@@ -122,4 +111,22 @@ def stated_ratings(statements: Iterable[Statement], cls: str) -> frozenset[str]:
     return frozenset(name for own, name in rated if own == cls)
 
 
-__all__ = ["DEFAULT_RATING_A", "limit", "line_limit", "note_unrated", "stated_ratings"]
+def elements_meant(statements: Iterable[Statement], classes: Container[str]) -> Iterator[tuple[Statement, list[str]]]:
+    """The statements on elements of some classes, in order, each with the names of those that it is on."""
+    names: dict[str, list[str]] = {}
+    for statement in statements:
+        own = statement.cls
+        if own not in classes:
+            continue
+        if statement.verb == "new":
+            names.setdefault(own, []).append(statement.name)
+        meant = [statement.name]
+        if statement.verb == "batchedit":
+            meant = names.get(own, [])
+            if _EASY_PATTERN.fullmatch(statement.name):
+                pattern = re.compile(statement.name)
+                meant = [name for name in meant if pattern.search(name)]
+        yield statement, meant
+
+
+__all__ = ["DEFAULT_RATING_A", "elements_meant", "limit", "line_limit", "note_unrated", "stated_ratings"]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
 from lateral.errors import OptionError
 from lateral.io.opendss.map_build import Build, Properties, number, numbers, text
+from lateral.io.opendss.map_ratings import elements_meant
 from lateral.network.horizon import Horizon
 from lateral.network.schema import FloatArray
 
@@ -18,8 +20,10 @@ from lateral.network.schema import FloatArray
 HorizonKind = Literal["snapshot", "daily", "yearly", "duty"]
 KINDS = ("snapshot", "daily", "yearly", "duty")
 
-# Which shape an element follows in a study: its own, else the next one, as the engine does.
+# Which shape an element follows in a study: its own, else the next one, as the engine does. A generator without a
+# yearly one gives all of its power over the year.
 _FALL_BACK = {"daily": ("daily",), "yearly": ("yearly", "daily"), "duty": ("duty", "daily")}
+_GENERATOR = _FALL_BACK | {"yearly": ("yearly",)}
 _CLASSES = ("load", "pvsystem", "generator", "storage")
 
 
@@ -57,11 +61,11 @@ class Shapes:
             raise OptionError(message)
         self._check_padding()
 
-    def name_of(self, properties: Properties) -> str:
-        """Name of the shape that an element follows in this study; empty for none."""
+    def name_of(self, cls: str, properties: Properties) -> str:
+        """Name of the shape that an element of a class follows in this study; empty for none."""
         if self.kind == "snapshot":
             return ""
-        for key in _FALL_BACK[self.kind]:
+        for key in (_GENERATOR if cls == "generator" else _FALL_BACK)[self.kind]:
             name = text(properties, key).removeprefix("loadshape.")
             if name in self.raw:
                 return name
@@ -72,7 +76,7 @@ class Shapes:
         counted: Counter[tuple[float, float]] = Counter()
         for cls in _CLASSES:
             for properties in self.build.model.objects(cls):
-                name = self.name_of(properties)
+                name = self.name_of(cls, properties)
                 if name:
                     shape = self.raw[name]
                     interval = number(shape, "interval")
@@ -102,20 +106,41 @@ class Shapes:
             self.profiles[label] = self.sample(name, key)
         return label
 
-    def apply(
-        self, properties: Properties, kw: float, kvar: float, *, follow: bool, factor: float
-    ) -> tuple[float, float, str, str]:
-        """Power of a load-like element, and the profiles that multiply p and q."""
-        name = self.name_of(properties) if follow else ""
+    def apply(self, cls: str, properties: Properties, *, follow: bool, factor: float) -> tuple[float, float, str, str]:
+        """Power of a load or a generator, kW and kvar, and the profiles that multiply p and q.
+
+        Args:
+            cls: ``load`` or ``generator``.
+            properties: of the element.
+            follow: whether it follows a shape.
+            factor: the multiplier of the files for its class.
+        """
+        kw, kvar = number(properties, "kw") * factor, number(properties, "kvar") * factor
+        name = self.name_of(cls, properties) if follow else ""
         if not name:
             return kw, kvar, "", ""
         shape = self.raw[name]
         profile = self.profile(name)
         profile_q = self.profile(name, "qmult") if numbers(shape, "qmult") else ""
-        if bool(shape.get("useactual")):
-            # the shape holds kW and kvar; without a curve of its own the engine takes no kvar at all
-            return factor, factor if profile_q else 0.0, profile, profile_q
-        return kw, kvar, profile, profile_q
+        if not bool(shape.get("useactual")):
+            return kw, kvar, profile, profile_q
+        # the shape holds kW and kvar, which the multipliers of the files leave alone; without a curve of its own the
+        # engine takes no kvar, but for a load that is stated by its power factor
+        if profile_q:
+            return 1.0, 1.0, profile, profile_q
+        by_factor = cls == "load" and str(properties["name"]).lower() in self._by_factor
+        pf = number(properties, "pf", 1.0) if by_factor else 1.0
+        return 1.0, float(np.tan(np.arccos(min(abs(pf), 1.0))) * np.sign(pf)), profile, ""
+
+    @cached_property
+    def _by_factor(self) -> frozenset[str]:
+        """Loads whose power factor is stated, and no kvar after it."""
+        out: set[str] = set()
+        for statement, names in elements_meant(self.build.model.scanned.statements, ("load",)):
+            found = _STATES_Q.findall(statement.text)
+            if found:
+                (out.update if found[-1].lower() == "pf" else out.difference_update)(names)
+        return frozenset(out)
 
     # -------------------------------------------------------------------------------------------------- checks
 
@@ -133,6 +158,7 @@ class Shapes:
                 self.build.note("IMP-050", said, f"{statement.file}:{statement.line}")
 
 
+_STATES_Q = re.compile(r"\s(pf|kvar)=", re.IGNORECASE)
 _NPTS = re.compile(r"\bnpts=\W*(\d+)", re.IGNORECASE)
 _LIST = re.compile(r"\bp?mult=\s*[\[(\"'{]([^\])\"'}]*)", re.IGNORECASE)
 _FILE = re.compile(r"\b(csvfile|file|pqcsvfile)=\W*([\w.]+)", re.IGNORECASE)

@@ -245,6 +245,8 @@ def _transformer(build: Build, name: str, properties: Properties, element: Eleme
     kvs, kvas, taps = numbers(properties, "kvs"), numbers(properties, "kvas"), numbers(properties, "taps")
     rs, r_n, x_n = numbers(properties, "%rs"), numbers(properties, "rneut"), numbers(properties, "xneut")
     conns = [str(c).lower() for c in properties["conns"]]
+    # reactances are stated at a frequency of its own
+    ratio = build.model.base_frequency_hz / number(properties, "basefreq", build.model.base_frequency_hz)
     n = element.phases
     windings = []
     for k, nodes in enumerate(element.nodes):
@@ -261,7 +263,7 @@ def _transformer(build: Build, name: str, properties: Properties, element: Eleme
                 r_percent=rs[k],
                 tap=taps[k],
                 r_neutral_ohm=r_n[k] if k < len(r_n) else -1.0,
-                x_neutral_ohm=x_n[k] if k < len(x_n) else 0.0,
+                x_neutral_ohm=ratio * x_n[k] if k < len(x_n) else 0.0,
             )
         )
     normal = number(properties, "normhkva")
@@ -270,9 +272,9 @@ def _transformer(build: Build, name: str, properties: Properties, element: Eleme
         name=name,
         n_phases=n,
         windings=tuple(windings),
-        x_percent=tuple(numbers(properties, "xscarray")[:pairs]),
+        x_percent=tuple(ratio * x for x in numbers(properties, "xscarray")[:pairs]),
         no_load_loss_percent=number(properties, "%noloadloss"),
-        magnetizing_percent=number(properties, "%imag"),
+        magnetizing_percent=number(properties, "%imag") / ratio,
         antifloat_ppm=number(properties, "ppm_antifloat", 1.0),
         delta_lead=text(properties, "leadlag") in ("lead", "euro"),
         s_max_kva=limit(build, "transformer", name, normal if normal > 0 else kvas[0]),

@@ -23,6 +23,7 @@ from lateral.io.opendss.map_build import Build
 from lateral.io.opendss.map_der import InverterQ, map_pv, map_storage
 from lateral.io.opendss.map_devices import map_capacitors, map_generators, map_loads, map_regulators, map_sources
 from lateral.io.opendss.map_generic import map_generic
+from lateral.io.opendss.map_inverters import InverterControls
 from lateral.io.opendss.map_passive import capacitor_steps, map_passive, record_the_rest
 from lateral.io.opendss.map_ratings import note_unrated
 from lateral.io.opendss.map_shapes import HorizonKind, Shapes
@@ -65,8 +66,9 @@ def read(
         n_steps: number of steps; default: one day, or the length of the shape when it is shorter.
         step_h: length of a step, h; default: the interval of the shapes. Shapes are averaged over each step.
         first: index of the first step, counted in steps of ``step_h`` from the beginning of the shapes.
-        inverter_q: ``as_filed`` holds PV systems at their stated power factor without curtailment (the operating
-            point reproduces); ``free`` makes their reactive power, and curtailment, a decision.
+        inverter_q: ``as_filed`` lets PV systems do what the files say, without curtailment: the curves of their
+            ``InvControl``, else their stated power factor (the operating point reproduces); ``free`` makes their
+            reactive power, and curtailment, a decision.
         verify: solve the power flow of a snapshot and report its difference to the engine's voltages.
         timeout_s: wall time for the engine, seconds.
 
@@ -145,13 +147,14 @@ def from_engine(
     map_generators(build, shapes)
     map_capacitors(build)
     note_unrated(build)
-    map_pv(build, shapes, inverter_q)
+    controls = InverterControls.read(build)
+    map_pv(build, shapes, inverter_q, controls)
     map_storage(build, shapes)
     map_regulators(build)
     if not any(d.kind == "source" for d in build.devices):
         raise CaseError([_no_source(model)])
     conductors = keep_live(build)
-    map_passive(build, shapes)
+    map_passive(build, shapes, controls)
     record_the_rest(build)
     feeder = Feeder(
         buses=make_buses(build, conductors, base),

@@ -62,6 +62,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "IMP-067": "not-compared: the admittance matrices exceed what is fetched from the engine",
         "IMP-068": "battery-idle: not dispatched as in the files; it is scheduled, or idle in the power flow",
         "IMP-069": "inverter-vars: over the steps of the horizon its power is not at the one power factor that is held",
+        "IMP-070": "control-law: the law of the inverters that it controls; tolerances of the control are left out",
         "IMP-063": "voltage-difference: the case's power flow differs from the engine's solution",
     }
 )
