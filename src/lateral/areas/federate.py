@@ -91,7 +91,7 @@ class Service:
         if "built" in reply:
             return {key: reply[key] for key in ("built", "left")}
         if "status" not in reply:
-            return {key: reply[key] for key in ("borders", "settled")}
+            return {key: reply[key] for key in ("borders", "settled", "free")}
         if reply["status"] != Status.OPTIMAL.word:
             sys.stderr.write(f"lateral: area {self.agent.name!r}: {reply['text']}\n")
         words = {status.word: str(status.value) for status in Status}

@@ -85,21 +85,20 @@ class Settled:
     def begun(self, plan: Plan) -> Plan:
         """The plan that begins where the areas' power flow ended, where borders say more than magnitudes.
 
-        Where no current can return by ground at all, as a relaxation knows where no line has charging, currents decide
-        the voltage to ground, and it is as any other.
+        A relaxation knows where no current can return by ground at all, as where no line has charging.
         """
         if plan.voltages == ("v",):
             return plan
-        start, decided = {}, set()
+        start, none = {}, set()
         for name, border in plan.borders.items():
             down, up = (self.requests[area]["borders"][name] for area in (border.child, border.parent))
             occurs = heard(up, border.conductors)
             if occurs is not None and occurs.i is not None and float(np.abs(occurs.i.sum(axis=0)).max()) < OTHER:
-                decided.add(name)
+                none.add(name)
             v = np.asarray(down["v_re"]) + 1j * np.asarray(down["v_im"])
             start[name] = {**said_of(plan.voltages, v), **{x: np.asarray(up[x]) for x in POWERS}}
-        closed = {name for name in self.closed(plan) if plan.borders[name].conductors == (1, 2, 3)}
-        return dataclasses.replace(plan, start=start, without_return=frozenset(closed - decided))
+        closed = frozenset(name for name in self.closed(plan) if plan.borders[name].conductors == (1, 2, 3))
+        return dataclasses.replace(plan, start=start, without_return=closed, without_charging=closed & none)
 
     @property
     def choices(self) -> tuple[str, ...]:
