@@ -24,6 +24,7 @@ from lateral.network.schema import FloatArray
 from lateral.objectives import Objective
 from lateral.objectives.energy_cost import EnergyCost, loss_price_of
 from lateral.program import ProblemClass, Program
+from lateral.program.ports import Crossing
 from lateral.program.tangent import OWN_SLOTS, Tangent
 from lateral.results.infeasible import EXPLAIN_S, LEAST_SUM, least_violation, without_point
 from lateral.results.one_way import one_way
@@ -81,6 +82,7 @@ class Model:
         point: the operating point that it was last built at, where that is another one than it began with.
         otherwise: of what ``auto`` took, where it may not end: builds what ``auto`` goes on with, see
             `lateral.opf.worked_out`.
+        crossing: what can occur at buses where other areas begin, by bus, see `NetworkModel.crossing`.
     """
 
     case: Case
@@ -96,6 +98,7 @@ class Model:
     tangent: Tangent | None = None
     point: OperatingPoint | None = None
     otherwise: Callable[[Case], Model] | None = field(default=None, repr=False)
+    crossing: Mapping[str, Crossing] = field(default_factory=dict, repr=False)
     _session: tuple[str, Options | None, str, tuple[int, ...], str, Session] | None = field(default=None, repr=False)
     _last: Solution | None = field(default=None, repr=False)
     _q_per_p: FloatArray | None = field(default=None, repr=False)

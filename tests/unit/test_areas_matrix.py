@@ -31,7 +31,7 @@ from lateral.areas.solve import solve_areas
 from lateral.areas.transport import Direct
 from lateral.case import Case
 from lateral.devices import PV, Load, Source
-from lateral.errors import SolveError, UnsupportedError
+from lateral.errors import UnsupportedError
 from lateral.formulations import get as formulation_named
 from lateral.io.opendss import read
 from lateral.network.horizon import Horizon
@@ -240,12 +240,6 @@ def test_a_federation_takes_what_works() -> None:
     assert federation_of(partition, Auto(), formulation="soc3").run == made.run
     with pytest.raises(UnsupportedError, match="ARE-032"):
         federation_of(partition, EnappPriced(), formulation="soc3")
-
-
-def test_a_border_beyond_which_currents_are_not_free_is_declined() -> None:
-    """Beyond line.645646 there is one load, between two conductors: their currents are opposite."""
-    with pytest.raises(SolveError, match=r"ARE-033 border.*646"):
-        solve_areas(cut(steps_of("ieee13", 1), ["line.645646"]), formulation="soc3")
 
 
 def test_executors_give_the_same_numbers() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from lateral.areas.elastic import ElasticTwin
 from lateral.areas.flow import REACH, AreaFlow, without_return
 from lateral.areas.message import I_MAX, Values
+from lateral.areas.occurring import crossings, said
 from lateral.areas.quantities import POWERS
 from lateral.areas.slopes import Slopes, slopes_of
 from lateral.case import Case
@@ -230,12 +231,15 @@ class AreaAgent:
 
         Returns:
             ``borders``, what the neighbours need (with ``steps`` and a formulation that bounds currents, of the head
-            also the largest current drawn behind it), and ``settled``, which steps converge.
+            also the largest current drawn behind it, and of both sides what can occur there), and ``settled``, which
+            steps converge; and then ``free``, whether everything can.
         """
-        said, settled = self._flow.solve(borders)
+        out, settled = self._flow.solve(borders)
+        free = True
         if steps is not None:
             kept = frozenset((head.bus, c) for head in self.heads for c in head.crossing)
-            self.point = dataclasses.replace(self._flow.point(steps), reach=self._reach(borders), kept=kept)
+            reach, crossing = self._reach(borders), crossings(borders, (*self.heads, *self.tails))
+            self.point = dataclasses.replace(self._flow.point(steps), reach=reach, kept=kept, crossing=crossing)
             at = list(steps)  # power and voltage of the same step
             self._drawn = {
                 tail.name: {x: np.asarray(borders[tail.name][x])[:, at] for x in POWERS} for tail in self.tails
@@ -247,8 +251,12 @@ class AreaAgent:
                 most = _constants(self.model.program, f"feed.{REACH}")
                 for head in self.heads:
                     rows = np.array([most[f"{head.name}.{c}"] for c in head.crossing])
-                    said[head.name] = {**said[head.name], REACH: np.minimum(rows, I_MAX)}
-        return {"borders": said, "settled": settled}
+                    out[head.name] = {**out[head.name], REACH: np.minimum(rows, I_MAX)}
+                for device in (*self.heads, *self.tails):
+                    occurs = self.model.crossing[device.bus]
+                    free = free and occurs.free
+                    out[device.name] = {**out[device.name], **said(occurs, self.case.horizon.n_steps)}
+        return {"borders": out, "settled": settled, "free": free}
 
     def _reach(self, borders: Mapping[str, Values]) -> dict[Node, FloatArray]:
         """The largest current beyond each tail, pu by node, where it was said."""

@@ -9,8 +9,8 @@ operation   request                                   reply
 solve       ``borders``: values by border;            `Answer`: values by border, status, seconds, objective; where
             ``gap``: duality gap, or none             a gap was said also `Slopes`
 power_flow  ``borders``: v_re, v_im; or p, q, and     the same, of the other side, and ``settled`` by step: for
-            v_re, v_im where drawn; last: ``steps``   formulations that are made at a power flow; last, where currents
-            (and ``i_max``)                           are bounded: ``i_max`` of the head
+            v_re, v_im where drawn; last: ``steps``   formulations that are made at a power flow; last, of relaxations:
+            (and ``i_max``, ``span_*``)               ``i_max`` of the head, ``span_*`` of both sides, and ``free``
 again       ``beside``: above, below by port; or none ``built``: whether the area was built again, where its loads left
                                                       the side of their band that was taken; ``left``: whether they
                                                       did, and it was not

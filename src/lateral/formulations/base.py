@@ -15,7 +15,7 @@ from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder
 from lateral.network.schema import ComplexArray, FloatArray
 from lateral.program import ProgramBuilder
-from lateral.program.ports import NetworkModel
+from lateral.program.ports import Crossing, NetworkModel
 from lateral.units import Base
 
 
@@ -78,6 +78,7 @@ class OperatingPoint:
         beside: voltages that schedules keep, so that loads stay away from a jump of their law.
         reach: largest current that another area can draw at nodes beyond which it is, pu, by node, shape (T,).
         kept: nodes that another area feeds, and whose limits it keeps.
+        crossing: what can occur at buses where areas meet, as other areas said it.
     """
 
     nodes: tuple[Node, ...]
@@ -87,6 +88,7 @@ class OperatingPoint:
     beside: Beside = field(default_factory=Beside)
     reach: Mapping[Node, FloatArray] = field(default_factory=dict)
     kept: frozenset[Node] = frozenset()
+    crossing: Mapping[str, Crossing] = field(default_factory=dict)
 
 
 class Formulation(ABC):
