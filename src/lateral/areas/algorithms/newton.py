@@ -167,7 +167,8 @@ class Newton(Consensus):
             local |= {**said, BEST: begin, STEPS: steps}
             best_gap = gap
             # areas that agree at the last gap, and go on, are not certified there
-            end = GAP_LEAST if gap <= GAP_END and came.residual <= AGREED else GAP_END
+            on = gap < GAP_END or (gap <= GAP_END and came.residual <= AGREED)
+            end = GAP_LEAST if on else GAP_END
             gap = max(end, numbers["fall"] * gap, min(gap, GAP_SHARE * came.residual))
         moves, falls = self._derivative(plan, state, local)
         aim = local[STEPS] + falls * np.log(gap / best_gap)
