@@ -293,6 +293,8 @@ class AreaAgent:
                 for device in group:
                     borders[device.name] = self._said(device, result)
         status, text = self._verdict(result)
+        centred = self._gap is not None and result.has_values
+        slopes = slopes_of(self.model, self.heads, self.tails, self.voltages) if centred else None
         return Answer(
             self.name,
             status.word,
@@ -303,7 +305,7 @@ class AreaAgent:
             time.perf_counter() - begin,
             result.solution.iterations,
             self._twin.slack if self._twin.in_use else 0.0,
-            slopes_of(self.model, self.heads, self.tails, self.voltages) if self._gap is not None else None,
+            slopes,
         )
 
     def _solved(self, inputs: Mapping[str, Values]) -> Result:

@@ -258,7 +258,7 @@ def _step(
     return dx, dz, float(np.abs(aim).max()), mu
 
 
-def slopes(program: Conic, at: Point, columns: FloatArray) -> tuple[FloatArray, FloatArray]:
+def slopes(program: Conic, at: Point, columns: sp.csc_array) -> tuple[FloatArray, FloatArray]:
     """How the point of the path moves with costs, and with the logarithm of mu.
 
     The equations of the path, differentiated: the step above with nothing wrong at the point but ``dq`` of the costs,
@@ -267,10 +267,10 @@ def slopes(program: Conic, at: Point, columns: FloatArray) -> tuple[FloatArray, 
     Args:
         program: the program.
         at: a point of its path.
-        columns: changes of q, shape (n, k).
+        columns: changes C of q, shape (n, k).
 
     Returns:
-        dx/dq times the columns, shape (n, k); and dx/d(log mu), shape (n,).
+        ``C' dx/dq C``, shape (k, k); and ``C' dx/d(log mu)``, shape (k,).
 
     Raises:
         RuntimeError: the equations are singular.
@@ -282,7 +282,7 @@ def slopes(program: Conic, at: Point, columns: FloatArray) -> tuple[FloatArray, 
     if cones.degree:
         aim = float(at.s @ at.z) / cones.degree * scaling.inverse
         by_gap = factor.solve(np.zeros(n), np.zeros(z0), -aim)[0]
-    return factor.by_costs(-columns), by_gap
+    return -factor.condensed(columns), columns.T @ by_gap
 
 
 __all__ = ["SMALL_OBJECTIVE", "Conic", "Point", "follow", "slopes"]
