@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import scipy.sparse as sp
 
 from lateral import solvers
 from lateral.case import Case
@@ -23,6 +24,7 @@ from lateral.network.schema import FloatArray
 from lateral.objectives import Objective
 from lateral.objectives.energy_cost import EnergyCost, loss_price_of
 from lateral.program import ProblemClass, Program
+from lateral.program.ports import Crossing
 from lateral.program.tangent import OWN_SLOTS, Tangent
 from lateral.results.infeasible import EXPLAIN_S, LEAST_SUM, least_violation, without_point
 from lateral.results.one_way import one_way
@@ -80,6 +82,7 @@ class Model:
         point: the operating point that it was last built at, where that is another one than it began with.
         otherwise: of what ``auto`` took, where it may not end: builds what ``auto`` goes on with, see
             `lateral.opf.worked_out`.
+        crossing: what can occur at buses where other areas begin, by bus, see `NetworkModel.crossing`.
     """
 
     case: Case
@@ -95,6 +98,7 @@ class Model:
     tangent: Tangent | None = None
     point: OperatingPoint | None = None
     otherwise: Callable[[Case], Model] | None = field(default=None, repr=False)
+    crossing: Mapping[str, Crossing] = field(default_factory=dict, repr=False)
     _session: tuple[str, Options | None, str, tuple[int, ...], str, Session] | None = field(default=None, repr=False)
     _last: Solution | None = field(default=None, repr=False)
     _q_per_p: FloatArray | None = field(default=None, repr=False)
@@ -295,6 +299,10 @@ class Model:
         seconds["total"] = sum(v for k, v in seconds.items() if k != "total")
         return dataclasses.replace(result, seconds=seconds, choices=(*result.choices, *notes))
 
+    def slopes(self, columns: sp.csc_array) -> tuple[FloatArray, FloatArray] | None:
+        """How the last solution moves with costs, see `lateral.solvers.base.Session.slopes`; None where not known."""
+        return None if self._session is None else self._session[-1].slopes(columns)
+
     def _solve(
         self, solver: str, options: Options | None, *, explain_infeasible: bool, one_way_only: bool, avoid: str
     ) -> Result:
@@ -306,7 +314,12 @@ class Model:
             choices.append(f"solver {name}: {why}")
         asked = name
         pattern = pattern_of(self.program)
-        if self._session is None or self._session[:4] != (asked, options, avoid, pattern):
+        key = (asked, options, avoid, pattern)
+        known = self._session
+        others_too = known is not None and known[:4] != key and (known[0], *known[2:4]) == (asked, avoid, pattern)
+        if known is not None and others_too and known[-1].takes(options):
+            known = self._session = (*key, *known[4:])
+        if known is None or known[:4] != key:
             try:
                 session = _session_of(name, options, self.program, avoid=avoid)
             except UnsupportedError as why:
@@ -317,6 +330,7 @@ class Model:
                 session = solvers.get(name, options).start(self.program)
             self._session = (asked, options, avoid, pattern, name, session)
             self._last = None
+        assert self._session is not None
         name = self._session[4]
         bounded = solver == "auto" and self._last is None and self._wants_relaxation
         # Ipopt gains from the start; the structured solver needs none, and its multipliers often are the bound

@@ -201,6 +201,7 @@ def build(
         enforced=enforce,
         tangent=builder.tangent,
         otherwise=otherwise if formulation == "auto" else None,
+        crossing=model.crossing(),
     )
 
 

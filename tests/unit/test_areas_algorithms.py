@@ -9,7 +9,7 @@ import pytest
 
 import lateral
 from lateral.areas.agent import Answer
-from lateral.areas.algorithms import BUILT_IN, Admm, App, Auto, Enapp, EnappPriced, State, get
+from lateral.areas.algorithms import BUILT_IN, Admm, App, Auto, Enapp, EnappPriced, Newton, State, get
 from lateral.areas.driver import said_in
 from lateral.areas.partition import Border, cut, cut_by_buses
 from lateral.areas.plan import Plan
@@ -142,7 +142,7 @@ def _plain(value: object) -> bool:
 
 
 def test_registry_names_what_was_meant() -> None:
-    assert [get(name) for name in BUILT_IN] == [Auto, EnappPriced, Enapp, Admm, App]
+    assert [get(name) for name in BUILT_IN] == [Auto, EnappPriced, Enapp, Newton, Admm, App]
     with pytest.raises(OptionError, match="enapp-priced"):
         get("enapp-prices")
 

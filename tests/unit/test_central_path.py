@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import clarabel
@@ -202,3 +203,47 @@ def test_a_point_on_the_boundary_is_moved_in() -> None:
     assert not cones.inside(v)
     moved = cones.moved_in(v)
     assert cones.inside(moved) and np.abs(moved - v).max() <= 1e-12
+
+
+def test_slopes_are_what_differences_say(program: Conic) -> None:
+    """With a constant that dwarfs the rest of the objective mu is the same at every point."""
+    program = replace(program, constant=1e6)
+    gap, h = 1e-9, 1e-5
+    columns = np.random.default_rng(8).normal(size=(N, 3))
+
+    def at(dq: np.ndarray, gap: float) -> Point:
+        found = follow(replace(program, q=program.q + dq), rough(program, 1e-2), gap)
+        assert found.reached
+        return found.point
+
+    by_costs, by_gap = central_path.slopes(program, at(np.zeros(N), gap), columns)
+    for k in range(3):
+        difference = (at(h * columns[:, k], gap).x - at(-h * columns[:, k], gap).x) / (2.0 * h)
+        assert np.abs(by_costs[:, k] - difference).max() <= 1e-5 * np.abs(difference).max()
+    difference = (at(np.zeros(N), gap * np.exp(1e-3)).x - at(np.zeros(N), gap * np.exp(-1e-3)).x) / 2e-3
+    # the path is left where it is centred to a thousandth
+    assert np.abs(by_gap - difference).max() <= 2e-3 * np.abs(difference).max()
+
+
+def test_a_program_without_cones_is_solved_at_once() -> None:
+    """Equalities alone: the point and its slopes are those of the linear equations."""
+    rng = np.random.default_rng(3)
+    a, b, q = rng.normal(size=(2, 5)), rng.normal(size=2), rng.normal(size=5)
+    program = Conic(sp.csc_array(np.eye(5)), q, sp.csr_array(a), b, Cones.of(2, 0, (), ()))
+    found = follow(program, Point(np.zeros(5), np.zeros(2), np.zeros(2)), 1e-3)
+    inverse = np.linalg.inv(np.block([[np.eye(5), a.T], [a, np.zeros((2, 2))]]))
+    assert found.reached
+    assert found.point.x == pytest.approx((inverse @ np.concatenate([-q, b]))[:5], abs=1e-12)
+    by_costs, by_gap = central_path.slopes(program, found.point, np.eye(5))
+    assert by_costs == pytest.approx(-inverse[:5, :5], abs=1e-12)
+    assert not np.any(by_gap)
+
+
+def test_a_gap_may_be_larger_than_that_of_the_start(program: Conic) -> None:
+    """Clarabel goes far beyond what it is asked for; the path is followed back."""
+    start = rough(program, 1e-3)
+    assert program.gap(start) < 1e-3
+    found = follow(program, start, 1e-2)
+    at = found.point
+    assert found.reached
+    assert at.s @ at.z == pytest.approx(1e-2 * program.size(at.x), rel=1e-2)

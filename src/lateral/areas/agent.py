@@ -14,7 +14,9 @@ import numpy as np
 from lateral.areas.elastic import ElasticTwin
 from lateral.areas.flow import REACH, AreaFlow, without_return
 from lateral.areas.message import I_MAX, Values
+from lateral.areas.occurring import crossings, said
 from lateral.areas.quantities import POWERS
+from lateral.areas.slopes import Slopes, slopes_of
 from lateral.case import Case
 from lateral.devices import BorderHead, BorderTail
 from lateral.devices.base import DeviceContext
@@ -29,7 +31,7 @@ from lateral.network.schema import FloatArray
 from lateral.objectives import Objective, VoltageDeviation
 from lateral.objectives import get as objective_named
 from lateral.opf import build, choose_formulation
-from lateral.program import Block, Program
+from lateral.program import Block, ProblemClass, Program
 from lateral.results.result import Result
 from lateral.solvers import ClarabelOptions, Options, Status
 
@@ -62,6 +64,7 @@ class Answer:
         iterations: iterations of the solver.
         slack: how far the area left what it was given at its borders, pu^2 or on the power base, where that left it no
             feasible schedule; its status is then not optimal. See `lateral.areas.elastic`.
+        slopes: how what it says moves with what it is told, where it was told a duality gap and its solver knows.
     """
 
     area: str
@@ -73,6 +76,7 @@ class Answer:
     seconds: float
     iterations: int
     slack: float = 0.0
+    slopes: Slopes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +134,8 @@ class AreaAgent:
         self.result: Result | None = None
         #: whether the last solve was of the area in consensus
         self._went_over = False
+        #: duality gap that its answers are to have, in consensus
+        self._gap: float | None = None
         self._objective = own_objective(task.objective, task.share)
         self._explained: tuple[str, ...] = ()
         #: how often it was built again, and how often of these because of jumps in the laws of loads
@@ -225,12 +231,15 @@ class AreaAgent:
 
         Returns:
             ``borders``, what the neighbours need (with ``steps`` and a formulation that bounds currents, of the head
-            also the largest current drawn behind it), and ``settled``, which steps converge.
+            also the largest current drawn behind it, and of both sides what can occur there), and ``settled``, which
+            steps converge; and then ``free``, whether everything can.
         """
-        said, settled = self._flow.solve(borders)
+        out, settled = self._flow.solve(borders)
+        free = True
         if steps is not None:
             kept = frozenset((head.bus, c) for head in self.heads for c in head.crossing)
-            self.point = dataclasses.replace(self._flow.point(steps), reach=self._reach(borders), kept=kept)
+            reach, crossing = self._reach(borders), crossings(borders, (*self.heads, *self.tails))
+            self.point = dataclasses.replace(self._flow.point(steps), reach=reach, kept=kept, crossing=crossing)
             at = list(steps)  # power and voltage of the same step
             self._drawn = {
                 tail.name: {x: np.asarray(borders[tail.name][x])[:, at] for x in POWERS} for tail in self.tails
@@ -242,8 +251,12 @@ class AreaAgent:
                 most = _constants(self.model.program, f"feed.{REACH}")
                 for head in self.heads:
                     rows = np.array([most[f"{head.name}.{c}"] for c in head.crossing])
-                    said[head.name] = {**said[head.name], REACH: np.minimum(rows, I_MAX)}
-        return {"borders": said, "settled": settled}
+                    out[head.name] = {**out[head.name], REACH: np.minimum(rows, I_MAX)}
+                for device in (*self.heads, *self.tails):
+                    occurs = self.model.crossing[device.bus]
+                    free = free and occurs.free
+                    out[device.name] = {**out[device.name], **said(occurs, self.case.horizon.n_steps)}
+        return {"borders": out, "settled": settled, "free": free}
 
     def _reach(self, borders: Mapping[str, Values]) -> dict[Node, FloatArray]:
         """The largest current beyond each tail, pu by node, where it was said."""
@@ -257,12 +270,15 @@ class AreaAgent:
                 out |= {(tail.bus, c): row for c, row in zip(tail.crossing, rows, strict=True)}
         return out
 
-    def solve(self, inputs: Mapping[str, Values]) -> Answer:
+    def solve(self, inputs: Mapping[str, Values], gap: float | None = None) -> Answer:
         """Solve with what the neighbours said last.
 
         Args:
             inputs: by border, the quantities of `head_in` and `tail_in`, or ``lin_x`` and ``w_x`` in consensus.
+            gap: relative duality gap that the answer is to have, in consensus, where the problem is convex; it then
+                also says its slopes. None: as small as it gets.
         """
+        self._gap = gap
         self._went_over = self.task.coupling == "prices" and any(in_consensus(values) for values in inputs.values())
         if self._went_over:
             answer = self._in_consensus.solve(inputs)
@@ -287,6 +303,7 @@ class AreaAgent:
             time.perf_counter() - begin,
             result.solution.iterations,
             self._twin.slack if self._twin.in_use else 0.0,
+            slopes_of(self.model, self.heads, self.tails, self.voltages) if self._gap is not None else None,
         )
 
     def _solved(self, inputs: Mapping[str, Values]) -> Result:
@@ -313,10 +330,12 @@ class AreaAgent:
         # Ipopt starts exactly where it ended before; the structured solver starts anew or from half way, which lets a
         # form that is not convex jump between optima from round to round
         options = self._options
-        if "vv_re" in self.voltages and self.task.solver in ("auto", "clarabel"):
+        convex = model.program.problem_class is not ProblemClass.NLP
+        asked = "vv_re" in self.voltages or (self._gap is not None and convex)
+        if asked and self.task.solver in ("auto", "clarabel"):
             # how far Clarabel happens to get is 1e-6 of a voltage, times a heavy penalty, in every round's prices
             plain = options or ClarabelOptions()
-            options = ClarabelOptions(centred=True, tolerance=plain.tolerance)
+            options = ClarabelOptions(centred=True, tolerance=plain.tolerance, gap=self._gap)
             # by its name: an answer that is a little unsure serves the next round as well, and for Ipopt, which would
             # try again, these cones are no problem that ends soon (IEEE 37, 2 steps: 31 s and more, half a second here)
             return model.solve("clarabel", options, explain_infeasible=explain, sides=False, one_way_only=False)

@@ -91,7 +91,8 @@ def iterate(
         sent, size = transport.messages, transport.bytes
         for number, wave in enumerate(algorithm.waves_at(plan, now)):
             asked = {a: algorithm.inputs(plan, now, a) for a in wave.areas if watch.may_be_asked(a)}
-            answers = replies.take(watch.ask("solve", {a: {"borders": borders} for a, borders in asked.items()}))
+            requests = {a: {"borders": borders, **algorithm.asks(plan, now, a)} for a, borders in asked.items()}
+            answers = replies.take(watch.ask("solve", requests))
             last.update(answers)
             told.update({a: asked[a] for a in answers})
             spent.append((wave, {a: r.seconds for a, r in answers.items()}))

@@ -34,6 +34,7 @@ from lateral.areas.agent import AreaAgent, Task, in_consensus
 from lateral.areas.flow import FLOW_DOWN, FLOW_UP, REACH
 from lateral.areas.member import Connection, Member, area_name, coordinator_name
 from lateral.areas.message import Bounds, MessageError, arrays
+from lateral.areas.occurring import SPANS_DOWN, SPANS_UP, names_of
 from lateral.areas.point import wants_point
 from lateral.areas.protocol import handle, unpack
 from lateral.areas.quantities import head_in, head_may, tail_in, terms
@@ -90,12 +91,13 @@ class Service:
         if "built" in reply:
             return {key: reply[key] for key in ("built", "left")}
         if "status" not in reply:
-            return {key: reply[key] for key in ("borders", "settled")}
+            return {key: reply[key] for key in ("borders", "settled", "free")}
         if reply["status"] != Status.OPTIMAL.word:
             sys.stderr.write(f"lateral: area {self.agent.name!r}: {reply['text']}\n")
         words = {status.word: str(status.value) for status in Status}
         out = {key: reply[key] for key in ("area", "status", "borders", "seconds", "iterations", "slack")}
         out["text"] = words.get(str(reply["status"]), "")
+        out["slopes"] = reply.get("slopes")
         for key in ("objective", "cost"):
             out[key] = reply[key] if self.say_objective else float("nan")
         return out
@@ -123,7 +125,10 @@ def checked(agent: AreaAgent, operation: str, request: Mapping[str, Any]) -> dic
             message = f"border {border!r} is none of area {agent.name!r}"
             raise MessageError(message)
         device, told, flowing = sides[border]
-        allowed = (*flowing, REACH) if operation == "power_flow" else told or both
+        allowed = told or both
+        if operation == "power_flow":
+            spans = SPANS_DOWN if device in agent.heads else SPANS_UP
+            allowed = (*flowing, REACH, *names_of(spans.values(), len(device.crossing)))
         if coupling == "prices" and operation == "solve" and isinstance(values, Mapping) and in_consensus(values):
             allowed = both  # the run has gone over to consensus, see `lateral.areas.algorithms.auto`
         if not isinstance(values, Mapping) or not set(values) <= set(allowed):
@@ -148,6 +153,11 @@ def checked(agent: AreaAgent, operation: str, request: Mapping[str, Any]) -> dic
         more["beside"] = {
             side: {str(port): _kept(row, n_steps) for port, row in table.items()} for side, table in beside.items()
         }
+    if (gap := request.get("gap")) is not None:
+        if not isinstance(gap, float) or not 0.0 < gap < 1.0:
+            message = f"a duality gap of {gap!r}; allowed: a number between 0 and 1"
+            raise MessageError(message)
+        more["gap"] = gap
     return {"borders": out, **more}
 
 

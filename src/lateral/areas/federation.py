@@ -205,7 +205,8 @@ def federation_of(
         UnsupportedError: a formulation that does not go with the algorithm.
     """
     chosen = choose_formulation(partition.case, formulation)[0]
-    method, _ = taken_in(chosen, algorithm) if algorithm or chosen.consensus_only else (EnappPriced(), ())
+    asked = algorithm or chosen.consensus_only
+    method, _ = taken_in(chosen, algorithm, solver=solver, owned=True) if asked else (EnappPriced(), ())
     require_formulation(chosen, method)
     plan = Plan.of(partition, objective, chosen.voltages)
     run = RunTable.model_construct(

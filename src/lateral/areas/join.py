@@ -34,6 +34,8 @@ COSTS = 1e-10
 #: What schedules are moved by at most when they are joined, pu, and prices relative to the largest; what ties the
 #: variables that no row does; and how far from its only bound a variable is free.
 NEAR, TIE, FAR = 1e-4, 1e-14, 0.1
+#: Rows that both areas of a border have, each with its part of the dual.
+SHARED = ("bus.square",)
 #: A component that is numbered as it comes.
 _NUMBER = re.compile(r"(port)(\d*)")
 
@@ -155,7 +157,8 @@ def _vector(blocks: Iterable[Block], parts: Sequence[Mapping[str, Any]], kind: s
                 values = np.asarray(row["values"], dtype=float)
                 for element, own in zip(row["elements"], values, strict=True):
                     at = _plain(name), element
-                    known[*at, seen[at]] = own
+                    before = known.get((*at, seen[at])) if name in SHARED else None
+                    known[*at, seen[at]] = own if before is None else before + own
                     seen[at] += 1
     out = np.array(missing, dtype=float)
     met: Counter[tuple[str, str]] = Counter()

@@ -2,8 +2,9 @@
 
 A message carries a format number, the run, sender and receiver, the border, round and wave, and arrays of shape
 (conductors, steps): squared voltage in pu^2 or complex voltage in pu, products of two voltages in pu^2, power in kW and
-kvar, prices in the objective's unit per kWh, kvarh, pu^2 or pu; once, before a relaxation, the largest current that is
-drawn behind a border, A. Nothing else of an area leaves it.
+kvar, prices in the objective's unit per kWh, kvarh, pu^2 or pu; before a relaxation the largest current that is drawn
+behind a border, A, and which voltages and currents can occur there (`lateral.areas.occurring`). Nothing else of an area
+leaves it.
 
 A message ends with a checksum over all bytes before it, so that a digit that flipped on the way is found. The checksum
 is against accidents only: who may speak is a matter of the connection (keys, TLS).
@@ -33,6 +34,8 @@ _SEAL_BYTES = len(_SEAL % 0)
 Y_MAX = 1e9
 #: Largest current that a neighbour can draw, A; from there on it counts as unlimited.
 I_MAX = 1e9
+#: Largest entry of a projector, with room for rounding.
+SPAN_MAX = 1.0 + 1e-6
 #: Largest message that is read, bytes.
 MAX_BYTES = 64 * 2**20
 
@@ -98,6 +101,8 @@ class Bounds:
                 return -Y_MAX, Y_MAX
             case "i_max":
                 return 0.0, I_MAX
+            case _ if quantity.startswith("span_"):
+                return -SPAN_MAX, SPAN_MAX
             case "p" | "q":
                 return -self.power_max_kw, self.power_max_kw
             case "price_p" | "price_q":

@@ -51,6 +51,7 @@ class Plan:
         start: what receivers use first, where more is known than the voltage of the source, by border: complex
             voltages and powers of the day without control.
         without_return: borders of conductors 1, 2 and 3 whose currents add up to nothing then.
+        without_charging: those of them whose currents cannot do otherwise.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Plan:
     price_size: float = 1.0
     start: Mapping[str, Values] = field(default_factory=dict)
     without_return: frozenset[str] = frozenset()
+    without_charging: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, partition: Partition, objective: str = "cost", voltages: tuple[str, ...] = ("v",)) -> Plan:

@@ -13,7 +13,9 @@ receiver used and what was said: then the pieces are the power flow of the whole
 transport as everything else, and counts.
 
 A relaxation that bounds currents (`sdp`, `soc3`) must know the largest one that is drawn behind a border: the bounds
-are among what makes it tight. From the leaves up each area builds its problem at the point and says it, once.
+are among what makes it tight. From the leaves up each area builds its problem at the point and says it, once. It is
+also written over the voltages and currents that can occur. Where not all do at some border, areas say which do
+(`lateral.areas.occurring`), from the root down, from the leaves up, and down again, until nobody hears anything new.
 """
 
 from __future__ import annotations
@@ -27,11 +29,12 @@ from typing import Any, final
 import numpy as np
 
 from lateral import formulations
-from lateral.areas.algorithms import Admm, Algorithm, Auto
+from lateral.areas.algorithms import Admm, Algorithm, Auto, Newton
 from lateral.areas.algorithms.base import neighbours, speaks
 from lateral.areas.executors.base import Executor
 from lateral.areas.flow import FLOW_DOWN, FLOW_UP, REACH, without_return
 from lateral.areas.message import Bounds, Message, MessageError, Values, arrays
+from lateral.areas.occurring import OTHER, heard, is_span, nothing_drawn, same_spans
 from lateral.areas.plan import Plan
 from lateral.areas.protocol import AreaSpec, Failure
 from lateral.areas.quantities import POWERS, said_of
@@ -80,16 +83,22 @@ class Settled:
         return frozenset(out)
 
     def begun(self, plan: Plan) -> Plan:
-        """The plan that begins where the areas' power flow ended, where borders say more than magnitudes."""
+        """The plan that begins where the areas' power flow ended, where borders say more than magnitudes.
+
+        A relaxation knows where no current can return by ground at all, as where no line has charging.
+        """
         if plan.voltages == ("v",):
             return plan
-        start = {}
+        start, none = {}, set()
         for name, border in plan.borders.items():
             down, up = (self.requests[area]["borders"][name] for area in (border.child, border.parent))
+            occurs = heard(up, border.conductors)
+            if occurs is not None and occurs.i is not None and float(np.abs(occurs.i.sum(axis=0)).max()) < OTHER:
+                none.add(name)
             v = np.asarray(down["v_re"]) + 1j * np.asarray(down["v_im"])
             start[name] = {**said_of(plan.voltages, v), **{x: np.asarray(up[x]) for x in POWERS}}
         closed = frozenset(name for name in self.closed(plan) if plan.borders[name].conductors == (1, 2, 3))
-        return dataclasses.replace(plan, start=start, without_return=closed)
+        return dataclasses.replace(plan, start=start, without_return=closed, without_charging=closed & none)
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -107,24 +116,36 @@ def wants_point(formulation: str) -> bool:
 
 
 def require_formulation(formulation: Formulation, algorithm: Algorithm) -> None:
-    """Refuse an algorithm that tells areas voltages, where a formulation cannot be told any.
+    """Refuse an algorithm that tells areas voltages, where a formulation cannot be told any; and one that asks how the
+    answers of areas move, where these are not convex.
 
     Raises:
         UnsupportedError: it is one.
     """
+    found, allowed, action = "", "", ""
     if formulation.consensus_only and algorithm.coupling != "consensus":
-        fault = Fault(
-            "ARE-032 algorithm",
-            f"formulation.{formulation.name}",
-            f"{algorithm.name}, and {formulation.consensus_only}",
-            "an algorithm in which both sides of a border decide on its voltages",
-            "Take auto, admm or app.",
-        )
-        raise UnsupportedError([fault])
+        found = formulation.consensus_only
+        allowed = "an algorithm in which both sides of a border decide on its voltages"
+        action = "Take auto, newton, admm or app."
+    elif isinstance(algorithm, Newton) and not formulation.convex:
+        found, allowed = "a form that is not convex", "a convex one"
+        action = "Take auto, enapp-priced or admm, or a linear or relaxed formulation."
+    if found:
+        name = f"formulation.{formulation.name}"
+        raise UnsupportedError([Fault("ARE-032 algorithm", name, f"{algorithm.name}, and {found}", allowed, action)])
 
 
-def taken_in(formulation: Formulation, algorithm: Algorithm | None) -> tuple[Algorithm, tuple[str, ...]]:
-    """The algorithm that ``auto`` (or none at all) stands for in a formulation, and why where it is not `Auto`."""
+def taken_in(
+    formulation: Formulation, algorithm: Algorithm | None, *, solver: str = "auto", owned: bool = False
+) -> tuple[Algorithm, tuple[str, ...]]:
+    """The algorithm that ``auto`` (or none at all) stands for in a formulation, and why where it is not `Auto`.
+
+    Args:
+        formulation: of every area.
+        algorithm: what was asked for.
+        solver: of every area; only Clarabel's central path has slopes.
+        owned: whether areas have owners of their own, who say no more than values at borders unless they are asked to.
+    """
     if algorithm is not None and not isinstance(algorithm, Auto):
         return algorithm, ()
     if formulation.consensus_only:
@@ -134,6 +155,8 @@ def taken_in(formulation: Formulation, algorithm: Algorithm | None) -> tuple[Alg
         why = "has rows to first order"
     else:
         return algorithm or Auto(), ()
+    if solver in ("auto", "clarabel") and not owned:
+        return Newton(), (f"auto took newton: {formulation.name} {why}",)
     admm = Admm(penalty=formulation.consensus_penalty, ratio_unbalance=formulation.consensus_ratio)
     if formulation.first_order:
         # a convex program has one optimum: its areas wander nowhere, and only seem to for some rounds
@@ -211,8 +234,10 @@ class _Talk:
         self.heard: dict[tuple[str, str], tuple[int, Values]] = {}  # (receiver, border), when it was said
         self.used: dict[tuple[str, str], Values] = {}
         self.good: dict[str, list[bool]] = {}
-        #: largest current beyond a border, by (receiver, border), where the formulation bounds currents
-        self.reach: dict[tuple[str, str], Values] = {}
+        #: where the formulation bounds currents: the largest one beyond a border, and what can occur there, by
+        #: (receiver, border), with when it was said; and whether everything can, by area
+        self.beside: dict[tuple[str, str], tuple[int, Values]] = {}
+        self.free: dict[str, bool] = {}
 
     def sweep(self) -> None:
         """Up and down once."""
@@ -240,29 +265,60 @@ class _Talk:
         for h in range(height[self.plan.areas[0]] + 1):
             requests = {a: {"borders": self.told(a), "steps": steps} for a in self.plan.areas if height[a] == h}
             out |= requests
-            self.number += 1
-            messages = [
-                Message(self.transport.run, a, self.plan.head[a].parent, name, 0, self.number, {REACH: values[REACH]})
-                for a, borders in self.ask(requests).items()
-                for name, values in borders.items()
-                if REACH in values
-            ]
-            for _ in range(SWEEPS):  # where messages are lost they are said again
-                for m in self.transport.deliver(messages):
-                    if REACH in m.values:  # late ones of the sweeps may be among them
-                        self.reach[m.receiver, m.border] = m.values
-                messages = [m for m in messages if (m.receiver, m.border) not in self.reach]
-                if not messages:
-                    break
-            else:
-                message = f"nothing arrives across border {messages[0].border!r}"
-                raise SolveError(message)
-        return out
+            self._tell(self.ask(requests), lambda x: x == REACH)
+        return out if all(self.free.values()) else self._occurring(steps, out)
+
+    def _occurring(self, steps: list[int], asked: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Let the areas say what can occur at their borders, which begins with nothing drawn; returns the requests."""
+        for name, border in self.plan.borders.items():
+            number, known = self.beside.get((border.parent, name), (0, {}))
+            self.beside[border.parent, name] = number, {**known, **nothing_drawn(*self.plan.shape(name))}
+        out: dict[str, dict[str, Any]] = {}
+        for sweep in range(SWEEPS):
+            level = self.plan.height if sweep % 2 else self.plan.depth
+            new = False
+            for k in range(max(level.values()) + 1):
+                told = {a: self.told(a) for a in self.plan.areas if level[a] == k}
+                requests = {
+                    a: {"borders": borders, "steps": steps}
+                    for a, borders in told.items()
+                    if a not in out or not all(same_spans(v, out[a]["borders"][b]) for b, v in borders.items())
+                }
+                new |= bool(requests)
+                out |= requests
+                self._tell(self.ask(requests), is_span)
+            if not new:
+                return asked | out
+        message = f"areas that still say other voltages and currents can occur at their borders after {SWEEPS} sweeps"
+        raise SolveError(message)
+
+    def _tell(self, said: Mapping[str, Mapping[str, Values]], which: Callable[[str], bool]) -> None:
+        """Say some quantities to the neighbours, again where messages are lost."""
+        self.number += 1
+        messages = []
+        for area, borders in said.items():
+            for name, values in borders.items():
+                border = self.plan.borders[name]
+                to = border.parent if border.child == area else border.child
+                own = {x: v for x, v in values.items() if which(x)}
+                if own:
+                    messages.append(Message(self.transport.run, area, to, name, 0, self.number, own))
+        for _ in range(SWEEPS):
+            if not messages:
+                return
+            for m in self.transport.deliver(messages):
+                number, known = self.beside.get((m.receiver, m.border), (0, {}))
+                if number <= m.wave and all(x == REACH or is_span(x) for x in m.values):  # not a late one of the sweeps
+                    self.beside[m.receiver, m.border] = m.wave, {**known, **m.values}
+            messages = [m for m in messages if self.beside.get((m.receiver, m.border), (0, {}))[0] < self.number]
+        if messages:
+            message = f"nothing arrives across border {messages[0].border!r}"
+            raise SolveError(message)
 
     def told(self, area: str) -> dict[str, Values]:
         """What an area knows of its borders."""
         return {
-            name: {**self.heard[area, name][1], **self.reach.get((area, name), {})}
+            name: {**self.heard[area, name][1], **self.beside.get((area, name), (0, {}))[1]}
             for name, _ in neighbours(self.plan, area)
             if (area, name) in self.heard
         }
@@ -276,6 +332,7 @@ class _Talk:
                 if isinstance(reply, Failure):
                     continue
                 out[area], self.good[area] = self._checked(area, reply)
+                self.free[area] = reply.get("free", True) is True
                 for name, values in requests[area]["borders"].items():
                     self.used[area, name] = values
             if self.watch.dead:
@@ -300,7 +357,7 @@ class _Talk:
             for name, _ in neighbours(self.plan, area):
                 values = arrays(raw[name], shape=self.plan.shape(name), bounds=Bounds())
                 expected = FLOW_UP if self.plan.borders[name].child == area else FLOW_DOWN
-                if set(values) - {REACH} != set(expected):
+                if {x for x in values if x != REACH and not is_span(x)} != set(expected):
                     message = f"at border {name!r} it says {', '.join(values)}, not {', '.join(expected)}"
                     raise MessageError(message)
                 borders[name] = values

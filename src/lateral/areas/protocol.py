@@ -6,10 +6,11 @@ Requests and replies are plain data (words, numbers, arrays). `handle` is all th
 =========== ========================================= ============================================================
 operation   request                                   reply
 =========== ========================================= ============================================================
-solve       ``borders``: values by border             `Answer`: values by border, status, seconds, objective
+solve       ``borders``: values by border;            `Answer`: values by border, status, seconds, objective; where
+            ``gap``: duality gap, or none             a gap was said also `Slopes`
 power_flow  ``borders``: v_re, v_im; or p, q, and     the same, of the other side, and ``settled`` by step: for
-            v_re, v_im where drawn; last: ``steps``   formulations that are made at a power flow; last, where currents
-            (and ``i_max``)                           are bounded: ``i_max`` of the head
+            v_re, v_im where drawn; last: ``steps``   formulations that are made at a power flow; last, of relaxations:
+            (and ``i_max``, ``span_*``)               ``i_max`` of the head, ``span_*`` of both sides, and ``free``
 again       ``beside``: above, below by port; or none ``built``: whether the area was built again, where its loads left
                                                       the side of their band that was taken; ``left``: whether they
                                                       did, and it was not
@@ -28,6 +29,7 @@ import numpy as np
 
 from lateral.areas.agent import Answer, AreaAgent, PointMissingError, Task
 from lateral.areas.message import MAX_BYTES, Bounds, MessageError, Values, arrays
+from lateral.areas.slopes import Slopes
 from lateral.case import Case
 from lateral.errors import LateralError
 from lateral.formulations import Beside
@@ -71,7 +73,7 @@ def handle(agent: AreaAgent, operation: str, request: Mapping[str, Any]) -> dict
     try:
         match operation:
             case "solve":
-                answer = agent.solve(request.get("borders", {}))
+                answer = agent.solve(request.get("borders", {}), request.get("gap"))
                 return asdict(answer)
             case "power_flow":
                 return agent.power_flow(request.get("borders", {}), request.get("steps"))
@@ -104,10 +106,19 @@ def answer_of(reply: Mapping[str, Any]) -> Answer:
             seconds=float(reply["seconds"]),
             iterations=int(reply["iterations"]),
             slack=float(reply.get("slack", 0.0)),
+            slopes=None if reply.get("slopes") is None else _slopes(reply["slopes"]),
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         message = f"not an answer: {error}"
         raise MessageError(message) from error
+
+
+def _slopes(raw: Any) -> Slopes:
+    lin, gap = (np.array(raw[key], dtype=float) for key in ("lin", "gap"))
+    if not (np.all(np.isfinite(lin)) and np.all(np.isfinite(gap))):
+        message = "slopes that are not finite"
+        raise MessageError(message)
+    return Slopes(tuple(str(b) for b in raw["borders"]), lin, gap)
 
 
 def _values(raw: Any) -> Values:

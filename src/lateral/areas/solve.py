@@ -90,7 +90,7 @@ def solve_areas(
     """
     require(partition.case, radial=True)
     form = choose_formulation(partition.case, formulation)[0]
-    method, why = taken_in(form, algorithm)
+    method, why = taken_in(form, algorithm, solver=solver)
     taken = list(why)
     require_formulation(form, method)
     method.require(objective)

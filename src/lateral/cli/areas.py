@@ -44,7 +44,8 @@ AreasOption = Annotated[
     ),
 ]
 AlgorithmOption = Annotated[
-    str | None, typer.Option("--algorithm", metavar="NAME", help="auto (default), enapp-priced, enapp, admm or app.")
+    str | None,
+    typer.Option("--algorithm", metavar="NAME", help="auto (default), enapp-priced, enapp, newton, admm or app."),
 ]
 ExecutorOption = Annotated[
     str | None, typer.Option("--executor", metavar="NAME", help="serial (default), process, dask or helics.")
@@ -68,7 +69,7 @@ DepthOption = Annotated[
     int | None, typer.Option("--depth", metavar="N", min=0, help="Of enapp-priced: rounds that acceleration looks at.")
 ]
 PenaltyOption = Annotated[
-    float | None, typer.Option("--penalty", metavar="X", help="Of admm and app: penalty of being apart.")
+    float | None, typer.Option("--penalty", metavar="X", help="Of newton, admm and app: penalty of being apart.")
 ]
 MoreOption = Annotated[
     list[str] | None,

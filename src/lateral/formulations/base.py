@@ -15,7 +15,7 @@ from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder
 from lateral.network.schema import ComplexArray, FloatArray
 from lateral.program import ProgramBuilder
-from lateral.program.ports import NetworkModel
+from lateral.program.ports import Crossing, NetworkModel
 from lateral.units import Base
 
 
@@ -78,6 +78,7 @@ class OperatingPoint:
         beside: voltages that schedules keep, so that loads stay away from a jump of their law.
         reach: largest current that another area can draw at nodes beyond which it is, pu, by node, shape (T,).
         kept: nodes that another area feeds, and whose limits it keeps.
+        crossing: what can occur at buses where areas meet, as other areas said it.
     """
 
     nodes: tuple[Node, ...]
@@ -87,6 +88,7 @@ class OperatingPoint:
     beside: Beside = field(default_factory=Beside)
     reach: Mapping[Node, FloatArray] = field(default_factory=dict)
     kept: frozenset[Node] = frozenset()
+    crossing: Mapping[str, Crossing] = field(default_factory=dict)
 
 
 class Formulation(ABC):
@@ -109,6 +111,8 @@ class Formulation(ABC):
     lazy: ClassVar[bool] = False
     #: the model that devices meet, where `network` is not the formulation's own
     model: ClassVar[Callable[..., NetworkModel]]
+    #: whether its programs are convex
+    convex: ClassVar[bool] = True
     #: whether its rows are to first order at a point, made again in rounds
     first_order: ClassVar[bool] = False
     #: why areas cannot be told voltages in it, so that only algorithms work in which both sides of a border decide on

@@ -271,6 +271,7 @@ class Linearised(RectangularFormulation):
     name: ClassVar[str] = "linearised"
     title: ClassVar[str] = "first order at a solved point, rounds to the exact optimum (any phases, radial or meshed)"
     first_order: ClassVar[bool] = True
+    convex: ClassVar[bool] = True
     voltages: ClassVar[tuple[str, ...]] = _Model.voltages
     model: ClassVar[type[RectangularModel]] = _Model
 

@@ -2,27 +2,28 @@
 
 The areas of a feeder together are to have the rows and variables of the whole, so that what they found is a point of it
 and their duals a certificate (`lateral.areas.join`). Voltages and currents of the whole are written over what can occur
-(`lateral.formulations.matrix_ranges`), which at a border depends on both sides; so a border is where everything can.
+(`lateral.formulations.matrix_ranges`), which at a border depends on both sides: what can occur there they say. The bus
+of a border has a matrix of its own, also where a switch leads to it, whose other end is in one area alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from lateral.errors import Fault
-from lateral.formulations.matrix_ranges import NEGLIGIBLE_PU, Fed, Ranges
+from lateral.formulations.matrix_ranges import Fed, Ranges, projector, spanned
 from lateral.formulations.matrix_rows import Asked, Feed
 from lateral.network.branches import RadialNetwork
 from lateral.network.schema import ComplexArray, IntArray
 from lateral.program import ProgramBuilder
+from lateral.program.ports import Crossing
 
 
-def border_faults(
+def crossing_of(
     net: RadialNetwork, asked: Sequence[Asked], feeds: Sequence[Feed], ranges: Ranges
-) -> tuple[Fault, ...]:
-    """Borders at which some voltage or current cannot occur: the other area knows no better.
+) -> dict[str, Crossing]:
+    """What can occur at each border: at heads the currents, at tails the voltages.
 
     Args:
         net: the network.
@@ -30,20 +31,27 @@ def border_faults(
         feeds: sources and heads.
         ranges: what can occur.
     """
-    out = []
-
-    def fault(bus: str, found: str) -> None:
-        action = "Cut at a grounded branch with loads to ground beyond it, or take current-voltage or lindist3flow."
-        out.append(Fault("ARE-033 border", f"bus.{bus}", found, "a border where each is free", action))
-
+    out = {}
     for nodes in _by_bus(net, asked):
-        _, _, u = ranges.voltage(nodes)
-        if np.linalg.matrix_rank(u, tol=NEGLIGIBLE_PU) < len(nodes):
-            fault(net.nodes[nodes[0]][0], "voltages to ground that follow from each other")
-    for f, partly in zip(feeds, ranges.partly, strict=True):
-        if f.beside is not None and partly:
-            fault(net.nodes[f.nodes[0]][0], "currents beyond it that follow from each other")
-    return tuple(out)
+        bus, b, at = net.nodes[nodes[0]][0], int(ranges.block[nodes[0]]), ranges.local[nodes]
+        v, could = (projector(u[b][at]) for u in (ranges.u, ranges.could))
+        out[bus] = Crossing(_conductors(net, nodes), v=v, v_could=could, behind=bool(ranges.behind[b]))
+    for f, drawn in zip(feeds, ranges.drawn, strict=True):
+        if f.beside is not None:
+            out[net.nodes[f.nodes[0]][0]] = Crossing(_conductors(net, f.nodes), i=projector(drawn))
+    return out
+
+
+def drawn_beyond(net: RadialNetwork, known: Mapping[str, Crossing]) -> Iterator[tuple[IntArray, ComplexArray]]:
+    """Nodes of each border whose lower area said what can be drawn there, and these currents, one a column.
+
+    Args:
+        net: the network.
+        known: what can occur at borders, by bus.
+    """
+    for bus, at in known.items():
+        if at.i is not None:
+            yield np.array([net.position[bus, c] for c in at.conductors], dtype=np.int64), spanned(at.i)
 
 
 def elsewhere(
@@ -65,6 +73,10 @@ def elsewhere(
     return {ranges.voltage(own[:1])[0] for own in nodes}
 
 
+def _conductors(net: RadialNetwork, nodes: IntArray) -> tuple[int, ...]:
+    return tuple(net.nodes[node][1] for node in nodes.tolist())
+
+
 def _by_bus(net: RadialNetwork, asked: Sequence[Asked]) -> list[IntArray]:
     """Nodes whose products of voltages were asked for, bus by bus."""
     out: dict[str, list[int]] = {}
@@ -74,12 +86,23 @@ def _by_bus(net: RadialNetwork, asked: Sequence[Asked]) -> list[IntArray]:
     return [np.array(nodes, dtype=np.int64) for nodes in out.values()]
 
 
-def fed_by(builder: ProgramBuilder, feed: Feed) -> Fed:
-    """What a source gives of its nodes' voltages: their directions, or all entries of their matrix."""
-    if feed.beside is not None:
-        return Fed(feed.at, np.eye(len(feed.at), dtype=complex), real=False)
-    u = _directions(builder, feed)
-    return Fed(feed.at, u, real=u.shape[1] > 1)
+def fed_by(builder: ProgramBuilder, net: RadialNetwork, feed: Feed, known: Mapping[str, Crossing]) -> Fed:
+    """What a source gives of its nodes' voltages: their directions, or all entries of their matrix.
+
+    Args:
+        builder: of the program.
+        net: the network.
+        feed: the source.
+        known: what can occur at borders, by bus.
+    """
+    if feed.beside is None:
+        u = _directions(builder, feed)
+        return Fed(feed.at, u, real=u.shape[1] > 1, labels=feed.at[: u.shape[1]], could=u, cut=False)
+    n, at = len(feed.at), known.get(net.nodes[feed.at[0]][0])
+    spans = (None, None) if at is None else (at.v, at.v_could)
+    u, could = (np.eye(n, dtype=complex) if span is None else spanned(span) for span in spans)
+    labels = feed.at if u.shape[1] == n else np.full(u.shape[1], -1)
+    return Fed(feed.at, u, real=False, labels=labels, could=could, cut=True)
 
 
 def _directions(builder: ProgramBuilder, feed: Feed) -> ComplexArray:
@@ -102,4 +125,4 @@ def _directions(builder: ProgramBuilder, feed: Feed) -> ComplexArray:
     return np.asarray(turn / turn[0], dtype=complex).reshape(-1, 1)
 
 
-__all__ = ["border_faults", "elsewhere", "fed_by"]
+__all__ = ["crossing_of", "drawn_beyond", "elsewhere", "fed_by"]

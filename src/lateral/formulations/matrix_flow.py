@@ -26,16 +26,16 @@ A leaf says what of ``psd`` it keeps.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 from scipy import sparse
 
-from lateral.errors import Fault, UnsupportedError
+from lateral.errors import Fault
 from lateral.formulations.base import Formulation, OperatingPoint
-from lateral.formulations.matrix_borders import border_faults, elsewhere, fed_by
+from lateral.formulations.matrix_borders import crossing_of, drawn_beyond, elsewhere, fed_by
 from lateral.formulations.matrix_chains import Chains, chains_of
 from lateral.formulations.matrix_loads import (
     BETWEEN,
@@ -55,7 +55,7 @@ from lateral.network.branches import RadialNetwork
 from lateral.network.feeder import Feeder
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
 from lateral.program import Affine, ProgramBuilder, stack
-from lateral.program.ports import Ports
+from lateral.program.ports import Crossing, Ports
 from lateral.units import Base
 
 #: Voltage that no node without a limit goes beyond, as a share of the operating point: an interior-point method needs
@@ -115,6 +115,8 @@ class MatrixFlowModel(PointModel):
         self._reach = np.full((network.n_nodes, self.n_steps), np.inf)
         for node, most in point.reach.items():
             self._reach[network.position[node]] = most
+        #: what can occur at borders: what other areas said, and what they are to be told
+        self._known, self._crossing = point.crossing, dict[str, Crossing]()
 
     # -- ports ----------------------------------------------------------------------------------------------------
 
@@ -267,6 +269,10 @@ class MatrixFlowModel(PointModel):
         drawn = (*self._nodal, *self._between, *self._impedances)
         return any(bool(np.isin(side, moves).any()) for what in drawn for side in (what.ports.a, what.ports.b))
 
+    def crossing(self) -> Mapping[str, Crossing]:
+        """See `NetworkModel.crossing`."""
+        return self._crossing
+
     def departs(self) -> tuple[str, ...]:
         """See `NetworkModel.departs`: neutral conductors count as grounded."""
         if not self._neutral:
@@ -326,13 +332,11 @@ class MatrixFlowModel(PointModel):
         block = blocks_of(self._bus_of(behind), apart)
         conductor = np.array([c for _, c in net.nodes], dtype=np.int64)
         self.sections = sections = merged(apart, block, np.concatenate([f.at for f in self._feeds]), conductor)
-        fed = [fed_by(builder, f) for f in self._feeds]
+        fed = [fed_by(builder, net, f, self._known) for f in self._feeds]
         y = sparse.csr_matrix((self._y.data, self._y.indices, self._y.indptr), shape=self._y.shape)
         y.resize(len(names), len(names))
-        self.ranges = ranges_of(block, sections, fed, self._drawn(len(names)), y)
-        faults = border_faults(net, self._asked, self._feeds, self.ranges)
-        if faults:
-            raise UnsupportedError(faults)
+        self.ranges = ranges_of(block, sections, fed, self._drawn(len(names)), y, self._apart())
+        self._crossing = crossing_of(net, self._asked, self._feeds, self.ranges)
         maker = MatricesMaker(names, sections, self.ranges)
         maker.add_sections()
         size = between.i_max.max(axis=1, initial=0.0)
@@ -392,10 +396,13 @@ class MatrixFlowModel(PointModel):
         given = [at for f in self._feeds for at in (f.nodes, f.at)]
         shunts = [ports for ports, _ in self._shunts]
         ends = [side[side >= 0] for ports in (*injected, *shunts) for side in (ports.a, ports.b)]
-        borders = [k for k, (bus, _) in enumerate(self.net.nodes) if bus in self.builder.borders]
-        asked = [at.nodes for at in self._asked]
         drawing = [] if self._joins_charging else np.flatnonzero(np.diff(self._y.indptr)).tolist()
-        return np.unique(np.concatenate([*given, *ends, *asked, np.array([*borders, *drawing], dtype=np.int64)]))
+        return np.unique(np.concatenate([*given, *ends, self._apart(), np.array(drawing, dtype=np.int64)]))
+
+    def _apart(self) -> IntArray:
+        """Nodes where areas meet: in the whole, or where another area begins."""
+        borders = [k for k, (bus, _) in enumerate(self.net.nodes) if bus in self.builder.borders]
+        return np.concatenate([np.array(borders, dtype=np.int64), *(at.nodes for at in self._asked)])
 
     def _covered(self, g: Group, component: str) -> set[int]:
         """Cores that are psd because a matrix of the group is."""
@@ -517,16 +524,22 @@ class MatrixFlowModel(PointModel):
         return np.array(out, dtype=np.int64)
 
     def _drawn(self, n: int) -> sparse.csc_matrix:
-        """Currents that ports can draw, one column each, shape (n, ports)."""
+        """Currents that ports can draw, one column each, shape (n, ports); of other areas what they said."""
         none = np.zeros(0, dtype=np.int64)
+        beyond = list(drawn_beyond(self.net, self._known))
         single = np.unique(np.concatenate([none, *(np.maximum(i.ports.a, i.ports.b) for i in self._nodal)]))
+        single = np.setdiff1d(single, np.concatenate([none, *(nodes for nodes, _ in beyond)]))
         pairs = [i.ports for i in (self.between, *self._impedances)]
         a, b = (np.concatenate([getattr(at, side) for at in pairs]) for side in ("a", "b"))
         k = np.arange(len(a)) + len(single)
         rows = np.concatenate([single, a, b])
         cols = np.concatenate([np.arange(len(single)), k, k])
         vals = np.concatenate([np.ones(len(single) + len(a)), -np.ones(len(b))])
-        return sparse.csc_matrix((vals, (rows, cols)), shape=(n, len(single) + len(a)))
+        parts = [sparse.csc_matrix((vals, (rows, cols)), shape=(n, len(single) + len(a)))]
+        for nodes, own in beyond:
+            to_nodes = sparse.csc_matrix((np.ones(len(nodes)), (nodes, np.arange(len(nodes)))), shape=(n, len(nodes)))
+            parts.append(to_nodes @ sparse.csc_matrix(own))
+        return sparse.csc_matrix(sparse.hstack(parts))
 
 
 class MatrixFormulation(Formulation):

@@ -168,8 +168,6 @@ class MatricesMaker:
         self.ties: list[tuple[int, int]] = []
         self.core_labels: list[list[str]] = []
         self.core_codes: list[tuple[IntArray, IntArray, IntArray]] = []
-        #: first node of each core
-        self.first = {int(c): int(ranges.members[b][0]) for b, c in reversed(list(enumerate(ranges.core)))}
         for number, core in enumerate(ranges.cores):
             self._core(number, core)
 
@@ -184,8 +182,7 @@ class MatricesMaker:
 
     def _core(self, number: int, core: Core) -> None:
         m = len(core.nodes)
-        # by a node of it, which is the same where the feeder is cut
-        first = self.names[self.first[number]]
+        first = self.names[core.first]
         labels = [self.names[node] if node >= 0 else f"{first}~{k}" for k, node in enumerate(core.nodes.tolist())]
         diagonal = np.array(
             [

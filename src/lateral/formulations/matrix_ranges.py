@@ -12,7 +12,11 @@ U goes from the source outwards (``range [A U_p, Z T]``), T from the ends back (
 leave can draw). Behind an ungrounded winding (``Z n = 0, n'A = 0``) no common current flows (``n'I = 0``), and the
 common voltage is what the admittances to ground say. Where these are antifloat shunts alone it is zero; where there is
 charging it is one more coordinate c of the branch, ``V_s = A V_p + n c - Z I``. A branch whose drop ``|Z I|`` is below
-`NEGLIGIBLE_PU` has ``V_s = A V_p``: its receiving bus shares the matrix of the sending one.
+`NEGLIGIBLE_PU` has ``V_s = A V_p``: its receiving bus shares the matrix of the sending one, but where areas meet.
+
+Where areas meet a basis depends on nothing but what it spans (`canonical`). So areas, of which each knows a part of the
+feeder, come to the bases of the whole once they said what spans cross their borders (`lateral.areas.occurring`):
+downwards the voltages, with whatever current in the branches and with those that flow, upwards the currents.
 """
 
 from __future__ import annotations
@@ -31,6 +35,8 @@ from lateral.network.schema import ComplexArray, FloatArray, IntArray
 NEGLIGIBLE_PU = 1e-9
 #: A singular value that is zero, as a share of the largest entry.
 _SINGULAR = 1e-9
+#: A vector is as long as another one from this share on.
+_NEXT_TO = 0.9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,13 +69,19 @@ class Fed:
 
     Attributes:
         nodes: the nodes.
-        u: shape (nodes, 1), or a diagonal of directions.
+        u: shape (nodes, 1), or a diagonal of directions, or a basis that `canonical` made.
         real: whether v~ is real: where the directions are given.
+        labels: the node whose squared voltage each diagonal element of v~ is, -1 for none.
+        could: U with whatever current in the branches before it, which is not less.
+        cut: whether another area is there, in the place of a source.
     """
 
     nodes: IntArray
     u: ComplexArray
     real: bool
+    labels: IntArray
+    could: ComplexArray
+    cut: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,10 +91,12 @@ class Core:
     Attributes:
         nodes: the node whose squared voltage is the diagonal element, -1 for none, shape (m,).
         real: whether its entries are real: where only the sizes of the voltages are free.
+        first: the node that it is named by, the same where the feeder is cut.
     """
 
     nodes: IntArray
     real: bool
+    first: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,7 +114,9 @@ class Ranges:
         sub: basis of the receiving voltages of each section, (s, m'); None for every direction.
         own: columns of the receiving block's core that are the section's; empty where it shares the core.
         common: n of each section whose receiving side has a common voltage of its own, (s, 0 or 1...).
-        partly: whether what is drawn at the nodes of each source has fewer directions than conductors that draw.
+        could: basis of each block with whatever current in the branches.
+        drawn: what is drawn at the nodes of each source, one current a column, (nodes, ...).
+        behind: whether each block is behind an ungrounded winding, shape (blocks,).
     """
 
     block: IntArray
@@ -113,7 +129,9 @@ class Ranges:
     sub: tuple[ComplexArray | None, ...]
     own: tuple[IntArray, ...]
     common: tuple[ComplexArray, ...]
-    partly: tuple[bool, ...]
+    could: tuple[ComplexArray, ...]
+    drawn: tuple[ComplexArray, ...]
+    behind: np.ndarray
 
     def voltage(self, nodes: IntArray) -> tuple[int, IntArray, ComplexArray]:
         """Core of some nodes of one block, the columns that matter there, and ``V = U v~`` over them."""
@@ -222,6 +240,7 @@ def ranges_of(
     fed: Sequence[Fed],
     drawn: sparse.csc_matrix,
     shunts: sparse.csr_matrix,
+    apart: IntArray,
 ) -> Ranges:
     """The ranges of a feeder.
 
@@ -231,6 +250,7 @@ def ranges_of(
         fed: nodes whose voltage is given.
         drawn: currents that ports can draw, one column each, shape (n, ports).
         shunts: admittances between nodes, pu, shape (n, n).
+        apart: nodes where areas meet, whose blocks have matrices of their own.
     """
     n = len(block)
     order = np.argsort(block, kind="stable")
@@ -239,16 +259,19 @@ def ranges_of(
     local = np.empty(n, dtype=np.int64)
     for nodes in members:
         local[nodes] = np.arange(len(nodes))
-    work = _Work(block, local, members, sections, fed)
+    alone = np.zeros(len(members), dtype=bool)
+    alone[block[apart]] = True
+    work = _Work(block, local, members, sections, fed, alone, len(apart) > 0 or any(f.cut for f in fed))
     t = [np.eye(len(section.s), dtype=complex) for section in sections]
     while True:
-        work.outwards(t)
+        work.outwards(t, [f.could for f in fed])
+        could = [work.basis_of(b) for b in range(len(members))]
         t = work.back(drawn, shunts)
         if not work.find_common():
             break
         t = [np.eye(len(section.s), dtype=complex) for section in sections]
-    work.outwards(t)
-    return work.done(t)
+    work.outwards(t, [f.u for f in fed])
+    return work.done(t, could)
 
 
 @dataclass(eq=False)
@@ -258,6 +281,8 @@ class _Work:
     members: tuple[IntArray, ...]
     sections: Sequence[Section]
     fed: Sequence[Fed]
+    alone: np.ndarray
+    cut: bool
 
     def __post_init__(self) -> None:
         self.null = [_common_mode(section) for section in self.sections]
@@ -276,12 +301,13 @@ class _Work:
                 new = True
         return new
 
-    def outwards(self, t: Sequence[ComplexArray]) -> None:
-        """Bases of the voltages, with currents in the range of t."""
+    def outwards(self, t: Sequence[ComplexArray], given: Sequence[ComplexArray]) -> None:
+        """Bases of the voltages, with currents in the range of t, from those of the sources."""
         #: core, rows by node, and size of the core, by block
         self.core = np.full(len(self.members), -1)
         self.cores: list[list[IntArray]] = []
         self.real: list[bool] = []
+        self.first: list[int] = []
         rows: list[dict[int, tuple[IntArray, ComplexArray]]] = [{} for _ in self.members]
         self.sub: list[ComplexArray | None] = []
         self.own: list[IntArray] = []
@@ -292,6 +318,7 @@ class _Work:
                 self.core[b] = len(self.cores)
                 self.cores.append([])
                 self.real.append(real)
+                self.first.append(int(nodes[0]))
             own = self.cores[self.core[b]]
             self.real[self.core[b]] &= real
             cols = sum(len(part) for part in own) + np.arange(basis.shape[1])
@@ -300,9 +327,9 @@ class _Work:
                 rows[b][node] = (cols, basis[k])
             return cols
 
-        for f in self.fed:
-            labels = f.nodes[:1] if f.u.shape[1] == 1 else f.nodes
-            place(int(self.block[f.nodes[0]]), f.nodes, f.u, labels, real=f.real)
+        for f, u in zip(self.fed, given, strict=True):
+            labels = f.labels if u is f.u else np.full(u.shape[1], -1)
+            place(int(self.block[f.nodes[0]]), f.nodes, u, labels, real=f.real)
         for section, basis, common in zip(self.sections, t, self.common, strict=True):
             pb, sb = int(self.block[section.p[0]]), int(self.block[section.s[0]])
             size = max(int(cols.max()) for cols, _ in (rows[pb][k] for k in section.p.tolist())) + 1
@@ -311,16 +338,18 @@ class _Work:
                 cols, values = rows[pb][node]
                 u[k, cols] = values
             ideal = section.a @ u
-            drop = (section.z * section.most) @ basis if basis.shape[1] else np.zeros((len(section.s), 0))
-            short = float(np.abs(drop).max(initial=0.0)) < NEGLIGIBLE_PU
-            if short and len(section.s) == len(self.members[sb]):
+            short = float(np.abs((section.z * section.most) @ basis).max(initial=0.0)) < NEGLIGIBLE_PU
+            # by one size, or it would span something else
+            drop = section.z @ basis * section.most.max()
+            if short and len(section.s) == len(self.members[sb]) and not self.alone[sb]:
                 self.core[sb] = self.core[pb]
                 for k, node in enumerate(section.s.tolist()):
                     rows[sb][node] = (np.arange(size), ideal[k])
                 self.sub.append(None)
                 self.own.append(np.zeros(0, dtype=np.int64))
                 continue
-            reach = _range(np.hstack([ideal, common, drop]))
+            reach = _range(np.hstack([ideal, common] if short else [ideal, common, drop]))
+            reach = canonical(reach) if reach is not None and self.cut else reach
             sub = np.eye(len(section.s), dtype=complex) if reach is None else reach
             labels = section.s if reach is None else np.full(sub.shape[1], -1)
             self.sub.append(reach)
@@ -365,24 +394,27 @@ class _Work:
             out[k] = _without(np.hstack([flows, unused]), self.null[k])
             if out[k].shape[1] == len(at):
                 out[k] = np.eye(len(at), dtype=complex)
+            elif self.cut:
+                out[k] = canonical(out[k])
             pb = int(self.block[section.p[0]])
             taken = np.zeros((len(self.members[pb]), flows.shape[1]), dtype=complex)
             taken[self.local[section.p]] = section.a.T @ flows
             needs[pb].append(taken)
-        self.partly = [self._partly(f, needs[int(self.block[f.nodes[0]])]) for f in self.fed]
+        none = [np.zeros((len(f.nodes), 0), dtype=complex) for f in self.fed]
+        self.drawn = [
+            np.hstack([empty, *(part[self.local[f.nodes]] for part in needs[int(self.block[f.nodes[0]])])])
+            for f, empty in zip(self.fed, none, strict=True)
+        ]
         return out
 
-    def _partly(self, fed: Fed, needs: Sequence[ComplexArray]) -> bool:
-        """Whether what is drawn at a source's nodes has fewer directions than conductors that draw."""
-        at = self.local[fed.nodes]
-        whole = np.hstack([np.zeros((len(at), 0), dtype=complex), *(part[at] for part in needs)])
-        drawn, idle = _current_basis(whole)
-        return bool(drawn.shape[1] + idle.shape[1] < len(at))
-
-    def done(self, t: Sequence[ComplexArray]) -> Ranges:
+    def done(self, t: Sequence[ComplexArray], could: Sequence[ComplexArray]) -> Ranges:
         """Everything, frozen."""
         # nodes that nothing reaches keep no row: a radial network has none
-        cores = tuple(Core(np.concatenate(parts), real) for parts, real in zip(self.cores, self.real, strict=True))
+        known = zip(self.cores, self.real, self.first, strict=True)
+        behind = np.zeros(len(self.members), dtype=bool)
+        for section, null in zip(self.sections, self.null, strict=True):
+            behind[self.block[section.s[0]]] |= behind[self.block[section.p[0]]] or null.shape[1] > 0
+        cores = tuple(Core(np.concatenate(parts), real, first) for parts, real, first in known)
         return Ranges(
             self.block,
             self.local,
@@ -394,7 +426,9 @@ class _Work:
             tuple(self.sub),
             tuple(self.own),
             tuple(self.common),
-            tuple(self.partly),
+            tuple(could),
+            tuple(self.drawn),
+            behind,
         )
 
 
@@ -424,6 +458,36 @@ def _range(matrix: ComplexArray) -> ComplexArray | None:
     return None if rank == len(matrix) else np.asarray(u[:, :rank], dtype=complex)
 
 
+def canonical(orthonormal: ComplexArray) -> ComplexArray:
+    """An orthonormal basis of the same span that depends on the span alone, unit vectors where that is one.
+
+    Unit vectors are projected onto the span one after the other (Gram and Schmidt), each time the first one of which
+    next to the most is left.
+    """
+    left = orthonormal @ orthonormal.conj().T
+    out = np.zeros_like(orthonormal)
+    for k in range(orthonormal.shape[1]):
+        size = np.linalg.norm(left, axis=0)
+        one = left[:, int(np.argmax(size > _NEXT_TO * size.max()))]
+        out[:, k] = one / np.linalg.norm(one)
+        left = left - np.outer(out[:, k], out[:, k].conj() @ left)
+    return out
+
+
+def projector(columns: ComplexArray) -> ComplexArray:
+    """The projector onto what some columns, some of which may be zero, span."""
+    size = np.linalg.norm(columns, axis=0)
+    u, values, _ = np.linalg.svd(columns[:, size > NEGLIGIBLE_PU] / size[size > NEGLIGIBLE_PU], full_matrices=False)
+    u = u[:, values > NEGLIGIBLE_PU]
+    return np.asarray(u @ u.conj().T, dtype=complex)
+
+
+def spanned(projector: ComplexArray) -> ComplexArray:
+    """The basis of what a projector projects onto; see `canonical`."""
+    values, vectors = np.linalg.eigh(projector)
+    return canonical(np.asarray(vectors[:, values > 0.5], dtype=complex))
+
+
 def _current_basis(whole: ComplexArray) -> tuple[ComplexArray, ComplexArray]:
     """A basis of the currents that can be drawn, unit vectors where that is one; and of conductors that draw none."""
     n = len(whole)
@@ -435,4 +499,17 @@ def _current_basis(whole: ComplexArray) -> tuple[ComplexArray, ComplexArray]:
     return units if reach is None else np.asarray(units @ reach, dtype=complex), rest
 
 
-__all__ = ["NEGLIGIBLE_PU", "Core", "Fed", "Ranges", "Section", "blocks_of", "merged", "ranges_of", "sections_of"]
+__all__ = [
+    "NEGLIGIBLE_PU",
+    "Core",
+    "Fed",
+    "Ranges",
+    "Section",
+    "blocks_of",
+    "canonical",
+    "merged",
+    "projector",
+    "ranges_of",
+    "sections_of",
+    "spanned",
+]

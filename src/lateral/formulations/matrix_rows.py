@@ -161,7 +161,7 @@ class Rows:
                     self.builder.follow(angle, np.searchsorted(own_rows, own_row), pool.take(im_of))
         given = np.zeros(self.net.n_nodes, dtype=bool)
         for f in self.feeds:
-            if f.stiff:
+            if f.stiff and f.beside is None:
                 given[f.nodes] = True
         for one in self.ranges.cores:
             own_nodes = one.nodes[(one.nodes >= 0) & (one.nodes < self.net.n_nodes)]

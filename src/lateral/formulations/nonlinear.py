@@ -100,4 +100,5 @@ class Nonlinear(BranchFlowFormulation):
     title: ClassVar[str] = "exact branch flow (balanced, radial)"
     balanced_only: ClassVar[bool] = True
     point: ClassVar[str] = "none"
+    convex: ClassVar[bool] = False
     model: ClassVar[type[BranchFlowModel]] = _Model

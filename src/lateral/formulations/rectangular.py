@@ -436,6 +436,7 @@ class RectangularFormulation(Formulation):
     balanced_only: ClassVar[bool] = False
     radial_only: ClassVar[bool] = False
     lazy: ClassVar[bool] = True
+    convex: ClassVar[bool] = False
     point: ClassVar[str] = "loaded"
     voltages: ClassVar[tuple[str, ...]] = RectangularModel.voltages
     #: the model that devices meet

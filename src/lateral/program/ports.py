@@ -11,7 +11,7 @@ Injection into the network is positive. Powers are per unit on the base per cond
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -50,6 +50,36 @@ def unique_ports(parts: Sequence[Ports]) -> tuple[Ports, IntArray]:
     stride = int(a.max(initial=0)) + 2
     pairs, place = np.unique(a * stride + b + 1, return_inverse=True)
     return Ports(pairs // stride, pairs % stride - 1), place
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Crossing:
+    """What can occur at a bus where areas meet, as far as it is known: spans of the voltages and currents there.
+
+    A span is said as the projector onto it, Hermitian, shape (conductors, conductors).
+
+    Attributes:
+        conductors: conductors that cross.
+        v: voltages; the upper area knows them.
+        v_could: voltages with whatever current in the branches towards the source, which span no less.
+        i: currents that are drawn there; the lower area knows them.
+        behind: whether a winding towards the source, in the same area, leaves the voltage to ground open.
+    """
+
+    conductors: tuple[int, ...]
+    v: ComplexArray | None = None
+    v_could: ComplexArray | None = None
+    i: ComplexArray | None = None
+    behind: bool = False
+
+    @property
+    def free(self) -> bool:
+        """Whether every voltage can occur, and every current in conductors that draw any, whatever is beyond."""
+        n = len(self.conductors)
+        idle = 0 if self.i is None else int((np.diag(self.i).real < 0.5 / n).sum())
+        known = ((self.v, 0), (self.v_could, 0), (self.i, idle))
+        full = all(float(np.trace(span).real) + more > n - 0.5 for span, more in known if span is not None)
+        return full and not self.behind
 
 
 class NetworkModel(ABC):
@@ -190,6 +220,10 @@ class NetworkModel(ABC):
         """What a bound that the formulation gives rests on, beyond the case itself; asked after `close`."""
         return ()
 
+    def crossing(self) -> Mapping[str, Crossing]:
+        """What can occur at buses where other areas begin, by bus, as far as is known here; asked after `close`."""
+        return {}
+
     def departs(self) -> tuple[str, ...]:
         """Where the feeder of the formulation is not the case's, in words; a bound of it is none of the case's then."""
         return ()
@@ -312,4 +346,4 @@ def ground_pair(nodes: IntArray) -> Ports:
     return Ports(np.asarray(nodes, dtype=np.int64), np.full(len(nodes), -1))
 
 
-__all__ = ["NetworkModel", "Ports", "ground_pair"]
+__all__ = ["Crossing", "NetworkModel", "Ports", "ground_pair"]

@@ -25,6 +25,7 @@ from enum import Enum
 from typing import ClassVar, Self
 
 import numpy as np
+import scipy.sparse as sp
 
 from lateral.errors import Fault, OptionError, UnsupportedError
 from lateral.network.schema import FloatArray
@@ -156,6 +157,22 @@ class Session(ABC):
     def shift(self, steps: int) -> None:  # noqa: B027
         """Say that the data of the next solve is that of the last one, so many steps later: what the session keeps to
         start from moves along. Nothing to do where it keeps nothing."""
+
+    def takes(self, options: Options | None) -> bool:
+        """Whether the session goes on with other options than it was started with; it has them then."""
+        return False
+
+    def slopes(self, columns: sp.csc_array) -> tuple[FloatArray, FloatArray] | None:
+        """How the last solution moves with costs, where the solver knows it of this one.
+
+        Args:
+            columns: changes C of the program's costs c, shape (n, k).
+
+        Returns:
+            ``C' dx/dc C``, shape (k, k), and ``C' dx/d(log gap)``, shape (k,), of the duality gap that the solution
+            was let have; None where it is not known.
+        """
+        return None
 
 
 class Solver(ABC):

@@ -145,19 +145,23 @@ def follow(
     It is not reached where the steps, the time or the accuracy of the numbers do not suffice.
     """
     cones, z0 = program.cones, program.cones.zeros
-    if not cones.degree or not np.all(np.isfinite(np.concatenate([start.x, start.s, start.z]))):
+    if not np.all(np.isfinite(np.concatenate([start.x, start.s, start.z]))):
         return Followed(start, 0, reached=False)
-    x, s, z = start.x, cones.moved_in(start.s), cones.moved_in(start.z)
+    if not cones.degree:
+        return _without_cones(program, start)
+    x, s, z, rows = start.x, cones.moved_in(start.s), cones.moved_in(start.z), abs(program.a)
     s[:z0] = 0.0
     system = System.of(program.p, program.a, program.cones, program.steps)
-    before, stuck, waited = np.inf, 0, 0
+    before, last, stuck, waited = np.inf, np.inf, 0, 0
     best, least_gap = start, program.gap(start)
     taken = 0
     for _ in range(iterations):
         if time.perf_counter() >= until:
             break
         goal = gap * program.size(x) / cones.degree
-        holds = float(np.abs(program.b - program.a @ x - s).max()) <= _HOLDS
+        # entries of a stiff branch may be so large that no more than this is left of a row
+        size = 1.0 + rows @ np.abs(x) + np.abs(s)
+        holds = float((np.abs(program.b - program.a @ x - s) / size).max()) <= _HOLDS
         try:
             dx, dz, off, mu = _step(program, system, Scaling.of(cones, s, z), x, s, z, goal)
         except (np.linalg.LinAlgError, RuntimeError):  # of scipy: the factor is exactly singular
@@ -174,18 +178,36 @@ def follow(
         of_s, of_z = (by if by == 1.0 else _INSIDE * by for by in (of_s, of_z))
         x, s, z = x + of_s * dx, s + of_s * ds, z + of_z * dz
         taken, now = taken + 1, program.gap(Point(x, s, z))
-        waited = 0 if now < least_gap else waited + 1
+        off = off / np.sqrt(mu)
+        # from a smaller gap than is asked for it is to grow
+        grows = _AT_GOAL * float(s @ z) < goal * cones.degree
+        waited = 0 if now < least_gap or grows or off < 0.5 * last else waited + 1
+        last = off
         if now < least_gap:
             best, least_gap = Point(x, s, z), now
         elif now > _WORSE * max(least_gap, gap):
             break
-        off = off / np.sqrt(mu) if mu <= goal and holds and length == 1.0 else np.inf
+        off = off if mu <= goal and holds and length == 1.0 else np.inf
         if off <= _CENTRED or (off <= _NEAR and off > 0.5 * before):
             return Followed(Point(x, s, z), taken, reached=True)
         if mu <= goal and waited >= _NO_BETTER:
             break
         before = off
     return Followed(best, taken, reached=False)
+
+
+def _without_cones(program: Conic, start: Point) -> Followed:
+    """The optimum of a program whose rows are equalities: its conditions are linear."""
+    x, z, cones = start.x, start.z, program.cones
+    costs, wrong = -(program.p @ x + program.q + program.a.T @ z), program.b - program.a @ x
+    try:
+        factor = System.of(program.p, program.a, cones, program.steps).factored(Scaling.of(cones, start.s, z))
+    except RuntimeError:  # of scipy: the factor is exactly singular
+        return Followed(start, 0, reached=False)
+    dx, dz, _ = factor.solve(costs, wrong, np.zeros(len(z)))
+    if not np.all(np.isfinite(np.concatenate([dx, dz]))):
+        return Followed(start, 0, reached=False)
+    return Followed(Point(x + dx, np.zeros(len(z)), z + dz), 1, reached=True)
 
 
 def _longest(cones: Cones, v: FloatArray, step: FloatArray, least: float) -> float:
@@ -236,4 +258,31 @@ def _step(
     return dx, dz, float(np.abs(aim).max()), mu
 
 
-__all__ = ["SMALL_OBJECTIVE", "Cones", "Conic", "Point", "follow"]
+def slopes(program: Conic, at: Point, columns: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """How the point of the path moves with costs, and with the logarithm of mu.
+
+    The equations of the path, differentiated: the step above with nothing wrong at the point but ``dq`` of the costs,
+    or ``mu lambda^-1`` in the last equation.
+
+    Args:
+        program: the program.
+        at: a point of its path.
+        columns: changes of q, shape (n, k).
+
+    Returns:
+        dx/dq times the columns, shape (n, k); and dx/d(log mu), shape (n,).
+
+    Raises:
+        RuntimeError: the equations are singular.
+    """
+    cones, z0, n = program.cones, program.cones.zeros, len(at.x)
+    scaling = Scaling.of(cones, at.s, at.z)
+    factor = System.of(program.p, program.a, cones, program.steps).factored(scaling)
+    by_gap = np.zeros(n)
+    if cones.degree:
+        aim = float(at.s @ at.z) / cones.degree * scaling.inverse
+        by_gap = factor.solve(np.zeros(n), np.zeros(z0), -aim)[0]
+    return factor.by_costs(-columns), by_gap
+
+
+__all__ = ["SMALL_OBJECTIVE", "Conic", "Point", "follow", "slopes"]

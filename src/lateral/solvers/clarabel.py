@@ -37,7 +37,7 @@ from lateral.solvers.base import (
     pattern_of,
     unscaled_solution,
 )
-from lateral.solvers.central_path import SMALL_OBJECTIVE, Conic, Followed, Point, follow
+from lateral.solvers.central_path import SMALL_OBJECTIVE, Conic, Followed, Point, follow, slopes
 from lateral.solvers.cones import Cones
 from lateral.solvers.substitution import Substitution
 
@@ -93,6 +93,7 @@ class ClarabelOptions(Options):
         centred: end at the point of the central path at `FOLLOWED_GAP` (`FOLLOWED_GAP_CONES`) however accurate Clarabel
             was, and begin at that of the solve before where the rows are the same. What is found is then a smooth
             function of the costs, and does not hold how far Clarabel happened to get (`lateral.areas`).
+        gap: another gap, relative, to end at where that is asked for.
         follow_after: follow the central path from where Clarabel is after so many iterations, at least 1, or after
             ``max_iterations`` where that is less; None for where it stops.
 
@@ -103,6 +104,7 @@ class ClarabelOptions(Options):
     tolerance: float | None = DEFAULT_TOLERANCE
     max_iterations: int | None = 200
     centred: bool = False
+    gap: float | None = None
     follow_after: int | None = None
 
     def __post_init__(self) -> None:
@@ -161,11 +163,13 @@ class _ClarabelSession(Session):
         import clarabel
 
         self._lib: Any = clarabel
-        self._centred = options.centred
+        self._options, self._centred = options, options.centred
         #: whether no looser tolerance was asked for than the usual one
         self._to_the_end = (options.tolerance or DEFAULT_TOLERANCE) <= DEFAULT_TOLERANCE
         #: the conic program of the last solve, and its point of the central path
         self._before: tuple[Conic, Point] | None = None
+        #: the last solve's program, and of what its point is without variables that follow
+        self._last: tuple[Program, Substitution | None] | None = None
         self._settings: Any = clarabel.DefaultSettings()
         self._pattern = pattern_of(program)
         self._following: Substitution | None = None
@@ -205,6 +209,7 @@ class _ClarabelSession(Session):
             s.reduced_tol_feas = s.reduced_tol_gap_abs = s.reduced_tol_gap_rel = max(1e-6, options.tolerance)
         if options.max_iterations is not None:
             s.max_iter = options.max_iterations
+        self._settle_for(options)
         self._early = options.follow_after
         if self._early is not None:
             s.max_iter = min(self._early, s.max_iter)
@@ -218,6 +223,7 @@ class _ClarabelSession(Session):
         start = time.perf_counter()
         whole = program.scaled()
         self._following = following = Substitution.of(program, whole, self._following)
+        self._last = (program, following)
         scaled = whole if following is None else following.smaller(whole)
         sides = _Sides.of(scaled)
         factor = MATRIX_COSTS if program.semidefinite.n_rows else _cost_factor(program)
@@ -283,14 +289,14 @@ class _ClarabelSession(Session):
         found = Followed(before[1], 0, reached=False)
         if before[0].same_rows(program):
             until = self._until(start)
-            found = follow(program, before[1], _gap_of(s), iterations=GO_ON, until=until, least=GO_ON_LEAST)
+            found = follow(program, before[1], self._goal(s), iterations=GO_ON, until=until, least=GO_ON_LEAST)
         self._before = (program, found.point) if found.reached else None
         return found
 
     def _followed(self, s: ScaledProgram, program: Conic, point: Point, start: float) -> tuple[Point, tuple[str, ...]]:
         """The point of the central path at `FOLLOWED_GAP`, or the best on the way there, and a note; where that is not
         asked for and no better, the point as it is."""
-        gap, goal = program.gap(point), _gap_of(s)
+        gap, goal = program.gap(point), self._goal(s)
         if not self._centred and gap <= (goal if len(s.semidefinite.dims) else _GOOD_GAP):
             return point, ()
         found = follow(program, point, goal, until=self._until(start))
@@ -300,6 +306,42 @@ class _ClarabelSession(Session):
             return point, ()
         steps = f"{found.steps} steps along the central path from there"
         return found.point, (f"clarabel: stopped at a gap of {gap:.1e}; {steps}",)
+
+    def _goal(self, s: ScaledProgram) -> float:
+        """The gap to which the central path is followed."""
+        return _gap_of(s) if self._options.gap is None else self._options.gap
+
+    def takes(self, options: Options | None) -> bool:
+        """See `Session.takes`: another gap."""
+        if not isinstance(options, ClarabelOptions) or replace(options, gap=self._options.gap) != self._options:
+            return False
+        self._options = options
+        self._settle_for(options)
+        return True
+
+    def _settle_for(self, options: ClarabelOptions) -> None:
+        """Let Clarabel stop where the central path is to be followed from."""
+        if options.gap is None or options.tolerance is None:
+            return
+        s = self._settings
+        s.tol_gap_rel = max(options.tolerance, options.gap)
+        s.tol_feas = min(max(options.tolerance, options.gap), 1e-6)
+        self._solver = None
+
+    def slopes(self, columns: sp.csc_array) -> tuple[FloatArray, FloatArray] | None:
+        """See `Session.slopes`: of the point of the central path, where the last solve ended at one."""
+        if self._before is None or self._last is None:
+            return None
+        (conic, point), (program, following) = self._before, self._last
+        costs = sp.csr_array(sp.diags_array(program.col_scale * program.objective_scale) @ columns)
+        if following is not None:
+            costs = costs[following.other_cols] - following.through.T @ costs[following.cols]
+        try:
+            by_costs, by_gap = slopes(conic, point, costs.toarray())
+        except (np.linalg.LinAlgError, RuntimeError):
+            return None
+        found = costs.T @ by_costs / program.objective_scale, costs.T @ by_gap / program.objective_scale
+        return found if all(np.all(np.isfinite(part)) for part in found) else None
 
     def _until(self, start: float) -> float:
         """Time of `time.perf_counter` at which a solve that began then is to end."""

@@ -290,5 +290,16 @@ class Factor:
             scaled[block.rows] += (q @ (u + part))[:, :, 0]
         return step[:n], step[n : n + z0], scaled
 
+    def by_costs(self, columns: FloatArray) -> FloatArray:
+        """dx where nothing but the costs' rows have a right-hand side, several of them, shape (n, k)."""
+        rhs = np.zeros((len(self.order), columns.shape[1]))
+        rhs[: len(columns)] = columns
+        rhs, even = rhs[self.order], self.even[:, None]
+        found = even * self.lu.solve(even * rhs)
+        found += even * self.lu.solve(even * (rhs - self.kkt @ found))
+        out = np.empty_like(found)
+        out[self.order] = found
+        return np.asarray(out[: len(columns)])
+
 
 __all__ = ["Factor", "System"]

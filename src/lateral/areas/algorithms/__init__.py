@@ -8,9 +8,10 @@ from lateral.areas.algorithms.auto import Auto
 from lateral.areas.algorithms.base import Algorithm, Borders, State
 from lateral.areas.algorithms.enapp import Enapp
 from lateral.areas.algorithms.enapp_priced import EnappPriced
+from lateral.areas.algorithms.newton import Newton
 from lateral.errors import OptionError, did_you_mean
 
-BUILT_IN: dict[str, type[Algorithm]] = {a.name: a for a in (Auto, EnappPriced, Enapp, Admm, App)}
+BUILT_IN: dict[str, type[Algorithm]] = {a.name: a for a in (Auto, EnappPriced, Enapp, Newton, Admm, App)}
 
 
 def get(name: str) -> type[Algorithm]:
@@ -25,4 +26,4 @@ def get(name: str) -> type[Algorithm]:
     return BUILT_IN[name]
 
 
-__all__ = ["BUILT_IN", "Admm", "Algorithm", "App", "Auto", "Borders", "Enapp", "EnappPriced", "State", "get"]
+__all__ = ["BUILT_IN", "Admm", "Algorithm", "App", "Auto", "Borders", "Enapp", "EnappPriced", "Newton", "State", "get"]

@@ -11,7 +11,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -132,6 +132,11 @@ class Algorithm(ABC):
         for b in plan.tails[area]:
             out[b.name] = {x: state.held[b.name][x] for x in tail_in(self.coupling, plan.voltages)}
         return out
+
+    def asks(self, plan: Plan, state: State, area: str) -> dict[str, Any]:
+        """What an area is told beside what holds at its borders, see `lateral.areas.protocol`; nothing, unless an
+        algorithm says otherwise."""
+        return {}
 
     def step(
         self, plan: Plan, state: State, wave: Wave, answers: Mapping[str, Answer], delivered: Sequence[Message]

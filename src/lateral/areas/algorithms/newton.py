@@ -1,0 +1,273 @@
+"""Newton: consensus as in `admm`, but the coordinator knows how the areas' answers move, and asks for what agrees.
+
+Both sides of a border have copies x of what crosses; z is their mean, y the multiplier of the child's, and a round of
+`admm` is a map of (z, y) with steps ::
+
+    dz = (x_child + x_parent) / 2 - z,     dy = rho (x_child - x_parent) / 2
+
+that are zero where the areas agree on an optimum. `admm` takes them as they are. Here every area also says its slopes
+``J = d x / d lin`` (`lateral.areas.slopes`). With ``lin = y - rho z`` of the child and ``-y - rho z`` of the parent
+these give M, minus the derivative of the steps by (z, y), and the next point is Newton's::
+
+    (M + lambda I) d = steps                       with z sqrt(rho) and y / sqrt(rho), in which the map contracts
+
+In these units the map of a convex model is firmly nonexpansive (Eckstein and Bertsekas 1992), M is monotone, and
+``|d| <= |steps| / lambda`` however little is known of a direction (a regularised semismooth Newton's method: Xiao, Li,
+Wen and Zhang 2018). Prices that neither side can do anything about, which `admm` moves by 1e-3 a round, are found at
+once. lambda is a share of the steps' length; the share follows how much of what it promised a step brought (Levenberg
+1944, Marquardt 1963).
+
+**The gap.** Where limits begin and end to bind, slopes jump. Areas therefore answer by the point of their central path
+at a duality gap that the coordinator says, from `gap` down to `GAP_END` as the copies come together, and say their
+derivative by it too, so that one step does both. The rounds are those of an interior-point method of the whole whose
+areas are condensed to their borders (of this family: DeMiguel and Nogales 2008).
+
+**Going back.** A point whose steps are longer than those of the best one before is left, and the next one is asked for
+from there: with a gap that falls less, or with more lambda and a larger gap. Where the gap is another one than the best
+point's, steps may be `WORSE` times as long, or as long as the gap explains.
+
+An area that does not say its slopes (its solver did not reach the path, a message was lost) makes the round one of
+`admm` without acceleration. Measured: `docs/areas/algorithms.md`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import numpy as np
+
+from lateral.areas.agent import Answer
+from lateral.areas.algorithms.base import Borders, State
+from lateral.areas.algorithms.consensus import Consensus, positive
+from lateral.areas.message import Message
+from lateral.areas.plan import Plan, Wave
+from lateral.areas.quantities import copies, of_conductors
+from lateral.areas.slopes import Slopes
+from lateral.errors import OptionError
+from lateral.network.schema import FloatArray, IntArray
+
+#: The last duality gap, relative. It falls with the residual, to this share of it, in a round to this share of what it
+#: was, at first; it rises by so much at once.
+GAP_END, GAP_SHARE, GAP_FALL, GAP_RISE = 1e-7, 1e-2, 0.1, 3.0
+#: Where rounds go on although copies are no further apart than this there, it falls to this.
+AGREED, GAP_LEAST = 1e-6, 1e-9
+#: At another gap than the best point's, steps may be this many times as long as its; or as long as the gap times so
+#: much, but no longer than this (pu).
+WORSE, NOISE, NOISE_MAX = 3.0, 1e3, 0.02
+#: lambda as a share of the steps' length: at first, at least and at most.
+SHARE, SHARE_MIN, SHARE_MAX = 1.0, 1e-2, 1e2
+#: What the share is multiplied by after a step that brought more than `GOOD` of what it promised, or less than `BAD`,
+#: or nothing.
+GOOD, BAD, LESS, MORE = 0.7, 0.3, 0.1, 3.0
+#: Where a state keeps slopes that were said in this round, those at the best point, that point's (z, y), and its steps.
+NEW, LIN, FALL, BEST, STEPS = "new/", "lin/", "fall/", "best_point", "best_steps"
+
+
+@final
+@dataclass(frozen=True)
+class Newton(Consensus):
+    """Consensus by Newton's method.
+
+    Attributes:
+        penalty: rho, dimensionless, around 1 (`lateral.areas.algorithms.consensus.UNIT`).
+        ratio_v: the penalty of v, as a share of that.
+        ratio_unbalance: of a matrix of voltages, see `Consensus`.
+        gap: duality gap of the areas' answers in the first round, relative, below 1.
+
+    Raises:
+        OptionError: one that is not positive and finite, or a gap of 1 and more.
+    """
+
+    penalty: float = 1.0
+    ratio_v: float = 1.0
+    ratio_unbalance: float = 1.0
+    gap: float = 1e-2
+    name: ClassVar[str] = "newton"
+    title: ClassVar[str] = "consensus on v, P and Q by Newton's method, from how the areas' answers move"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self.name, gap=self.gap)
+        if self.gap >= 1.0:
+            message = f"newton: gap = {self.gap!r} must be below 1"
+            raise OptionError(message)
+
+    def init(self, plan: Plan) -> State:
+        """As in `Consensus`, at the first gap."""
+        state = super().init(plan)
+        first = {"gap": max(self.gap, GAP_END), "share": SHARE, "fall": GAP_FALL}
+        return dataclasses.replace(state, numbers={**state.numbers, **first})
+
+    def asks(self, plan: Plan, state: State, area: str) -> dict[str, Any]:
+        """The duality gap; an area that is told one says its slopes."""
+        return {"gap": state.numbers["gap"]}
+
+    def terms(
+        self, own: FloatArray, other: FloatArray, mean: FloatArray, y: FloatArray, penalty: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """``y - rho z`` and ``rho``."""
+        return y - penalty * mean, penalty
+
+    def moved(self, own: FloatArray, other: FloatArray, y: FloatArray, penalty: FloatArray) -> FloatArray:
+        """``y + rho (x - z)``."""
+        return y + penalty * 0.5 * (own - other)
+
+    def step(
+        self, plan: Plan, state: State, wave: Wave, answers: Mapping[str, Answer], delivered: Sequence[Message]
+    ) -> State:
+        """See `Algorithm.step`; the slopes that were said are kept until the round is closed."""
+        local = dict(state.local)
+        for area, answer in answers.items():
+            said = answer.slopes
+            if said is not None and self._fits(plan, area, said):
+                local |= {f"{NEW}{LIN}{area}": said.lin, f"{NEW}{FALL}{area}": said.gap}
+        return super().step(plan, dataclasses.replace(state, local=local), wave, answers, delivered)
+
+    def renewed(self, state: State) -> State:
+        """See `Algorithm.renewed`."""
+        state = super().renewed(state)
+        numbers = {key: x for key, x in state.numbers.items() if key not in ("best_gap", "from", "promised")}
+        local = {key: x for key, x in state.local.items() if key not in (BEST, STEPS)}
+        return dataclasses.replace(state, local=local, numbers={**numbers, "share": SHARE, "fall": GAP_FALL})
+
+    def terminate(self, plan: Plan, state: State, tolerance: float) -> bool:
+        """Whether the areas agree, at the last gap."""
+        return super().terminate(plan, state, tolerance) and state.numbers.get("used_gap", 1.0) <= GAP_END
+
+    def close(self, plan: Plan, state: State) -> State:
+        """The next (z, y) and the next gap."""
+        said = {key.removeprefix(NEW): x for key, x in state.local.items() if key.startswith(NEW)}
+        state = dataclasses.replace(state, local={k: x for k, x in state.local.items() if not k.startswith(NEW)})
+        came, gap = super().close(plan, state), state.numbers["gap"]
+        came = dataclasses.replace(came, numbers={**came.numbers, "used_gap": gap})
+        if state.missed or not plan.borders:
+            return came
+        begin = self._packed(plan, state, state.held, state.local)
+        steps = self._packed(plan, state, came.held, came.local) - begin
+        length, numbers, local = float(np.linalg.norm(steps)), dict(came.numbers), dict(came.local)
+        best_gap = numbers.get("best_gap", gap)
+        best = float(np.linalg.norm(local[STEPS])) if STEPS in local else np.inf
+        if length > (best if gap == best_gap else max(WORSE * best, min(NOISE * gap, NOISE_MAX))):
+            if gap < 0.9 * best_gap:  # it fell too far at once
+                numbers["fall"] = float(np.sqrt(numbers["fall"]))
+                gap = max(gap, numbers["fall"] * best_gap)
+            if gap >= 0.7 * best_gap:
+                numbers["share"] = min(numbers["share"] * MORE, SHARE_MAX)
+                gap = min(max(self.gap, GAP_END), GAP_RISE * best_gap)
+        elif any(f"{LIN}{area}" not in said for area in plan.areas):
+            return came
+        else:
+            if np.isfinite(best):
+                numbers["share"] = self._share(numbers, length)
+            if gap < best_gap:
+                numbers["fall"] = max(numbers["fall"] ** 2, GAP_FALL)
+            local |= {**said, BEST: begin, STEPS: steps}
+            best_gap = gap
+            # areas that agree at the last gap, and go on, are not certified there
+            on = gap < GAP_END or (gap <= GAP_END and came.residual <= AGREED)
+            end = GAP_LEAST if on else GAP_END
+            gap = max(end, numbers["fall"] * gap, min(gap, GAP_SHARE * came.residual))
+        moves, falls = self._derivative(plan, state, local)
+        aim = local[STEPS] + falls * np.log(gap / best_gap)
+        far = float(np.linalg.norm(aim))
+        d = np.linalg.solve(moves + min(numbers["share"] * far, 1.0) * np.eye(len(aim)), aim)
+        promised = far - float(np.linalg.norm(aim - moves @ d))
+        numbers |= {"gap": gap, "best_gap": best_gap, "from": far, "promised": promised}
+        came = dataclasses.replace(came, local=local, numbers=numbers)
+        return self._unpacked(plan, came, local[BEST] + d)
+
+    @staticmethod
+    def _share(numbers: Mapping[str, float], length: float) -> float:
+        """The share of lambda after a step, by how much of what it promised it brought."""
+        gain = (numbers["from"] - length) / max(numbers["promised"], np.finfo(float).tiny)
+        change = LESS if gain > GOOD else 1.0 if gain > BAD else MORE
+        return float(np.clip(numbers["share"] * change, SHARE_MIN, SHARE_MAX))
+
+    def _fits(self, plan: Plan, area: str, said: Slopes) -> bool:
+        """Whether slopes are of an area's own borders, in order."""
+        n = len(self._cells(plan, said.borders))
+        return list(said.borders) == _borders_of(plan, area) and said.lin.shape == (n, n) and said.gap.shape == (n, 1)
+
+    def _cells(self, plan: Plan, borders: Sequence[str]) -> IntArray:
+        """Places of what crosses some borders, in their order."""
+        first, size = {}, 0
+        for name in plan.borders:
+            rows, steps = plan.shape(name)
+            first[name] = np.arange(size, size + rows * steps * len(copies(plan.voltages)))
+            size = first[name][-1] + 1
+        found = [first[name] for name in borders if name in first]
+        return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+
+    def _roots(self, plan: Plan, state: State) -> FloatArray:
+        """sqrt(rho) of what crosses, border by border, by quantity, conductor and step, shape (n,)."""
+        parts = [
+            np.broadcast_to(self.penalty_of(plan, state, name, x), plan.shape(name)).reshape(-1)
+            for name in plan.borders
+            for x in copies(plan.voltages)
+        ]
+        return np.sqrt(np.concatenate(parts))
+
+    def _packed(self, plan: Plan, state: State, held: Borders, local: Mapping[str, FloatArray]) -> FloatArray:
+        """z sqrt(rho) and y / sqrt(rho), both over the size of their product's unit, shape (2n,)."""
+        z, y = [], []
+        for name, border in plan.borders.items():
+            mean = self.copy_of(plan, name, held[name], "")
+            for x in copies(plan.voltages):
+                z.append(mean[x].reshape(-1))
+                y.append(local[f"{border.child}/{name}/{x}"].reshape(-1))
+        root = self._roots(plan, state)
+        return np.concatenate([np.concatenate(z) * root, np.concatenate(y) / root]) / self._unit(plan, state)
+
+    def _unpacked(self, plan: Plan, state: State, vector: FloatArray) -> State:
+        """The state at (z, y)."""
+        held, local = {name: dict(values) for name, values in state.held.items()}, dict(state.local)
+        root = self._roots(plan, state)
+        z, y = np.split(vector * self._unit(plan, state), 2)
+        z, y, at = z / root, y * root, 0
+        for name, border in plan.borders.items():
+            shape, mean = plan.shape(name), {}
+            for x in copies(plan.voltages):
+                own = slice(at, at + shape[0] * shape[1])
+                mean[x] = z[own].reshape(shape)
+                local[f"{border.child}/{name}/{x}"] = y[own].reshape(shape)
+                at = own.stop
+            held[name] |= of_conductors(mean, border.conductors)
+        return dataclasses.replace(state, held=held, local=local)
+
+    def _unit(self, plan: Plan, state: State) -> float:
+        """Root of a price times the power base, which is what x times y of every quantity is in."""
+        return float(np.sqrt(state.price_scale * plan.s_kva))
+
+    def _derivative(self, plan: Plan, state: State, slopes: Mapping[str, FloatArray]) -> tuple[FloatArray, FloatArray]:
+        """M, shape (2n, 2n), and the derivative of the steps by log(gap), shape (2n,)."""
+        root, unit = self._roots(plan, state), self._unit(plan, state)
+        n = len(root)
+        # of the child's copies, and of the parent's
+        by, falls = {1.0: np.zeros((n, 2 * n)), -1.0: np.zeros((n, 2 * n))}, {1.0: np.zeros(n), -1.0: np.zeros(n)}
+        for area in plan.areas:
+            borders = _borders_of(plan, area)
+            at = self._cells(plan, borders)
+            signs = [1.0 if plan.borders[b].child == area else -1.0 for b in borders]
+            sign = np.repeat(signs, [len(self._cells(plan, [b])) for b in borders])
+            lin = root[at][:, None] * slopes[f"{LIN}{area}"] * root[at]
+            fall = root[at] * slopes[f"{FALL}{area}"].reshape(-1) / unit
+            for side in by:
+                own = sign == side
+                by[side][np.ix_(at[own], at)] = -lin[own]
+                by[side][np.ix_(at[own], n + at)] = lin[own] * sign
+                falls[side][at[own]] = fall[own]
+        moves = -0.5 * np.concatenate([by[1.0] + by[-1.0], by[1.0] - by[-1.0]])
+        moves[np.arange(n), np.arange(n)] += 1.0
+        return moves, 0.5 * np.concatenate([falls[1.0] + falls[-1.0], falls[1.0] - falls[-1.0]])
+
+
+def _borders_of(plan: Plan, area: str) -> list[str]:
+    """The borders of an area, the one above first."""
+    above = [plan.head[area].name] if area in plan.head else []
+    return above + [b.name for b in plan.tails[area]]
+
+
+__all__ = ["Newton"]
