@@ -162,7 +162,7 @@ class PV(Inverter):
         available = builder.data("pv.p_available_kw", names, np.minimum(offered, cls._most(group)), unit="kW") / kva
         q_max = builder.data("pv.q_max_kvar", names, cls._q_max(group, offered), unit="kvar") / kva
         room = builder.data("pv.q_left_kvar", names, left, unit="kvar") / kva
-        on = builder.data("pv.q_on", names, cls._on(group, offered), unit="1")
+        on = builder.data("pv.q_on", names, cls.volt_var_on(group, offered), unit="1")
         over = builder.data("pv.p_over_kw", names, cls.over_kw(group, offered), unit="kW") / kva
         where = ctx.ports(group)
         alone = free_phases(group, where)
@@ -395,8 +395,8 @@ class PV(Inverter):
         return np.asarray(np.minimum(column(group, "s_max_kva") * share, held.reshape(-1, 1)))
 
     @classmethod
-    def _on(cls, group: Sequence[Self], offered: FloatArray) -> FloatArray:
-        """1 where volt_var acts, 0 where the sun offers nothing and it does not, shape (n, T)."""
+    def volt_var_on(cls, group: Sequence[Self], offered: FloatArray) -> FloatArray:
+        """1 where volt_var acts, 0 where the sun offers nothing and it does not, shape (n, T); arguments as below."""
         always = np.array([d.volt_var_at_night for d in group], dtype=bool).reshape(-1, 1)
         return np.where(always | (offered > 0.0), 1.0, 0.0)
 
@@ -434,7 +434,7 @@ class PV(Inverter):
             "pv.p_available_kw": p,
             "pv.q_max_kvar": cls._q_max(group, values),
             "pv.q_left_kvar": left,
-            "pv.q_on": cls._on(group, values),
+            "pv.q_on": cls.volt_var_on(group, values),
             "pv.p_over_kw": cls.over_kw(group, values),
         }
 
