@@ -89,6 +89,19 @@ def test_new_sun_leaves_other_kvar() -> None:
         assert (p[k], q[k]) == (pytest.approx(1000 * power, abs=1e-9), pytest.approx(1000 * expected, abs=1e-6))
 
 
+@pytest.mark.parametrize("more", [{"volt_watt": True, "q_control": "none"}, {"volt_var_priority": "q"}])
+@pytest.mark.parametrize("formulation", [*EXACT, "lindist3flow", "linearised"])
+def test_no_power_where_new_data_say_night(formulation: str, more: dict[str, Any]) -> None:
+    """At full sun p was on its curve; the first-order model went on along that curve, and gave 300 kW in the dark."""
+    sun = {"sun": np.array([0.0, 1.0])}
+    device = pv(p_rated_kw=300.0, profile="sun", **more)
+    case = two_bus(device, source={"v_pu": 1.09}, horizon=Horizon.regular(2), profiles=sun)
+    model = build(case, formulation, "loss").update(pv={"p": np.array([150.0, 0.0])})
+    p = model.solve().set_points["pv.p"][0]
+    assert 50.0 < p[0] <= 150.0 + 1e-6
+    assert p[1] == pytest.approx(0.0, abs=1e-6)
+
+
 @pytest.mark.parametrize("formulation", [*EXACT, "lindist3flow"])
 @pytest.mark.parametrize("more", [{}, {"volt_var_reference": "available"}, {"volt_var_priority": "q"}])
 def test_no_kvar_at_night_with_new_sun_too(formulation: str, more: dict[str, Any]) -> None:
