@@ -89,6 +89,18 @@ def test_new_sun_leaves_other_kvar() -> None:
         assert (p[k], q[k]) == (pytest.approx(1000 * power, abs=1e-9), pytest.approx(1000 * expected, abs=1e-6))
 
 
+@pytest.mark.parametrize("more", [{"curtailable": True}, {"volt_var_q_max_pu": 0.1}])
+def test_new_sun_leaves_other_kvar_at_the_operating_point(more: dict[str, Any]) -> None:
+    """Where no curves are written: what the new sun leaves, and no more than the limit, as if it were built anew."""
+    device = available(p_rated_kw=290.0, profile="sun", **more)
+    case = two_bus(device, source={"v_pu": 1.05}, horizon=Horizon.regular(2), profiles={"sun": np.array([0.5, 1.0])})
+    model = build(case, "lindist3flow", "loss").update(pv={"p": np.array([290.0, 145.0])})
+    fresh = build(case.with_(profiles={"sun": np.array([1.0, 0.5])}), "lindist3flow", "loss")
+    found, expected = (m.solve().set_points["pv.p"][1] for m in (model, fresh))
+    assert expected.max() < -1.0
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("more", [{"volt_watt": True, "q_control": "none"}, {"volt_var_priority": "q"}])
 @pytest.mark.parametrize("formulation", [*EXACT, "lindist3flow", "linearised"])
 def test_no_power_where_new_data_say_night(formulation: str, more: dict[str, Any]) -> None:
