@@ -75,15 +75,10 @@ def pv_baseline(case: Case, pv: PV) -> tuple[FloatArray, FloatArray]:
     Returns:
         p in kW and q in kvar, each of shape (T,).
     """
-    p = pv_available(case, pv)
-    if pv.q_control == "power_factor" and pv.power_factor != 0.0:
-        pf = pv.power_factor
-        p = np.minimum(p, pv.s_max_kva * abs(pf))
-        return p, p * np.tan(np.arccos(abs(pf))) * np.sign(pf)
-    p = np.minimum(p, pv.s_max_kva * pv.p_share)
+    p = np.minimum(pv_available(case, pv), pv.s_max_kva * pv.p_share)
     if pv.follows_p:
         p = np.minimum(p, pv.p_rated_kw * max(pv.volt_watt_p_pu))
-    return p, np.zeros_like(p)
+    return p, p * pv.q_over_p
 
 
 def load_power(case: Case, load: Load) -> tuple[FloatArray, FloatArray]:
@@ -136,7 +131,7 @@ def nodal_problem(
     collected = _Ports(case, index)
     shunts: list[Triplets] = []
     following: list[tuple[Inverter, IntArray]] = []
-    over: list[FloatArray] = []
+    sun: list[FloatArray] = []
     count: dict[str, int] = {}
     for device in case.devices:
         if not isinstance(device, ShuntDevice):
@@ -172,15 +167,15 @@ def nodal_problem(
             rows = collected.add(device, -p, -q)
             if pv_q is None and follows(device):
                 following.append((device, rows))
-                over.append(PV.over_kw([device], device.p_rated_kw * case.multiplier(device.profile)[None])[0])
+                sun.append(device.p_rated_kw * case.multiplier(device.profile))
         elif isinstance(device, Inverter) and follows(device):
             following.append((device, collected.add(device, np.zeros(n_steps), np.zeros(n_steps))))
-            over.append(np.zeros(n_steps))
+            sun.append(np.zeros(n_steps))
     extra = Triplets.join(shunts)
     loads, followers = collected.loads(), None
     if following:
         devices, places = [d for d, _ in following], [rows for _, rows in following]
-        followers = Followers.of(devices, places, loads, over, feeder.n_phases, index)
+        followers = Followers.of(devices, places, loads, sun, feeder.n_phases, index)
         nominal = np.ones((len(followers.rows), n_steps))
         loads = followers.into(loads, followers.given(nominal))
     network = NodalNetwork.of(feeder, extra)

@@ -81,7 +81,7 @@ class Followers:
         devices: Sequence[Inverter],
         rows: Sequence[IntArray],
         loads: PortLoads,
-        over_kw: Sequence[FloatArray],
+        sun_kw: Sequence[FloatArray],
         n_phases: int,
         index: NodeIndex,
     ) -> Followers:
@@ -91,7 +91,7 @@ class Followers:
             devices: inverters that follow a curve, in p or q.
             rows: rows of each device's ports among the port loads.
             loads: the port loads, with what the devices would give without a limit (drawn: negative).
-            over_kw: what is added to what the sun offers each device, kW, shape (T,) each.
+            sun_kw: what the sun offers each device before any limit, none of a battery, kW, shape (T,) each.
             n_phases: how many conductors a modelled conductor stands for.
             index: nodes of the network.
         """
@@ -109,6 +109,8 @@ class Followers:
             return np.array(of)[owner].reshape(-1, 1)
 
         pvs = [d if isinstance(d, PV) else None for d in devices]
+        over = [d.over_kw([d], x[None])[0] if d else x for d, x in zip(pvs, sun_kw, strict=True)]
+        on = [d.volt_var_on([d], x[None])[0] if d else x + 1.0 for d, x in zip(pvs, sun_kw, strict=True)]
         one = np.ones(len(at))
         places, weight = _sensed(devices, owner, at, loads, index)
         return cls(
@@ -120,11 +122,16 @@ class Followers:
             s_kva=s,
             p_kw=p,
             offered_kw=-loads.p_kw[at],
-            over_kw=np.array(over_kw)[owner] * share.reshape(-1, 1),
+            over_kw=np.array(over)[owner] * share.reshape(-1, 1),
             law=each([d is not None and d.follows_p for d in pvs]),
             left=each([d.volt_var_reference == "available" for d in devices]),
-            dark=(-loads.p_kw[at] <= 0.0) & each([d is not None and not d.volt_var_at_night for d in pvs]),
-            moves=each([d is None or d.curtailable or d.follows_p or d.phases == "free" for d in pvs]),
+            dark=np.array(on)[owner] == 0.0,
+            moves=each(
+                [
+                    d is None or d.curtailable or d.follows_p or (d.phases == "free" and len(r) > 1)
+                    for d, r in zip(pvs, rows, strict=True)
+                ]
+            ),
             q_share=each([d.volt_var_q_max_pu for d in devices]),
             tangent=each([0.0 if d is None else d.q_over_p for d in pvs]),
             q_last=each([d is not None and d.gives_way == "q" for d in pvs]),
@@ -166,7 +173,7 @@ class Followers:
         gives_way = np.where(self.p_last[:, 0], self.s_kva, np.inf)
         p = np.where(np.isfinite(self.p_kw), self.p_kw, gives_way)
         q = np.where(self.s_kva > 0.0, self.s_kva, np.where(self.tangent[:, 0] != 0.0, p, np.inf))
-        return np.concatenate([p, q]).reshape(-1, 1)
+        return np.asarray(np.maximum(np.concatenate([p, q]), TINY_KVA)).reshape(-1, 1)
 
     def into(self, loads: PortLoads, z: FloatArray) -> PortLoads:
         """The port loads with the followers' power; a q that follows nothing stays what it is."""
@@ -206,7 +213,7 @@ def follow(
         the power flow, its steps converged only where the followers settled too, and the ports with what they give.
     """
     rows = followers.rows
-    scale = 1.0 / np.where(np.isfinite(followers.size), followers.size, np.inf)
+    scale = 1.0 / followers.size
     z = followers.given(np.ones((len(rows), loads.p_kw.shape[1])))
     past: list[tuple[FloatArray, FloatArray]] = []
     for k in range(MOST):

@@ -162,8 +162,10 @@ class Model:
         program = self.program.update(full)
         self.case = _with_data(self.case, full)  # may refuse the values: until here nothing has changed
         self.program = program
-        if self.tangent is not None:  # coefficients that follow from the data and the point
-            self.program = self.tangent.moved(self.program, self.program.start_point)
+        if self.tangent is not None:  # coefficients that follow from the data and the point, curves of data among it
+            x = self.program.start_point.copy()
+            self.tangent.curves(x, self.program.theta)
+            self.program = self.tangent.moved(self.program, x)
         series = self.case.series
         alike = all(
             s.trades_alike(self.program, series(s.price_import), series(s.price_export))

@@ -46,6 +46,15 @@ from lateral.solvers.native import NativeOptions
 
 DOCS = Path(__file__).parents[2] / "docs"
 
+#: laws of the voltage, as fields of a PV system
+LAWS: dict[str, dict[str, object]] = {
+    "available": {"q_control": "volt_var", "volt_var_reference": "available", "volt_var_q_max_pu": 0.2},
+    "q first": {"q_control": "volt_var", "volt_var_priority": "q"},
+    "p first": {"q_control": "volt_var", "volt_var_priority": "p"},
+    "volt-watt": {"q_control": "power_factor", "power_factor": 0.95, "volt_watt": True},
+    "both": {"q_control": "volt_var", "volt_var_reference": "available", "volt_watt": True, "curve_voltage": "mean"},
+}
+
 #: one variant per row: what a tiny case gets besides a source and a load
 EXAMPLES: dict[type, dict[str, tuple[Element, ...]]] = {
     Source: {
@@ -110,6 +119,24 @@ EXAMPLES: dict[type, dict[str, tuple[Element, ...]]] = {
         "volt-watt": (
             PV(name="p", bus="c", p_rated_kw=30.0, s_max_kva=33.0, profile="sun", curtailable=True, volt_watt=True),
         )
+    }
+    | {
+        f"{'curtailable' if cut else 'fixed'} {law}": (
+            PV(
+                name="p",
+                bus="c",
+                p_rated_kw=31.0,
+                s_max_kva=32.0,
+                profile="sun",
+                curtailable=cut,
+                volt_var_v_pu=(0.95, 1.0),
+                volt_var_q_pu=(0.6, 0.1),
+                volt_watt_v_pu=(0.95, 1.0),
+                **fields,  # type: ignore[arg-type]
+            ),
+        )
+        for law, fields in LAWS.items()
+        for cut in ((False, True) if law in ("available", "q first") else (False,))
     },
     Battery: {
         f"{control} {limit}": (
@@ -128,6 +155,20 @@ EXAMPLES: dict[type, dict[str, tuple[Element, ...]]] = {
         )
         for control in ("free", "volt_var", "none")
         for limit in ("disc", "box")
+    }
+    | {
+        "volt_var available": (
+            Battery(
+                name="b",
+                bus="c",
+                p_charge_max_kw=20.0,
+                p_discharge_max_kw=20.0,
+                s_max_kva=22.0,
+                energy_kwh=40.0,
+                q_control="volt_var",
+                volt_var_reference="available",
+            ),
+        )
     },
     Regulator: {
         "on a transformer": (Regulator(name="r", transformer="t", winding=2),),
@@ -314,14 +355,14 @@ def test_skips_are_counted() -> None:
             assert any(not SKIPS[cls, variant, formulation, s] for s in SOLVERS), (cls, variant, formulation)
 
 
-#: reasons and how often, of 57 variants: a row per exact form (nonlinear, current-voltage, bus-injection); a soc row
-#: per variant, and 21 linear ones where a disc is a cone; 12 where a border has a quadratic cost: both in consensus,
+#: reasons and how often, of 65 variants: a row per exact form (nonlinear, current-voltage, bus-injection); a soc row
+#: per variant, and 24 linear ones where a disc is a cone; 12 where a border has a quadratic cost: both in consensus,
 #: and the two heads with prices (their proximal term); capacitors decided once, and taps where they are decided
 COUNTED = Counter(
     {
-        "highs does not take a SOCP": 192,
-        "highs does not take a NLP": 171,
-        "clarabel does not take a NLP": 171,
+        "highs does not take a SOCP": 219,
+        "highs does not take a NLP": 195,
+        "clarabel does not take a NLP": 195,
         "highs does not take a QP": 12,
         "native takes no variable of all steps": 21,
     }

@@ -14,7 +14,7 @@ from test_compensators import PLACES, three
 from test_devices import HUNGRY, Z, two_bus, v_b
 from test_inverter_curves import battery, pv
 
-from lateral.baseline import power_flow
+from lateral.baseline import following_ports, power_flow
 from lateral.case import Case
 from lateral.checks import check
 from lateral.devices.voltage_law import ROUNDING_PU, ROUNDING_SHARE, falling, var_points
@@ -87,6 +87,31 @@ def test_new_sun_leaves_other_kvar() -> None:
     for k, power in enumerate((0.28, 0.1)):
         _, expected = by_hand(lambda u, p=power: np.sqrt(S**2 - p**2) * curve(u), 1.05, p=power)
         assert (p[k], q[k]) == (pytest.approx(1000 * power, abs=1e-9), pytest.approx(1000 * expected, abs=1e-6))
+
+
+@pytest.mark.parametrize("more", [{"curtailable": True}, {"volt_var_q_max_pu": 0.1}])
+def test_new_sun_leaves_other_kvar_at_the_operating_point(more: dict[str, Any]) -> None:
+    """Where no curves are written: what the new sun leaves, and no more than the limit, as if it were built anew."""
+    device = available(p_rated_kw=290.0, profile="sun", **more)
+    case = two_bus(device, source={"v_pu": 1.05}, horizon=Horizon.regular(2), profiles={"sun": np.array([0.5, 1.0])})
+    model = build(case, "lindist3flow", "loss").update(pv={"p": np.array([290.0, 145.0])})
+    fresh = build(case.with_(profiles={"sun": np.array([1.0, 0.5])}), "lindist3flow", "loss")
+    found, expected = (m.solve().set_points["pv.p"][1] for m in (model, fresh))
+    assert expected.max() < -1.0
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("more", [{"volt_watt": True, "q_control": "none"}, {"volt_var_priority": "q"}])
+@pytest.mark.parametrize("formulation", [*EXACT, "lindist3flow", "linearised"])
+def test_no_power_where_new_data_say_night(formulation: str, more: dict[str, Any]) -> None:
+    """At full sun p was on its curve; the first-order model went on along that curve, and gave 300 kW in the dark."""
+    sun = {"sun": np.array([0.0, 1.0])}
+    device = pv(p_rated_kw=300.0, profile="sun", **more)
+    case = two_bus(device, source={"v_pu": 1.09}, horizon=Horizon.regular(2), profiles=sun)
+    model = build(case, formulation, "loss").update(pv={"p": np.array([150.0, 0.0])})
+    p = model.solve().set_points["pv.p"][0]
+    assert 50.0 < p[0] <= 150.0 + 1e-6
+    assert p[1] == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("formulation", [*EXACT, "lindist3flow"])
@@ -321,3 +346,52 @@ def test_the_rest_of_a_circle_and_its_derivatives() -> None:
 def test_a_choice_that_does_not_exist() -> None:
     case = two_bus(HUNGRY, dataclasses.replace(pv(), volt_var_reference="kva", curve_voltage="max"))
     assert [f.code[:7] for f in check(case)] == ["VAL-004", "VAL-004"]
+
+
+def same_as_its_power_flow(device: Any, **source: Any) -> None:
+    """Nothing is decided: the program's only point is the power flow, at every step."""
+    sun = {"sun": np.array([0.0, 0.6, 1.0])}
+    case = two_bus(device, source=source, horizon=Horizon.regular(3), profiles=sun)
+    flow = power_flow(case)
+    assert flow.all_converged
+    r = solved(case, "nonlinear", "loss")
+    np.testing.assert_allclose(
+        np.sqrt(r.value("bus.vmag_sq")[r.elements("bus.vmag_sq").index("b.1")]),
+        flow.vmag_pu[flow.index.position["b", 1]],
+        atol=1e-7,
+    )
+
+
+def test_a_power_factor_stays_beside_volt_watt_that_never_allows_all() -> None:
+    """At most 0.4 of the rated power at any voltage; the power flow gave all of it below the curve's first point."""
+    points = {"volt_watt_v_pu": (1.0, 1.06), "volt_watt_p_pu": (0.4, 0.1)}
+    device = pv(q_control="power_factor", power_factor=0.9, profile="sun", volt_watt=True, **points)
+    same_as_its_power_flow(device, v_pu=0.96)
+
+
+@pytest.mark.parametrize("more", [{"volt_watt": True}, {"volt_var_priority": "q"}])
+@pytest.mark.parametrize("none", ["p_rated_kw", "s_max_kva"])
+def test_no_rating_gives_nothing_and_settles(none: str, more: dict[str, Any]) -> None:
+    same_as_its_power_flow(pv(profile="sun", **{none: 0.0}, **more), v_pu=1.05)
+
+
+def test_night_is_where_the_sun_offers_nothing() -> None:
+    """Not where no p is left: this curve keeps all of the rating for q, by day."""
+    points = {"volt_var_v_pu": (0.9, 1.1), "volt_var_q_pu": (1.0, -1.0)}
+    same_as_its_power_flow(pv(profile="sun", volt_var_at_night=False, **points), v_pu=1.05)
+
+
+def test_one_port_that_may_decide_decides_nothing() -> None:
+    """With all of the rating as p there is no q, of one port with its phases free as of any."""
+    device = available(p_rated_kw=300.0, profile="sun", phases="free", volt_var_q_pu=(1.0, 0.0, 0.0, -1.0))
+    case = two_bus(device, source={"v_pu": 1.05}, horizon=Horizon.regular(1), profiles={"sun": np.ones(1)})
+    p, q = following_ports(case)["pv.p"]
+    assert (p[0, 0], q[0, 0]) == (pytest.approx(300.0), pytest.approx(0.0, abs=1e-9))
+
+
+def test_points_as_near_as_is_allowed() -> None:
+    """1.001 - 1.0 is less than 0.001 in floating point."""
+    assert not check(two_bus(pv(volt_var_v_pu=(1.0, 1.001), volt_var_q_pu=(0.1, -0.1))))
+    assert [f.code[:7] for f in check(two_bus(pv(volt_var_v_pu=(1.0, 1.00099), volt_var_q_pu=(0.1, -0.1))))] == [
+        "DEV-013"
+    ]

@@ -199,7 +199,7 @@ def _inverter_curves(view: View) -> Iterator[Fault]:
             if len(points) < 2 or len(points) != len(values):
                 problem = f"{len(points)} points and {len(values)} values"
                 allowed = "two points or more, a value for each"
-            elif any(b - a < 1e-3 for a, b in itertools.pairwise(points)):
+            elif any(b - a < 1e-3 * (1.0 - 1e-9) for a, b in itertools.pairwise(points)):
                 problem, allowed = f"{name} = {show(points)}", "ascending, 0.001 pu apart or more"
             elif any(b > a for a, b in itertools.pairwise(values)):
                 problem, allowed = f"{other} = {show(values)}", "values that do not rise with the voltage"

@@ -179,7 +179,7 @@ class Battery(Inverter):
             p_port,
             q_port,
             left=Affine.zeros(len(group), ctx.n_steps),  # p is always decided
-            p_now=np.zeros(p_port.shape),
+            p_now=Affine.zeros(p_port.n, ctx.n_steps),
             moves=np.ones(len(group), dtype=bool),
         )
         builder.output("battery", "p_injected", names, where.total(p_port), unit="kW", to_unit=kva)

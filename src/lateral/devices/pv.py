@@ -162,7 +162,7 @@ class PV(Inverter):
         available = builder.data("pv.p_available_kw", names, np.minimum(offered, cls._most(group)), unit="kW") / kva
         q_max = builder.data("pv.q_max_kvar", names, cls._q_max(group, offered), unit="kvar") / kva
         room = builder.data("pv.q_left_kvar", names, left, unit="kvar") / kva
-        on = builder.data("pv.q_on", names, cls._on(group, offered), unit="1")
+        on = builder.data("pv.q_on", names, cls.volt_var_on(group, offered), unit="1")
         over = builder.data("pv.p_over_kw", names, cls.over_kw(group, offered), unit="kW") / kva
         where = ctx.ports(group)
         alone = free_phases(group, where)
@@ -176,7 +176,7 @@ class PV(Inverter):
         before = p_port
         p_port = cls._volt_watt(group, where, ctx, p_port, law)
         q_port = q_port + (p_port - before) * cls._tangent(group)[where.owner].reshape(-1, 1)
-        offered_now = builder.present(where.spread(available))
+        offered_now = where.spread(available)
         last = [d.gives_way for d in group]
         q_port, q_now = with_volt_var(
             "pv",
@@ -195,10 +195,9 @@ class PV(Inverter):
         if np.any(p_last):
             decided = p_last & (cut | alone)
             limit_by_q("pv", group, where, ctx, p_port, q_port, decided)
-            p_port = with_p_last(
-                "pv", group, where, ctx, p_port, q_port, where.spread(over), offered_now, q_now, p_last & ~decided
-            )
-            law = law | (p_last & ~decided)
+            p_at, given = builder.present(offered_now), p_last & ~decided
+            p_port = with_p_last("pv", group, where, ctx, p_port, q_port, where.spread(over), p_at, q_now, given)
+            law = law | given
         total = where.total(p_port)
         builder.output("pv", "p_injected", names, total, unit="kW", to_unit=kva)
         builder.output("pv", "q_injected", names, where.total(q_port), unit="kvar", to_unit=kva)
@@ -375,8 +374,6 @@ class PV(Inverter):
             return p_port
         own = ports.of(given)
         offered = p_port.take(at[given])
-        if not ctx.net.reads_curves:
-            ctx.builder.bake(offered)
         now = curve_now[given] * rated[given] - ctx.builder.present(offered)
         size = np.maximum(rated[given], 1e-9)
         less = own.bent("volt_watt_cut", -spare.take(given), now, below_zero(size), unit="kW")
@@ -395,8 +392,8 @@ class PV(Inverter):
         return np.asarray(np.minimum(column(group, "s_max_kva") * share, held.reshape(-1, 1)))
 
     @classmethod
-    def _on(cls, group: Sequence[Self], offered: FloatArray) -> FloatArray:
-        """1 where volt_var acts, 0 where the sun offers nothing and it does not, shape (n, T)."""
+    def volt_var_on(cls, group: Sequence[Self], offered: FloatArray) -> FloatArray:
+        """1 where volt_var acts, 0 where the sun offers nothing and it does not, shape (n, T); arguments as below."""
         always = np.array([d.volt_var_at_night for d in group], dtype=bool).reshape(-1, 1)
         return np.where(always | (offered > 0.0), 1.0, 0.0)
 
@@ -434,7 +431,7 @@ class PV(Inverter):
             "pv.p_available_kw": p,
             "pv.q_max_kvar": cls._q_max(group, values),
             "pv.q_left_kvar": left,
-            "pv.q_on": cls._on(group, values),
+            "pv.q_on": cls.volt_var_on(group, values),
             "pv.p_over_kw": cls.over_kw(group, values),
         }
 

@@ -228,6 +228,7 @@ class LawPorts:
                 f"{self.kind}_port", f"{quantity}_unlimited", self.names, z, unit=unit, to_unit=to_unit, scale=size
             )
             return _curve(ctx, f"{self.kind}_port", quantity, self.names, z, curve, unit=unit, scale=size)
+        ctx.builder.bake(z)  # ``now`` is of the present data
         return (z - now) * curve.slope(now) + curve.value(now)
 
 
@@ -261,7 +262,7 @@ def with_volt_var(
     q_port: Affine,
     *,
     left: Affine,
-    p_now: FloatArray,
+    p_now: Affine,
     moves: BoolArray,
     q_last: BoolArray | None = None,
     on: Affine | None = None,
@@ -278,7 +279,7 @@ def with_volt_var(
         ctx: the context.
         p_port, q_port: power of all ports, shape (ports, T).
         left: what p leaves of each device's rating where it is no decision, data, pu, shape (devices, T).
-        p_now: p of each port at the operating point, pu, shape (ports, T).
+        p_now: p of each port at the operating point, data, pu, shape (ports, T).
         moves: whether p of a device is decided, or follows the voltage, shape (devices,).
         q_last: whether a q of the rating gives way to p, shape (devices,); absent: none does.
         on: 1 where a device follows its curve, 0 where its q is none, data, shape (devices, T); absent: always.
@@ -321,9 +322,7 @@ def with_volt_var(
     return q_port + q.map_terms(len(where.owner), at, np.arange(len(at)), np.ones(len(at))), every
 
 
-def _left(
-    law: LawPorts, p_port: Affine, p_now: FloatArray, left: Affine, moves: BoolArray
-) -> tuple[Affine, FloatArray]:
+def _left(law: LawPorts, p_port: Affine, p_now: Affine, left: Affine, moves: BoolArray) -> tuple[Affine, FloatArray]:
     """What p leaves of the rating of ports, and what it is at the operating point, shape (m, T) each: data where p is
     no decision, else a curve of it where the formulation writes curves, else what it is at the operating point."""
     ctx, n = law.ctx, len(law.at)
@@ -336,11 +335,13 @@ def _left(
     if len(moved):
         some = law.of(moved)
         size = np.maximum(some.s, 1e-9)
-        now[moved] = room(size).value(p_now[some.at])
+        p_at = ctx.builder.present(p_now.take(some.at))
+        now[moved] = room(size).value(p_at)
         given = Affine.constant(now[moved])
         if ctx.net.reads_curves:
-            given = some.bent("q_room", p_port.take(some.at), p_now[some.at], room(size), unit="kvar")
+            given = some.bent("q_room", p_port.take(some.at), p_at, room(size), unit="kvar")
         else:
+            ctx.builder.bake(p_now.take(some.at))
             ctx.builder.first_order.add("what active power leaves for kvar is that of the operating point")
         out = out + given.map_terms(n, moved, np.arange(len(moved)), np.ones(len(moved)))
     return out, now
@@ -392,8 +393,6 @@ def _cut_to(law: LawPorts, q: Affine, leaves: Affine, q_now: FloatArray, leaves_
 
     min(r - q, 0) - min(r + q, 0)
     """
-    if not law.ctx.net.reads_curves:
-        law.ctx.builder.bake(leaves)
     corner = below_zero(np.maximum(law.s, 1e-9))
     above = law.bent("q_above", leaves - q, leaves_now - q_now, corner, unit="kvar")
     return above - law.bent("q_below", leaves + q, leaves_now + q_now, corner, unit="kvar")
@@ -457,8 +456,6 @@ def with_p_last(
     law = LawPorts(kind, group, where, at, ctx)
     size = np.maximum(law.s, 1e-9)
     offered = p_port.take(at) + over.take(at)
-    if not ctx.net.reads_curves:
-        ctx.builder.bake(offered)
     leaves = law.bent("p_room", q_port.take(at), q_now[at], room(size), unit="kW")
     now = room(size).value(q_now[at]) - p_now[at] - ctx.builder.present(over.take(at))
     p = over.take(at) + law.bent("p_beyond", leaves - offered, now, below_zero(size), unit="kW")
