@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import lateral
-from lateral.areas.agent import AreaAgent, Task
+from lateral.areas.agent import Answer, AreaAgent, Task
 from lateral.areas.algorithms import Admm, Newton
 from lateral.areas.driver import said_in
 from lateral.areas.executors import Serial
@@ -23,8 +23,9 @@ from lateral.areas.partition import Partition, cut
 from lateral.areas.plan import Plan
 from lateral.areas.point import settle
 from lateral.areas.protocol import AreaSpec, answer_of, handle, pack, unpack
-from lateral.areas.quantities import copies, in_components
+from lateral.areas.quantities import copies, in_components, of_conductors
 from lateral.areas.run import AreasRun
+from lateral.areas.slopes import Slopes
 from lateral.areas.solve import solve_areas
 from lateral.areas.transport import Direct
 from lateral.case import Case
@@ -259,3 +260,42 @@ def test_slopes_of_another_shape_are_not_used() -> None:
         assert new.local[key] == pytest.approx(value)
     with_slopes = method.step(plan, state, wave, answers, messages)
     assert any(np.abs(with_slopes.local[key] - value).max() > 0.0 for key, value in plain.local.items())
+
+
+def test_powers_of_a_step_without_weight_are_agreed_on() -> None:
+    """Nothing is paid for them, and once neither for copies that differ: they never came together."""
+    case = noon("ieee13", 2)
+    horizon = dataclasses.replace(case.horizon, weight=np.array([0.0, 1.0]))
+    part = lateral.cut(case.with_(horizon=horizon), 3)
+    certified(solve_areas(part, Newton(), formulation="lindist3flow", with_replay=False), 41)
+
+
+def test_areas_that_agree_to_the_last_digit_go_on_to_a_certificate() -> None:
+    """Where nothing is curtailed the optimum is zero and what penalties cost is not: the gap, relative to the latter,
+    falls far, and steps are rounding by then."""
+    part = lateral.cut(noon("ieee13", 1), 2)
+    run = solve_areas(part, Newton(), formulation="sdp", objective="curtailment", with_replay=False)
+    assert run.status is Status.OPTIMAL, run.status_text
+    assert run.result is not None and run.central is not None
+    assert len(run.rounds) <= 40 and abs(run.result.objective - run.central.objective) <= 1e-7
+
+
+def test_a_step_where_prices_are_undetermined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Areas that go along with anything, and agree: an M that no lambda of the steps' length makes regular. Once a
+    traceback of numpy (`sdp`, `curtailment`, where nothing is curtailed)."""
+    plan, _ = agents(lateral.cut(noon("ieee13", 1), 2), "soc3")
+    method = Newton()
+    state = method.init(plan)
+    n = len(method._roots(plan, state))
+    monkeypatch.setattr(Newton, "_roots", lambda *_: np.full(n, 0.5))  # a power of two: exactly singular
+    free = Slopes(tuple(plan.borders), -4.0 * np.eye(n), np.zeros((n, 1)))
+    said = {b: method.copy_of(plan, b, state.held[b], "") for b in plan.borders}
+    answers = {}
+    for a in plan.areas:
+        own = {b: of_conductors(said[b], plan.borders[b].conductors) for b in plan.borders}
+        answers[a] = Answer(a, "optimal", "", own, 0.0, 0.0, 0.0, 1, slopes=free)
+    wave = method.waves(plan)[0]
+    messages = Direct(plan, run="r").deliver(said_in(plan, wave, answers, run="r", round_=1, number=0))
+    new = method.step(plan, state, wave, answers, messages)
+    moved = method._packed(plan, new, new.held, new.local) - method._packed(plan, state, state.held, state.local)
+    assert np.abs(moved).max() <= 1e-5  # rounding is no reason to go anywhere

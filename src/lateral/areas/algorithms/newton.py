@@ -52,11 +52,14 @@ from lateral.network.schema import FloatArray, IntArray
 #: The last duality gap, relative. It falls with the residual, to this share of it, in a round to this share of what it
 #: was, at first; it rises by so much at once.
 GAP_END, GAP_SHARE, GAP_FALL, GAP_RISE = 1e-7, 1e-2, 0.1, 3.0
-#: Where rounds go on although copies are no further apart than this there, it falls to this.
-AGREED, GAP_LEAST = 1e-6, 1e-9
+#: Where rounds go on although copies are no further apart than this there, it falls to this. It is relative to what an
+#: area pays with penalties, which of `loss` and `curtailment` is far more than the objective (1e4 times: `soc3`).
+AGREED, GAP_LEAST = 1e-6, 1e-12
 #: At another gap than the best point's, steps may be this many times as long as its; or as long as the gap times so
 #: much, but no longer than this (pu).
 WORSE, NOISE, NOISE_MAX = 3.0, 1e3, 0.02
+#: Steps of this length, and a lambda of this size, are rounding.
+ROUNDING = 1e-10
 #: lambda as a share of the steps' length: at first, at least and at most.
 SHARE, SHARE_MIN, SHARE_MAX = 1.0, 1e-2, 1e2
 #: What the share is multiplied by after a step that brought more than `GOOD` of what it promised, or less than `BAD`,
@@ -150,7 +153,8 @@ class Newton(Consensus):
         length, numbers, local = float(np.linalg.norm(steps)), dict(came.numbers), dict(came.local)
         best_gap = numbers.get("best_gap", gap)
         best = float(np.linalg.norm(local[STEPS])) if STEPS in local else np.inf
-        if length > (best if gap == best_gap else max(WORSE * best, min(NOISE * gap, NOISE_MAX))):
+        most = best if gap == best_gap else max(WORSE * best, min(NOISE * gap, NOISE_MAX))
+        if length > max(most, ROUNDING):
             if gap < 0.9 * best_gap:  # it fell too far at once
                 numbers["fall"] = float(np.sqrt(numbers["fall"]))
                 gap = max(gap, numbers["fall"] * best_gap)
@@ -173,7 +177,8 @@ class Newton(Consensus):
         moves, falls = self._derivative(plan, state, local)
         aim = local[STEPS] + falls * np.log(gap / best_gap)
         far = float(np.linalg.norm(aim))
-        d = np.linalg.solve(moves + min(numbers["share"] * far, 1.0) * np.eye(len(aim)), aim)
+        damping = float(np.clip(numbers["share"] * far, ROUNDING, 1.0))
+        d = np.linalg.solve(moves + damping * np.eye(len(aim)), aim)
         promised = far - float(np.linalg.norm(aim - moves @ d))
         numbers |= {"gap": gap, "best_gap": best_gap, "from": far, "promised": promised}
         came = dataclasses.replace(came, local=local, numbers=numbers)
