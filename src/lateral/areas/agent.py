@@ -326,7 +326,7 @@ class AreaAgent:
         if not any(model is other and model.enforced == limits for other, limits in self._scaled):
             # what borders cost may be all that an area pays, and is zero when it is built (also: built again, for more
             # limits)
-            model.program = model.program.rescaled()
+            model.program = model.program.rescaled(self.case.horizon.n_steps)
             self._scaled = [*(pair for pair in self._scaled if pair[0] is not model), (model, model.enforced)][-2:]
         # sides of load bands are looked at when the areas agree, see `build_again`
         # Ipopt starts exactly where it ended before; the structured solver starts anew or from half way, which lets a
