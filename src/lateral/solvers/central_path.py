@@ -43,6 +43,8 @@ SMALL_OBJECTIVE = 1e-2
 #: The last step is taken where ``|mu lambda^-1 - lambda|`` is this share of the root of mu, or, where rounding does not
 #: let it fall any more, this one; and rows hold to this.
 _CENTRED, _NEAR, _HOLDS = 1e-3, 0.5, 1e-10
+#: Or to this share of the sum of its terms' sizes, which is rounding.
+_ROUNDING = 1e-15
 #: So near to the goal, as a multiple of it, mu is no longer let fall by a share: the point is centred there.
 _AT_GOAL = 1.5
 #: So many steps there without a smaller gap: rounding allows no more.
@@ -159,9 +161,9 @@ def follow(
         if time.perf_counter() >= until:
             break
         goal = gap * program.size(x) / cones.degree
-        # entries of a stiff branch may be so large that no more than this is left of a row
-        size = 1.0 + rows @ np.abs(x) + np.abs(s)
-        holds = float((np.abs(program.b - program.a @ x - s) / size).max()) <= _HOLDS
+        # entries of a stiff branch may be so large that rounding leaves more of a row
+        rounding = _ROUNDING * (rows @ np.abs(x))
+        holds = bool(np.all(np.abs(program.b - program.a @ x - s) <= np.maximum(_HOLDS, rounding)))
         try:
             dx, dz, off, mu = _step(program, system, Scaling.of(cones, s, z), x, s, z, goal)
         except (np.linalg.LinAlgError, RuntimeError):  # of scipy: the factor is exactly singular
