@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import lateral
-from lateral.areas.agent import AreaAgent, Task
+from lateral.areas.agent import Answer, AreaAgent, Task
 from lateral.areas.algorithms import Admm, Newton
 from lateral.areas.driver import said_in
 from lateral.areas.executors import Serial
@@ -21,10 +21,11 @@ from lateral.areas.faults import Faults
 from lateral.areas.message import MessageError, Values
 from lateral.areas.partition import Partition, cut
 from lateral.areas.plan import Plan
-from lateral.areas.point import settle
+from lateral.areas.point import MOST_CROSSING, settle, taken_in
 from lateral.areas.protocol import AreaSpec, answer_of, handle, pack, unpack
-from lateral.areas.quantities import copies, in_components
+from lateral.areas.quantities import copies, in_components, of_conductors
 from lateral.areas.run import AreasRun
+from lateral.areas.slopes import Slopes
 from lateral.areas.solve import solve_areas
 from lateral.areas.transport import Direct
 from lateral.case import Case
@@ -137,11 +138,11 @@ def test_an_area_answers_to_prices_as_much_as_its_penalty_lets_it() -> None:
 
 
 def test_areas_without_devices_agree_as_soon_as_the_gap_has_fallen() -> None:
-    """9 rounds, of which the gap takes 6 to fall from 1e-2 to 1e-7."""
+    """12 rounds, of which the gap takes 8 to fall from 1e-2 to 1e-9."""
     case = noon("ieee13", 2)
     bare = case.with_(devices=tuple(d for d in case.devices if d.kind in ("source", "load")))
     run = solve_areas(lateral.cut(bare, 3), Newton(), formulation="linearised", limits="none", with_replay=False)
-    certified(run, 10)
+    certified(run, 14)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +153,7 @@ def test_rounds_on_ieee13(form: str, n: int, areas: int, most: int) -> None:
     certified(solve_areas(lateral.cut(noon("ieee13", n), areas), Newton(), formulation=form, with_replay=False), most)
 
 
-@pytest.mark.parametrize(("n", "where", "most"), [(4, "3", 45), (4, "line.632670", 52), (4, "transformer.reg1", 32)])
+@pytest.mark.parametrize(("n", "where", "most"), [(4, "3", 56), (4, "line.632670", 66), (4, "transformer.reg1", 34)])
 def test_one_ratio_for_all_steps(n: int, where: str, most: int) -> None:
     """`admm` takes 596, 312 and 203 rounds."""
     part = lateral.cut(one_ratio(n), 3) if where == "3" else cut(one_ratio(n), [where])
@@ -174,6 +175,23 @@ def test_auto_is_newton_where_a_solver_knows_slopes() -> None:
     assert any("auto took newton: soc3 has matrices" in choice for choice in run.choices)
     run = solve_areas(part, formulation="soc3", solver="ipopt", with_replay=False, central=False, max_rounds=1)
     assert run.algorithm == "admm"
+
+
+def test_auto_is_admm_where_too_much_crosses() -> None:
+    form = formulation_named("sdp")
+    assert taken_in(form, None, crossing=MOST_CROSSING)[0].name == "newton"
+    method, (why,) = taken_in(form, None, crossing=MOST_CROSSING + 1)
+    assert method.name == "admm"
+    assert f"{MOST_CROSSING + 1} numbers cross borders" in why
+
+
+def test_it_goes_on_as_admm_where_it_does_not_come_nearer() -> None:
+    """`linearised`, demand: areas far apart, whose steps of Newton's method lead nowhere; and they end certified."""
+    run = solve_areas(
+        lateral.cut(noon("ieee13", 2), 2), formulation="linearised", objective="demand", with_replay=False
+    )
+    certified(run, 110)
+    assert any("newton went over to admm after round" in choice for choice in run.choices)
 
 
 @pytest.mark.parametrize("form", ["current-voltage", "bus-injection"])
@@ -259,3 +277,42 @@ def test_slopes_of_another_shape_are_not_used() -> None:
         assert new.local[key] == pytest.approx(value)
     with_slopes = method.step(plan, state, wave, answers, messages)
     assert any(np.abs(with_slopes.local[key] - value).max() > 0.0 for key, value in plain.local.items())
+
+
+def test_powers_of_a_step_without_weight_are_agreed_on() -> None:
+    """Nothing is paid for them, and once neither for copies that differ: they never came together."""
+    case = noon("ieee13", 2)
+    horizon = dataclasses.replace(case.horizon, weight=np.array([0.0, 1.0]))
+    part = lateral.cut(case.with_(horizon=horizon), 3)
+    certified(solve_areas(part, Newton(), formulation="lindist3flow", with_replay=False), 41)
+
+
+def test_areas_that_agree_to_the_last_digit_go_on_to_a_certificate() -> None:
+    """Where nothing is curtailed the optimum is zero and what penalties cost is not: the gap, relative to the latter,
+    falls far, and steps are rounding by then."""
+    part = lateral.cut(noon("ieee13", 1), 2)
+    run = solve_areas(part, Newton(), formulation="sdp", objective="curtailment", with_replay=False)
+    assert run.status is Status.OPTIMAL, run.status_text
+    assert run.result is not None and run.central is not None
+    assert len(run.rounds) <= 40 and abs(run.result.objective - run.central.objective) <= 1e-7
+
+
+def test_a_step_where_prices_are_undetermined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Areas that go along with anything, and agree: an M that no lambda of the steps' length makes regular. Once a
+    traceback of numpy (`sdp`, `curtailment`, where nothing is curtailed)."""
+    plan, _ = agents(lateral.cut(noon("ieee13", 1), 2), "soc3")
+    method = Newton()
+    state = method.init(plan)
+    n = len(method._roots(plan, state))
+    monkeypatch.setattr(Newton, "_roots", lambda *_: np.full(n, 0.5))  # a power of two: exactly singular
+    free = Slopes(tuple(plan.borders), -4.0 * np.eye(n), np.zeros((n, 1)))
+    said = {b: method.copy_of(plan, b, state.held[b], "") for b in plan.borders}
+    answers = {}
+    for a in plan.areas:
+        own = {b: of_conductors(said[b], plan.borders[b].conductors) for b in plan.borders}
+        answers[a] = Answer(a, "optimal", "", own, 0.0, 0.0, 0.0, 1, slopes=free)
+    wave = method.waves(plan)[0]
+    messages = Direct(plan, run="r").deliver(said_in(plan, wave, answers, run="r", round_=1, number=0))
+    new = method.step(plan, state, wave, answers, messages)
+    moved = method._packed(plan, new, new.held, new.local) - method._packed(plan, state, state.held, state.local)
+    assert np.abs(moved).max() <= 1e-5  # rounding is no reason to go anywhere

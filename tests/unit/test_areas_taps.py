@@ -127,11 +127,11 @@ def test_a_heavier_penalty_certifies_taps_for_the_whole_horizon_to_first_order()
     certified(partition, Admm(penalty=4.0, wander_rounds=0), 195, formulation="linearised")
 
 
-@pytest.mark.parametrize(("steps", "most"), [(2, 160), (4, 235)])
-def test_prices_that_drift_get_heavier_penalties(steps: int, most: int) -> None:
-    """136 and 203 rounds. One ratio at the border ties the voltages of all steps: each round moved their prices by the
-    same 8e-5 (2e-5), for 383 rounds and for more than 600."""
-    certified(cut(decided(noon(steps), "day"), ["transformer.reg1"]), None, most, formulation="linearised")
+def test_prices_that_drift_get_heavier_penalties() -> None:
+    """136 rounds. One ratio at the border ties the voltages of all steps: each round moved prices by the same 8e-5,
+    for 383 rounds."""
+    partition, admm = cut(decided(noon(2), "day"), ["transformer.reg1"]), Admm(wander_rounds=0)
+    certified(partition, admm, 160, formulation="linearised")
 
 
 @pytest.mark.parametrize(("wide", "found"), [(0.1, ["632670/p"]), (0.5, [])])
@@ -158,7 +158,8 @@ def test_what_areas_differ_by_is_not_multiplied_by_stiff_branches(areas: int, de
 def test_rows_to_first_order_are_met_by_a_joined_schedule() -> None:
     """After 30 rounds the areas are 4e-6 apart, and every equality of the whole holds to rounding."""
     partition = cut(noon(2), ["line.632670"])
-    run = solve_areas(partition, formulation="linearised", with_replay=False, central=False, max_rounds=30)
+    admm = Admm(wander_rounds=0)
+    run = solve_areas(partition, admm, formulation="linearised", with_replay=False, central=False, max_rounds=30)
     assert run.status is Status.LIMIT_REACHED and run.residual > 1e-6
     assert run.result is not None
     program, x = run.result.program, run.result.solution.x

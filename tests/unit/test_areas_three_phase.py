@@ -246,11 +246,11 @@ def test_an_area_whose_program_is_linear_is_solved() -> None:
     [("current-voltage", Admm()), ("bus-injection", Admm()), ("linearised", None), ("soc3", None), ("soc3", Admm())],
 )
 def test_a_cost_without_any_price_is_certified(formulation: str, algorithm: Admm | None) -> None:
-    """1 to 69 rounds. With penalties of 1 objective per kWh what was left of them was a gap of 2e-5 of a cent (3e-2 in
-    `soc3`) after 100 rounds in which nothing moved."""
+    """1 to 93 rounds (the last with `admm` and `soc3`). With penalties of 1 objective per kWh what was left of them was
+    a gap of 2e-5 of a cent (3e-2 in `soc3`) after 100 rounds in which nothing moved."""
     case = lateral.read("ieee13-rated")
     assert not case.sources[0].price_import
-    run = solve_areas(cut(case, ["line.632670"]), algorithm, formulation=formulation, with_replay=False, max_rounds=80)
+    run = solve_areas(cut(case, ["line.632670"]), algorithm, formulation=formulation, with_replay=False, max_rounds=110)
     assert run.status is Status.OPTIMAL, run.status_text
 
 

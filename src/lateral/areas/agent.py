@@ -293,6 +293,8 @@ class AreaAgent:
                 for device in group:
                     borders[device.name] = self._said(device, result)
         status, text = self._verdict(result)
+        centred = self._gap is not None and result.has_values
+        slopes = slopes_of(self.model, self.heads, self.tails, self.voltages) if centred else None
         return Answer(
             self.name,
             status.word,
@@ -303,7 +305,7 @@ class AreaAgent:
             time.perf_counter() - begin,
             result.solution.iterations,
             self._twin.slack if self._twin.in_use else 0.0,
-            slopes_of(self.model, self.heads, self.tails, self.voltages) if self._gap is not None else None,
+            slopes,
         )
 
     def _solved(self, inputs: Mapping[str, Values]) -> Result:
@@ -324,7 +326,7 @@ class AreaAgent:
         if not any(model is other and model.enforced == limits for other, limits in self._scaled):
             # what borders cost may be all that an area pays, and is zero when it is built (also: built again, for more
             # limits)
-            model.program = model.program.rescaled()
+            model.program = model.program.rescaled(self.case.horizon.n_steps)
             self._scaled = [*(pair for pair in self._scaled if pair[0] is not model), (model, model.enforced)][-2:]
         # sides of load bands are looked at when the areas agree, see `build_again`
         # Ipopt starts exactly where it ended before; the structured solver starts anew or from half way, which lets a

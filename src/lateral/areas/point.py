@@ -47,6 +47,9 @@ from lateral.formulations import Formulation
 TOLERANCE = 1e-10
 #: Where rounding leaves more than that (the voltage to ground of an ungrounded feeder), it may stand still here.
 NOISE = 3e-8
+#: Numbers that cross borders in one direction at most for `Newton`, whose coordinator solves a dense system of twice as
+#: many: 0.6 GB and some ten seconds a round.
+MOST_CROSSING = 3000
 #: Sweeps without progress after which it stands still, and sweeps at most.
 STILL, SWEEPS = 8, 200
 
@@ -136,7 +139,12 @@ def require_formulation(formulation: Formulation, algorithm: Algorithm) -> None:
 
 
 def taken_in(
-    formulation: Formulation, algorithm: Algorithm | None, *, solver: str = "auto", owned: bool = False
+    formulation: Formulation,
+    algorithm: Algorithm | None,
+    *,
+    solver: str = "auto",
+    owned: bool = False,
+    crossing: int = 0,
 ) -> tuple[Algorithm, tuple[str, ...]]:
     """The algorithm that ``auto`` (or none at all) stands for in a formulation, and why where it is not `Auto`.
 
@@ -145,6 +153,7 @@ def taken_in(
         algorithm: what was asked for.
         solver: of every area; only Clarabel's central path has slopes.
         owned: whether areas have owners of their own, who say no more than values at borders unless they are asked to.
+        crossing: how many numbers cross borders in one direction; more than `MOST_CROSSING` are too many for `Newton`.
     """
     if algorithm is not None and not isinstance(algorithm, Auto):
         return algorithm, ()
@@ -155,7 +164,9 @@ def taken_in(
         why = "has rows to first order"
     else:
         return algorithm or Auto(), ()
-    if solver in ("auto", "clarabel") and not owned:
+    if crossing > MOST_CROSSING:
+        why += f", and {crossing} numbers cross borders, of which newton takes {MOST_CROSSING}"
+    elif solver in ("auto", "clarabel") and not owned:
         return Newton(), (f"auto took newton: {formulation.name} {why}",)
     admm = Admm(penalty=formulation.consensus_penalty, ratio_unbalance=formulation.consensus_ratio)
     if formulation.first_order:

@@ -42,7 +42,7 @@ def slopes_of(
     model: Model, heads: Sequence[BorderHead], tails: Sequence[BorderTail], voltages: Sequence[str]
 ) -> Slopes | None:
     """The slopes of an area's last solve; None where its solver does not know them."""
-    program, hours = model.program, model.case.horizon.hours
+    program, hours = model.program, model.case.horizon.agreed_hours
     costs = program.maps["c"].matrix.tocsc()
     cells, weights, names = [], [], []
     for kind, group in (("border_head", heads), ("border_tail", tails)):
@@ -63,9 +63,7 @@ def slopes_of(
     found = model.slopes(columns)
     if found is None:
         return None
-    # what costs nothing, in a step of no weight, does not answer to prices
-    per = np.divide(1.0, weight, out=np.zeros_like(weight), where=weight > 0.0)[:, None]
-    return Slopes(tuple(names), per * found[0], per * found[1][:, None])
+    return Slopes(tuple(names), found[0] / weight[:, None], found[1][:, None] / weight[:, None])
 
 
 __all__ = ["Slopes", "slopes_of"]

@@ -17,6 +17,7 @@ from lateral.areas.partition import Partition
 from lateral.areas.plan import Plan
 from lateral.areas.point import AtPoint, require_formulation, settle, taken_in, wants_point
 from lateral.areas.protocol import AreaSpec
+from lateral.areas.quantities import copies
 from lateral.areas.run import AreasRun, Round
 from lateral.areas.transport import Direct, Transport
 from lateral.areas.ungrounded import look_at_ungrounded
@@ -90,7 +91,9 @@ def solve_areas(
     """
     require(partition.case, radial=True)
     form = choose_formulation(partition.case, formulation)[0]
-    method, why = taken_in(form, algorithm, solver=solver)
+    crossing = sum(len(b.conductors) for b in partition.borders.values()) * partition.case.horizon.n_steps
+    crossing *= len(copies(form.voltages))
+    method, why = taken_in(form, algorithm, solver=solver, crossing=crossing)
     taken = list(why)
     require_formulation(form, method)
     method.require(objective)

@@ -354,7 +354,7 @@ def _border_costs(
             unit = QUANTITIES[x]
             zeros, ones = np.zeros((len(names), ctx.n_steps)), np.ones((len(names), ctx.n_steps))
             per = f"{unit}h" if x in ("p", "q") else unit
-            per_step = hours if x in ("p", "q") else np.ones(ctx.n_steps)
+            per_step = ctx.horizon.agreed_hours if x in ("p", "q") else np.ones(ctx.n_steps)
             linear = builder.data(f"{kind}.lin_{x}", names, zeros, unit=f"objective/{per}")
             weight = builder.data(f"{kind}.w_{x}", names, ones, unit=f"objective/{per}/{unit}")
             what = crossing[x].take(in_consensus) * to_unit[x]

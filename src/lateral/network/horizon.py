@@ -76,3 +76,9 @@ class Horizon:
     def hours(self) -> FloatArray:
         """Weighted length of each step, h, shape (T,): what a mean power is multiplied by to give energy."""
         return self.step_h * self.weight
+
+    @property
+    def agreed_hours(self) -> FloatArray:
+        """Hours that areas multiply their terms for powers at borders by, h, shape (T,): `hours`, and of a step of no
+        weight its length: its powers cost nothing, but both sides have to agree, and storages give them a price."""
+        return self.step_h * np.where(self.weight > 0.0, self.weight, 1.0)

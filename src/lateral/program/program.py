@@ -398,9 +398,19 @@ class Program:
         changes |= {"products": products, "quadratics": quadratics, "semidefinite": matrices}
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
-    def rescaled(self) -> Program:
-        """The program with its objective scaled by its present data: when they differ much from those of the build."""
-        return dataclasses.replace(self, objective_scale=objective_scale(self.c, self.q, self.col_scale))
+    def rescaled(self, n_steps: int) -> Program:
+        """The program with its objective scaled by its present data: when they differ much from those of the build.
+
+        By its largest coefficient; of a program that is not convex, where stiff branches make entries of the quadratic
+        part far larger than any step has of it, by what its terms come to at the start: a step's share of them is one.
+        Not by its value, in which what is paid for a power and for its difference from another may cancel.
+        """
+        scale = objective_scale(self.c, self.q, self.col_scale)
+        if self.q.nnz and self.problem_class is ProblemClass.NLP:
+            x = self.start_point
+            size = max(float(np.abs(self.c) @ np.abs(x) + 0.5 * x @ (self.q @ x)), self.objective_floor)
+            scale = max(scale, n_steps / size) if size > 0.0 else scale
+        return dataclasses.replace(self, objective_scale=scale)
 
     def scaled_by_value(self, n_steps: int) -> Program:
         """The program with its objective scaled by its value at the start: a step's share of it is one.

@@ -43,6 +43,8 @@ SMALL_OBJECTIVE = 1e-2
 #: The last step is taken where ``|mu lambda^-1 - lambda|`` is this share of the root of mu, or, where rounding does not
 #: let it fall any more, this one; and rows hold to this.
 _CENTRED, _NEAR, _HOLDS = 1e-3, 0.5, 1e-10
+#: Or to this share of the sum of its terms' sizes, which is rounding.
+_ROUNDING = 1e-15
 #: So near to the goal, as a multiple of it, mu is no longer let fall by a share: the point is centred there.
 _AT_GOAL = 1.5
 #: So many steps there without a smaller gap: rounding allows no more.
@@ -159,9 +161,9 @@ def follow(
         if time.perf_counter() >= until:
             break
         goal = gap * program.size(x) / cones.degree
-        # entries of a stiff branch may be so large that no more than this is left of a row
-        size = 1.0 + rows @ np.abs(x) + np.abs(s)
-        holds = float((np.abs(program.b - program.a @ x - s) / size).max()) <= _HOLDS
+        # entries of a stiff branch may be so large that rounding leaves more of a row
+        rounding = _ROUNDING * (rows @ np.abs(x))
+        holds = bool(np.all(np.abs(program.b - program.a @ x - s) <= np.maximum(_HOLDS, rounding)))
         try:
             dx, dz, off, mu = _step(program, system, Scaling.of(cones, s, z), x, s, z, goal)
         except (np.linalg.LinAlgError, RuntimeError):  # of scipy: the factor is exactly singular
@@ -258,7 +260,7 @@ def _step(
     return dx, dz, float(np.abs(aim).max()), mu
 
 
-def slopes(program: Conic, at: Point, columns: FloatArray) -> tuple[FloatArray, FloatArray]:
+def slopes(program: Conic, at: Point, columns: sp.csc_array) -> tuple[FloatArray, FloatArray]:
     """How the point of the path moves with costs, and with the logarithm of mu.
 
     The equations of the path, differentiated: the step above with nothing wrong at the point but ``dq`` of the costs,
@@ -267,10 +269,10 @@ def slopes(program: Conic, at: Point, columns: FloatArray) -> tuple[FloatArray, 
     Args:
         program: the program.
         at: a point of its path.
-        columns: changes of q, shape (n, k).
+        columns: changes C of q, shape (n, k).
 
     Returns:
-        dx/dq times the columns, shape (n, k); and dx/d(log mu), shape (n,).
+        ``C' dx/dq C``, shape (k, k); and ``C' dx/d(log mu)``, shape (k,).
 
     Raises:
         RuntimeError: the equations are singular.
@@ -282,7 +284,7 @@ def slopes(program: Conic, at: Point, columns: FloatArray) -> tuple[FloatArray, 
     if cones.degree:
         aim = float(at.s @ at.z) / cones.degree * scaling.inverse
         by_gap = factor.solve(np.zeros(n), np.zeros(z0), -aim)[0]
-    return factor.by_costs(-columns), by_gap
+    return -factor.condensed(columns), columns.T @ by_gap
 
 
 __all__ = ["SMALL_OBJECTIVE", "Conic", "Point", "follow", "slopes"]

@@ -337,10 +337,10 @@ class _ClarabelSession(Session):
         if following is not None:
             costs = costs[following.other_cols] - following.through.T @ costs[following.cols]
         try:
-            by_costs, by_gap = slopes(conic, point, costs.toarray())
+            found = slopes(conic, point, sp.csc_array(costs))
         except (np.linalg.LinAlgError, RuntimeError):
             return None
-        found = costs.T @ by_costs / program.objective_scale, costs.T @ by_gap / program.objective_scale
+        found = found[0] / program.objective_scale, found[1] / program.objective_scale
         return found if all(np.all(np.isfinite(part)) for part in found) else None
 
     def _until(self, start: float) -> float:

@@ -37,6 +37,9 @@ _PIVOT = 0.1
 _HANDED_ON = 2
 #: How often what a step leaves is solved for again. Once leaves smartds84 (`sdp`) at a gap of 2e-6, this often at 7e-8.
 _REFINED = 3
+#: What rows that are condensed to are multiplied by, which costs no accuracy; and their corner before it, so that no
+#: pivot there is zero.
+_SMALL, _CORNER = 1e-60, 1e-14
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -290,16 +293,38 @@ class Factor:
             scaled[block.rows] += (q @ (u + part))[:, :, 0]
         return step[:n], step[n : n + z0], scaled
 
-    def by_costs(self, columns: FloatArray) -> FloatArray:
-        """dx where nothing but the costs' rows have a right-hand side, several of them, shape (n, k)."""
-        rhs = np.zeros((len(self.order), columns.shape[1]))
-        rhs[: len(columns)] = columns
-        rhs, even = rhs[self.order], self.even[:, None]
-        found = even * self.lu.solve(even * rhs)
-        found += even * self.lu.solve(even * (rhs - self.kkt @ found))
-        out = np.empty_like(found)
-        out[self.order] = found
-        return np.asarray(out[: len(columns)])
+    def condensed(self, columns: sp.csc_array) -> FloatArray:
+        """``C' dx`` where the costs' rows have C on the right-hand side and all others nothing, shape (k, k).
+
+        With C and C' beside it as last columns and rows, what elimination leaves of their corner is ``-C' K^-1 C``: one
+        factorisation, where k solutions take ten times as long (360 of `soc3` on ieee13 over 24 steps). Rows of C' are
+        made so small that none is taken as a pivot for another.
+
+        Args:
+            columns: C, shape (n, k).
+
+        Raises:
+            RuntimeError: the system is exactly singular.
+        """
+        size, own = len(self.order), sp.csc_array(columns)
+        largest = abs(own).max(axis=0).toarray().reshape(-1)
+        out = np.zeros((own.shape[1], own.shape[1]))
+        some = np.flatnonzero(largest)
+        if not len(some):
+            return out
+        own = sp.csr_array(own[:, some] / largest[some])
+        below = sp.csr_array((size - own.shape[0], len(some)))
+        beside = sp.diags_array(self.even) @ sp.csr_array(sp.vstack([own, below]))[self.order]
+        corner = -_CORNER * _SMALL * sp.eye_array(len(some))
+        whole = sp.block_array([[_evened(self.kkt, self.even), beside], [_SMALL * beside.T, corner]])
+        lu = splu(sp.csc_matrix(whole), permc_spec="NATURAL", diag_pivot_thresh=_PIVOT)
+        if np.any(lu.perm_r[size:] < size):
+            message = "a system that is singular without what it is condensed to"
+            raise RuntimeError(message)
+        left = lu.L.tocsc()[size:, size:].toarray() @ lu.U.tocsc()[size:, size:].toarray()
+        found = -left[lu.perm_r[size:] - size] / _SMALL - _CORNER * np.eye(len(some))
+        out[np.ix_(some, some)] = found * largest[some][:, None] * largest[some]
+        return out
 
 
 __all__ = ["Factor", "System"]

@@ -26,6 +26,8 @@ areas are condensed to their borders (of this family: DeMiguel and Nogales 2008)
 from there: with a gap that falls less, or with more lambda and a larger gap. Where the gap is another one than the best
 point's, steps may be `WORSE` times as long, or as long as the gap explains.
 
+**Going over.** Where the residual was not halved in `patience` rounds the run goes on as `admm`, from the best point.
+
 An area that does not say its slopes (its solver did not reach the path, a message was lost) makes the round one of
 `admm` without acceleration. Measured: `docs/areas/algorithms.md`.
 """
@@ -40,6 +42,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from lateral.areas.agent import Answer
+from lateral.areas.algorithms.admm import FAR, Admm
 from lateral.areas.algorithms.base import Borders, State
 from lateral.areas.algorithms.consensus import Consensus, positive
 from lateral.areas.message import Message
@@ -49,14 +52,19 @@ from lateral.areas.slopes import Slopes
 from lateral.errors import OptionError
 from lateral.network.schema import FloatArray, IntArray
 
-#: The last duality gap, relative. It falls with the residual, to this share of it, in a round to this share of what it
-#: was, at first; it rises by so much at once.
-GAP_END, GAP_SHARE, GAP_FALL, GAP_RISE = 1e-7, 1e-2, 0.1, 3.0
-#: Where rounds go on although copies are no further apart than this there, it falls to this.
-AGREED, GAP_LEAST = 1e-6, 1e-9
+#: The last duality gap, relative; of matrices, whose path is lost in rounding sooner, another one. It falls with the
+#: residual, to this share of it, in a round to this share of what it was, at first; it rises by so much at once.
+GAP_END, GAP_END_MATRIX, GAP_SHARE, GAP_FALL, GAP_RISE = 1e-9, 1e-7, 1e-2, 0.1, 3.0
+#: It rises to this, or to the first one.
+GAP_MOST = 0.1
+#: Where rounds go on although copies are no further apart than this there, it falls to this. It is relative to what an
+#: area pays with penalties, which of `loss` and `curtailment` is far more than the objective (1e4 times: `soc3`).
+AGREED, GAP_LEAST = 1e-6, 1e-12
 #: At another gap than the best point's, steps may be this many times as long as its; or as long as the gap times so
 #: much, but no longer than this (pu).
 WORSE, NOISE, NOISE_MAX = 3.0, 1e3, 0.02
+#: Steps of this length, and a lambda of this size, are rounding.
+ROUNDING = 1e-10
 #: lambda as a share of the steps' length: at first, at least and at most.
 SHARE, SHARE_MIN, SHARE_MAX = 1.0, 1e-2, 1e2
 #: What the share is multiplied by after a step that brought more than `GOOD` of what it promised, or less than `BAD`,
@@ -76,15 +84,17 @@ class Newton(Consensus):
         ratio_v: the penalty of v, as a share of that.
         ratio_unbalance: of a matrix of voltages, see `Consensus`.
         gap: duality gap of the areas' answers in the first round, relative, below 1.
+        patience: rounds without a residual half as large after which it goes on as `admm`; 0 for never.
 
     Raises:
-        OptionError: one that is not positive and finite, or a gap of 1 and more.
+        OptionError: one that is not positive and finite, a gap of 1 and more, or a patience below 0.
     """
 
     penalty: float = 1.0
     ratio_v: float = 1.0
     ratio_unbalance: float = 1.0
     gap: float = 1e-2
+    patience: int = 25
     name: ClassVar[str] = "newton"
     title: ClassVar[str] = "consensus on v, P and Q by Newton's method, from how the areas' answers move"
 
@@ -94,15 +104,26 @@ class Newton(Consensus):
         if self.gap >= 1.0:
             message = f"newton: gap = {self.gap!r} must be below 1"
             raise OptionError(message)
+        if self.patience < 0:
+            message = f"newton: patience = {self.patience!r} must be at least 0"
+            raise OptionError(message)
+
+    @property
+    def _admm(self) -> Admm:
+        """What it goes over to; a convex whole does not wander."""
+        own = {x: getattr(self, x) for x in ("penalty", "ratio_v", "ratio_unbalance")}
+        return Admm(**own, wander_rounds=0)
 
     def init(self, plan: Plan) -> State:
         """As in `Consensus`, at the first gap."""
         state = super().init(plan)
-        first = {"gap": max(self.gap, GAP_END), "share": SHARE, "fall": GAP_FALL}
+        first = {"gap": max(self.gap, _end(plan)), "share": SHARE, "fall": GAP_FALL}
         return dataclasses.replace(state, numbers={**state.numbers, **first})
 
     def asks(self, plan: Plan, state: State, area: str) -> dict[str, Any]:
         """The duality gap; an area that is told one says its slopes."""
+        if "over" in state.numbers:
+            return {}
         return {"gap": state.numbers["gap"]}
 
     def terms(
@@ -119,6 +140,8 @@ class Newton(Consensus):
         self, plan: Plan, state: State, wave: Wave, answers: Mapping[str, Answer], delivered: Sequence[Message]
     ) -> State:
         """See `Algorithm.step`; the slopes that were said are kept until the round is closed."""
+        if "over" in state.numbers:
+            return self._admm.step(plan, state, wave, answers, delivered)
         local = dict(state.local)
         for area, answer in answers.items():
             said = answer.slopes
@@ -135,7 +158,9 @@ class Newton(Consensus):
 
     def terminate(self, plan: Plan, state: State, tolerance: float) -> bool:
         """Whether the areas agree, at the last gap."""
-        return super().terminate(plan, state, tolerance) and state.numbers.get("used_gap", 1.0) <= GAP_END
+        if "over" in state.numbers:
+            return super().terminate(plan, state, tolerance)
+        return super().terminate(plan, state, tolerance) and state.numbers.get("used_gap", 1.0) <= _end(plan)
 
     def close(self, plan: Plan, state: State) -> State:
         """The next (z, y) and the next gap."""
@@ -145,18 +170,24 @@ class Newton(Consensus):
         came = dataclasses.replace(came, numbers={**came.numbers, "used_gap": gap})
         if state.missed or not plan.borders:
             return came
+        if came.residual <= 0.5 * came.numbers.get("near", np.inf):
+            near = {"near": came.residual, "near_at": float(state.round)}
+            came = dataclasses.replace(came, numbers={**came.numbers, **near})
+        elif self.patience and state.round - came.numbers["near_at"] >= self.patience and came.residual > AGREED:
+            return self._over(plan, came)
         begin = self._packed(plan, state, state.held, state.local)
         steps = self._packed(plan, state, came.held, came.local) - begin
         length, numbers, local = float(np.linalg.norm(steps)), dict(came.numbers), dict(came.local)
         best_gap = numbers.get("best_gap", gap)
         best = float(np.linalg.norm(local[STEPS])) if STEPS in local else np.inf
-        if length > (best if gap == best_gap else max(WORSE * best, min(NOISE * gap, NOISE_MAX))):
+        most = best if gap == best_gap else max(WORSE * best, min(NOISE * gap, NOISE_MAX))
+        if length > max(most, ROUNDING):
             if gap < 0.9 * best_gap:  # it fell too far at once
                 numbers["fall"] = float(np.sqrt(numbers["fall"]))
                 gap = max(gap, numbers["fall"] * best_gap)
             if gap >= 0.7 * best_gap:
                 numbers["share"] = min(numbers["share"] * MORE, SHARE_MAX)
-                gap = min(max(self.gap, GAP_END), GAP_RISE * best_gap)
+                gap = min(max(self.gap, GAP_MOST), GAP_RISE * best_gap)
         elif any(f"{LIN}{area}" not in said for area in plan.areas):
             return came
         else:
@@ -167,17 +198,42 @@ class Newton(Consensus):
             local |= {**said, BEST: begin, STEPS: steps}
             best_gap = gap
             # areas that agree at the last gap, and go on, are not certified there
-            on = gap < GAP_END or (gap <= GAP_END and came.residual <= AGREED)
-            end = GAP_LEAST if on else GAP_END
+            last = _end(plan)
+            on = gap < last or (gap <= last and came.residual <= AGREED)
+            end = GAP_LEAST if on else last
             gap = max(end, numbers["fall"] * gap, min(gap, GAP_SHARE * came.residual))
         moves, falls = self._derivative(plan, state, local)
         aim = local[STEPS] + falls * np.log(gap / best_gap)
         far = float(np.linalg.norm(aim))
-        d = np.linalg.solve(moves + min(numbers["share"] * far, 1.0) * np.eye(len(aim)), aim)
+        damping = float(np.clip(numbers["share"] * far, ROUNDING, 1.0))
+        d = np.linalg.solve(moves + damping * np.eye(len(aim)), aim)
         promised = far - float(np.linalg.norm(aim - moves @ d))
         numbers |= {"gap": gap, "best_gap": best_gap, "from": far, "promised": promised}
         came = dataclasses.replace(came, local=local, numbers=numbers)
         return self._unpacked(plan, came, local[BEST] + d)
+
+    def _over(self, plan: Plan, state: State) -> State:
+        """The state in which `admm` goes on: at the best point, without what only this one remembers."""
+        if state.residual > FAR:  # where nothing fits prices are worth nothing
+            begin = self._admm.init(plan)
+            own = {"round", "wave", "heard", "residual", "residuals", "price_scale", "missed"}
+            same = {name: getattr(state, name) for name in own}
+            return dataclasses.replace(begin, **same, numbers={**begin.numbers, "over": state.round + 1.0})
+        if BEST in state.local:
+            state = self._unpacked(plan, state, state.local[BEST])
+        kept = ("/", "short", "consensus", "since")
+        numbers = {key: x for key, x in state.numbers.items() if any(word in key for word in kept)}
+        local = {
+            key: x for key, x in state.local.items() if not key.startswith((LIN, FALL)) and key not in (BEST, STEPS)
+        }
+        return dataclasses.replace(state, numbers={**numbers, "over": state.round + 1.0}, local=local, points=())
+
+    def notes(self, state: State) -> tuple[str, ...]:
+        """When the run went over."""
+        over = state.numbers.get("over")
+        if over is None:
+            return ()
+        return (f"newton went over to admm after round {over:.0f}: the residual did not come down",)
 
     @staticmethod
     def _share(numbers: Mapping[str, float], length: float) -> float:
@@ -262,6 +318,11 @@ class Newton(Consensus):
         moves = -0.5 * np.concatenate([by[1.0] + by[-1.0], by[1.0] - by[-1.0]])
         moves[np.arange(n), np.arange(n)] += 1.0
         return moves, 0.5 * np.concatenate([falls[1.0] + falls[-1.0], falls[1.0] - falls[-1.0]])
+
+
+def _end(plan: Plan) -> float:
+    """The last gap."""
+    return GAP_END_MATRIX if "vv_re" in plan.voltages else GAP_END
 
 
 def _borders_of(plan: Plan, area: str) -> list[str]:
