@@ -55,8 +55,6 @@ from lateral.network.schema import FloatArray, IntArray
 #: The last duality gap, relative; of matrices, whose path is lost in rounding sooner, another one. It falls with the
 #: residual, to this share of it, in a round to this share of what it was, at first; it rises by so much at once.
 GAP_END, GAP_END_MATRIX, GAP_SHARE, GAP_FALL, GAP_RISE = 1e-9, 1e-7, 1e-2, 0.1, 3.0
-#: It rises to this, or to the first one.
-GAP_MOST = 0.1
 #: Where rounds go on although copies are no further apart than this there, it falls to this. It is relative to what an
 #: area pays with penalties, which of `loss` and `curtailment` is far more than the objective (1e4 times: `soc3`).
 AGREED, GAP_LEAST = 1e-6, 1e-12
@@ -187,7 +185,7 @@ class Newton(Consensus):
                 gap = max(gap, numbers["fall"] * best_gap)
             if gap >= 0.7 * best_gap:
                 numbers["share"] = min(numbers["share"] * MORE, SHARE_MAX)
-                gap = min(max(self.gap, GAP_MOST), GAP_RISE * best_gap)
+                gap = min(max(self.gap, _end(plan)), GAP_RISE * best_gap)
         elif any(f"{LIN}{area}" not in said for area in plan.areas):
             return came
         else:
