@@ -10,7 +10,7 @@ import lateral
 from benchmarks.models.ieee8500 import MASTER, with_ders
 from benchmarks.models.three_phase import day
 from benchmarks.registry import SIZES
-from lateral.areas.algorithms import Admm, Algorithm, App, Auto, Enapp, EnappPriced
+from lateral.areas.algorithms import Admm, Algorithm, App, Auto, Enapp, EnappPriced, Newton
 from lateral.areas.divide import divide
 from lateral.areas.partition import Partition, cut_by_buses
 from lateral.case import Case
@@ -41,6 +41,7 @@ METHODS: Mapping[str, Method] = {
     "enapp-sweep": Method(algorithm=Enapp(order="sweep")),
     "enapp-priced-jacobi": Method(algorithm=EnappPriced(order="jacobi")),
     "admm": Method(algorithm=Admm(), max_rounds=300),
+    "newton": Method(algorithm=Newton(), max_rounds=100),
     "app": Method(algorithm=App(), max_rounds=300),
     **{f"admm-{p:g}": Method(algorithm=Admm(penalty=p), max_rounds=300) for p in PENALTIES},
     **{f"app-{p:g}": Method(algorithm=App(penalty=p), max_rounds=300) for p in PENALTIES},

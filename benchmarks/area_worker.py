@@ -130,9 +130,9 @@ class _Counted:
     def __enter__(self) -> None:
         solve, into = self._solve, self._into
 
-        def counted(agent: AreaAgent, inputs: Any) -> Any:
+        def counted(agent: AreaAgent, inputs: Any, gap: float | None = None) -> Any:
             begin = time.process_time()
-            answer = solve(agent, inputs)
+            answer = solve(agent, inputs, gap)
             into.append(answer.iterations)
             return dataclasses.replace(answer, seconds=time.process_time() - begin)
 

@@ -97,7 +97,8 @@ class Service:
         words = {status.word: str(status.value) for status in Status}
         out = {key: reply[key] for key in ("area", "status", "borders", "seconds", "iterations", "slack")}
         out["text"] = words.get(str(reply["status"]), "")
-        out["slopes"] = reply.get("slopes")
+        if reply.get("slopes") is not None:
+            out["slopes"] = reply["slopes"]
         for key in ("objective", "cost"):
             out[key] = reply[key] if self.say_objective else float("nan")
         return out
