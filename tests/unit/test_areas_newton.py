@@ -11,53 +11,35 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_areas_matrix import FEEDERS, agents, ieee37, steps_of
 
 import lateral
-from lateral.areas.agent import Answer, AreaAgent, Task
+from lateral.areas.agent import Answer
 from lateral.areas.algorithms import Admm, Newton
 from lateral.areas.driver import said_in
-from lateral.areas.executors import Serial
 from lateral.areas.faults import Faults
 from lateral.areas.message import MessageError, Values
-from lateral.areas.partition import Partition, cut
+from lateral.areas.partition import cut
 from lateral.areas.plan import Plan
-from lateral.areas.point import MOST_CROSSING, settle, taken_in
-from lateral.areas.protocol import AreaSpec, answer_of, handle, pack, unpack
+from lateral.areas.point import MOST_CROSSING, taken_in
+from lateral.areas.protocol import answer_of, handle, pack, unpack
 from lateral.areas.quantities import copies, in_components, of_conductors
 from lateral.areas.run import AreasRun
 from lateral.areas.slopes import Slopes
 from lateral.areas.solve import solve_areas
 from lateral.areas.transport import Direct
 from lateral.case import Case
-from lateral.devices import Regulator, Source
+from lateral.devices import Regulator
 from lateral.errors import OptionError, UnsupportedError
 from lateral.formulations import get as formulation_named
-from lateral.io.opendss import read
-from lateral.network.horizon import Horizon
 from lateral.network.schema import FloatArray
 from lateral.solvers import Status
-
-FEEDERS = Path(__file__).parents[3] / "shared" / "feeders"
-
-
-def noon(name: str, n: int) -> Case:
-    """Some steps of a built-in case around noon."""
-    case = lateral.read(name)
-    h, own = case.horizon, slice(11, 11 + n)
-    horizon = Horizon(start=h.start, step_h=h.step_h[own], weight=h.weight[own], zone=h.zone)
-    return case.with_(horizon=horizon, profiles={k: v[own] for k, v in case.profiles.items()})
 
 
 def one_ratio(n: int) -> Case:
     """IEEE 13 whose regulators have one ratio for all steps, as decisions."""
-    case = noon("ieee13", n)
+    case = steps_of("ieee13", n)
     devices = (dataclasses.replace(d, decision="day") if isinstance(d, Regulator) else d for d in case.devices)
-    return case.with_(devices=tuple(devices))
-
-
-def ieee37() -> Case:
-    case, _ = read(FEEDERS / "ieee37/ieee37.dss")
-    devices = (dataclasses.replace(d, price_import=1.0) if isinstance(d, Source) else d for d in case.devices)
     return case.with_(devices=tuple(devices))
 
 
@@ -67,15 +49,6 @@ def certified(run: AreasRun, most: int) -> None:
     assert len(run.rounds) <= most
     assert run.central is not None and run.result is not None
     assert abs(run.result.objective - run.central.objective) <= 1e-6 * abs(run.central.objective)
-
-
-def agents(partition: Partition, form: str) -> tuple[Plan, dict[str, AreaAgent]]:
-    """Areas at their operating point, and the plan that begins there."""
-    executor = Serial()
-    task = Task(formulation=form, coupling="consensus")
-    executor.start({name: AreaSpec(name, area.case, task) for name, area in partition.areas.items()})
-    plan = Plan.of(partition, "cost", formulation_named(form).voltages)
-    return settle(plan, executor, Direct(plan, run="r")).begun(plan), executor._agents
 
 
 def in_one(plan: Plan, borders: Mapping[str, Values], names: tuple[str, ...]) -> FloatArray:
@@ -90,7 +63,7 @@ def in_one(plan: Plan, borders: Mapping[str, Values], names: tuple[str, ...]) ->
 @pytest.mark.parametrize(("form", "name"), [("sdp", "ieee13"), ("soc3", "ieee13"), ("linearised", "ieee13")])
 def test_slopes_are_what_differences_say(form: str, name: str) -> None:
     """Of the area in the middle of three, over two steps: ten columns, by central differences of its answers."""
-    plan, found = agents(lateral.cut(noon(name, 2), 3), form)
+    plan, found = agents(lateral.cut(steps_of(name, 2), 3), form)
     method = Newton()
     state, area, gap = method.init(plan), plan.areas[1], 1e-3
     agent, told = found[area], method.inputs(plan, state, area)
@@ -123,7 +96,7 @@ def test_slopes_are_what_differences_say(form: str, name: str) -> None:
 
 def test_an_area_answers_to_prices_as_much_as_its_penalty_lets_it() -> None:
     """Eigenvalues of sqrt(w) J sqrt(w) lie between -1 and 0."""
-    plan, found = agents(lateral.cut(noon("ieee13", 2), 3), "sdp")
+    plan, found = agents(lateral.cut(steps_of("ieee13", 2), 3), "sdp")
     method = Newton()
     state = method.init(plan)
     for area in plan.areas:
@@ -139,7 +112,7 @@ def test_an_area_answers_to_prices_as_much_as_its_penalty_lets_it() -> None:
 
 def test_areas_without_devices_agree_as_soon_as_the_gap_has_fallen() -> None:
     """12 rounds, of which the gap takes 8 to fall from 1e-2 to 1e-9."""
-    case = noon("ieee13", 2)
+    case = steps_of("ieee13", 2)
     bare = case.with_(devices=tuple(d for d in case.devices if d.kind in ("source", "load")))
     run = solve_areas(lateral.cut(bare, 3), Newton(), formulation="linearised", limits="none", with_replay=False)
     certified(run, 14)
@@ -150,7 +123,9 @@ def test_areas_without_devices_agree_as_soon_as_the_gap_has_fallen() -> None:
     [("sdp", 1, 3, 30), ("sdp", 2, 2, 30), ("soc3", 4, 4, 28), ("lindist3flow", 2, 3, 30)],
 )
 def test_rounds_on_ieee13(form: str, n: int, areas: int, most: int) -> None:
-    certified(solve_areas(lateral.cut(noon("ieee13", n), areas), Newton(), formulation=form, with_replay=False), most)
+    certified(
+        solve_areas(lateral.cut(steps_of("ieee13", n), areas), Newton(), formulation=form, with_replay=False), most
+    )
 
 
 @pytest.mark.parametrize(("n", "where", "most"), [(4, "3", 56), (4, "line.632670", 66), (4, "transformer.reg1", 34)])
@@ -169,7 +144,7 @@ def test_an_ungrounded_feeder_in_three_areas(form: str, most: int) -> None:
 
 
 def test_auto_is_newton_where_a_solver_knows_slopes() -> None:
-    part = lateral.cut(noon("ieee13", 1), 2)
+    part = lateral.cut(steps_of("ieee13", 1), 2)
     run = solve_areas(part, formulation="soc3", with_replay=False, central=False, max_rounds=1)
     assert run.algorithm == "newton"
     assert any("auto took newton: soc3 has matrices" in choice for choice in run.choices)
@@ -188,7 +163,7 @@ def test_auto_is_admm_where_too_much_crosses() -> None:
 def test_it_goes_on_as_admm_where_it_does_not_come_nearer() -> None:
     """`linearised`, demand: areas far apart, whose steps of Newton's method lead nowhere; and they end certified."""
     run = solve_areas(
-        lateral.cut(noon("ieee13", 2), 2), formulation="linearised", objective="demand", with_replay=False
+        lateral.cut(steps_of("ieee13", 2), 2), formulation="linearised", objective="demand", with_replay=False
     )
     certified(run, 110)
     assert any("newton went over to admm after round" in choice for choice in run.choices)
@@ -197,7 +172,7 @@ def test_it_goes_on_as_admm_where_it_does_not_come_nearer() -> None:
 @pytest.mark.parametrize("form", ["current-voltage", "bus-injection"])
 def test_forms_that_are_not_convex_are_declined(form: str) -> None:
     with pytest.raises(UnsupportedError, match=r"ARE-032.*newton, and a form that is not convex"):
-        solve_areas(lateral.cut(noon("ieee13", 1), 2), Newton(), formulation=form)
+        solve_areas(lateral.cut(steps_of("ieee13", 1), 2), Newton(), formulation=form)
 
 
 @pytest.mark.parametrize("gap", [0.0, -1.0, 1.0, float("nan")])
@@ -208,7 +183,7 @@ def test_a_gap_that_is_none(gap: float) -> None:
 
 def test_messages_that_are_lost_make_it_slower_not_wrong() -> None:
     """One in ten does not arrive; a border that waits is no sample of the map."""
-    part = lateral.cut(noon("ieee13", 1), 3)
+    part = lateral.cut(steps_of("ieee13", 1), 3)
     run = solve_areas(
         part,
         Newton(),
@@ -220,7 +195,7 @@ def test_messages_that_are_lost_make_it_slower_not_wrong() -> None:
 
 
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    part = lateral.cut(noon("ieee13", 1), 3)
+    part = lateral.cut(steps_of("ieee13", 1), 3)
 
     def run(name: str, rounds: int, *, resume: bool = False) -> AreasRun:
         return solve_areas(
@@ -242,7 +217,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path: Path) -
 
 
 def test_slopes_go_through_a_message() -> None:
-    plan, found = agents(lateral.cut(noon("ieee13", 1), 2), "soc3")
+    plan, found = agents(lateral.cut(steps_of("ieee13", 1), 2), "soc3")
     method = Newton()
     told = method.inputs(plan, method.init(plan), plan.areas[1])
     reply = unpack(pack(handle(found[plan.areas[1]], "solve", {"borders": told, "gap": 1e-3})))
@@ -260,7 +235,7 @@ def test_slopes_go_through_a_message() -> None:
 
 def test_slopes_of_another_shape_are_not_used() -> None:
     """The round is one of `admm` then."""
-    plan, found = agents(lateral.cut(noon("ieee13", 1), 2), "soc3")
+    plan, found = agents(lateral.cut(steps_of("ieee13", 1), 2), "soc3")
     method = Newton()
     state = method.init(plan)
     answers = {a: found[a].solve(method.inputs(plan, state, a), 1e-2) for a in plan.areas}
@@ -281,7 +256,7 @@ def test_slopes_of_another_shape_are_not_used() -> None:
 
 def test_powers_of_a_step_without_weight_are_agreed_on() -> None:
     """Nothing is paid for them, and once neither for copies that differ: they never came together."""
-    case = noon("ieee13", 2)
+    case = steps_of("ieee13", 2)
     horizon = dataclasses.replace(case.horizon, weight=np.array([0.0, 1.0]))
     part = lateral.cut(case.with_(horizon=horizon), 3)
     certified(solve_areas(part, Newton(), formulation="lindist3flow", with_replay=False), 41)
@@ -290,7 +265,7 @@ def test_powers_of_a_step_without_weight_are_agreed_on() -> None:
 def test_areas_that_agree_to_the_last_digit_go_on_to_a_certificate() -> None:
     """Where nothing is curtailed the optimum is zero and what penalties cost is not: the gap, relative to the latter,
     falls far, and steps are rounding by then."""
-    part = lateral.cut(noon("ieee13", 1), 2)
+    part = lateral.cut(steps_of("ieee13", 1), 2)
     run = solve_areas(part, Newton(), formulation="sdp", objective="curtailment", with_replay=False)
     assert run.status is Status.OPTIMAL, run.status_text
     assert run.result is not None and run.central is not None
@@ -300,7 +275,7 @@ def test_areas_that_agree_to_the_last_digit_go_on_to_a_certificate() -> None:
 def test_a_step_where_prices_are_undetermined(monkeypatch: pytest.MonkeyPatch) -> None:
     """Areas that go along with anything, and agree: an M that no lambda of the steps' length makes regular. Once a
     traceback of numpy (`sdp`, `curtailment`, where nothing is curtailed)."""
-    plan, _ = agents(lateral.cut(noon("ieee13", 1), 2), "soc3")
+    plan, _ = agents(lateral.cut(steps_of("ieee13", 1), 2), "soc3")
     method = Newton()
     state = method.init(plan)
     n = len(method._roots(plan, state))
@@ -316,3 +291,19 @@ def test_a_step_where_prices_are_undetermined(monkeypatch: pytest.MonkeyPatch) -
     new = method.step(plan, state, wave, answers, messages)
     moved = method._packed(plan, new, new.held, new.local) - method._packed(plan, state, state.held, state.local)
     assert np.abs(moved).max() <= 1e-5  # rounding is no reason to go anywhere
+
+
+def test_a_session_is_as_accurate_as_ever_where_no_gap_is_said_any_more() -> None:
+    """When the run goes over to `admm` the same session goes on."""
+    plan, found = agents(lateral.cut(steps_of("ieee13", 1), 2), "soc3")
+    method = Newton()
+    agent, told = found[plan.areas[1]], method.inputs(plan, method.init(plan), plan.areas[1])
+    agent.solve(told, 1e-2)
+    session = agent.model._session
+    assert session is not None
+    settings = session[-1]._settings  # type: ignore[attr-defined]
+    assert settings.tol_gap_rel == 1e-2
+    agent.solve(told)
+    again = agent.model._session
+    assert again is not None and again[-1] is session[-1]
+    assert settings.tol_gap_rel == settings.tol_feas == 1e-9

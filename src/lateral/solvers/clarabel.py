@@ -321,11 +321,10 @@ class _ClarabelSession(Session):
 
     def _settle_for(self, options: ClarabelOptions) -> None:
         """Let Clarabel stop where the central path is to be followed from."""
-        if options.gap is None or options.tolerance is None:
+        if options.tolerance is None:
             return
-        s = self._settings
-        s.tol_gap_rel = max(options.tolerance, options.gap)
-        s.tol_feas = min(max(options.tolerance, options.gap), 1e-6)
+        least, s = max(options.tolerance, options.gap or 0.0), self._settings
+        s.tol_gap_rel, s.tol_feas = least, max(options.tolerance, min(least, 1e-6))
         self._solver = None
 
     def slopes(self, columns: sp.csc_array) -> tuple[FloatArray, FloatArray] | None:

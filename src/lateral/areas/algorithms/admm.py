@@ -125,16 +125,6 @@ class Admm(Consensus):
                 message = f"admm: {name} = {getattr(self, name)!r} must be at least 0"
                 raise OptionError(message)
 
-    def terms(
-        self, own: FloatArray, other: FloatArray, mean: FloatArray, y: FloatArray, penalty: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """``y - rho z`` and ``rho``."""
-        return y - penalty * mean, penalty
-
-    def moved(self, own: FloatArray, other: FloatArray, y: FloatArray, penalty: FloatArray) -> FloatArray:
-        """``y + rho (x - z)``."""
-        return y + penalty * 0.5 * (own - other)
-
     def close(self, plan: Plan, state: State) -> State:
         """Means and multipliers, accelerated where the round is a sample of the map; or the run anew."""
         if not self._wanders(plan):

@@ -30,7 +30,6 @@ stay opposite, and a fixed point stays the optimum.
 from __future__ import annotations
 
 import dataclasses
-from abc import abstractmethod
 from typing import ClassVar
 
 import numpy as np
@@ -76,15 +75,16 @@ class Consensus(Algorithm):
     def __post_init__(self) -> None:
         positive(self.name, penalty=self.penalty, ratio_v=self.ratio_v, ratio_unbalance=self.ratio_unbalance)
 
-    @abstractmethod
     def terms(
         self, own: FloatArray, other: FloatArray, mean: FloatArray, y: FloatArray, penalty: FloatArray
     ) -> tuple[FloatArray, FloatArray]:
-        """``lin`` and ``w`` of the next solve from both copies, what stands for their mean, and the own multiplier."""
+        """``lin`` and ``w`` of the next solve from both copies, what stands for their mean, and the own multiplier:
+        ``y - rho z`` and ``rho``, unless an algorithm says otherwise."""
+        return y - penalty * mean, penalty
 
-    @abstractmethod
     def moved(self, own: FloatArray, other: FloatArray, y: FloatArray, penalty: FloatArray) -> FloatArray:
-        """The multiplier of the next round."""
+        """The multiplier of the next round, ``y + rho (x - z)``, unless an algorithm says otherwise."""
+        return y + penalty * 0.5 * (own - other)
 
     def waves(self, plan: Plan) -> tuple[Wave, ...]:
         """All at once."""

@@ -124,16 +124,6 @@ class Newton(Consensus):
             return {}
         return {"gap": state.numbers["gap"]}
 
-    def terms(
-        self, own: FloatArray, other: FloatArray, mean: FloatArray, y: FloatArray, penalty: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """``y - rho z`` and ``rho``."""
-        return y - penalty * mean, penalty
-
-    def moved(self, own: FloatArray, other: FloatArray, y: FloatArray, penalty: FloatArray) -> FloatArray:
-        """``y + rho (x - z)``."""
-        return y + penalty * 0.5 * (own - other)
-
     def step(
         self, plan: Plan, state: State, wave: Wave, answers: Mapping[str, Answer], delivered: Sequence[Message]
     ) -> State:
