@@ -48,7 +48,7 @@ TOLERANCE = 1e-10
 #: Where rounding leaves more than that (the voltage to ground of an ungrounded feeder), it may stand still here.
 NOISE = 3e-8
 #: Numbers that cross borders in one direction at most for `Newton`, whose coordinator solves a dense system of twice as
-#: many: 0.6 GB and some ten seconds a round.
+#: many: two such matrices are 0.6 GB.
 MOST_CROSSING = 3000
 #: Sweeps without progress after which it stands still, and sweeps at most.
 STILL, SWEEPS = 8, 200

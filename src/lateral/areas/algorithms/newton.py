@@ -92,7 +92,7 @@ class Newton(Consensus):
     ratio_v: float = 1.0
     ratio_unbalance: float = 1.0
     gap: float = 1e-2
-    patience: int = 25
+    patience: int = 40
     name: ClassVar[str] = "newton"
     title: ClassVar[str] = "consensus on v, P and Q by Newton's method, from how the areas' answers move"
 
