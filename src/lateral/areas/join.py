@@ -17,6 +17,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import splu, spsolve
 
+from lateral.areas.multipliers import of_least_gap
 from lateral.formulations import Beside, OperatingPoint
 from lateral.jumps import SIDE_PU, beyond_sides
 from lateral.model import LEFT_SIDE, Model, objective_name
@@ -66,6 +67,9 @@ def joined(
     solution = Solution(x, y, w, mu, z, Status.OPTIMAL, "areas", iterations, 0.0, "joined from areas", nu, kappa, zeta)
     residuals = recompute(program, solution)
     status = earned_status(program, solution, residuals)
+    if status is not Status.OPTIMAL:
+        solution, residuals = of_least_gap(program, solution)
+        status = earned_status(program, solution, residuals)
     over = beyond_sides(program, x)
     if over > SIDE_PU and status is Status.OPTIMAL:
         status = Status.INACCURATE

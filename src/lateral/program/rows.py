@@ -52,6 +52,12 @@ class ProductRows:
         out -= self.v.T @ (mu * u)
         return out
 
+    def gradients(self, x: FloatArray) -> sp.csr_array:
+        """Gradient of every row, shape (m, n)."""
+        a, u, v = self.a @ x + self.a0, self.u @ x + self.u0, self.v @ x + self.v0
+        squares = _summed(self.a_row, self.n_rows) @ _times(2.0 * a, self.a)
+        return sp.csr_array(squares - _times(v, self.u) - _times(u, self.v))
+
     @property
     def size(self) -> FloatArray:
         """How large each row is written, shape (m,): the square of its largest coefficient in a, 1 where a has none.
@@ -120,6 +126,11 @@ class QuadraticRows:
         by_pair = nu[self.row]
         f, g = self.f @ x + self.f0, self.g @ x + self.g0
         return np.asarray(self.f.T @ (by_pair * g) + self.g.T @ (by_pair * f) + self.w.T @ nu)
+
+    def gradients(self, x: FloatArray) -> sp.csr_array:
+        """Gradient of every row, shape (m, n)."""
+        f, g = self.f @ x + self.f0, self.g @ x + self.g0
+        return sp.csr_array(_summed(self.row, self.n_rows) @ (_times(g, self.f) + _times(f, self.g)) + self.w)
 
     def scaled(self, rows: FloatArray, d: FloatArray) -> QuadraticRows:
         """The rows times ``rows`` in variables x / d."""
@@ -195,6 +206,12 @@ class CurveRows:
         """``sum_i kappa_i grad row_i(x)``, shape (n,)."""
         out = np.bincount(self.y, weights=kappa * self.y_slope, minlength=len(x))
         return np.asarray(out + np.bincount(self.z, weights=kappa * self.z_slope(x), minlength=len(x)))
+
+    def gradients(self, x: FloatArray) -> sp.csr_array:
+        """Gradient of every row, shape (m, n)."""
+        row, values = np.arange(self.n_rows), np.concatenate([self.y_slope, self.z_slope(x)])
+        places = (np.concatenate([row, row]), np.concatenate([self.y, self.z]))
+        return sp.csr_array((values, places), shape=(self.n_rows, len(x)))
 
     def scaled(self, rows: FloatArray, d: FloatArray) -> CurveRows:
         """The rows times ``rows`` in variables x / d."""
@@ -286,6 +303,16 @@ def _full(dim: int, entries: FloatArray) -> FloatArray:
     out[:, rows, cols] = entries
     out[:, cols, rows] = entries
     return out
+
+
+def _summed(row: IntArray, n_rows: int) -> sp.csr_array:
+    """The matrix that adds what belongs to each row, shape (m, K)."""
+    return sp.csr_array((np.ones(len(row)), (row, np.arange(len(row)))), shape=(n_rows, len(row)))
+
+
+def _times(factor: FloatArray, matrix: sp.csr_array) -> sp.csr_array:
+    """A matrix with each row times a factor."""
+    return sp.csr_array(sp.diags_array(factor) @ matrix)
 
 
 def _largest(matrix: sp.csr_array) -> FloatArray:

@@ -1,0 +1,140 @@
+"""Multipliers of least gap: the duals of a joined schedule that show best how near it is to an optimum.
+
+Areas agree within a tolerance, and a stiff branch between them makes much of what is left: of 1e-8 of a price of
+voltage, beside a switch of a milliohm, 1e-3 of the gap. But a certificate holds with whichever multipliers it is
+computed; those of the areas are one choice. Here they are changed so that the terms of the gap
+(`lateral.results.residuals`) are least in the sum of squares, the schedule as it is::
+
+    min_d  | s_x (z - J'd) |^2 + | s_r (y + d) |^2 + WEAK | d |^2
+
+z are the reduced costs and J the gradients of all rows at the schedule, y their duals, s_x and s_r how far each variable
+and each row is from its bound (zero for an equality). It is a linear least squares problem in sparse form (Bjorck 1996,
+section 7.4), and the estimate of multipliers from a point that optimisation begins and ends with (Nocedal and Wright
+2006, section 18.3). Where duals are not determined, the last term keeps those of the areas.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.linalg import splu
+
+from lateral.network.schema import FloatArray
+from lateral.program import Program
+from lateral.results.residuals import Residuals, objective_size, recompute
+from lateral.solvers import Solution
+from lateral.solvers.base import reduced_cost
+
+#: What a change of a dual counts, as a share of the objective for a row in solver scale, beside a gap of one.
+WEAK = 1e-12
+#: Duals that come out with the sign of a side that is not there are held at zero, and it is solved again; so often.
+LOOKS = 6
+
+
+def of_least_gap(program: Program, solution: Solution) -> tuple[Solution, Residuals]:
+    """The solution with the duals that have the smallest gap of those found, and its residuals.
+
+    Duals of matrices stay as they are. Where nothing better is found the solution comes back as it is.
+    """
+    p, x = program, solution.x
+    best = solution, recompute(p, solution)
+    if not np.isfinite(best[1].duality_gap) or not p.n:
+        return best
+    size = objective_size(p, x)
+    old = _Sides.of_variables(p, x), _Sides.of_rows(p, x)
+    duals = _duals(solution)
+    gradients = (p.a, p.g, p.products.gradients(x), p.quadratics.gradients(x), p.curves.gradients(x))
+    unit = size * np.concatenate([p.eq_scale, p.ineq_scale, p.product_scale, p.quadratic_scale, p.curve_scale])
+    rows = sp.diags_array(unit) @ sp.vstack(gradients, format="csr")
+    counts = [sides.near / size for sides in old]
+    for _ in range(LOOKS):
+        by_variable, by_row = counts
+        a, held = rows @ sp.diags_array(by_variable), by_row * unit
+        # with d = unit t: what is left of the first term, and t
+        matrix = sp.block_array([[sp.eye_array(p.n), a.T], [a, -sp.diags_array(WEAK + held**2)]], format="csc")
+        try:
+            t = splu(matrix).solve(np.concatenate([by_variable * solution.reduced_cost, held * by_row * duals]))[p.n :]
+        except RuntimeError:  # singular
+            break
+        if not np.all(np.isfinite(t)):
+            break
+        found = _with_duals(p, solution, duals + unit * t)
+        residuals = recompute(p, found)
+        if residuals.duality_gap < best[1].duality_gap:
+            best = found, residuals
+        signs = found.reduced_cost, duals + unit * t
+        wrong = [sides.wrong(dual) & (c < sides.size / size) for sides, dual, c in zip(old, signs, counts, strict=True)]
+        if not any(part.any() for part in wrong):
+            break
+        counts = [np.where(w, sides.size / size, c) for w, sides, c in zip(wrong, old, counts, strict=True)]
+    return best
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Sides:
+    """Where variables or rows are between their sides.
+
+    Attributes:
+        near: distance to the nearer one, at most the size; zero of an equality.
+        size: what counts where the side is infinite that the sign of the dual names.
+        low, high: whether there is a lower and an upper one.
+    """
+
+    near: FloatArray
+    size: FloatArray
+    low: np.ndarray
+    high: np.ndarray
+
+    @classmethod
+    def of(cls, value: FloatArray, low: FloatArray, high: FloatArray, size: FloatArray) -> _Sides:
+        near = np.clip(np.minimum(value - low, high - value), 0.0, size)
+        return cls(near, size, np.isfinite(low), np.isfinite(high))
+
+    @classmethod
+    def of_variables(cls, p: Program, x: FloatArray) -> _Sides:
+        return cls.of(x, p.lb, p.ub, np.maximum(np.abs(x), p.col_scale))
+
+    @classmethod
+    def of_rows(cls, p: Program, x: FloatArray) -> _Sides:
+        """In the order of `_duals`."""
+        middle, product, value, c = p.g @ x, p.products.value(x), p.quadratics.value(x), p.curves.n_rows
+        exact = p.products.equality.astype(bool)
+        of_product = np.abs((p.products.u @ x + p.products.u0) * (p.products.v @ x + p.products.v0))
+        parts = [
+            cls.of(np.zeros_like(p.b), np.zeros_like(p.b), np.zeros_like(p.b), np.zeros_like(p.b)),
+            cls.of(middle, p.l, p.u, _largest(np.abs(middle), p.ineq_scale)),
+            cls.of(product, np.where(exact, product, -np.inf), np.where(exact, product, 0.0), of_product + _unit(p.product_scale)),
+            cls.of(value, p.quadratics.l, p.quadratics.u, _largest(np.abs(value), p.quadratic_scale)),
+            cls.of(np.zeros(c), np.zeros(c), np.zeros(c), np.zeros(c)),
+        ]
+        return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in dataclasses.fields(cls)))
+
+    def wrong(self, dual: FloatArray) -> np.ndarray:
+        """Where a dual names a side that is infinite."""
+        return np.where(dual > 0.0, ~self.low, ~self.high & (dual < 0.0))
+
+
+def _duals(s: Solution) -> FloatArray:
+    return np.concatenate([s.eq_dual, s.ineq_dual, s.product_dual, s.quadratic_dual, s.curve_dual])
+
+
+def _with_duals(p: Program, s: Solution, duals: FloatArray) -> Solution:
+    sizes = [len(s.eq_dual), len(s.ineq_dual), len(s.product_dual), len(s.quadratic_dual)]
+    y, w, mu, nu, kappa = np.split(duals, np.cumsum(sizes))
+    z = reduced_cost(p, s.x, y, w, mu, nu, kappa, s.semidefinite_dual)
+    return dataclasses.replace(
+        s, eq_dual=y, ineq_dual=w, product_dual=mu, quadratic_dual=nu, curve_dual=kappa, reduced_cost=z
+    )
+
+
+def _unit(scale: FloatArray) -> FloatArray:
+    return 1.0 / np.maximum(scale, 1e-300)
+
+
+def _largest(value: FloatArray, scale: FloatArray) -> FloatArray:
+    return np.maximum(value, _unit(scale))
+
+
+__all__ = ["of_least_gap"]
