@@ -22,9 +22,12 @@ at a duality gap that the coordinator says, from `gap` down to `GAP_END` as the 
 derivative by it too, so that one step does both. The rounds are those of an interior-point method of the whole whose
 areas are condensed to their borders (of this family: DeMiguel and Nogales 2008).
 
+**The first round** is one of `admm`, without a gap: where areas agree as they are (`curtailment`, of which there need be
+none) nothing is left to do, and what they say is nearer to prices than the beginning.
+
 **Going back.** A point whose steps are longer than those of the best one before is left, and the next one is asked for
 from there: with a gap that falls less, or with more lambda and a larger gap. Where the gap is another one than the best
-point's, steps may be `WORSE` times as long, or as long as the gap explains.
+point's, steps may be `WORSE` times as long for each tenth of it, or as long as the gap explains.
 
 **Going over.** Where the residual was not halved in `patience` rounds the run goes on as `admm`, from the best point.
 
@@ -54,13 +57,13 @@ from lateral.network.schema import FloatArray, IntArray
 
 #: The last duality gap, relative; of matrices, whose path is lost in rounding sooner, another one. It falls with the
 #: residual, to this share of it, in a round to this share of what it was, at first; it rises by so much at once.
-GAP_END, GAP_END_MATRIX, GAP_SHARE, GAP_FALL, GAP_RISE = 1e-9, 1e-7, 1e-2, 0.1, 3.0
+GAP_END, GAP_END_MATRIX, GAP_SHARE, GAP_FALL, GAP_RISE = 1e-8, 1e-7, 1e-2, 0.1, 3.0
 #: Where rounds go on although copies are no further apart than this there, it falls to this. It is relative to what an
 #: area pays with penalties, which of `loss` and `curtailment` is far more than the objective (1e4 times: `soc3`).
 AGREED, GAP_LEAST = 1e-6, 1e-12
-#: At another gap than the best point's, steps may be this many times as long as its; or as long as the gap times so
-#: much, but no longer than this (pu).
-WORSE, NOISE, NOISE_MAX = 3.0, 1e3, 0.02
+#: At another gap than the best point's, steps may be this many times as long as its for each tenth of it; or as long as
+#: the gap times so much, but no longer than this (pu) where it fell, and than that where it rose.
+WORSE, NOISE, FELL_MAX, ROSE_MAX = 3.0, 1e3, 0.02, 1e-4
 #: Steps of this length, and a lambda of this size, are rounding.
 ROUNDING = 1e-10
 #: lambda as a share of the steps' length: at first, at least and at most.
@@ -81,7 +84,7 @@ class Newton(Consensus):
         penalty: rho, dimensionless, around 1 (`lateral.areas.algorithms.consensus.UNIT`).
         ratio_v: the penalty of v, as a share of that.
         ratio_unbalance: of a matrix of voltages, see `Consensus`.
-        gap: duality gap of the areas' answers in the first round, relative, below 1.
+        gap: duality gap of the areas' answers in the second round, relative, below 1.
         patience: rounds without a residual half as large after which it goes on as `admm`; 0 for never.
 
     Raises:
@@ -119,8 +122,8 @@ class Newton(Consensus):
         return dataclasses.replace(state, numbers={**state.numbers, **first})
 
     def asks(self, plan: Plan, state: State, area: str) -> dict[str, Any]:
-        """The duality gap; an area that is told one says its slopes."""
-        if "over" in state.numbers:
+        """The duality gap; an area that is told one says its slopes. None in the first round."""
+        if "over" in state.numbers or not state.round:
             return {}
         return {"gap": state.numbers["gap"]}
 
@@ -155,8 +158,8 @@ class Newton(Consensus):
         said = {key.removeprefix(NEW): x for key, x in state.local.items() if key.startswith(NEW)}
         state = dataclasses.replace(state, local={k: x for k, x in state.local.items() if not k.startswith(NEW)})
         came, gap = super().close(plan, state), state.numbers["gap"]
-        came = dataclasses.replace(came, numbers={**came.numbers, "used_gap": gap})
-        if state.missed or not plan.borders:
+        came = dataclasses.replace(came, numbers={**came.numbers, "used_gap": gap if state.round else 0.0})
+        if state.missed or not plan.borders or not state.round:
             return came
         if came.residual <= 0.5 * came.numbers.get("near", np.inf):
             near = {"near": came.residual, "near_at": float(state.round)}
@@ -168,7 +171,7 @@ class Newton(Consensus):
         length, numbers, local = float(np.linalg.norm(steps)), dict(came.numbers), dict(came.local)
         best_gap = numbers.get("best_gap", gap)
         best = float(np.linalg.norm(local[STEPS])) if STEPS in local else np.inf
-        most = best if gap == best_gap else max(WORSE * best, min(NOISE * gap, NOISE_MAX))
+        most = best if gap == best_gap else _most(best, best_gap, gap)
         if length > max(most, ROUNDING):
             if gap < 0.9 * best_gap:  # it fell too far at once
                 numbers["fall"] = float(np.sqrt(numbers["fall"]))
@@ -306,6 +309,12 @@ class Newton(Consensus):
         moves = -0.5 * np.concatenate([by[1.0] + by[-1.0], by[1.0] - by[-1.0]])
         moves[np.arange(n), np.arange(n)] += 1.0
         return moves, 0.5 * np.concatenate([falls[1.0] + falls[-1.0], falls[1.0] - falls[-1.0]])
+
+
+def _most(best: float, best_gap: float, gap: float) -> float:
+    """Length up to which steps at another gap than the best point's are none that lead away."""
+    explained = min(NOISE * gap, FELL_MAX if gap < best_gap else ROSE_MAX)
+    return max(best * WORSE ** abs(float(np.log10(gap / best_gap))), explained)
 
 
 def _end(plan: Plan) -> float:
