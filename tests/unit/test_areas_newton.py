@@ -6,7 +6,7 @@ Bars are some 20 % above the rounds measured; `admm` took three to twenty times 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from test_areas_matrix import FEEDERS, agents, ieee37, steps_of
 
 import lateral
 from lateral.areas.agent import Answer
-from lateral.areas.algorithms import Admm, Newton
+from lateral.areas.algorithms import Admm, Algorithm, Newton
 from lateral.areas.driver import said_in
 from lateral.areas.faults import Faults
 from lateral.areas.message import MessageError, Values
@@ -252,6 +252,65 @@ def test_slopes_of_another_shape_are_not_used() -> None:
         assert new.local[key] == pytest.approx(value)
     with_slopes = method.step(plan, state, wave, answers, messages)
     assert any(np.abs(with_slopes.local[key] - value).max() > 0.0 for key, value in plain.local.items())
+
+
+def timed(n: int, step_h: Sequence[float], weight: Sequence[float]) -> Case:
+    """IEEE 13 with steps of these lengths and weights."""
+    case = steps_of("ieee13", n)
+    horizon = dataclasses.replace(case.horizon, step_h=np.array(step_h), weight=np.array(weight))
+    return case.with_(horizon=horizon)
+
+
+@pytest.mark.parametrize(
+    ("form", "step_h", "weight", "areas", "most"),
+    [
+        ("linearised", [0.25, 1, 3, 6], [1, 1, 1, 1], 3, 29),  # 133 with a norm and penalties without hours
+        ("linearised", [1, 1, 1, 1], [5, 30, 200, 120], 2, 33),  # nothing agreed in 300
+        ("linearised", [1, 1, 1, 1], [5, 30, 200, 120], 3, 35),  # likewise
+        ("linearised", [1, 1, 1, 1], [0, 1, 1, 1], 2, 44),  # 104 where prices begin at that of the source
+        ("lindist3flow", [0.25, 1, 3, 6], [1, 1, 1, 1], 3, 41),  # 103
+        ("lindist3flow", [1, 1, 1, 1], [5, 30, 200, 120], 2, 27),  # 45
+        ("lindist3flow", [0.25, 1, 3, 6], [0, 1, 0, 1], 2, 36),  # 127
+        ("soc3", [1, 1, 1, 1], [5, 30, 200, 120], 2, 24),
+        ("soc3", [1, 1, 1, 1], [0, 1, 1, 1], 2, 30),
+    ],
+)
+def test_steps_of_any_length_and_weight(
+    form: str, step_h: Sequence[float], weight: Sequence[float], areas: int, most: int
+) -> None:
+    """As many rounds as equal steps take (17 to 26); bars are half as much again as measured."""
+    part = lateral.cut(timed(4, step_h, weight), areas)
+    certified(solve_areas(part, Newton(), formulation=form, with_replay=False), most)
+
+
+@pytest.mark.parametrize("method", [Newton(), Admm(wander_rounds=0)])
+def test_a_weight_of_all_steps_changes_nothing(method: Algorithm) -> None:
+    """The same problem with an objective that is 365 times as large: the same rounds, up to rounding."""
+
+    def residuals(weight: float) -> list[float]:
+        part = lateral.cut(timed(2, [1.0, 0.5], [weight, weight]), 2)
+        run = solve_areas(
+            part, method, formulation="lindist3flow", with_replay=False, central=False, max_rounds=8, tolerance=1e-3
+        )
+        return [r.residual for r in run.rounds]
+
+    assert residuals(365.0) == pytest.approx(residuals(1.0), rel=1e-3, abs=1e-7)
+
+
+def test_the_map_is_monotone_where_steps_differ() -> None:
+    """In the norm of the areas' own penalties M + M' is positive semidefinite, and at most 2 (firmly nonexpansive)."""
+    part = lateral.cut(timed(2, [6.0, 0.25], [1.0, 2.0]), 3)
+    plan, found = agents(part, "lindist3flow")
+    method = Newton()
+    state, slopes = method.init(plan), {}
+    assert list(plan.counts) == [6.0, 0.5]
+    for area in plan.areas:
+        said = found[area].solve(method.inputs(plan, state, area), 1e-3).slopes
+        assert said is not None
+        slopes |= {f"lin/{area}": said.lin, f"fall/{area}": said.gap}
+    moves, _ = method._derivative(plan, state, slopes)
+    values = np.linalg.eigvalsh(moves + moves.T)
+    assert values.min() >= -1e-6 and values.max() <= 2.0 + 1e-6
 
 
 def test_powers_of_a_step_without_weight_are_agreed_on() -> None:

@@ -246,16 +246,27 @@ class Newton(Consensus):
         return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
 
     def _roots(self, plan: Plan, state: State) -> FloatArray:
-        """sqrt(rho) of what crosses, border by border, by quantity, conductor and step, shape (n,)."""
+        """sqrt(rho) of what crosses, border by border, by quantity, conductor and step, shape (n,); rho as it stands in
+        the areas' objectives, over the mean hours of a step."""
         parts = [
-            np.broadcast_to(self.penalty_of(plan, state, name, x), plan.shape(name)).reshape(-1)
+            np.broadcast_to(self.penalty_of(plan, state, name, x) * self.counts(plan, x), plan.shape(name)).reshape(-1)
             for name in plan.borders
             for x in copies(plan.voltages)
         ]
         return np.sqrt(np.concatenate(parts))
 
+    def _counted(self, plan: Plan) -> FloatArray:
+        """`Consensus.counts` of what crosses, in the order of `_roots`, shape (n,)."""
+        parts = [
+            np.broadcast_to(self.counts(plan, x), plan.shape(name)).reshape(-1)
+            for name in plan.borders
+            for x in copies(plan.voltages)
+        ]
+        return np.concatenate(parts)
+
     def _packed(self, plan: Plan, state: State, held: Borders, local: Mapping[str, FloatArray]) -> FloatArray:
-        """z sqrt(rho) and y / sqrt(rho), both over the size of their product's unit, shape (2n,)."""
+        """z sqrt(rho) and y / sqrt(rho), y and rho as they count in the areas' objectives, both over the size of their
+        product's unit, shape (2n,)."""
         z, y = [], []
         for name, border in plan.borders.items():
             mean = self.copy_of(plan, name, held[name], "")
@@ -263,14 +274,15 @@ class Newton(Consensus):
                 z.append(mean[x].reshape(-1))
                 y.append(local[f"{border.child}/{name}/{x}"].reshape(-1))
         root = self._roots(plan, state)
-        return np.concatenate([np.concatenate(z) * root, np.concatenate(y) / root]) / self._unit(plan, state)
+        y_root = self._counted(plan) / root
+        return np.concatenate([np.concatenate(z) * root, np.concatenate(y) * y_root]) / self._unit(plan, state)
 
     def _unpacked(self, plan: Plan, state: State, vector: FloatArray) -> State:
         """The state at (z, y)."""
         held, local = {name: dict(values) for name, values in state.held.items()}, dict(state.local)
         root = self._roots(plan, state)
         z, y = np.split(vector * self._unit(plan, state), 2)
-        z, y, at = z / root, y * root, 0
+        z, y, at = z / root, y * root / self._counted(plan), 0
         for name, border in plan.borders.items():
             shape, mean = plan.shape(name), {}
             for x in copies(plan.voltages):
@@ -287,7 +299,7 @@ class Newton(Consensus):
 
     def _derivative(self, plan: Plan, state: State, slopes: Mapping[str, FloatArray]) -> tuple[FloatArray, FloatArray]:
         """M, shape (2n, 2n), and the derivative of the steps by log(gap), shape (2n,)."""
-        root, unit = self._roots(plan, state), self._unit(plan, state)
+        root, counts, unit = self._roots(plan, state), self._counted(plan), self._unit(plan, state)
         n = len(root)
         # of the child's copies, and of the parent's
         by, falls = {1.0: np.zeros((n, 2 * n)), -1.0: np.zeros((n, 2 * n))}, {1.0: np.zeros(n), -1.0: np.zeros(n)}
@@ -296,7 +308,7 @@ class Newton(Consensus):
             at = self._cells(plan, borders)
             signs = [1.0 if plan.borders[b].child == area else -1.0 for b in borders]
             sign = np.repeat(signs, [len(self._cells(plan, [b])) for b in borders])
-            lin = root[at][:, None] * slopes[f"{LIN}{area}"] * root[at]
+            lin = root[at][:, None] * slopes[f"{LIN}{area}"] * (root[at] / counts[at])
             fall = root[at] * slopes[f"{FALL}{area}"].reshape(-1) / unit
             for side in by:
                 own = sign == side
