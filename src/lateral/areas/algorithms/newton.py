@@ -182,7 +182,7 @@ class Newton(Consensus):
             return came
         if state.missed:
             return self._missed(plan, came)
-        came.numbers.pop("missed", None)
+        came = dataclasses.replace(came, numbers={key: x for key, x in came.numbers.items() if key != "missed"})
         if came.residual <= 0.5 * came.numbers.get("near", np.inf):
             near = {"near": came.residual, "near_at": float(state.round)}
             came = dataclasses.replace(came, numbers={**came.numbers, **near})
