@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_areas_federation import Elsewhere
 from test_areas_matrix import FEEDERS, agents, ieee37, steps_of
 
 import lateral
@@ -19,12 +20,14 @@ from lateral.areas.agent import Answer
 from lateral.areas.algorithms import Admm, Algorithm, Newton
 from lateral.areas.driver import Patience, said_in
 from lateral.areas.executors import Serial
+from lateral.areas.executors.process import Process
 from lateral.areas.faults import Faults
+from lateral.areas.federation import federation_of, solve_federation
 from lateral.areas.message import MessageError, Values
 from lateral.areas.partition import cut
 from lateral.areas.plan import Plan
 from lateral.areas.point import MOST_CROSSING, taken_in
-from lateral.areas.protocol import Failure, answer_of, handle, pack, unpack
+from lateral.areas.protocol import AreaSpec, Failure, answer_of, handle, pack, unpack
 from lateral.areas.quantities import copies, in_components, of_conductors
 from lateral.areas.run import AreasRun
 from lateral.areas.slopes import Slopes
@@ -464,3 +467,27 @@ def test_a_run_may_be_interrupted_on_either_side_of_going_over(tmp_path: Path) -
     assert over in parts.choices
     first, again = ([r.residual for r in one.rounds[: when + 5]] for one in (whole, parts))
     assert again == pytest.approx(first, rel=1e-3, abs=1e-7)
+
+
+def test_areas_in_processes_and_owners_who_agreed_on_it_find_the_same() -> None:
+    """Slopes go over pipes, and are said by an owner where the federation file names the method."""
+    part = lateral.cut(steps_of("ieee13", 1), 3)
+    here, apart = (
+        solve_areas(part, Newton(), formulation="linearised", with_replay=False, central=False, executor=where)
+        for where in (Serial(), Process(n_workers=2))
+    )
+    assert here.status is apart.status is Status.OPTIMAL
+    assert [r.residual for r in apart.rounds] == [r.residual for r in here.rounds]
+    agreed = federation_of(part, Newton(), formulation="linearised")
+    specs = {a: AreaSpec(a, part.areas[a].case, agreed.task(a)) for a in part.areas}
+    owned = solve_federation(agreed, Elsewhere(specs))  # type: ignore[arg-type]
+    assert owned.algorithm == "newton" and owned.status is Status.OPTIMAL
+    assert len(owned.rounds) <= len(here.rounds)
+    assert owned.rounds[-1].objective == pytest.approx(here.rounds[len(owned.rounds) - 1].objective, rel=1e-6)
+
+
+@pytest.mark.parametrize("faults", [{"delay": 0.2}, {"corruption": 0.1}, {"duplication": 0.2}])
+def test_messages_that_are_late_spoilt_or_doubled_make_it_slower_not_wrong(faults: dict[str, float]) -> None:
+    part = lateral.cut(steps_of("ieee13", 1), 3)
+    run = solve_areas(part, Newton(), formulation="linearised", with_replay=False, transport=Faults(**faults, seed=3))
+    certified(run, 120)
