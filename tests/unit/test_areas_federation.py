@@ -80,6 +80,24 @@ def test_every_algorithm_can_be_agreed_on(name: str, tmp_path: Path) -> None:
     assert read_federation(tmp_path / "f" / NAME).algorithm == BUILT_IN[name]()
 
 
+def test_lengths_of_steps_are_part_of_the_agreement(tmp_path: Path) -> None:
+    """A step of weight 0 counts for its length; a file without hours counts every step as one."""
+    case = lateral.read("ieee123-t5")
+    horizon = dataclasses.replace(
+        case.horizon, step_h=np.array([0.25, 1.0, 2.0, 3.0, 0.5]), weight=np.array([1.0, 2.0, 0.0, 1.0, 1.0])
+    )
+    write_federation(cut_by_buses(case.with_(horizon=horizon)), tmp_path)
+    assert list(read_federation(tmp_path).plan.counts) == [0.25, 2.0, 2.0, 3.0, 0.5]
+    data = tomllib.loads((tmp_path / NAME).read_text())
+    for hours, found in (([1.0, 2.0], "FED-005"), ([0.25, 1.0, 0.0, 3.0, 0.5], "FED-002")):
+        (tmp_path / NAME).write_text(tomli_w.dumps({**data, "hours": hours}))
+        with pytest.raises(CaseError, match=found):
+            read_federation(tmp_path)
+    del data["hours"]
+    (tmp_path / NAME).write_text(tomli_w.dumps(data))
+    assert list(read_federation(tmp_path).plan.counts) == [1.0] * 5
+
+
 def test_the_order_of_the_file_does_not_matter(tmp_path: Path) -> None:
     write_federation(three(), tmp_path)
     data = tomllib.loads((tmp_path / NAME).read_text())

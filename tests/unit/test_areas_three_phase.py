@@ -303,3 +303,8 @@ def test_what_counts_as_one_among_prices_where_the_source_has_none() -> None:
     assert size(cut(buys, ["line.632670"]), "2*cost") == pytest.approx(0.6)
     nothing = cut(case.with_(horizon=dataclasses.replace(h, weight=np.zeros(2))), ["line.632670"])
     assert size(nothing, "cost") == pytest.approx(0.01 / kva)
+    # a step of weight 0 costs nothing, and is no part of the mean
+    half = cut(buys.with_(horizon=dataclasses.replace(h, weight=np.array([0.0, 2.0]))), ["line.632670"])
+    assert list(Plan.of(half).price_start) == [0.0, 0.3]
+    assert list(Plan.of(half).hours) == [2.0, 1.0]
+    assert size(half, "cost") == pytest.approx(0.3)

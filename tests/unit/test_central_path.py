@@ -249,3 +249,20 @@ def test_a_gap_may_be_larger_than_that_of_the_start(program: Conic) -> None:
     at = found.point
     assert found.reached
     assert at.s @ at.z == pytest.approx(1e-2 * program.size(at.x), rel=1e-2)
+
+
+@pytest.mark.parametrize("price", [1e-3, 1.0])
+def test_from_the_edge_the_path_is_followed_back_where_the_gap_is_worth_more_than_what_is_decided(price: float) -> None:
+    """Four numbers between 0 and 1, and a constant that dwarfs their costs. Their bounds are left by next to nothing,
+    the point of a gap of 1e-2 is in the middle: from there ``q + x - mu / x + mu / (1 - x) = 0`` of each alone."""
+    q, n = price * np.array([1.0, 2.0, -1.0, 0.5]), 4
+    rows, sides = sp.csr_array(np.vstack([-np.eye(n), np.eye(n)])), np.repeat([0.0, 1.0], n)
+    program = Conic(sp.csc_array(np.eye(n)), q, rows, sides, Cones.of(0, 2 * n, (), ()), constant=10.0)
+    x = np.where(q > 0.0, 1e-10, 1.0 - 1e-10)
+    g = x + q
+    edge = Point(x, sides - rows @ x, np.concatenate([np.maximum(g, 1e-10), np.maximum(-g, 1e-10)]))
+    assert not follow(program, edge, 1e-2).reached
+    found = follow(program, central_path.inside(program, edge, 1e-2), 1e-2)
+    assert found.reached
+    x, mu = found.point.x, 1e-2 * program.size(found.point.x) / (2 * n)
+    assert q + x - mu / x + mu / (1.0 - x) == pytest.approx(0.0, abs=1e-4)

@@ -97,3 +97,17 @@ def test_what_steps_share_comes_last() -> None:
     a[4, 4:8] = 1.0
     system = System.of(sp.csc_array((9, 9)), sp.csr_array(a), Cones.of(5, 4, (), ()), steps)
     assert system.last.tolist() == [0, 1, 2, 9 + 4, 8]
+
+
+def test_what_is_condensed_may_be_singular() -> None:
+    """Twice the same column, and entries that a corner of 1e-14 is lost in: elimination leaves a column of zeros."""
+    cones = Cones.of(1, 2, (), ())
+    system = System.of(
+        sp.csc_array(1e-4 * np.eye(2)), sp.csr_array(np.array([[0.0, 1.0], [1e-9, 0.0], [0.0, 1.0]])), cones, None
+    )
+    factor = system.factored(Scaling.of(cones, np.array([0.0, 1.0, 1.0]), np.array([0.0, 1.0, 1.0])))
+    columns = sp.csc_array(np.array([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
+    # x_0 answers with -1 / p, x_1 is held
+    expected = np.zeros((3, 3))
+    expected[:2, :2] = 1e4
+    np.testing.assert_allclose(factor.condensed(columns), expected, rtol=1e-9, atol=1e-9)

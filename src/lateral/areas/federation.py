@@ -10,6 +10,7 @@ the coordinator know that they mean the same; nothing of what is inside an area:
     v_start = [1.0609, ...]        # squared voltage of the source, pu^2, by step
     price_start = [0.1, ...]       # price of active power at the source, objective per kWh
     price_size = 2e-6              # what counts as 1 among prices where that is nothing; absent: 1
+    hours = [...]                  # what powers at borders are multiplied by in each step; absent: 1
 
     [run]
     formulation = "nonlinear"
@@ -403,6 +404,7 @@ def _federation(data: dict[str, Any], text: str, file: str) -> Federation:
         n_nodes={a: raw.areas[a].n_nodes for a in order},
         voltages=formulations.get(raw.run.formulation).voltages,
         price_size=raw.price_size,
+        hours=np.array(raw.hours),
     )
     return Federation(plan, raw.run, {a: raw.areas[a].digest for a in order})
 
@@ -419,6 +421,7 @@ def _data(federation: Federation) -> dict[str, Any]:
         "v_start": [float(v) for v in np.broadcast_to(plan.v_start, plan.n_steps)],
         "price_start": [float(v) for v in np.broadcast_to(plan.price_start, plan.n_steps)],
         "price_size": float(plan.price_size),
+        "hours": [float(h) for h in plan.counts],
         "run": {**table, "options": options} if options else table,
         "areas": {a: {"n_nodes": int(plan.n_nodes[a]), "digest": federation.digests[a]} for a in plan.areas},
         "borders": {

@@ -63,6 +63,7 @@ class FederationFile(Strict):
     v_start: list[Positive]
     price_start: list[Annotated[float, Field(allow_inf_nan=False)]]
     price_size: Positive = 1.0
+    hours: list[Positive] = Field(default_factory=list)
     run: RunTable
     areas: Annotated[dict[str, AreaTable], Field(min_length=1)]
     borders: dict[str, BorderTable] = Field(default_factory=dict)
@@ -127,8 +128,8 @@ def series_faults(raw: FederationFile, file: str) -> list[Fault]:
             "Give one value for each step.",
             file,
         )
-        for key in ("v_start", "price_start")
-        if len(getattr(raw, key)) != raw.n_steps
+        for key in ("v_start", "price_start", "hours")
+        if len(getattr(raw, key)) != raw.n_steps and not (key == "hours" and not raw.hours)
     ]
 
 

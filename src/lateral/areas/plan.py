@@ -46,8 +46,11 @@ class Plan:
         n_steps: number of steps.
         s_kva: power that counts as 1 in residuals, kVA.
         v_start: squared voltage to start from, pu^2, shape (T,): that of the source.
-        price_start: price of active power to start from, objective per kWh, shape (T,).
+        price_start: price of active power to start from, objective per kWh, shape (T,): nothing in steps of weight 0,
+            in which nothing is paid.
         price_size: what counts as 1 among prices where that is nothing, see `size_without_price`.
+        hours: what terms for powers at borders are multiplied by, h, shape (T,), see `Horizon.agreed_hours`; empty
+            where it is not known, and every step counts as one hour.
         n_nodes: own nodes of each area.
         voltages: what is said of a voltage at a border, see `NetworkModel.voltages`.
         start: what receivers use first, where more is known than the voltage of the source, by border: complex
@@ -66,6 +69,7 @@ class Plan:
     n_nodes: Mapping[str, int]
     voltages: tuple[str, ...] = ("v",)
     price_size: float = 1.0
+    hours: FloatArray = field(default_factory=lambda: np.zeros(0))
     start: Mapping[str, Values] = field(default_factory=dict)
     without_return: frozenset[str] = frozenset()
     without_charging: frozenset[str] = frozenset()
@@ -84,10 +88,11 @@ class Plan:
             n_steps=case.horizon.n_steps,
             s_kva=case.base.total_kva,
             v_start=case.series(source.v_pu) ** 2,
-            price_start=weight * case.series(source.price_import),
+            price_start=weight * case.series(source.price_import) * (case.horizon.weight > 0.0),
             n_nodes={name: area.n_nodes for name, area in partition.areas.items()},
             voltages=voltages,
             price_size=size_without_price(case, terms),
+            hours=case.horizon.agreed_hours,
         )
 
     @cached_property
@@ -115,6 +120,11 @@ class Plan:
         for area in self.areas:
             out[area] = out[self.head[area].parent] + 1 if area in self.head else 0
         return out
+
+    @cached_property
+    def counts(self) -> FloatArray:
+        """`hours`, or ones where they are not known, h, shape (T,)."""
+        return self.hours if len(self.hours) else np.ones(self.n_steps)
 
     def shape(self, border: str) -> tuple[int, int]:
         """Conductors and steps of a border's arrays."""

@@ -198,6 +198,17 @@ def follow(
     return Followed(best, taken, reached=False)
 
 
+def inside(program: Conic, start: Point, gap: float) -> Point:
+    """A point moved so far into the cones that the path can be followed back from it to a gap larger than its own.
+
+    Where that gap is worth more than what is decided on (an area most of whose costs are those of its loads), the
+    limits that bind at the optimum hardly do at the point of the path, and from the edge of the cones single steps lead
+    nowhere. By the root of mu, both s and z are in the middle again.
+    """
+    size = float(np.sqrt(gap * program.size(start.x) / max(program.cones.degree, 1)))
+    return Point(start.x, program.cones.moved_in(start.s, size), program.cones.moved_in(start.z, size))
+
+
 def _without_cones(program: Conic, start: Point) -> Followed:
     """The optimum of a program whose rows are equalities: its conditions are linear."""
     x, z, cones = start.x, start.z, program.cones
@@ -287,4 +298,4 @@ def slopes(program: Conic, at: Point, columns: sp.csc_array) -> tuple[FloatArray
     return -factor.condensed(columns), columns.T @ by_gap
 
 
-__all__ = ["SMALL_OBJECTIVE", "Conic", "Point", "follow", "slopes"]
+__all__ = ["SMALL_OBJECTIVE", "Conic", "Point", "follow", "inside", "slopes"]

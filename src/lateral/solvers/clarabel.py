@@ -37,7 +37,7 @@ from lateral.solvers.base import (
     pattern_of,
     unscaled_solution,
 )
-from lateral.solvers.central_path import SMALL_OBJECTIVE, Conic, Followed, Point, follow, slopes
+from lateral.solvers.central_path import SMALL_OBJECTIVE, Conic, Followed, Point, follow, inside, slopes
 from lateral.solvers.cones import Cones
 from lateral.solvers.substitution import Substitution
 
@@ -300,6 +300,9 @@ class _ClarabelSession(Session):
         if not self._centred and gap <= (goal if len(s.semidefinite.dims) else _GOOD_GAP):
             return point, ()
         found = follow(program, point, goal, until=self._until(start))
+        if self._centred and not found.reached and gap < goal:
+            # it went on to next to the optimum, from where the point of a larger gap may be too far
+            found = follow(program, inside(program, point, goal), goal, until=self._until(start))
         if self._centred and found.reached:
             self._before = program, found.point
         elif self._centred or not program.gap(found.point) < gap:

@@ -113,17 +113,17 @@ class Cones:
             out[rows] = triangles_of(2.0 * matrices_of(w[rows], dim) / (diagonal[:, :, None] + diagonal[:, None, :]))
         return out
 
-    def moved_in(self, v: FloatArray) -> FloatArray:
-        """The vector with as much of the cones' identity as brings it inside."""
+    def moved_in(self, v: FloatArray, least: float = 0.0) -> FloatArray:
+        """The vector with as much of the cones' identity as brings it inside, and at least so much."""
         unit, size = np.zeros(len(v)), 1e-14
         unit[self.flat] = 1.0
         for rows in self.second_order:
             unit[rows[:, 0]] = 1.0
         for dim, rows in self.psd:
             unit[rows] = triangles_of(np.eye(dim))
-        out = v
+        out = v + least * unit
         while not self.inside(out):
-            out, size = v + size * unit, 10.0 * size
+            out, size = v + (least + size) * unit, 10.0 * size
         return out
 
 

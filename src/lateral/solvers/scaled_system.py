@@ -40,6 +40,8 @@ _REFINED = 3
 #: What rows that are condensed to are multiplied by, which costs no accuracy; and their corner before it, so that no
 #: pivot there is zero.
 _SMALL, _CORNER = 1e-60, 1e-14
+#: Right-hand sides that are solved for at once.
+_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -298,13 +300,11 @@ class Factor:
 
         With C and C' beside it as last columns and rows, what elimination leaves of their corner is ``-C' K^-1 C``: one
         factorisation, where k solutions take ten times as long (360 of `soc3` on ieee13 over 24 steps). Rows of C' are
-        made so small that none is taken as a pivot for another.
+        made so small that none is taken as a pivot for another. Where what is left has a column of zeros (an area that
+        decides on nothing holds most of what it says), the solutions are found after all.
 
         Args:
             columns: C, shape (n, k).
-
-        Raises:
-            RuntimeError: the system is exactly singular.
         """
         size, own = len(self.order), sp.csc_array(columns)
         largest = abs(own).max(axis=0).toarray().reshape(-1)
@@ -317,14 +317,29 @@ class Factor:
         beside = sp.diags_array(self.even) @ sp.csr_array(sp.vstack([own, below]))[self.order]
         corner = -_CORNER * _SMALL * sp.eye_array(len(some))
         whole = sp.block_array([[_evened(self.kkt, self.even), beside], [_SMALL * beside.T, corner]])
-        lu = splu(sp.csc_matrix(whole), permc_spec="NATURAL", diag_pivot_thresh=_PIVOT)
+        try:
+            lu = splu(sp.csc_matrix(whole), permc_spec="NATURAL", diag_pivot_thresh=_PIVOT)
+        except RuntimeError:  # of scipy: exactly singular
+            return self._by_columns(columns)
         if np.any(lu.perm_r[size:] < size):
-            message = "a system that is singular without what it is condensed to"
-            raise RuntimeError(message)
+            return self._by_columns(columns)
         left = lu.L.tocsc()[size:, size:].toarray() @ lu.U.tocsc()[size:, size:].toarray()
         found = -left[lu.perm_r[size:] - size] / _SMALL - _CORNER * np.eye(len(some))
         out[np.ix_(some, some)] = found * largest[some][:, None] * largest[some]
         return out
+
+    def _by_columns(self, columns: sp.csc_array) -> FloatArray:
+        """What `condensed` finds, solution by solution."""
+        size, n = len(self.order), columns.shape[0]
+        own = sp.csr_array(sp.vstack([columns, sp.csr_array((size - n, columns.shape[1]))]))[self.order]
+        even, parts = self.even[:, None], []
+        for first in range(0, columns.shape[1], _AT_ONCE):
+            rhs = own[:, first : first + _AT_ONCE].toarray()
+            found = np.zeros_like(rhs)
+            for _ in range(1 + _REFINED):
+                found += even * self.lu.solve(even * (rhs - self.kkt @ found))
+            parts.append(own.T @ found)
+        return np.hstack(parts)
 
 
 __all__ = ["Factor", "System"]

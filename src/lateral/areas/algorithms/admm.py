@@ -245,9 +245,9 @@ class Admm(Consensus):
 
     def _weights(self, plan: Plan, state: State, border: str, x: str) -> tuple[FloatArray, FloatArray]:
         """What z and y are multiplied by, so that both count in the norm in which the method contracts."""
-        root = np.sqrt(self.penalty_of(plan, state, border, x))
+        root, counts = np.sqrt(self.penalty_of(plan, state, border, x)), np.sqrt(self.counts(plan, x))
         size = float(np.sqrt(scale_of(plan, x, state.price_scale) * scale_of(plan, f"price_{x}", state.price_scale)))
-        return root / size, 1.0 / (root * size)
+        return root * counts / size, counts / (root * size)
 
     def _packed(self, plan: Plan, state: State, held: Borders, local: Mapping[str, FloatArray]) -> FloatArray:
         parts = []
