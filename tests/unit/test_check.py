@@ -878,6 +878,29 @@ def test_an_admittance_joins_the_buses_that_feel_each_other(second: str, ppm: fl
     assert all("2 bus(es)" in f.message and "far" in f.message for f in found)
 
 
+def test_a_transformer_of_a_balanced_feeder_has_one_core() -> None:
+    """Three cores on one conductor have no matrix: it was an IndexError of the power flow."""
+    case = balanced()
+    side = {"terminals": (1, 0), "v_rated_kv": 2.4, "s_rated_kva": 500.0}
+    t = Transformer(name="t", windings=(Winding(bus="b", **side), Winding(bus="c", **side)), x_percent=(4.0,))
+    feeder = dataclasses.replace(case.feeder, lines=case.feeder.lines[:1], transformers=(t,))
+    assert [(f.code.split()[0], f.found) for f in check(case.with_(feeder=feeder))] == [("NET-015", "n_phases = 3")]
+    with pytest.raises(CaseError, match=r"NET-015.*winding 1 terminals = \(1, 0\)") as raised:
+        primitive_of(t)
+    assert len(raised.value.faults) == 2
+    one = dataclasses.replace(t, n_phases=1)
+    assert check(case.with_(feeder=dataclasses.replace(feeder, transformers=(one,)))) == ()
+    primitive_of(one)
+
+
+def test_an_open_delta_has_three_corners() -> None:
+    case = winding("transformer.t1", 1, terminals=(1, 2))(three_phase())
+    case = winding("transformer.t1", 2, terminals=(1, 2, 0))(put("transformer.t1", n_phases=2)(case))
+    (found,) = (f for f in check(case) if f.code.startswith("NET-015"))
+    assert "winding 1 terminals = (1, 2), delta, 2 phase(s)" in found.found
+    assert "3 phase conductor(s)" in found.allowed
+
+
 def test_a_phase_that_an_admittance_does_not_couple_is_dead() -> None:
     case = with_admittance()
     (wire,) = case.feeder.admittances

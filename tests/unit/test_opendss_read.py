@@ -12,6 +12,7 @@ import pytest
 import lateral
 from lateral.baseline import power_flow
 from lateral.case import Case
+from lateral.checks import check
 from lateral.devices.load import is_idling
 from lateral.errors import CaseError, HostileFileError, OptionError, UnsupportedError
 from lateral.io.opendss import ImportReport, map_topology, read
@@ -323,6 +324,35 @@ new load.m phases=1 bus1=d.1.4 kv=0.277 kw=50"""
     assert t.windings[1].terminals == (1, 2, 3, 4)
     assert t.windings[1].r_neutral_ohm == 2
     assert u.windings[0].terminals == (1, 2, 3, 5)
+
+
+@pytest.mark.parametrize(
+    ("phases", "buses", "conns"),
+    [
+        (3, "b.1.0 x.1.0", "wye wye"),  # one conductor given: the engine makes it 1, 0, 3 and ground
+        (3, "b.1.2.3 x.1.0.0.0", "wye wye"),  # two cores are shorted to ground
+        (3, "b.1.2.3 x.1.2.0", "wye delta"),  # a grounded corner
+        (3, "b.1.2.3 x.1.0.0", "delta delta"),
+        (3, "b.1.2.2 x.1.2.3", "wye wye"),  # two cores on one phase
+        (3, "b.1.2.3 x.1.2.3.1", "wye wye"),  # the neutral on a phase
+        (2, "b.1.0 x.1.0", "delta delta"),
+    ],
+)
+def test_windings_on_odd_conductors(tmp_path: Path, phases: int, buses: str, conns: str) -> None:
+    """They are no windings of a transformer of the case, but the engine's matrix of them is as good as any."""
+    kvs = "12.47 0.48"
+    body = f"""
+new transformer.t windings=2 phases={phases} buses=({buses}) conns=({conns}) kvs=({kvs}) kvas=(100 100) xhl=5
+new load.l bus1=x.1 phases=1 kv=0.277 kw=20 kvar=5 vminpu=0.5 vmaxpu=2"""
+    case, report = read_checked(tmp_path, body)
+    assert report.entry["transformer.t"].code == "IMP-066"
+    assert report.entry["transformer.t"].reason.endswith("kVA limit is not held.")
+    assert check(case) == ()
+    free = tuple(dataclasses.replace(b, v_min_pu=0.0, v_max_pu=float("inf")) for b in case.feeder.buses)
+    result = lateral.solve(case.with_(feeder=dataclasses.replace(case.feeder, buses=free)), "current-voltage")
+    assert result.replay is not None
+    assert result.replay.errors is not None
+    assert result.replay.errors.max_dv_pu < 1e-8
 
 
 def test_open_delta_regulators(tmp_path: Path) -> None:

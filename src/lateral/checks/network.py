@@ -25,6 +25,7 @@ from lateral.checks.view import (
 from lateral.devices import Source
 from lateral.errors import Fault, did_you_mean
 from lateral.network import topology
+from lateral.network.admittance import n_terminals
 from lateral.network.feeder import Bus, Line, MultiTerminal, Shunt, Switch, Transformer, Winding
 
 #: attributes that hold the name of a bus
@@ -236,6 +237,11 @@ def _transformers(view: View) -> Iterator[Fault]:
             yield fault("NET-015", t.label, found, f"{pairs} value(s), one per pair of windings", "Correct x_percent.")
         else:
             yield from _leakage(t)
+        if view.feeder.balanced is True and t.n_phases != 1:
+            allowed = "n_phases = 1 in a balanced feeder"
+            action = "Give voltages (line to ground) and ratings of one of its phases, on terminals (1, 0)."
+            yield fault("NET-015", t.label, f"n_phases = {show(t.n_phases)}", allowed, action)
+            continue
         for k, w in enumerate(t.windings, 1):
             yield from _winding(view, t, k, w)
 
@@ -256,9 +262,9 @@ def _winding(view: View, t: Transformer, k: int, w: Winding) -> Iterator[Fault]:
     wye = w.connection == "wye"
     phases = terminals[:-1] if wye else terminals
     grounds = (0, -1)
-    wanted = {t.n_phases} if wye else {1: {2}, 2: {2, 3}, 3: {3}}.get(int(t.n_phases), {3})
-    shape = f"{'/'.join(map(str, sorted(wanted)))} phase conductor(s){' and the neutral' if wye else ''}"
-    right = len(phases) in wanted or view.feeder.balanced is True
+    wanted = n_terminals(t.n_phases, w.connection) - (1 if wye else 0)
+    shape = f"{wanted} phase conductor(s){' and the neutral' if wye else ''}"
+    right = len(phases) == wanted
     # Ground among the phases: a one-phase winding may be written from ground, (0, 2), and a corner of an open delta
     # may be grounded. An isolated neutral, -1, is the last terminal of a wye or none.
     grounded = 0 in phases and t.n_phases != (1 if wye else 2) and t.n_phases > 1

@@ -237,6 +237,13 @@ def map_transformers(build: Build) -> None:
             generic(build, source, f"transformer_{name}", element, f"{what}; tap as at the solved point, no limit")
             continue
         transformer = _transformer(build, name, properties, element)
+        if any(_is_odd(transformer.n_phases, w) for w in transformer.windings):
+            what = "a winding of it is grounded at a phase, or has two ends on one node; tap as at the solved point"
+            made = generic(build, source, f"transformer_{name}", element, what)
+            build.rated.append({w.bus: winding_base_kv(transformer, k) for k, w in enumerate(transformer.windings)})
+            if made is not None and transformer.s_max_kva < float("inf"):
+                build.record(source, "approximated", "IMP-066", "Its kVA limit is not held.")
+            continue
         build.transformers.append(transformer)
         build.mapped(source, transformer)
 
@@ -280,6 +287,14 @@ def _transformer(build: Build, name: str, properties: Properties, element: Eleme
         s_max_kva=limit(build, "transformer", name, normal if normal > 0 else kvas[0]),
         bank=text(properties, "bank"),
     )
+
+
+def _is_odd(n_phases: int, winding: Winding) -> bool:
+    """Whether a winding has two ends on one node or a phase on ground, other than one core or an open delta has."""
+    ends = winding.terminals
+    phases = ends[:-1] if winding.connection == "wye" else ends
+    free = n_phases == (1 if winding.connection == "wye" else 2) or n_phases == 1
+    return len(set(ends)) < len(ends) or (0 in phases and not free)
 
 
 def winding_base_kv(transformer: Transformer, k: int) -> float:
