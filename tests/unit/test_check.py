@@ -912,6 +912,22 @@ def test_a_phase_that_an_admittance_does_not_couple_is_dead() -> None:
     assert "conductor 3" in dead[0].found
 
 
+def test_a_phase_that_no_branch_feeds_has_no_lower_limit() -> None:
+    """Without its regulator a phase is fed backwards by the delta of t1: an error if it is to be kept at 0.95 pu."""
+    case = drop("regulator.reg2")(drop("transformer.reg2")(three_phase()))
+    unfed = {f.element for f in check(case) if f.code.startswith("NET-006")}
+    assert unfed == {"bus.reg", "bus.end", "bus.lat", "bus.house"}
+    for label in unfed:
+        case = put(label, v_min_pu=0.0)(case)
+    assert check(case) == ()
+
+
+def test_a_phase_that_nothing_joins_to_a_source_is_dead() -> None:
+    """Its bus may have no lower limit: no voltage follows from anything."""
+    case = put("bus.lat", conductors=(2, 3), v_min_pu=0.0)(three_phase())
+    assert [(f.code.split()[0], f.element) for f in check(case)] == [("NET-006", "bus.lat")]
+
+
 @st.composite
 def spoilt(draw: st.DrawFn) -> Case:
     case = draw(st.sampled_from([three_phase, balanced, with_admittance]))()

@@ -255,17 +255,85 @@ open line.s2 1"""
     assert report.entry["swtcontrol.ctl"].code == "IMP-002"
 
 
+def free(case: Case) -> Case:
+    """A case without limits of the voltage."""
+    buses = tuple(dataclasses.replace(b, v_min_pu=0.0, v_max_pu=float("inf")) for b in case.feeder.buses)
+    return case.with_(feeder=dataclasses.replace(case.feeder, buses=buses))
+
+
+def solves(case: Case, *formulations: str) -> None:
+    """Exact formulations solve it, and the engine has their voltages."""
+    for formulation in formulations or ("current-voltage", "bus-injection"):
+        result = lateral.solve(case, formulation)
+        assert result.replay is not None
+        assert result.replay.errors is not None
+        assert result.replay.errors.max_dv_pu < 1e-8
+
+
 def test_one_open_conductor(tmp_path: Path) -> None:
     body = """
 new line.x bus1=b bus2=c linecode=lc length=1 units=km
-new line.y bus1=b bus2=c linecode=lc length=1 units=km
+new line.y bus1=b bus2=c linecode=lc length=10 units=km normamps=100
 new load.l bus1=c kv=12.47 kw=300
 open line.y 1 2"""
-    case, report = read(make(tmp_path, body))
-    assert report.entry["line.y"].outcome == "approximated"
+    case, report = read_checked(tmp_path, body)
+    assert report.entry["line.y"].outcome == "mapped"
     assert report.entry["line.y"].code == "IMP-014"
     assert case.feeder.lines[2].conductors_from == (1, 3)
-    assert voltage_error(case, report) < 2e-5  # its charging is left out
+    assert case.feeder.lines[2].i_max_a == 100
+    assert case.feeder.lines[2].b_us is None
+    assert [e.name for e in case.feeder.admittances] == ["line_y"]
+    solves(free(case))
+
+
+def test_a_line_that_is_open_at_one_end_is_charged(tmp_path: Path) -> None:
+    """Its charging, 10 km of it, was left out: 7e-5 pu."""
+    body = """
+new line.x bus1=b bus2=c linecode=lc length=10 units=km
+new load.l bus1=c kv=12.47 kw=300
+open line.x term=2"""
+    case, report = read_checked(tmp_path, body)
+    assert report.entry["line.x"].became == ("shunt.line_x",)
+    assert report.entry["load.l"].code == "IMP-021"
+    assert [b.name for b in case.feeder.buses] == ["src", "b"]
+    solves(free(case), "current-voltage")
+
+
+#: What hangs on a line of which one conductor is open, and whether it gives that conductor a voltage.
+BEHIND_AN_OPEN_CONDUCTOR = {
+    "delta-wye": ("new transformer.t windings=2 buses=(c x) conns=(delta wye) kvs=(12.47 0.48) xhl=5", True),
+    "delta-delta": ("new transformer.t windings=2 buses=(c x) conns=(delta delta) kvs=(12.47 0.48) xhl=5", True),
+    "wye-delta": ("new transformer.t windings=2 buses=(c x) conns=(wye delta) kvs=(12.47 0.48) xhl=5 %r=1", True),
+    "wye-wye": ("new transformer.t windings=2 buses=(c x) conns=(wye wye) kvs=(12.47 0.48) xhl=5", False),
+    "a stub": ("new line.q bus1=c bus2=x linecode=lc length=1 units=km", True),
+    "a delta load": ("new load.d bus1=c kv=12.47 kw=100 conn=delta", True),
+    "a delta load of one phase": ("new load.d bus1=c.1.2 phases=1 kv=12.47 kw=100 conn=delta", True),
+    "a capacitor": ("new capacitor.d bus1=c kv=12.47 kvar=100 conn=delta", True),
+    "a wye without ground": ("new capacitor.d bus1=c.1.2.3 bus2=c.4.4.4 kv=12.47 kvar=100", True),
+    "a generator": ("new generator.d bus1=c kv=12.47 kw=100 conn=delta", True),
+    "nothing": ("", False),
+}
+
+
+@pytest.mark.parametrize("what", BEHIND_AN_OPEN_CONDUCTOR)
+@pytest.mark.parametrize("charging", ["", "c1=0 c0=0"])
+def test_behind_an_open_conductor(tmp_path: Path, what: str, charging: str) -> None:
+    """A conductor that no branch feeds has the voltage that what hangs on it gives it; `NET-006` refused it."""
+    behind, unfed = BEHIND_AN_OPEN_CONDUCTOR[what]
+    load = "new load.l bus1=x kv=0.48 kw=100 kvar=30 model=2" if "transformer" in behind else ""
+    body = f"""
+new line.s bus1=b bus2=c linecode=lc length=1 units=km {charging}
+{behind}
+{load}
+open line.s term=2 cond=2"""
+    case, report = read_checked(tmp_path, body)
+    said = [n.text for n in report.notes if n.code == "IMP-071"]
+    assert bool(said) == unfed
+    if unfed:
+        assert said[0].startswith("bus c: conductor 2 fed by no branch")
+        assert case.feeder.bus["c"].v_min_pu == 0.0
+    assert check(case) == ()
+    solves(free(case))
 
 
 def test_shunts(tmp_path: Path) -> None:
@@ -348,11 +416,7 @@ new load.l bus1=x.1 phases=1 kv=0.277 kw=20 kvar=5 vminpu=0.5 vmaxpu=2"""
     assert report.entry["transformer.t"].code == "IMP-066"
     assert report.entry["transformer.t"].reason.endswith("kVA limit is not held.")
     assert check(case) == ()
-    free = tuple(dataclasses.replace(b, v_min_pu=0.0, v_max_pu=float("inf")) for b in case.feeder.buses)
-    result = lateral.solve(case.with_(feeder=dataclasses.replace(case.feeder, buses=free)), "current-voltage")
-    assert result.replay is not None
-    assert result.replay.errors is not None
-    assert result.replay.errors.max_dv_pu < 1e-8
+    solves(free(case), "current-voltage")
 
 
 def test_open_delta_regulators(tmp_path: Path) -> None:

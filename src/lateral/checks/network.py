@@ -23,6 +23,7 @@ from lateral.checks.view import (
     show,
 )
 from lateral.devices import Source
+from lateral.devices.base import ShuntDevice
 from lateral.errors import Fault, did_you_mean
 from lateral.network import topology
 from lateral.network.admittance import n_terminals
@@ -159,20 +160,43 @@ def _islands(view: View) -> Iterator[Fault]:
 
 
 def _dead_conductors(view: View) -> Iterator[Fault]:
-    """Phases that stop on the way. Neutrals are left out: they are fed from the load side too."""
+    """Phases that stop on the way. Neutrals are left out: they are fed from the load side too.
+
+    A phase that no branch feeds may still have a voltage: backwards through a delta, over devices between phases,
+    induced along a line. That is solved where no lower limit of the voltage is to be kept at the bus. One that nothing
+    joins to a source has none.
+    """
     if not view.roots or view.mistyped:
         return
     fed = [(s.bus, c) for s in view.sound(Source) for c in s.conductors]
     live = topology.energised(view.wires, fed)
+    unfed: dict[str, list[int]] = {}
     for name in view.tree.order:
         dead = [c for c in view.conductors.get(name, ()) if 1 <= c <= 3 and (name, c) not in live]
         if dead:
+            unfed[name] = dead
+    if not unfed:
+        return
+    ports = (
+        ((bus, a), (bus, b))
+        for device in view.sound(ShuntDevice)
+        for bus, (a, b) in device.places
+        if not isinstance(device, Source)
+    )
+    joined = topology.reached(topology.joined(view.wires, ports), fed)
+    lowest = {bus.name: bus.v_min_pu for bus in view.sound(Bus)}
+    for name, some in unfed.items():
+        dead = [c for c in some if (name, c) not in joined]
+        if lowest[name] > 0.0:
+            dead = some
+        if dead:
+            more = ", or set v_min_pu = 0 where it is to be open" if all((name, c) in joined for c in dead) else ""
             yield fault(
                 "NET-006",
                 f"bus.{name}",
                 f"conductor {', '.join(map(str, sorted(dead)))} without a path to a source",
                 "every phase of a bus fed through a branch",
-                "Add the phase to the branches that feed the bus, or take it off the bus.",
+                f"Add the phase to the branches that feed the bus, or take it off the bus{more}.",
             )
 
 

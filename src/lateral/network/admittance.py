@@ -275,6 +275,18 @@ def _slots(transformer: Transformer) -> tuple[tuple[int, ...], list[Node]]:
     return tuple(ends), list(nodes)
 
 
+def cores(transformer: Transformer) -> tuple[tuple[Node, ...], ...]:
+    """The nodes that the windings of each core end on, ground left out; an isolated neutral has a number below 0.
+
+    Raises:
+        CaseError: a winding has fewer terminals than its cores need.
+    """
+    ends, local = _slots(transformer)
+    width = 2 * len(transformer.windings)
+    parts = [ends[k : k + width] for k in range(0, len(ends), width)]
+    return tuple(tuple(dict.fromkeys(local[k] for k in part if k >= 0)) for part in parts)
+
+
 @dataclass(frozen=True)
 class _Shape:
     """What transformers must share to be built in one go."""
@@ -605,6 +617,7 @@ __all__ = [
     "Triplets",
     "Wire",
     "capacitor_admittance",
+    "cores",
     "delta_direction",
     "line_ends",
     "n_terminals",

@@ -6,15 +6,18 @@ import dataclasses
 import re
 from collections import deque
 from collections.abc import Mapping
+from itertools import groupby
 
 import numpy as np
 
-from lateral.devices.base import Device, ShuntDevice
+from lateral.devices import Source
+from lateral.devices.base import ShuntDevice
 from lateral.io.opendss.map_build import FIRST_NEUTRAL, SQRT3, Build, number
 from lateral.io.opendss.map_wires import winding_base_kv
-from lateral.network.feeder import Bus, Line, MultiTerminal, Shunt, Switch, Transformer
+from lateral.network.admittance import primitive_of
+from lateral.network.feeder import Bus, Feeder, Line, MultiTerminal, Shunt, Switch, Terminal, Transformer
 from lateral.network.schema import Element, Terminals
-from lateral.network.topology import coupled
+from lateral.network.topology import energised, joined, reached
 
 Node = tuple[str, int]
 Wire = Line | Switch | Transformer | Shunt | MultiTerminal
@@ -117,12 +120,12 @@ def keep_live(build: Build) -> dict[str, Terminals]:
     alive = _live_nodes(build)
     conductors: dict[str, list[int]] = {}
     for bus, node in alive:
+        if node < 0:
+            continue  # an isolated neutral is inside its transformer
         conductors.setdefault(bus, []).append(node)
     build.lines = [x for x in build.lines if _kept(build, x, alive, (x.bus_from, x.conductors_from))]
     build.shunts = [x for x in build.shunts if _kept(build, x, alive, (x.bus, x.conductors))]
-    build.transformers = [
-        x for x in build.transformers if _kept(build, x, alive, (x.windings[0].bus, x.windings[0].terminals))
-    ]
+    build.transformers = [x for x in build.transformers if _live_transformer(build, x, alive)]
     build.admittances = [e for x in build.admittances if (e := _live_admittance(build, x, alive)) is not None]
     build.switches = [s for x in build.switches if (s := _live_switch(build, x, alive)) is not None]
     build.devices = [d for x in build.devices if (d := _live_device(build, x, alive)) is not None]
@@ -141,47 +144,53 @@ def keep_live(build: Build) -> dict[str, Terminals]:
 
 def _live_nodes(build: Build) -> set[Node]:
     """Nodes with a path to a source: over wires, and between conductors over what is connected across them."""
-    group: dict[Node, Node] = {}
+    devices = [d for d in build.devices if isinstance(d, ShuntDevice)]
+    ports = (((d.bus, a), (d.bus, b)) for d in devices for a, b in d.ports)
+    return set(reached(joined(_wires(build), ports), _fed(build)))
 
-    def find(node: Node) -> Node:
-        group.setdefault(node, node)
-        root = node
-        while group[root] != root:
-            root = group[root]
-        while group[node] != root:
-            group[node], node = root, group[node]
-        return root
 
-    def join(nodes: list[Node]) -> None:
-        if nodes:
-            first = find(nodes[0])
-            for other in nodes[1:]:
-                group[find(other)] = first
+def _wires(build: Build) -> Feeder:
+    """The wires so far, without buses."""
+    return Feeder(
+        buses=(),
+        lines=tuple(build.lines),
+        switches=tuple(build.switches),
+        transformers=tuple(build.transformers),
+        shunts=tuple(build.shunts),
+        admittances=tuple(build.admittances),
+    )
 
-    branches: list[Line | Switch] = [*build.lines, *(s for s in build.switches if s.closed)]
-    for wire in branches:
-        ends = [(wire.bus_from, c) for c in wire.conductors_from] + [(wire.bus_to, c) for c in wire.conductors_to]
-        join([e for e in ends if e[1] > 0])
-    for t in build.transformers:
-        join([(w.bus, c) for w in t.windings for c in w.terminals if c > 0])
-    for s in build.shunts:
-        join([(s.bus, c) for c in s.conductors if c > 0])
-    for e in build.admittances:
-        for k, m in np.argwhere(coupled(e)).tolist():
-            join([e.nodes[k], e.nodes[m]])
-    for device in build.devices:
-        if isinstance(device, ShuntDevice):
-            for a, b in device.ports:
-                join([(device.bus, c) for c in (a, b) if c > 0])
-    roots = set()
-    for device in build.devices:
-        if device.kind == "source" and isinstance(device, Device):
-            roots |= {find((device.bus, c)) for c in device.conductors}  # type: ignore[attr-defined]
-    for name, bus in build.model.buses.items():
-        for n in bus.nodes:
-            if n > 0:
-                find((name, n))
-    return {node for node in list(group) if find(node) in roots}
+
+def _fed(build: Build) -> list[Node]:
+    """The conductors of the sources."""
+    return [(d.bus, c) for d in build.devices if isinstance(d, Source) for c in d.conductors]
+
+
+def _live_transformer(build: Build, transformer: Transformer, alive: set[Node]) -> bool:
+    """Whether it stays as it is: with a core that no source reaches it is the matrix of its other cores."""
+    nodes = {(w.bus, c) for w in transformer.windings for c in w.terminals if c > 0}
+    if nodes <= alive:
+        return True
+    if nodes.isdisjoint(alive):
+        _isolated(build, transformer)
+        return False
+    own = primitive_of(transformer)
+    keep = [k for k, node in enumerate(own.nodes) if node in alive]
+    y = 1e6 * own.y[np.ix_(keep, keep)]
+    ends = groupby((own.nodes[k] for k in keep), key=lambda node: node[0])
+    made = MultiTerminal(
+        name=f"transformer_{transformer.name}",
+        terminals=tuple(Terminal(bus=bus, conductors=tuple(c for _, c in some)) for bus, some in ends),
+        g_us=y.real,
+        b_us=y.imag,
+    )
+    build.admittances.append(made)
+    source = build.origin[transformer.label]
+    said = "cores without a path to a source are left out, the others are a generic admittance at this tap, no limit"
+    build.origin[made.label] = source
+    build.entries.pop(source, None)
+    build.record(source, "approximated", "IMP-015", said, (made.label,))
+    return False
 
 
 def _kept(build: Build, element: Wire, alive: set[Node], end: tuple[str, Terminals]) -> bool:
@@ -194,7 +203,11 @@ def _kept(build: Build, element: Wire, alive: set[Node], end: tuple[str, Termina
 
 def _isolated(build: Build, element: Element) -> None:
     source = build.origin.get(element.label, element.label)
-    build.entries.pop(source, None)
+    old = build.entries.pop(source, None)
+    others = tuple(label for label in old.became if label != element.label) if old is not None else ()
+    if old is not None and others:  # the charging of a line that is open at its other end
+        build.entries[source] = dataclasses.replace(old, became=others)
+        return
     build.record(source, "ignored", "IMP-021", "no path to a source", lost_kw=_kw(element))
     build.dispatch.pop(element.label, None)
 
@@ -251,6 +264,13 @@ def _live_device(build: Build, device: Element, alive: set[Node]) -> Element | N
         names = {t.name for t in build.transformers}
         if device.transformer in names:  # type: ignore[attr-defined]
             return device
+        inside = f"admittance.transformer_{device.transformer}"  # type: ignore[attr-defined]
+        if any(e.label == inside for e in build.admittances):
+            source = build.origin[device.label]
+            build.entries.pop(source, None)
+            said = f"the tap is inside {inside} as at the solved point, held; no regulator of the case"
+            build.record(source, "mapped", "IMP-002", said, (inside,))
+            return None
         _isolated(build, device)
         return None
     if not isinstance(device, ShuntDevice):
@@ -295,7 +315,15 @@ def make_buses(build: Build, conductors: dict[str, Terminals], base: dict[str, f
                 y=data.y if data.has_xy else float("nan"),
             )
         )
-    return tuple(buses)
+    feeding = tuple(e for e in build.admittances if e.name not in build.charging)
+    fed = energised(dataclasses.replace(_wires(build), buses=tuple(buses), admittances=feeding), _fed(build))
+    unfed = {b.name: [c for c in b.conductors if c < FIRST_NEUTRAL and (b.name, c) not in fed] for b in buses}
+    for name, some in unfed.items():
+        if some:
+            which = f"conductor{'s' if len(some) > 1 else ''} {', '.join(map(str, some))}"
+            said = "fed by no branch (backwards through a winding, over a device or induced); no lower voltage limit"
+            build.note("IMP-071", f"bus {name}: {which} {said}")
+    return tuple(dataclasses.replace(b, v_min_pu=0.0) if unfed[b.name] else b for b in buses)
 
 
 __all__ = ["bus_bases", "keep_live", "make_buses"]
