@@ -922,6 +922,13 @@ def test_a_phase_that_no_branch_feeds_has_no_lower_limit() -> None:
     assert check(case) == ()
 
 
+def test_zero_sequence_resistance_of_a_source_may_be_negative() -> None:
+    """It is a difference of fault levels: 3 / I_1 - 2 Z_1. Of one phase it is a mistake all the same."""
+    assert check(put("source.grid", r_ohm=matrix(0.1, -0.06))(three_phase())) == ()
+    found = check(put("source.grid", r_ohm=matrix(-0.1, 0.0))(three_phase()))
+    assert [f.code.split()[0] for f in found] == ["NET-012"]
+
+
 def test_a_phase_that_nothing_joins_to_a_source_is_dead() -> None:
     """Its bus may have no lower limit: no voltage follows from anything."""
     case = put("bus.lat", conductors=(2, 3), v_min_pu=0.0)(three_phase())

@@ -336,6 +336,83 @@ open line.s term=2 cond=2"""
     solves(free(case))
 
 
+@pytest.mark.parametrize("model", [1, 2, 5])
+@pytest.mark.parametrize("conn", ["wye", "delta"])
+def test_a_load_with_an_open_conductor(tmp_path: Path, model: int, conn: str) -> None:
+    """To the engine it is a constant admittance then, whatever its model; it was taken as closed, 1.7e-3 pu off."""
+    body = f"""
+new load.l bus1=b kv=12.47 kw=900 kvar=200 model={model} conn={conn}
+open load.l term=1 cond=2"""
+    case, report = read_checked(tmp_path, body)
+    assert report.entry["load.l"].outcome == "approximated"
+    assert report.entry["load.l"].code == "IMP-014"
+    assert case.loads == ()
+    solves(free(case), "current-voltage")
+
+
+def test_a_load_that_is_open_draws_nothing(tmp_path: Path) -> None:
+    case, report = read_checked(tmp_path, "new load.l bus1=b kv=12.47 kw=900\nopen load.l term=1")
+    assert report.entry["load.l"].code == "IMP-014"
+    assert case.loads == ()
+    assert case.feeder.admittances == ()
+
+
+def test_a_storage_with_an_open_conductor_is_taken_as_closed_and_said(tmp_path: Path) -> None:
+    body = "new storage.l bus1=b kv=12.47 kwrated=90 kwhrated=200 state=idling\nopen storage.l term=1 cond=2"
+    _, report = read(make(tmp_path, body))
+    assert "it has open conductors; taken as closed" in report.entry["storage.l"].reason
+
+
+@pytest.mark.parametrize(
+    ("element", "became"),
+    [
+        (
+            "line.q bus1=b bus2=c length=0.5 units=km rmatrix=(0.45 | 0.72 0.34 | 0.77 0.77 0.92) "
+            "xmatrix=(0.83 | 0.09 0.4 | 0.97 0.63 0.52) cmatrix=(200 | -9 200 | -9 -9 200)",
+            "admittance.line_q",
+        ),
+        ("line.q phases=1 bus1=b.1 bus2=c.1 r1=-0.1 x1=0.5 c1=3 length=1 normamps=90", "admittance.line_q"),
+        ("reactor.q phases=3 bus1=b bus2=c r=-0.1 x=0.5", "admittance.reactor_q"),
+        ("vsource.q bus1=b basekv=12.47 pu=1 angle=9 mvasc3=100 mvasc1=400", "source.q"),  # r0 below zero
+    ],
+)
+def test_negative_resistance_is_solved_and_said(tmp_path: Path, element: str, became: str) -> None:
+    """The engine takes it, and so do forms that take any admittance; `NET-012` refused it."""
+    bus = "b" if "vsource" in element else "c"
+    case, report = read_checked(tmp_path, f"new {element}\nnew load.l phases=1 bus1={bus}.1 kv=7.2 kw=30")
+    source = element.split()[0]
+    assert report.entry[source].became == (became,)
+    (note,) = (n for n in report.notes if n.code == "IMP-073")
+    assert note.text.startswith(f"{source}: a resistance matrix with the eigenvalue -")
+    assert ("limit is not held" in report.entry[source].reason) == ("normamps" in element)
+    assert check(case) == ()
+    solves(free(case))
+
+
+def test_buses_that_a_line_joins_have_one_base(tmp_path: Path) -> None:
+    """A base set for one of them alone was `NET-014`."""
+    body = """
+new transformer.t windings=2 buses=(b x) conns=(delta wye) kvs=(12.47 4.16) kvas=(500 500) xhl=5
+new line.q bus1=x bus2=y linecode=lc length=1 units=km
+new load.l bus1=y kv=4.16 kw=100"""
+    tail = "\nset voltagebases=[12.47 4.16]\ncalcvoltagebases\nsetkvbase bus=x kvll=4.8\nsolve\n"
+    case, report = read_checked(tmp_path, body, tail=tail)
+    assert case.feeder.bus["x"].v_base_kv == case.feeder.bus["y"].v_base_kv == pytest.approx(4.16 / 3**0.5)
+    assert next(n.text for n in report.notes if n.code == "IMP-053").endswith("one here: x")
+    assert check(case) == ()
+    solves(case, "current-voltage")
+
+
+def test_a_source_beyond_the_usual_limits(tmp_path: Path) -> None:
+    """The limits are the reader's, not the files', so that the bus of the source is given some that hold it."""
+    head = HEAD.replace("pu=1.02", "pu=1.2")
+    case, report = read_checked(tmp_path, "new load.l bus1=b kv=12.47 kw=900 vmaxpu=2", head=head)
+    assert next(n.text for n in report.notes if n.code == "IMP-072").startswith("bus src: its source gives 1.2 pu")
+    assert (case.feeder.bus["src"].v_min_pu, case.feeder.bus["src"].v_max_pu) == (0.95, pytest.approx(1.25))
+    assert case.feeder.bus["b"].v_max_pu == 1.05
+    assert check(case) == ()
+
+
 def test_shunts(tmp_path: Path) -> None:
     body = """
 new reactor.w bus1=b phases=3 kvar=300 kv=12.47

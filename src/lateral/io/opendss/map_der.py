@@ -244,6 +244,8 @@ def map_storage(build: Build, shapes: Shapes) -> None:
             v_max_pu=band[1],
         )
         build.devices.append(battery)
+        if element.is_open:
+            build.record(source, "approximated", "IMP-014", "it has open conductors; taken as closed")
         build.mapped(source, battery)
         p, q = number(properties, "kw"), number(properties, "kvar")  # those of the solved point
         if state.startswith("idl"):

@@ -10,6 +10,7 @@ from lateral.devices import Capacitor, Load, Regulator, Source
 from lateral.devices.load import FIXED_Q, MODELS
 from lateral.io.opendss.engine import ElementData
 from lateral.io.opendss.map_build import Build, Properties, across_kv, number, numbers, reduce_to_nodes, text
+from lateral.io.opendss.map_generic import generic
 from lateral.io.opendss.map_shapes import Shapes
 from lateral.io.opendss.map_wires import two_terminal
 from lateral.network.schema import Terminals
@@ -61,6 +62,10 @@ def map_sources(build: Build, base_kv: dict[str, float]) -> None:
         )
         build.devices.append(made)
         build.mapped(source, made)
+        lowest = float(np.linalg.eigvalsh(0.5 * (z.real + z.real.T))[0])
+        if lowest < -0.01 * float(np.abs(z.real).max()) - 1e-12:
+            said = f"{source}: a resistance matrix with the eigenvalue {lowest:.6g} ohm"
+            build.note("IMP-073", said, build.model.where(source))
         if build.model.reference is not None and not any(build.voltage(bus, node) for node in element.nodes[0]):
             own, hz = number(properties, "frequency"), build.model.base_frequency_hz
             said = f"{source} of {own:g} Hz gives no voltage in the engine's solution at {hz:g} Hz"
@@ -82,6 +87,9 @@ def map_loads(build: Build, shapes: Shapes) -> None:
         build.note("IMP-062", "the files set a year; growth of the loads until then is left out")
     for name, properties, element in build.live("load"):
         source = f"load.{name}"
+        if element.is_open:
+            _opened(build, source, name, element)
+            continue
         status = text(properties, "status")
         factor = 1.0 if status in ("fixed", "exempt") else multiplier
         number_of_model = int(number(properties, "model", 1))
@@ -123,8 +131,13 @@ def map_loads(build: Build, shapes: Shapes) -> None:
             build.record(source, "approximated", "IMP-018", "its CVR curve is not followed over time")
         if number(properties, "rneut", -1.0) >= 0.0 and connection == "wye" and terminals[-1] > 0:
             build.record(source, "approximated", "IMP-018", "its neutral impedance to ground is left out")
-        if element.is_open:
-            build.record(source, "approximated", "IMP-014", "it has open conductors; taken as closed")
+
+
+def _opened(build: Build, source: str, name: str, element: ElementData) -> None:
+    """A load with open conductors: in the engine a constant admittance, whatever its model says."""
+    what = "open conductors, with which the engine takes it for a constant admittance, whatever its model and shape"
+    if generic(build, source, f"load_{name}", element, what) is not None:
+        build.record(source, "approximated", "IMP-014")
 
 
 def _power(

@@ -24,6 +24,8 @@ Wire = Line | Switch | Transformer | Shunt | MultiTerminal
 
 #: Ratio of a bus base to that of its transformer from which it is taken for misjudged.
 MISJUDGED = 2.0
+#: How far a source may be from the limits of its bus, and the room that limits of its own leave it, pu.
+SOURCE_PU = 0.05
 #: Below this voltage at the solved point a conductor is taken for a neutral, pu.
 NEUTRAL_PU = 0.3
 
@@ -39,10 +41,16 @@ def bus_bases(build: Build) -> dict[str, float]:
     near = _neighbours(build)
     moved = _misjudged(build, base, near)
     base |= moved
+    levelled = _levelled(build, base, near)
+    base |= levelled
     if moved:
         some = ", ".join(list(moved)[:5]) + (", ..." if len(moved) > 5 else "")
         said = f"{len(moved)} buses were given a voltage base that their transformer does not have; it is the other one"
         build.note("IMP-053", f"{said} of those that the files name: {some}")
+    if levelled:
+        some = ", ".join(list(levelled)[:5]) + (", ..." if len(levelled) > 5 else "")
+        said = f"{len(levelled)} buses have another voltage base in the files than those that lines join them to"
+        build.note("IMP-053", f"{said}; they have one here: {some}")
     if not missing:
         return base
     for properties in build.model.objects("vsource"):
@@ -113,6 +121,44 @@ def _misjudged(
         if not 1.0 / MISJUDGED < own / kv < MISJUDGED and abs(best - kv) <= 0.1 * kv:
             out[bus] = best
     return out
+
+
+def _levelled(build: Build, base: Mapping[str, float], near: Mapping[str, list[tuple[str, float]]]) -> dict[str, float]:
+    """Buses that lines or switches join to one of another base, with the base of these that fits the sources best."""
+    branches: list[Line | Switch] = [*build.lines, *build.switches]
+    uneven = {
+        bus
+        for wire in branches
+        if wire.bus_from in base and wire.bus_to in base and not _alike(base[wire.bus_from], base[wire.bus_to])
+        for bus in (wire.bus_from, wire.bus_to)
+    }
+    if not uneven:
+        return {}
+    roots = {e.buses[0] for n, e in build.model.elements.items() if n.startswith("vsource.") and e.nodes}
+    carried = {bus: base[bus] for bus in roots if bus in base}
+    _carry(carried, near)
+    out: dict[str, float] = {}
+    seen: set[str] = set()
+    for start in base:
+        if start not in uneven or start in seen:
+            continue
+        part, queue = {start}, deque([start])
+        while queue:
+            for bus, kv in near.get(queue.popleft(), ()):
+                if kv == 0.0 and bus not in part:
+                    part.add(bus)
+                    queue.append(bus)
+        seen |= part
+        members = [bus for bus in base if bus in part]
+        want = next((carried[bus] for bus in members if bus in carried), base[members[0]])
+        best = min((base[bus] for bus in members), key=lambda kv: abs(np.log(kv / want)))
+        out |= {bus: best for bus in members if not _alike(base[bus], best)}
+    return out
+
+
+def _alike(a: float, b: float) -> bool:
+    """Whether two bases are one but for rounding: 12.47 / sqrt(3) is often written 7.2."""
+    return abs(a - b) <= 1e-3 * max(a, b)
 
 
 def keep_live(build: Build) -> dict[str, Terminals]:
@@ -323,7 +369,21 @@ def make_buses(build: Build, conductors: dict[str, Terminals], base: dict[str, f
             which = f"conductor{'s' if len(some) > 1 else ''} {', '.join(map(str, some))}"
             said = "fed by no branch (backwards through a winding, over a device or induced); no lower voltage limit"
             build.note("IMP-071", f"bus {name}: {which} {said}")
-    return tuple(dataclasses.replace(b, v_min_pu=0.0) if unfed[b.name] else b for b in buses)
+    out = [dataclasses.replace(b, v_min_pu=0.0) if unfed[b.name] else b for b in buses]
+    return tuple(_holding(build, b) for b in out)
+
+
+def _holding(build: Build, bus: Bus) -> Bus:
+    """A bus with limits that the sources at it keep: the default ones are not of the files."""
+    given = [float(d.v_pu) for d in build.devices if isinstance(d, Source) and d.bus == bus.name]
+    if not given or (min(given) >= bus.v_min_pu - SOURCE_PU and max(given) <= bus.v_max_pu + SOURCE_PU):
+        return bus
+    low = min(bus.v_min_pu, max(min(given) - SOURCE_PU, 0.0))
+    high = max(bus.v_max_pu, max(given) + SOURCE_PU)
+    values = " and ".join(f"{v:.4g}" for v in given)
+    said = f"bus {bus.name}: its source gives {values} pu, so that its limits are {low:.4g} to {high:.4g} pu"
+    build.note("IMP-072", said)
+    return dataclasses.replace(bus, v_min_pu=low, v_max_pu=high)
 
 
 __all__ = ["bus_bases", "keep_live", "make_buses"]

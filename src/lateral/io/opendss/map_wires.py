@@ -112,6 +112,11 @@ def _line(
         a_nodes = build.off_ground(element.buses[0], a_nodes)
         b_nodes = build.off_ground(element.buses[1], b_nodes)
     all_open = bool(opened) and opened >= set(keep)
+    if not all_open and element.yprim is not None and _produces(build, source, z.real):
+        made_of = generic(build, source, f"line_{name}", element, "its resistance is not positive, so it is no line")
+        if made_of is not None and i_max < float("inf"):
+            build.record(source, "approximated", "IMP-066", "Its ampere limit is not held.")
+        return
     rest = bool(opened) and bool(b.any()) and element.yprim is not None  # what an open conductor takes is charging
     if rest and grounded:
         generic(build, source, f"line_{name}", element, "its closed conductors, one on ground")
@@ -157,6 +162,20 @@ def _line(
         build.record(source, "mapped", "IMP-014", f"open conductors {which} carry no current and are left out")
     if rest:
         _charging(build, source, made, element)
+
+
+def _produces(build: Build, source: str, r: FloatArray) -> bool:
+    """Whether a resistance matrix would produce energy at some currents (`NET-012`); said in the report.
+
+    The engine solves it all the same, and so do forms that take any admittance.
+    """
+    lowest = float(np.linalg.eigvalsh(0.5 * (r + r.T))[0])
+    if np.diagonal(r).min() >= -1e-12 and lowest >= -0.01 * float(np.abs(r).max()) - 1e-12:
+        return False
+    build.note(
+        "IMP-073", f"{source}: a resistance matrix with the eigenvalue {lowest:.6g} ohm", build.model.where(source)
+    )
+    return True
 
 
 def _charging(build: Build, source: str, made: Switch | Line, element: ElementData) -> None:
@@ -265,6 +284,9 @@ def two_terminal(build: Build, cls: str, name: str, properties: Properties, elem
         generic(build, source, label, element, "its admittance has no inverse, so it is no line")
         return
     z = np.asarray(np.linalg.inv(series), dtype=np.complex128)
+    if _produces(build, source, z.real):
+        generic(build, source, label, element, "its resistance is not positive, so it is no line")
+        return
     line = Line(
         name=label,
         bus_from=element.buses[0],

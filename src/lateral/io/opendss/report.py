@@ -63,6 +63,8 @@ CODES: Mapping[str, str] = MappingProxyType(
         "IMP-069": "inverter-vars: over the steps of the horizon its power is not at the one power factor that is held",
         "IMP-070": "control-law: the law of the inverters that it controls; tolerances of the control are left out",
         "IMP-071": "unfed: no branch feeds a conductor, so that its bus has no lower limit of the voltage",
+        "IMP-072": "source-limits: a source beyond the usual limits of voltage; those of its bus hold it",
+        "IMP-073": "negative-resistance: an element that would produce energy at some currents, taken as it is",
         "IMP-063": "voltage-difference: the case's power flow differs from the engine's solution",
     }
 )
