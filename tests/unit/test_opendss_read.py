@@ -336,6 +336,32 @@ open line.s term=2 cond=2"""
     solves(free(case))
 
 
+@pytest.mark.parametrize(
+    "behind",
+    [
+        "new capacitor.d bus1=c kv=12.47 kvar=100 r=2",  # a shunt of which a conductor has no path to a source
+        "new reactor.d phases=3 bus1=c bus2=d r=1 x=1\nnew load.l phases=1 bus1=d.1 kv=7.2 kw=30",  # a line likewise
+        "new line.d bus1=c bus2=d switch=y c1=0 c0=0 r1=1 r0=1 x1=0 x0=0\nnew load.l bus1=d kv=12.47 kw=30",
+    ],
+)
+def test_conductors_that_nothing_couples_to_the_live_ones(tmp_path: Path, behind: str) -> None:
+    body = f"new line.s bus1=b bus2=c linecode=lc length=1 units=km\n{behind}\nopen line.s term=2 cond=2"
+    case, _ = read_checked(tmp_path, body)
+    assert all(2 not in b.conductors for b in case.feeder.buses if b.name in "cd")
+    assert check(case) == ()
+    solves(free(case))
+
+
+def test_a_transformer_with_an_open_conductor_says_the_base(tmp_path: Path) -> None:
+    body = """
+new transformer.t windings=2 buses=(b x) conns=(wye delta) kvs=(12.47 0.48) kvas=(800 800) xhl=3
+new load.l bus1=x.2.3 phases=1 kv=0.48 kw=6 model=2
+open transformer.t term=2 cond=1"""
+    case, _ = read_checked(tmp_path, body)
+    assert case.feeder.bus["x"].v_base_kv == pytest.approx(0.48 / 3**0.5)
+    assert check(case) == ()
+
+
 @pytest.mark.parametrize("model", [1, 2, 5])
 @pytest.mark.parametrize("conn", ["wye", "delta"])
 def test_a_load_with_an_open_conductor(tmp_path: Path, model: int, conn: str) -> None:

@@ -7,6 +7,7 @@ import re
 from collections import deque
 from collections.abc import Mapping
 from itertools import groupby
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from lateral.network.schema import Element, Terminals
 from lateral.network.topology import energised, joined, reached
 
 Node = tuple[str, int]
-Wire = Line | Switch | Transformer | Shunt | MultiTerminal
+Branch = TypeVar("Branch", Line, Switch)
 
 #: Ratio of a bus base to that of its transformer from which it is taken for misjudged.
 MISJUDGED = 2.0
@@ -169,11 +170,11 @@ def keep_live(build: Build) -> dict[str, Terminals]:
         if node < 0:
             continue  # an isolated neutral is inside its transformer
         conductors.setdefault(bus, []).append(node)
-    build.lines = [x for x in build.lines if _kept(build, x, alive, (x.bus_from, x.conductors_from))]
-    build.shunts = [x for x in build.shunts if _kept(build, x, alive, (x.bus, x.conductors))]
+    build.lines = [w for x in build.lines if (w := _live_branch(build, x, alive)) is not None]
+    build.shunts = [s for x in build.shunts if (s := _live_shunt(build, x, alive)) is not None]
     build.transformers = [x for x in build.transformers if _live_transformer(build, x, alive)]
     build.admittances = [e for x in build.admittances if (e := _live_admittance(build, x, alive)) is not None]
-    build.switches = [s for x in build.switches if (s := _live_switch(build, x, alive)) is not None]
+    build.switches = [b for x in build.switches if (b := _live_branch(build, x, alive)) is not None]
     build.devices = [d for x in build.devices if (d := _live_device(build, x, alive)) is not None]
     dead = [b for b in build.model.buses if b not in conductors]
     if dead:
@@ -239,12 +240,17 @@ def _live_transformer(build: Build, transformer: Transformer, alive: set[Node]) 
     return False
 
 
-def _kept(build: Build, element: Wire, alive: set[Node], end: tuple[str, Terminals]) -> bool:
-    bus, conductors = end
-    if any((bus, c) in alive for c in conductors if c > 0):
-        return True
-    _isolated(build, element)
-    return False
+def _live_shunt(build: Build, shunt: Shunt, alive: set[Node]) -> Shunt | None:
+    """A shunt over its live conductors; it couples them to no others, so that cutting is exact."""
+    keep = [k for k, c in enumerate(shunt.conductors) if (shunt.bus, c) in alive]
+    if not keep:
+        _isolated(build, shunt)
+        return None
+    if len(keep) == len(shunt.conductors):
+        return shunt
+    cut = np.ix_(keep, keep)
+    conductors = tuple(shunt.conductors[k] for k in keep)
+    return dataclasses.replace(shunt, conductors=conductors, g_us=shunt.g_us[cut], b_us=shunt.b_us[cut])
 
 
 def _isolated(build: Build, element: Element) -> None:
@@ -283,25 +289,27 @@ def _live_admittance(build: Build, wire: MultiTerminal, alive: set[Node]) -> Mul
     )
 
 
-def _live_switch(build: Build, switch: Switch, alive: set[Node]) -> Switch | None:
-    pairs = list(zip(switch.conductors_from, switch.conductors_to, strict=True))
-    keep = [k for k, (a, b) in enumerate(pairs) if (switch.bus_from, a) in alive and (switch.bus_to, b) in alive]
+def _live_branch(build: Build, branch: Branch, alive: set[Node]) -> Branch | None:
+    """A line or switch over its live conductors; no current flows in the others, so that cutting is exact."""
+    pairs = list(zip(branch.conductors_from, branch.conductors_to, strict=True))
+    keep = [k for k, (a, b) in enumerate(pairs) if (branch.bus_from, a) in alive and (branch.bus_to, b) in alive]
     if len(keep) == len(pairs):
-        return switch
+        return branch
     if not keep:
-        _isolated(build, switch)
+        _isolated(build, branch)
         return None
     cut = np.ix_(keep, keep)
-    build.record(
-        build.origin[switch.label], "approximated", "IMP-015", "conductors without a path to a source are left out"
-    )
+    if isinstance(branch, Switch) and not branch.closed:
+        build.record(
+            build.origin[branch.label], "approximated", "IMP-015", "conductors without a path to a source are left out"
+        )
     return dataclasses.replace(
-        switch,
+        branch,
         conductors_from=tuple(pairs[k][0] for k in keep),
         conductors_to=tuple(pairs[k][1] for k in keep),
-        r_ohm=switch.r_ohm[cut],
-        x_ohm=switch.x_ohm[cut],
-        b_us=None if switch.b_us is None else switch.b_us[cut],
+        r_ohm=branch.r_ohm[cut],
+        x_ohm=branch.x_ohm[cut],
+        b_us=None if branch.b_us is None else branch.b_us[cut],
     )
 
 

@@ -313,12 +313,14 @@ def map_transformers(build: Build) -> None:
         if element.phases > 3 or element.is_open:
             what = f"{element.phases} phases" if element.phases > 3 else "its closed conductors"
             generic(build, source, f"transformer_{name}", element, f"{what}; tap as at the solved point, no limit")
+            if element.phases <= 3:
+                _suggest_bases(build, _transformer(build, name, properties, element))
             continue
         transformer = _transformer(build, name, properties, element)
         if any(_is_odd(transformer.n_phases, w) for w in transformer.windings):
             what = "a winding of it is grounded at a phase, or has two ends on one node; tap as at the solved point"
             made = generic(build, source, f"transformer_{name}", element, what)
-            build.rated.append({w.bus: winding_base_kv(transformer, k) for k, w in enumerate(transformer.windings)})
+            _suggest_bases(build, transformer)
             if made is not None and transformer.s_max_kva < float("inf"):
                 build.record(source, "approximated", "IMP-066", "Its kVA limit is not held.")
             continue
@@ -365,6 +367,11 @@ def _transformer(build: Build, name: str, properties: Properties, element: Eleme
         s_max_kva=limit(build, "transformer", name, normal if normal > 0 else kvas[0]),
         bank=text(properties, "bank"),
     )
+
+
+def _suggest_bases(build: Build, transformer: Transformer) -> None:
+    """The bases of the buses of a transformer that is read as a matrix."""
+    build.rated.append({w.bus: winding_base_kv(transformer, k) for k, w in enumerate(transformer.windings)})
 
 
 def _is_odd(n_phases: int, winding: Winding) -> bool:
