@@ -643,6 +643,28 @@ def test_a_delta_generator_of_one_phase_and_constant_impedance(tmp_path: Path) -
     assert (case.loads[0].p_kw, case.loads[0].q_kvar) == (-20, -5)
 
 
+def test_a_delta_generator_of_one_phase_and_fixed_reactance(tmp_path: Path) -> None:
+    """The engine gives a third of its kvar: a delta's reactance over three phases."""
+    case, report = read_checked(
+        tmp_path, "new generator.g phases=1 bus1=b.1.2 kv=12.47 kw=90 kvar=30 model=5 conn=delta"
+    )
+    assert case.loads[0].q_kvar == pytest.approx(-10)
+    assert report.entry["generator.g"].code == "IMP-010"
+
+
+@pytest.mark.parametrize(
+    "element", ["generator.g kw=90", "pvsystem.g kva=90 pmpp=90", "storage.g kwrated=90 kwhrated=90"]
+)
+def test_one_phase_in_delta_outside_its_band_is_said(tmp_path: Path, element: str) -> None:
+    """The engine gives a third there of what it gives between any other conductors."""
+    body = f"new {element} phases=1 bus1=b.1.2 kv=12.47 conn=delta vminpu=1.1 vmaxpu=1.2"
+    _, report = read(make(tmp_path, body))
+    assert "where the engine gives a third of it" in report.entry[element.split()[0]].reason
+    assert report.entry[element.split()[0]].outcome == "approximated"
+    _, report = read(make(tmp_path, body.replace("conn=delta", "")))
+    assert "a third" not in report.entry[element.split()[0]].reason
+
+
 def test_generator_of_another_model_is_reported(tmp_path: Path) -> None:
     _, report = read(make(tmp_path, "new generator.g bus1=b kv=12.47 kw=500 model=3 maxkvar=300 minkvar=-300"))
     assert report.entry["generator.g"].code == "IMP-011"

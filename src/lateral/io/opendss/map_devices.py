@@ -164,6 +164,22 @@ def _dispatched(build: Build, properties: Properties) -> float | None:
     return 0.0 if level > 0.0 and now < level else 1.0
 
 
+def say_a_third(
+    build: Build, source: str, properties: Properties, element: ElementData, band: tuple[float, float]
+) -> None:
+    """Record that a generator or inverter of one phase in delta is outside its voltage band at the solved point.
+
+    The engine makes an impedance of it there and divides it, as that of any delta, by three phases; the case does not.
+    """
+    if build.model.reference is None or element.phases != 1 or not is_delta(properties):
+        return
+    first, second = (build.voltage(element.buses[0], node) for node in element.nodes[0][:2])
+    across = abs(first - second) / (1e3 * number(properties, "kv"))
+    if not band[0] <= across <= band[1]:
+        said = f"at {across:.3g} pu it is outside its voltage band, where the engine gives a third of it"
+        build.record(source, "approximated", "IMP-011", said)
+
+
 def map_generators(build: Build, shapes: Shapes) -> None:
     """Generators as loads of negative power: exact for model 1."""
     stated = build.setting("genmult")
@@ -176,8 +192,11 @@ def map_generators(build: Build, shapes: Shapes) -> None:
         models = {2: "constant_impedance", 4: "constant_power_fixed_q", 5: "constant_power_fixed_q_impedance"}
         model = models.get(number_of_model, "constant_power")
         kw, kvar, profile, profile_q = _power("generator", properties, shapes, factor, model, follow=not fixed)
-        if model == "constant_impedance" and element.phases == 1 and connection != "wye":
-            kw, kvar = kw / 3.0, kvar / 3.0  # the engine divides the admittance of any delta by three
+        if element.phases == 1 and connection != "wye":  # the engine divides the admittance of any delta by three
+            if model == "constant_impedance":
+                kw, kvar = kw / 3.0, kvar / 3.0
+            elif model == "constant_power_fixed_q_impedance":
+                kvar /= 3.0
         mode = _dispatched(build, properties)
         if mode is not None and shapes.kind == "snapshot":
             kw, kvar = mode * kw, mode * kvar
@@ -198,7 +217,9 @@ def map_generators(build: Build, shapes: Shapes) -> None:
         )
         build.devices.append(load)
         build.mapped(f"generator.{name}", load)
-        if number_of_model in (1, 2):
+        if model != "constant_impedance":
+            say_a_third(build, f"generator.{name}", properties, element, (load.v_min_pu, load.v_max_pu))
+        if number_of_model in (1, 2, 4, 5):
             reason = "a load of negative power: it cannot be controlled"
             build.record(f"generator.{name}", "approximated", "IMP-010", reason)
         else:
@@ -348,5 +369,6 @@ __all__ = [
     "map_loads",
     "map_regulators",
     "map_sources",
+    "say_a_third",
     "terminals_of",
 ]
