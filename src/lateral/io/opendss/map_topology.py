@@ -378,13 +378,16 @@ def make_buses(build: Build, conductors: dict[str, Terminals], base: dict[str, f
             said = "fed by no branch (backwards through a winding, over a device or induced); no lower voltage limit"
             build.note("IMP-071", f"bus {name}: {which} {said}")
     out = [dataclasses.replace(b, v_min_pu=0.0) if unfed[b.name] else b for b in buses]
-    return tuple(_holding(build, b) for b in out)
+    given: dict[str, list[float]] = {}
+    for device in build.devices:
+        if isinstance(device, Source):
+            given.setdefault(device.bus, []).append(float(device.v_pu))
+    return tuple(_holding(build, b, given[b.name]) if b.name in given else b for b in out)
 
 
-def _holding(build: Build, bus: Bus) -> Bus:
-    """A bus with limits that the sources at it keep: the default ones are not of the files."""
-    given = [float(d.v_pu) for d in build.devices if isinstance(d, Source) and d.bus == bus.name]
-    if not given or (min(given) >= bus.v_min_pu - SOURCE_PU and max(given) <= bus.v_max_pu + SOURCE_PU):
+def _holding(build: Build, bus: Bus, given: list[float]) -> Bus:
+    """A bus with limits that the sources at it, of so many pu, keep: the default ones are not of the files."""
+    if min(given) >= bus.v_min_pu - SOURCE_PU and max(given) <= bus.v_max_pu + SOURCE_PU:
         return bus
     low = min(bus.v_min_pu, max(min(given) - SOURCE_PU, 0.0))
     high = max(bus.v_max_pu, max(given) + SOURCE_PU)
