@@ -929,6 +929,15 @@ def test_zero_sequence_resistance_of_a_source_may_be_negative() -> None:
     assert [f.code.split()[0] for f in found] == ["NET-012"]
 
 
+def test_what_lines_alone_join_floats() -> None:
+    feeder = balanced().feeder
+    alone = frozenset((bus, 1) for bus in "abc")
+    assert topology.floating(feeder, []) == alone
+    assert topology.floating(feeder, [("a", 1)]) == frozenset()
+    charged = dataclasses.replace(feeder.lines[1], b_us=np.array([[3.0]]))
+    assert topology.floating(dataclasses.replace(feeder, lines=(feeder.lines[0], charged)), []) == frozenset()
+
+
 def test_a_phase_that_nothing_joins_to_a_source_is_dead() -> None:
     """Its bus may have no lower limit: no voltage follows from anything."""
     case = put("bus.lat", conductors=(2, 3), v_min_pu=0.0)(three_phase())

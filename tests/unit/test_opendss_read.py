@@ -352,6 +352,23 @@ def test_conductors_that_nothing_couples_to_the_live_ones(tmp_path: Path, behind
     solves(free(case))
 
 
+def test_a_conductor_whose_voltage_nothing_fixes_is_left_out(tmp_path: Path) -> None:
+    """Without charging the voltage along a stub is induced, that of its ends is anything: the matrix was singular."""
+    body = """
+new linecode.z nphases=3 units=km r1=0.3 x1=0.4 r0=0.7 x0=1.4 c1=0 c0=0
+new line.s bus1=b bus2=c linecode=z length=1 units=km
+new line.q bus1=c bus2=d linecode=z length=1 units=km
+new load.l phases=1 bus1=d.1 kv=7.2 kw=100
+open line.s term=2 cond=2"""
+    case, report = read_checked(tmp_path, body)
+    assert case.feeder.bus["d"].conductors == (1, 3)
+    assert {n.text for n in report.notes if n.code == "IMP-055"} == {
+        f"bus {b}: conductors 2 have no path to a source" for b in "cd"
+    }
+    assert check(case) == ()
+    solves(free(case), "current-voltage")
+
+
 def test_a_transformer_with_an_open_conductor_says_the_base(tmp_path: Path) -> None:
     body = """
 new transformer.t windings=2 buses=(b x) conns=(wye delta) kvs=(12.47 0.48) kvas=(800 800) xhl=3

@@ -177,13 +177,9 @@ def _dead_conductors(view: View) -> Iterator[Fault]:
             unfed[name] = dead
     if not unfed:
         return
-    ports = (
-        ((bus, a), (bus, b))
-        for device in view.sound(ShuntDevice)
-        for bus, (a, b) in device.places
-        if not isinstance(device, Source)
-    )
+    ports = [((bus, a), (bus, b)) for d in view.sound(ShuntDevice) for bus, (a, b) in d.places]
     joined = topology.reached(topology.joined(view.wires, ports), fed)
+    joined -= topology.floating(view.wires, [*fed, *(node for port in ports for node in port)])
     lowest = {bus.name: bus.v_min_pu for bus in view.sound(Bus)}
     for name, some in unfed.items():
         dead = [c for c in some if (name, c) not in joined]

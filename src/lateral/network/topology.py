@@ -208,6 +208,32 @@ def joined(feeder: Feeder, ports: Iterable[tuple[Node, Node]] = ()) -> Iterator[
     yield from ports
 
 
+def floating(feeder: Feeder, tied: Iterable[Node]) -> frozenset[Node]:
+    """Conductors whose voltage nothing fixes: sets joined by lines and switches alone that have nothing but these.
+
+    A voltage induced along a line says how far its ends are apart, not what they are. Charging, a transformer, a shunt, a
+    generic admittance or whatever is in ``tied`` gives a set its voltage.
+
+    Args:
+        feeder: the wires.
+        tied: conductors of sources, and those that devices connect to anything.
+    """
+    branches: tuple[Line | Switch, ...] = (*feeder.lines, *(s for s in feeder.switches if s.closed))
+    fixed = list(tied)
+    pairs: list[tuple[Node, Node]] = []
+    for wire in branches:
+        charged = wire.b_us is not None and wire.b_us.any(axis=-1)
+        for k, (i, j) in enumerate(zip(wire.conductors_from, wire.conductors_to, strict=False)):
+            pairs.append(((wire.bus_from, i), (wire.bus_to, j)))
+            if np.ndim(charged) == 1 and k < np.size(charged) and np.ravel(charged)[k]:
+                fixed.append(pairs[-1][0])
+    fixed += [(w.bus, c) for t in feeder.transformers for w in t.windings for c in w.terminals]
+    fixed += [(s.bus, c) for s in feeder.shunts for c in s.conductors]
+    fixed += [node for e in feeder.admittances for node in e.nodes]
+    held = reached(pairs, [node for node in fixed if node[1] > 0])
+    return frozenset(node for pair in pairs for node in pair) - held
+
+
 def reached(groups: Iterable[Iterable[Node]], fed: Iterable[Node]) -> frozenset[Node]:
     """The conductors that some conductors reach through sets of conductors that are joined; ground joins nothing."""
     index: dict[Node, int] = {}
@@ -342,6 +368,7 @@ __all__ = [
     "components",
     "coupled",
     "energised",
+    "floating",
     "groups",
     "joined",
     "loops",

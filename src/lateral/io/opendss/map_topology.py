@@ -18,7 +18,7 @@ from lateral.io.opendss.map_wires import winding_base_kv
 from lateral.network.admittance import primitive_of
 from lateral.network.feeder import Bus, Feeder, Line, MultiTerminal, Shunt, Switch, Terminal, Transformer
 from lateral.network.schema import Element, Terminals
-from lateral.network.topology import energised, joined, reached
+from lateral.network.topology import energised, floating, joined, reached
 
 Node = tuple[str, int]
 Branch = TypeVar("Branch", Line, Switch)
@@ -192,8 +192,10 @@ def keep_live(build: Build) -> dict[str, Terminals]:
 def _live_nodes(build: Build) -> set[Node]:
     """Nodes with a path to a source: over wires, and between conductors over what is connected across them."""
     devices = [d for d in build.devices if isinstance(d, ShuntDevice)]
-    ports = (((d.bus, a), (d.bus, b)) for d in devices for a, b in d.ports)
-    return set(reached(joined(_wires(build), ports), _fed(build)))
+    ports = [((d.bus, a), (d.bus, b)) for d in devices for a, b in d.ports]
+    wires, fed = _wires(build), _fed(build)
+    free = floating(wires, [*fed, *(node for port in ports for node in port)])
+    return set(reached(joined(wires, ports), fed) - free)
 
 
 def _wires(build: Build) -> Feeder:
