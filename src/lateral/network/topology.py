@@ -211,8 +211,8 @@ def joined(feeder: Feeder, ports: Iterable[tuple[Node, Node]] = ()) -> Iterator[
 def floating(feeder: Feeder, tied: Iterable[Node]) -> frozenset[Node]:
     """Conductors whose voltage nothing fixes: sets joined by lines and switches alone that have nothing but these.
 
-    A voltage induced along a line says how far its ends are apart, not what they are. Charging, a transformer, a shunt, a
-    generic admittance or whatever is in ``tied`` gives a set its voltage.
+    A voltage induced along a line says how far its ends are apart, not what they are. Charging, a transformer, a shunt,
+    a generic admittance or whatever is in ``tied`` gives a set its voltage.
 
     Args:
         feeder: the wires.
