@@ -76,15 +76,10 @@ UNSUPPORTED = {"test_bus_discovery.dss"}
 
 #: Faults that the check finds in the files themselves.
 FAULTS = {
-    "case_mxshunt.dss": {"NET-012"},  # resistance matrices that are not positive
-    "case_mxshunt_2.dss": {"NET-012"},
-    "virtual_sourcebus.dss": {"NET-012"},
     "case_tabulation.dss": {"DEV-009"},  # 12.47 kV loads on 115 kV
     "test_simple.dss": {"DEV-009"},
     "test_simple4.dss": {"NET-017"},
     "test_transformer_formatting.dss": {"NET-017"},
-    "ut_trans_3w_dyy_basetest.dss": {"DEV-007"},  # a source at 1.23 pu of the stated base
-    "test_switch_1w.dss": {"NET-006"},  # a switch of three phases between x1.1 and x2.2: it feeds x1.2 backwards
 }
 
 

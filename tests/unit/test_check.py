@@ -878,6 +878,29 @@ def test_an_admittance_joins_the_buses_that_feel_each_other(second: str, ppm: fl
     assert all("2 bus(es)" in f.message and "far" in f.message for f in found)
 
 
+def test_a_transformer_of_a_balanced_feeder_has_one_core() -> None:
+    """Three cores on one conductor have no matrix: it was an IndexError of the power flow."""
+    case = balanced()
+    side = {"terminals": (1, 0), "v_rated_kv": 2.4, "s_rated_kva": 500.0}
+    t = Transformer(name="t", windings=(Winding(bus="b", **side), Winding(bus="c", **side)), x_percent=(4.0,))
+    feeder = dataclasses.replace(case.feeder, lines=case.feeder.lines[:1], transformers=(t,))
+    assert [(f.code.split()[0], f.found) for f in check(case.with_(feeder=feeder))] == [("NET-015", "n_phases = 3")]
+    with pytest.raises(CaseError, match=r"NET-015.*winding 1 terminals = \(1, 0\)") as raised:
+        primitive_of(t)
+    assert len(raised.value.faults) == 2
+    one = dataclasses.replace(t, n_phases=1)
+    assert check(case.with_(feeder=dataclasses.replace(feeder, transformers=(one,)))) == ()
+    primitive_of(one)
+
+
+def test_an_open_delta_has_three_corners() -> None:
+    case = winding("transformer.t1", 1, terminals=(1, 2))(three_phase())
+    case = winding("transformer.t1", 2, terminals=(1, 2, 0))(put("transformer.t1", n_phases=2)(case))
+    (found,) = (f for f in check(case) if f.code.startswith("NET-015"))
+    assert "winding 1 terminals = (1, 2), delta, 2 phase(s)" in found.found
+    assert "3 phase conductor(s)" in found.allowed
+
+
 def test_a_phase_that_an_admittance_does_not_couple_is_dead() -> None:
     case = with_admittance()
     (wire,) = case.feeder.admittances
@@ -887,6 +910,38 @@ def test_a_phase_that_an_admittance_does_not_couple_is_dead() -> None:
     dead = [f for f in found if f.code.startswith("NET-006")]
     assert {f.element for f in dead} == {"bus.end"}
     assert "conductor 3" in dead[0].found
+
+
+def test_a_phase_that_no_branch_feeds_has_no_lower_limit() -> None:
+    """Without its regulator a phase is fed backwards by the delta of t1: an error if it is to be kept at 0.95 pu."""
+    case = drop("regulator.reg2")(drop("transformer.reg2")(three_phase()))
+    unfed = {f.element for f in check(case) if f.code.startswith("NET-006")}
+    assert unfed == {"bus.reg", "bus.end", "bus.lat", "bus.house"}
+    for label in unfed:
+        case = put(label, v_min_pu=0.0)(case)
+    assert check(case) == ()
+
+
+def test_zero_sequence_resistance_of_a_source_may_be_negative() -> None:
+    """It is a difference of fault levels: 3 / I_1 - 2 Z_1. Of one phase it is a mistake all the same."""
+    assert check(put("source.grid", r_ohm=matrix(0.1, -0.06))(three_phase())) == ()
+    found = check(put("source.grid", r_ohm=matrix(-0.1, 0.0))(three_phase()))
+    assert [f.code.split()[0] for f in found] == ["NET-012"]
+
+
+def test_what_lines_alone_join_floats() -> None:
+    feeder = balanced().feeder
+    alone = frozenset((bus, 1) for bus in "abc")
+    assert topology.floating(feeder, []) == alone
+    assert topology.floating(feeder, [("a", 1)]) == frozenset()
+    charged = dataclasses.replace(feeder.lines[1], b_us=np.array([[3.0]]))
+    assert topology.floating(dataclasses.replace(feeder, lines=(feeder.lines[0], charged)), []) == frozenset()
+
+
+def test_a_phase_that_nothing_joins_to_a_source_is_dead() -> None:
+    """Its bus may have no lower limit: no voltage follows from anything."""
+    case = put("bus.lat", conductors=(2, 3), v_min_pu=0.0)(three_phase())
+    assert [(f.code.split()[0], f.element) for f in check(case)] == [("NET-006", "bus.lat")]
 
 
 @st.composite

@@ -365,6 +365,26 @@ def test_import_and_export_round_trip(capfd: pytest.CaptureFixture[str], tmp_pat
     assert code == 0, "an import can be repeated"
 
 
+def test_an_import_says_the_faults_for_which_it_is_not_solved(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    master = tmp_path / "master.dss"
+    load = "new load.x phases=1 bus1=sourcebus.1 kv={} kw=1"
+    text = "clear\nnew circuit.c basekv=12.47\n" + load + "\nset voltagebases=[12.47]\ncalcvoltagebases\nsolve\n"
+    master.write_text(text.format(0.24))
+    code, data = as_json(capfd, "import", master, "--out", tmp_path / "case")
+    assert code == 0
+    assert [f["code"].split()[0] for f in data["faults"]] == ["DEV-009"]
+    code, _, err = call(capfd, "import", master, "--out", tmp_path / "case")
+    assert code == 0
+    assert "1 fault (DEV-009) for which it is not solved" in err
+    master.write_text(text.format(7.2))
+    code, data = as_json(capfd, "import", master, "--out", tmp_path / "case")
+    assert data["faults"] == []
+    code, _, err = call(capfd, "import", master, "--out", tmp_path / "case")
+    assert "not solved" not in err
+
+
 def test_study_options_are_defaults_that_flags_override(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     study = tmp_path / "study.toml"
     study.write_text('case = "ads10"\n[solve]\nformulation = "soc"\nreplay = false\nloss_term = false\n')

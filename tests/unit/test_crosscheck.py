@@ -243,35 +243,47 @@ def test_a_matrix_that_is_not_finite_is_no_agreement(
     assert report.entry["line.x"].outcome == "approximated"
 
 
-def test_an_open_switch_is_explained_not_hidden(tmp_path: Path) -> None:
+def test_an_open_switch_keeps_its_charging(tmp_path: Path) -> None:
+    """Open at one end, it is charged from the other: a shunt there, beside the switch."""
     body = """
 new line.x bus1=b bus2=c r1=0.1 x1=0.2 c1=3 length=1
 new line.s bus1=b bus2=c switch=y c1=30 c0=10
 open line.s 1
 new load.l bus1=c kv=12.47 kw=100"""
-    _, report = imported(tmp_path, body)
-    (found,) = report.admittances.above
-    assert (found.element, found.code) == ("line.s", "IMP-065")
-    assert "charging" in found.reason
-    assert found.error == pytest.approx(1.0)
-    assert report.admittances.worst == pytest.approx(1.0)
+    case, report = imported(tmp_path, body)
+    assert report.admittances.above == ()
     assert report.max_primitive_error < 1e-13
     assert report.entry["line.s"].outcome == "mapped"
+    assert report.entry["line.s"].became == ("switch.s", "shunt.line_s")
+    (shunt,) = case.feeder.shunts
+    assert shunt.bus == "c"
+    farad = 1e-9 * 1e-3 * np.array([[70, -20, -20], [-20, 70, -20], [-20, -20, 70]]) / 3.0  # c1 30, c0 10 nF, 0.001
+    # the engine eliminates the open end, of 1e3 S: rounding of 1e-13 S
+    assert shunt.b_us == pytest.approx(1e6 * 2 * np.pi * 60 * farad, abs=1e-7)
 
 
-def test_a_partly_open_line_is_explained(tmp_path: Path) -> None:
+def test_a_partly_open_line_keeps_its_charging(tmp_path: Path) -> None:
     body = """
 new line.x bus1=b bus2=c r1=0.1 x1=0.2 c1=30000 c0=10000 length=1
 open line.x 2 2
 new load.l bus1=c.1.3 phases=1 kv=12.47 kw=100"""
     _, report = imported(tmp_path, body)
-    (found,) = report.admittances.above
-    assert (found.element, found.code) == ("line.x", "IMP-065")
+    assert report.admittances.above == ()
     assert report.max_primitive_error < 1e-13
+    assert report.entry["line.x"].became == ("line.x", "admittance.line_x")
 
 
-def test_the_report_has_it_in_json_table_and_text(tmp_path: Path) -> None:
-    body = "\nnew line.s bus1=b bus2=c switch=y\nopen line.s 1\nnew line.x bus1=b bus2=c length=1\n"
+def test_the_report_has_it_in_json_table_and_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lateral.io.opendss import crosscheck
+
+    right = crosscheck.reduce_to_nodes
+
+    def wrong(data, yprim):  # type: ignore[no-untyped-def]
+        nodes, y = right(data, yprim)
+        return nodes, y * (1.01 if data.name == "line.s" else 1.0)
+
+    monkeypatch.setattr(crosscheck, "reduce_to_nodes", wrong)
+    body = "\nnew line.s bus1=b bus2=c switch=y\nnew line.x bus1=b bus2=c length=1\n"
     body += "new reactor.r bus1=b phases=3 kvar=100 kv=12.47\nnew load.l bus1=c kv=12.47 kw=100"
     _, report = imported(tmp_path, body)
     data = json.loads(report.to_json())["admittances"]
@@ -288,7 +300,7 @@ def test_the_report_has_it_in_json_table_and_text(tmp_path: Path) -> None:
     console = Console(width=200, record=True, file=(tmp_path / "null").open("w"))
     console.print(report.table())
     assert "compared with the engine's" in console.export_text()
-    assert "[IMP-065] line.s" in report.to_text()
+    assert "[IMP-016] line.s" in report.to_text()
 
 
 def test_matrices_beyond_the_bound_stay_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

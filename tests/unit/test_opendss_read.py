@@ -12,6 +12,7 @@ import pytest
 import lateral
 from lateral.baseline import power_flow
 from lateral.case import Case
+from lateral.checks import check
 from lateral.devices.load import is_idling
 from lateral.errors import CaseError, HostileFileError, OptionError, UnsupportedError
 from lateral.io.opendss import ImportReport, map_topology, read
@@ -254,17 +255,205 @@ open line.s2 1"""
     assert report.entry["swtcontrol.ctl"].code == "IMP-002"
 
 
+def free(case: Case) -> Case:
+    """A case without limits of the voltage."""
+    buses = tuple(dataclasses.replace(b, v_min_pu=0.0, v_max_pu=float("inf")) for b in case.feeder.buses)
+    return case.with_(feeder=dataclasses.replace(case.feeder, buses=buses))
+
+
+def solves(case: Case, *formulations: str) -> None:
+    """Exact formulations solve it, and the engine has their voltages."""
+    for formulation in formulations or ("current-voltage", "bus-injection"):
+        result = lateral.solve(case, formulation)
+        assert result.replay is not None
+        assert result.replay.errors is not None
+        assert result.replay.errors.max_dv_pu < 1e-8
+
+
 def test_one_open_conductor(tmp_path: Path) -> None:
     body = """
 new line.x bus1=b bus2=c linecode=lc length=1 units=km
-new line.y bus1=b bus2=c linecode=lc length=1 units=km
+new line.y bus1=b bus2=c linecode=lc length=10 units=km normamps=100
 new load.l bus1=c kv=12.47 kw=300
 open line.y 1 2"""
-    case, report = read(make(tmp_path, body))
-    assert report.entry["line.y"].outcome == "approximated"
+    case, report = read_checked(tmp_path, body)
+    assert report.entry["line.y"].outcome == "mapped"
     assert report.entry["line.y"].code == "IMP-014"
     assert case.feeder.lines[2].conductors_from == (1, 3)
-    assert voltage_error(case, report) < 2e-5  # its charging is left out
+    assert case.feeder.lines[2].i_max_a == 100
+    assert case.feeder.lines[2].b_us is None
+    assert [e.name for e in case.feeder.admittances] == ["line_y"]
+    solves(free(case))
+
+
+def test_a_line_that_is_open_at_one_end_is_charged(tmp_path: Path) -> None:
+    """Its charging, 10 km of it, was left out: 7e-5 pu."""
+    body = """
+new line.x bus1=b bus2=c linecode=lc length=10 units=km
+new load.l bus1=c kv=12.47 kw=300
+open line.x term=2"""
+    case, report = read_checked(tmp_path, body)
+    assert report.entry["line.x"].became == ("shunt.line_x",)
+    assert report.entry["load.l"].code == "IMP-021"
+    assert [b.name for b in case.feeder.buses] == ["src", "b"]
+    solves(free(case), "current-voltage")
+
+
+#: What hangs on a line of which one conductor is open, and whether it gives that conductor a voltage.
+BEHIND_AN_OPEN_CONDUCTOR = {
+    "delta-wye": ("new transformer.t windings=2 buses=(c x) conns=(delta wye) kvs=(12.47 0.48) xhl=5", True),
+    "delta-delta": ("new transformer.t windings=2 buses=(c x) conns=(delta delta) kvs=(12.47 0.48) xhl=5", True),
+    "wye-delta": ("new transformer.t windings=2 buses=(c x) conns=(wye delta) kvs=(12.47 0.48) xhl=5 %r=1", True),
+    "wye-wye": ("new transformer.t windings=2 buses=(c x) conns=(wye wye) kvs=(12.47 0.48) xhl=5", False),
+    "a stub": ("new line.q bus1=c bus2=x linecode=lc length=1 units=km", True),
+    "a delta load": ("new load.d bus1=c kv=12.47 kw=100 conn=delta", True),
+    "a delta load of one phase": ("new load.d bus1=c.1.2 phases=1 kv=12.47 kw=100 conn=delta", True),
+    "a capacitor": ("new capacitor.d bus1=c kv=12.47 kvar=100 conn=delta", True),
+    "a wye without ground": ("new capacitor.d bus1=c.1.2.3 bus2=c.4.4.4 kv=12.47 kvar=100", True),
+    "a generator": ("new generator.d bus1=c kv=12.47 kw=100 conn=delta", True),
+    "nothing": ("", False),
+}
+
+
+@pytest.mark.parametrize("what", BEHIND_AN_OPEN_CONDUCTOR)
+@pytest.mark.parametrize("charging", ["", "c1=0 c0=0"])
+def test_behind_an_open_conductor(tmp_path: Path, what: str, charging: str) -> None:
+    """A conductor that no branch feeds has the voltage that what hangs on it gives it; `NET-006` refused it."""
+    behind, unfed = BEHIND_AN_OPEN_CONDUCTOR[what]
+    load = "new load.l bus1=x kv=0.48 kw=100 kvar=30 model=2" if "transformer" in behind else ""
+    body = f"""
+new line.s bus1=b bus2=c linecode=lc length=1 units=km {charging}
+{behind}
+{load}
+open line.s term=2 cond=2"""
+    case, report = read_checked(tmp_path, body)
+    said = [n.text for n in report.notes if n.code == "IMP-071"]
+    assert bool(said) == unfed
+    if unfed:
+        assert said[0].startswith("bus c: conductor 2 fed by no branch")
+        assert case.feeder.bus["c"].v_min_pu == 0.0
+    assert check(case) == ()
+    solves(free(case))
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        "new capacitor.d bus1=c kv=12.47 kvar=100 r=2",  # a shunt of which a conductor has no path to a source
+        "new reactor.d phases=3 bus1=c bus2=d r=1 x=1\nnew load.l phases=1 bus1=d.1 kv=7.2 kw=30",  # a line likewise
+        "new line.d bus1=c bus2=d switch=y c1=0 c0=0 r1=1 r0=1 x1=0 x0=0\nnew load.l bus1=d kv=12.47 kw=30",
+    ],
+)
+def test_conductors_that_nothing_couples_to_the_live_ones(tmp_path: Path, behind: str) -> None:
+    body = f"new line.s bus1=b bus2=c linecode=lc length=1 units=km\n{behind}\nopen line.s term=2 cond=2"
+    case, _ = read_checked(tmp_path, body)
+    assert all(2 not in b.conductors for b in case.feeder.buses if b.name in "cd")
+    assert check(case) == ()
+    solves(free(case))
+
+
+def test_a_conductor_whose_voltage_nothing_fixes_is_left_out(tmp_path: Path) -> None:
+    """Without charging the voltage along a stub is induced, that of its ends is anything: the matrix was singular."""
+    body = """
+new linecode.z nphases=3 units=km r1=0.3 x1=0.4 r0=0.7 x0=1.4 c1=0 c0=0
+new line.s bus1=b bus2=c linecode=z length=1 units=km
+new line.q bus1=c bus2=d linecode=z length=1 units=km
+new load.l phases=1 bus1=d.1 kv=7.2 kw=100
+open line.s term=2 cond=2"""
+    case, report = read_checked(tmp_path, body)
+    assert case.feeder.bus["d"].conductors == (1, 3)
+    assert {n.text for n in report.notes if n.code == "IMP-055"} == {
+        f"bus {b}: conductors 2 have no path to a source" for b in "cd"
+    }
+    assert check(case) == ()
+    solves(free(case), "current-voltage")
+
+
+def test_a_transformer_with_an_open_conductor_says_the_base(tmp_path: Path) -> None:
+    body = """
+new transformer.t windings=2 buses=(b x) conns=(wye delta) kvs=(12.47 0.48) kvas=(800 800) xhl=3
+new load.l bus1=x.2.3 phases=1 kv=0.48 kw=6 model=2
+open transformer.t term=2 cond=1"""
+    case, _ = read_checked(tmp_path, body)
+    assert case.feeder.bus["x"].v_base_kv == pytest.approx(0.48 / 3**0.5)
+    assert check(case) == ()
+
+
+@pytest.mark.parametrize("model", [1, 2, 5])
+@pytest.mark.parametrize("conn", ["wye", "delta"])
+def test_a_load_with_an_open_conductor(tmp_path: Path, model: int, conn: str) -> None:
+    """To the engine it is a constant admittance then, whatever its model; it was taken as closed, 1.7e-3 pu off."""
+    body = f"""
+new load.l bus1=b kv=12.47 kw=900 kvar=200 model={model} conn={conn}
+open load.l term=1 cond=2"""
+    case, report = read_checked(tmp_path, body)
+    assert report.entry["load.l"].outcome == "approximated"
+    assert report.entry["load.l"].code == "IMP-014"
+    assert case.loads == ()
+    solves(free(case), "current-voltage")
+
+
+def test_a_load_that_is_open_draws_nothing(tmp_path: Path) -> None:
+    case, report = read_checked(tmp_path, "new load.l bus1=b kv=12.47 kw=900\nopen load.l term=1")
+    assert report.entry["load.l"].code == "IMP-014"
+    assert case.loads == ()
+    assert case.feeder.admittances == ()
+
+
+def test_a_storage_with_an_open_conductor_is_taken_as_closed_and_said(tmp_path: Path) -> None:
+    body = "new storage.l bus1=b kv=12.47 kwrated=90 kwhrated=200 state=idling\nopen storage.l term=1 cond=2"
+    _, report = read(make(tmp_path, body))
+    assert "it has open conductors; taken as closed" in report.entry["storage.l"].reason
+
+
+@pytest.mark.parametrize(
+    ("element", "became"),
+    [
+        (
+            "line.q bus1=b bus2=c length=0.5 units=km rmatrix=(0.45 | 0.72 0.34 | 0.77 0.77 0.92) "
+            "xmatrix=(0.83 | 0.09 0.4 | 0.97 0.63 0.52) cmatrix=(200 | -9 200 | -9 -9 200)",
+            "admittance.line_q",
+        ),
+        ("line.q phases=1 bus1=b.1 bus2=c.1 r1=-0.1 x1=0.5 c1=3 length=1 normamps=90", "admittance.line_q"),
+        ("reactor.q phases=3 bus1=b bus2=c r=-0.1 x=0.5", "admittance.reactor_q"),
+        ("vsource.q bus1=b basekv=12.47 pu=1 angle=9 mvasc3=100 mvasc1=400", "source.q"),  # r0 below zero
+    ],
+)
+def test_negative_resistance_is_solved_and_said(tmp_path: Path, element: str, became: str) -> None:
+    """The engine takes it, and so do forms that take any admittance; `NET-012` refused it."""
+    bus = "b" if "vsource" in element else "c"
+    case, report = read_checked(tmp_path, f"new {element}\nnew load.l phases=1 bus1={bus}.1 kv=7.2 kw=30")
+    source = element.split()[0]
+    assert report.entry[source].became == (became,)
+    (note,) = (n for n in report.notes if n.code == "IMP-073")
+    assert note.text.startswith(f"{source}: a resistance matrix with the eigenvalue -")
+    assert ("limit is not held" in report.entry[source].reason) == ("normamps" in element)
+    assert check(case) == ()
+    solves(free(case))
+
+
+def test_buses_that_a_line_joins_have_one_base(tmp_path: Path) -> None:
+    """A base set for one of them alone was `NET-014`."""
+    body = """
+new transformer.t windings=2 buses=(b x) conns=(delta wye) kvs=(12.47 4.16) kvas=(500 500) xhl=5
+new line.q bus1=x bus2=y linecode=lc length=1 units=km
+new load.l bus1=y kv=4.16 kw=100"""
+    tail = "\nset voltagebases=[12.47 4.16]\ncalcvoltagebases\nsetkvbase bus=x kvll=4.8\nsolve\n"
+    case, report = read_checked(tmp_path, body, tail=tail)
+    assert case.feeder.bus["x"].v_base_kv == case.feeder.bus["y"].v_base_kv == pytest.approx(4.16 / 3**0.5)
+    assert next(n.text for n in report.notes if n.code == "IMP-053").endswith("one here: x")
+    assert check(case) == ()
+    solves(case, "current-voltage")
+
+
+def test_a_source_beyond_the_usual_limits(tmp_path: Path) -> None:
+    """The limits are the reader's, not the files', so that the bus of the source is given some that hold it."""
+    head = HEAD.replace("pu=1.02", "pu=1.2")
+    case, report = read_checked(tmp_path, "new load.l bus1=b kv=12.47 kw=900 vmaxpu=2", head=head)
+    assert next(n.text for n in report.notes if n.code == "IMP-072").startswith("bus src: its source gives 1.2 pu")
+    assert (case.feeder.bus["src"].v_min_pu, case.feeder.bus["src"].v_max_pu) == (0.95, pytest.approx(1.25))
+    assert case.feeder.bus["b"].v_max_pu == 1.05
+    assert check(case) == ()
 
 
 def test_shunts(tmp_path: Path) -> None:
@@ -323,6 +512,31 @@ new load.m phases=1 bus1=d.1.4 kv=0.277 kw=50"""
     assert t.windings[1].terminals == (1, 2, 3, 4)
     assert t.windings[1].r_neutral_ohm == 2
     assert u.windings[0].terminals == (1, 2, 3, 5)
+
+
+@pytest.mark.parametrize(
+    ("phases", "buses", "conns"),
+    [
+        (3, "b.1.0 x.1.0", "wye wye"),  # one conductor given: the engine makes it 1, 0, 3 and ground
+        (3, "b.1.2.3 x.1.0.0.0", "wye wye"),  # two cores are shorted to ground
+        (3, "b.1.2.3 x.1.2.0", "wye delta"),  # a grounded corner
+        (3, "b.1.2.3 x.1.0.0", "delta delta"),
+        (3, "b.1.2.2 x.1.2.3", "wye wye"),  # two cores on one phase
+        (3, "b.1.2.3 x.1.2.3.1", "wye wye"),  # the neutral on a phase
+        (2, "b.1.0 x.1.0", "delta delta"),
+    ],
+)
+def test_windings_on_odd_conductors(tmp_path: Path, phases: int, buses: str, conns: str) -> None:
+    """They are no windings of a transformer of the case, but the engine's matrix of them is as good as any."""
+    kvs = "12.47 0.48"
+    body = f"""
+new transformer.t windings=2 phases={phases} buses=({buses}) conns=({conns}) kvs=({kvs}) kvas=(100 100) xhl=5
+new load.l bus1=x.1 phases=1 kv=0.277 kw=20 kvar=5 vminpu=0.5 vmaxpu=2"""
+    case, report = read_checked(tmp_path, body)
+    assert report.entry["transformer.t"].code == "IMP-066"
+    assert report.entry["transformer.t"].reason.endswith("kVA limit is not held.")
+    assert check(case) == ()
+    solves(free(case), "current-voltage")
 
 
 def test_open_delta_regulators(tmp_path: Path) -> None:
@@ -444,6 +658,28 @@ def test_a_delta_generator_of_one_phase_and_constant_impedance(tmp_path: Path) -
     """The engine divides the admittance of any delta by three."""
     case, _ = read_checked(tmp_path, "new generator.g bus1=b.1.2 phases=1 kv=12.47 kw=60 kvar=15 model=2 conn=delta")
     assert (case.loads[0].p_kw, case.loads[0].q_kvar) == (-20, -5)
+
+
+def test_a_delta_generator_of_one_phase_and_fixed_reactance(tmp_path: Path) -> None:
+    """The engine gives a third of its kvar: a delta's reactance over three phases."""
+    case, report = read_checked(
+        tmp_path, "new generator.g phases=1 bus1=b.1.2 kv=12.47 kw=90 kvar=30 model=5 conn=delta"
+    )
+    assert case.loads[0].q_kvar == pytest.approx(-10)
+    assert report.entry["generator.g"].code == "IMP-010"
+
+
+@pytest.mark.parametrize(
+    "element", ["generator.g kw=90", "pvsystem.g kva=90 pmpp=90", "storage.g kwrated=90 kwhrated=90"]
+)
+def test_one_phase_in_delta_outside_its_band_is_said(tmp_path: Path, element: str) -> None:
+    """The engine gives a third there of what it gives between any other conductors."""
+    body = f"new {element} phases=1 bus1=b.1.2 kv=12.47 conn=delta vminpu=1.1 vmaxpu=1.2"
+    _, report = read(make(tmp_path, body))
+    assert "where the engine gives a third of it" in report.entry[element.split()[0]].reason
+    assert report.entry[element.split()[0]].outcome == "approximated"
+    _, report = read(make(tmp_path, body.replace("conn=delta", "")))
+    assert "a third" not in report.entry[element.split()[0]].reason
 
 
 def test_generator_of_another_model_is_reported(tmp_path: Path) -> None:

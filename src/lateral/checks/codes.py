@@ -22,7 +22,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "NET-003 island": "Buses have no closed path to a source.",
         "NET-004 loop": "Closed branches form a loop, and the formulation needs a radial feeder.",
         "NET-005 unknown conductor": "An element uses a conductor that its bus does not have.",
-        "NET-006 dead conductor": "A bus is connected, but one of its phases has no path to a source.",
+        "NET-006 dead conductor": "No branch feeds a phase, whose voltage has a lower limit or follows from nothing.",
         "NET-007 conductors": "A list of conductors is empty, repeated, out of order or of the wrong length.",
         "NET-008 zero impedance": "A branch has a conductor without resistance and reactance.",
         "NET-009 matrix shape": "A matrix is not square over the conductors of its element.",

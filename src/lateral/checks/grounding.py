@@ -95,7 +95,7 @@ def _charged(wires: Iterable[Line | Switch]) -> Iterator[str]:
     """The buses from which lines and switches start whose charging has any admittance to ground."""
     sizes: dict[tuple[int, ...], list[Line | Switch]] = {}
     for wire in wires:
-        if wire.b_us is not None:
+        if wire.b_us is not None and wire.b_us.ndim == 2:  # any other is NET-009
             sizes.setdefault(wire.b_us.shape, []).append(wire)
     for some in sizes.values():
         b = np.array([wire.b_us for wire in some])

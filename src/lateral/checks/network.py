@@ -23,8 +23,10 @@ from lateral.checks.view import (
     show,
 )
 from lateral.devices import Source
+from lateral.devices.base import ShuntDevice
 from lateral.errors import Fault, did_you_mean
 from lateral.network import topology
+from lateral.network.admittance import n_terminals
 from lateral.network.feeder import Bus, Line, MultiTerminal, Shunt, Switch, Transformer, Winding
 
 #: attributes that hold the name of a bus
@@ -158,20 +160,39 @@ def _islands(view: View) -> Iterator[Fault]:
 
 
 def _dead_conductors(view: View) -> Iterator[Fault]:
-    """Phases that stop on the way. Neutrals are left out: they are fed from the load side too."""
+    """Phases that stop on the way. Neutrals are left out: they are fed from the load side too.
+
+    A phase that no branch feeds may still have a voltage: backwards through a delta, over devices between phases,
+    induced along a line. That is solved where no lower limit of the voltage is to be kept at the bus. One that nothing
+    joins to a source has none.
+    """
     if not view.roots or view.mistyped:
         return
     fed = [(s.bus, c) for s in view.sound(Source) for c in s.conductors]
     live = topology.energised(view.wires, fed)
+    unfed: dict[str, list[int]] = {}
     for name in view.tree.order:
         dead = [c for c in view.conductors.get(name, ()) if 1 <= c <= 3 and (name, c) not in live]
         if dead:
+            unfed[name] = dead
+    if not unfed:
+        return
+    ports = [((bus, a), (bus, b)) for d in view.sound(ShuntDevice) for bus, (a, b) in d.places]
+    joined = topology.reached(topology.joined(view.wires, ports), fed)
+    joined -= topology.floating(view.wires, [*fed, *(node for port in ports for node in port)])
+    lowest = {bus.name: bus.v_min_pu for bus in view.sound(Bus)}
+    for name, some in unfed.items():
+        dead = [c for c in some if (name, c) not in joined]
+        if lowest[name] > 0.0:
+            dead = some
+        if dead:
+            more = ", or set v_min_pu = 0 where it is to be open" if all((name, c) in joined for c in dead) else ""
             yield fault(
                 "NET-006",
                 f"bus.{name}",
                 f"conductor {', '.join(map(str, sorted(dead)))} without a path to a source",
                 "every phase of a bus fed through a branch",
-                "Add the phase to the branches that feed the bus, or take it off the bus.",
+                f"Add the phase to the branches that feed the bus, or take it off the bus{more}.",
             )
 
 
@@ -236,6 +257,11 @@ def _transformers(view: View) -> Iterator[Fault]:
             yield fault("NET-015", t.label, found, f"{pairs} value(s), one per pair of windings", "Correct x_percent.")
         else:
             yield from _leakage(t)
+        if view.feeder.balanced is True and t.n_phases != 1:
+            allowed = "n_phases = 1 in a balanced feeder"
+            action = "Give voltages (line to ground) and ratings of one of its phases, on terminals (1, 0)."
+            yield fault("NET-015", t.label, f"n_phases = {show(t.n_phases)}", allowed, action)
+            continue
         for k, w in enumerate(t.windings, 1):
             yield from _winding(view, t, k, w)
 
@@ -256,9 +282,9 @@ def _winding(view: View, t: Transformer, k: int, w: Winding) -> Iterator[Fault]:
     wye = w.connection == "wye"
     phases = terminals[:-1] if wye else terminals
     grounds = (0, -1)
-    wanted = {t.n_phases} if wye else {1: {2}, 2: {2, 3}, 3: {3}}.get(int(t.n_phases), {3})
-    shape = f"{'/'.join(map(str, sorted(wanted)))} phase conductor(s){' and the neutral' if wye else ''}"
-    right = len(phases) in wanted or view.feeder.balanced is True
+    wanted = n_terminals(t.n_phases, w.connection) - (1 if wye else 0)
+    shape = f"{wanted} phase conductor(s){' and the neutral' if wye else ''}"
+    right = len(phases) == wanted
     # Ground among the phases: a one-phase winding may be written from ground, (0, 2), and a corner of an open delta
     # may be grounded. An isolated neutral, -1, is the last terminal of a wye or none.
     grounded = 0 in phases and t.n_phases != (1 if wye else 2) and t.n_phases > 1

@@ -227,6 +227,8 @@ def _matrix_values(part: Part, f: Field, rows: list[tuple[int, FloatArray]]) -> 
         yield part.fault("NET-012", owner[i], f, found, "at least 0 ohm", "Correct the sign.")
     lowest = np.linalg.eigvalsh((stack + stack.transpose(0, 2, 1)) / 2)[:, 0]
     for i in np.flatnonzero(~negative & ~lopsided & (lowest < -0.01 * largest - 1e-12)).tolist():
+        if isinstance(part.objects[owner[i]], Source) and _of_sequences(stack[i]):
+            continue  # zero-sequence impedances are differences of fault levels, and may come out negative
         found = f"a matrix with the eigenvalue {lowest[i]:.6g}"
         allowed = "a positive semidefinite matrix"
         action = "Off-diagonal values must not outweigh the diagonal; check their order and sign."

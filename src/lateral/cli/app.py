@@ -182,6 +182,7 @@ def import_(
     json: JsonOption = False,
 ) -> int:
     """Read an OpenDSS master into a case folder, and report what became of every object."""
+    from lateral.checks import check as check_case
     from lateral.cli.folder import check_target, fresh_folder
     from lateral.cli.loading import load
     from lateral.cli.screen import console
@@ -203,6 +204,7 @@ def import_(
 
         write_folder(loaded.case, folder)
         (folder / "import_report.json").write_text(report.to_json(), encoding="utf-8")
+        faults = check_case(loaded.case)
     if json:
         print_json(
             {
@@ -211,6 +213,7 @@ def import_(
                 "seconds": {"read": loaded.seconds},
                 "import": report.as_dict(),
                 "import_warnings": list(loaded.case.warnings),
+                "faults": as_data(faults),
             }
         )
     else:
@@ -218,6 +221,9 @@ def import_(
         for entry in (n for n in report.notes if n.code not in WARNED):
             note(f"[{entry.code}] {entry.text}{f' ({entry.where})' if entry.where else ''}")
         note(f"wrote {out}; import_report.json lists every object")
+        if faults:
+            codes = ", ".join(dict.fromkeys(f.code.split()[0] for f in faults))
+            note(f"{count(len(faults), 'fault')} ({codes}) for which it is not solved: lateral check {out}")
     return Exit.OK
 
 

@@ -220,13 +220,36 @@ def winding_volt(transformer: Transformer, k: int) -> float:
     return 1000.0 * kv
 
 
+def n_terminals(n_phases: int, connection: str) -> int:
+    """Terminals of a winding of so many cores: phases and neutral of a wye, corners of a delta (an open one has 3)."""
+    return n_phases + 1 if connection == "wye" else {1: 2}.get(n_phases, 3)
+
+
+def _too_few_terminals(transformer: Transformer, k: int) -> Fault:
+    winding = transformer.windings[k - 1]
+    wanted = n_terminals(transformer.n_phases, winding.connection)
+    return Fault(
+        "NET-015 windings",
+        transformer.label,
+        f"winding {k} terminals = {winding.terminals}, {winding.connection}, {transformer.n_phases} phase(s)",
+        f"{wanted} terminals",
+        "Correct the terminals of the winding, or n_phases.",
+    )
+
+
 def _slots(transformer: Transformer) -> tuple[tuple[int, ...], list[Node]]:
     """Local number of every winding end, and the local nodes.
 
     Winding ends are ordered core by core, winding by winding, start then end. Local numbers count the nodes in order
     of the windings' terminals; -1 is ground. An isolated neutral is a local node with a conductor number below 0.
+
+    Raises:
+        CaseError: a winding has fewer terminals than its cores need.
     """
     n = transformer.n_phases
+    short = [k for k, w in enumerate(transformer.windings, 1) if len(w.terminals) < n_terminals(n, w.connection)]
+    if short:
+        raise CaseError([_too_few_terminals(transformer, k) for k in short])
     direction = delta_direction(transformer)
     nodes: dict[Node, int] = {}
     local: list[list[int]] = []
@@ -250,6 +273,18 @@ def _slots(transformer: Transformer) -> tuple[tuple[int, ...], list[Node]]:
                 end = row[(phase + direction) % n]
             ends += [row[phase], end]
     return tuple(ends), list(nodes)
+
+
+def cores(transformer: Transformer) -> tuple[tuple[Node, ...], ...]:
+    """The nodes that the windings of each core end on, ground left out; an isolated neutral has a number below 0.
+
+    Raises:
+        CaseError: a winding has fewer terminals than its cores need.
+    """
+    ends, local = _slots(transformer)
+    width = 2 * len(transformer.windings)
+    parts = [ends[k : k + width] for k in range(0, len(ends), width)]
+    return tuple(tuple(dict.fromkeys(local[k] for k in part if k >= 0)) for part in parts)
 
 
 @dataclass(frozen=True)
@@ -582,8 +617,10 @@ __all__ = [
     "Triplets",
     "Wire",
     "capacitor_admittance",
+    "cores",
     "delta_direction",
     "line_ends",
+    "n_terminals",
     "nodal_matrix",
     "nodal_matrix_pu",
     "per_unit",

@@ -10,7 +10,7 @@ Names of buses that do not exist are passed over here; `lateral.checks` reports 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
+from lateral.errors import CaseError
+from lateral.network.admittance import cores
 from lateral.network.feeder import Feeder, Line, MultiTerminal, Switch
 from lateral.network.schema import IntArray
 
@@ -166,6 +168,95 @@ def energised(feeder: Feeder, fed: Iterable[Node]) -> frozenset[Node]:
     return frozenset(nodes[k] for k in reached.tolist()) - {top}
 
 
+def joined(feeder: Feeder, ports: Iterable[tuple[Node, Node]] = ()) -> Iterator[tuple[Node, ...]]:
+    """Sets of conductors between which something couples, in whichever direction; ground is left out.
+
+    Lines and closed switches join the two ends of a conductor, and conductors with mutual impedance or charging;
+    transformers what their cores have windings on; shunts and generic admittances what their matrix couples.
+
+    Args:
+        feeder: the wires.
+        ports: pairs of conductors that devices connect.
+    """
+    branches: tuple[Line | Switch, ...] = (*feeder.lines, *(s for s in feeder.switches if s.closed))
+    for wire in branches:
+        a = [(wire.bus_from, c) for c in wire.conductors_from]
+        b = [(wire.bus_to, c) for c in wire.conductors_to]
+        yield from (ends for ends in zip(a, b, strict=False))
+        n = len(a)
+        matrices = [m for m in (wire.r_ohm, wire.x_ohm, wire.b_us) if m is not None]
+        if n > 1 and all(m.shape == (n, n) for m in matrices):
+            mutual = np.any([m != 0.0 for m in matrices], axis=0)
+            yield from ((a[i], a[j]) for i, j in np.argwhere(mutual).tolist() if i < j)
+        elif n > 1:  # no matrix that fits joins all
+            yield tuple(a)
+    for transformer in feeder.transformers:
+        try:
+            yield from cores(transformer)
+        except CaseError:  # terminals that do not fit, which is a fault of its own
+            yield tuple((w.bus, c) for w in transformer.windings for c in w.terminals if c > 0)
+    for shunt in feeder.shunts:
+        n = len(shunt.conductors)
+        if shunt.g_us.shape == shunt.b_us.shape == (n, n):
+            some = np.argwhere((shunt.g_us != 0.0) | (shunt.b_us != 0.0)).tolist()
+            yield from (((shunt.bus, shunt.conductors[i]), (shunt.bus, shunt.conductors[j])) for i, j in some)
+        else:
+            yield tuple((shunt.bus, c) for c in shunt.conductors)
+    for element in feeder.admittances:
+        ends_of = element.nodes
+        yield from ((ends_of[k], ends_of[m]) for k, m in np.argwhere(coupled(element)).tolist())
+    yield from ports
+
+
+def floating(feeder: Feeder, tied: Iterable[Node]) -> frozenset[Node]:
+    """Conductors whose voltage nothing fixes: sets joined by lines and switches alone that have nothing but these.
+
+    A voltage induced along a line says how far its ends are apart, not what they are. Charging, a transformer, a shunt,
+    a generic admittance or whatever is in ``tied`` gives a set its voltage.
+
+    Args:
+        feeder: the wires.
+        tied: conductors of sources, and those that devices connect to anything.
+    """
+    branches: tuple[Line | Switch, ...] = (*feeder.lines, *(s for s in feeder.switches if s.closed))
+    fixed = list(tied)
+    pairs: list[tuple[Node, Node]] = []
+    for wire in branches:
+        charged = wire.b_us is not None and wire.b_us.any(axis=-1)
+        for k, (i, j) in enumerate(zip(wire.conductors_from, wire.conductors_to, strict=False)):
+            pairs.append(((wire.bus_from, i), (wire.bus_to, j)))
+            if np.ndim(charged) == 1 and k < np.size(charged) and np.ravel(charged)[k]:
+                fixed.append(pairs[-1][0])
+    fixed += [(w.bus, c) for t in feeder.transformers for w in t.windings for c in w.terminals]
+    fixed += [(s.bus, c) for s in feeder.shunts for c in s.conductors]
+    fixed += [node for e in feeder.admittances for node in e.nodes]
+    held = reached(pairs, [node for node in fixed if node[1] > 0])
+    return frozenset(node for pair in pairs for node in pair) - held
+
+
+def reached(groups: Iterable[Iterable[Node]], fed: Iterable[Node]) -> frozenset[Node]:
+    """The conductors that some conductors reach through sets of conductors that are joined; ground joins nothing."""
+    index: dict[Node, int] = {}
+    tail: list[int] = []
+    head: list[int] = []
+    top = index.setdefault(("", 0), 0)
+    for group in groups:
+        at = [index.setdefault(node, len(index)) for node in group if node[1] != 0]
+        tail += at[:-1]
+        head += at[1:]
+    for node in fed:
+        tail.append(top)
+        head.append(index.setdefault(node, len(index)))
+    n = len(index)
+    found = breadth_first_order(_adjacency_of(tail, head, n), top, directed=False, return_predecessors=False)
+    nodes = list(index)
+    return frozenset(nodes[k] for k in found.tolist() if k != top)
+
+
+def _adjacency_of(tail: list[int], head: list[int], n: int) -> csr_matrix:
+    return coo_matrix((np.ones(len(tail)), (tail, head)), shape=(n, n)).tocsr()
+
+
 def coupled(wire: MultiTerminal) -> NDArray[np.bool_]:
     """Which conductors of a generic admittance are joined by it, shape (n, n); no matrix that fits joins all."""
     n = len(wire.nodes)
@@ -277,8 +368,11 @@ __all__ = [
     "components",
     "coupled",
     "energised",
+    "floating",
     "groups",
+    "joined",
     "loops",
     "parallel_groups",
+    "reached",
     "spanning_tree",
 ]

@@ -250,7 +250,7 @@ class Run:
                 for t in range(1, terminals + 1)
             ]
             size = 0
-            if nodes and cls in yprim_classes:
+            if nodes and (cls in yprim_classes or (any(opened) and cls in self.job["yprim_if_open"])):
                 expected = (terminals * conductors) ** 2
                 if expected > room:
                     size = -1

@@ -67,6 +67,8 @@ YPRIM_CLASSES = (
     "gictransformer",
     "gicline",
 )
+#: Classes that the engine takes for a constant admittance where a conductor of them is open.
+YPRIM_IF_OPEN = ("load",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +308,7 @@ def run_scanned(
             "statements": [(s.verb, s.text) for s in scanned.statements],
             "solve": solve,
             "yprim_classes": YPRIM_CLASSES if yprim else (),
+            "yprim_if_open": YPRIM_IF_OPEN if yprim else (),
             "yprim_entries": YPRIM_ENTRIES,
             "reference_tolerance": 1e-8,
             "limits": {

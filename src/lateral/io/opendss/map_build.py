@@ -36,6 +36,7 @@ class Build:
         notes: warnings.
         origin: label of an element to the ``class.name`` it came from.
         grounds: conductors made up for ends that the files put on ground.
+        charging: names of generic admittances that are no more than the charging of a line with open conductors.
         taken: ``class.name`` of elements whose numbers are those of the engine's own admittance matrix.
         rated: line-to-ground voltages that a generic admittance suggests for its buses, kV.
         stated: names of the elements that the files rate, by class, as far as they were looked for.
@@ -55,6 +56,7 @@ class Build:
     origin: dict[str, str] = field(default_factory=dict)
     dispatch: dict[str, tuple[float, float]] = field(default_factory=dict)
     grounds: set[tuple[str, int]] = field(default_factory=set)
+    charging: set[str] = field(default_factory=set)
     taken: set[str] = field(default_factory=set)
     rated: list[dict[str, float]] = field(default_factory=list)
     stated: dict[str, frozenset[str]] = field(default_factory=dict)

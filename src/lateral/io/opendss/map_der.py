@@ -15,7 +15,7 @@ from lateral.devices import PV, Battery, Load
 from lateral.devices.load import idling_name
 from lateral.io.opendss.engine import ElementData
 from lateral.io.opendss.map_build import Build, Properties, across_kv, number, text
-from lateral.io.opendss.map_devices import terminals_of
+from lateral.io.opendss.map_devices import say_a_third, terminals_of
 from lateral.io.opendss.map_inverters import InverterControls
 from lateral.io.opendss.map_shapes import Shapes, curve_value
 from lateral.network.schema import FloatArray
@@ -78,6 +78,7 @@ def map_pv(build: Build, shapes: Shapes, inverter_q: InverterQ, controls: Invert
             build.record(source, "approximated", "IMP-013", f"{curves} taken at the stated irradiance and temperature")
         if int(number(properties, "model", 1)) != 1:
             build.record(source, "approximated", "IMP-011", "its model is taken as constant power")
+        say_a_third(build, source, properties, element, band)
         if element.is_open:
             build.record(source, "approximated", "IMP-014", "it has open conductors; taken as closed")
         if law is not None:
@@ -244,6 +245,9 @@ def map_storage(build: Build, shapes: Shapes) -> None:
             v_max_pu=band[1],
         )
         build.devices.append(battery)
+        say_a_third(build, source, properties, element, band)
+        if element.is_open:
+            build.record(source, "approximated", "IMP-014", "it has open conductors; taken as closed")
         build.mapped(source, battery)
         p, q = number(properties, "kw"), number(properties, "kvar")  # those of the solved point
         if state.startswith("idl"):

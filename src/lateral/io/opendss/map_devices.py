@@ -10,6 +10,7 @@ from lateral.devices import Capacitor, Load, Regulator, Source
 from lateral.devices.load import FIXED_Q, MODELS
 from lateral.io.opendss.engine import ElementData
 from lateral.io.opendss.map_build import Build, Properties, across_kv, number, numbers, reduce_to_nodes, text
+from lateral.io.opendss.map_generic import generic
 from lateral.io.opendss.map_shapes import Shapes
 from lateral.io.opendss.map_wires import two_terminal
 from lateral.network.schema import Terminals
@@ -61,6 +62,10 @@ def map_sources(build: Build, base_kv: dict[str, float]) -> None:
         )
         build.devices.append(made)
         build.mapped(source, made)
+        lowest = float(np.linalg.eigvalsh(0.5 * (z.real + z.real.T))[0])
+        if lowest < -0.01 * float(np.abs(z.real).max()) - 1e-12:
+            said = f"{source}: a resistance matrix with the eigenvalue {lowest:.6g} ohm"
+            build.note("IMP-073", said, build.model.where(source))
         if build.model.reference is not None and not any(build.voltage(bus, node) for node in element.nodes[0]):
             own, hz = number(properties, "frequency"), build.model.base_frequency_hz
             said = f"{source} of {own:g} Hz gives no voltage in the engine's solution at {hz:g} Hz"
@@ -82,6 +87,9 @@ def map_loads(build: Build, shapes: Shapes) -> None:
         build.note("IMP-062", "the files set a year; growth of the loads until then is left out")
     for name, properties, element in build.live("load"):
         source = f"load.{name}"
+        if element.is_open:
+            _opened(build, source, name, element)
+            continue
         status = text(properties, "status")
         factor = 1.0 if status in ("fixed", "exempt") else multiplier
         number_of_model = int(number(properties, "model", 1))
@@ -123,8 +131,13 @@ def map_loads(build: Build, shapes: Shapes) -> None:
             build.record(source, "approximated", "IMP-018", "its CVR curve is not followed over time")
         if number(properties, "rneut", -1.0) >= 0.0 and connection == "wye" and terminals[-1] > 0:
             build.record(source, "approximated", "IMP-018", "its neutral impedance to ground is left out")
-        if element.is_open:
-            build.record(source, "approximated", "IMP-014", "it has open conductors; taken as closed")
+
+
+def _opened(build: Build, source: str, name: str, element: ElementData) -> None:
+    """A load with open conductors: in the engine a constant admittance, whatever its model says."""
+    what = "open conductors, with which the engine takes it for a constant admittance, whatever its model and shape"
+    if generic(build, source, f"load_{name}", element, what) is not None:
+        build.record(source, "approximated", "IMP-014")
 
 
 def _power(
@@ -151,6 +164,22 @@ def _dispatched(build: Build, properties: Properties) -> float | None:
     return 0.0 if level > 0.0 and now < level else 1.0
 
 
+def say_a_third(
+    build: Build, source: str, properties: Properties, element: ElementData, band: tuple[float, float]
+) -> None:
+    """Record that a generator or inverter of one phase in delta is outside its voltage band at the solved point.
+
+    The engine makes an impedance of it there and divides it, as that of any delta, by three phases; the case does not.
+    """
+    if build.model.reference is None or element.phases != 1 or not is_delta(properties):
+        return
+    first, second = (build.voltage(element.buses[0], node) for node in element.nodes[0][:2])
+    across = abs(first - second) / (1e3 * number(properties, "kv"))
+    if not band[0] <= across <= band[1]:
+        said = f"at {across:.3g} pu it is outside its voltage band, where the engine gives a third of it"
+        build.record(source, "approximated", "IMP-011", said)
+
+
 def map_generators(build: Build, shapes: Shapes) -> None:
     """Generators as loads of negative power: exact for model 1."""
     stated = build.setting("genmult")
@@ -163,8 +192,11 @@ def map_generators(build: Build, shapes: Shapes) -> None:
         models = {2: "constant_impedance", 4: "constant_power_fixed_q", 5: "constant_power_fixed_q_impedance"}
         model = models.get(number_of_model, "constant_power")
         kw, kvar, profile, profile_q = _power("generator", properties, shapes, factor, model, follow=not fixed)
-        if model == "constant_impedance" and element.phases == 1 and connection != "wye":
-            kw, kvar = kw / 3.0, kvar / 3.0  # the engine divides the admittance of any delta by three
+        if element.phases == 1 and connection != "wye":  # the engine divides the admittance of any delta by three
+            if model == "constant_impedance":
+                kw, kvar = kw / 3.0, kvar / 3.0
+            elif model == "constant_power_fixed_q_impedance":
+                kvar /= 3.0
         mode = _dispatched(build, properties)
         if mode is not None and shapes.kind == "snapshot":
             kw, kvar = mode * kw, mode * kvar
@@ -185,7 +217,9 @@ def map_generators(build: Build, shapes: Shapes) -> None:
         )
         build.devices.append(load)
         build.mapped(f"generator.{name}", load)
-        if number_of_model in (1, 2):
+        if model != "constant_impedance":
+            say_a_third(build, f"generator.{name}", properties, element, (load.v_min_pu, load.v_max_pu))
+        if number_of_model in (1, 2, 4, 5):
             reason = "a load of negative power: it cannot be controlled"
             build.record(f"generator.{name}", "approximated", "IMP-010", reason)
         else:
@@ -335,5 +369,6 @@ __all__ = [
     "map_loads",
     "map_regulators",
     "map_sources",
+    "say_a_third",
     "terminals_of",
 ]

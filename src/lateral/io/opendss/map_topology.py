@@ -6,21 +6,27 @@ import dataclasses
 import re
 from collections import deque
 from collections.abc import Mapping
+from itertools import groupby
+from typing import TypeVar
 
 import numpy as np
 
-from lateral.devices.base import Device, ShuntDevice
+from lateral.devices import Source
+from lateral.devices.base import ShuntDevice
 from lateral.io.opendss.map_build import FIRST_NEUTRAL, SQRT3, Build, number
 from lateral.io.opendss.map_wires import winding_base_kv
-from lateral.network.feeder import Bus, Line, MultiTerminal, Shunt, Switch, Transformer
+from lateral.network.admittance import primitive_of
+from lateral.network.feeder import Bus, Feeder, Line, MultiTerminal, Shunt, Switch, Terminal, Transformer
 from lateral.network.schema import Element, Terminals
-from lateral.network.topology import coupled
+from lateral.network.topology import energised, floating, joined, reached
 
 Node = tuple[str, int]
-Wire = Line | Switch | Transformer | Shunt | MultiTerminal
+Branch = TypeVar("Branch", Line, Switch)
 
 #: Ratio of a bus base to that of its transformer from which it is taken for misjudged.
 MISJUDGED = 2.0
+#: How far a source may be from the limits of its bus, and the room that limits of its own leave it, pu.
+SOURCE_PU = 0.05
 #: Below this voltage at the solved point a conductor is taken for a neutral, pu.
 NEUTRAL_PU = 0.3
 
@@ -36,10 +42,16 @@ def bus_bases(build: Build) -> dict[str, float]:
     near = _neighbours(build)
     moved = _misjudged(build, base, near)
     base |= moved
+    levelled = _levelled(build, base, near)
+    base |= levelled
     if moved:
         some = ", ".join(list(moved)[:5]) + (", ..." if len(moved) > 5 else "")
         said = f"{len(moved)} buses were given a voltage base that their transformer does not have; it is the other one"
         build.note("IMP-053", f"{said} of those that the files name: {some}")
+    if levelled:
+        some = ", ".join(list(levelled)[:5]) + (", ..." if len(levelled) > 5 else "")
+        said = f"{len(levelled)} buses have another voltage base in the files than those that lines join them to"
+        build.note("IMP-053", f"{said}; they have one here: {some}")
     if not missing:
         return base
     for properties in build.model.objects("vsource"):
@@ -112,19 +124,57 @@ def _misjudged(
     return out
 
 
+def _levelled(build: Build, base: Mapping[str, float], near: Mapping[str, list[tuple[str, float]]]) -> dict[str, float]:
+    """Buses that lines or switches join to one of another base, with the base of these that fits the sources best."""
+    branches: list[Line | Switch] = [*build.lines, *build.switches]
+    uneven = {
+        bus
+        for wire in branches
+        if wire.bus_from in base and wire.bus_to in base and not _alike(base[wire.bus_from], base[wire.bus_to])
+        for bus in (wire.bus_from, wire.bus_to)
+    }
+    if not uneven:
+        return {}
+    roots = {e.buses[0] for n, e in build.model.elements.items() if n.startswith("vsource.") and e.nodes}
+    carried = {bus: base[bus] for bus in roots if bus in base}
+    _carry(carried, near)
+    out: dict[str, float] = {}
+    seen: set[str] = set()
+    for start in base:
+        if start not in uneven or start in seen:
+            continue
+        part, queue = {start}, deque([start])
+        while queue:
+            for bus, kv in near.get(queue.popleft(), ()):
+                if kv == 0.0 and bus not in part:
+                    part.add(bus)
+                    queue.append(bus)
+        seen |= part
+        members = [bus for bus in base if bus in part]
+        want = next((carried[bus] for bus in members if bus in carried), base[members[0]])
+        best = min((base[bus] for bus in members), key=lambda kv: abs(np.log(kv / want)))
+        out |= {bus: best for bus in members if not _alike(base[bus], best)}
+    return out
+
+
+def _alike(a: float, b: float) -> bool:
+    """Whether two bases are one but for rounding: 12.47 / sqrt(3) is often written 7.2."""
+    return abs(a - b) <= 1e-3 * max(a, b)
+
+
 def keep_live(build: Build) -> dict[str, Terminals]:
     """Leave out everything without a path to a source; conductors of every bus that stays."""
     alive = _live_nodes(build)
     conductors: dict[str, list[int]] = {}
     for bus, node in alive:
+        if node < 0:
+            continue  # an isolated neutral is inside its transformer
         conductors.setdefault(bus, []).append(node)
-    build.lines = [x for x in build.lines if _kept(build, x, alive, (x.bus_from, x.conductors_from))]
-    build.shunts = [x for x in build.shunts if _kept(build, x, alive, (x.bus, x.conductors))]
-    build.transformers = [
-        x for x in build.transformers if _kept(build, x, alive, (x.windings[0].bus, x.windings[0].terminals))
-    ]
+    build.lines = [w for x in build.lines if (w := _live_branch(build, x, alive)) is not None]
+    build.shunts = [s for x in build.shunts if (s := _live_shunt(build, x, alive)) is not None]
+    build.transformers = [x for x in build.transformers if _live_transformer(build, x, alive)]
     build.admittances = [e for x in build.admittances if (e := _live_admittance(build, x, alive)) is not None]
-    build.switches = [s for x in build.switches if (s := _live_switch(build, x, alive)) is not None]
+    build.switches = [b for x in build.switches if (b := _live_branch(build, x, alive)) is not None]
     build.devices = [d for x in build.devices if (d := _live_device(build, x, alive)) is not None]
     dead = [b for b in build.model.buses if b not in conductors]
     if dead:
@@ -141,60 +191,77 @@ def keep_live(build: Build) -> dict[str, Terminals]:
 
 def _live_nodes(build: Build) -> set[Node]:
     """Nodes with a path to a source: over wires, and between conductors over what is connected across them."""
-    group: dict[Node, Node] = {}
-
-    def find(node: Node) -> Node:
-        group.setdefault(node, node)
-        root = node
-        while group[root] != root:
-            root = group[root]
-        while group[node] != root:
-            group[node], node = root, group[node]
-        return root
-
-    def join(nodes: list[Node]) -> None:
-        if nodes:
-            first = find(nodes[0])
-            for other in nodes[1:]:
-                group[find(other)] = first
-
-    branches: list[Line | Switch] = [*build.lines, *(s for s in build.switches if s.closed)]
-    for wire in branches:
-        ends = [(wire.bus_from, c) for c in wire.conductors_from] + [(wire.bus_to, c) for c in wire.conductors_to]
-        join([e for e in ends if e[1] > 0])
-    for t in build.transformers:
-        join([(w.bus, c) for w in t.windings for c in w.terminals if c > 0])
-    for s in build.shunts:
-        join([(s.bus, c) for c in s.conductors if c > 0])
-    for e in build.admittances:
-        for k, m in np.argwhere(coupled(e)).tolist():
-            join([e.nodes[k], e.nodes[m]])
-    for device in build.devices:
-        if isinstance(device, ShuntDevice):
-            for a, b in device.ports:
-                join([(device.bus, c) for c in (a, b) if c > 0])
-    roots = set()
-    for device in build.devices:
-        if device.kind == "source" and isinstance(device, Device):
-            roots |= {find((device.bus, c)) for c in device.conductors}  # type: ignore[attr-defined]
-    for name, bus in build.model.buses.items():
-        for n in bus.nodes:
-            if n > 0:
-                find((name, n))
-    return {node for node in list(group) if find(node) in roots}
+    devices = [d for d in build.devices if isinstance(d, ShuntDevice)]
+    ports = [((d.bus, a), (d.bus, b)) for d in devices for a, b in d.ports]
+    wires, fed = _wires(build), _fed(build)
+    free = floating(wires, [*fed, *(node for port in ports for node in port)])
+    return set(reached(joined(wires, ports), fed) - free)
 
 
-def _kept(build: Build, element: Wire, alive: set[Node], end: tuple[str, Terminals]) -> bool:
-    bus, conductors = end
-    if any((bus, c) in alive for c in conductors if c > 0):
+def _wires(build: Build) -> Feeder:
+    """The wires so far, without buses."""
+    return Feeder(
+        buses=(),
+        lines=tuple(build.lines),
+        switches=tuple(build.switches),
+        transformers=tuple(build.transformers),
+        shunts=tuple(build.shunts),
+        admittances=tuple(build.admittances),
+    )
+
+
+def _fed(build: Build) -> list[Node]:
+    """The conductors of the sources."""
+    return [(d.bus, c) for d in build.devices if isinstance(d, Source) for c in d.conductors]
+
+
+def _live_transformer(build: Build, transformer: Transformer, alive: set[Node]) -> bool:
+    """Whether it stays as it is: with a core that no source reaches it is the matrix of its other cores."""
+    nodes = {(w.bus, c) for w in transformer.windings for c in w.terminals if c > 0}
+    if nodes <= alive:
         return True
-    _isolated(build, element)
+    if nodes.isdisjoint(alive):
+        _isolated(build, transformer)
+        return False
+    own = primitive_of(transformer)
+    keep = [k for k, node in enumerate(own.nodes) if node in alive]
+    y = 1e6 * own.y[np.ix_(keep, keep)]
+    ends = groupby((own.nodes[k] for k in keep), key=lambda node: node[0])
+    made = MultiTerminal(
+        name=f"transformer_{transformer.name}",
+        terminals=tuple(Terminal(bus=bus, conductors=tuple(c for _, c in some)) for bus, some in ends),
+        g_us=y.real,
+        b_us=y.imag,
+    )
+    build.admittances.append(made)
+    source = build.origin[transformer.label]
+    said = "cores without a path to a source are left out, the others are a generic admittance at this tap, no limit"
+    build.origin[made.label] = source
+    build.entries.pop(source, None)
+    build.record(source, "approximated", "IMP-015", said, (made.label,))
     return False
+
+
+def _live_shunt(build: Build, shunt: Shunt, alive: set[Node]) -> Shunt | None:
+    """A shunt over its live conductors; it couples them to no others, so that cutting is exact."""
+    keep = [k for k, c in enumerate(shunt.conductors) if (shunt.bus, c) in alive]
+    if not keep:
+        _isolated(build, shunt)
+        return None
+    if len(keep) == len(shunt.conductors):
+        return shunt
+    cut = np.ix_(keep, keep)
+    conductors = tuple(shunt.conductors[k] for k in keep)
+    return dataclasses.replace(shunt, conductors=conductors, g_us=shunt.g_us[cut], b_us=shunt.b_us[cut])
 
 
 def _isolated(build: Build, element: Element) -> None:
     source = build.origin.get(element.label, element.label)
-    build.entries.pop(source, None)
+    old = build.entries.pop(source, None)
+    others = tuple(label for label in old.became if label != element.label) if old is not None else ()
+    if old is not None and others:  # the charging of a line that is open at its other end
+        build.entries[source] = dataclasses.replace(old, became=others)
+        return
     build.record(source, "ignored", "IMP-021", "no path to a source", lost_kw=_kw(element))
     build.dispatch.pop(element.label, None)
 
@@ -224,25 +291,27 @@ def _live_admittance(build: Build, wire: MultiTerminal, alive: set[Node]) -> Mul
     )
 
 
-def _live_switch(build: Build, switch: Switch, alive: set[Node]) -> Switch | None:
-    pairs = list(zip(switch.conductors_from, switch.conductors_to, strict=True))
-    keep = [k for k, (a, b) in enumerate(pairs) if (switch.bus_from, a) in alive and (switch.bus_to, b) in alive]
+def _live_branch(build: Build, branch: Branch, alive: set[Node]) -> Branch | None:
+    """A line or switch over its live conductors; no current flows in the others, so that cutting is exact."""
+    pairs = list(zip(branch.conductors_from, branch.conductors_to, strict=True))
+    keep = [k for k, (a, b) in enumerate(pairs) if (branch.bus_from, a) in alive and (branch.bus_to, b) in alive]
     if len(keep) == len(pairs):
-        return switch
+        return branch
     if not keep:
-        _isolated(build, switch)
+        _isolated(build, branch)
         return None
     cut = np.ix_(keep, keep)
-    build.record(
-        build.origin[switch.label], "approximated", "IMP-015", "conductors without a path to a source are left out"
-    )
+    if isinstance(branch, Switch) and not branch.closed:
+        build.record(
+            build.origin[branch.label], "approximated", "IMP-015", "conductors without a path to a source are left out"
+        )
     return dataclasses.replace(
-        switch,
+        branch,
         conductors_from=tuple(pairs[k][0] for k in keep),
         conductors_to=tuple(pairs[k][1] for k in keep),
-        r_ohm=switch.r_ohm[cut],
-        x_ohm=switch.x_ohm[cut],
-        b_us=None if switch.b_us is None else switch.b_us[cut],
+        r_ohm=branch.r_ohm[cut],
+        x_ohm=branch.x_ohm[cut],
+        b_us=None if branch.b_us is None else branch.b_us[cut],
     )
 
 
@@ -251,6 +320,13 @@ def _live_device(build: Build, device: Element, alive: set[Node]) -> Element | N
         names = {t.name for t in build.transformers}
         if device.transformer in names:  # type: ignore[attr-defined]
             return device
+        inside = f"admittance.transformer_{device.transformer}"  # type: ignore[attr-defined]
+        if any(e.label == inside for e in build.admittances):
+            source = build.origin[device.label]
+            build.entries.pop(source, None)
+            said = f"the tap is inside {inside} as at the solved point, held; no regulator of the case"
+            build.record(source, "mapped", "IMP-002", said, (inside,))
+            return None
         _isolated(build, device)
         return None
     if not isinstance(device, ShuntDevice):
@@ -295,7 +371,32 @@ def make_buses(build: Build, conductors: dict[str, Terminals], base: dict[str, f
                 y=data.y if data.has_xy else float("nan"),
             )
         )
-    return tuple(buses)
+    feeding = tuple(e for e in build.admittances if e.name not in build.charging)
+    fed = energised(dataclasses.replace(_wires(build), buses=tuple(buses), admittances=feeding), _fed(build))
+    unfed = {b.name: [c for c in b.conductors if c < FIRST_NEUTRAL and (b.name, c) not in fed] for b in buses}
+    for name, some in unfed.items():
+        if some:
+            which = f"conductor{'s' if len(some) > 1 else ''} {', '.join(map(str, some))}"
+            said = "fed by no branch (backwards through a winding, over a device or induced); no lower voltage limit"
+            build.note("IMP-071", f"bus {name}: {which} {said}")
+    out = [dataclasses.replace(b, v_min_pu=0.0) if unfed[b.name] else b for b in buses]
+    given: dict[str, list[float]] = {}
+    for device in build.devices:
+        if isinstance(device, Source):
+            given.setdefault(device.bus, []).append(float(device.v_pu))
+    return tuple(_holding(build, b, given[b.name]) if b.name in given else b for b in out)
+
+
+def _holding(build: Build, bus: Bus, given: list[float]) -> Bus:
+    """A bus with limits that the sources at it, of so many pu, keep: the default ones are not of the files."""
+    if min(given) >= bus.v_min_pu - SOURCE_PU and max(given) <= bus.v_max_pu + SOURCE_PU:
+        return bus
+    low = min(bus.v_min_pu, max(min(given) - SOURCE_PU, 0.0))
+    high = max(bus.v_max_pu, max(given) + SOURCE_PU)
+    values = " and ".join(f"{v:.4g}" for v in given)
+    said = f"bus {bus.name}: its source gives {values} pu, so that its limits are {low:.4g} to {high:.4g} pu"
+    build.note("IMP-072", said)
+    return dataclasses.replace(bus, v_min_pu=low, v_max_pu=high)
 
 
 __all__ = ["bus_bases", "keep_live", "make_buses"]

@@ -8,15 +8,19 @@ whatever they were made of (line codes, sequence values, geometry and wire data,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import numpy as np
+from scipy.sparse.csgraph import connected_components
 
 from lateral.io.opendss.engine import ElementData
 from lateral.io.opendss.map_build import SQRT3, Build, Properties, number, numbers, reduce_to_nodes, text
-from lateral.io.opendss.map_generic import generic, reciprocal
+from lateral.io.opendss.map_generic import OPEN_S, generic, reciprocal
 from lateral.io.opendss.map_ratings import limit, line_limit
-from lateral.network.feeder import Line, Shunt, Switch, Transformer, Winding
+from lateral.network.admittance import primitive_of
+from lateral.network.feeder import Line, MultiTerminal, Shunt, Switch, Terminal, Transformer, Winding
 from lateral.network.schema import ComplexArray, FloatArray
+from lateral.network.topology import COUPLED
 
 _GROUNDED = "an end on ground is a conductor of its own, grounded through 1e-6 ohm"
 #: km per unit of length; ``none`` is taken as it is.
@@ -108,8 +112,19 @@ def _line(
         a_nodes = build.off_ground(element.buses[0], a_nodes)
         b_nodes = build.off_ground(element.buses[1], b_nodes)
     all_open = bool(opened) and opened >= set(keep)
+    if not all_open and element.yprim is not None and _produces(build, source, z.real):
+        made_of = generic(build, source, f"line_{name}", element, "its resistance is not positive, so it is no line")
+        if made_of is not None and i_max < float("inf"):
+            build.record(source, "approximated", "IMP-066", "Its ampere limit is not held.")
+        return
+    rest = bool(opened) and bool(b.any()) and element.yprim is not None  # what an open conductor takes is charging
+    if rest and grounded:
+        generic(build, source, f"line_{name}", element, "its closed conductors, one on ground")
+        return
+    charging = None if rest or not b.any() else b
+    made: Switch | Line
     if all_open or is_switch:
-        switch = Switch(
+        made = Switch(
             name=name,
             bus_from=element.buses[0],
             bus_to=element.buses[1],
@@ -118,15 +133,15 @@ def _line(
             closed=not all_open,
             r_ohm=z.real,
             x_ohm=z.imag,
-            b_us=b if b.any() else None,
+            b_us=charging,
             i_max_a=i_max,
         )
-        build.switches.append(switch)
-        reason = "" if is_switch else "open on all conductors: an open switch, its charging is left out"
-        build.mapped(source, switch, code="IMP-001" if is_switch else "IMP-004", reason=reason)
+        build.switches.append(made)
+        reason = "" if is_switch else "open on all conductors: an open switch"
+        build.mapped(source, made, code="IMP-001" if is_switch else "IMP-004", reason=reason)
     else:
         scale = _KM.get(text(properties, "units"), 0.0)
-        line = Line(
+        made = Line(
             name=name,
             bus_from=element.buses[0],
             bus_to=element.buses[1],
@@ -134,17 +149,77 @@ def _line(
             conductors_to=b_nodes,
             r_ohm=z.real,
             x_ohm=z.imag,
-            b_us=b if b.any() else None,
+            b_us=charging,
             i_max_a=i_max,
             length_km=number(properties, "length") * scale,
         )
-        build.lines.append(line)
-        build.mapped(source, line)
+        build.lines.append(made)
+        build.mapped(source, made)
     if grounded:
         build.record(source, "mapped", "IMP-059", _GROUNDED)
     if opened and not all_open:
         which = ", ".join(str(k + 1) for k in sorted(opened))
-        build.record(source, "approximated", "IMP-014", f"open conductors {which} are left out, with their charging")
+        build.record(source, "mapped", "IMP-014", f"open conductors {which} carry no current and are left out")
+    if rest:
+        _charging(build, source, made, element)
+
+
+def _produces(build: Build, source: str, r: FloatArray) -> bool:
+    """Whether a resistance matrix would produce energy at some currents (`NET-012`); said in the report.
+
+    The engine solves it all the same, and so do forms that take any admittance.
+    """
+    lowest = float(np.linalg.eigvalsh(0.5 * (r + r.T))[0])
+    if np.diagonal(r).min() >= -1e-12 and lowest >= -0.01 * float(np.abs(r).max()) - 1e-12:
+        return False
+    build.note(
+        "IMP-073", f"{source}: a resistance matrix with the eigenvalue {lowest:.6g} ohm", build.model.where(source)
+    )
+    return True
+
+
+def _charging(build: Build, source: str, made: Switch | Line, element: ElementData) -> None:
+    """What a line with open conductors has beside the series impedance of its closed ones, of the engine's matrix.
+
+    All charging of it is there, also that of a conductor that is open at one end alone, and what this induces.
+    """
+    assert element.yprim is not None
+    nodes, y = reduce_to_nodes(element, element.yprim)
+    size = float(np.abs(y).max(initial=0.0))
+    at = {node: k for k, node in enumerate(nodes)}
+    if isinstance(made, Line) or made.closed:
+        own = primitive_of(made)
+        where = [at[node] for node in own.nodes]
+        y = y.copy()
+        y[np.ix_(where, where)] -= own.y
+    y = 0.5 * (y + y.T)
+    y[np.abs(y) <= COUPLED * size] = 0.0  # what is left of the difference
+    _, part = connected_components(np.abs(y) > 0.0, directed=False)
+    pieces = [np.flatnonzero((part == k) & (np.abs(y).max(axis=1) > OPEN_S)) for k in range(part.max(initial=-1) + 1)]
+    pieces = [piece for piece in pieces if len(piece)]
+    for count, piece in enumerate(pieces, 1):
+        own_name = f"line_{made.name}" + (f"_{count}" if len(pieces) > 1 else "")
+        matrix = y[np.ix_(piece, piece)]
+        ends = tuple(nodes[k] for k in piece)
+        what: Shunt | MultiTerminal
+        if len({bus for bus, _ in ends}) == 1:
+            conductors = tuple(c for _, c in ends)
+            what = Shunt(
+                name=own_name, bus=ends[0][0], conductors=conductors, g_us=1e6 * matrix.real, b_us=1e6 * matrix.imag
+            )
+            build.shunts.append(what)
+        else:
+            terminals = tuple(
+                Terminal(bus=bus, conductors=tuple(c for _, c in some))
+                for bus, some in groupby(ends, key=lambda node: node[0])
+            )
+            what = MultiTerminal(name=own_name, terminals=terminals, g_us=1e6 * matrix.real, b_us=1e6 * matrix.imag)
+            build.admittances.append(what)
+            build.charging.add(own_name)
+        build.taken.add(source)
+        build.mapped(
+            source, what, code="IMP-014", reason="" if count > 1 else "its charging is an admittance beside it"
+        )
 
 
 def _joined(build: Build, name: str, element: ElementData, *, limited: bool) -> None:
@@ -209,6 +284,9 @@ def two_terminal(build: Build, cls: str, name: str, properties: Properties, elem
         generic(build, source, label, element, "its admittance has no inverse, so it is no line")
         return
     z = np.asarray(np.linalg.inv(series), dtype=np.complex128)
+    if _produces(build, source, z.real):
+        generic(build, source, label, element, "its resistance is not positive, so it is no line")
+        return
     line = Line(
         name=label,
         bus_from=element.buses[0],
@@ -235,8 +313,17 @@ def map_transformers(build: Build) -> None:
         if element.phases > 3 or element.is_open:
             what = f"{element.phases} phases" if element.phases > 3 else "its closed conductors"
             generic(build, source, f"transformer_{name}", element, f"{what}; tap as at the solved point, no limit")
+            if element.phases <= 3:
+                _suggest_bases(build, _transformer(build, name, properties, element))
             continue
         transformer = _transformer(build, name, properties, element)
+        if any(_is_odd(transformer.n_phases, w) for w in transformer.windings):
+            what = "a winding of it is grounded at a phase, or has two ends on one node; tap as at the solved point"
+            made = generic(build, source, f"transformer_{name}", element, what)
+            _suggest_bases(build, transformer)
+            if made is not None and transformer.s_max_kva < float("inf"):
+                build.record(source, "approximated", "IMP-066", "Its kVA limit is not held.")
+            continue
         build.transformers.append(transformer)
         build.mapped(source, transformer)
 
@@ -280,6 +367,19 @@ def _transformer(build: Build, name: str, properties: Properties, element: Eleme
         s_max_kva=limit(build, "transformer", name, normal if normal > 0 else kvas[0]),
         bank=text(properties, "bank"),
     )
+
+
+def _suggest_bases(build: Build, transformer: Transformer) -> None:
+    """The bases of the buses of a transformer that is read as a matrix."""
+    build.rated.append({w.bus: winding_base_kv(transformer, k) for k, w in enumerate(transformer.windings)})
+
+
+def _is_odd(n_phases: int, winding: Winding) -> bool:
+    """Whether a winding has two ends on one node or a phase on ground, other than one core or an open delta has."""
+    ends = winding.terminals
+    phases = ends[:-1] if winding.connection == "wye" else ends
+    free = n_phases == (1 if winding.connection == "wye" else 2) or n_phases == 1
+    return len(set(ends)) < len(ends) or (0 in phases and not free)
 
 
 def winding_base_kv(transformer: Transformer, k: int) -> float:

@@ -57,12 +57,14 @@ CODES: Mapping[str, str] = MappingProxyType(
         "IMP-061": "step-size: the engine's steps are not the stated ones",
         "IMP-062": "growth: load growth over the years is not followed",
         "IMP-064": "default-rating: no rating in the files; the engine's default is not taken for a limit",
-        "IMP-065": "admittance-explained: the admittance differs from the engine's for a stated reason",
         "IMP-066": "generic: a generic admittance from the engine",
         "IMP-067": "not-compared: the admittance matrices exceed what is fetched from the engine",
         "IMP-068": "battery-idle: not dispatched as in the files; it is scheduled, or idle in the power flow",
         "IMP-069": "inverter-vars: over the steps of the horizon its power is not at the one power factor that is held",
         "IMP-070": "control-law: the law of the inverters that it controls; tolerances of the control are left out",
+        "IMP-071": "unfed: no branch feeds a conductor, so that its bus has no lower limit of the voltage",
+        "IMP-072": "source-limits: a source beyond the usual limits of voltage; those of its bus hold it",
+        "IMP-073": "negative-resistance: an element that would produce energy at some currents, taken as it is",
         "IMP-063": "voltage-difference: the case's power flow differs from the engine's solution",
     }
 )
@@ -154,7 +156,7 @@ class AdmittanceDifference:
         element: ``class.name`` in the files, lower case.
         error: largest difference of an entry relative to the largest entry of the engine's matrix; inf when the element
             does not touch the engine's conductors.
-        code: ``IMP-065`` with a stated reason, ``IMP-016`` without.
+        code: ``IMP-016``.
         reason: a sentence.
     """
 
@@ -171,9 +173,8 @@ class AdmittanceCheck:
     Attributes:
         checked: how many elements were compared.
         taken: how many of them were made of the engine's matrix, so that the comparison only says that it arrived.
-        worst: the largest error, whatever its reason.
+        worst: the largest error.
         worst_element: ``class.name`` of that element; empty when none was compared.
-        worst_unexplained: the largest error for which no reason is known.
         tolerance: the error above which an element is listed.
         above: those elements, each with a code.
         unchecked: number of elements that were not compared, by reason.
@@ -185,7 +186,6 @@ class AdmittanceCheck:
     taken: int
     worst: float
     worst_element: str
-    worst_unexplained: float
     tolerance: float
     above: tuple[AdmittanceDifference, ...]
     unchecked: Mapping[str, int]
@@ -199,7 +199,6 @@ class AdmittanceCheck:
             "taken_from_engine": self.taken,
             "worst": _plain(self.worst),
             "worst_element": self.worst_element,
-            "worst_unexplained": _plain(self.worst_unexplained),
             "tolerance": self.tolerance,
             "above": [{**asdict(d), "error": _plain(d.error)} for d in self.above],
             "unchecked": dict(self.unchecked),
@@ -268,7 +267,7 @@ class ImportReport:
     @property
     def max_primitive_error(self) -> float:
         """Largest relative difference of an element's admittance to the engine's for which no reason is known."""
-        return self.admittances.worst_unexplained
+        return self.admittances.worst
 
     @cached_property
     def counts(self) -> Mapping[str, Mapping[str, int]]:

@@ -16,7 +16,7 @@ from lateral.io.opendss.report import CODES, ImportEntry, ImportNote
 #: Codes of objects that are left out although they matter; whatever is approximated matters too.
 LEFT_OUT = frozenset({"IMP-021", "IMP-040"})
 #: Codes of notes about the model as a whole that matter.
-NOTES = frozenset({"IMP-052", "IMP-055", "IMP-057", "IMP-062", "IMP-063"})
+NOTES = frozenset({"IMP-052", "IMP-055", "IMP-057", "IMP-062", "IMP-063", "IMP-071", "IMP-072", "IMP-073"})
 #: Objects that are named in one line.
 NAMED = 5
 
