@@ -193,7 +193,7 @@ def test_what_is_small_has_the_heavier_penalty() -> None:
 
 def test_sdp_comes_near_and_says_how_near() -> None:
     partition = lateral.cut(steps_of("ieee13", 1), 2)
-    run = solve_areas(partition, formulation="sdp", tolerance=1e-4, central=False, with_replay=False)
+    run = solve_areas(partition, Admm(), formulation="sdp", tolerance=1e-4, central=False, with_replay=False)
     whole = build(partition.case, "sdp").solve()
     assert run.status is Status.INACCURATE and "agree within" in run.status_text
     assert run.residual <= 1e-4 and run.result is not None

@@ -125,7 +125,7 @@ def test_areas_without_devices_agree_as_soon_as_the_gap_has_fallen() -> None:
 
 @pytest.mark.parametrize(
     ("form", "n", "areas", "most"),
-    [("sdp", 1, 3, 30), ("sdp", 2, 2, 30), ("soc3", 4, 4, 28), ("lindist3flow", 2, 3, 30)],
+    [("sdp", 1, 3, 30), ("sdp", 2, 2, 42), ("soc3", 4, 4, 28), ("lindist3flow", 2, 3, 30)],
 )
 def test_rounds_on_ieee13(form: str, n: int, areas: int, most: int) -> None:
     certified(
@@ -168,7 +168,7 @@ def test_auto_is_admm_where_too_much_crosses() -> None:
 def test_it_goes_on_as_admm_where_it_does_not_come_nearer() -> None:
     """`linearised`, demand: areas far apart, whose steps of Newton's method lead nowhere for long; little patience."""
     part = lateral.cut(steps_of("ieee13", 2), 2)
-    run = solve_areas(part, Newton(patience=8), formulation="linearised", objective="demand", with_replay=False)
+    run = solve_areas(part, Newton(patience=2), formulation="linearised", objective="demand", with_replay=False)
     certified(run, 110)
     assert any("newton went over to admm after round" in choice for choice in run.choices)
 
@@ -251,7 +251,7 @@ def test_slopes_of_another_shape_are_not_used() -> None:
     """The round is one of `admm` then."""
     plan, found = agents(lateral.cut(steps_of("ieee13", 1), 2), "soc3")
     method = Newton()
-    state = method.init(plan)
+    state = dataclasses.replace(method.init(plan), round=1)  # the first is one of `admm` anyhow
     answers = {a: found[a].solve(method.inputs(plan, state, a), 1e-2) for a in plan.areas}
     slopes = answers[plan.areas[0]].slopes
     assert slopes is not None
@@ -259,8 +259,8 @@ def test_slopes_of_another_shape_are_not_used() -> None:
     odd = {**answers, plan.areas[0]: dataclasses.replace(answers[plan.areas[0]], slopes=cut_short)}
     carrier = Direct(plan, run="r")
     wave = method.waves(plan)[0]
-    messages = carrier.deliver(said_in(plan, wave, answers, run="r", round_=1, number=0))
-    plain = Admm(depth=0).step(plan, Admm(depth=0).init(plan), wave, answers, messages)
+    messages = carrier.deliver(said_in(plan, wave, answers, run="r", round_=2, number=0))
+    plain = Admm(depth=0).step(plan, dataclasses.replace(Admm(depth=0).init(plan), round=1), wave, answers, messages)
     new = method.step(plan, state, wave, odd, messages)
     for key, value in plain.local.items():
         assert new.local[key] == pytest.approx(value)
@@ -285,7 +285,7 @@ def timed(n: int, step_h: Sequence[float], weight: Sequence[float]) -> Case:
         ("lindist3flow", [0.25, 1, 3, 6], [1, 1, 1, 1], 3, 41),  # 103
         ("lindist3flow", [1, 1, 1, 1], [5, 30, 200, 120], 2, 27),  # 45
         ("lindist3flow", [0.25, 1, 3, 6], [0, 1, 0, 1], 2, 36),  # 127
-        ("soc3", [1, 1, 1, 1], [5, 30, 200, 120], 2, 24),
+        ("soc3", [1, 1, 1, 1], [5, 30, 200, 120], 2, 36),
         ("soc3", [1, 1, 1, 1], [0, 1, 1, 1], 2, 30),
     ],
 )
@@ -421,11 +421,11 @@ def test_slopes_that_no_convex_area_has_are_not_used() -> None:
     """What an owner says is no reason for a traceback: too steep, or such that nothing can be solved for."""
     plan, found = agents(lateral.cut(steps_of("ieee13", 1), 2), "soc3")
     method = Newton()
-    state = method.init(plan)
+    state = dataclasses.replace(method.init(plan), round=1)
     answers = {a: found[a].solve(method.inputs(plan, state, a), 1e-2) for a in plan.areas}
     wave = method.waves(plan)[0]
-    messages = Direct(plan, run="r").deliver(said_in(plan, wave, answers, run="r", round_=1, number=0))
-    plain = Admm(depth=0).step(plan, Admm(depth=0).init(plan), wave, answers, messages)
+    messages = Direct(plan, run="r").deliver(said_in(plan, wave, answers, run="r", round_=2, number=0))
+    plain = Admm(depth=0).step(plan, dataclasses.replace(Admm(depth=0).init(plan), round=1), wave, answers, messages)
     slopes = answers[plan.areas[0]].slopes
     assert slopes is not None
     for lin, gap in ((slopes.lin * 1e200, slopes.gap), (slopes.lin, slopes.gap + 1e308)):
@@ -448,7 +448,7 @@ def test_a_run_may_be_interrupted_on_either_side_of_going_over(tmp_path: Path) -
     def run(name: str, rounds: int, *, resume: bool = False) -> AreasRun:
         return solve_areas(
             part,
-            Newton(patience=8),
+            Newton(patience=2),
             formulation="linearised",
             objective="demand",
             with_replay=False,

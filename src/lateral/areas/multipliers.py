@@ -7,10 +7,11 @@ computed; those of the areas are one choice. Here they are changed so that the t
 
     min_d  | s_x (z - J'd) |^2 + | s_r (y + d) |^2 + WEAK | d |^2
 
-z are the reduced costs and J the gradients of all rows at the schedule, y their duals, s_x and s_r how far each variable
-and each row is from its bound (zero for an equality). It is a linear least squares problem in sparse form (Bjorck 1996,
-section 7.4), and the estimate of multipliers from a point that optimisation begins and ends with (Nocedal and Wright
-2006, section 18.3). Where duals are not determined, the last term keeps those of the areas.
+z are the reduced costs and J the gradients of all rows at the schedule, y their duals, s_x and s_r how far each
+variable and each row is from its nearer bound (zero for an equality). It is a linear least squares problem in sparse
+form, as multipliers are estimated at a point that is given (Nocedal and Wright 2006, section 18.3). Where duals are not
+determined, the last term keeps those of the areas. One that comes out with the sign of the farther side counts with the
+distance to that one from then on.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ from lateral.solvers.base import reduced_cost
 
 #: What a change of a dual counts, as a share of the objective for a row in solver scale, beside a gap of one.
 WEAK = 1e-12
-#: Duals that come out with the sign of a side that is not there are held at zero, and it is solved again; so often.
-LOOKS = 6
+#: Duals that come out with the sign of the farther side count with the distance to that one, and it is solved again; so
+#: often at most.
+LOOKS = 10
 
 
 def of_least_gap(program: Program, solution: Solution) -> tuple[Solution, Residuals]:
@@ -64,11 +66,12 @@ def of_least_gap(program: Program, solution: Solution) -> tuple[Solution, Residu
         residuals = recompute(p, found)
         if residuals.duality_gap < best[1].duality_gap:
             best = found, residuals
-        signs = found.reduced_cost, duals + unit * t
-        wrong = [sides.wrong(dual) & (c < sides.size / size) for sides, dual, c in zip(old, signs, counts, strict=True)]
-        if not any(part.any() for part in wrong):
+        named = [
+            sides.named(dual) / size for sides, dual in zip(old, (found.reduced_cost, duals + unit * t), strict=True)
+        ]
+        if all(np.all(far <= count) for far, count in zip(named, counts, strict=True)):
             break
-        counts = [np.where(w, sides.size / size, c) for w, sides, c in zip(wrong, old, counts, strict=True)]
+        counts = [np.maximum(far, count) for far, count in zip(named, counts, strict=True)]
     return best
 
 
@@ -77,20 +80,20 @@ class _Sides:
     """Where variables or rows are between their sides.
 
     Attributes:
-        near: distance to the nearer one, at most the size; zero of an equality.
-        size: what counts where the side is infinite that the sign of the dual names.
-        low, high: whether there is a lower and an upper one.
+        low, high: distance to the lower and to the upper one, at least zero; where there is none the size that a dual
+            which names it counts with.
+        near: distance to the nearer one, at most that size.
     """
 
+    low: FloatArray
+    high: FloatArray
     near: FloatArray
-    size: FloatArray
-    low: np.ndarray
-    high: np.ndarray
 
     @classmethod
     def of(cls, value: FloatArray, low: FloatArray, high: FloatArray, size: FloatArray) -> _Sides:
-        near = np.clip(np.minimum(value - low, high - value), 0.0, size)
-        return cls(near, size, np.isfinite(low), np.isfinite(high))
+        to_low, to_high = np.maximum(value - low, 0.0), np.maximum(high - value, 0.0)
+        near = np.minimum(np.minimum(to_low, to_high), size)
+        return cls(np.where(np.isfinite(low), to_low, size), np.where(np.isfinite(high), to_high, size), near)
 
     @classmethod
     def of_variables(cls, p: Program, x: FloatArray) -> _Sides:
@@ -105,15 +108,20 @@ class _Sides:
         parts = [
             cls.of(np.zeros_like(p.b), np.zeros_like(p.b), np.zeros_like(p.b), np.zeros_like(p.b)),
             cls.of(middle, p.l, p.u, _largest(np.abs(middle), p.ineq_scale)),
-            cls.of(product, np.where(exact, product, -np.inf), np.where(exact, product, 0.0), of_product + _unit(p.product_scale)),
+            cls.of(
+                product,
+                np.where(exact, product, -np.inf),
+                np.where(exact, product, 0.0),
+                of_product + _unit(p.product_scale),
+            ),
             cls.of(value, p.quadratics.l, p.quadratics.u, _largest(np.abs(value), p.quadratic_scale)),
             cls.of(np.zeros(c), np.zeros(c), np.zeros(c), np.zeros(c)),
         ]
         return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in dataclasses.fields(cls)))
 
-    def wrong(self, dual: FloatArray) -> np.ndarray:
-        """Where a dual names a side that is infinite."""
-        return np.where(dual > 0.0, ~self.low, ~self.high & (dual < 0.0))
+    def named(self, dual: FloatArray) -> FloatArray:
+        """Distance to the side that the sign of a dual names."""
+        return np.where(dual > 0.0, self.low, np.where(dual < 0.0, self.high, 0.0))
 
 
 def _duals(s: Solution) -> FloatArray:

@@ -16,15 +16,13 @@ from lateral.areas.message import Values
 from lateral.areas.partition import Border, Partition
 from lateral.case import Case
 from lateral.network.schema import FloatArray
-from lateral.objectives import EnergyCost, Loss, Objective, VoltageDeviation
+from lateral.objectives import EnergyCost, Objective, VoltageDeviation
 from lateral.objectives import get as objective_named
 
 #: Which way a wave's messages go: up towards the source, down away from it, or both.
 Direction = Literal["up", "down", "both"]
 #: What a kWh is worth in `vdev`, over the power base, h/kWh kVA; see `size_without_price`.
 VDEV_PER_KVA = 0.01
-#: What a kWh is worth in `loss`: less than itself.
-LOST_PER_KWH = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,16 +178,12 @@ def size_without_price(case: Case, terms: Sequence[tuple[float, Objective]]) -> 
     * `vdev`: the power base moves squared voltages by about 0.1, and their squared deviation, where they are 0.05
       off, by `VDEV_PER_KVA` (`ieee13`, `current-voltage`, `admm`, 2 areas: certified after 79 rounds; at 1 a third off
       after 100).
-    * `loss` alone: a kWh that crosses costs what is lost on the way, `LOST_PER_KWH` (`ieee13`, `soc3`, `newton`,
-      3 areas: certified after 40 rounds; at 1 a gap of 2e-4 after 126).
     * any other, which is in kWh or kW: 1.
     """
     weights = {type(part): 0.0 for _, part in terms}
     for w, part in terms:
         weights[type(part)] += abs(w)
     kva = case.base.total_kva
-    if set(weights) == {Loss}:
-        return LOST_PER_KWH * weights[Loss] or 1.0
     if any(w for kind, w in weights.items() if kind not in (EnergyCost, VoltageDeviation)):
         return 1.0
     cost, vdev = (weights.get(kind, 0.0) for kind in (EnergyCost, VoltageDeviation))

@@ -409,7 +409,7 @@ class Program:
         if self.q.nnz and self.problem_class is ProblemClass.NLP:
             x = self.start_point
             size = max(float(np.abs(self.c) @ np.abs(x) + 0.5 * x @ (self.q @ x)), self.objective_floor)
-            scale = max(scale, 10.0 * n_steps / size) if size > 0.0 else scale
+            scale = max(scale, n_steps / size) if size > 0.0 else scale
         return dataclasses.replace(self, objective_scale=scale)
 
     def scaled_by_value(self, n_steps: int) -> Program:

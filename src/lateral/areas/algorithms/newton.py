@@ -22,8 +22,8 @@ at a duality gap that the coordinator says, from `gap` down to `GAP_END` as the 
 derivative by it too, so that one step does both. The rounds are those of an interior-point method of the whole whose
 areas are condensed to their borders (of this family: DeMiguel and Nogales 2008).
 
-**The first round** is one of `admm`, without a gap: where areas agree as they are (`curtailment`, of which there need be
-none) nothing is left to do, and what they say is nearer to prices than the beginning.
+**The first round** is one of `admm`, without a gap: where areas agree as they are (`curtailment`, of which there need
+be none) nothing is left to do, and what they say is nearer to prices than the beginning.
 
 **Going back.** A point whose steps are longer than those of the best one before is left, and the next one is asked for
 from there: with a gap that falls less, or with more lambda and a larger gap. Where the gap is another one than the best
@@ -395,7 +395,8 @@ class Newton(Consensus):
 def _most(best: float, best_gap: float, gap: float) -> float:
     """Length up to which steps at another gap than the best point's are none that lead away."""
     explained = min(NOISE * gap, FELL_MAX if gap < best_gap else ROSE_MAX)
-    return max(best * WORSE ** abs(float(np.log10(gap / best_gap))), explained)
+    tenths = abs(float(np.log10(gap / best_gap)))
+    return float(max(best * WORSE**tenths, explained))
 
 
 def _end(plan: Plan) -> float:
