@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tests.unit.test_areas_exact import ieee13
 
+from lateral.areas import multipliers
 from lateral.areas.multipliers import of_least_gap
 from lateral.opf import build
 from lateral.program import Program
@@ -95,3 +96,12 @@ def test_the_duals_that_come_back_are_never_worse() -> None:
     before = recompute(result.program, result.solution)
     _, residuals = of_least_gap(result.program, result.solution)
     assert residuals.duality_gap <= before.duality_gap
+
+
+def test_a_program_that_is_too_large_keeps_its_duals(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = solved("lindist3flow")
+    off = with_duals(result.program, result.solution, 0.99)
+    monkeypatch.setattr(multipliers, "MOST_VARIABLES", result.program.n - 1)
+    assert of_least_gap(result.program, off)[0] is off
+    monkeypatch.setattr(multipliers, "MOST_VARIABLES", result.program.n)
+    assert of_least_gap(result.program, off)[0] is not off
