@@ -16,6 +16,7 @@ import numpy as np
 
 from lateral.io.opendss.engine import ElementData
 from lateral.io.opendss.map_build import SQRT3, Build, number, numbers, reduce_to_nodes
+from lateral.network.admittance import Node
 from lateral.network.feeder import RECIPROCAL, MultiTerminal, Terminal
 from lateral.network.schema import ComplexArray
 from lateral.network.topology import COUPLED
@@ -78,11 +79,7 @@ def generic(build: Build, source: str, name: str, element: ElementData, what: st
         build.record(source, "ignored", "IMP-014" if element.is_open else "IMP-003", why)
         return None
     nodes, y = tuple(nodes[k] for k in keep), y[np.ix_(keep, keep)]
-    terminals = tuple(
-        Terminal(bus=bus, conductors=tuple(c for _, c in part))
-        for bus, part in groupby(nodes, key=lambda node: node[0])
-    )
-    made = MultiTerminal(name=name, terminals=terminals, g_us=1e6 * y.real, b_us=1e6 * y.imag)
+    made = multi_terminal(name, nodes, y)
     build.admittances.append(made)
     build.taken.add(source)
     build.mapped(source, made, code="IMP-066", reason=f"generic admittance from the engine: {what}")
@@ -103,4 +100,13 @@ def _touched(y: ComplexArray) -> list[int]:
     return np.flatnonzero(~(alone & (np.abs(np.diag(y)) <= OPEN_S))).tolist()
 
 
-__all__ = ["generic", "map_generic", "reciprocal"]
+def multi_terminal(name: str, nodes: tuple[Node, ...], y: ComplexArray) -> MultiTerminal:
+    """The generic admittance of a matrix over nodes, those of a bus after each other, S."""
+    terminals = tuple(
+        Terminal(bus=bus, conductors=tuple(c for _, c in part))
+        for bus, part in groupby(nodes, key=lambda node: node[0])
+    )
+    return MultiTerminal(name=name, terminals=terminals, g_us=1e6 * y.real, b_us=1e6 * y.imag)
+
+
+__all__ = ["generic", "map_generic", "multi_terminal", "reciprocal"]

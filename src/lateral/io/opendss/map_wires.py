@@ -8,17 +8,16 @@ whatever they were made of (line codes, sequence values, geometry and wire data,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 
 from lateral.io.opendss.engine import ElementData
 from lateral.io.opendss.map_build import SQRT3, Build, Properties, number, numbers, reduce_to_nodes, text
-from lateral.io.opendss.map_generic import OPEN_S, generic, reciprocal
+from lateral.io.opendss.map_generic import OPEN_S, generic, multi_terminal, reciprocal
 from lateral.io.opendss.map_ratings import limit, line_limit
 from lateral.network.admittance import primitive_of
-from lateral.network.feeder import Line, MultiTerminal, Shunt, Switch, Terminal, Transformer, Winding
+from lateral.network.feeder import Line, MultiTerminal, Shunt, Switch, Transformer, Winding
 from lateral.network.schema import ComplexArray, FloatArray
 from lateral.network.topology import COUPLED
 
@@ -209,11 +208,7 @@ def _charging(build: Build, source: str, made: Switch | Line, element: ElementDa
             )
             build.shunts.append(what)
         else:
-            terminals = tuple(
-                Terminal(bus=bus, conductors=tuple(c for _, c in some))
-                for bus, some in groupby(ends, key=lambda node: node[0])
-            )
-            what = MultiTerminal(name=own_name, terminals=terminals, g_us=1e6 * matrix.real, b_us=1e6 * matrix.imag)
+            what = multi_terminal(own_name, ends, matrix)
             build.admittances.append(what)
             build.charging.add(own_name)
         build.taken.add(source)

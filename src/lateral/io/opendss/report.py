@@ -266,7 +266,7 @@ class ImportReport:
 
     @property
     def max_primitive_error(self) -> float:
-        """Largest relative difference of an element's admittance to the engine's for which no reason is known."""
+        """Largest relative difference of an element's admittance to the engine's."""
         return self.admittances.worst
 
     @cached_property
