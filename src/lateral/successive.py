@@ -121,6 +121,8 @@ class Rounds:
     #: which two-sided rows and cones follow from the network, 1 or 0
     follows: tuple[FloatArray, FloatArray] = field(default_factory=lambda: (np.zeros(0), np.zeros(0)))
     decisions: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    #: variables that neighbours say, of an area: kept as decisions are, and of no trust region
+    told: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     notes: list[str] = field(default_factory=list)
     #: whether the program has limits that the last accepted schedule was not made with
     fresh: bool = False
@@ -149,8 +151,10 @@ class Rounds:
     _shown: tuple[At, tuple[Solution, FloatArray], Program] | None = None
 
     @classmethod
-    def start(cls, case: Case, tangent: Tangent, net: RadialNetwork, program: Program) -> Rounds:
-        """At the point of a program."""
+    def start(
+        cls, case: Case, tangent: Tangent, net: RadialNetwork, program: Program, *, told: IntArray | None = None
+    ) -> Rounds:
+        """At the point of a program; ``told`` are variables that neighbours say."""
         case = at_any_voltage(case, program)
         own = [
             output.affine.col[output.affine.col >= 0]
@@ -167,7 +171,8 @@ class Rounds:
         decisions = np.setdiff1d(np.concatenate([np.zeros(0, dtype=np.int64), *own]), follows)
         network = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *tangent.network]))
         held = network[np.isfinite(program.lb[network]) | np.isfinite(program.ub[network])]
-        out = cls(case, tangent, net, At.of(program, held), decisions=decisions, held=held)
+        told = np.zeros(0, dtype=np.int64) if told is None else told
+        out = cls(case, tangent, net, At.of(program, held), decisions=decisions, told=told, held=held)
         out.weights = np.zeros(len(program.l)), np.zeros(program.products.n_rows), np.zeros(len(held))
         seen = np.zeros(program.n)
         seen[follows] = 1.0
@@ -175,10 +180,15 @@ class Rounds:
         parts = np.bincount(cones.a_row, weights=abs(cones.a) @ seen, minlength=cones.n_rows)
         in_cones = parts + abs(cones.u) @ seen + abs(cones.v) @ seen
         out.follows = np.sign(abs(program.g) @ seen), np.sign(in_cones)
-        x, note = chosen(tangent, program, program.start_point, decisions)
+        x, note = chosen(tangent, program, program.start_point, out.fixed)
         out.notes += [note] if note else []
         out.at = At.of(dataclasses.replace(program, start_point=x), held)
         return out
+
+    @property
+    def fixed(self) -> IntArray:
+        """Variables that a schedule consists of: decisions, and what neighbours say."""
+        return np.union1d(self.decisions, self.told)
 
     def rebuilt(self, model: Model) -> Rounds:
         """The same schedule in a program that has more rows."""
@@ -216,7 +226,10 @@ class Rounds:
 
     def bounded(self) -> Program:
         """The program at the last accepted schedule, with decisions in the trust region."""
-        program = held_at_zero(self.program, self.zero)
+        return self.within(held_at_zero(self.program, self.zero))
+
+    def within(self, program: Program) -> Program:
+        """A program with decisions in the trust region around the last accepted schedule."""
         if not np.isfinite(self.radius):
             return program
         lb, ub, d = program.lb.copy(), program.ub.copy(), self.decisions

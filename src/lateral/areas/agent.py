@@ -11,6 +11,7 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 
+from lateral.areas.area_rounds import AreaRounds
 from lateral.areas.elastic import ElasticTwin
 from lateral.areas.flow import REACH, AreaFlow, without_return
 from lateral.areas.message import I_MAX, Values
@@ -141,6 +142,8 @@ class AreaAgent:
         #: how often it was built again, and how often of these because of jumps in the laws of loads
         self.built_again, self._for_jumps = 0, 0
         self._scaled: list[tuple[Model, frozenset[str]]] = []
+        #: its part of the rounds, once it was asked for one
+        self._rounds: AreaRounds | None = None
         self._flow = AreaFlow(self.case, loaded=task.point == "baseline")
 
     @cached_property
@@ -245,6 +248,7 @@ class AreaAgent:
                 tail.name: {x: np.asarray(borders[tail.name][x])[:, at] for x in POWERS} for tail in self.tails
             }
             self._closed = frozenset(tail.name for tail in self.tails if without_return(borders[tail.name], at))
+            self._rounds = self.result = None
             for built in ("model", "_in_consensus"):
                 self.__dict__.pop(built, None)
             if choose_formulation(self.case, self.task.formulation)[0].bounds_currents:
@@ -323,6 +327,8 @@ class AreaAgent:
 
     def _run(self, model: Model, inputs: Mapping[str, Values], *, explain: bool = False) -> Result:
         model.program = model.program.update(self._data(model.program, inputs))
+        if self._rounds is not None:  # bounds that are data, such as the sun, are back where they were
+            model.program = self._rounds.state.within(model.program)
         if not any(model is other and model.enforced == limits for other, limits in self._scaled):
             # what borders cost may be all that an area pays, and is zero when it is built (also: built again, for more
             # limits)
@@ -414,6 +420,34 @@ class AreaAgent:
         self.model.start_from(result, voltages=False)
         return Again(built=True)
 
+    def step(self) -> dict[str, float]:
+        """The step from the point at which the area is made to its last schedule; see `AreaRounds.step`."""
+        if self._rounds is None and self.result is not None and self.point is not None:
+            self._rounds = AreaRounds(self.model, self.point, self._unpriced)
+        rounds, result = self._stepping()
+        return rounds.step(result)
+
+    def schedule_flow(self, borders: Mapping[str, Values]) -> dict[str, Any]:
+        """The exact rows of the last schedule between given borders; see `AreaRounds.flow`."""
+        rounds, result = self._stepping()
+        return rounds.flow(result, borders)
+
+    def move(self, *, accept: bool, radius: float, factor: float) -> dict[str, Any]:
+        """Go on from the last schedule, or with another trust region from where it is; see `AreaRounds.move`."""
+        self._stepping()[0].move(accept=accept, radius=radius, factor=factor)
+        return {"moved": accept}
+
+    def _stepping(self) -> tuple[AreaRounds, Result]:
+        """Its part of the rounds, and its last result.
+
+        Raises:
+            PointMissingError: it was started again since.
+        """
+        if self._rounds is None or self.result is None:
+            message = "no schedule yet from which to go on"
+            raise PointMissingError(message)
+        return self._rounds, self.result
+
     def collect(self) -> dict[str, Any]:
         """Every variable and every dual of the last solve, per unit, by block: for whoever owns the whole feeder.
 
@@ -436,6 +470,7 @@ class AreaAgent:
             "curves": _by_block(program.curve_blocks, solution.curve_dual),
             "semidefinite": _by_matrix(program, solution.semidefinite_dual * program.semidefinite.size),
             "point": {} if self.point is None else _point_data(self.point),
+            "start": {} if self._rounds is None else _by_block(program.variables, self._rounds.state.at.x),
             "built_again": self.built_again,
         }
 
@@ -479,15 +514,18 @@ class AreaAgent:
 
     def _own_objective(self, result: Result) -> float:
         """The objective with nothing paid at the borders."""
-        program = result.program
+        return self._unpriced(result.program).objective(result.solution.x)
+
+    @staticmethod
+    def _unpriced(program: Program) -> Program:
+        """A program with nothing paid at the borders."""
         paid = [
             name
             for name in program.slots
             if name.split(".")[0] in ("border_head", "border_tail")
             and name.split(".")[1].startswith(("price_", "lin_", "w_"))
         ]
-        zero = program.update({name: np.zeros((1, 1)) for name in paid}) if paid else program
-        return zero.objective(result.solution.x)
+        return program.update({name: np.zeros((1, 1)) for name in paid}) if paid else program
 
 
 def _by_block(

@@ -8,6 +8,7 @@ it.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -137,6 +138,14 @@ def at_points(whole: Model, parts: Sequence[Mapping[str, Any]]) -> Model:
         return whole
     at = OperatingPoint(index.nodes, v_pu, np.zeros_like(v_pu), loaded=True, beside=beside)
     return _made(whole, at, whole.enforced)
+
+
+def moved_to(whole: Model, parts: Sequence[Mapping[str, Any]]) -> Model:
+    """The whole to first order at the points to which the areas went, if they did; see `lateral.areas.successive`."""
+    if whole.tangent is not None and any(part["start"] for part in parts):
+        x = _vector(whole.program.variables, parts, "start", whole.program.start_point)
+        return dataclasses.replace(whole, program=whole.tangent.moved(whole.program, x))
+    return whole
 
 
 def _made(whole: Model, at: OperatingPoint | None, enforce: frozenset[str]) -> Model:

@@ -30,28 +30,22 @@ import numpy as np
 
 from lateral import formulations
 from lateral.areas.algorithms import Admm, Algorithm, Auto, Newton
-from lateral.areas.algorithms.base import neighbours, speaks
 from lateral.areas.executors.base import Executor
-from lateral.areas.flow import FLOW_DOWN, FLOW_UP, REACH, without_return
-from lateral.areas.message import Bounds, Message, MessageError, Values, arrays
+from lateral.areas.flow import REACH, without_return
+from lateral.areas.message import Message, Values
 from lateral.areas.occurring import OTHER, heard, is_span, nothing_drawn, same_spans
 from lateral.areas.plan import Plan
 from lateral.areas.protocol import AreaSpec, Failure
 from lateral.areas.quantities import POWERS, said_of
-from lateral.areas.silence import Patience, Watch
+from lateral.areas.silence import Patience
+from lateral.areas.sweeps import NOISE, SWEEPS, TOLERANCE, Sweeps
 from lateral.areas.transport import Transport
-from lateral.errors import Fault, LateralError, SolveError, UnsupportedError
+from lateral.errors import Fault, SolveError, UnsupportedError
 from lateral.formulations import Formulation
 
-#: Difference at which the areas' power flows are one, pu of voltage or of power.
-TOLERANCE = 1e-10
-#: Where rounding leaves more than that (the voltage to ground of an ungrounded feeder), it may stand still here.
-NOISE = 3e-8
 #: Numbers that cross borders in one direction at most for `Newton`, whose coordinator solves a dense system of twice as
 #: many: two such matrices are 0.6 GB.
 MOST_CROSSING = 3000
-#: Sweeps without progress after which it stands still, and sweeps at most.
-STILL, SWEEPS = 8, 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +102,7 @@ class Settled:
         """What was done, in sentences."""
         found = (
             f"operating point: found by the areas in {self.sweeps} sweeps ({self.messages} messages, {self.bytes} "
-            f"bytes), to {self.residual:.0e} pu; the areas solve one round of the formulation, made there"
+            f"bytes), to {self.residual:.0e} pu; the formulation is made there"
         )
         return (found, *self.notes)
 
@@ -200,73 +194,36 @@ def settle(
     """
     begin = clock()
     sent, size = transport.messages, transport.bytes
-    talk = _Talk(plan, executor, transport, patience or Patience(), clock, pause)
-    best, since, residual = np.inf, 0, np.inf
-    sweeps = 0
-    while sweeps < SWEEPS:
-        sweeps += 1
-        talk.sweep()
-        residual = talk.residual()
-        best, since = (residual, 0) if residual < 0.5 * best else (best, since + 1)
-        if residual <= TOLERANCE or (since >= STILL and residual <= NOISE):
-            break
-    else:
+    swept = Sweeps(plan, executor, transport, patience or Patience(), clock, pause)
+    found = swept.settle()
+    if found is None:
         fault = Fault(
             "ARE-030 no operating point",
             f"case.{plan.name}",
-            f"areas whose power flows still differ by {residual:.1e} pu at their borders after {SWEEPS} sweeps",
+            f"areas whose power flows still differ by {swept.residual():.1e} pu at their borders after {SWEEPS} sweeps",
             f"{TOLERANCE:g} pu",
             "Cut elsewhere (nearer to the source, away from weak ends), lower the load, or take point='nominal'.",
         )
         raise UnsupportedError([fault])
-    steps, notes = talk.steps()
-    requests = talk.rest(steps)
-    return Settled(
-        requests, sweeps, residual, transport.messages - sent, transport.bytes - size, clock() - begin, notes
-    )
+    taking = _Taking(swept)
+    steps, notes = taking.steps()
+    requests = taking.rest(steps)
+    return Settled(requests, *found, transport.messages - sent, transport.bytes - size, clock() - begin, notes)
 
 
-class _Talk:
-    """What areas said and heard so far."""
+class _Taking:
+    """Areas take the point that they swept to."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        executor: Executor,
-        transport: Transport,
-        patience: Patience,
-        clock: Callable[[], float],
-        pause: Callable[[float], None],
-    ) -> None:
-        self.plan, self.transport, self.pause = plan, transport, pause
-        self.watch = Watch(patience, executor, clock, pause)
-        self.number = 0
-        self.said: dict[tuple[str, str], Values] = {}  # (sender, border)
-        self.heard: dict[tuple[str, str], tuple[int, Values]] = {}  # (receiver, border), when it was said
-        self.used: dict[tuple[str, str], Values] = {}
-        self.good: dict[str, list[bool]] = {}
-        #: where the formulation bounds currents: the largest one beyond a border, and what can occur there, by
-        #: (receiver, border), with when it was said; and whether everything can, by area
-        self.beside: dict[tuple[str, str], tuple[int, Values]] = {}
+    def __init__(self, sweeps: Sweeps) -> None:
+        self.sweeps, self.plan = sweeps, sweeps.plan
+        #: whether everything can occur at an area's borders, where the formulation bounds currents
         self.free: dict[str, bool] = {}
 
-    def sweep(self) -> None:
-        """Up and down once."""
-        for wave in self.plan.up_and_down():
-            requests = {a: {"borders": self.told(a)} for a in wave.areas}
-            self.number += 1
-            messages = []
-            for area, borders in self.ask(requests).items():
-                for name, values in borders.items():
-                    if speaks(self.plan, wave, area, name):
-                        border = self.plan.borders[name]
-                        to = border.parent if border.child == area else border.child
-                        self.said[area, name] = values
-                        messages.append(Message(self.transport.run, area, to, name, 0, self.number, values))
-            for m in self.transport.deliver(messages):
-                known = self.heard.get((m.receiver, m.border))
-                if m.round == 0 and (known is None or known[0] < m.wave):
-                    self.heard[m.receiver, m.border] = m.wave, m.values
+    def ask(self, requests: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Values]]:
+        """As `Sweeps.ask`."""
+        out = self.sweeps.ask(requests)
+        self.free |= {a: self.sweeps.replies[a].get("free", True) is True for a in out}
+        return out
 
     def rest(self, steps: list[int]) -> dict[str, dict[str, Any]]:
         """Let every area take its point, from the leaves up: where the formulation bounds currents each says the
@@ -274,7 +231,7 @@ class _Talk:
         out: dict[str, dict[str, Any]] = {}
         height = self.plan.height
         for h in range(height[self.plan.areas[0]] + 1):
-            requests = {a: {"borders": self.told(a), "steps": steps} for a in self.plan.areas if height[a] == h}
+            requests = {a: {"borders": self.sweeps.told(a), "steps": steps} for a in self.plan.areas if height[a] == h}
             out |= requests
             self._tell(self.ask(requests), lambda x: x == REACH)
         return out if all(self.free.values()) else self._occurring(steps, out)
@@ -282,14 +239,14 @@ class _Talk:
     def _occurring(self, steps: list[int], asked: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         """Let the areas say what can occur at their borders, which begins with nothing drawn; returns the requests."""
         for name, border in self.plan.borders.items():
-            number, known = self.beside.get((border.parent, name), (0, {}))
-            self.beside[border.parent, name] = number, {**known, **nothing_drawn(*self.plan.shape(name))}
+            number, known = self.sweeps.beside.get((border.parent, name), (0, {}))
+            self.sweeps.beside[border.parent, name] = number, {**known, **nothing_drawn(*self.plan.shape(name))}
         out: dict[str, dict[str, Any]] = {}
         for sweep in range(SWEEPS):
             level = self.plan.height if sweep % 2 else self.plan.depth
             new = False
             for k in range(max(level.values()) + 1):
-                told = {a: self.told(a) for a in self.plan.areas if level[a] == k}
+                told = {a: self.sweeps.told(a) for a in self.plan.areas if level[a] == k}
                 requests = {
                     a: {"borders": borders, "steps": steps}
                     for a, borders in told.items()
@@ -305,7 +262,7 @@ class _Talk:
 
     def _tell(self, said: Mapping[str, Mapping[str, Values]], which: Callable[[str], bool]) -> None:
         """Say some quantities to the neighbours, again where messages are lost."""
-        self.number += 1
+        self.sweeps.number += 1
         messages = []
         for area, borders in said.items():
             for name, values in borders.items():
@@ -313,108 +270,24 @@ class _Talk:
                 to = border.parent if border.child == area else border.child
                 own = {x: v for x, v in values.items() if which(x)}
                 if own:
-                    messages.append(Message(self.transport.run, area, to, name, 0, self.number, own))
+                    messages.append(Message(self.sweeps.transport.run, area, to, name, 0, self.sweeps.number, own))
         for _ in range(SWEEPS):
             if not messages:
                 return
-            for m in self.transport.deliver(messages):
-                number, known = self.beside.get((m.receiver, m.border), (0, {}))
+            for m in self.sweeps.transport.deliver(messages):
+                number, known = self.sweeps.beside.get((m.receiver, m.border), (0, {}))
                 if number <= m.wave and all(x == REACH or is_span(x) for x in m.values):  # not a late one of the sweeps
-                    self.beside[m.receiver, m.border] = m.wave, {**known, **m.values}
-            messages = [m for m in messages if self.beside.get((m.receiver, m.border), (0, {}))[0] < self.number]
+                    self.sweeps.beside[m.receiver, m.border] = m.wave, {**known, **m.values}
+            messages = [
+                m for m in messages if self.sweeps.beside.get((m.receiver, m.border), (0, {}))[0] < self.sweeps.number
+            ]
         if messages:
             message = f"nothing arrives across border {messages[0].border!r}"
             raise SolveError(message)
 
-    def told(self, area: str) -> dict[str, Values]:
-        """What an area knows of its borders."""
-        return {
-            name: {**self.heard[area, name][1], **self.beside.get((area, name), (0, {}))[1]}
-            for name, _ in neighbours(self.plan, area)
-            if (area, name) in self.heard
-        }
-
-    def ask(self, requests: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Values]]:
-        """What areas answer, all of them: here nobody can do without another."""
-        out: dict[str, dict[str, Values]] = {}
-        while len(out) < len(requests):
-            left = {a: r for a, r in requests.items() if a not in out and self.watch.may_be_asked(a)}
-            for area, reply in self.watch.ask("power_flow", left).items():
-                if isinstance(reply, Failure):
-                    continue
-                out[area], self.good[area] = self._checked(area, reply)
-                self.free[area] = reply.get("free", True) is True
-                for name, values in requests[area]["borders"].items():
-                    self.used[area, name] = values
-            if self.watch.dead:
-                area, why = next(iter(self.watch.dead.items()))
-                message = f"area {area!r} is gone while the areas look for their operating point: {why}"
-                raise SolveError(message)
-            if len(out) < len(requests) and not left:
-                self.pause(0.02)
-        return out
-
-    def _checked(self, area: str, reply: Mapping[str, Any]) -> tuple[dict[str, Values], list[bool]]:
-        """What an area says of its borders, and which steps converge.
-
-        Raises:
-            SolveError: it says something else.
-        """
-        if "error" in reply:
-            raise SolveError(str(reply["error"]))
-        try:
-            raw = dict(reply["borders"])
-            borders: dict[str, Values] = {}
-            for name, _ in neighbours(self.plan, area):
-                values = arrays(raw[name], shape=self.plan.shape(name), bounds=Bounds())
-                expected = FLOW_UP if self.plan.borders[name].child == area else FLOW_DOWN
-                if {x for x in values if x != REACH and not is_span(x)} != set(expected):
-                    message = f"at border {name!r} it says {', '.join(values)}, not {', '.join(expected)}"
-                    raise MessageError(message)
-                borders[name] = values
-            good = list(reply["settled"])
-            if len(good) != self.plan.n_steps or not all(isinstance(x, bool | np.bool_) for x in good):
-                message = f"of {self.plan.n_steps} steps it does not say which converge"
-                raise MessageError(message)
-        except (KeyError, TypeError, ValueError, LateralError) as error:
-            message = f"area {area!r}: not an answer to a power flow: {error}"
-            raise SolveError(message) from None
-        if not any(good):
-            fault = Fault(
-                "FOR-010 no-operating-point",
-                f"area.{area}",
-                "a power flow without control that does not converge at any step",
-                "a power flow that converges",
-                "Lower the load, check impedances and taps, or take point='nominal'.",
-            )
-            raise UnsupportedError([fault])
-        return borders, good
-
-    def _live(self) -> np.ndarray:
-        """Steps at which every area converges, shape (T,)."""
-        live: np.ndarray = np.all([self.good[a] for a in self.plan.areas], axis=0)
-        return live
-
-    def residual(self) -> float:
-        """Largest difference between what was said last and what its receiver used last, pu; of converging steps."""
-        live = self._live()
-        out = 0.0
-        for (sender, name), values in self.said.items():
-            border = self.plan.borders[name]
-            receiver = border.parent if border.child == sender else border.child
-            used = self.used.get((receiver, name))
-            if used is None:
-                return np.inf
-            for x, now in values.items():
-                if x in ("y_re", "y_im"):  # does not count where voltages agree
-                    continue
-                size = self.plan.s_kva if x in ("p", "q") else 1.0
-                out = max(out, float(np.abs(now - used[x])[:, live].max(initial=0.0)) / size)
-        return out
-
     def steps(self) -> tuple[list[int], tuple[str, ...]]:
         """For each step the one whose voltages it takes: its own, or the nearest that converges in every area."""
-        live = self._live()
+        live = self.sweeps.live()
         ok = np.flatnonzero(live)
         if not len(ok):
             fault = Fault(
@@ -433,13 +306,20 @@ class _Talk:
 
 @final
 class AtPoint(Executor):
-    """An executor whose areas come back to their operating point when they were started again: it is said anew."""
+    """An executor whose areas come back to their operating point when they were started again: it is said anew.
+
+    Attributes:
+        moved: whether areas have gone on to other points since, see `lateral.areas.successive`. One that was started
+            again cannot: then all of them are told the first one.
+        fell_back: how often they were.
+    """
 
     name = "at point"
     title = "another executor, and the operating point that its areas agreed on"
 
     def __init__(self, inner: Executor, settled: Settled) -> None:
         self.inner, self.settled = inner, settled
+        self.moved, self.fell_back = False, 0
 
     def start(self, areas: Mapping[str, AreaSpec]) -> None:
         """See `Executor.start`."""
@@ -452,7 +332,10 @@ class AtPoint(Executor):
         replies = self.inner.map(operation, requests, timeout_s=timeout_s)
         new = [a for a, r in replies.items() if not isinstance(r, Failure) and r.get("needs") == "power_flow"]
         if new:
-            self.inner.map("power_flow", {a: self.settled.requests[a] for a in new}, timeout_s=timeout_s)
+            told = list(self.settled.requests) if self.moved else new
+            self.fell_back += self.moved
+            self.moved = False
+            self.inner.map("power_flow", {a: self.settled.requests[a] for a in told}, timeout_s=timeout_s)
             replies.update(self.inner.map(operation, {a: requests[a] for a in new}, timeout_s=timeout_s))
         return replies
 

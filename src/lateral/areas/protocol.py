@@ -35,7 +35,7 @@ from lateral.errors import LateralError
 from lateral.formulations import Beside
 
 #: Operations that an area serves.
-OPERATIONS = ("solve", "power_flow", "again", "collect")
+OPERATIONS = ("solve", "power_flow", "again", "step", "schedule", "move", "collect")
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +80,12 @@ def handle(agent: AreaAgent, operation: str, request: Mapping[str, Any]) -> dict
             case "again":
                 beside = request.get("beside")
                 return asdict(agent.build_again(None if beside is None else Beside.of_data(beside)))
+            case "step":
+                return agent.step()
+            case "schedule":
+                return agent.schedule_flow(request.get("borders", {}))
+            case "move":
+                return agent.move(accept=request["accept"], radius=request["radius"], factor=request["factor"])
             case "collect":
                 return agent.collect()
     except PointMissingError as error:

@@ -54,7 +54,8 @@ class Round:
         statuses: status of each area's last solve, as a word; of those that answered.
         frozen: borders with a side that does not answer; they do not count in ``residual``.
         stale: borders at which something older than the limit of age is in use.
-        built_again: areas that were built again after this round, because loads left the side of their band.
+        built_again: areas that were built again after this round, because loads left the side of their band, or to go
+            on from another point (`lateral.areas.successive`).
     """
 
     number: int

@@ -19,15 +19,17 @@ from lateral.areas.point import AtPoint, require_formulation, settle, taken_in, 
 from lateral.areas.protocol import AreaSpec
 from lateral.areas.quantities import copies
 from lateral.areas.run import AreasRun, Round
+from lateral.areas.successive import Successive
 from lateral.areas.transport import Direct, Transport
 from lateral.areas.ungrounded import look_at_ungrounded
 from lateral.areas.verdict import told, verdict
 from lateral.areas.whole import Whole
 from lateral.checks import require
 from lateral.errors import OptionError
-from lateral.opf import build, choose_formulation, replayed
+from lateral.opf import MOST_ROUNDS, build, choose_formulation, replayed
 from lateral.program import ProblemClass
 from lateral.solvers import Status, choose
+from lateral.successive import settle as rest_of_rounds
 
 #: The tolerance at which a run is meant to be certified as a whole.
 DEFAULT_TOLERANCE = 1e-6
@@ -134,22 +136,26 @@ def solve_areas(
         begin = time.perf_counter()
         where.start(specs)
         seconds["start"] = time.perf_counter() - begin
-        settled, at = None, where
+        settled, at, points = None, where, None
         known: tuple[str, ...] = ()
         if wants_point(chosen):
             settled = settle(plan, where, carrier, patience=patience)
             seconds["point"] = settled.seconds
             at = AtPoint(where, settled)
+            if whole.tangent is not None and method.coupling == "consensus":
+                points = Successive(plan, carrier, at, patience or Patience())
+                state = state if state is None else points.resumed(method, state, rounds)
             known = look_at_ungrounded(partition, settled.closed(plan), form, whole.objective, limits)
             plan = settled.begun(plan)
         begin = time.perf_counter()
-
         waits = (patience or Patience()).solve_s
 
         def look(now: Progress) -> tuple[str, ...]:
             """What was built again has rounds to come."""
             if len(rounds) + 1 >= max_rounds:
                 return ()
+            if points is not None:
+                return points.look() if now.finished and not now.dead and not now.round.failures else ()
             return seen.look(at, settled, now, certify=earning, timeout_s=waits)
 
         for last in iterate(plan, method, at, carrier, tolerance=tolerance, state=state, patience=patience, look=look):
@@ -164,7 +170,8 @@ def solve_areas(
                 closest = 0
             if last.finished:
                 closest = closest or len(rounds) + CLOSER
-                if not earning or last.dead or last.round.failures or len(rounds) >= closest:
+                unsettled = points is not None and not points.rests
+                if not earning or unsettled or last.dead or last.round.failures or len(rounds) >= closest:
                     break
                 found = seen.see(at, settled, last)
                 if found is None or found.ok or found.cautions:  # what rounds can mend, they have
@@ -180,6 +187,8 @@ def solve_areas(
     if central:
         begin = time.perf_counter()
         best = whole.solve(solver, explain_infeasible=False, one_way_only=False)  # as areas have it
+        if points is not None:
+            best = rest_of_rounds(whole, best, rounds=MOST_ROUNDS, solver=solver)
         seconds["central"] = time.perf_counter() - begin
         best = best if best.ok else None
     if with_replay and result is not None and result.has_values:
@@ -188,14 +197,18 @@ def solve_areas(
         seconds["replay"] = time.perf_counter() - begin
     finished = last is not None and last.finished
     dead = last.dead if last is not None else ()
-    status, text = verdict(method, rounds, result, best, finished=finished, dead=dead, tolerance=tolerance)
+    unrest = "" if points is None or points.rests else points.at
+    status, text = verdict(
+        method, rounds, result, best, finished=finished, dead=dead, tolerance=tolerance, unrest=unrest
+    )
     if status in (Status.LIMIT_REACHED, Status.INACCURATE) and known:
         text = f"{text}; {'; '.join(known)}"
     exact = whole.program.problem_class is ProblemClass.NLP
     if solver == "auto" and exact and choose(whole.program)[0] == "native":
         taken.append("in areas auto is ipopt: it goes on from where it ended in the round before")
     choices = [*whole.choices, *taken, *known, *(settled.choices if settled is not None else ())]
-    choices += told(method, None if last is None else last.state, rounds)
+    choices += [] if points is None else [*points.told, points.at]
+    choices += told(method, None if last is None else last.state, () if points is not None else rounds)
     choices += [f"area {a!r} is gone: its last answer was repeated by the coordinator" for a in seen.repeated]
     seconds["total"] = sum(seconds.values())
     if result is not None:

@@ -24,6 +24,7 @@ def verdict(
     dead: Sequence[str],
     tolerance: float,
     unsure: Sequence[str] = (),
+    unrest: str = "",
 ) -> tuple[Status, str]:
     """The status of a run, and the sentence.
 
@@ -37,6 +38,7 @@ def verdict(
         tolerance: residual at which the areas agree.
         unsure: areas whose loads are, or may be, on another side of their band than was taken, where nobody sees the
             whole.
+        unrest: why areas that agree are not at the optimum of the exact form, where they go from point to point.
     """
     last = rounds[-1]
     apart = f"after {len(rounds)} rounds the areas differ by {last.residual:.1e} (tolerance {tolerance:g})"
@@ -64,6 +66,8 @@ def verdict(
             why += _found_before(rounds)
         return Status.LIMIT_REACHED, "limit reached: " + "; ".join(why)
     agree = f"the areas agree within {last.residual:.1e}"
+    if unrest:
+        return Status.LIMIT_REACHED, f"limit reached: {agree}, but are {unrest}"
     if result is None and unsure:
         names = ", ".join(repr(a) for a in unsure)
         return (

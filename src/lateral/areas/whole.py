@@ -15,7 +15,7 @@ from typing import Any
 from lateral.areas.agent import AreaAgent
 from lateral.areas.driver import Progress
 from lateral.areas.executors import Executor
-from lateral.areas.join import at_points, joined, with_limits
+from lateral.areas.join import at_points, joined, moved_to, with_limits
 from lateral.areas.plan import Plan
 from lateral.areas.point import Settled
 from lateral.areas.protocol import AreaSpec, Failure, handle
@@ -102,7 +102,7 @@ class Whole:
         parts, self.repeated = _collected(executor, self.plan, self.specs, last, settled)
         if parts is None:
             return None
-        self.model = with_limits(at_points(self.model, parts), parts)
+        self.model = moved_to(with_limits(at_points(self.model, parts), parts), parts)
         self.result = joined(self.model, parts, iterations=number, seconds={})
         if self.result.ok and self.model.formulation.lazy and self.model.tangent is None:
             self._look_for_a_second_state(self.result)

@@ -53,8 +53,9 @@ class Solution(Protocol):
 #: Least reach over which the second derivative of a curve is taken.
 LEAST_REACH = 1e-4
 
-#: Newton's steps at a point, how often one is halved, and the violation in solver scale that counts as none.
-MOST_STEPS, MOST_HALVED, HOLDS = 30, 8, 1e-9
+#: Newton's steps at a point, how often one is halved, and the violation in solver scale that counts as none; where no
+#: step lessens it any more, by rounding, one of the last.
+MOST_STEPS, MOST_HALVED, HOLDS, HOLDS_STILL = 30, 8, 1e-9, 3e-8
 
 #: What the names of data slots begin with that only a tangent writes.
 OWN_SLOTS = "tangent."
@@ -447,6 +448,8 @@ class Tangent:
                 if np.linalg.norm(beyond) < (1.0 - 0.1 * 0.5**k) * np.linalg.norm(left):
                     break
             else:
+                if np.max(np.abs(left), initial=0.0) <= HOLDS_STILL:
+                    return program
                 return f"no step of Newton's method lessens what they are off by, {np.max(np.abs(left)):.1e}"
             program, left = there, beyond
         return f"{MOST_STEPS} steps of Newton's method leave them off by {np.max(np.abs(left)):.1e}"

@@ -93,6 +93,7 @@ SHARE, SHARE_MIN, SHARE_MAX = 1.0, 1e-2, 1e2
 #: or nothing.
 GOOD, BAD, LESS, MORE = 0.7, 0.3, 0.1, 3.0
 #: Where a state keeps slopes that were said in this round, those at the best point, that point's (z, y), and its steps.
+OF_ONE_PROBLEM = ("best_gap", "from", "promised", "near", "near_at", "careful", "over", "missed", "over_missed")
 NEW, LIN, FALL, BEST, STEPS = "new/", "lin/", "fall/", "best_point", "best_steps"
 
 
@@ -165,9 +166,13 @@ class Newton(Consensus):
     def renewed(self, state: State) -> State:
         """See `Algorithm.renewed`."""
         state = super().renewed(state)
-        numbers = {key: x for key, x in state.numbers.items() if key not in ("best_gap", "from", "promised")}
+        numbers = {key: x for key, x in state.numbers.items() if key not in OF_ONE_PROBLEM}
         local = {key: x for key, x in state.local.items() if key not in (BEST, STEPS)}
-        return dataclasses.replace(state, local=local, numbers={**numbers, "share": SHARE, "fall": GAP_FALL})
+        import os
+
+        gap = float(os.environ.get("GAPR", "1e-8"))
+        first = {"gap": max(gap, state.numbers["gap"]), "share": SHARE, "fall": GAP_FALL}
+        return dataclasses.replace(state, local=local, numbers={**numbers, **first})
 
     def terminate(self, plan: Plan, state: State, tolerance: float) -> bool:
         """Whether the areas agree, at the last gap."""

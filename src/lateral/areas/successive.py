@@ -1,0 +1,234 @@
+"""Points of a formulation to first order in areas: where they agree they find the power flow of their schedules, and go
+on from there, until the schedules rest.
+
+What `lateral.successive` does with a whole, areas do with their own parts. They agree on a step from the present point
+x_k. Then they sweep (`lateral.areas.sweeps`) between the exact rows of their schedules, until these meet at every
+border at some x. The merit of a whole is a sum over its elements, so that each area says of its own part how much its
+program promised, how much of that its exact rows gained, and what a decrease is relative to::
+
+    promised = sum_a (merit_a(x_k) - m_a(x)),     gained = sum_a (merit_a(x_k) - merit_a(x))
+
+From the sums a step is accepted or rejected, and the trust region and the share of the losses' curvature set, as there;
+the curvature is that of losses and of each area's rows alone. Beside what crosses borders an area says these numbers,
+and how far its decisions moved. Rounds of agreement go on from the prices that the areas had.
+
+Points end where nothing is promised any more: the schedules are then a local optimum of the exact form.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import numpy as np
+
+from lateral.areas.algorithms import Algorithm, State
+from lateral.areas.plan import Plan
+from lateral.areas.point import AtPoint
+from lateral.areas.protocol import Failure
+from lateral.areas.run import Round
+from lateral.areas.silence import Patience, Watch
+from lateral.areas.sweeps import Sweeps
+from lateral.areas.transport import Transport
+from lateral.errors import LateralError, SolveError
+from lateral.successive import (
+    ACCEPT,
+    AWAY,
+    FACTOR_RANGE,
+    FACTOR_STEP,
+    GOOD,
+    NEARER,
+    POOR,
+    REST,
+    SMALLEST,
+    TINY,
+    TRUSTED,
+)  # fmt: skip
+
+#: Points at most, the first one included.
+MOST_POINTS = 20
+#: How often an area may fail to say what it is asked.
+MOST_FAILED = 3
+#: A step this short rests although this much is promised, relative to the objective: what areas agree within is worth
+#: that much.
+AGREED = 1e-6
+#: What an area says of a step, and of what it brings.
+OF_STEP, OF_FLOW = ("promised", "size", "length"), ("gained", "bent", "away")
+
+
+@final
+@dataclass(eq=False)
+class Successive:
+    """The points of areas, one after the other.
+
+    Attributes:
+        plan: the areas.
+        transport: carries what they say.
+        executor: a started executor, whose areas are at their first point.
+        patience: how long to wait for whom.
+        point: the number of the present point.
+        told: what was done, in sentences.
+        rests: whether nothing is left to gain.
+        ended: why there is no further point, where it does not rest.
+    """
+
+    plan: Plan
+    transport: Transport
+    executor: AtPoint
+    patience: Patience = field(default_factory=Patience)
+    clock: Callable[[], float] = time.monotonic
+    pause: Callable[[float], None] = time.sleep
+    point: int = 1
+    told: list[str] = field(default_factory=list)
+    rests: bool = False
+    ended: str = ""
+    #: trust region, and the factor on the curvature of losses; see `lateral.successive.Rounds`
+    radius: float = np.inf
+    factor: float = 1.0
+    _fell_back: int = 0
+    _failed: int = 0
+    _number: int = 0
+
+    @property
+    def at(self) -> str:
+        """Where it is, as a sentence."""
+        if self.rests:
+            return f"at rest at point {self.point}: a local optimum of the exact model"
+        return f"not at rest at point {self.point}: {self.ended or 'there were no further rounds'}"
+
+    @staticmethod
+    def resumed(algorithm: Algorithm, state: State, rounds: Sequence[Round]) -> State:
+        """The state of a run that is resumed, whose areas begin at their first point again; where it had gone on from
+        there, what was seen of other points is nothing."""
+        return algorithm.renewed(state) if any(r.built_again for r in rounds) else state
+
+    def look(self) -> tuple[str, ...]:
+        """Where areas agree: let them go on from another point, or from the same one with less of a step.
+
+        Returns:
+            the areas, all of them; none where they rest, or there is no way on.
+        """
+        found: tuple[str, ...] = ()
+        if self.executor.fell_back == self._fell_back and not self.rests and not self.ended:
+            try:
+                found = self._judged()
+            except SolveError as error:  # it may answer again after a round
+                self._failed += 1
+                self.ended = str(error) if self._failed >= MOST_FAILED else ""
+                found = () if self.ended else self.plan.areas
+        if self.executor.fell_back != self._fell_back:
+            self._fell_back, self.radius, self.factor = self.executor.fell_back, np.inf, 1.0
+            self.rests, self.ended = False, ""
+            self._say("an area was started again, and all of them are at their first point again")
+            return self.plan.areas
+        return found
+
+    def _judged(self) -> tuple[str, ...]:
+        """The verdict on the step that the areas agree on, as `lateral.successive.Rounds.judge` has it of a whole."""
+        said = self._ask("step", {})
+        steps = [_numbers(area, reply, OF_STEP) for area, reply in said.items()]
+        promised, size = (sum(step[x] for step in steps) for x in ("promised", "size"))
+        length = max(step["length"] for step in steps)
+        if not np.isfinite(promised + size):
+            self.ended = "an area has no schedule to go on from, or keeps its objective to itself"
+            return ()
+        relative = promised / max(size, np.finfo(float).tiny)
+        says = f"predicted decrease {relative:.1e} relative, step {length:.1e}"
+        if length <= TINY and abs(relative) <= AGREED:
+            self.rests = True
+            return self._say(says)
+        swept = Sweeps(
+            self.plan, self.executor, self.transport, self.patience, self.clock, self.pause,
+            operation="schedule", number=self._number,
+        )  # fmt: skip
+        try:
+            found = swept.settle()
+        except SolveError:
+            raise
+        except LateralError:  # an area's rows have no solution
+            found = None
+        self._number = swept.number
+        if found is None or not np.all(swept.live()):
+            return self._rejected(f"rejected, its power flow does not converge; {says}", 0.25 * length)
+        flows = [_numbers(area, reply, OF_FLOW) for area, reply in swept.replies.items()]
+        gained, bent = (sum(flow[x] for flow in flows) for x in ("gained", "bent"))
+        away = max(flow["away"] for flow in flows)
+        says = f"predicted decrease {relative:.1e} relative, true {gained / size:.1e}, step {length:.1e}"
+        held = length > 0.99 * self.radius
+        if abs(relative) <= REST and not held:
+            if gained < -REST * size:
+                return self._rejected(f"rejected, {says}", 0.25 * length)
+            if away <= AWAY:
+                self.rests = True
+                return self._say(says)
+            self.radius = max(NEARER * length, TINY)
+            return self._move(f"accepted, {says}", accept=True)
+        low, high = TRUSTED
+        if bent > 0.0 and not (self.factor == 1.0 and low * promised <= gained <= high * promised):
+            change = np.clip(1.0 + (promised - gained) / bent, 1.0 / FACTOR_STEP, FACTOR_STEP)
+            self.factor = float(np.clip(self.factor * change, *FACTOR_RANGE))
+        if promised <= 0.0:
+            return self._rejected(f"rejected, {says}", 0.5 * length)
+        share = gained / promised
+        if share < ACCEPT:
+            return self._rejected(f"rejected, {says}", 0.5 * length)
+        if share < POOR:
+            self.radius = 0.5 * length
+        elif share > GOOD and held:
+            self.radius = 2.0 * self.radius
+        return self._move(f"accepted, {says}", accept=True)
+
+    def _say(self, what: str) -> tuple[str, ...]:
+        self.told.append(f"point {self.point}: {what}")
+        return ()
+
+    def _rejected(self, why: str, radius: float) -> tuple[str, ...]:
+        self.radius = radius
+        if radius < SMALLEST:
+            self.ended = "the trust region has become too small"
+            return self._say(why)
+        return self._move(why, accept=False)
+
+    def _move(self, why: str, *, accept: bool) -> tuple[str, ...]:
+        """Let every area go to the point of its step, or stay."""
+        self._say(why)
+        if self.point >= MOST_POINTS:
+            self.ended = f"{MOST_POINTS} points were not enough"
+            return ()
+        self.point += 1
+        self.executor.moved = True
+        self._ask("move", {"accept": accept, "radius": self.radius, "factor": self.factor})
+        return self.plan.areas
+
+    def _ask(self, operation: str, request: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+        """What all areas answer.
+
+        Raises:
+            SolveError: one did not, or says that it cannot.
+        """
+        watch = Watch(self.patience, self.executor, self.clock, self.pause)
+        replies = watch.ask(operation, dict.fromkeys(self.plan.areas, request))
+        for reply in replies.values():
+            if isinstance(reply, Failure):
+                raise SolveError(reply.reason)
+            if "error" in reply:
+                raise SolveError(str(reply["error"]))
+        return replies
+
+
+def _numbers(area: str, reply: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, float]:
+    """Some numbers of a reply.
+
+    Raises:
+        SolveError: they are not there, or no numbers.
+    """
+    try:
+        return {name: float(reply[name]) for name in names}
+    except (KeyError, TypeError, ValueError, OverflowError):
+        message = f"area {area!r} does not say what its step is worth ({', '.join(names)})"
+        raise SolveError(message) from None
+
+
+__all__ = ["MOST_POINTS", "Successive"]
