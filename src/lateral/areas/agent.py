@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, final
 
 import numpy as np
 
-from lateral.areas.area_rounds import AreaRounds
+from lateral.areas.area_rounds import AreaRounds, by_block, rows_of
 from lateral.areas.elastic import ElasticTwin
 from lateral.areas.flow import REACH, AreaFlow, without_return
 from lateral.areas.message import I_MAX, Values
@@ -32,7 +32,7 @@ from lateral.network.schema import FloatArray
 from lateral.objectives import Objective, VoltageDeviation
 from lateral.objectives import get as objective_named
 from lateral.opf import build, choose_formulation
-from lateral.program import Block, ProblemClass, Program
+from lateral.program import ProblemClass, Program
 from lateral.results.result import Result
 from lateral.solvers import ClarabelOptions, Options, Status
 
@@ -451,7 +451,8 @@ class AreaAgent:
     def collect(self) -> dict[str, Any]:
         """Every variable and every dual of the last solve, per unit, by block: for whoever owns the whole feeder.
 
-        Beside them the operating point, and how often the area was built again at another one.
+        Beside them the operating point, and how often the area was built again at another one; to first order, once it
+        has gone on from there, ``start``, the point that it is made at, and what its ``curvature`` weighs.
         """
         result = self.result
         if result is None or not result.has_values:
@@ -461,16 +462,16 @@ class AreaAgent:
         # what the voltage at a head counts is the upper area's to say
         copied = {"node.vmag_sq": frozenset(f"{head.bus}.{c}" for head in self.heads for c in head.crossing)}
         return {
-            "variables": _by_block(program.variables, solution.x),
-            "equalities": _by_block(program.equalities, program.by_row(solution.eq_dual), copied),
-            "inequalities": _by_block(program.inequalities, solution.ineq_dual),
+            "variables": by_block(program.variables, solution.x),
+            "equalities": by_block(program.equalities, program.by_row(solution.eq_dual), copied),
+            "inequalities": by_block(program.inequalities, solution.ineq_dual),
             # rows may be written in another size in the whole
-            "products": _by_block(program.product_blocks, solution.product_dual * program.products.size),
-            "quadratics": _by_block(program.quadratic_blocks, solution.quadratic_dual, copied),
-            "curves": _by_block(program.curve_blocks, solution.curve_dual),
+            "products": by_block(program.product_blocks, solution.product_dual * program.products.size),
+            "quadratics": by_block(program.quadratic_blocks, solution.quadratic_dual, copied),
+            "curves": by_block(program.curve_blocks, solution.curve_dual),
             "semidefinite": _by_matrix(program, solution.semidefinite_dual * program.semidefinite.size),
             "point": {} if self.point is None else _point_data(self.point),
-            "start": {} if self._rounds is None else _by_block(program.variables, self._rounds.state.at.x),
+            **({} if self._rounds is None else self._rounds.collect(program)),
             "built_again": self.built_again,
         }
 
@@ -490,9 +491,9 @@ class AreaAgent:
     def _said(self, device: BorderHead | BorderTail, result: Result) -> Values:
         elements = [f"{device.name}.{c}" for c in device.crossing]
         if isinstance(device, BorderHead):
-            p, q = _rows_of(result, "feed.p", elements), _rows_of(result, "feed.q", elements)
+            p, q = rows_of(result, "feed.p", elements), rows_of(result, "feed.q", elements)
             if self.task.coupling == "consensus":
-                own = {x: _rows_of(result, f"border_head.{VARIABLES[x]}", elements) for x in self.voltages}
+                own = {x: rows_of(result, f"border_head.{VARIABLES[x]}", elements) for x in self.voltages}
                 return {**own, "p": p, "q": q}
             said = {"p": p, "q": q}
             if self.task.coupling == "prices":
@@ -503,9 +504,9 @@ class AreaAgent:
                     )
             return said
         nodes = [f"{device.bus}.{c}" for c in device.crossing]
-        v = {x: _rows_of(result, _READ[x], nodes) for x in self.voltages}
+        v = {x: rows_of(result, _READ[x], nodes) for x in self.voltages}
         if self.task.coupling == "consensus":
-            p, q = _rows_of(result, "border_tail.p", elements), _rows_of(result, "border_tail.q", elements)
+            p, q = rows_of(result, "border_tail.p", elements), rows_of(result, "border_tail.q", elements)
             return {**v, "p": p, "q": q}
         if self.task.coupling == "prices":
             prices = {f"price_{x}": _duals_of(result, f"bus.{x}_balance", nodes) for x in ("p", "q")}
@@ -526,20 +527,6 @@ class AreaAgent:
             and name.split(".")[1].startswith(("price_", "lin_", "w_"))
         ]
         return program.update({name: np.zeros((1, 1)) for name in paid}) if paid else program
-
-
-def _by_block(
-    blocks: Iterable[Block], vector: FloatArray, without: Mapping[str, Collection[str]] | None = None
-) -> dict[str, Any]:
-    """A vector as ``{block: [{"elements": names, "values": (n, T)}, ...]}``, without some elements of some blocks."""
-    out: dict[str, Any] = {}
-    for block in blocks:
-        values = vector[block.cells].reshape(len(block.elements), block.n_steps)
-        gone = (without or {}).get(block.name, ())
-        own = [k for k, element in enumerate(block.elements) if element not in gone]
-        elements = [block.elements[k] for k in own]
-        out.setdefault(block.name, []).append({"elements": elements, "values": values[own]})
-    return out
 
 
 def _by_matrix(program: Program, vector: FloatArray) -> dict[str, Any]:
@@ -629,12 +616,6 @@ def _constants(program: Program, name: str) -> dict[str, FloatArray]:
             values = o.value(program.start_point, program.theta) * o.block.to_unit
             out.update(zip(o.block.elements, values, strict=True))
     return out
-
-
-def _rows_of(result: Result, name: str, elements: list[str]) -> FloatArray:
-    """Rows of a variable by element, shape (n, T)."""
-    place = {e: k for k, e in enumerate(result.elements(name))}
-    return result.value(name)[[place[e] for e in elements]]
 
 
 def _duals_of(result: Result, name: str, elements: list[str]) -> FloatArray:

@@ -7,7 +7,7 @@ head, the powers of its tails. All else follows, by its own exact rows.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,8 @@ from lateral.first_order import At, chosen
 from lateral.formulations import OperatingPoint
 from lateral.model import Model
 from lateral.network.schema import FloatArray, IntArray
-from lateral.program import Program
+from lateral.program import Block, Program
+from lateral.program.program import Slot
 from lateral.results.result import Result
 from lateral.solvers import Solution, Status
 from lateral.successive import NO_STEP, Rounds
@@ -62,8 +63,9 @@ class AreaRounds:
         """The step that a result is, from the present point.
 
         Returns:
-            ``promised``, the decrease of the area's merit that the program promises; ``size``, what that is relative
-            to; ``length``, of the longest change of a decision as a share of its range. NaN where it is no step.
+            ``promised``, the decrease of the area's merit that the program promises; ``objective``, its own at the
+            step; ``floor``, below which a relative difference of it means nothing; ``length``, of the longest change of
+            a decision as a share of its range. NaN where it is no step.
         """
         if self.model.tangent is not self.state.tangent:  # limits that were left out were written
             self._rewritten()
@@ -71,12 +73,13 @@ class AreaRounds:
         off = result.residuals
         near = result.status is Status.INACCURATE and max(off.max_primal, off.max_bound) <= NO_STEP
         if not (result.ok or near):
-            return dict.fromkeys(("promised", "size", "length"), np.nan)
+            return dict.fromkeys(("promised", "objective", "floor", "length"), np.nan)
         self.state.weigh(result.solution)
         x = result.solution.x
         return {
             "promised": self.state.predicted(result.solution),
-            "size": self.state.size(x),
+            "objective": self.state.at.program.objective(x),
+            "floor": self.state.at.program.objective_floor,
             "length": self.state.length(x),
         }
 
@@ -91,8 +94,8 @@ class AreaRounds:
         Returns:
             ``borders``, the same of the other side (`lateral.areas.flow`); ``settled``, by step, whether the rows are
             solved; and what the step brings by them: ``gained``, the decrease of the merit; ``bent``, what the
-            curvature cost that was given by prices of losses; ``away``, how far the exact rows are from the program,
-            in solver scale.
+            curvature cost that was given by prices of losses; ``away``, how far its voltages are from those of the
+            program, pu.
         """
         assert self._solution is not None
         state, tangent, solution = self.state, self.state.tangent, self._solution
@@ -128,24 +131,24 @@ class AreaRounds:
         out: dict[str, Values] = {}
         for head in self.model.case.of(BorderHead):
             names = _rows(head)
-            values = {x: rows(at, f"border_head.{x}", names) for x in ("v_re", "v_im")}
-            values |= {x: rows(at, f"feed.{x}", names) for x in POWERS}
+            values = {x: rows_of(at, f"border_head.{x}", names) for x in ("v_re", "v_im")}
+            values |= {x: rows_of(at, f"feed.{x}", names) for x in POWERS}
             none = np.zeros_like(values["p"])
             out[head.name] = {x: values.get(x, none) for x in FLOW_UP}
         for tail in self.model.case.of(BorderTail):
             names = [f"{tail.bus}.{c}" for c in tail.crossing]
-            out[tail.name] = {x: rows(at, f"node.{x}", names) for x in ("v_re", "v_im")}
+            out[tail.name] = {x: rows_of(at, f"node.{x}", names) for x in ("v_re", "v_im")}
         return out
 
     def _judged(self, solution: Solution, there: At) -> dict[str, float]:
         """What a step brings by its exact rows, see `flow`."""
         state = self.state
-        network = np.concatenate([np.zeros(0, dtype=np.int64), *state.tangent.network])
-        off = np.abs(solution.x - there.x)[network] / there.program.col_scale[network]
+        off = np.abs(solution.x - there.x)
+        voltages = [block.cells for block in there.program.variables if block.name in ("bus.v_re", "bus.v_im")]
         return {
             "gained": state.at.merit(state.weights) - there.merit(state.weights),
             "bent": state.tangent.curvature(state.at.program, solution.x),
-            "away": float(off.max(initial=0.0)),
+            "away": max(float(off[cells].max(initial=0.0)) for cells in voltages),
         }
 
     def move(self, *, accept: bool, radius: float, factor: float) -> None:
@@ -157,6 +160,14 @@ class AreaRounds:
         program = state.tangent.reweighed(at.program, self._solution, at.x, factor)
         state.at = dataclasses.replace(at, program=state.tangent.moved(program, at.x))
         self.model.program = state.bounded()
+
+    def collect(self, program: Program) -> dict[str, Any]:
+        """The point at which a program of the area is made, and what its curvature weighs, by block."""
+        slots = self.state.tangent.weight_slots(program).values()
+        return {
+            "start": by_block(program.variables, program.start_point),
+            "curvature": by_block(slots, program.theta),
+        }
 
     def _rewritten(self) -> None:
         """The same point in a program that has more rows."""
@@ -196,10 +207,24 @@ def _rows(device: BorderHead | BorderTail) -> list[str]:
     return [f"{device.name}.{c}" for c in device.crossing]
 
 
-def rows(result: Result, name: str, elements: Sequence[str]) -> FloatArray:
+def rows_of(result: Result, name: str, elements: Sequence[str]) -> FloatArray:
     """Rows of a variable by element, shape (n, T)."""
     place = {e: k for k, e in enumerate(result.elements(name))}
     return result.value(name)[[place[e] for e in elements]]
 
 
-__all__ = ["AreaRounds"]
+def by_block(
+    blocks: Iterable[Block | Slot], vector: FloatArray, without: Mapping[str, Collection[str]] | None = None
+) -> dict[str, Any]:
+    """A vector as ``{block: [{"elements": names, "values": (n, T)}, ...]}``, without some elements of some blocks."""
+    out: dict[str, Any] = {}
+    for block in blocks:
+        values = vector[block.cells].reshape(len(block.elements), block.n_steps)
+        gone = (without or {}).get(block.name, ())
+        own = [k for k, element in enumerate(block.elements) if element not in gone]
+        elements = [block.elements[k] for k in own]
+        out.setdefault(block.name, []).append({"elements": elements, "values": values[own]})
+    return out
+
+
+__all__ = ["AreaRounds", "by_block", "rows_of"]

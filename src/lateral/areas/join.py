@@ -25,6 +25,7 @@ from lateral.model import LEFT_SIDE, Model, objective_name
 from lateral.network.admittance import NodeIndex
 from lateral.network.schema import FloatArray
 from lateral.program import Block, Program
+from lateral.program.program import Slot
 from lateral.results.residuals import earned_status, recompute
 from lateral.results.result import Result
 from lateral.solvers import Solution, Status
@@ -141,11 +142,16 @@ def at_points(whole: Model, parts: Sequence[Mapping[str, Any]]) -> Model:
 
 
 def moved_to(whole: Model, parts: Sequence[Mapping[str, Any]]) -> Model:
-    """The whole to first order at the points to which the areas went, if they did; see `lateral.areas.successive`."""
-    if whole.tangent is not None and any(part["start"] for part in parts):
-        x = _vector(whole.program.variables, parts, "start", whole.program.start_point)
-        return dataclasses.replace(whole, program=whole.tangent.moved(whole.program, x))
-    return whole
+    """The whole to first order at the points to which the areas went, with their curvature, if they did; see
+    `lateral.areas.successive`."""
+    if whole.tangent is None or not all("start" in part for part in parts):
+        return whole
+    program = whole.program
+    slots = whole.tangent.weight_slots(program)
+    weights = _vector(slots.values(), parts, "curvature", program.theta)
+    program = program.update({name: weights[slot.cells].reshape(-1, slot.n_steps) for name, slot in slots.items()})
+    x = _vector(program.variables, parts, "start", program.start_point)
+    return dataclasses.replace(whole, program=whole.tangent.moved(program, x))
 
 
 def _made(whole: Model, at: OperatingPoint | None, enforce: frozenset[str]) -> Model:
@@ -156,7 +162,9 @@ def _made(whole: Model, at: OperatingPoint | None, enforce: frozenset[str]) -> M
     return fresh
 
 
-def _vector(blocks: Iterable[Block], parts: Sequence[Mapping[str, Any]], kind: str, missing: FloatArray) -> FloatArray:
+def _vector(
+    blocks: Iterable[Block | Slot], parts: Sequence[Mapping[str, Any]], kind: str, missing: FloatArray
+) -> FloatArray:
     """One vector of the whole; what no area has keeps its value in ``missing``.
 
     Components that are numbered as they come (``port``, ``port2``: voltages that were read at ports) have other numbers

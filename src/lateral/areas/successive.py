@@ -4,7 +4,7 @@ on from there, until the schedules rest.
 What `lateral.successive` does with a whole, areas do with their own parts. They agree on a step from the present point
 x_k. Then they sweep (`lateral.areas.sweeps`) between the exact rows of their schedules, until these meet at every
 border at some x. The merit of a whole is a sum over its elements, so that each area says of its own part how much its
-program promised, how much of that its exact rows gained, and what a decrease is relative to::
+program promised, how much of that its exact rows gained, and what its objective is, which a decrease is relative to::
 
     promised = sum_a (merit_a(x_k) - m_a(x)),     gained = sum_a (merit_a(x_k) - merit_a(x))
 
@@ -35,11 +35,10 @@ from lateral.areas.transport import Transport
 from lateral.errors import LateralError, SolveError
 from lateral.successive import (
     ACCEPT,
-    AWAY,
     FACTOR_RANGE,
     FACTOR_STEP,
     GOOD,
-    NEARER,
+    MOST_FREED,
     POOR,
     REST,
     SMALLEST,
@@ -49,13 +48,15 @@ from lateral.successive import (
 
 #: Points at most, the first one included.
 MOST_POINTS = 20
+#: Voltages of a step, which promises nothing, are those of its power flow when they are no further from it, pu.
+AWAY = 1e-6
 #: How often an area may fail to say what it is asked.
 MOST_FAILED = 3
 #: A step this short rests although this much is promised, relative to the objective: what areas agree within is worth
 #: that much.
 AGREED = 1e-6
 #: What an area says of a step, and of what it brings.
-OF_STEP, OF_FLOW = ("promised", "size", "length"), ("gained", "bent", "away")
+OF_STEP, OF_FLOW = ("promised", "objective", "floor", "length"), ("gained", "bent", "away")
 
 
 @final
@@ -89,6 +90,7 @@ class Successive:
     factor: float = 1.0
     _fell_back: int = 0
     _failed: int = 0
+    _freed: int = 0
     _number: int = 0
 
     @property
@@ -129,16 +131,16 @@ class Successive:
         """The verdict on the step that the areas agree on, as `lateral.successive.Rounds.judge` has it of a whole."""
         said = self._ask("step", {})
         steps = [_numbers(area, reply, OF_STEP) for area, reply in said.items()]
-        promised, size = (sum(step[x] for step in steps) for x in ("promised", "size"))
+        promised, objective = (sum(step[x] for step in steps) for x in ("promised", "objective"))
+        size = max(abs(objective), *(step["floor"] for step in steps))
         length = max(step["length"] for step in steps)
         if not np.isfinite(promised + size):
             self.ended = "an area has no schedule to go on from, or keeps its objective to itself"
             return ()
-        relative = promised / max(size, np.finfo(float).tiny)
+        relative = promised / size
         says = f"predicted decrease {relative:.1e} relative, step {length:.1e}"
         if length <= TINY and abs(relative) <= AGREED:
-            self.rests = True
-            return self._say(says)
+            return self._rested(says)
         swept = Sweeps(
             self.plan, self.executor, self.transport, self.patience, self.clock, self.pause,
             operation="schedule", number=self._number,
@@ -161,9 +163,7 @@ class Successive:
             if gained < -REST * size:
                 return self._rejected(f"rejected, {says}", 0.25 * length)
             if away <= AWAY:
-                self.rests = True
-                return self._say(says)
-            self.radius = max(NEARER * length, TINY)
+                return self._rested(says)
             return self._move(f"accepted, {says}", accept=True)
         low, high = TRUSTED
         if bent > 0.0 and not (self.factor == 1.0 and low * promised <= gained <= high * promised):
@@ -183,6 +183,14 @@ class Successive:
     def _say(self, what: str) -> tuple[str, ...]:
         self.told.append(f"point {self.point}: {what}")
         return ()
+
+    def _rested(self, why: str) -> tuple[str, ...]:
+        """At rest; within a trust region it is to be seen without."""
+        if np.isfinite(self.radius) and self._freed < MOST_FREED:
+            self._freed, self.radius = self._freed + 1, np.inf
+            return self._move(f"{why}, to be seen without a trust region", accept=False)
+        self.rests = True
+        return self._say(why)
 
     def _rejected(self, why: str, radius: float) -> tuple[str, ...]:
         self.radius = radius

@@ -24,7 +24,7 @@ from scipy.sparse.linalg import splu
 from lateral.network.schema import ComplexArray, FloatArray, IntArray
 from lateral.program.affine import Affine
 from lateral.program.curves import Curve
-from lateral.program.program import Block, Program
+from lateral.program.program import Block, Program, Slot
 
 if TYPE_CHECKING:
     from lateral.program.builder import Number, ProgramBuilder
@@ -342,6 +342,16 @@ class Tangent:
         z = bent.z.value(x, theta)
         reach = np.maximum(np.abs(bent.z.value(x + step, theta) - z), LEAST_REACH)
         return np.asarray((bent.curve.slope(z + reach) - bent.curve.slope(z - reach)) / (2.0 * reach))
+
+    def weight_slots(self, program: Program) -> dict[str, Slot]:
+        """The data slots of what curvature weighs, by their names: as they are, or named after the rows that they are
+        of (an area has other numbers than the whole)."""
+        rows = [part.block for part in self._squares]
+        rows += [part.block for part in self._parts if isinstance(part, _Bent) and part.block is not None]
+        out = {name: program.slots[name] for name in self._shares}
+        for name, block in zip(self._bent, rows, strict=False):
+            out[name] = dataclasses.replace(program.slots[name], name=block.name)
+        return out
 
     def without_curvature(self, program: Program) -> Program:
         """The program, at its point, with no cost of distance: what is left bends as the objective itself does."""
