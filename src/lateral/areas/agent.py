@@ -326,9 +326,12 @@ class AreaAgent:
         return result
 
     def _run(self, model: Model, inputs: Mapping[str, Values], *, explain: bool = False) -> Result:
+        rounds = self._rounds if self._rounds is not None and model is self._rounds.model else None
+        if rounds is not None:
+            rounds.keep_up()
         model.program = model.program.update(self._data(model.program, inputs))
-        if self._rounds is not None:  # bounds that are data, such as the sun, are back where they were
-            model.program = self._rounds.state.within(model.program)
+        if rounds is not None:  # bounds that are data, such as the sun, are back where they were
+            model.program = rounds.state.within(model.program)
         if not any(model is other and model.enforced == limits for other, limits in self._scaled):
             # what borders cost may be all that an area pays, and is zero when it is built (also: built again, for more
             # limits)

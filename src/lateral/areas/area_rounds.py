@@ -67,8 +67,7 @@ class AreaRounds:
             step; ``floor``, below which a relative difference of it means nothing; ``length``, of the longest change of
             a decision as a share of its range. NaN where it is no step.
         """
-        if self.model.tangent is not self.state.tangent:  # limits that were left out were written
-            self._rewritten()
+        self.keep_up()
         self._solution, self._there = result.solution, None
         off = result.residuals
         near = result.status is Status.INACCURATE and max(off.max_primal, off.max_bound) <= NO_STEP
@@ -169,10 +168,10 @@ class AreaRounds:
             "curvature": by_block(slots, program.theta),
         }
 
-    def _rewritten(self) -> None:
-        """The same point in a program that has more rows."""
+    def keep_up(self) -> None:
+        """Be at the same point of the model's program, where limits that were left out were written since."""
         model, before = self.model, self.state
-        if model.tangent is None:
+        if model.tangent is None or model.tangent is before.tangent:
             return
         old = {(b.name, b.elements): before.at.x[b.cells] for b in before.at.program.variables}
         state = self._started(model)

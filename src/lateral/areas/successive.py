@@ -159,7 +159,8 @@ class Successive:
         away = max(flow["away"] for flow in flows)
         says = f"predicted decrease {relative:.1e} relative, true {gained / size:.1e}, step {length:.1e}"
         held = length > 0.99 * self.radius
-        if abs(relative) <= REST and not held:
+        flat = abs(relative) <= (AGREED if abs(gained) <= REST * size else REST)
+        if flat and not held:
             if gained < -REST * size:
                 return self._rejected(f"rejected, {says}", 0.25 * length)
             if away <= AWAY:

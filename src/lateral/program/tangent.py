@@ -54,8 +54,8 @@ class Solution(Protocol):
 LEAST_REACH = 1e-4
 
 #: Newton's steps at a point, how often one is halved, and the violation in solver scale that counts as none; where no
-#: step lessens it any more, by rounding, one of the last.
-MOST_STEPS, MOST_HALVED, HOLDS, HOLDS_STILL = 30, 8, 1e-9, 3e-8
+#: step lessens it any more so is this share of a row's terms, which cancel in rows of stiff branches.
+MOST_STEPS, MOST_HALVED, HOLDS, ROUNDING = 30, 8, 1e-9, 1e-13
 
 #: What the names of data slots begin with that only a tangent writes.
 OWN_SLOTS = "tangent."
@@ -458,7 +458,8 @@ class Tangent:
                 if np.linalg.norm(beyond) < (1.0 - 0.1 * 0.5**k) * np.linalg.norm(left):
                     break
             else:
-                if np.max(np.abs(left), initial=0.0) <= HOLDS_STILL:
+                terms = abs(program.a[rows]) @ np.abs(program.start_point) + np.abs(program.b[rows])
+                if np.all(np.abs(left) <= np.maximum(HOLDS, ROUNDING * terms * scale)):
                     return program
                 return f"no step of Newton's method lessens what they are off by, {np.max(np.abs(left)):.1e}"
             program, left = there, beyond

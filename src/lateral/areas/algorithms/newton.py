@@ -92,8 +92,9 @@ SHARE, SHARE_MIN, SHARE_MAX = 1.0, 1e-2, 1e2
 #: What the share is multiplied by after a step that brought more than `GOOD` of what it promised, or less than `BAD`,
 #: or nothing.
 GOOD, BAD, LESS, MORE = 0.7, 0.3, 0.1, 3.0
-#: Where a state keeps slopes that were said in this round, those at the best point, that point's (z, y), and its steps.
+#: Numbers of a state that say nothing of other problems, after areas were built again.
 OF_ONE_PROBLEM = ("best_gap", "from", "promised", "near", "near_at", "careful", "over", "missed", "over_missed")
+#: Where a state keeps slopes that were said in this round, those at the best point, that point's (z, y), and its steps.
 NEW, LIN, FALL, BEST, STEPS = "new/", "lin/", "fall/", "best_point", "best_steps"
 
 
@@ -164,14 +165,11 @@ class Newton(Consensus):
         return super().step(plan, dataclasses.replace(state, local=local, numbers=numbers), wave, answers, delivered)
 
     def renewed(self, state: State) -> State:
-        """See `Algorithm.renewed`."""
+        """See `Algorithm.renewed`; by Newton's method again where it had gone over."""
         state = super().renewed(state)
         numbers = {key: x for key, x in state.numbers.items() if key not in OF_ONE_PROBLEM}
         local = {key: x for key, x in state.local.items() if key not in (BEST, STEPS)}
-        import os
-
-        gap = float(os.environ.get("GAPR", "1e-8"))
-        first = {"gap": max(gap, state.numbers["gap"]), "share": SHARE, "fall": GAP_FALL}
+        first = {"gap": state.numbers.get("gap", self.gap), "share": SHARE, "fall": GAP_FALL}
         return dataclasses.replace(state, local=local, numbers={**numbers, **first})
 
     def terminate(self, plan: Plan, state: State, tolerance: float) -> bool:
