@@ -22,7 +22,7 @@ from lateral.case import Case
 from lateral.devices import BorderHead, BorderTail
 from lateral.devices.base import DeviceContext
 from lateral.devices.border import SLOTS, VARIABLES, border_rows
-from lateral.errors import LateralError
+from lateral.errors import LateralError, SolveError
 from lateral.first_order import first_point
 from lateral.formulations import Beside, OperatingPoint
 from lateral.jumps import SIDE_PU, beyond_sides, crossed
@@ -425,6 +425,9 @@ class AreaAgent:
 
     def step(self) -> dict[str, float]:
         """The step from the point at which the area is made to its last schedule; see `AreaRounds.step`."""
+        if self.task.coupling != "consensus" or not self.model.formulation.first_order:
+            message = f"{self.model.formulation.name} with coupling {self.task.coupling!r} goes to no other point"
+            raise SolveError(message)
         if self._rounds is None and self.result is not None and self.point is not None:
             self._rounds = AreaRounds(self.model, self.point, self._unpriced)
         rounds, result = self._stepping()

@@ -38,6 +38,7 @@ from lateral.areas.occurring import SPANS_DOWN, SPANS_UP, names_of
 from lateral.areas.point import wants_point
 from lateral.areas.protocol import handle, unpack
 from lateral.areas.quantities import head_in, head_may, tail_in, terms
+from lateral.areas.successive import OF_FLOW, OF_STEP
 from lateral.areas.worker import MAX_FRAME
 from lateral.devices import BorderHead, BorderTail
 from lateral.errors import LateralError, SolveError
@@ -91,7 +92,8 @@ class Service:
         if "built" in reply:
             return {key: reply[key] for key in ("built", "left")}
         if "status" not in reply:
-            return {key: reply[key] for key in ("borders", "settled", "free")}
+            out = {key: reply[key] for key in REDUCED if key in reply}
+            return out if self.say_objective else out | {key: float("nan") for key in WORTH if key in out}
         if reply["status"] != Status.OPTIMAL.word:
             sys.stderr.write(f"lateral: area {self.agent.name!r}: {reply['text']}\n")
         words = {status.word: str(status.value) for status in Status}
@@ -102,6 +104,11 @@ class Service:
         for key in ("objective", "cost"):
             out[key] = reply[key] if self.say_objective else float("nan")
         return out
+
+
+#: What the owner's area says beside answers to solves, and what of that tells what its schedule is worth.
+REDUCED = ("borders", "settled", "free", *OF_STEP, *OF_FLOW, "moved")
+WORTH = ("promised", "objective", "gained", "bent")
 
 
 def checked(agent: AreaAgent, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,6 +134,8 @@ def checked(agent: AreaAgent, operation: str, request: Mapping[str, Any]) -> dic
             raise MessageError(message)
         device, told, flowing = sides[border]
         allowed = told or both
+        if operation == "schedule":
+            allowed = flowing
         if operation == "power_flow":
             spans = SPANS_DOWN if device in agent.heads else SPANS_UP
             allowed = (*flowing, REACH, *names_of(spans.values(), len(device.crossing)))
@@ -154,12 +163,23 @@ def checked(agent: AreaAgent, operation: str, request: Mapping[str, Any]) -> dic
         more["beside"] = {
             side: {str(port): _kept(row, n_steps) for port, row in table.items()} for side, table in beside.items()
         }
+    if operation == "move":
+        more |= _moves(request)
     if (gap := request.get("gap")) is not None:
         if not isinstance(gap, float) or not 0.0 < gap < 1.0:
             message = f"a duality gap of {gap!r}; allowed: a number between 0 and 1"
             raise MessageError(message)
         more["gap"] = gap
     return {"borders": out, **more}
+
+
+def _moves(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Whether a step is accepted, the trust region and the factor on the curvature of losses, neither below zero."""
+    accept, radius, factor = (raw.get(x) for x in ("accept", "radius", "factor"))
+    if not isinstance(accept, bool) or not all(isinstance(x, float) and x > 0.0 for x in (radius, factor)):
+        message = f"a move with accept={accept!r}, radius={radius!r}, factor={factor!r}"
+        raise MessageError(message)
+    return {"accept": accept, "radius": radius, "factor": factor}
 
 
 def _kept(raw: Any, n_steps: int) -> Any:

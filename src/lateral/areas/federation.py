@@ -71,6 +71,7 @@ from lateral.areas.partition import Border, Partition
 from lateral.areas.plan import Plan
 from lateral.areas.point import AtPoint, require_formulation, settle, taken_in, wants_point
 from lateral.areas.run import AreasRun, Round
+from lateral.areas.successive import Successive
 from lateral.areas.transport import Direct
 from lateral.areas.verdict import told, verdict
 from lateral.areas.whole import built_again
@@ -325,11 +326,13 @@ def solve_federation(
         begin = time.perf_counter()
         executor.start({})
         seconds["start"] = time.perf_counter() - begin
-        settled, at = None, executor
+        settled, at, points = None, executor, None
         if wants_point(federation.run.formulation):
             settled = settle(plan, executor, carrier, patience=patience)
             seconds["point"] = settled.seconds
             at = AtPoint(executor, settled)
+            points = Successive.of(federation.run.formulation, method, plan, carrier, at, patience)
+            state = state if points is None or state is None else points.resumed(method, state, rounds)
             plan = settled.begun(plan)
         waits = (patience or Patience()).solve_s
         begin = time.perf_counter()
@@ -337,6 +340,9 @@ def solve_federation(
         def look(now: Progress) -> tuple[str, ...]:
             """Each owner's area looks at its own loads; nobody sees the whole."""
             nonlocal unsure
+            if points is not None:
+                more = len(rounds) + 1 < federation.run.max_rounds and now.finished and not now.dead
+                return points.look() if more and not now.round.failures else ()
             if not formulations.get(federation.run.formulation).lazy or now.dead:
                 return ()
             unsure = plan.areas
@@ -355,7 +361,10 @@ def solve_federation(
                 break
         seconds["rounds"] = time.perf_counter() - begin
     finished, dead = (last.finished, last.dead) if last is not None else (False, ())
-    status, text = verdict(method, rounds, None, None, finished=finished, dead=dead, tolerance=tolerance, unsure=unsure)
+    unrest = "" if points is None or points.rests else points.at
+    status, text = verdict(
+        method, rounds, None, None, finished=finished, dead=dead, tolerance=tolerance, unsure=unsure, unrest=unrest
+    )
     seconds["total"] = sum(seconds.values())
     return AreasRun(
         plan=plan,
@@ -371,7 +380,8 @@ def solve_federation(
         seconds=seconds,
         choices=(
             *(settled.choices if settled is not None else ()),
-            *told(method, None if last is None else last.state, rounds),
+            *(() if points is None else (*points.told, points.at)),
+            *told(method, None if last is None else last.state, () if points is not None else rounds),
         ),
         settled=settled,
     )

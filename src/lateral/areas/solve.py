@@ -142,9 +142,8 @@ def solve_areas(
             settled = settle(plan, where, carrier, patience=patience)
             seconds["point"] = settled.seconds
             at = AtPoint(where, settled)
-            if whole.tangent is not None and method.coupling == "consensus":
-                points = Successive(plan, carrier, at, patience or Patience())
-                state = state if state is None else points.resumed(method, state, rounds)
+            points = Successive.of(chosen, method, plan, carrier, at, patience)
+            state = state if points is None or state is None else points.resumed(method, state, rounds)
             known = look_at_ungrounded(partition, settled.closed(plan), form, whole.objective, limits)
             plan = settled.begun(plan)
         begin = time.perf_counter()

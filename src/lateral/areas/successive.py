@@ -24,6 +24,7 @@ from typing import Any, final
 
 import numpy as np
 
+from lateral import formulations
 from lateral.areas.algorithms import Algorithm, State
 from lateral.areas.plan import Plan
 from lateral.areas.point import AtPoint
@@ -92,6 +93,22 @@ class Successive:
     _failed: int = 0
     _freed: int = 0
     _number: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        formulation: str,
+        algorithm: Algorithm,
+        plan: Plan,
+        transport: Transport,
+        executor: AtPoint,
+        patience: Patience | None,
+    ) -> Successive | None:
+        """The points of a run; None of a formulation that is not to first order, and where areas tell each other
+        voltages, or prices: there it is of one point."""
+        if not formulations.get(formulation).first_order or algorithm.coupling != "consensus":
+            return None
+        return cls(plan, transport, executor, patience or Patience())
 
     @property
     def at(self) -> str:

@@ -93,7 +93,7 @@ SHARE, SHARE_MIN, SHARE_MAX = 1.0, 1e-2, 1e2
 #: or nothing.
 GOOD, BAD, LESS, MORE = 0.7, 0.3, 0.1, 3.0
 #: Numbers of a state that say nothing of other problems, after areas were built again.
-OF_ONE_PROBLEM = ("best_gap", "from", "promised", "near", "near_at", "careful", "over", "missed", "over_missed")
+OF_ONE_PROBLEM = ("best_gap", "from", "promised", "near", "near_at", "careful", "over", "missed")
 #: Where a state keeps slopes that were said in this round, those at the best point, that point's (z, y), and its steps.
 NEW, LIN, FALL, BEST, STEPS = "new/", "lin/", "fall/", "best_point", "best_steps"
 
@@ -170,6 +170,8 @@ class Newton(Consensus):
         numbers = {key: x for key, x in state.numbers.items() if key not in OF_ONE_PROBLEM}
         local = {key: x for key, x in state.local.items() if key not in (BEST, STEPS)}
         first = {"gap": state.numbers.get("gap", self.gap), "share": SHARE, "fall": GAP_FALL}
+        if "over" in state.numbers:
+            first["went_over"] = state.numbers["over"]
         return dataclasses.replace(state, local=local, numbers={**numbers, **first})
 
     def terminate(self, plan: Plan, state: State, tolerance: float) -> bool:
@@ -288,7 +290,7 @@ class Newton(Consensus):
 
     def notes(self, state: State) -> tuple[str, ...]:
         """When the run went over."""
-        over = state.numbers.get("over")
+        over = state.numbers.get("over", state.numbers.get("went_over"))
         if over is None:
             return ()
         why = "messages were missing" if "over_missed" in state.numbers else "the residual did not come down"
