@@ -260,7 +260,7 @@ def solve(
         result = made_exact(model, result, terminal=terminal, limits=limits, solver=solver, options=options)
     if verify:
         result = verified(result)
-    if not (with_replay and result.has_values):
+    if not (with_replay and result.has_schedule):
         return result
     try:
         return replayed(result)

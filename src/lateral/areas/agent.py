@@ -11,7 +11,7 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 
-from lateral.areas.elastic import ElasticTwin
+from lateral.areas.elastic import NOWHERE, ElasticTwin
 from lateral.areas.flow import REACH, AreaFlow, without_return
 from lateral.areas.message import I_MAX, Values
 from lateral.areas.occurring import crossings, said
@@ -34,6 +34,7 @@ from lateral.opf import build, choose_formulation
 from lateral.program import Block, ProblemClass, Program
 from lateral.results.result import Result
 from lateral.solvers import ClarabelOptions, Options, Status
+from lateral.solvers.elastic import Conflict
 
 #: Rows that hold a voltage at what a head is told, and where a tail reads it.
 _GIVEN = {"v": "feed.voltage", "v_re": "feed.v_re", "v_im": "feed.v_im"}
@@ -138,6 +139,7 @@ class AreaAgent:
         self._gap: float | None = None
         self._objective = own_objective(task.objective, task.share)
         self._explained: tuple[str, ...] = ()
+        self._conflicts: tuple[Conflict, ...] | None = None
         #: how often it was built again, and how often of these because of jumps in the laws of loads
         self.built_again, self._for_jumps = 0, 0
         self._scaled: list[tuple[Model, frozenset[str]]] = []
@@ -313,13 +315,26 @@ class AreaAgent:
         twin = self._twin
         if not twin.in_use:
             result = self._run(self.model, inputs)
-            if has_point(result) or self.task.coupling == "consensus":
+            if has_point(result):
                 return result
+            if self.task.coupling == "consensus":
+                return self._with_reasons(result, inputs)
         model = twin.model(self._built, self.point)
         result = self._run(model, twin.inputs(inputs))
         twin.judge(result, inputs)
-        self._explained = twin.reasons(lambda: self._run(self.model, inputs, explain=True))
+        # what its neighbours say stands in the way of nothing where the twin has no schedule either
+        given = (self.model, inputs) if result.has_values else (model, twin.inputs(inputs))
+        self._explained = twin.reasons(lambda: self._run(*given, explain=True))
         return result
+
+    def _with_reasons(self, result: Result, inputs: Mapping[str, Values]) -> Result:
+        """A result in consensus without a point, with the limits in the way: looked for once, as nothing that the area
+        is told moves them."""
+        if result.status not in NO_POINT:
+            return result
+        if self._conflicts is None:
+            self._conflicts = self._run(self.model, inputs, explain=True).conflicts
+        return dataclasses.replace(result, conflicts=self._conflicts)
 
     def _run(self, model: Model, inputs: Mapping[str, Values], *, explain: bool = False) -> Result:
         model.program = model.program.update(self._data(model.program, inputs))
@@ -360,6 +375,7 @@ class AreaAgent:
         why = f": {'; '.join(self._explained[:5])}" if self._explained else ""
         if twin.stuck:
             found = f"the nearest is {twin.slack:.1e} pu away" if result.has_values else "nor at anything else"
+            found = NOWHERE if result.status is Status.INFEASIBLE else found
             text = f"infeasible: no schedule is feasible at what its neighbours say, {found}{why}"
             return Status.INFEASIBLE, text
         text = f"limit reached: what its neighbours say was not feasible yet, by {twin.slack:.1e} pu{why}"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lateral.areas.agent import Task
 from lateral.areas.algorithms import Algorithm, State
+from lateral.areas.central import Central, ends_alone
 from lateral.areas.checkpoint import Checkpoint, about
 from lateral.areas.driver import Patience, Progress, iterate
 from lateral.areas.executors import Executor, Serial
@@ -21,7 +22,7 @@ from lateral.areas.quantities import copies
 from lateral.areas.run import AreasRun, Round
 from lateral.areas.transport import Direct, Transport
 from lateral.areas.ungrounded import look_at_ungrounded
-from lateral.areas.verdict import told, verdict
+from lateral.areas.verdict import in_the_way, none_found, told, verdict
 from lateral.areas.whole import Whole
 from lateral.checks import require
 from lateral.errors import OptionError
@@ -74,7 +75,8 @@ def solve_areas(
         point: see `lateral.build`; the areas find it together, see `lateral.areas.point`.
         limits: see `lateral.build`.
         solver: see `lateral.Model.solve`.
-        central: solve the whole feeder too, and say how far the areas are from it.
+        central: solve the whole feeder too, and say how far the areas are from it. Where it has no schedule the run
+            ends before it has gone through all rounds, with the limits in the way, see `lateral.areas.central`.
         with_replay: run the joined schedule in OpenDSS.
         patience: how long to wait for whom.
         transport: makes what carries messages; absent: nothing is lost.
@@ -128,6 +130,7 @@ def solve_areas(
     last: Progress | None = None
     closest = 0
     seen = Whole(whole, plan, specs)
+    beside = Central(whole, solver) if central else None
     with executor or Serial() as where:
         # a status is earned: where the borders agree, but the whole is not certified yet, a few more rounds do it
         earning = where.owns_areas and method.coupling != "tariff" and tolerance <= DEFAULT_TOLERANCE
@@ -160,6 +163,8 @@ def solve_areas(
                 progress(last.round)
             if len(rounds) >= max_rounds:
                 break
+            if ends_alone(method, rounds) if beside is None else beside.ends(rounds, last):
+                break
             if last.round.built_again:
                 closest = 0
             if last.finished:
@@ -169,7 +174,7 @@ def solve_areas(
                 found = seen.see(at, settled, last)
                 if found is None or found.ok or found.cautions:  # what rounds can mend, they have
                     break
-        seconds["rounds"] = time.perf_counter() - begin
+        seconds["rounds"] = time.perf_counter() - begin - (0.0 if beside is None else beside.seconds)
         begin = time.perf_counter()
         result = seen.see(at, settled, last) if where.owns_areas else None
         seconds["join"] = time.perf_counter() - begin
@@ -177,16 +182,14 @@ def solve_areas(
     if result is not None:
         result = dataclasses.replace(result, seconds={**seconds, "total": sum(seconds.values())})
     best = None
-    if central:
-        begin = time.perf_counter()
-        best = whole.solve(solver, explain_infeasible=False, one_way_only=False)  # as areas have it
-        seconds["central"] = time.perf_counter() - begin
-        best = best if best.ok else None
-    if with_replay and result is not None and result.has_values:
+    if beside is not None:
+        best, seconds["central"] = beside.result, beside.seconds
+    finished = last is not None and last.finished
+    none = none_found(rounds, best, finished=finished)
+    if with_replay and result is not None and result.has_schedule and not none:
         begin = time.perf_counter()
         result = replayed(result)
         seconds["replay"] = time.perf_counter() - begin
-    finished = last is not None and last.finished
     dead = last.dead if last is not None else ()
     status, text = verdict(method, rounds, result, best, finished=finished, dead=dead, tolerance=tolerance)
     if status in (Status.LIMIT_REACHED, Status.INACCURATE) and known:
@@ -200,6 +203,8 @@ def solve_areas(
     seconds["total"] = sum(seconds.values())
     if result is not None:
         result = dataclasses.replace(result, status=status)
+    if result is not None and best is not None and none:
+        result = dataclasses.replace(result, conflicts=best.conflicts)
     return AreasRun(
         plan=plan,
         algorithm=method.name,
@@ -214,6 +219,7 @@ def solve_areas(
         seconds=seconds,
         choices=tuple(choices),
         settled=settled,
+        conflicts=in_the_way(rounds, best, finished=finished),
     )
 
 
