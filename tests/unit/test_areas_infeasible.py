@@ -7,14 +7,18 @@ import json
 from pathlib import Path
 
 import pytest
+from test_areas_elastic import at_least
+from test_areas_federation import Elsewhere
 
 import lateral
 from lateral.areas.algorithms import Admm, Auto, EnappPriced
 from lateral.areas.central import INSIST, LATE, STALL, Central, ends_alone, insisting, stalled
 from lateral.areas.driver import Progress
 from lateral.areas.elastic import NOWHERE
+from lateral.areas.federation import federation_of, solve_federation
 from lateral.areas.partition import cut_by_buses
 from lateral.areas.plan import Plan
+from lateral.areas.protocol import AreaSpec
 from lateral.areas.run import AreasRun, Round
 from lateral.areas.solve import solve_areas
 from lateral.areas.verdict import in_the_way, none_found, verdict
@@ -23,13 +27,6 @@ from lateral.cli import run as command
 from lateral.io.tables import write_folder
 from lateral.results.result import Result
 from lateral.solvers import Status
-
-
-def at_least(v_min_pu: float) -> Case:
-    """The 33-bus feeder with areas and a lower voltage limit: 0.9775 pu binds, and 0.985 pu cannot be held."""
-    case = lateral.read("case33bw-areas")
-    buses = tuple(dataclasses.replace(b, v_min_pu=v_min_pu) for b in case.feeder.buses)
-    return case.with_(feeder=dataclasses.replace(case.feeder, buses=buses))
 
 
 def run(case: Case, formulation: str = "nonlinear", *, max_rounds: int = 100, central: bool = True) -> AreasRun:
@@ -130,7 +127,7 @@ def proved() -> Result:
 def test_when_further_rounds_are_of_no_use(proved: Result) -> None:
     nearby = dataclasses.replace(proved, status=Status.LOCALLY_INFEASIBLE)
     limit = dataclasses.replace(proved, status=Status.LIMIT_REACHED)
-    plain, said = rounds_of(*[1.0] * 5), rounds_of(*[1.0] * 5, said="infeasible")
+    plain, said = rounds_of(*[1.0] * (INSIST + 2)), rounds_of(*[1.0] * (INSIST + 2), said="infeasible")
     assert Ended(proved).ends(plain, progress(plain))
     assert not Ended(proved).ends(plain, progress(plain, finished=True))
     assert not Ended(proved).ends(plain, progress(plain, dead=("3",)))
@@ -232,13 +229,34 @@ def test_an_area_that_can_never_have_a_schedule_ends_the_run(formulation: str) -
     assert r.summary()["conflicts"] == list(r.conflicts)
 
 
+def test_areas_of_owners_end_too() -> None:
+    """The coordinator sees what the owner of area 4 says, and no case."""
+    partition = cut_by_buses(cannot())
+    agreed = federation_of(partition, formulation="lindistflow", objective="loss")
+    specs = {a: AreaSpec(a, partition.areas[a].case, agreed.task(a)) for a in partition.areas}
+    r = solve_federation(agreed, Elsewhere(specs))  # type: ignore[arg-type]
+    assert (r.status, len(r.rounds)) == (Status.INFEASIBLE, INSIST)
+    assert r.result is r.central is None
+    (said,) = r.conflicts
+    assert said.startswith("area '4': infeasible: ") and said == r.rounds[-1].failures["4"]
+
+
 def test_who_may_end_a_run_alone() -> None:
-    said = rounds_of(*[1.0] * 5, said="infeasible")
+    said = rounds_of(*[1.0] * (INSIST + 2), said="infeasible")
     assert ends_alone(Admm(), said)
     assert not ends_alone(Auto(), said)  # what its neighbours say next may be feasible
-    assert ends_alone(Auto(), rounds_of(*[1.0] * 5, said="infeasible", text=f"infeasible: {NOWHERE}"))
-    assert not ends_alone(Admm(), rounds_of(*[1.0] * 5, said="locally_infeasible"))
+    assert ends_alone(Auto(), rounds_of(*[1.0] * (INSIST + 2), said="infeasible", text=f"infeasible: {NOWHERE}"))
+    assert not ends_alone(Admm(), rounds_of(*[1.0] * (INSIST + 2), said="locally_infeasible"))
     assert not ends_alone(Admm(), [*rounds_of(1.0, 1.0), *said[-INSIST + 1 :]])
+
+
+def test_a_limit_says_that_a_central_solve_was_not_asked_for() -> None:
+    says = "a central solve, which was not asked for, says so"
+    short = run(at_least(0.9775), max_rounds=2, central=False)
+    assert short.status is Status.LIMIT_REACHED and any(says in text for text in short.choices)
+    short = run(at_least(0.9775), max_rounds=2)
+    assert short.status is Status.LIMIT_REACHED and not any(says in text for text in short.choices)
+    assert short.conflicts == ()  # the whole has a schedule
 
 
 # -- what is shown ---------------------------------------------------------------------------------------------------

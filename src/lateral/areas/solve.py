@@ -199,6 +199,10 @@ def solve_areas(
         taken.append("in areas auto is ipopt: it goes on from where it ended in the round before")
     choices = [*whole.choices, *taken, *known, *(settled.choices if settled is not None else ())]
     choices += told(method, None if last is None else last.state, rounds)
+    if status is Status.LIMIT_REACHED and beside is None:
+        choices.append(
+            "whether the whole has a schedule is not known: a central solve, which was not asked for, says so"
+        )
     choices += [f"area {a!r} is gone: its last answer was repeated by the coordinator" for a in seen.repeated]
     seconds["total"] = sum(seconds.values())
     if result is not None:
