@@ -27,9 +27,9 @@ from lateral.solvers import Status
 LATE = 15
 #: Rounds on end in which an area says that it has no feasible schedule, until that counts.
 INSIST = 6
-#: A residual that in so many rounds has not fallen below its lowest before does not fall: of 217 runs that came to agree
-#: two stood so for 40 rounds, none for 60. Areas insisted in three of them (for 5, 7 and 12 rounds), whose central solve
-#: found an optimum.
+#: A residual that in so many rounds has not fallen below its lowest before does not fall. Of 217 runs that came to
+#: agree two stood so for 40 rounds, none for 60. In three of them an area insisted (for 5, 7 and 12 rounds); their
+#: central solve found an optimum.
 STALL = 60
 
 
