@@ -249,6 +249,7 @@ class AreaAgent:
             self._closed = frozenset(tail.name for tail in self.tails if without_return(borders[tail.name], at))
             for built in ("model", "_in_consensus"):
                 self.__dict__.pop(built, None)
+            self._conflicts = None
             if choose_formulation(self.case, self.task.formulation)[0].bounds_currents:
                 most = _constants(self.model.program, f"feed.{REACH}")
                 for head in self.heads:
@@ -323,7 +324,7 @@ class AreaAgent:
         result = self._run(model, twin.inputs(inputs))
         twin.judge(result, inputs)
         # what its neighbours say stands in the way of nothing where the twin has no schedule either
-        given = (self.model, inputs) if result.has_values else (model, twin.inputs(inputs))
+        given = (model, twin.inputs(inputs)) if result.status in NO_POINT else (self.model, inputs)
         self._explained = twin.reasons(lambda: self._run(*given, explain=True))
         return result
 
@@ -425,6 +426,7 @@ class AreaAgent:
         self.point = dataclasses.replace(self.point, v_pu=v_pu, injected_pu=still, loaded=True, beside=kept)
         self._scaled = [pair for pair in self._scaled if pair[0] is not self.model]
         self.__dict__.pop("_twin", None)  # what was infeasible before need not be now
+        self._conflicts = None
         self.model.make_at(self.point, result)
         # at the new point the program's own voltages are those of the schedule
         self.model.start_from(result, voltages=False)

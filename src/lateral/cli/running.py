@@ -108,11 +108,12 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("model", f"{s['formulation']} ({s['problem_class']}), {s['solver']}, {s['n_variables']:,} variables"),
         ("feeder", f"{s['n_buses']} buses, {count(s['n_steps'], 'step')}"),
     ]
-    off = max((x for x in (r["max_primal"], r["max_bound"]) if x is not None), default=0.0)
-    if s["cost"] is None and s["status"] in ("limit_reached", "inaccurate", "degraded"):
+    word = s.get("status")
+    if s["cost"] is None and word in ("limit_reached", "inaccurate", "degraded"):
+        off = max((x for x in (r["max_primal"], r["max_bound"]) if x is not None), default=0.0)
         rows.append(("values", f"none: where it ended, equations or bounds are off by {number(off)} pu"))
     if s["cost"] is not None:
-        if s["status"] == "limit_reached":
+        if word == "limit_reached":
             rows.append(
                 ("mind", "it was stopped before a solution: the values below are where it was then, and no result")
             )

@@ -101,8 +101,9 @@ def write_areas_report(
 
     whole = run.result.case if case is None and run.result is not None else case
     part = areas_part(run, whole, tolerance)
-    # without a schedule of every area there is still what the central solve says of the limits in the way
-    shown = run.central if run.result is None and run.optimum is None else run.result
+    shown = run.result
+    if shown is None and run.central is not None and not run.central.has_values:
+        shown = run.central  # without a schedule of every area there is still what it says of the limits in the way
     text = render(shown, import_report=import_report, title=title or run.plan.name, areas=part, case=whole)
     return write_whole(Path(path), text.encode())
 
