@@ -107,6 +107,20 @@ def test_a_run_that_comes_to_agree_is_what_it_was() -> None:
     assert min(with_.seconds.values()) >= 0.0
 
 
+def test_a_form_that_has_loads_on_one_side_only_says_so() -> None:
+    """Loads have constant power from 0.95 pu on: limits of 0.9 pu leave room below, those of 0.985 pu none."""
+    says = "current-voltage has both sides, and may have a schedule"
+
+    def banded(case: Case) -> Case:
+        loads = {d.label: dataclasses.replace(d, v_min_pu=0.95) for d in case.loads}
+        return case.with_(devices=tuple(loads.get(d.label, d) for d in case.devices))
+
+    room, none = run(banded(cannot()), "nonlinear"), run(banded(at_least(0.985)), "nonlinear")
+    assert room.status is none.status is Status.INFEASIBLE
+    assert any(says in text for text in room.choices)
+    assert not any(says in text for text in none.choices)
+
+
 class Ended(Central):
     """A central solve that ended in some way."""
 

@@ -26,7 +26,7 @@ from lateral.areas.verdict import in_the_way, none_found, told, verdict
 from lateral.areas.whole import Whole
 from lateral.checks import require
 from lateral.errors import OptionError
-from lateral.opf import build, choose_formulation, replayed
+from lateral.opf import ANY_SIDE, build, choose_formulation, one_sided, replayed
 from lateral.program import ProblemClass
 from lateral.solvers import Status, choose
 
@@ -202,6 +202,11 @@ def solve_areas(
     if status is Status.LIMIT_REACHED and beside is None:
         choices.append(
             "whether the whole has a schedule is not known: a central solve, which was not asked for, says so"
+        )
+    if none and best is not None and not form.lazy and one_sided(best):
+        choices.append(
+            f"{chosen} has the law of loads on one side of their band only, and limits of voltages leave room beyond: "
+            f"{ANY_SIDE} has both sides, and may have a schedule"
         )
     choices += [f"area {a!r} is gone: its last answer was repeated by the coordinator" for a in seen.repeated]
     seconds["total"] = sum(seconds.values())
