@@ -260,7 +260,7 @@ def solve(
         result = made_exact(model, result, terminal=terminal, limits=limits, solver=solver, options=options)
     if verify:
         result = verified(result)
-    if not (with_replay and result.has_values):
+    if not (with_replay and result.has_schedule):
         return result
     try:
         return replayed(result)
@@ -313,7 +313,7 @@ def worked_out(
             )
     if result is None:
         result = model.solve(solver, options, explain_infeasible=explain_infeasible)
-        why = "" if goes_on is None or model.formulation.lazy else _one_sided(result)
+        why = "" if goes_on is None or model.formulation.lazy else one_sided(result)
         if goes_on is not None and why:
             plain = None if options is None else options.plain()
             left = None if plain is None else plain.within(begin + (plain.time_limit_s or np.inf))
@@ -335,7 +335,7 @@ def worked_out(
     return dataclasses.replace(result, seconds=seconds, choices=(*notes, *result.choices))
 
 
-def _one_sided(result: Result) -> str:
+def one_sided(result: Result) -> str:
     """What came of having the law of loads on one side of their band only; empty where it made no difference."""
     program = result.program
     if result.ok:
@@ -614,6 +614,7 @@ def limited(case: Case, limits: str) -> Case:
 
 
 __all__ = [
+    "ANY_SIDE",
     "default_rounds",
     "refined",
     "Model",
@@ -623,6 +624,7 @@ __all__ = [
     "limited",
     "linear_power_flow",
     "made_exact",
+    "one_sided",
     "prediction_of",
     "replayed",
     "solve",

@@ -39,9 +39,14 @@ def told(v_pu: float) -> dict[str, dict[str, np.ndarray]]:
     return {"9-10": {"v": v_pu**2 * one, "price_p": 0.03 * one, "price_q": 0.02 * one}}
 
 
-def run(case: Case, formulation: str = "nonlinear", max_rounds: int = 100) -> AreasRun:
+def run(case: Case, formulation: str = "nonlinear", max_rounds: int = 100, *, central: bool = True) -> AreasRun:
     return solve_areas(
-        cut_by_buses(case), formulation=formulation, objective="loss", with_replay=False, max_rounds=max_rounds
+        cut_by_buses(case),
+        formulation=formulation,
+        objective="loss",
+        with_replay=False,
+        max_rounds=max_rounds,
+        central=central,
     )
 
 
@@ -141,7 +146,7 @@ def test_a_limit_that_binds() -> None:
 
 def test_a_run_that_went_over_to_copies_says_which_limits_were_in_the_way() -> None:
     """In consensus no area is infeasible any more; what was found before is still why the copies do not agree."""
-    r = run(at_least(0.985), max_rounds=33)
+    r = run(at_least(0.985), max_rounds=33, central=False)
     assert r.status is Status.LIMIT_REACHED
     assert not r.rounds[-1].failures
     assert "after 33 rounds the areas differ" in r.status_text
@@ -158,7 +163,7 @@ def test_what_is_infeasible_is_said_to_be(formulation: str) -> None:
     """0.985 pu cannot be held at the end of the lateral (0.978 is the most)."""
     case = at_least(0.985)
     assert not lateral.solve(case, formulation, "loss", with_replay=False).ok
-    r = run(case, formulation, max_rounds=30)
+    r = run(case, formulation, max_rounds=30, central=False)
     assert r.status is Status.INFEASIBLE
     assert "area '3'" in r.status_text
     assert "vmag" in r.status_text

@@ -85,8 +85,9 @@ def test_borders_of_many_copies() -> None:
 def test_rows_to_first_order_stay_those_of_the_whole_when_limits_are_written(
     labels: list[str] | int, most: int
 ) -> None:
-    """37 and 45 rounds, over four points. Taps reach limits that were left out; built again for them, an area was to first order at
-    powers beyond its border that nobody draws: agreed within 2e-7, it was 2e-3 from central with a gap of 0.5."""
+    """37 and 45 rounds, over four points. Taps reach limits that were left out; built again for them, an area was to
+    first order at powers beyond its border that nobody draws: agreed within 2e-7, it was 2e-3 from central with a gap
+    of 0.5."""
     case = decided(noon(2), "step")
     partition = lateral.cut(case, labels) if isinstance(labels, int) else cut(case, labels)
     certified(partition, None, most, formulation="linearised")
@@ -122,14 +123,14 @@ def test_limits_that_only_an_area_wrote_are_in_the_whole() -> None:
 
 
 def test_a_heavier_penalty_certifies_taps_for_the_whole_horizon_to_first_order() -> None:
-    """346 rounds in 3 areas, 127 of them for the first of four points; at penalty 1 that one is not certified in 200."""
+    """346 rounds in 3 areas, 127 for the first of four points; at penalty 1 that one is not certified in 200."""
     partition = lateral.cut(decided(noon(2), "day"), 3)
     certified(partition, Admm(penalty=4.0, wander_rounds=0), 415, formulation="linearised")
 
 
 def test_prices_that_drift_get_heavier_penalties() -> None:
-    """172 rounds, 116 of them for the first of four points. One ratio at the border ties the voltages of all steps: each round moved prices by the same 8e-5,
-    for 383 rounds."""
+    """172 rounds, 116 for the first of four points. One ratio at the border ties the voltages of all steps: each round
+    moved prices by the same 8e-5, for 383 rounds."""
     partition, admm = cut(decided(noon(2), "day"), ["transformer.reg1"]), Admm(wander_rounds=0)
     certified(partition, admm, 205, formulation="linearised")
 
@@ -148,8 +149,8 @@ def test_a_drift_is_of_prices_and_straight(wide: float, found: list[str]) -> Non
 
 @pytest.mark.parametrize(("areas", "decision", "most"), [(2, "step", 46), (3, "step", 56)])
 def test_what_areas_differ_by_is_not_multiplied_by_stiff_branches(areas: int, decision: str, most: int) -> None:
-    """37 and 45 rounds, over four points: joined schedules and prices are moved by what meets the rows to first order. As the areas
-    left them, 67 and 127 for the first point, by `admm`."""
+    """37 and 45 rounds, over four points: joined schedules and prices are moved by what meets the rows to first order.
+    As the areas left them, 67 and 127 for the first point, by `admm`."""
     case = decided(noon(2), decision)
     partition = cut(case, ["line.632670"]) if areas == 2 else lateral.cut(case, areas)
     certified(partition, None, most, formulation="linearised")

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import lateral
+from lateral.cli.running import summary_rows
 from lateral.io.opendss import ImportEntry, ImportReport
 from lateral.io.opendss.report import ImportNote
 from lateral.plots.data import View
@@ -24,8 +25,8 @@ from lateral.report import write_report
 from lateral.report.content import number, replay_facts, small
 from lateral.report.pack import data_block, packed, quantised
 from lateral.report.write import render
-from lateral.results.result import Result
-from lateral.solvers import Status
+from lateral.results.result import NO_SCHEDULE_PU, Result
+from lateral.solvers import Options, Status
 
 EVIL = "<script>alert(1)</script>"
 MARKUP_MB = 0.4  # everything but the plotting library and the data
@@ -238,6 +239,51 @@ def test_infeasible_says_why_and_shows_the_day_without_control() -> None:
     assert any(a.get("data-chart") == "map" for _, a in page.tags)
     assert [s["label"] for s in page.data["voltages"]["sets"]] == ["without control"]
     assert "schedule" not in page.ids
+
+
+@pytest.fixture(scope="module")
+def case33bw() -> lateral.Case:
+    return lateral.read("case33bw-areas")
+
+
+@pytest.mark.parametrize(("iterations", "far"), [(2, True), (6, False)])
+def test_where_a_solver_stopped_is_no_result(iterations: int, far: bool, case33bw: lateral.Case) -> None:
+    """After 2 iterations Ipopt breaks an equation by 0.014 pu, after 6 by 6e-5: losses are of nothing, or no result."""
+    options = Options(max_iterations=iterations)
+    result = lateral.solve(case33bw, "nonlinear", "loss", solver="ipopt", options=options)
+    assert result.status is Status.LIMIT_REACHED and result.has_values
+    off = max(result.residuals.max_primal, result.residuals.max_bound)
+    assert (off > NO_SCHEDULE_PU) is far
+    assert (result.has_schedule, result.stopped) == (not far, not far)
+    summary = result.summary()
+    assert all((summary[k] is None) is far for k in ("objective", "cost", "losses_kwh", "energy_import_kwh"))
+    assert (result.replay is None) is far
+    screen = dict(summary_rows(summary))
+    assert ("losses" in screen) is not far
+    assert ("no result" in screen.get("mind", "")) is not far
+    assert ("equations or bounds are off by" in screen.get("values", "")) is far
+    found = Page(render(result))
+    assert "card" not in {str(attrs.get("class")).split()[0] for _, attrs in found.tags}
+    assert "schedule, by the model" not in found.text
+    assert ("where it stopped, by the model" in found.text) is not far
+    assert ("no result" in found.text) is not far
+    assert ("There is no schedule: where it ended, equations or bounds are off by" in found.text) is far
+    assert ("dispatch" in found.data["figures"]) is not far
+    shown = found.data["voltages"]["sets"][0]["label"]
+    assert shown == ("without control" if far else "where it stopped")
+
+
+def test_a_result_is_shown_as_ever(small_case: Result, page: Page) -> None:
+    assert small_case.has_schedule and not small_case.stopped
+    assert "schedule, by the model" in page.text
+    # broken by more, also where it is not called a limit
+    residuals = dataclasses.replace(small_case.residuals, max_primal=1.01 * NO_SCHEDULE_PU)
+    for status in (Status.INACCURATE, Status.DEGRADED):
+        broken = dataclasses.replace(small_case, status=status, residuals=residuals)
+        assert not broken.has_schedule and broken.summary()["losses_kwh"] is None
+        assert dataclasses.replace(small_case, status=status).summary()["losses_kwh"] is not None
+    residuals = dataclasses.replace(small_case.residuals, max_bound=float("nan"))
+    assert not dataclasses.replace(small_case, residuals=residuals).has_schedule
 
 
 def test_one_step_and_no_devices() -> None:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from lateral.areas.area_rounds import AreaRounds, by_block, rows_of
-from lateral.areas.elastic import ElasticTwin
+from lateral.areas.elastic import NOWHERE, ElasticTwin
 from lateral.areas.flow import REACH, AreaFlow, without_return
 from lateral.areas.message import I_MAX, Values
 from lateral.areas.occurring import crossings, said
@@ -35,6 +35,7 @@ from lateral.opf import build, choose_formulation
 from lateral.program import ProblemClass, Program
 from lateral.results.result import Result
 from lateral.solvers import ClarabelOptions, Options, Status
+from lateral.solvers.elastic import Conflict
 
 #: Rows that hold a voltage at what a head is told, and where a tail reads it.
 _GIVEN = {"v": "feed.voltage", "v_re": "feed.v_re", "v_im": "feed.v_im"}
@@ -139,6 +140,7 @@ class AreaAgent:
         self._gap: float | None = None
         self._objective = own_objective(task.objective, task.share)
         self._explained: tuple[str, ...] = ()
+        self._conflicts: tuple[Conflict, ...] | None = None
         #: how often it was built again, and how often of these because of jumps in the laws of loads
         self.built_again, self._for_jumps = 0, 0
         self._scaled: list[tuple[Model, frozenset[str]]] = []
@@ -251,6 +253,7 @@ class AreaAgent:
             self._rounds = self.result = None
             for built in ("model", "_in_consensus"):
                 self.__dict__.pop(built, None)
+            self._conflicts = None
             if choose_formulation(self.case, self.task.formulation)[0].bounds_currents:
                 most = _constants(self.model.program, f"feed.{REACH}")
                 for head in self.heads:
@@ -317,13 +320,26 @@ class AreaAgent:
         twin = self._twin
         if not twin.in_use:
             result = self._run(self.model, inputs)
-            if has_point(result) or self.task.coupling == "consensus":
+            if has_point(result):
                 return result
+            if self.task.coupling == "consensus":
+                return self._with_reasons(result, inputs)
         model = twin.model(self._built, self.point)
         result = self._run(model, twin.inputs(inputs))
         twin.judge(result, inputs)
-        self._explained = twin.reasons(lambda: self._run(self.model, inputs, explain=True))
+        # what its neighbours say stands in the way of nothing where the twin has no schedule either
+        given = (model, twin.inputs(inputs)) if result.status in NO_POINT else (self.model, inputs)
+        self._explained = twin.reasons(lambda: self._run(*given, explain=True))
         return result
+
+    def _with_reasons(self, result: Result, inputs: Mapping[str, Values]) -> Result:
+        """A result in consensus without a point, with the limits in the way: looked for once, as nothing that the area
+        is told moves them."""
+        if result.status not in NO_POINT:
+            return result
+        if self._conflicts is None:
+            self._conflicts = self._run(self.model, inputs, explain=True).conflicts
+        return dataclasses.replace(result, conflicts=self._conflicts)
 
     def _run(self, model: Model, inputs: Mapping[str, Values], *, explain: bool = False) -> Result:
         rounds = self._rounds if self._rounds is not None and model is self._rounds.model else None
@@ -369,6 +385,7 @@ class AreaAgent:
         why = f": {'; '.join(self._explained[:5])}" if self._explained else ""
         if twin.stuck:
             found = f"the nearest is {twin.slack:.1e} pu away" if result.has_values else "nor at anything else"
+            found = NOWHERE if result.status is Status.INFEASIBLE else found
             text = f"infeasible: no schedule is feasible at what its neighbours say, {found}{why}"
             return Status.INFEASIBLE, text
         text = f"limit reached: what its neighbours say was not feasible yet, by {twin.slack:.1e} pu{why}"
@@ -418,6 +435,7 @@ class AreaAgent:
         self.point = dataclasses.replace(self.point, v_pu=v_pu, injected_pu=still, loaded=True, beside=kept)
         self._scaled = [pair for pair in self._scaled if pair[0] is not self.model]
         self.__dict__.pop("_twin", None)  # what was infeasible before need not be now
+        self._conflicts = None
         self.model.make_at(self.point, result)
         # at the new point the program's own voltages are those of the schedule
         self.model.start_from(result, voltages=False)

@@ -38,6 +38,8 @@ NOISE = 3e-7
 SOFT_V, SOFT_P = 0.06, 0.3
 #: Largest price of slack over the largest price of energy seen (of 1 pu^2: times the power base).
 LIMIT = 1e3
+#: What an area says that has no feasible schedule whatever its neighbours say, by proof.
+NOWHERE = "nor at anything else, by proof"
 #: After so many solves with slack the limits in the way are looked for; after twice as many slack that has not fallen
 #: to `FALL` of what it was is there to stay.
 PATIENCE, FALL = 12, 0.8
@@ -173,4 +175,4 @@ def _rows(result: Result, device: BorderHead | BorderTail, x: str) -> FloatArray
     return result.value(name)[[place[f"{device.name}.{c}"] for c in device.crossing]]
 
 
-__all__ = ["LIMIT", "NOISE", "PATIENCE", "ElasticTwin"]
+__all__ = ["LIMIT", "NOISE", "NOWHERE", "PATIENCE", "ElasticTwin"]

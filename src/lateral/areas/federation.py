@@ -55,6 +55,7 @@ import tomli_w
 from lateral import formulations
 from lateral.areas.agent import Task
 from lateral.areas.algorithms import BUILT_IN, Algorithm, EnappPriced
+from lateral.areas.central import ends_alone
 from lateral.areas.checkpoint import Checkpoint, about
 from lateral.areas.driver import Patience, Progress, iterate
 from lateral.areas.executors import Executor
@@ -73,7 +74,7 @@ from lateral.areas.point import AtPoint, require_formulation, settle, taken_in, 
 from lateral.areas.run import AreasRun, Round
 from lateral.areas.successive import Successive
 from lateral.areas.transport import Direct
-from lateral.areas.verdict import told, verdict
+from lateral.areas.verdict import in_the_way, told, verdict
 from lateral.areas.whole import built_again
 from lateral.case import Case
 from lateral.devices import BorderHead, BorderTail
@@ -331,7 +332,8 @@ def solve_federation(
             settled = settle(plan, executor, carrier, patience=patience)
             seconds["point"] = settled.seconds
             at = AtPoint(executor, settled)
-            points = Successive.of(federation.run.formulation, method, plan, carrier, at, patience)
+            moving = Successive.fits(federation.run.formulation, method)
+            points = Successive(plan, carrier, at, patience or Patience()) if moving else None
             state = state if points is None or state is None else points.resumed(method, state, rounds)
             plan = settled.begun(plan)
         waits = (patience or Patience()).solve_s
@@ -357,7 +359,7 @@ def solve_federation(
                 book.save(last.state, last.round, finished=last.finished)
             if progress is not None:
                 progress(last.round)
-            if last.finished or len(rounds) >= federation.run.max_rounds:
+            if last.finished or len(rounds) >= federation.run.max_rounds or ends_alone(method, rounds):
                 break
         seconds["rounds"] = time.perf_counter() - begin
     finished, dead = (last.finished, last.dead) if last is not None else (False, ())
@@ -384,6 +386,7 @@ def solve_federation(
             *told(method, None if last is None else last.state, () if points is not None else rounds),
         ),
         settled=settled,
+        conflicts=in_the_way(rounds, None, finished=finished),
     )
 
 

@@ -88,11 +88,13 @@ class AreasRun:
         rounds: every round.
         result: the joined result; None when the areas are not ours, or one has no schedule. Of an area that is gone it
             holds the last answer.
-        central: the central solve, when it was asked for.
+        central: the central solve, when it was asked for, however it ended; `optimum` is that of an optimum alone.
         degraded: areas that were gone at the end.
         rejected: messages that were refused, with the reason.
         seconds: wall time by phase: build, start, point, rounds, join, central, replay, total.
         settled: how the areas found their operating point, where the formulation wants one.
+        conflicts: the limits in the way of a schedule, where the areas did not come to agree: of the whole, where the
+            central solve has none either; else what areas say that have none.
     """
 
     plan: Plan
@@ -108,6 +110,12 @@ class AreasRun:
     seconds: Mapping[str, float]
     choices: tuple[str, ...] = ()
     settled: Settled | None = None
+    conflicts: tuple[str, ...] = ()
+
+    @property
+    def optimum(self) -> Result | None:
+        """The central solve where it ended optimal: what gaps are to."""
+        return self.central if self.central is not None and self.central.ok else None
 
     @property
     def ok(self) -> bool:
@@ -141,23 +149,24 @@ class AreasRun:
 
     @property
     def gap_per_round(self) -> list[float] | None:
-        """(Sum of the areas' objectives - central) / central, after each round; None without a central solve.
+        """(Sum of the areas' objectives - central) / central, after each round; None without a central optimum.
 
         Before the areas agree the sum is of what each believes, and may lie below the optimum. NaN until all answered.
         """
-        return None if self.central is None else [self._gap(r.objective) for r in self.rounds]
+        return None if self.optimum is None else [self._gap(r.objective) for r in self.rounds]
 
     @property
     def gap_to_central(self) -> float | None:
-        """The gap of the joined schedule (of the last round where there is none)."""
-        if self.central is None:
+        """The gap of the joined schedule (of the last round where nothing is joined); None without a central optimum,
+        and where what is joined is no schedule."""
+        if self.optimum is None:
             return None
         if self.result is not None and self.result.has_values:
-            return self._gap(self.result.objective)
+            return self._gap(self.result.objective) if self.result.has_schedule else None
         return self._gap(self.rounds[-1].objective)
 
     def _gap(self, value: float) -> float:
-        best = float("nan") if self.central is None else self.central.objective
+        best = float("nan") if self.optimum is None else self.optimum.objective
         return (value - best) / max(abs(best), 1e-12)
 
     def summary(self) -> dict[str, Any]:
@@ -202,6 +211,7 @@ class AreasRun:
             "degraded": list(self.degraded),
             "seconds": {k: round(float(v), 6) for k, v in self.seconds.items()},
             "choices": list(self.choices),
+            "conflicts": list(self.conflicts),
         }
         base = dict.fromkeys(OF_SOLVE) if self.result is None else self.result.summary()
         return {**base, "n_steps": self.plan.n_steps, **own}

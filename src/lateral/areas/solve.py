@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lateral.areas.agent import Task
 from lateral.areas.algorithms import Algorithm, State
+from lateral.areas.central import Central, ends_alone
 from lateral.areas.checkpoint import Checkpoint, about
 from lateral.areas.driver import Patience, Progress, iterate
 from lateral.areas.executors import Executor, Serial
@@ -22,14 +23,13 @@ from lateral.areas.run import AreasRun, Round
 from lateral.areas.successive import Successive
 from lateral.areas.transport import Direct, Transport
 from lateral.areas.ungrounded import look_at_ungrounded
-from lateral.areas.verdict import told, verdict
+from lateral.areas.verdict import in_the_way, none_found, told, verdict
 from lateral.areas.whole import Whole
 from lateral.checks import require
 from lateral.errors import OptionError
-from lateral.opf import MOST_ROUNDS, build, choose_formulation, replayed
+from lateral.opf import ANY_SIDE, build, choose_formulation, one_sided, replayed
 from lateral.program import ProblemClass
 from lateral.solvers import Status, choose
-from lateral.successive import settle as rest_of_rounds
 
 #: The tolerance at which a run is meant to be certified as a whole.
 DEFAULT_TOLERANCE = 1e-6
@@ -76,7 +76,8 @@ def solve_areas(
         point: see `lateral.build`; the areas find it together, see `lateral.areas.point`.
         limits: see `lateral.build`.
         solver: see `lateral.Model.solve`.
-        central: solve the whole feeder too, and say how far the areas are from it.
+        central: solve the whole feeder too, and say how far the areas are from it. Where it has no schedule the run
+            ends before it has gone through all rounds, with the limits in the way, see `lateral.areas.central`.
         with_replay: run the joined schedule in OpenDSS.
         patience: how long to wait for whom.
         transport: makes what carries messages; absent: nothing is lost.
@@ -130,6 +131,8 @@ def solve_areas(
     last: Progress | None = None
     closest = 0
     seen = Whole(whole, plan, specs)
+    moving = Successive.fits(chosen, method)
+    beside = Central(whole, solver, points=moving) if central else None
     with executor or Serial() as where:
         # a status is earned: where the borders agree, but the whole is not certified yet, a few more rounds do it
         earning = where.owns_areas and method.coupling != "tariff" and tolerance <= DEFAULT_TOLERANCE
@@ -142,7 +145,7 @@ def solve_areas(
             settled = settle(plan, where, carrier, patience=patience)
             seconds["point"] = settled.seconds
             at = AtPoint(where, settled)
-            points = Successive.of(chosen, method, plan, carrier, at, patience)
+            points = Successive(plan, carrier, at, patience or Patience()) if moving else None
             state = state if points is None or state is None else points.resumed(method, state, rounds)
             known = look_at_ungrounded(partition, settled.closed(plan), form, whole.objective, limits)
             plan = settled.begun(plan)
@@ -165,6 +168,10 @@ def solve_areas(
                 progress(last.round)
             if len(rounds) >= max_rounds:
                 break
+            # to first order an area has no schedule near its point, though the whole may have one further away
+            alone = (beside is None or moving) and ends_alone(method, rounds)
+            if alone or (beside is not None and beside.ends(rounds, last)):
+                break
             if last.round.built_again:
                 closest = 0
             if last.finished:
@@ -175,7 +182,7 @@ def solve_areas(
                 found = seen.see(at, settled, last)
                 if found is None or found.ok or found.cautions:  # what rounds can mend, they have
                     break
-        seconds["rounds"] = time.perf_counter() - begin
+        seconds["rounds"] = time.perf_counter() - begin - (0.0 if beside is None else beside.seconds)
         begin = time.perf_counter()
         result = seen.see(at, settled, last) if where.owns_areas else None
         seconds["join"] = time.perf_counter() - begin
@@ -183,18 +190,14 @@ def solve_areas(
     if result is not None:
         result = dataclasses.replace(result, seconds={**seconds, "total": sum(seconds.values())})
     best = None
-    if central:
-        begin = time.perf_counter()
-        best = whole.solve(solver, explain_infeasible=False, one_way_only=False)  # as areas have it
-        if points is not None:
-            best = rest_of_rounds(whole, best, rounds=MOST_ROUNDS, solver=solver)
-        seconds["central"] = time.perf_counter() - begin
-        best = best if best.ok else None
-    if with_replay and result is not None and result.has_values:
+    if beside is not None:
+        best, seconds["central"] = beside.result, beside.seconds
+    finished = last is not None and last.finished
+    none = none_found(rounds, best, finished=finished)
+    if with_replay and result is not None and result.has_schedule and not none:
         begin = time.perf_counter()
         result = replayed(result)
         seconds["replay"] = time.perf_counter() - begin
-    finished = last is not None and last.finished
     dead = last.dead if last is not None else ()
     unrest = "" if points is None or points.rests else points.at
     status, text = verdict(
@@ -208,10 +211,21 @@ def solve_areas(
     choices = [*whole.choices, *taken, *known, *(settled.choices if settled is not None else ())]
     choices += [] if points is None else [*points.told, points.at]
     choices += told(method, None if last is None else last.state, () if points is not None else rounds)
+    if status is Status.LIMIT_REACHED and beside is None:
+        choices.append(
+            "whether the whole has a schedule is not known: a central solve, which was not asked for, says so"
+        )
+    if none and best is not None and not form.lazy and one_sided(best):
+        choices.append(
+            f"{chosen} has the law of loads on one side of their band only, and limits of voltages leave room beyond: "
+            f"{ANY_SIDE} has both sides, and may have a schedule"
+        )
     choices += [f"area {a!r} is gone: its last answer was repeated by the coordinator" for a in seen.repeated]
     seconds["total"] = sum(seconds.values())
     if result is not None:
         result = dataclasses.replace(result, status=status)
+    if result is not None and best is not None and none:
+        result = dataclasses.replace(result, conflicts=best.conflicts)
     return AreasRun(
         plan=plan,
         algorithm=method.name,
@@ -226,6 +240,7 @@ def solve_areas(
         seconds=seconds,
         choices=tuple(choices),
         settled=settled,
+        conflicts=in_the_way(rounds, best, finished=finished),
     )
 
 

@@ -94,21 +94,10 @@ class Successive:
     _freed: int = 0
     _number: int = 0
 
-    @classmethod
-    def of(
-        cls,
-        formulation: str,
-        algorithm: Algorithm,
-        plan: Plan,
-        transport: Transport,
-        executor: AtPoint,
-        patience: Patience | None,
-    ) -> Successive | None:
-        """The points of a run; None of a formulation that is not to first order, and where areas tell each other
-        voltages, or prices: there it is of one point."""
-        if not formulations.get(formulation).first_order or algorithm.coupling != "consensus":
-            return None
-        return cls(plan, transport, executor, patience or Patience())
+    @staticmethod
+    def fits(formulation: str, algorithm: Algorithm) -> bool:
+        """Whether a run goes from point to point: to first order, unless areas tell each other voltages, or prices."""
+        return formulations.get(formulation).first_order and algorithm.coupling == "consensus"
 
     @property
     def at(self) -> str:

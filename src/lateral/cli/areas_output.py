@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lateral.cli.loading import Loaded
 from lateral.cli.running import summary_rows
-from lateral.cli.screen import number
+from lateral.cli.screen import count, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,7 +86,7 @@ def screen_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     s = summary
     own = [
         ("status", s["status_text"]),
-        ("areas", f"{len(s['areas'])}, {s['algorithm']}, executor {s['executor']}, {s['rounds']} rounds"),
+        ("areas", f"{len(s['areas'])}, {s['algorithm']}, executor {s['executor']}, {count(s['rounds'], 'round')}"),
         ("residual", number(s["residual"], digits=1)),
         ("gap to central", gap_text(s["gap_to_central"])),
         ("messages", f"{s['messages']:,}, {s['bytes']:,} bytes; {s['messages_rejected']} refused"),

@@ -59,7 +59,7 @@ def solved(loaded: Loaded, options: SolveOptions) -> Result:
     if options.verify:
         with working("solving it again with another solver ..."):
             result = verified(result)
-    if options.replay and result.has_values:
+    if options.replay and result.has_schedule:
         with working(f"replaying {count(loaded.case.horizon.n_steps, 'step')} in OpenDSS ..."):
             result = replayed(result)
     phases = {k: v for k, v in result.seconds.items() if k != "total"}
@@ -108,7 +108,15 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("model", f"{s['formulation']} ({s['problem_class']}), {s['solver']}, {s['n_variables']:,} variables"),
         ("feeder", f"{s['n_buses']} buses, {count(s['n_steps'], 'step')}"),
     ]
+    word = s.get("status")
+    if s["cost"] is None and word in ("limit_reached", "inaccurate", "degraded"):
+        off = max((x for x in (r["max_primal"], r["max_bound"]) if x is not None), default=0.0)
+        rows.append(("values", f"none: where it ended, equations or bounds are off by {number(off)} pu"))
     if s["cost"] is not None:
+        if word == "limit_reached":
+            rows.append(
+                ("mind", "it was stopped before a solution: the values below are where it was then, and no result")
+            )
         rows += [
             ("cost", number(s["cost"], "$")),
             ("energy import", number(s["energy_import_kwh"], "kWh")),

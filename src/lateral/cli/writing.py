@@ -46,7 +46,8 @@ def write_result(
         solved/master.dss     the feeder with the set-points as load shapes, for OpenDSS
         import_report.json    what became of every object, when the case is a .dss master
 
-    A result without values (infeasible, failed) has no schedule; the report says why.
+    A result without a schedule (infeasible, failed, stopped far from one) has none of what follows the report; the
+    report says why.
 
     Args:
         result: what was solved; None where nothing is known of the whole (areas that did not answer).
@@ -66,7 +67,7 @@ def write_result(
             write_report(result, folder / "report.html", import_report=report)
         if also is not None:
             also(folder)
-        if result is None or not result.has_values:
+        if result is None or not result.has_schedule:
             return
         schedule(result).to_csv(folder / "schedule.csv", index=False)
         save(result, folder / "result.nc")

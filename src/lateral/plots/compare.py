@@ -192,7 +192,7 @@ def baseline_vs_optimum(result: Result) -> go.Figure:
     )
     style.style_axes(fig)
     cases = [("without control", view.baseline, np.asarray(result.baseline.source_kva.real), style.ORANGE, "dash")]
-    if result.has_values:
+    if result.has_schedule:
         cases.append(("schedule", view.optimum, result.p_source_kw, style.BLUE, "solid"))
     for name, volts, power, colour, dash in cases:
         line = {"shape": "hv", "width": 2, "color": colour, "dash": dash}

@@ -163,7 +163,7 @@ class View:
     @property
     def voltages(self) -> Voltages:
         """Voltages of the schedule, or of the day without control when there is no schedule."""
-        return self.optimum if self.result.has_values else self.baseline
+        return self.optimum if self.result.has_schedule else self.baseline
 
     def _voltages(self, nodes: tuple[tuple[str, int], ...], v: FloatArray, *, controlled: bool) -> Voltages:
         """Voltages of the nodes that the network keeps: no neutrals, nothing that no source reaches."""

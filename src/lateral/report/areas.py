@@ -101,7 +101,10 @@ def write_areas_report(
 
     whole = run.result.case if case is None and run.result is not None else case
     part = areas_part(run, whole, tolerance)
-    text = render(run.result, import_report=import_report, title=title or run.plan.name, areas=part, case=whole)
+    shown = run.result
+    if shown is None and run.central is not None and not run.central.has_values:
+        shown = run.central  # without a schedule of every area there is still what it says of the limits in the way
+    text = render(shown, import_report=import_report, title=title or run.plan.name, areas=part, case=whole)
     return write_whole(Path(path), text.encode())
 
 
@@ -286,9 +289,10 @@ def _facts(run: AreasRun, tolerance: float | None) -> list[tuple[str, str]]:
     out = [("areas", f"{run.algorithm}, executor {run.executor}, {len(run.rounds):,} rounds")]
     if tolerance is not None:
         out.append(("tolerance of the residual", f"{tolerance:g}"))
-    if run.central is not None:
-        text = f"{number(run.central.objective, 6)}, {run.central.status_text}"
-        out.append(("central objective", text))
+    if run.optimum is not None:
+        out.append(("central objective", f"{number(run.optimum.objective, 6)}, {run.optimum.status_text}"))
+    elif run.central is not None:
+        out.append(("central solve", run.central.status_text))
     out.append(("wall time of the run", ", ".join(f"{k} {number(v, 2)} s" for k, v in run.seconds.items())))
     return out
 

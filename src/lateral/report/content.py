@@ -105,6 +105,19 @@ def after_word(word: str, text: str) -> str:
     return text.replace(f"{known}: ", "", 1).replace(f"{known} (", "(", 1)
 
 
+def standing(result: Result) -> str:
+    """What the values below the status are, where they are no result; empty where they are one."""
+    if result.stopped:
+        return "It was stopped before a solution: the values below are where it was then, and no result."
+    if result.has_schedule:
+        return ""
+    why = ""
+    if result.has_values:
+        off = max(result.residuals.max_primal, result.residuals.max_bound)
+        why = f": where it ended, equations or bounds are off by {small(off)} pu"
+    return f"There is no schedule{why}. Voltages below are those of the day without control."
+
+
 def replay_of(result: Result) -> Replay | None:
     """The replay in OpenDSS, when there is one."""
     return result.replay if isinstance(result.replay, Replay) else None
@@ -140,13 +153,14 @@ def columns(view: View, baseline: Voltages | None) -> list[Column]:
                 baseline,
             )
         )
-    if result.has_values:
-        out.append(column("schedule, by the model", view))
+    which = "where it stopped" if result.stopped else "schedule"
+    if result.has_schedule:
+        out.append(column(f"{which}, by the model", view))
     run = replay_of(result)
-    if run is not None and result.has_values:
+    if run is not None and result.has_schedule:
         out.append(
             Column(
-                "schedule, in OpenDSS",
+                f"{which}, in OpenDSS",
                 run.cost_usd,
                 float(run.p_source_kw @ hours),
                 run.losses_kwh,
@@ -198,7 +212,7 @@ def _extreme(volts: Voltages, which: Any) -> float:
 
 
 def cards(result: Result, found: list[Column]) -> list[Card]:
-    """The key numbers of the summary."""
+    """The key numbers of the summary; none of a schedule that is no result."""
     by = {c.label: c for c in found}
     base, own = by.get("without control"), by.get("schedule, by the model")
     run = by.get("schedule, in OpenDSS")
@@ -279,7 +293,7 @@ def facts(result: Result) -> list[tuple[str, str]]:
         ("largest violation of a bound", f"{small(r['max_bound'])} pu"),
         ("duality gap", f"{small(r['duality_gap'])} of the objective"),
     ]
-    if result.has_values and result.relaxation_gap is not None:
+    if result.has_schedule and result.relaxation_gap is not None:
         share = r["relaxation_gap_share"] or 0.0
         out.append(
             (
@@ -429,6 +443,7 @@ __all__ = [
     "replay_of",
     "small",
     "spoken",
+    "standing",
     "tone_of",
     "violations",
 ]

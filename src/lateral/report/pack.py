@@ -46,7 +46,8 @@ def quantised(v: FloatArray, low: float, step: float) -> FloatArray:
 
 def voltage_sets(view: View, baseline: Voltages | None) -> list[tuple[str, Voltages]]:
     """What the map can show: the schedule first, then the day without control."""
-    sets = [("schedule", view.optimum)] if view.result.has_values else []
+    which = "where it stopped" if view.result.stopped else "schedule"
+    sets = [(which, view.optimum)] if view.result.has_schedule else []
     if baseline is not None and np.isfinite(baseline.v_pu).any():
         fits = not sets or (
             np.array_equal(baseline.bus, sets[0][1].bus) and np.array_equal(baseline.conductor, sets[0][1].conductor)

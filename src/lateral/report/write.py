@@ -113,9 +113,9 @@ def render(
 _NOTHING: Mapping[str, Any] = {
     **dict.fromkeys(("voltages", "comparison", "conflicts", "before", "after", "loadings", "replay")),
     **dict.fromkeys(("cards", "sets", "facts"), ()),
-    **dict.fromkeys(("trouble", "map_note", "no_loading"), ""),
+    **dict.fromkeys(("trouble", "map_note", "no_loading", "standing"), ""),
     **dict.fromkeys(("heat_height", "n_steps", "step"), 0),
-    "has_values": False,
+    "has_schedule": False,
 }
 
 
@@ -132,7 +132,7 @@ def _of_result(result: Result, figures: dict[str, go.Figure], areas: AreasPart |
     if baseline is not None:
         figures["compare"] = baseline_vs_optimum(result)
     run = content.replay_of(result)
-    if result.has_values:
+    if result.has_schedule:
         figures["dispatch"] = dispatch_stack(result)
         figures["reactive"] = reactive(result)
         figures["dlmp"] = dlmp(result)
@@ -145,12 +145,13 @@ def _of_result(result: Result, figures: dict[str, go.Figure], areas: AreasPart |
             figures["replay"] = replay_errors(result)
     found = content.columns(view, baseline)
     cards = content.cards(result, found)
-    if areas is not None and areas.run.central is not None and areas.run.central.has_values:
-        found.append(content.column("one central solve", View(areas.run.central)))
-    limits = result.has_values and not trouble
+    if areas is not None and areas.run.optimum is not None:
+        found.append(content.column("one central solve", View(areas.run.optimum)))
+    limits = result.has_schedule and not trouble
     return {
         "voltages": voltages,
-        "has_values": result.has_values,
+        "has_schedule": result.has_schedule,
+        "standing": content.standing(result),
         "cards": cards,
         "comparison": content.comparison(found, result.case.horizon.n_steps) if found else None,
         "facts": content.facts(result),
@@ -165,7 +166,7 @@ def _of_result(result: Result, figures: dict[str, go.Figure], areas: AreasPart |
         "after": content.violations(result.violations, "optimum") if limits else None,
         "loadings": content.loading_table(result.loading) if "loading" in figures else None,
         "no_loading": why_no_loading(result),
-        "replay": content.replay_facts(run) if run is not None else None,
+        "replay": content.replay_facts(run) if run is not None and result.has_schedule else None,
     }
 
 

@@ -42,6 +42,9 @@ SHARE_SAID = 5e-4
 RANK_WARNING = 1e-3
 #: Distance of a load from its law that is said, share of its power.
 LAW_WARNING = 1e-4
+#: Violation of an equation or a bound above which a point is no schedule, pu: its losses and costs are of nothing. The
+#: largest mismatch of a run that an area left is 1.6e-3 (`docs/areas/failures.md`).
+NO_SCHEDULE_PU = 1e-2
 #: Parts of warnings that other lines of a summary say as well.
 RECOVER, BELOW = "--recover makes an exact schedule of it", "no schedule has an objective below"
 
@@ -138,6 +141,20 @@ class Result:
             Status.UNBOUNDED,
             Status.ERROR,
         )
+
+    @property
+    def has_schedule(self) -> bool:
+        """True when the values keep the equations closely enough (`NO_SCHEDULE_PU`) to be shown as a schedule.
+
+        A solver that is stopped, or areas that did not come to agree, may leave numbers that no feeder has.
+        """
+        r = self.residuals
+        return self.has_values and r.max_primal <= NO_SCHEDULE_PU and r.max_bound <= NO_SCHEDULE_PU
+
+    @property
+    def stopped(self) -> bool:
+        """True when the schedule is where a solver or a run was stopped: near enough to be looked at, and no result."""
+        return self.has_schedule and self.status is Status.LIMIT_REACHED
 
     @property
     def status_text(self) -> str:
@@ -703,8 +720,8 @@ class Result:
     # -- summary --------------------------------------------------------------------------------------------------
 
     def summary(self) -> dict[str, Any]:
-        """The numbers of a run as plain data (``lateral solve --json``)."""
-        known = self.has_values
+        """The numbers of a run as plain data (``lateral solve --json``); None where no schedule has them."""
+        known, scheduled = self.has_values, self.has_schedule
         r = self.residuals
 
         def number(value: float) -> float | None:
@@ -720,13 +737,13 @@ class Result:
             "problem_class": self.program.problem_class.name,
             "solver": self.solution.solver,
             "objective_name": self.objective_name,
-            "objective": number(self.objective) if known else None,
+            "objective": number(self.objective) if scheduled else None,
             "bound": self.bound,
             "bound_given": [*self.program.held, *self.program.granted] if self._proves else [],
-            "cost": number(self.cost) if known else None,
-            "energy_import_kwh": number(self.energy_import_kwh) if known else None,
-            "energy_export_kwh": number(self.energy_export_kwh) if known else None,
-            "losses_kwh": number(self.losses_kwh) if known else None,
+            "cost": number(self.cost) if scheduled else None,
+            "energy_import_kwh": number(self.energy_import_kwh) if scheduled else None,
+            "energy_export_kwh": number(self.energy_export_kwh) if scheduled else None,
+            "losses_kwh": number(self.losses_kwh) if scheduled else None,
             "n_buses": len(self.case.feeder.buses),
             "n_nodes": self.network.n_nodes,
             "n_steps": self.case.horizon.n_steps,

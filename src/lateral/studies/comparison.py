@@ -149,7 +149,7 @@ def compare(
             rows.append({"formulation": label, "status": "declined", "reason": _reasons(error)})
             continue
         reason = "" if result.ok else result.status_text
-        if result.has_values:
+        if result.has_schedule:
             try:
                 result = replayed(result)
             except EngineError as error:
@@ -205,7 +205,7 @@ def _row(label: str, result: Result, reason: str) -> dict[str, Any]:
         "solve_s": result.seconds["solve"],
         "reason": reason,
     }
-    if not result.has_values:
+    if not result.has_schedule:
         return row
     # port by port where they differ: what one end or phase gives and another takes does not cancel
     points = {**result.set_points, **result.port_points}
