@@ -44,12 +44,14 @@ class Central:
         points: whether areas go from point to point, see `lateral.areas.successive`; so does the whole then.
 
     Attributes:
+        nowhere: whether the whole has no schedule to first order at the first point, by proof: areas never agree there.
         seconds: wall time of the solve; 0 until then.
     """
 
     def __init__(self, model: Model, solver: str, *, points: bool = False) -> None:
         self._model, self._solver, self._points = copy.copy(model), solver, points
         self._result: Result | None = None
+        self.nowhere = False
         self.seconds = 0.0
 
     @property
@@ -59,27 +61,32 @@ class Central:
             begin = time.perf_counter()
             model, solver = self._model, self._solver
             first = model.solve(solver, explain_infeasible=not self._points, one_way_only=False)  # as areas have it
+            self.nowhere = self._points and first.status is Status.INFEASIBLE
             self._result = settle(model, first, rounds=MOST_ROUNDS, solver=solver) if self._points else first
             self.seconds = time.perf_counter() - begin
         return self._result
 
-    def ends(self, rounds: Sequence[Round], last: Progress) -> bool:
+    def ends(self, rounds: Sequence[Round], last: Progress, *, moved: bool = False) -> bool:
         """Whether further rounds are of no use, because the whole has no schedule.
 
         Args:
             rounds: every round so far.
             last: the last one.
+            moved: whether areas have gone on to another point.
         """
         silent = set(last.round.failures) - set(last.round.statuses)
         if last.finished or last.dead or silent:  # who waits for an area is not to be kept from it
             return False
         if self._result is None and not (last.round.failures or (len(rounds) >= LATE and last.round.residual > NEAR)):
             return False
-        if self.result.status is Status.LOCALLY_INFEASIBLE:
+        status = self.result.status
+        if self.nowhere and not moved:
+            return True
+        if status is Status.LOCALLY_INFEASIBLE:
             if not self.result.conflicts:  # no least violation was found beside it
                 return False
             return bool(insisting(rounds)) or stalled(rounds)
-        return self.result.status is Status.INFEASIBLE
+        return status is Status.INFEASIBLE
 
 
 def ends_alone(algorithm: Algorithm, rounds: Sequence[Round]) -> bool:

@@ -170,7 +170,9 @@ def solve_areas(
                 break
             # to first order an area has no schedule near its point, though the whole may have one further away
             alone = (beside is None or moving) and ends_alone(method, rounds)
-            if alone or (beside is not None and beside.ends(rounds, last)):
+            if alone or (
+                beside is not None and beside.ends(rounds, last, moved=points is not None and points.point > 1)
+            ):
                 break
             if last.round.built_again:
                 closest = 0
@@ -214,6 +216,11 @@ def solve_areas(
     if status is Status.LIMIT_REACHED and beside is None:
         choices.append(
             "whether the whole has a schedule is not known: a central solve, which was not asked for, says so"
+        )
+    if beside is not None and beside.nowhere and not none and status is not Status.OPTIMAL:
+        choices.append(
+            "to first order at the power flow without control no schedule of the whole keeps the limits; rounds of the "
+            "whole found one further away, which areas do not look for: take current-voltage"
         )
     if none and best is not None and not form.lazy and one_sided(best):
         choices.append(

@@ -62,7 +62,7 @@ def verdict(
         elif words == {Status.LIMIT_REACHED.word}:
             status = Status.LIMIT_REACHED
         word = status.word.replace("_", " ")
-        counts = tuple(words) if status is Status.LIMIT_REACHED else INFEASIBLE
+        counts = INFEASIBLE if status in (Status.INFEASIBLE, Status.LOCALLY_INFEASIBLE) else tuple(words)
         said = [text.replace(f": {word}: ", ": ", 1) for a, text in failing.items() if last.statuses[a] in counts]
         if status is Status.LIMIT_REACHED and not known and not words.intersection(INFEASIBLE):
             said += _found_before(rounds)

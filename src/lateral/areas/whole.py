@@ -17,7 +17,7 @@ from lateral.areas.driver import Progress
 from lateral.areas.executors import Executor
 from lateral.areas.join import at_points, joined, moved_to, with_limits
 from lateral.areas.plan import Plan
-from lateral.areas.point import Settled
+from lateral.areas.point import AtPoint, Settled
 from lateral.areas.protocol import AreaSpec, Failure, handle
 from lateral.formulations import Beside
 from lateral.jumps import Crossed, second_state
@@ -148,7 +148,8 @@ def _collected(
     """What the areas found, parents before children; and the areas whose last answer was repeated here.
 
     An area that is gone cannot be asked; but what it is and what it was told before its last answer are known, and the
-    same problem has the same answer. None when an area never answered, or has no schedule.
+    same problem has the same answer. None when an area never answered, or has no schedule; or is gone, and had gone on
+    to another point before (`lateral.areas.successive`).
     """
     dead = last.dead if last is not None else ()
     asked: dict[str, Mapping[str, Any]] = {a: {} for a in plan.areas if a not in dead}
@@ -159,8 +160,8 @@ def _collected(
         reply = replies.get(area)
         if reply is None or isinstance(reply, Failure):
             told = last.told.get(area) if last is not None else None
-            if told is None:
-                return None, ()
+            if told is None or (isinstance(executor, AtPoint) and executor.moved):
+                return None, ()  # the point that it went to is gone with it
             repeated.append(area)
             agent = AreaAgent(area, specs[area].case, specs[area].task)
             if settled is not None:
