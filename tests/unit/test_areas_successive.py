@@ -29,6 +29,7 @@ from lateral.areas.solve import solve_areas
 from lateral.areas.successive import MOST_POINTS, Successive
 from lateral.areas.sweeps import Sweeps
 from lateral.areas.transport import Direct
+from lateral.devices import Regulator
 from lateral.errors import SolveError
 from lateral.operating import schedule_flow
 from lateral.solvers import Status
@@ -102,6 +103,18 @@ def test_the_exact_rows_of_areas_meet_in_the_power_flow_of_their_schedules() -> 
             assert np.abs(said - truth).max() <= 1e-8
             compared += 1
     assert compared == len(plan.borders) == 2
+
+
+def test_loads_that_leave_their_band_have_their_law_at_the_next_point() -> None:
+    """Decided taps and no limits take loads out of their band. Without building again areas agree on an optimum of
+    other laws, and say so."""
+    case = steps_of("ieee13", 2)
+    devices = (dataclasses.replace(d, decision="step") if isinstance(d, Regulator) else d for d in case.devices)
+    part = cut(case.with_(devices=tuple(devices)), ["line.632670"])
+    found = solve_areas(part, formulation="linearised", limits="none", with_replay=False)
+    assert found.status is Status.OPTIMAL, found.status_text
+    assert found.gap_to_central is not None and abs(found.gap_to_central) <= 1e-7
+    assert any("loads had another law before" in choice for choice in found.choices)
 
 
 # -- one area --------------------------------------------------------------------------------------------------------
@@ -190,7 +203,13 @@ class Said(AtPoint):
         for area in requests:
             if operation == "step":
                 own = {"promised": now["promised"], "objective": 100.0} if area == "1" else {"promised": 0.0}
-                out[area] = {"objective": 0.0, "floor": 1e-2, "length": now.get("length", 0.1), **own}
+                out[area] = {
+                    "objective": 0.0,
+                    "floor": 1e-2,
+                    "length": now.get("length", 0.1),
+                    "anew": now.get("anew", 0.0),
+                    **own,
+                }
             elif operation == "schedule":
                 gained = now.get("gained", 0.0) if area == "1" else 0.0
                 out[area] = {"borders": self.borders(area), "settled": [self.flows] * self.plan.n_steps}
@@ -265,6 +284,14 @@ def test_where_nothing_is_promised_a_long_step_rests_when_it_is_its_power_flow()
     assert near.rests and not executor.moves
     far, executor = judged({"promised": 1e-7, "length": 0.5, "away": 1e-3}, {"promised": 0.0, "length": 0.0})
     assert far.rests and [m["accept"] for m in executor.moves] == [True]
+
+
+def test_a_point_at_which_loads_had_another_law_is_no_measure() -> None:
+    """What follows is accepted whatever it brings, and no rest."""
+    points, executor = judged(
+        {"promised": 0.0, "gained": -1.0, "length": 0.0, "anew": 1.0}, {"promised": 0.0, "length": 0.0}
+    )
+    assert points.rests and [m["accept"] for m in executor.moves] == [True]
 
 
 def test_what_nobody_says_ends_it() -> None:

@@ -458,7 +458,10 @@ class AreaAgent:
 
     def move(self, *, accept: bool, radius: float, factor: float) -> dict[str, Any]:
         """Go on from the last schedule, or with another trust region from where it is; see `AreaRounds.move`."""
-        self._stepping()[0].move(accept=accept, radius=radius, factor=factor)
+        rounds, result = self._stepping()
+        point = rounds.move(result, accept=accept, radius=radius, factor=factor)
+        if point is not None:
+            self.point, self.built_again = point, self.built_again + 1
         return {"moved": accept}
 
     def _stepping(self) -> tuple[AreaRounds, Result]:

@@ -19,13 +19,13 @@ from lateral.devices import BorderHead, BorderTail
 from lateral.devices.border import VARIABLES
 from lateral.first_order import At, chosen
 from lateral.formulations import OperatingPoint
-from lateral.model import Model
+from lateral.model import Model, point_of
 from lateral.network.schema import FloatArray, IntArray
 from lateral.program import Block, Program
 from lateral.program.program import Slot
 from lateral.results.result import Result
 from lateral.solvers import Solution, Status
-from lateral.successive import NO_STEP, Rounds
+from lateral.successive import MOST_MADE, NO_STEP, Rounds
 
 #: What a head is told and what a tail is told, in the order of `Model` variables.
 _TOLD = {"border_head": ("v_re", "v_im"), "border_tail": POWERS}
@@ -46,6 +46,8 @@ class AreaRounds:
         self.state = self._started(model)
         self._solution: Solution | None = None
         self._there: At | None = None
+        #: how often it was built again for loads that left their band, and whether it was by the last move
+        self._made, self._anew = 0, False
 
     def _started(self, model: Model) -> Rounds:
         assert model.tangent is not None
@@ -65,14 +67,15 @@ class AreaRounds:
         Returns:
             ``promised``, the decrease of the area's merit that the program promises; ``objective``, its own at the
             step; ``floor``, below which a relative difference of it means nothing; ``length``, of the longest change of
-            a decision as a share of its range. NaN where it is no step.
+            a decision as a share of its range; ``anew``, 1 where loads have another law than at the point before. NaN
+            where it is no step.
         """
         self.keep_up()
         self._solution, self._there = result.solution, None
         off = result.residuals
         near = result.status is Status.INACCURATE and max(off.max_primal, off.max_bound) <= NO_STEP
         if not (result.ok or near):
-            return dict.fromkeys(("promised", "objective", "floor", "length"), np.nan)
+            return dict.fromkeys(("promised", "objective", "floor", "length", "anew"), np.nan)
         self.state.weigh(result.solution)
         x = result.solution.x
         return {
@@ -80,6 +83,7 @@ class AreaRounds:
             "objective": self.state.at.program.objective(x),
             "floor": self.state.at.program.objective_floor,
             "length": self.state.length(x),
+            "anew": float(self._anew),
         }
 
     def flow(self, result: Result, borders: Mapping[str, Values]) -> dict[str, Any]:
@@ -150,15 +154,36 @@ class AreaRounds:
             "away": max(float(off[cells].max(initial=0.0)) for cells in voltages),
         }
 
-    def move(self, *, accept: bool, radius: float, factor: float) -> None:
-        """Go to the point of the last step, or stay; with a trust region and a share of the curvature from now on."""
+    def move(self, result: Result, *, accept: bool, radius: float, factor: float) -> OperatingPoint | None:
+        """Go to the point of the last step, or stay; with a trust region and a share of the curvature from now on.
+
+        Args:
+            result: the last result.
+            accept: whether to go.
+            radius: of the trust region, as a share of the range of each decision.
+            factor: on the curvature of losses.
+
+        Returns:
+            the operating point at which the area was built again, where loads left the side of their band that was
+            taken.
+        """
         state = self.state
         assert self._solution is not None
         state.radius, state.factor = radius, factor
         at = self._there if accept and self._there is not None else state.at
         program = state.tangent.reweighed(at.program, self._solution, at.x, factor)
         state.at = dataclasses.replace(at, program=state.tangent.moved(program, at.x))
-        self.model.program = state.bounded()
+        self._anew = False
+        point = None
+        if accept and at.left and self._made < MOST_MADE:
+            there = dataclasses.replace(result.solution, x=at.x)
+            v_pu = point_of(dataclasses.replace(result, program=state.at.program, solution=there)).v_pu
+            point = dataclasses.replace(self.point, v_pu=v_pu, injected_pu=np.zeros_like(v_pu), loaded=True)
+            self._anew = self.model.make_at(point, result)
+            self._made += self._anew
+            self.keep_up()
+        self.model.program = self.state.bounded()
+        return point if self._anew else None
 
     def collect(self, program: Program) -> dict[str, Any]:
         """The point at which a program of the area is made, and what its curvature weighs, by block."""

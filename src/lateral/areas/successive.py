@@ -57,7 +57,7 @@ MOST_FAILED = 3
 #: that much.
 AGREED = 1e-6
 #: What an area says of a step, and of what it brings.
-OF_STEP, OF_FLOW = ("promised", "objective", "floor", "length"), ("gained", "bent", "away")
+OF_STEP, OF_FLOW = ("promised", "objective", "floor", "length", "anew"), ("gained", "bent", "away")
 
 
 @final
@@ -145,7 +145,8 @@ class Successive:
             return ()
         relative = promised / size
         says = f"predicted decrease {relative:.1e} relative, step {length:.1e}"
-        if length <= TINY and abs(relative) <= AGREED:
+        anew = any(step["anew"] > 0.0 for step in steps)
+        if length <= TINY and abs(relative) <= AGREED and not anew:
             return self._rested(says)
         swept = Sweeps(
             self.plan, self.executor, self.transport, self.patience, self.clock, self.pause,
@@ -160,6 +161,8 @@ class Successive:
         self._number = swept.number
         if found is None or not np.all(swept.live()):
             return self._rejected(f"rejected, its power flow does not converge; {says}", 0.25 * length)
+        if anew:  # nothing to compare with
+            return self._move(f"accepted, loads had another law before; step {length:.1e}", accept=True)
         flows = [_numbers(area, reply, OF_FLOW) for area, reply in swept.replies.items()]
         gained, bent = (sum(flow[x] for flow in flows) for x in ("gained", "bent"))
         away = max(flow["away"] for flow in flows)
