@@ -26,7 +26,7 @@ from lateral.areas.point import AtPoint, Settled
 from lateral.areas.protocol import AreaSpec
 from lateral.areas.run import AreasRun, Round
 from lateral.areas.solve import solve_areas
-from lateral.areas.successive import MOST_POINTS, Successive
+from lateral.areas.successive import MOST_POINTS, MOST_WAITED, Successive
 from lateral.areas.sweeps import Sweeps
 from lateral.areas.transport import Direct
 from lateral.devices import Regulator
@@ -292,6 +292,17 @@ def test_a_point_at_which_loads_had_another_law_is_no_measure() -> None:
         {"promised": 0.0, "gained": -1.0, "length": 0.0, "anew": 1.0}, {"promised": 0.0, "length": 0.0}
     )
     assert points.rests and [m["accept"] for m in executor.moves] == [True]
+
+
+def test_a_step_that_promises_a_loss_waits_for_areas_to_agree_more_closely() -> None:
+    """No optimum of a convex program is worse than a point of it; after enough rounds it is judged all the same."""
+    plan = dataclasses.replace(Plan.of(lateral.cut(steps_of("ieee13", 1), 2)), voltages=("v_re", "v_im"))
+    executor = Said(plan, [{"promised": -1e-3, "gained": -1e-3}] * 2)
+    points = Successive(plan, Direct(plan, run="r"), executor)
+    for _ in range(MOST_WAITED):
+        assert points.look() == () and points.waits and not points.rests and not points.ended
+    assert points.look() == plan.areas and not points.waits
+    assert [m["accept"] for m in executor.moves] == [False]
 
 
 def test_what_nobody_says_ends_it() -> None:

@@ -333,7 +333,7 @@ def solve_federation(
             seconds["point"] = settled.seconds
             at = AtPoint(executor, settled)
             moving = Successive.fits(federation.run.formulation, method)
-            points = Successive(plan, carrier, at, patience or Patience()) if moving else None
+            points = Successive(plan, carrier, at, patience or Patience(), tolerance) if moving else None
             state = state if points is None or state is None else points.resumed(method, state, rounds)
             plan = settled.begun(plan)
         waits = (patience or Patience()).solve_s
@@ -359,7 +359,9 @@ def solve_federation(
                 book.save(last.state, last.round, finished=last.finished)
             if progress is not None:
                 progress(last.round)
-            if last.finished or len(rounds) >= federation.run.max_rounds or ends_alone(method, rounds):
+            closer = points is not None and points.waits and not last.dead
+            ended = last.finished and not closer
+            if ended or len(rounds) >= federation.run.max_rounds or ends_alone(method, rounds):
                 break
         seconds["rounds"] = time.perf_counter() - begin
     finished, dead = (last.finished, last.dead) if last is not None else (False, ())

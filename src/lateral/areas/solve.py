@@ -145,7 +145,7 @@ def solve_areas(
             settled = settle(plan, where, carrier, patience=patience)
             seconds["point"] = settled.seconds
             at = AtPoint(where, settled)
-            points = Successive(plan, carrier, at, patience or Patience()) if moving else None
+            points = Successive(plan, carrier, at, patience or Patience(), tolerance) if moving else None
             state = state if points is None or state is None else points.resumed(method, state, rounds)
             known = look_at_ungrounded(partition, settled.closed(plan), form, whole.objective, limits)
             plan = settled.begun(plan)
@@ -178,6 +178,8 @@ def solve_areas(
                 closest = 0
             if last.finished:
                 closest = closest or len(rounds) + CLOSER
+                if points is not None and points.waits and not last.dead:
+                    continue
                 unsettled = points is not None and not points.rests
                 if not earning or unsettled or last.dead or last.round.failures or len(rounds) >= closest:
                     break

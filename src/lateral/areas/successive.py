@@ -51,6 +51,8 @@ from lateral.successive import (
 MOST_POINTS = 20
 #: Voltages of a step, which promises nothing, are those of its power flow when they are no further from it, pu.
 AWAY = 1e-6
+#: How many rounds areas may take at one point to agree more closely.
+MOST_WAITED = 20
 #: How often an area may fail to say what it is asked.
 MOST_FAILED = 3
 #: A step this short rests although this much is promised, relative to the objective: what areas agree within is worth
@@ -70,28 +72,33 @@ class Successive:
         transport: carries what they say.
         executor: a started executor, whose areas are at their first point.
         patience: how long to wait for whom.
+        tolerance: residual at which the areas agree.
         point: the number of the present point.
         told: what was done, in sentences.
         rests: whether nothing is left to gain.
         ended: why there is no further point, where it does not rest.
+        waits: whether areas are to agree more closely before their step is judged.
     """
 
     plan: Plan
     transport: Transport
     executor: AtPoint
     patience: Patience = field(default_factory=Patience)
+    tolerance: float = AGREED
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
     point: int = 1
     told: list[str] = field(default_factory=list)
     rests: bool = False
     ended: str = ""
+    waits: bool = False
     #: trust region, and the factor on the curvature of losses; see `lateral.successive.Rounds`
     radius: float = np.inf
     factor: float = 1.0
     _fell_back: int = 0
     _failed: int = 0
     _freed: int = 0
+    _waited: int = 0
     _number: int = 0
 
     @staticmethod
@@ -119,6 +126,7 @@ class Successive:
             the areas, all of them; none where they rest, or there is no way on.
         """
         found: tuple[str, ...] = ()
+        self.waits = False
         if self.executor.fell_back == self._fell_back and not self.rests and not self.ended:
             try:
                 found = self._judged()
@@ -145,9 +153,14 @@ class Successive:
             return ()
         relative = promised / size
         says = f"predicted decrease {relative:.1e} relative, step {length:.1e}"
+        rest = max(REST, 0.1 * self.tolerance)
         anew = any(step["anew"] > 0.0 for step in steps)
-        if length <= TINY and abs(relative) <= AGREED and not anew:
+        if length <= TINY and abs(relative) <= max(AGREED, self.tolerance) and not anew:
             return self._rested(says)
+        # of a convex program no optimum is worse than the point itself: what areas differ by is in the way
+        if relative < -rest and not anew and self._waited < MOST_WAITED:
+            self._waited, self.waits = self._waited + 1, True
+            return ()
         swept = Sweeps(
             self.plan, self.executor, self.transport, self.patience, self.clock, self.pause,
             operation="schedule", number=self._number,
@@ -168,9 +181,9 @@ class Successive:
         away = max(flow["away"] for flow in flows)
         says = f"predicted decrease {relative:.1e} relative, true {gained / size:.1e}, step {length:.1e}"
         held = length > 0.99 * self.radius
-        flat = abs(relative) <= (AGREED if abs(gained) <= REST * size else REST)
+        flat = abs(relative) <= (max(AGREED, self.tolerance) if abs(gained) <= rest * size else rest)
         if flat and not held:
-            if gained < -REST * size:
+            if gained < -rest * size:
                 return self._rejected(f"rejected, {says}", 0.25 * length)
             if away <= AWAY:
                 return self._rested(says)
@@ -215,7 +228,7 @@ class Successive:
         if self.point >= MOST_POINTS:
             self.ended = f"{MOST_POINTS} points were not enough"
             return ()
-        self.point += 1
+        self.point, self._waited = self.point + 1, 0
         self.executor.moved = True
         self._ask("move", {"accept": accept, "radius": self.radius, "factor": self.factor})
         return self.plan.areas
