@@ -400,12 +400,6 @@ def test_a_load_that_is_open_draws_nothing(tmp_path: Path) -> None:
     assert case.feeder.admittances == ()
 
 
-def test_a_storage_with_an_open_conductor_is_taken_as_closed_and_said(tmp_path: Path) -> None:
-    body = "new storage.l bus1=b kv=12.47 kwrated=90 kwhrated=200 state=idling\nopen storage.l term=1 cond=2"
-    _, report = read(make(tmp_path, body))
-    assert "it has open conductors; taken as closed" in report.entry["storage.l"].reason
-
-
 @pytest.mark.parametrize(
     ("element", "became"),
     [
@@ -1013,7 +1007,7 @@ def test_limits_of_a_storage_beside_its_rating(tmp_path: Path) -> None:
     assert (case.batteries[0].p_charge_max_kw, case.batteries[0].p_discharge_max_kw) == (50, 50)
     _, report = read(make(tmp_path, body + "kvarmax=10 model=2"))
     assert "limits of 10 and 10 kvar are left out" in report.entry["storage.s"].reason
-    assert "its model is taken as constant power" in report.entry["storage.s"].reason
+    assert "where it is scheduled it is constant power" in report.entry["storage.s"].reason
 
 
 def test_two_sources(tmp_path: Path) -> None:

@@ -68,7 +68,9 @@ YPRIM_CLASSES = (
     "gicline",
 )
 #: Classes that the engine takes for a constant admittance where a conductor of them is open.
-YPRIM_IF_OPEN = ("load",)
+YPRIM_IF_OPEN = ("load", "pvsystem", "storage")
+#: Classes whose currents at the solved point are fetched: how they follow the voltage is not always in a case.
+CURRENT_CLASSES = ("generator", "pvsystem", "storage")
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +218,7 @@ class EngineModel:
         point: the operating point with the file's controls and tolerance; None if not solved.
         reference: the same taps and states, controls held, tolerance 1e-8; None if not solved.
         pv_power: kW and kvar of the PV systems there, inside their band of voltage, by name.
+        currents: A into the conductors of elements of `CURRENT_CLASSES` there, by ``class.name``.
         iterations_raised: whether the file's iteration limits were too low and were raised.
         notes: warnings of the engine, and time-series solves that were left out.
         engine_version: version text of the engine.
@@ -234,6 +237,7 @@ class EngineModel:
     point: SolvedState | None
     reference: SolvedState | None
     pv_power: Mapping[str, tuple[float, float]]
+    currents: Mapping[str, ComplexArray] = field(repr=False)
     iterations_raised: bool
     notes: tuple[EngineNote, ...]
     engine_version: str
@@ -310,6 +314,7 @@ def run_scanned(
             "yprim_classes": YPRIM_CLASSES if yprim else (),
             "yprim_if_open": YPRIM_IF_OPEN if yprim else (),
             "yprim_entries": YPRIM_ENTRIES,
+            "current_classes": CURRENT_CLASSES,
             "reference_tolerance": 1e-8,
             "limits": {
                 "cpu_s": int(timeout_s) + 1,
@@ -484,6 +489,9 @@ def _assemble(
         point=as_filed,
         reference=reference,
         pv_power=MappingProxyType({n: (p, q) for n, (p, q) in point["pv_power"].items()} if point else {}),
+        currents=MappingProxyType(
+            {n: np.array(i, dtype=float).view(complex) for n, i in point["currents"].items()} if point else {}
+        ),
         iterations_raised=bool(point and point["iterations_raised"]),
         notes=tuple(EngineNote(w["message"], _where(scanned, w["statement"])) for w in result["warnings"]),
         engine_version=result["engine"]["version"],

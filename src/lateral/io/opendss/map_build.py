@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
@@ -23,6 +23,8 @@ SQRT3 = float(np.sqrt(3.0))
 
 #: First conductor number that is not a phase.
 FIRST_NEUTRAL = 4
+
+_ADMITTANCE_MODEL, _DIRECT_MODE = 2, "direct"
 
 
 @dataclass
@@ -109,6 +111,34 @@ class Build:
         if k is None or self.model.reference is None:
             return 0j
         return complex(self.model.reference.voltages[k])
+
+    @cached_property
+    def as_admittances(self) -> bool:
+        """Whether the engine solved the whole circuit as admittances: LoadModel=Admittance, or mode Direct."""
+        stated = self.model.stated
+        return int(stated["load_model"]) == _ADMITTANCE_MODEL or str(stated["mode"]).lower() == _DIRECT_MODE
+
+    def drawn(self, element: ElementData, ports: Sequence[tuple[int, int]]) -> ComplexArray | None:
+        """What an element of one terminal draws at its ports at the solved point, kW + j kvar; None where unknown.
+
+        The currents of the conductors are those of the engine. What circulates in a closed delta is left out: no other
+        element sees it.
+        """
+        currents = self.model.currents.get(element.name)
+        if currents is None or self.model.reference is None:
+            return None
+        conductors = list(dict.fromkeys(c for port in ports for c in port))
+        into = np.zeros(len(conductors), dtype=complex)
+        for node, current in zip(element.nodes[0], currents, strict=False):
+            if node in conductors:  # the fourth conductor of a delta carries nothing
+                into[conductors.index(node)] += current
+        place = np.zeros((len(conductors), len(ports)))
+        for k, (a, b) in enumerate(ports):
+            place[conductors.index(a), k] += 1.0
+            place[conductors.index(b), k] -= 1.0
+        through = np.linalg.pinv(place) @ into
+        across = np.array([self.voltage(element.buses[0], a) - self.voltage(element.buses[0], b) for a, b in ports])
+        return np.asarray(1e-3 * across * through.conj(), dtype=np.complex128)
 
     def off_ground(self, bus: str, nodes: Terminals) -> Terminals:
         """Conductors of one end of a branch, with a conductor of its own for each that ends on ground.

@@ -21,7 +21,8 @@ from lateral.io.opendss.crosscheck import cross_check
 from lateral.io.opendss.engine import EngineModel, read_engine, run_scanned
 from lateral.io.opendss.map_build import Build
 from lateral.io.opendss.map_der import InverterQ, map_pv, map_storage
-from lateral.io.opendss.map_devices import map_capacitors, map_generators, map_loads, map_regulators, map_sources
+from lateral.io.opendss.map_devices import map_capacitors, map_loads, map_regulators, map_sources, record_unsupported
+from lateral.io.opendss.map_generators import map_generators
 from lateral.io.opendss.map_generic import map_generic
 from lateral.io.opendss.map_inverters import InverterControls
 from lateral.io.opendss.map_passive import capacitor_steps, map_passive, record_the_rest
@@ -145,6 +146,7 @@ def from_engine(
     map_sources(build, base)
     map_loads(build, shapes)
     map_generators(build, shapes)
+    record_unsupported(build)
     map_capacitors(build)
     note_unrated(build)
     controls = InverterControls.read(build)
