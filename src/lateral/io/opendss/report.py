@@ -26,7 +26,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "IMP-003": "folded: its values are inside the elements that refer to it",
         "IMP-004": "restated: another element type with the same admittance",
         "IMP-010": "generator: a load of negative power",
-        "IMP-011": "generator-model: of a generator or inverter, without counterpart or with one at the solved point alone",
+        "IMP-011": "generator-model: that of a generator or inverter has no counterpart, or one at the solved point",
         "IMP-012": "idling: the losses of an idle battery are a constant load",
         "IMP-013": "inverter-curve: efficiency or temperature curve taken at the operating point",
         "IMP-014": "partly-open: some conductors are open; they are left out",
