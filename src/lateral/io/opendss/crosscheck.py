@@ -18,6 +18,7 @@ is between two independent ways to the same matrix. Where the numbers were the e
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -130,15 +131,18 @@ def _compare(build: Build, data: ElementData, ours: tuple[Node, ...], mine: Comp
     if not build.grounds.isdisjoint(ours):
         live = [k for k, node in enumerate(ours) if node not in build.grounds]
         ours, mine = tuple(ours[k] for k in live), mine[np.ix_(live, live)]
-    if not (set(ours) <= set(nodes) and np.isfinite(y).all() and np.isfinite(mine).all()):  # NaN is above nothing
+    scale = float(np.abs(y).max(initial=0.0))
+    if not math.isfinite(scale) or (nodes != ours and not set(ours) <= set(nodes)):
         return _Found(data.name, float("inf"))
     if nodes != ours:
         nodes, y = _over(ours, nodes, y)
-    scale = float(np.abs(y).max(initial=0.0)) or float(np.abs(mine).max(initial=0.0))
+        scale = float(np.abs(y).max(initial=0.0))
+    scale = scale or float(np.abs(mine).max(initial=0.0))
     off = np.abs(y - mine)
     if data.is_open:
         off[off <= OPEN_S] = 0.0
-    return _Found(data.name, float(off.max(initial=0.0)) / scale if scale > 0.0 else 0.0)
+    error = float(off.max(initial=0.0)) / scale if scale != 0.0 else 0.0
+    return _Found(data.name, error if math.isfinite(error) else float("inf"))  # NaN is above nothing
 
 
 def _over(ours: tuple[Node, ...], nodes: tuple[Node, ...], y: ComplexArray) -> tuple[tuple[Node, ...], ComplexArray]:

@@ -33,6 +33,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lateral.errors import CaseError, EngineError, Fault
+from lateral.io.opendss.collector import collector_off
 from lateral.io.opendss.scan import Limits, ScannedModel, scan
 
 __all__ = [
@@ -331,11 +332,12 @@ def run_scanned(
         if result["faults"]:
             raise CaseError(_engine_fault(scanned, fault) for fault in result["faults"])
         start = time.perf_counter()
-        classes = _load_json(folder / "classes.json")
-        arrays = _load_arrays(folder / "arrays.npz")
-    model_seconds = {"scan": scan_seconds, **result["seconds"]}
-    model_seconds["start"] = spent - sum(result["seconds"].values())
-    return _assemble(scanned, result, classes, arrays, model_seconds, start)
+        model_seconds = {"scan": scan_seconds, **result["seconds"]}
+        model_seconds["start"] = spent - sum(result["seconds"].values())
+        with collector_off():
+            classes = _load_json(folder / "classes.json")
+            arrays = _load_arrays(folder / "arrays.npz")
+            return _assemble(scanned, result, classes, arrays, model_seconds, start)
 
 
 def _run_worker(folder: Path, timeout_s: float) -> None:

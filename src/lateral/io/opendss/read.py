@@ -17,6 +17,7 @@ import numpy as np
 from lateral.baseline import power_flow
 from lateral.case import Case
 from lateral.errors import CaseError, Fault
+from lateral.io.opendss.collector import collector_off
 from lateral.io.opendss.crosscheck import cross_check
 from lateral.io.opendss.engine import EngineModel, read_engine, run_scanned
 from lateral.io.opendss.map_build import Build
@@ -122,6 +123,7 @@ def _frequency_first(model: EngineModel) -> ScannedModel | None:
     return dataclasses.replace(scanned, statements=(*others[:at], setting[-1], *others[at:]))
 
 
+@collector_off()
 def from_engine(
     model: EngineModel,
     *,
