@@ -5,6 +5,7 @@ Wye loads of constant power behind a delta have several solutions. The power flo
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -117,7 +118,7 @@ def test_several_solutions_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         method = "newton" if start is None else "auto"
         return power_flow(case, dispatch=dispatch, start=start, method=method)
 
-    monkeypatch.setattr("lateral.io.opendss.read.power_flow", another)
+    monkeypatch.setattr(importlib.import_module("lateral.io.opendss.read"), "power_flow", another)
     _, report = read(write(tmp_path, *UNHELD["wye behind a delta"]))
     (said,) = [n.text for n in report.notes if n.code == "IMP-063"]
     assert "there are several solutions: from the engine's voltages it comes to the engine's" in said

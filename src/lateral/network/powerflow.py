@@ -233,7 +233,7 @@ class _Run:
         return np.array(left, dtype=np.int64)
 
     def plain(self, steps: IntArray, mismatch_tolerance: float) -> IntArray:
-        """Compensation as OpenDSS has it, from all loads as impedances; steps that do not settle keep their voltages."""
+        """Compensation as OpenDSS has it, from all loads as impedances; what does not settle keeps its voltages."""
         factor, begin, left = self.equations.factor(steps, whole=True), self.v.copy(), steps
         self.v[:, steps] = self.equations.unloaded(factor, steps)
         with np.errstate(over="ignore", invalid="ignore"):
