@@ -110,6 +110,17 @@ def _line(
         z = np.asarray(np.linalg.inv(np.linalg.inv(z)[np.ix_(keep, keep)]), dtype=np.complex128)
         suspect = True
         b = b[np.ix_(keep, keep)]
+    far = _open_downstream(build, element) if opened and b.any() else -1
+    made_up = ""
+    if far >= 0:
+        ends = build.open_ends(element.buses[far], element.nodes[far], opened)
+        a_nodes, b_nodes = (ends, b_nodes) if far == 0 else (a_nodes, ends)
+        which, into = (
+            ", ".join(map(str, some)) for some in zip(*((k + 1, ends[k]) for k in sorted(opened)), strict=True)
+        )
+        bus = element.buses[far]
+        made_up = f"open conductors {which} end at {into} of bus {bus}, made up for their open ends, within its limits"
+        opened = set()
     if opened and not opened >= set(keep):  # open: no current, so cut
         at = [i for i, k in enumerate(keep) if k not in opened]
         z, b = z[np.ix_(at, at)], b[np.ix_(at, at)]
@@ -172,8 +183,25 @@ def _line(
     if opened and not all_open:
         which = ", ".join(str(k + 1) for k in sorted(opened))
         build.record(source, "mapped", "IMP-014", f"open conductors {which} carry no current and are left out")
+    if made_up:
+        build.record(source, "mapped", "IMP-014", made_up)
     if rest:
         _charging(build, source, made, element)
+
+
+def _open_downstream(build: Build, element: ElementData) -> int:
+    """The terminal of a line at which some of its conductors, not all, are open, if it is the further from a source.
+
+    There it stays a line: what is open ends at a conductor that nothing else is on, so that its charging is where it is
+    and radial formulations take it. -1 of all others.
+    """
+    far = [t for t, some in enumerate(element.open_conductors) if some]
+    depth = [build.hops.get(bus, -1) for bus in element.buses]
+    if len(far) != 1 or len(element.open_conductors[far[0]]) == element.conductors:
+        return -1
+    if any(0 in nodes for nodes in element.nodes) or min(depth) < 0 or depth[far[0]] <= depth[1 - far[0]]:
+        return -1
+    return far[0]
 
 
 def _may_produce(r: FloatArray) -> NDArray[np.bool_]:

@@ -34,7 +34,8 @@ from lateral.io.opendss.map_wires import map_lines, map_series_and_shunts, map_t
 from lateral.io.opendss.report import AdmittanceCheck, EngineReference, ImportNote, ImportReport
 from lateral.io.opendss.scan import ScannedModel
 from lateral.io.opendss.severity import warning_lines
-from lateral.network.feeder import Feeder
+from lateral.network.admittance import primitive_of
+from lateral.network.feeder import Feeder, Line, Switch
 from lateral.network.powerflow import PowerFlow
 from lateral.network.schema import ComplexArray
 
@@ -334,9 +335,23 @@ def _reference(build: Build, case: Case) -> EngineReference | None:
             nodes.append(node)
             at.append(k)
     grounds = sorted(build.grounds & alive)
+    volts = dict(zip(nodes, state.voltages[np.array(at, dtype=np.int64)].tolist(), strict=True))
+    volts |= dict.fromkeys(grounds, 0j)
+    branches: tuple[Line | Switch, ...] = (*case.feeder.lines, *case.feeder.switches)
+    for branch in branches:
+        ends = {(branch.bus_from, c) for c in branch.conductors_from} | {
+            (branch.bus_to, c) for c in branch.conductors_to
+        }
+        if not build.dangling.isdisjoint(ends):  # no current flows into an open end
+            own = primitive_of(branch)
+            gone = [k for k, node in enumerate(own.nodes) if node in build.dangling]
+            kept = [k for k in range(len(own.nodes)) if k not in gone]
+            known = np.array([volts[own.nodes[k]] for k in kept])
+            found = np.linalg.solve(own.y[np.ix_(gone, gone)], -own.y[np.ix_(gone, kept)] @ known)
+            volts |= {own.nodes[k]: complex(v) for k, v in zip(gone, found, strict=True)}
     return EngineReference(
-        nodes=(*nodes, *grounds),
-        v_volt=np.concatenate([state.voltages[np.array(at, dtype=np.int64)], np.zeros(len(grounds))]),
+        nodes=tuple(volts),
+        v_volt=np.array(list(volts.values()), dtype=complex),
         source_kw=state.source_kw,
         source_kvar=state.source_kvar,
         losses_kw=state.losses_kw,
