@@ -6,7 +6,6 @@ It reads ``job.json`` in the current folder, a fresh temporary one, and leaves t
 
 from __future__ import annotations
 
-import gc
 import json
 import resource
 import sys
@@ -40,7 +39,6 @@ def limit_resources(limits: dict[str, int]) -> None:
 
 def main() -> None:
     """Run the job of the current folder."""
-    gc.disable()  # nothing that is made here is garbage before the process ends
     job = json.loads(Path("job.json").read_text(encoding="utf-8"))
     limit_resources(job["limits"])
     import numpy  # noqa: F401  (threads of libraries start here, before none may)

@@ -326,7 +326,8 @@ def run_scanned(
         }
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
         start = time.perf_counter()
-        _run_worker(folder, timeout_s)
+        # of open loads the engine takes the currents from memory that it never set
+        _run_worker(folder, timeout_s, zeroed=any(s.verb == "open" for s in scanned.statements))
         spent = time.perf_counter() - start
         result = _load_json(folder / "result.json")
         if result["faults"]:
@@ -340,7 +341,7 @@ def run_scanned(
             return _assemble(scanned, result, classes, arrays, model_seconds, start)
 
 
-def _run_worker(folder: Path, timeout_s: float) -> None:
+def _run_worker(folder: Path, timeout_s: float, *, zeroed: bool) -> None:
     """Start the worker in ``folder`` and wait for it; on time-out end it with all it may have started."""
     command = [sys.executable, "-I", str(_WORKER)]
     environment = {
@@ -350,6 +351,8 @@ def _run_worker(folder: Path, timeout_s: float) -> None:
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
     }
+    if zeroed:  # glibc hands out zeros, not what was there before
+        environment["MALLOC_PERTURB_"] = "255"
     with (folder / "worker.log").open("wb") as log:
         process = subprocess.Popen(
             command,
