@@ -217,6 +217,7 @@ def test_an_inverter_of_limited_current_has_no_upper_edge(tmp_path: Path) -> Non
     [
         (f"{PV} limitcurrent=yes vminpu=1.05", "the engine limits its current; here it is an impedance"),
         (f"{STORAGE} state=discharging limitcurrent=yes vminpu=1.05", "the engine limits its current"),
+        (f"{PV} phases=1 bus1=b.1.2 conn=delta limitcurrent=yes", "the engine limits its current"),
         (f"{PV} balanced=yes", "the engine balances its currents"),
         (f"{STORAGE} state=charging balanced=yes", "the engine balances its currents"),
     ],

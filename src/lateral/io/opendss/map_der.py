@@ -14,7 +14,7 @@ import numpy as np
 from lateral.devices import PV, Battery, Load
 from lateral.devices.load import idling_name
 from lateral.io.opendss.engine import ElementData
-from lateral.io.opendss.map_build import Build, Properties, across_kv, number, text
+from lateral.io.opendss.map_build import SQRT3, Build, Properties, across_kv, number, text
 from lateral.io.opendss.map_devices import edge_of_a_third, is_a_third, opened, rated_as_solved, terminals_of
 from lateral.io.opendss.map_inverters import InverterControls
 from lateral.io.opendss.map_shapes import Shapes, curve_value
@@ -346,6 +346,7 @@ def _note_voltage(
     if properties.get("limitcurrent") and band != _ALWAYS and build.model.reference is not None:
         bus, kv = element.buses[0], 1e3 * float(device.v_rated_kv or 1.0)
         u = min(abs(build.voltage(bus, a) - build.voltage(bus, b)) / kv for a, b in device.ports)
+        u /= SQRT3 if is_a_third(properties, element) else 1.0  # the engine takes any delta for three phases here
         if u < band[0]:
             said = (
                 f"at {u:.3g} pu, below its {band[0]:g} pu, the engine limits its current; here it is an impedance there"
