@@ -262,15 +262,17 @@ new load.l bus1=c kv=12.47 kw=100"""
     assert shunt.b_us == pytest.approx(1e6 * 2 * np.pi * 60 * farad, abs=1e-7)
 
 
-def test_a_partly_open_line_keeps_its_charging(tmp_path: Path) -> None:
-    body = """
+@pytest.mark.parametrize(("terminal", "became"), [(1, ("line.x", "admittance.line_x")), (2, ("line.x",))])
+def test_a_partly_open_line_keeps_its_charging(tmp_path: Path, terminal: int, became: tuple[str, ...]) -> None:
+    """Beside it where it is open towards the source, else in the line, which ends at a conductor made up for it."""
+    body = f"""
 new line.x bus1=b bus2=c r1=0.1 x1=0.2 c1=30000 c0=10000 length=1
-open line.x 2 2
+open line.x {terminal} 2
 new load.l bus1=c.1.3 phases=1 kv=12.47 kw=100"""
     _, report = imported(tmp_path, body)
     assert report.admittances.above == ()
     assert report.max_primitive_error < 1e-13
-    assert report.entry["line.x"].became == ("line.x", "admittance.line_x")
+    assert report.entry["line.x"].became == became
 
 
 def test_the_report_has_it_in_json_table_and_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -299,6 +299,71 @@ open line.x term=2"""
     solves(free(case), "current-voltage")
 
 
+_OPEN = "new line.y {ends} linecode=lc length=10 units=km\n{more}\n{opened}"
+#: A charged line with conductors that are open at its far end.
+OPEN_FAR = {
+    "one": ("bus1=b bus2=c", "new load.l phases=2 bus1=c.1.3 kv=12.47 kw=300", "open line.y 2 2", (5,)),
+    "two": ("bus1=b bus2=c", "new load.l phases=1 bus1=c.1 kv=7.2 kw=300", "open line.y 2 2\nopen line.y 2 3", (5, 6)),
+    "the other way round": ("bus1=c bus2=b", "new load.l phases=1 bus1=c.1 kv=7.2 kw=300", "open line.y 1 2", (5,)),
+    "lines behind": (
+        "bus1=b bus2=c",
+        "new line.q bus1=c bus2=d linecode=lc length=3 units=km\nnew load.l phases=1 bus1=d.1 kv=7.2 kw=300",
+        "open line.y 2 2",
+        (5,),
+    ),
+    "another line beside": (
+        "bus1=b bus2=c",
+        "new line.x bus1=b bus2=c linecode=lc length=1 units=km\nnew load.l bus1=c kv=12.47 kw=300",
+        "open line.y 2 2",
+        (5,),
+    ),
+    "a neutral": (
+        "bus1=b bus2=c",
+        "new reactor.n phases=1 bus1=c.4 r=2 x=1\nnew load.l bus1=c.1.4 phases=1 kv=7.2 kw=300",
+        "open line.y 2 3",
+        (5,),
+    ),
+}
+
+
+@pytest.mark.parametrize("which", OPEN_FAR)
+def test_conductors_that_are_open_at_the_far_end_keep_the_line(tmp_path: Path, which: str) -> None:
+    """Its charging was an admittance without a branch form (`NET-041`): radial formulations declined such a feeder."""
+    ends, more, opened, made = OPEN_FAR[which]
+    case, report = read_checked(tmp_path, _OPEN.format(ends=ends, more=more, opened=opened))
+    assert case.feeder.admittances == ()
+    line = next(x for x in case.feeder.lines if x.name == "y")
+    far = line.conductors_to if line.bus_to == "c" else line.conductors_from
+    assert tuple(c for c in far if c > 4) == made
+    assert len(far) == 3
+    assert "made up for their open ends" in report.entry["line.y"].reason
+    assert (report.entry["line.y"].outcome, report.entry["line.y"].code) == ("mapped", "IMP-014")
+    assert check(case) == ()
+    solves(free(case))
+    result = lateral.solve(free(case), "lindist3flow")
+    assert result.replay is not None
+    assert result.replay.errors is not None
+    if which != "a neutral":  # which it takes as grounded
+        assert result.replay.errors.max_dv_pu < 1e-5  # linear about its operating point
+    for relaxation in ("sdp", "soc3"):
+        assert lateral.solve(free(case), relaxation).status_short.startswith("optimal")
+
+
+def test_open_ends_on_one_bus_have_conductors_of_their_own(tmp_path: Path) -> None:
+    """Also beside an end that is on ground."""
+    body = """
+new line.y bus1=b bus2=c linecode=lc length=10 units=km
+new line.z bus1=b bus2=c linecode=lc length=4 units=km
+new reactor.g phases=1 bus1=c.1 bus2=d.0 r=500 x=100
+new load.l phases=1 bus1=c.1 kv=7.2 kw=300
+open line.y 2 2
+open line.z 2 3"""
+    case, _ = read_checked(tmp_path, body)
+    ends = [c for x in case.feeder.lines if x.bus_to == "c" for c in x.conductors_to if c > 4]
+    assert sorted(ends) == [5, 6]
+    solves(free(case))
+
+
 #: What hangs on a line of which one conductor is open, and whether it gives that conductor a voltage.
 BEHIND_AN_OPEN_CONDUCTOR = {
     "delta-wye": ("new transformer.t windings=2 buses=(c x) conns=(delta wye) kvs=(12.47 0.48) xhl=5", True),
@@ -398,12 +463,6 @@ def test_a_load_that_is_open_draws_nothing(tmp_path: Path) -> None:
     assert report.entry["load.l"].code == "IMP-014"
     assert case.loads == ()
     assert case.feeder.admittances == ()
-
-
-def test_a_storage_with_an_open_conductor_is_taken_as_closed_and_said(tmp_path: Path) -> None:
-    body = "new storage.l bus1=b kv=12.47 kwrated=90 kwhrated=200 state=idling\nopen storage.l term=1 cond=2"
-    _, report = read(make(tmp_path, body))
-    assert "it has open conductors; taken as closed" in report.entry["storage.l"].reason
 
 
 @pytest.mark.parametrize(
@@ -1013,7 +1072,7 @@ def test_limits_of_a_storage_beside_its_rating(tmp_path: Path) -> None:
     assert (case.batteries[0].p_charge_max_kw, case.batteries[0].p_discharge_max_kw) == (50, 50)
     _, report = read(make(tmp_path, body + "kvarmax=10 model=2"))
     assert "limits of 10 and 10 kvar are left out" in report.entry["storage.s"].reason
-    assert "its model is taken as constant power" in report.entry["storage.s"].reason
+    assert "where it is scheduled it is constant power" in report.entry["storage.s"].reason
 
 
 def test_two_sources(tmp_path: Path) -> None:

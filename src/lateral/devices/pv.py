@@ -459,7 +459,8 @@ def _impedance_outside(
     ratio, low, high = _window(group, where, ctx)
     u = ctx.net.reference_v(where.ports) * ratio
     held = ~decides[where.owner].reshape(-1, 1)
-    near = held & (np.minimum(np.abs(u - low), np.abs(u - high)) < NEAR_EDGE_PU) & ctx.net.writes_curves
+    always = low >= high  # no window: an impedance at any voltage, without a corner
+    near = held & ~always & (np.minimum(np.abs(u - low), np.abs(u - high)) < NEAR_EDGE_PU) & ctx.net.writes_curves
     one_side = held & ~near
     sides = np.where(one_side & (u > high), high, np.where(one_side & (u >= low), low, 0.0))
     tops = np.where(one_side & (u < low), low, np.where(one_side & (u <= high), high, np.inf))

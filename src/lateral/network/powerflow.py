@@ -23,7 +23,14 @@ Three ways to solve them:
 ``sweep``
     The forward-backward sweep over the branches of a radial feeder (`lateral.network.sweep`).
 
-``auto`` takes the fixed point, Newton's method for the steps that do not settle, and compensation for what is left.
+``plain compensation``
+    The Z-bus method with the whole nominal admittance, neither damped nor accelerated, from the voltages with all loads
+    as impedances: what OpenDSS does. Loads on conductors whose voltage to ground (or to a neutral) the wires do not
+    hold, such as wye loads of constant power behind a delta, have several solutions, 0.1 pu apart and more; this is the
+    way to the one that OpenDSS finds. Newton's method ends it.
+
+``auto`` takes the fixed point, Newton's method for the steps that do not settle, and compensation for what is left;
+where loads are on such conductors (`_unheld`) plain compensation goes first.
 `PowerFlow.methods` says which of them solved each step. A step that none of them settles is reported as not
 converged: no other answer is made up for it.
 
@@ -52,6 +59,12 @@ from lateral.units import Base
 CHOICES = ("auto", "fixed-point", "newton", "sweep")
 #: What `PowerFlow.methods` says of a step.
 METHODS = ("fixed-point", "compensation", "newton", "sweep")
+#: Change of the voltage across a port by the nominal currents of all, of its rated one, from which no wire holds it.
+UNHELD = 2.0
+#: Iterations of plain compensation, at most: it takes 20 to 150 where it settles.
+PLAIN_ITERATIONS = 1000
+#: Newton's method ends an iteration when it stays this near, pu; further off it has gone to another solution.
+NEAR_PU = 1e-3
 
 
 def solve_power_flow(
@@ -123,7 +136,10 @@ def solve_power_flow(
     elif method == "newton":
         run.newton(every, begin)
     else:
-        left = run.fixed_point(every, started=start is not None)
+        todo = every
+        if method == "auto" and start is None and _unheld(equations, factor):
+            todo = run.plain(every, mismatch_tolerance)
+        left = run.fixed_point(todo, started=start is not None)
         found = run.result(mismatch_tolerance)
         # acceleration may settle where the fixed point itself does not hold
         left = np.union1d(left, np.flatnonzero(~found.converged))
@@ -133,6 +149,25 @@ def solve_power_flow(
             left = run.newton(left, begin)
         run.compensation(left)
     return run.result(mismatch_tolerance)
+
+
+def _unheld(equations: Equations, factor: Factor) -> bool:
+    """Whether loads draw on conductors whose voltage the wires do not hold.
+
+    Looked at with the nominal currents of all ports, each turned by another angle so that they do not cancel: the wires
+    of a feeder that can be operated change by far less than `UNHELD` of the rated voltages.
+    """
+    loads, every = equations.loads, np.arange(equations.n_steps)
+    if not len(loads):
+        return False
+    if np.any(factor.split != loads.split(every)):  # singular without the admittances of the loads
+        return True
+    turned = np.exp(2.4j * np.arange(len(loads)))  # the golden angle, nearly
+    rated = 1e3 * loads.v_rated_kv
+    largest = np.abs(loads.nominal()).max(axis=1, initial=0.0)
+    moved = factor.correction(equations.ports_t @ (largest * rated * turned)[:, None])
+    across = np.abs(equations.ports @ moved)[:, 0]
+    return bool(np.any((across > UNHELD * rated) & (largest > 0.0)))
 
 
 class _Run:
@@ -196,6 +231,37 @@ class _Run:
             else:
                 left.append(step)
         return np.array(left, dtype=np.int64)
+
+    def plain(self, steps: IntArray, mismatch_tolerance: float) -> IntArray:
+        """Compensation as OpenDSS has it, from all loads as impedances; what does not settle keeps its voltages."""
+        factor, begin, left = self.equations.factor(steps, whole=True), self.v.copy(), steps
+        self.v[:, steps] = self.equations.unloaded(factor, steps)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for _ in range(PLAIN_ITERATIONS):
+                change = factor.correction(self.equations.residual(self.v[:, left], left))
+                self.v[:, left] += change
+                self.iterations[left] += 1
+                size = np.max(np.abs(change) / self.equations.volt, axis=0, initial=0.0)
+                left = left[(size > self.tolerance_pu) & np.isfinite(size)]
+                if not left.size:
+                    break
+        self.label(steps, "compensation")
+        near = self.v.copy()
+        with np.errstate(over="ignore", invalid="ignore"):
+            rough = np.flatnonzero(~self.result(mismatch_tolerance).converged)
+        newton, lost = Newton(self.equations, self.tolerance_pu), []
+        for step in rough.tolist():
+            found = newton.solve(near[:, step], step) if np.all(np.isfinite(near[:, step])) else None
+            if step in left or found is None or not found.settled or self._apart(found.v, near[:, step]) > NEAR_PU:
+                lost.append(step)
+                continue
+            self.v[:, step], self.newton_change[step] = found.v, found.change_pu
+        self.v[:, lost] = begin[:, lost]
+        self.label(np.array(lost, dtype=np.int64), "fixed-point")
+        return np.array(lost, dtype=np.int64)
+
+    def _apart(self, a: ComplexArray, b: ComplexArray) -> float:
+        return float(self.equations.sizes((a - b)[:, None])[0])
 
     def compensation(self, steps: IntArray) -> None:
         """Compensation currents of the whole nominal admittance of a step, damped at last."""

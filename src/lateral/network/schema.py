@@ -141,8 +141,13 @@ class Element:
 
 @cache
 def _frozen_how(cls: type) -> tuple[tuple[str, bool], ...]:
-    """Every field of an element class, and whether it is a matrix."""
-    return tuple((f.name, bool(f.metadata.get("matrix"))) for f in dataclasses.fields(cls))
+    """Every field of an element class that may hold more than one value, and whether it is a matrix."""
+    return tuple(
+        (f.name, bool(f.metadata.get("matrix"))) for f in dataclasses.fields(cls) if str(f.type) not in _SCALARS
+    )
+
+
+_SCALARS = frozenset({"str", "bool", "int", "float", "float | None"})
 
 
 Terminals = tuple[int, ...]

@@ -168,7 +168,9 @@ def energised(feeder: Feeder, fed: Iterable[Node]) -> frozenset[Node]:
     return frozenset(nodes[k] for k in reached.tolist()) - {top}
 
 
-def joined(feeder: Feeder, ports: Iterable[tuple[Node, Node]] = ()) -> Iterator[tuple[Node, ...]]:
+def joined(
+    feeder: Feeder, ports: Iterable[tuple[Node, Node]] = (), *, induced: bool = True
+) -> Iterator[tuple[Node, ...]]:
     """Sets of conductors between which something couples, in whichever direction; ground is left out.
 
     Lines and closed switches join the two ends of a conductor, and conductors with mutual impedance or charging;
@@ -177,13 +179,14 @@ def joined(feeder: Feeder, ports: Iterable[tuple[Node, Node]] = ()) -> Iterator[
     Args:
         feeder: the wires.
         ports: pairs of conductors that devices connect.
+        induced: whether conductors of a line that only mutual impedance or charging couples are joined.
     """
     branches: tuple[Line | Switch, ...] = (*feeder.lines, *(s for s in feeder.switches if s.closed))
     for wire in branches:
         a = [(wire.bus_from, c) for c in wire.conductors_from]
         b = [(wire.bus_to, c) for c in wire.conductors_to]
         yield from (ends for ends in zip(a, b, strict=False))
-        n = len(a)
+        n = len(a) if induced else 0
         matrices = [m for m in (wire.r_ohm, wire.x_ohm, wire.b_us) if m is not None]
         if n > 1 and all(m.shape == (n, n) for m in matrices):
             mutual = np.any([m != 0.0 for m in matrices], axis=0)

@@ -169,7 +169,25 @@ class Run:
         point["reference"] = self.state()
         self.keep_voltages("reference_voltage")
         point["pv_power"] = {pv.Name.lower(): [float(pv.kW), float(pv.kvar)] for pv in circuit.PVSystems}
+        point["currents"] = self.currents()
         return point
+
+    def currents(self) -> dict[str, list[float]]:
+        """Currents into the terminals of the classes that were asked for, A: real and imaginary part by turns."""
+        circuit, out = self.dss.ActiveCircuit, {}
+        for name in self.job["current_classes"]:
+            self.dss.SetActiveClass(name)
+            if not circuit.ActiveClass.Count:
+                continue
+            for of in circuit.ActiveClass.AllNames:
+                element = circuit.CktElements(f"{name}.{of}")
+                if not element.Enabled:
+                    continue
+                try:
+                    out[f"{name}.{of}".lower()] = [float(x) for x in element.Currents]
+                except Exception:  # a user-written model that is not there
+                    continue
+        return out
 
     def state(self) -> dict[str, Any]:
         """What the solved point is."""

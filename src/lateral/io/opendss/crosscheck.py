@@ -7,9 +7,9 @@ the files became several of is added up)::
     error = max |Y_ours - Y_engine| / max |Y_engine|
 
 The engine's matrix is that of the solved point, at the frequency of its solution. Conductors that the case does not
-have because no source reaches them are eliminated from the engine's matrix (no current flows into them, Kron 1939);
-made-up conductors of a grounded end are left out of ours, which grounds them. What the engine leaves at an open
-conductor so that nothing floats (1e-12 S) is no difference.
+have because no source reaches them are eliminated from the engine's matrix (no current flows into them, Kron 1939),
+those made up for open ends from ours; made-up conductors of a grounded end are left out of ours, which grounds them.
+What the engine leaves at an open conductor so that nothing floats (1e-12 S) is no difference.
 
 Many of our elements are made of the properties of the files (lines, transformers, capacitors), and there the comparison
 is between two independent ways to the same matrix. Where the numbers were the engine's matrix to begin with
@@ -18,6 +18,7 @@ is between two independent ways to the same matrix. Where the numbers were the e
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -130,19 +131,24 @@ def _compare(build: Build, data: ElementData, ours: tuple[Node, ...], mine: Comp
     if not build.grounds.isdisjoint(ours):
         live = [k for k, node in enumerate(ours) if node not in build.grounds]
         ours, mine = tuple(ours[k] for k in live), mine[np.ix_(live, live)]
-    if not (set(ours) <= set(nodes) and np.isfinite(y).all() and np.isfinite(mine).all()):  # NaN is above nothing
+    if not build.dangling.isdisjoint(ours):
+        ours, mine = _over(tuple(node for node in ours if node not in build.dangling), ours, mine)
+    scale = float(np.abs(y).max(initial=0.0))
+    if not math.isfinite(scale) or (nodes != ours and not set(ours) <= set(nodes)):
         return _Found(data.name, float("inf"))
     if nodes != ours:
         nodes, y = _over(ours, nodes, y)
-    scale = float(np.abs(y).max(initial=0.0)) or float(np.abs(mine).max(initial=0.0))
+        scale = float(np.abs(y).max(initial=0.0))
+    scale = scale or float(np.abs(mine).max(initial=0.0))
     off = np.abs(y - mine)
     if data.is_open:
         off[off <= OPEN_S] = 0.0
-    return _Found(data.name, float(off.max(initial=0.0)) / scale if scale > 0.0 else 0.0)
+    error = float(off.max(initial=0.0)) / scale if scale != 0.0 else 0.0
+    return _Found(data.name, error if math.isfinite(error) else float("inf"))  # NaN is above nothing
 
 
 def _over(ours: tuple[Node, ...], nodes: tuple[Node, ...], y: ComplexArray) -> tuple[tuple[Node, ...], ComplexArray]:
-    """The engine's matrix over our nodes, the others (open, or without a path to a source) eliminated."""
+    """A matrix over some of its nodes, the others (open, or without a path to a source) eliminated."""
     at = {node: k for k, node in enumerate(nodes)}
     keep = [at[node] for node in ours]
     gone = [k for k in range(len(nodes)) if k not in set(keep)]

@@ -33,6 +33,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lateral.errors import CaseError, EngineError, Fault
+from lateral.io.opendss.collector import collector_off
 from lateral.io.opendss.scan import Limits, ScannedModel, scan
 
 __all__ = [
@@ -68,7 +69,9 @@ YPRIM_CLASSES = (
     "gicline",
 )
 #: Classes that the engine takes for a constant admittance where a conductor of them is open.
-YPRIM_IF_OPEN = ("load",)
+YPRIM_IF_OPEN = ("load", "pvsystem", "storage")
+#: Classes whose currents at the solved point are fetched: how they follow the voltage is not always in a case.
+CURRENT_CLASSES = ("generator", "pvsystem", "storage")
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +219,7 @@ class EngineModel:
         point: the operating point with the file's controls and tolerance; None if not solved.
         reference: the same taps and states, controls held, tolerance 1e-8; None if not solved.
         pv_power: kW and kvar of the PV systems there, inside their band of voltage, by name.
+        currents: A into the conductors of elements of `CURRENT_CLASSES` there, by ``class.name``.
         iterations_raised: whether the file's iteration limits were too low and were raised.
         notes: warnings of the engine, and time-series solves that were left out.
         engine_version: version text of the engine.
@@ -234,6 +238,7 @@ class EngineModel:
     point: SolvedState | None
     reference: SolvedState | None
     pv_power: Mapping[str, tuple[float, float]]
+    currents: Mapping[str, ComplexArray] = field(repr=False)
     iterations_raised: bool
     notes: tuple[EngineNote, ...]
     engine_version: str
@@ -310,6 +315,7 @@ def run_scanned(
             "yprim_classes": YPRIM_CLASSES if yprim else (),
             "yprim_if_open": YPRIM_IF_OPEN if yprim else (),
             "yprim_entries": YPRIM_ENTRIES,
+            "current_classes": CURRENT_CLASSES,
             "reference_tolerance": 1e-8,
             "limits": {
                 "cpu_s": int(timeout_s) + 1,
@@ -320,20 +326,22 @@ def run_scanned(
         }
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
         start = time.perf_counter()
-        _run_worker(folder, timeout_s)
+        # of open loads the engine takes the currents from memory that it never set
+        _run_worker(folder, timeout_s, zeroed=any(s.verb == "open" for s in scanned.statements))
         spent = time.perf_counter() - start
         result = _load_json(folder / "result.json")
         if result["faults"]:
             raise CaseError(_engine_fault(scanned, fault) for fault in result["faults"])
         start = time.perf_counter()
-        classes = _load_json(folder / "classes.json")
-        arrays = _load_arrays(folder / "arrays.npz")
-    model_seconds = {"scan": scan_seconds, **result["seconds"]}
-    model_seconds["start"] = spent - sum(result["seconds"].values())
-    return _assemble(scanned, result, classes, arrays, model_seconds, start)
+        model_seconds = {"scan": scan_seconds, **result["seconds"]}
+        model_seconds["start"] = spent - sum(result["seconds"].values())
+        with collector_off():
+            classes = _load_json(folder / "classes.json")
+            arrays = _load_arrays(folder / "arrays.npz")
+            return _assemble(scanned, result, classes, arrays, model_seconds, start)
 
 
-def _run_worker(folder: Path, timeout_s: float) -> None:
+def _run_worker(folder: Path, timeout_s: float, *, zeroed: bool) -> None:
     """Start the worker in ``folder`` and wait for it; on time-out end it with all it may have started."""
     command = [sys.executable, "-I", str(_WORKER)]
     environment = {
@@ -343,6 +351,8 @@ def _run_worker(folder: Path, timeout_s: float) -> None:
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
     }
+    if zeroed:  # glibc hands out zeros, not what was there before
+        environment["MALLOC_PERTURB_"] = "255"
     with (folder / "worker.log").open("wb") as log:
         process = subprocess.Popen(
             command,
@@ -484,6 +494,9 @@ def _assemble(
         point=as_filed,
         reference=reference,
         pv_power=MappingProxyType({n: (p, q) for n, (p, q) in point["pv_power"].items()} if point else {}),
+        currents=MappingProxyType(
+            {n: np.array(i, dtype=float).view(complex) for n, i in point["currents"].items()} if point else {}
+        ),
         iterations_raised=bool(point and point["iterations_raised"]),
         notes=tuple(EngineNote(w["message"], _where(scanned, w["statement"])) for w in result["warnings"]),
         engine_version=result["engine"]["version"],

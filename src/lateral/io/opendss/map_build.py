@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import count
+from itertools import count, pairwise
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ SQRT3 = float(np.sqrt(3.0))
 #: First conductor number that is not a phase.
 FIRST_NEUTRAL = 4
 
+_ADMITTANCE_MODEL, _DIRECT_MODE = 2, "direct"
+
 
 @dataclass
 class Build:
@@ -36,6 +39,7 @@ class Build:
         notes: warnings.
         origin: label of an element to the ``class.name`` it came from.
         grounds: conductors made up for ends that the files put on ground.
+        dangling: conductors made up for open ends of lines.
         charging: names of generic admittances that are no more than the charging of a line with open conductors.
         taken: ``class.name`` of elements whose numbers are those of the engine's own admittance matrix.
         rated: line-to-ground voltages that a generic admittance suggests for its buses, kV.
@@ -56,6 +60,7 @@ class Build:
     origin: dict[str, str] = field(default_factory=dict)
     dispatch: dict[str, tuple[float, float]] = field(default_factory=dict)
     grounds: set[tuple[str, int]] = field(default_factory=set)
+    dangling: set[tuple[str, int]] = field(default_factory=set)
     charging: set[str] = field(default_factory=set)
     taken: set[str] = field(default_factory=set)
     rated: list[dict[str, float]] = field(default_factory=list)
@@ -110,17 +115,79 @@ class Build:
             return 0j
         return complex(self.model.reference.voltages[k])
 
+    @cached_property
+    def as_admittances(self) -> bool:
+        """Whether the engine solved the whole circuit as admittances: LoadModel=Admittance, or mode Direct."""
+        stated = self.model.stated
+        return int(stated["load_model"]) == _ADMITTANCE_MODEL or str(stated["mode"]).lower() == _DIRECT_MODE
+
+    def drawn(self, element: ElementData, ports: Sequence[tuple[int, int]]) -> ComplexArray | None:
+        """What an element of one terminal draws at its ports at the solved point, kW + j kvar; None where unknown.
+
+        The currents of the conductors are those of the engine. What circulates in a closed delta is left out: no other
+        element sees it.
+        """
+        currents = self.model.currents.get(element.name)
+        if currents is None or self.model.reference is None:
+            return None
+        conductors = list(dict.fromkeys(c for port in ports for c in port))
+        into = np.zeros(len(conductors), dtype=complex)
+        for node, current in zip(element.nodes[0], currents, strict=False):
+            if node in conductors:  # the fourth conductor of a delta carries nothing
+                into[conductors.index(node)] += current
+        place = np.zeros((len(conductors), len(ports)))
+        for k, (a, b) in enumerate(ports):
+            place[conductors.index(a), k] += 1.0
+            place[conductors.index(b), k] -= 1.0
+        through = np.linalg.pinv(place) @ into
+        across = np.array([self.voltage(element.buses[0], a) - self.voltage(element.buses[0], b) for a, b in ports])
+        return np.asarray(1e-3 * across * through.conj(), dtype=np.complex128)
+
     def off_ground(self, bus: str, nodes: Terminals) -> Terminals:
         """Conductors of one end of a branch, with a conductor of its own for each that ends on ground.
 
         Ground is no conductor of a bus. The end gets the next free number (4 and up), which `ground_shunts` ties to
         ground, so that every branch joins conductors of buses.
         """
-        taken = set(nodes) | set(self.model.buses[bus].nodes)
+        taken = {*nodes, *self.model.buses[bus].nodes, *(c for at, c in self.dangling if at == bus)}
         free = (c for c in count(FIRST_NEUTRAL) if c not in taken)
         ends = tuple(n if n > 0 else next(free) for n in nodes)
         self.grounds |= {(bus, end) for end, n in zip(ends, nodes, strict=True) if n <= 0}
         return ends
+
+    def open_ends(self, bus: str, nodes: Terminals, opened: Container[int]) -> Terminals:
+        """Conductors of one end of a line, with a conductor of its own, that nothing else is on, for each open one.
+
+        Args:
+            bus: the bus of the end.
+            nodes: its conductors.
+            opened: positions in ``nodes`` that are open.
+        """
+        made = {c for at, c in (*self.grounds, *self.dangling) if at == bus}
+        taken = {*nodes, *self.model.buses[bus].nodes, *made}
+        free = (c for c in count(FIRST_NEUTRAL + 1) if c not in taken)  # 4 would be taken for the neutral of the bus
+        ends = tuple(next(free) if k in opened else c for k, c in enumerate(nodes))
+        self.dangling |= {(bus, c) for k, c in enumerate(ends) if k in opened}
+        return ends
+
+    @cached_property
+    def hops(self) -> dict[str, int]:
+        """How many elements each bus is from a source, whatever is open in them."""
+        beside: dict[str, list[str]] = {}
+        for element in self.model.elements.values():
+            if element.enabled and element.nodes:
+                for a, b in pairwise(dict.fromkeys(element.buses)):
+                    beside.setdefault(a, []).append(b)
+                    beside.setdefault(b, []).append(a)
+        roots = [e.buses[0] for e in self.model.elements.values() if e.cls == "vsource" and e.enabled and e.nodes]
+        out, queue = dict.fromkeys(roots, 0), deque(dict.fromkeys(roots))
+        while queue:
+            here = queue.popleft()
+            for bus in beside.get(here, ()):
+                if bus not in out:
+                    out[bus] = out[here] + 1
+                    queue.append(bus)
+        return out
 
     def ground_shunts(self) -> None:
         """A solid ground on each conductor that `off_ground` made up."""

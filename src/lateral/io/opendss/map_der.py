@@ -14,8 +14,8 @@ import numpy as np
 from lateral.devices import PV, Battery, Load
 from lateral.devices.load import idling_name
 from lateral.io.opendss.engine import ElementData
-from lateral.io.opendss.map_build import Build, Properties, across_kv, number, text
-from lateral.io.opendss.map_devices import say_a_third, terminals_of
+from lateral.io.opendss.map_build import SQRT3, Build, Properties, across_kv, number, text
+from lateral.io.opendss.map_devices import edge_of_a_third, is_a_third, opened, rated_as_solved, terminals_of
 from lateral.io.opendss.map_inverters import InverterControls
 from lateral.io.opendss.map_shapes import Shapes, curve_value
 from lateral.network.schema import FloatArray
@@ -29,7 +29,12 @@ def map_pv(build: Build, shapes: Shapes, inverter_q: InverterQ, controls: Invert
     free."""
     for name, properties, element in build.live("pvsystem"):
         source = f"pvsystem.{name}"
-        pmpp, kva, band = number(properties, "pmpp"), number(properties, "kva"), _band(properties)
+        pmpp, kva, band = number(properties, "pmpp"), number(properties, "kva"), _band(build, properties)
+        if element.is_open:
+            opened(build, source, element)
+            continue
+        if _user_model(build, source, properties, min(pmpp, kva)):
+            continue
         shape = shapes.name_of("pvsystem", properties)
         panel, curves = _panel(build, properties, shapes.sample(shape) if shape else np.ones(shapes.horizon.n_steps))
         point = float(_panel(build, properties, np.ones(1))[0][0])  # the files' own operating point is a snapshot
@@ -56,31 +61,29 @@ def map_pv(build: Build, shapes: Shapes, inverter_q: InverterQ, controls: Invert
             profile = f"pv:{name}"
             shapes.profiles[profile] = offered / rated
         terminals, connection = terminals_of(properties, element)
+        kv = across_kv(number(properties, "kv"), element.phases, delta=connection != "wye")
+        band, part = _third(build, source, properties, element, band, kv)
         pv = PV(
             name=name,
             bus=element.buses[0],
             terminals=terminals,
             connection=connection,
-            p_rated_kw=rated,
+            p_rated_kw=rated / part,
             s_max_kva=kva,
             profile=profile,
             curtailable=inverter_q == "free",
             power_factor=factor,
             **{"q_control": "free" if inverter_q == "free" else "power_factor" if held else "none", **(law or {})},
-            v_rated_kv=across_kv(number(properties, "kv"), element.phases, delta=connection != "wye"),
+            v_rated_kv=kv,
             v_min_pu=band[0],
             v_max_pu=band[1],
         )
         build.devices.append(pv)
         build.mapped(source, pv)
-        build.dispatch[pv.label] = power
+        build.dispatch[pv.label] = power[0] / part, power[1] / part
         if curves:
             build.record(source, "approximated", "IMP-013", f"{curves} taken at the stated irradiance and temperature")
-        if int(number(properties, "model", 1)) != 1:
-            build.record(source, "approximated", "IMP-011", "its model is taken as constant power")
-        say_a_third(build, source, properties, element, band)
-        if element.is_open:
-            build.record(source, "approximated", "IMP-014", "it has open conductors; taken as closed")
+        _note_voltage(build, source, properties, element, pv)
         if law is not None:
             if pv.q_control != "volt_var":  # kvar by its power factor, as without a control
                 _note_other_vars(build, source, pv, offered, inverter.gives(panel))
@@ -219,9 +222,18 @@ def map_storage(build: Build, shapes: Shapes) -> None:
     for name, properties, element in build.live("storage"):
         source = f"storage.{name}"
         rated, kwh = number(properties, "kwrated"), number(properties, "kwhrated")
-        state, band = text(properties, "state"), _band(properties)
+        state, band = text(properties, "state"), _band(build, properties)
+        if element.is_open:
+            opened(build, source, element)
+            continue
+        if _user_model(build, source, properties, rated):
+            continue
         terminals, connection = terminals_of(properties, element)
-        v_rated = across_kv(number(properties, "kv"), element.phases, delta=connection != "wye")
+        gives = number(properties, "kw")  # at the solved point; an idle one draws its losses
+        draws = rated * number(properties, "%idlingkw") / 100.0 if state.startswith("idl") else -gives
+        law = "square" if band == _ALWAYS else "band"
+        v_rated = rated_as_solved(build, source, properties, element, draws, band, law)
+        band, part = _third(build, source, properties, element, band, v_rated)
         soc = number(properties, "%stored", 100.0) / 100.0
         reserve = number(properties, "%reserve") / 100.0
         most = rated * number(properties, "%kwrated", 100.0) / 100.0
@@ -245,13 +257,14 @@ def map_storage(build: Build, shapes: Shapes) -> None:
             v_max_pu=band[1],
         )
         build.devices.append(battery)
-        say_a_third(build, source, properties, element, band)
-        if element.is_open:
-            build.record(source, "approximated", "IMP-014", "it has open conductors; taken as closed")
         build.mapped(source, battery)
+        _note_voltage(build, source, properties, element, battery)
         p, q = number(properties, "kw"), number(properties, "kvar")  # those of the solved point
-        if state.startswith("idl"):
-            _idling(build, source, properties, element, rated)
+        if state.startswith("idl") and build.as_admittances:
+            p = q = 0.0  # the engine has no admittance of an idle one
+        elif state.startswith("idl"):
+            if draws:
+                _idling(build, source, battery, draws / part)
             p = 0.0  # not its kvar: an idle inverter gives those that are stated, or that go with its losses
         if abs(p) > 1e-9 * max(rated, 1.0) or abs(q) > 1e-9 * max(rated, 1.0):
             does = f"{'discharges' if p >= 0.0 else 'charges'} {abs(p):g} kW" if p else f"gives {q:g} kvar while idle"
@@ -260,42 +273,94 @@ def map_storage(build: Build, shapes: Shapes) -> None:
         if text(properties, "effcurve"):
             said = "its inverter's efficiency curve is left out of the energy balance"
             build.record(source, "approximated", "IMP-013", said)
-        if int(number(properties, "model", 1)) != 1:
-            build.record(source, "approximated", "IMP-011", "its model is taken as constant power")
         gives, takes = number(properties, "kvarmax", kva), number(properties, "kvarmaxabs", kva)
         if min(gives, takes) < kva:
             said = f"its limits of {gives:g} and {takes:g} kvar are left out: its kvar are within its kVA alone"
             build.record(source, "approximated", "IMP-018", said)
         if soc < reserve:
             build.record(source, "approximated", "IMP-018", "it holds less than its reserve; the reserve is lowered")
-        build.dispatch[battery.label] = p, q
+        build.dispatch[battery.label] = p / part, q / part
 
 
-def _idling(build: Build, source: str, properties: Properties, element: ElementData, rated: float) -> None:
-    """The losses of an idle battery, as a load; its kvar are the inverter's."""
-    p = rated * number(properties, "%idlingkw", 0.0) / 100.0
-    band = _band(properties)
-    if not p:
-        return
-    terminals, connection = terminals_of(properties, element)
+def _idling(build: Build, source: str, battery: Battery, p: float) -> None:
+    """The losses of an idle battery, kW, as a load; its kvar are the inverter's."""
     load = Load(
-        name=idling_name(source.partition(".")[2]),
-        bus=element.buses[0],
-        terminals=terminals,
-        connection=connection,
+        name=idling_name(battery.name),
+        bus=battery.bus,
+        terminals=battery.terminals,
+        connection=battery.connection,
         p_kw=p,
-        v_rated_kv=across_kv(number(properties, "kv"), element.phases, delta=connection != "wye"),
-        v_min_pu=band[0],
-        v_max_pu=band[1],
+        v_rated_kv=battery.v_rated_kv,
+        v_min_pu=battery.v_min_pu,
+        v_max_pu=battery.v_max_pu,
     )
     build.devices.append(load)
     build.mapped(source, load)
     build.record(source, "approximated", "IMP-012", f"idling losses of {p:g} kW are a load of their own, always on")
 
 
-def _band(properties: Properties) -> tuple[float, float]:
+#: Band within which an inverter is never an impedance, and one in which it always is that of its rated voltage.
+_NEVER, _ALWAYS = (0.1, 2.0), (1.0, 1.0)
+_IMPEDANCE, _USER = 2, 3  # models
+
+
+def _band(build: Build, properties: Properties) -> tuple[float, float]:
     """Voltages outside of which the engine takes the inverter as an impedance."""
-    return max(number(properties, "vminpu", 0.9), 0.0), number(properties, "vmaxpu", 1.1) or 1.1
+    if build.as_admittances or int(number(properties, "model", 1)) == _IMPEDANCE:
+        return _ALWAYS
+    low, high = max(number(properties, "vminpu", 0.9), 0.0), number(properties, "vmaxpu", 1.1) or 1.1
+    return low, _NEVER[1] if properties.get("limitcurrent") else high
+
+
+def _third(
+    build: Build, source: str, properties: Properties, element: ElementData, band: tuple[float, float], kv: float
+) -> tuple[tuple[float, float], float]:
+    """Band of an inverter, and by what its power is divided: of one phase in delta the engine takes a third of an
+    impedance, as of one of three phases."""
+    if band != _ALWAYS and properties.get("limitcurrent"):  # no impedance at any voltage
+        return band, 1.0
+    if band != _ALWAYS:
+        edge = edge_of_a_third(build, source, properties, element, band, kv)
+        return (_ALWAYS, 3.0 * edge**2) if edge else (band, 1.0)
+    if not is_a_third(properties, element):
+        return band, 1.0
+    said = "as an impedance of one phase in delta the engine takes a third of it, and so does the case"
+    build.record(source, "approximated", "IMP-011", said)
+    return band, 3.0
+
+
+def _user_model(build: Build, source: str, properties: Properties, kw: float) -> bool:
+    """Whether an inverter has a user-written model, so that it gives nothing; said in the report."""
+    if int(number(properties, "model", 1)) != _USER:
+        return False
+    why = "a user-written model (3), which is not loaded: it gives nothing, in the engine and here"
+    build.record(source, "approximated", "IMP-011", f"{why}; give it another model", lost_kw=kw)
+    return True
+
+
+def _note_voltage(
+    build: Build, source: str, properties: Properties, element: ElementData, device: PV | Battery
+) -> None:
+    """Say where the power of an inverter does not follow the voltage here as it does in the engine."""
+    band = device.v_min_pu, device.v_max_pu
+    if properties.get("limitcurrent") and band != _ALWAYS and build.model.reference is not None:
+        bus, kv = element.buses[0], 1e3 * float(device.v_rated_kv or 1.0)
+        u = min(abs(build.voltage(bus, a) - build.voltage(bus, b)) / kv for a, b in device.ports)
+        u /= SQRT3 if is_a_third(properties, element) else 1.0  # the engine takes any delta for three phases here
+        if u < band[0]:
+            said = (
+                f"at {u:.3g} pu, below its {band[0]:g} pu, the engine limits its current; here it is an impedance there"
+            )
+            build.record(source, "approximated", "IMP-011", said)
+    if isinstance(device, Battery) and band == _ALWAYS and not build.as_admittances:
+        said = "an impedance in the power flow, as in the engine; where it is scheduled it is constant power"
+        build.record(source, "approximated", "IMP-011", said)
+    if properties.get("balanced") and element.phases == 3:
+        drawn = build.drawn(element, device.ports)
+        apart = 0.0 if drawn is None else float(np.abs(drawn - drawn.mean()).max())
+        if apart > 1e-6 * max(device.s_max_kva or 0.0, 1.0):
+            said = f"the engine balances its currents (Balanced=yes), the case its powers: {apart:.4g} kVA apart"
+            build.record(source, "approximated", "IMP-011", f"{said} in a phase at the solved point")
 
 
 __all__ = ["InverterQ", "map_pv", "map_storage"]

@@ -1,4 +1,4 @@
-"""Sources, loads, generators and capacitors of an OpenDSS model, as devices at the solved point."""
+"""Sources, loads and capacitors of an OpenDSS model, as devices at the solved point."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ import numpy as np
 from lateral.devices import Capacitor, Load, Regulator, Source
 from lateral.devices.load import FIXED_Q, MODELS
 from lateral.io.opendss.engine import ElementData
-from lateral.io.opendss.map_build import Build, Properties, across_kv, number, numbers, reduce_to_nodes, text
+from lateral.io.opendss.map_build import SQRT3, Build, Properties, across_kv, number, numbers, reduce_to_nodes, text
 from lateral.io.opendss.map_generic import generic
 from lateral.io.opendss.map_shapes import Shapes
 from lateral.io.opendss.map_wires import two_terminal
-from lateral.network.schema import Terminals
+from lateral.network.schema import Terminals, ports_of
 
-#: Price of the engine where the files set none.
-_PRICE = 25.0
-_ADMITTANCE_MODEL = 2  # LoadModel=Admittance
+#: Share of the power that two ways to it may differ by to be one: far above where a solution ends.
+_AS_SOLVED = 1e-5
 
 
 def is_delta(properties: Properties) -> bool:
@@ -80,24 +79,26 @@ def map_sources(build: Build, base_kv: dict[str, float]) -> None:
 def map_loads(build: Build, shapes: Shapes) -> None:
     """Loads, times the load multiplier of the files."""
     multiplier = float(build.model.stated["load_mult"])
-    as_admittance = int(build.model.stated["load_model"]) == _ADMITTANCE_MODEL
-    if as_admittance and build.model.objects("load"):
-        build.note("IMP-054", "LoadModel=Admittance: every load is a constant impedance")
+    if build.as_admittances and any(map(build.model.objects, ("load", "generator", "pvsystem", "storage"))):
+        said = (
+            "LoadModel=Admittance or mode Direct: every load, generator, PV system and storage is a constant impedance"
+        )
+        build.note("IMP-054", said)
     if (build.setting("year") or 0.0) > 0.0 and build.model.objects("load"):
         build.note("IMP-062", "the files set a year; growth of the loads until then is left out")
     for name, properties, element in build.live("load"):
         source = f"load.{name}"
         if element.is_open:
-            _opened(build, source, name, element)
+            opened(build, source, element)
             continue
         status = text(properties, "status")
         factor = 1.0 if status in ("fixed", "exempt") else multiplier
         number_of_model = int(number(properties, "model", 1))
         model = MODELS[number_of_model - 1] if 1 <= number_of_model <= len(MODELS) else MODELS[0]
-        if as_admittance:
+        if build.as_admittances:
             model = "constant_impedance"
         terminals, connection = terminals_of(properties, element)
-        kw, kvar, profile, profile_q = _power("load", properties, shapes, factor, model, follow=status != "fixed")
+        kw, kvar, profile, profile_q = load_power("load", properties, shapes, factor, model, follow=status != "fixed")
         zipv = numbers(properties, "zipv")
         zip_kwargs = (0.0, 0.0, 1.0), (0.0, 0.0, 1.0), 0.0
         if model == "zip" and len(zipv) >= 6:
@@ -133,14 +134,14 @@ def map_loads(build: Build, shapes: Shapes) -> None:
             build.record(source, "approximated", "IMP-018", "its neutral impedance to ground is left out")
 
 
-def _opened(build: Build, source: str, name: str, element: ElementData) -> None:
-    """A load with open conductors: in the engine a constant admittance, whatever its model says."""
+def opened(build: Build, source: str, element: ElementData) -> None:
+    """A load, PV system or storage with open conductors: to the engine a constant admittance, whatever its model."""
     what = "open conductors, with which the engine takes it for a constant admittance, whatever its model and shape"
-    if generic(build, source, f"load_{name}", element, what) is not None:
+    if generic(build, source, source.replace(".", "_", 1), element, what) is not None:
         build.record(source, "approximated", "IMP-014")
 
 
-def _power(
+def load_power(
     cls: str, properties: Properties, shapes: Shapes, factor: float, model: str, *, follow: bool
 ) -> tuple[float, float, str, str]:
     """kW and kvar of a load or generator, and the profiles that multiply them.
@@ -153,83 +154,87 @@ def _power(
     return kw, kvar, profile, profile_q
 
 
-def _dispatched(build: Build, properties: Properties) -> float | None:
-    """Whether a generator that is dispatched by the level of load or by the price is on (1) or off (0) at the solved
-    point; None of one that always is."""
-    level, mode = number(properties, "dispvalue"), text(properties, "dispmode")
-    if mode not in ("loadlevel", "price") or properties.get("forceon"):
-        return None
-    price = build.setting("pricesignal")
-    now = float(build.model.stated["load_mult"]) if mode == "loadlevel" else _PRICE if price is None else price
-    return 0.0 if level > 0.0 and now < level else 1.0
+def is_a_third(properties: Properties, element: ElementData) -> bool:
+    """Whether a generator or inverter is of one phase in delta, where the engine takes a third of an impedance."""
+    return element.phases == 1 and is_delta(properties)
 
 
-def say_a_third(
-    build: Build, source: str, properties: Properties, element: ElementData, band: tuple[float, float]
-) -> None:
-    """Record that a generator or inverter of one phase in delta is outside its voltage band at the solved point.
+def rated_as_solved(
+    build: Build,
+    source: str,
+    properties: Properties,
+    element: ElementData,
+    kw: float,
+    band: tuple[float, float],
+    law: str,
+) -> float:
+    """Rated voltage across a port of a generator or storage, kV: the one that the engine's solution shows.
 
-    The engine makes an impedance of it there and divides it, as that of any delta, by three phases; the case does not.
+    Where the files state the phases after the kV the engine keeps the kV as those of the phases before, a factor of
+    sqrt(3). Said in the report.
+
+    Args:
+        build: the model on its way.
+        source: ``class.name`` of the element.
+        properties: of it.
+        element: where it is connected.
+        kw: what it draws at rated voltage, all phases.
+        band: edges of its band, pu.
+        law: how its active power follows the voltage u: ``band``, constant within the band and an impedance outside;
+            ``square``, an impedance; ``limited``, constant down to the lower edge and proportional to u under it.
     """
-    if build.model.reference is None or element.phases != 1 or not is_delta(properties):
-        return
-    first, second = (build.voltage(element.buses[0], node) for node in element.nodes[0][:2])
-    across = abs(first - second) / (1e3 * number(properties, "kv"))
-    if not band[0] <= across <= band[1]:
-        said = f"at {across:.3g} pu it is outside its voltage band, where the engine gives a third of it"
-        build.record(source, "approximated", "IMP-011", said)
-
-
-def map_generators(build: Build, shapes: Shapes) -> None:
-    """Generators as loads of negative power: exact for model 1."""
-    stated = build.setting("genmult")
-    multiplier = 1.0 if stated is None else stated
-    for name, properties, element in build.live("generator"):
-        number_of_model = int(number(properties, "model", 1))
-        terminals, connection = terminals_of(properties, element)
-        fixed = text(properties, "status") == "fixed"
-        factor = 1.0 if fixed else multiplier
-        models = {2: "constant_impedance", 4: "constant_power_fixed_q", 5: "constant_power_fixed_q_impedance"}
-        model = models.get(number_of_model, "constant_power")
-        kw, kvar, profile, profile_q = _power("generator", properties, shapes, factor, model, follow=not fixed)
-        if element.phases == 1 and connection != "wye":  # the engine divides the admittance of any delta by three
-            if model == "constant_impedance":
-                kw, kvar = kw / 3.0, kvar / 3.0
-            elif model == "constant_power_fixed_q_impedance":
-                kvar /= 3.0
-        mode = _dispatched(build, properties)
-        if mode is not None and shapes.kind == "snapshot":
-            kw, kvar = mode * kw, mode * kvar
-        load = Load(
-            name=f"generator_{name}",
-            bus=element.buses[0],
-            terminals=terminals,
-            connection=connection,
-            p_kw=-kw,
-            q_kvar=-kvar,
-            profile=profile,
-            profile_q=profile_q,
-            v_rated_kv=across_kv(number(properties, "kv"), element.phases, delta=connection != "wye"),
-            model=model,
-            v_min_pu=max(number(properties, "vminpu", 0.9), 0.0),
-            v_max_pu=number(properties, "vmaxpu", 1.1) or 1.1,
-            v_low_pu=0.0,
-        )
-        build.devices.append(load)
-        build.mapped(f"generator.{name}", load)
-        if model != "constant_impedance":
-            say_a_third(build, f"generator.{name}", properties, element, (load.v_min_pu, load.v_max_pu))
-        if number_of_model in (1, 2, 4, 5):
-            reason = "a load of negative power: it cannot be controlled"
-            build.record(f"generator.{name}", "approximated", "IMP-010", reason)
+    terminals, connection = terminals_of(properties, element)
+    stated = across_kv(number(properties, "kv"), element.phases, delta=connection != "wye")
+    ports = ports_of(terminals, connection)
+    drawn = build.drawn(element, ports)
+    if drawn is None or not kw:
+        return stated
+    volts = [abs(build.voltage(element.buses[0], a) - build.voltage(element.buses[0], b)) for a, b in ports]
+    part = 3.0 if is_a_third(properties, element) else 1.0
+    for kv in (stated, stated * SQRT3 if element.phases > 1 else stated / SQRT3):
+        u = np.array(volts) / (1e3 * kv)
+        low, high = max(band[0], 1e-9), band[1]
+        if law == "square":
+            factor = u**2 / part
+        elif law == "limited":
+            factor = np.minimum(u / low, 1.0)
         else:
-            reason = f"generator model {number_of_model} taken as {load.model} at its stated kW and kvar"
-            build.record(f"generator.{name}", "approximated", "IMP-011", reason)
-        if mode is not None:
-            how = f"dispatched by {text(properties, 'dispmode')}"
-            now = "on" if mode else "off, so it gives nothing"
-            said = now if shapes.kind == "snapshot" else "not followed over time"
-            build.record(f"generator.{name}", "approximated", "IMP-011", f"{how}: {said}")
+            edge = np.where(u <= low, low, np.where(u > high, high, np.inf))
+            factor = np.where(np.isinf(edge), 1.0, (u / edge) ** 2 / part)
+        if abs(kw * float(factor.mean()) - float(drawn.sum().real)) <= _AS_SOLVED * abs(kw):
+            break
+    else:
+        return stated
+    if kv != stated:
+        said = (
+            f"its phases stand after its kV in the files, so that the engine takes {kv:.6g} kV for rated across a port"
+        )
+        build.record(source, "approximated", "IMP-011", f"{said}, and so does the case; state them before")
+    return kv
+
+
+def edge_of_a_third(
+    build: Build, source: str, properties: Properties, element: ElementData, band: tuple[float, float], kv: float
+) -> float:
+    """The edge of its band beyond which a generator or inverter of one phase in delta is at the solved point, pu; 0 if
+    it is none or within.
+
+    The engine makes an impedance of it there and divides it, as that of any delta, by three phases. The case has this
+    impedance at any voltage; said in the report.
+    """
+    if build.model.reference is None or not is_a_third(properties, element):
+        return 0.0
+    first, second = (build.voltage(element.buses[0], node) for node in element.nodes[0][:2])
+    across = abs(first - second) / (1e3 * kv)
+    edge = band[0] if across <= band[0] else band[1] if across > band[1] else 0.0
+    if edge:
+        said = f"at {across:.3g} pu it is outside its voltage band, where the engine gives a third of it"
+        build.record(source, "approximated", "IMP-011", f"{said}; so does the case, at any voltage")
+    return edge
+
+
+def record_unsupported(build: Build) -> None:
+    """Classes that have no counterpart."""
     for cls, why in (
         ("indmach012", "induction machines"),
         ("vccs", "voltage-controlled current sources"),
@@ -363,12 +368,16 @@ def map_regulators(build: Build) -> None:
 
 
 __all__ = [
+    "edge_of_a_third",
+    "is_a_third",
     "is_delta",
     "map_capacitors",
-    "map_generators",
+    "load_power",
     "map_loads",
     "map_regulators",
     "map_sources",
-    "say_a_third",
+    "opened",
+    "rated_as_solved",
+    "record_unsupported",
     "terminals_of",
 ]

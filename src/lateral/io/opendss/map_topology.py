@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import TypeVar
 
@@ -194,6 +194,10 @@ def _live_nodes(build: Build) -> set[Node]:
     devices = [d for d in build.devices if isinstance(d, ShuntDevice)]
     ports = [((d.bus, a), (d.bus, b)) for d in devices for a, b in d.ports]
     wires, fed = _wires(build), _fed(build)
+    # what is reached without induction is not floating either: where that is all, no more has to be looked at
+    direct = reached(joined(wires, ports, induced=False), fed)
+    if all(node in direct for node in _ends(wires, ports)):
+        return set(direct)
     free = floating(wires, [*fed, *(node for port in ports for node in port)])
     return set(reached(joined(wires, ports), fed) - free)
 
@@ -208,6 +212,18 @@ def _wires(build: Build) -> Feeder:
         shunts=tuple(build.shunts),
         admittances=tuple(build.admittances),
     )
+
+
+def _ends(wires: Feeder, ports: list[tuple[Node, Node]]) -> Iterator[Node]:
+    """Every conductor that wires and devices end on, ground left out; some more than once."""
+    yield from (node for port in ports for node in port if node[1] != 0)
+    branches: tuple[Line | Switch, ...] = (*wires.lines, *wires.switches)
+    for branch in branches:
+        yield from ((branch.bus_from, c) for c in branch.conductors_from)
+        yield from ((branch.bus_to, c) for c in branch.conductors_to)
+    yield from ((w.bus, c) for t in wires.transformers for w in t.windings for c in w.terminals if c != 0)
+    yield from ((s.bus, c) for s in wires.shunts for c in s.conductors)
+    yield from (node for e in wires.admittances for node in e.nodes)
 
 
 def _fed(build: Build) -> list[Node]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
 from lateral.io.opendss.engine import ElementData
@@ -41,15 +42,18 @@ def map_lines(build: Build) -> None:
     groups: dict[int, list[tuple[str, Properties, ElementData]]] = {}
     for name, properties, element in build.live("line"):
         groups.setdefault(element.conductors, []).append((name, properties, element))
-    done = {}
+    done, suspects = {}, set[str]()
     for members in groups.values():
         z, b = _series_and_charging(build, members)
+        suspect = _may_produce(z.real)
         for k, (name, properties, element) in enumerate(members):
             done[name] = (properties, element, z[k], b[k])
+            suspects |= {name} if suspect[k] else set()
     for properties in build.model.objects("line"):  # the order of the files
         name = str(properties["name"]).lower()
         if name in done:
-            _line(build, name, *done[name], i_max=line_limit(build, name, properties))
+            i_max = line_limit(build, name, properties)
+            _line(build, name, *done[name], suspect=name in suspects, i_max=i_max)
 
 
 def _series_and_charging(
@@ -87,7 +91,15 @@ def _series_and_charging(
 
 
 def _line(
-    build: Build, name: str, properties: Properties, element: ElementData, z: ComplexArray, b: FloatArray, i_max: float
+    build: Build,
+    name: str,
+    properties: Properties,
+    element: ElementData,
+    z: ComplexArray,
+    b: FloatArray,
+    *,
+    suspect: bool,
+    i_max: float,
 ) -> None:
     source = f"line.{name}"
     a_nodes, b_nodes = element.nodes[0], element.nodes[1]
@@ -96,7 +108,19 @@ def _line(
     keep = [k for k in range(element.conductors) if a_nodes[k] > 0 or b_nodes[k] > 0]
     if len(keep) < element.conductors:  # grounded at both ends: it carries current, so reduce, do not cut
         z = np.asarray(np.linalg.inv(np.linalg.inv(z)[np.ix_(keep, keep)]), dtype=np.complex128)
+        suspect = True
         b = b[np.ix_(keep, keep)]
+    far = _open_downstream(build, element) if opened and b.any() else -1
+    made_up = ""
+    if far >= 0:
+        ends = build.open_ends(element.buses[far], element.nodes[far], opened)
+        a_nodes, b_nodes = (ends, b_nodes) if far == 0 else (a_nodes, ends)
+        which, into = (
+            ", ".join(map(str, some)) for some in zip(*((k + 1, ends[k]) for k in sorted(opened)), strict=True)
+        )
+        bus = element.buses[far]
+        made_up = f"open conductors {which} end at {into} of bus {bus}, made up for their open ends, within its limits"
+        opened = set()
     if opened and not opened >= set(keep):  # open: no current, so cut
         at = [i for i, k in enumerate(keep) if k not in opened]
         z, b = z[np.ix_(at, at)], b[np.ix_(at, at)]
@@ -111,7 +135,7 @@ def _line(
         a_nodes = build.off_ground(element.buses[0], a_nodes)
         b_nodes = build.off_ground(element.buses[1], b_nodes)
     all_open = bool(opened) and opened >= set(keep)
-    if not all_open and element.yprim is not None and _produces(build, source, z.real):
+    if suspect and not all_open and element.yprim is not None and _produces(build, source, z.real):
         made_of = generic(build, source, f"line_{name}", element, "its resistance is not positive, so it is no line")
         if made_of is not None and i_max < float("inf"):
             build.record(source, "approximated", "IMP-066", "Its ampere limit is not held.")
@@ -159,8 +183,32 @@ def _line(
     if opened and not all_open:
         which = ", ".join(str(k + 1) for k in sorted(opened))
         build.record(source, "mapped", "IMP-014", f"open conductors {which} carry no current and are left out")
+    if made_up:
+        build.record(source, "mapped", "IMP-014", made_up)
     if rest:
         _charging(build, source, made, element)
+
+
+def _open_downstream(build: Build, element: ElementData) -> int:
+    """The terminal of a line at which some of its conductors, not all, are open, if it is the further from a source.
+
+    There it stays a line: what is open ends at a conductor that nothing else is on, so that its charging is where it is
+    and radial formulations take it. -1 of all others.
+    """
+    far = [t for t, some in enumerate(element.open_conductors) if some]
+    depth = [build.hops.get(bus, -1) for bus in element.buses]
+    if len(far) != 1 or len(element.open_conductors[far[0]]) == element.conductors:
+        return -1
+    if any(0 in nodes for nodes in element.nodes) or min(depth) < 0 or depth[far[0]] <= depth[1 - far[0]]:
+        return -1
+    return far[0]
+
+
+def _may_produce(r: FloatArray) -> NDArray[np.bool_]:
+    """Which resistance matrices, shape (m, n, n), need a look by `_produces`: cutting conductors makes none of them."""
+    finite = np.where(np.isfinite(r), r, 0.0)
+    lowest = np.linalg.eigvalsh(0.5 * (finite + finite.transpose(0, 2, 1)))[:, 0]
+    return np.asarray((lowest < 0.0) | ~np.isfinite(r).all(axis=(1, 2)))
 
 
 def _produces(build: Build, source: str, r: FloatArray) -> bool:

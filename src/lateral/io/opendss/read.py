@@ -14,14 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
-from lateral.baseline import power_flow
+from lateral.baseline import Dispatch, nodal_problem, power_flow
 from lateral.case import Case
 from lateral.errors import CaseError, Fault
+from lateral.io.opendss.collector import collector_off
 from lateral.io.opendss.crosscheck import cross_check
 from lateral.io.opendss.engine import EngineModel, read_engine, run_scanned
 from lateral.io.opendss.map_build import Build
 from lateral.io.opendss.map_der import InverterQ, map_pv, map_storage
-from lateral.io.opendss.map_devices import map_capacitors, map_generators, map_loads, map_regulators, map_sources
+from lateral.io.opendss.map_devices import map_capacitors, map_loads, map_regulators, map_sources, record_unsupported
+from lateral.io.opendss.map_generators import map_generators
 from lateral.io.opendss.map_generic import map_generic
 from lateral.io.opendss.map_inverters import InverterControls
 from lateral.io.opendss.map_passive import capacitor_steps, map_passive, record_the_rest
@@ -32,10 +34,15 @@ from lateral.io.opendss.map_wires import map_lines, map_series_and_shunts, map_t
 from lateral.io.opendss.report import AdmittanceCheck, EngineReference, ImportNote, ImportReport
 from lateral.io.opendss.scan import ScannedModel
 from lateral.io.opendss.severity import warning_lines
-from lateral.network.feeder import Feeder
+from lateral.network.admittance import primitive_of
+from lateral.network.feeder import Feeder, Line, Switch
+from lateral.network.powerflow import PowerFlow
+from lateral.network.schema import ComplexArray
 
 #: Difference of a voltage to the engine's above which it is reported, pu.
 VOLTAGE_TOLERANCE_PU = 1e-5
+#: Currents that a difference of voltages makes, relative to those of its parts, up to which no wire sees it.
+NOTHING_SEES = 1e-9
 
 _SET_FREQUENCY = ("set defaultbasefreq", "set basefreq")
 
@@ -121,6 +128,7 @@ def _frequency_first(model: EngineModel) -> ScannedModel | None:
     return dataclasses.replace(scanned, statements=(*others[:at], setting[-1], *others[at:]))
 
 
+@collector_off()
 def from_engine(
     model: EngineModel,
     *,
@@ -145,6 +153,7 @@ def from_engine(
     map_sources(build, base)
     map_loads(build, shapes)
     map_generators(build, shapes)
+    record_unsupported(build)
     map_capacitors(build)
     note_unrated(build)
     controls = InverterControls.read(build)
@@ -233,16 +242,47 @@ def _voltage_difference(build: Build, case: Case, reference: EngineReference) ->
     except CaseError as error:
         build.note("IMP-063", f"the power flow of the case has no solution: {error.faults[0]}")
         return None
-    if not flow.all_converged:
-        build.note("IMP-063", "the power flow of the case does not converge at the operating point")
-        return None
-    error_pu = np.abs(flow.v[:, 0] - reference.at(flow.index.nodes)) / (1e3 * flow.index.v_base_kv)
+    size = 1e3 * flow.index.v_base_kv
+    theirs = reference.at(flow.index.nodes)
+    off = flow.v[:, 0] - theirs
+    error_pu = np.abs(off) / size
     worst = int(np.argmax(error_pu))
-    if not error_pu[worst] <= VOLTAGE_TOLERANCE_PU:
-        bus, conductor = flow.index.nodes[worst]
-        said = f"the case's own power flow differs by {error_pu[worst]:.2g} pu at bus {bus}, conductor {conductor}"
-        build.note("IMP-063", said)
-    return float(error_pu[worst])
+    if flow.all_converged and error_pu[worst] <= VOLTAGE_TOLERANCE_PU:
+        return float(error_pu[worst])
+    bus, conductor = flow.index.nodes[worst]
+    said = f"the case's own power flow differs by {error_pu[worst]:.2g} pu at bus {bus}, conductor {conductor}"
+    if not flow.all_converged:
+        said = "the power flow of the case does not converge at the operating point"
+    build.note("IMP-063", said + _why(case, dispatch, flow, theirs))
+    return float(error_pu[worst]) if flow.all_converged else None
+
+
+def _why(case: Case, dispatch: Dispatch, flow: PowerFlow, theirs: ComplexArray) -> str:
+    """Why a power flow differs from the engine's voltages, V, shape (n,), as far as it can be told; or nothing."""
+    size = 1e3 * flow.index.v_base_kv
+    off = flow.v[:, 0] - theirs
+    if np.all(np.isfinite(off)):
+        problem = nodal_problem(case, dispatch=dispatch or None)
+        y, loads = problem.network.y, problem.loads
+        seen, most = np.abs(y @ off), np.abs(y) @ np.abs(off)
+        across = np.abs(off[loads.node_a] - np.where(loads.node_b < 0, 0.0, off[loads.node_b]))
+        across = across[np.abs(loads.p_kw[:, 0]) + np.abs(loads.q_kvar[:, 0]) > 0.0]
+        by_wires = float(seen.max(initial=0.0)) > NOTHING_SEES * float(most.max(initial=0.0))
+        if not by_wires and float(across.max(initial=0.0)) <= VOLTAGE_TOLERANCE_PU * float(np.abs(off).max()):
+            moved = [flow.index.nodes[k] for k in np.flatnonzero(np.abs(off) > VOLTAGE_TOLERANCE_PU * size)]
+            which = ", ".join(f"{bus}.{c}" for bus, c in moved[:5]) + (", ..." if len(moved) > 5 else "")
+            return (
+                f": nothing holds the voltage to ground of {which} (an ungrounded winding without ppm_antifloat, say), "
+                "so that the engine's is what rounding made of it; ground it"
+            )
+    again = power_flow(case, dispatch=dispatch or None, start=np.nan_to_num(theirs)[:, None])
+    apart = float(np.max(np.abs(again.v[:, 0] - theirs) / size))
+    if not (again.all_converged and apart <= VOLTAGE_TOLERANCE_PU):
+        return ""
+    return (
+        f"; there are several solutions: from the engine's voltages it comes to the engine's, within {apart:.1e} pu "
+        "(loads of constant power on conductors that nothing holds to ground, or beyond what the wires can carry)"
+    )
 
 
 def _report(
@@ -295,9 +335,23 @@ def _reference(build: Build, case: Case) -> EngineReference | None:
             nodes.append(node)
             at.append(k)
     grounds = sorted(build.grounds & alive)
+    volts = dict(zip(nodes, state.voltages[np.array(at, dtype=np.int64)].tolist(), strict=True))
+    volts |= dict.fromkeys(grounds, 0j)
+    branches: tuple[Line | Switch, ...] = (*case.feeder.lines, *case.feeder.switches)
+    for branch in branches:
+        ends = {(branch.bus_from, c) for c in branch.conductors_from} | {
+            (branch.bus_to, c) for c in branch.conductors_to
+        }
+        if not build.dangling.isdisjoint(ends):  # no current flows into an open end
+            own = primitive_of(branch)
+            gone = [k for k, node in enumerate(own.nodes) if node in build.dangling]
+            kept = [k for k in range(len(own.nodes)) if k not in gone]
+            known = np.array([volts[own.nodes[k]] for k in kept])
+            found = np.linalg.solve(own.y[np.ix_(gone, gone)], -own.y[np.ix_(gone, kept)] @ known)
+            volts |= {own.nodes[k]: complex(v) for k, v in zip(gone, found, strict=True)}
     return EngineReference(
-        nodes=(*nodes, *grounds),
-        v_volt=np.concatenate([state.voltages[np.array(at, dtype=np.int64)], np.zeros(len(grounds))]),
+        nodes=tuple(volts),
+        v_volt=np.array(list(volts.values()), dtype=complex),
         source_kw=state.source_kw,
         source_kvar=state.source_kvar,
         losses_kw=state.losses_kw,
