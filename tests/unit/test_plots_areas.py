@@ -65,6 +65,12 @@ def page(run: AreasRun) -> str:
 # -- figures ------------------------------------------------------------------------------------------------------
 
 
+def test_rounds_after_which_areas_go_on_from_another_point_are_marked() -> None:
+    figure = plots.plot_residuals([{"a": 1.0}] * 4, built_again=[2])
+    (line,) = figure.layout.shapes
+    assert (line.x0, line.x1) == (2.5, 2.5)
+
+
 def test_residuals_by_hand() -> None:
     figure = plots.plot_residuals([{"a": 1.0, "b": 0.1}, {"a": 1e-3, "b": 0.0}], tolerance=1e-2)
     found = traces(figure)

@@ -388,6 +388,7 @@ def solve_federation(
             *told(method, None if last is None else last.state, () if points is not None else rounds),
         ),
         settled=settled,
+        swept=(0, 0) if points is None else points.said,
         conflicts=in_the_way(rounds, None, finished=finished),
     )
 

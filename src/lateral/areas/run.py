@@ -93,6 +93,7 @@ class AreasRun:
         rejected: messages that were refused, with the reason.
         seconds: wall time by phase: build, start, point, rounds, join, central, replay, total.
         settled: how the areas found their operating point, where the formulation wants one.
+        swept: messages and bytes about further points, see `lateral.areas.successive`.
         conflicts: the limits in the way of a schedule, where the areas did not come to agree: of the whole, where the
             central solve has none either; else what areas say that have none.
     """
@@ -110,6 +111,7 @@ class AreasRun:
     seconds: Mapping[str, float]
     choices: tuple[str, ...] = ()
     settled: Settled | None = None
+    swept: tuple[int, int] = (0, 0)
     conflicts: tuple[str, ...] = ()
 
     @property
@@ -129,13 +131,13 @@ class AreasRun:
 
     @property
     def messages(self) -> int:
-        """Messages sent, those about the operating point included."""
-        return sum(r.messages for r in self.rounds) + (self.settled.messages if self.settled else 0)
+        """Messages sent, those about operating points included."""
+        return sum(r.messages for r in self.rounds) + (self.settled.messages if self.settled else 0) + self.swept[0]
 
     @property
     def bytes(self) -> int:
         """Bytes of them."""
-        return sum(r.bytes for r in self.rounds) + (self.settled.bytes if self.settled else 0)
+        return sum(r.bytes for r in self.rounds) + (self.settled.bytes if self.settled else 0) + self.swept[1]
 
     @property
     def seconds_parallel(self) -> float:

@@ -249,6 +249,7 @@ def solve_areas(
         seconds=seconds,
         choices=tuple(choices),
         settled=settled,
+        swept=(0, 0) if points is None else points.said,
         conflicts=in_the_way(rounds, best, finished=finished),
     )
 

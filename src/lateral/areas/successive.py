@@ -33,7 +33,7 @@ from lateral.areas.run import Round
 from lateral.areas.silence import Patience, Watch
 from lateral.areas.sweeps import Sweeps
 from lateral.areas.transport import Transport
-from lateral.errors import LateralError, SolveError
+from lateral.errors import SolveError, UnsupportedError
 from lateral.successive import (
     ACCEPT,
     FACTOR_RANGE,
@@ -92,6 +92,8 @@ class Successive:
     rests: bool = False
     ended: str = ""
     waits: bool = False
+    #: messages and bytes of the sweeps
+    said: tuple[int, int] = (0, 0)
     #: trust region, and the factor on the curvature of losses; see `lateral.successive.Rounds`
     radius: float = np.inf
     factor: float = 1.0
@@ -165,13 +167,15 @@ class Successive:
             self.plan, self.executor, self.transport, self.patience, self.clock, self.pause,
             operation="schedule", number=self._number,
         )  # fmt: skip
+        sent, size_sent = self.transport.messages, self.transport.bytes
         try:
             found = swept.settle()
-        except SolveError:
-            raise
-        except LateralError:  # an area's rows have no solution
+        except UnsupportedError:  # an area's rows have no solution
             found = None
-        self._number = swept.number
+        finally:
+            self._number = swept.number
+            new = self.transport.messages - sent, self.transport.bytes - size_sent
+            self.said = self.said[0] + new[0], self.said[1] + new[1]
         if found is None or not np.all(swept.live()):
             return self._rejected(f"rejected, its power flow does not converge; {says}", 0.25 * length)
         if anew:  # nothing to compare with

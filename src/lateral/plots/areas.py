@@ -45,12 +45,15 @@ PANELS = {
 SIDES = {"": ("", "solid"), "up": ("said below", "solid"), "down": ("said above", "dot")}
 
 
-def plot_residuals(residuals: Sequence[Mapping[str, float]], *, tolerance: float | None = None) -> go.Figure:
+def plot_residuals(
+    residuals: Sequence[Mapping[str, float]], *, tolerance: float | None = None, built_again: Sequence[int] = ()
+) -> go.Figure:
     """How far areas are from agreeing at each border, round by round, on a logarithmic axis.
 
     Args:
         residuals: of each round, by border; as the algorithm scales them.
         tolerance: where the areas agree, drawn as a line.
+        built_again: rounds after which areas were built again, or went on from another point: dotted lines.
     """
     import plotly.graph_objects as go
 
@@ -77,6 +80,8 @@ def plot_residuals(residuals: Sequence[Mapping[str, float]], *, tolerance: float
         )
     if tolerance is not None:
         _level(fig, tolerance, f"tolerance {tolerance:g}")
+    for number in built_again:
+        fig.add_vline(x=number + 0.5, line={"color": "#8a949e", "width": 1, "dash": "dot"})
     _log_axes(fig, "residual", len(residuals))
     return fig
 

@@ -117,7 +117,10 @@ def areas_part(run: AreasRun, case: Case | None, tolerance: float | None) -> Are
         figures["areas_map"] = plot_areas(case, area_of_buses(run, case), marks)
     data, thinned = None, ""
     if run.rounds:
-        figures["areas_residuals"] = plot_residuals([r.residuals for r in run.rounds], tolerance=tolerance)
+        again = [r.number for r in run.rounds if r.built_again]
+        figures["areas_residuals"] = plot_residuals(
+            [r.residuals for r in run.rounds], tolerance=tolerance, built_again=again
+        )
         if run.gap_per_round is not None:
             figures["areas_gap"] = plot_gap(run.gap_per_round)
         times = [dict(r.seconds) for r in run.rounds]
