@@ -154,7 +154,8 @@ class Auto(Algorithm):
         since = state.numbers.get("since")
         if since is None:
             return ()
-        over = f"auto went over from enapp-priced to {self._consensus().name} after round {since:.0f}: the residual did not come down"
+        to = self._consensus().name
+        over = f"auto went over from enapp-priced to {to} after round {since:.0f}: the residual did not come down"
         return (over, *self.at(state).notes(state))
 
     def close(self, plan: Plan, state: State) -> State:
