@@ -14,11 +14,14 @@ from lateral.areas.driver import iterate
 from lateral.areas.executors import Serial, get
 from lateral.areas.partition import Partition, cut_by_buses
 from lateral.areas.plan import Plan
+from lateral.areas.point import MOST_CROSSING, taken_in
 from lateral.areas.run import AreasRun
 from lateral.areas.solve import area_specs, solve_areas
 from lateral.areas.transport import Direct
 from lateral.case import Case
 from lateral.errors import OptionError
+from lateral.formulations import get as formulation_named
+from lateral.solvers import Status
 
 
 def tight() -> Case:
@@ -112,6 +115,34 @@ def test_acceleration_halves_the_rounds_of_admm() -> None:
 
 
 def test_options_that_cannot_be() -> None:
-    for wrong in (lambda: Auto(window=1), lambda: Auto(progress=1.0), lambda: Auto(penalty=-1.0)):
+    for wrong in (
+        lambda: Auto(window=1),
+        lambda: Auto(progress=1.0),
+        lambda: Auto(penalty=-1.0),
+        lambda: Auto(then="app"),
+    ):
         with pytest.raises(OptionError):
             wrong()
+
+
+def test_convex_areas_go_over_to_newton() -> None:
+    """The price of the peak step jumps: 63 rounds, where `admm` has the areas 3e-5 apart after 150."""
+    case = lateral.read("ieee123-t5")
+    run = run_of(case, Auto(), objective="cost+10*loss+0.1*peak", max_rounds=80)
+    assert run.status is Status.OPTIMAL, run.status_text
+    assert run.gap_to_central is not None and abs(run.gap_to_central) <= 1e-6
+    assert any("from enapp-priced to newton after round 30" in choice for choice in run.choices)
+    run = run_of(case, Auto(then="admm"), objective="cost+10*loss+0.1*peak", max_rounds=60, central=False)
+    assert run.status is Status.LIMIT_REACHED
+    assert any("from enapp-priced to admm after round 30" in choice for choice in run.choices)
+
+
+def test_what_auto_goes_over_to_where_nobody_says() -> None:
+    """`newton` needs convex areas, a solver with slopes, an owner who lets them be known, and not too many numbers."""
+    form = formulation_named("lindistflow")
+    assert taken_in(form, None) == (Auto(then="newton"), ())
+    assert taken_in(form, Auto(window=9)) == (Auto(window=9, then="newton"), ())
+    assert taken_in(form, Auto(then="admm")) == (Auto(then="admm"), ())
+    for other in ({"solver": "ipopt"}, {"owned": True}, {"crossing": MOST_CROSSING + 1}):
+        assert taken_in(form, None, **other) == (Auto(then="admm"), ())  # type: ignore[arg-type]
+    assert taken_in(formulation_named("nonlinear"), None) == (Auto(then="admm"), ())

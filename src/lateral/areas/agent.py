@@ -288,7 +288,7 @@ class AreaAgent:
         self._gap = gap
         self._went_over = self.task.coupling == "prices" and any(in_consensus(values) for values in inputs.values())
         if self._went_over:
-            answer = self._in_consensus.solve(inputs)
+            answer = self._in_consensus.solve(inputs, gap)
             self.result = self._in_consensus.result
             return answer
         begin = time.perf_counter()

@@ -157,7 +157,11 @@ def taken_in(
         # prices of rows to first order do not lead to one optimum in all cuts; copies that are to agree do
         why = "has rows to first order"
     else:
-        return algorithm or Auto(), ()
+        slopes = formulation.convex and solver in ("auto", "clarabel") and not owned and crossing <= MOST_CROSSING
+        plain = algorithm or Auto()
+        if plain.then == "auto":
+            plain = dataclasses.replace(plain, then="newton" if slopes else "admm")
+        return plain, ()
     if crossing > MOST_CROSSING:
         why += f", and {crossing} numbers cross borders, of which newton takes {MOST_CROSSING}"
     elif solver in ("auto", "clarabel") and not owned:

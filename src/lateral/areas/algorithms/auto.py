@@ -1,4 +1,4 @@
-"""auto: `enapp-priced`, and `admm` from where it is, where it does not settle.
+"""auto: `enapp-priced`, and consensus from where it is, where it does not settle.
 
 Prices settle in a handful of rounds as long as what an area answers moves smoothly with what it is told. Where a
 voltage limit beyond a border binds they jump, and the areas circle around the optimum. Consensus does not mind: both
@@ -6,7 +6,8 @@ sides have copies of v, P and Q, and a quadratic term between them. It begins wh
 
     z = what the receivers hold,     y = lambda_P, lambda_Q and -mu_V   (of the child's copies)
 
-at which, had the prices settled, nothing would move. Where borders say complex voltages, the model may not be convex,
+at which, had the prices settled, nothing would move. Where areas are convex, and their solver says how their answers
+move, consensus is `newton`, else `admm`. Where borders say complex voltages, the model may not be convex,
 and copies that begin far from anything that fits may stay there: where the prices left the areas more than `FAR` apart,
 it begins where `admm` alone does. Measured on `ieee13-rated` with decided taps and a PV: limits after 200 rounds from
 the prices (residuals 3e-2 and 9e-1), certified after 88 and 108 from the beginning.
@@ -17,12 +18,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 from lateral.areas.agent import Answer
 from lateral.areas.algorithms.admm import FAR, Admm
 from lateral.areas.algorithms.base import Algorithm, Borders, State
+from lateral.areas.algorithms.consensus import Consensus
 from lateral.areas.algorithms.enapp_priced import EnappPriced
+from lateral.areas.algorithms.newton import Newton
 from lateral.areas.message import Message, Values
 from lateral.areas.plan import Plan, Wave
 from lateral.areas.quantities import POWERS, copies
@@ -37,28 +40,38 @@ class Auto(Algorithm):
     Attributes:
         window: rounds after which the residual is looked at, again and again.
         progress: share to which it must have come down since it was looked at last.
-        penalty: of `Admm`.
+        penalty: of consensus.
+        then: what it goes over to, ``newton`` or ``admm``; ``auto``: `lateral.areas.point.taken_in` says which, and
+            where nobody did it is ``admm``.
 
     Raises:
-        OptionError: a window below 2, or a share that is not in (0, 1).
+        OptionError: a window below 2, a share that is not in (0, 1), or nothing to go over to.
     """
 
     window: int = 15
     progress: float = 0.2
     penalty: float = 1.0
+    then: str = "auto"
     name: ClassVar[str] = "auto"
-    title: ClassVar[str] = "enapp-priced; where it does not settle, admm from where it is"
+    title: ClassVar[str] = "enapp-priced; where it does not settle, newton or admm from where it is"
     coupling: ClassVar[str] = "prices"
 
     def __post_init__(self) -> None:
         if self.window < 2 or not 0.0 < self.progress < 1.0:
             message = f"auto: window = {self.window!r} must be 2 or more, progress = {self.progress!r} in (0, 1)"
             raise OptionError(message)
-        Admm(penalty=self.penalty)
+        if self.then not in ("auto", "admm", "newton"):
+            message = f"auto: then = {self.then!r} must be auto, admm or newton"
+            raise OptionError(message)
+        self._consensus()
+
+    def _consensus(self) -> Consensus:
+        """What it goes over to."""
+        return Newton(penalty=self.penalty) if self.then == "newton" else Admm(penalty=self.penalty)
 
     def at(self, state: State) -> Algorithm:
         """The algorithm that a state belongs to."""
-        return Admm(penalty=self.penalty) if state.numbers.get("consensus") else EnappPriced()
+        return self._consensus() if state.numbers.get("consensus") else EnappPriced()
 
     def waves(self, plan: Plan) -> tuple[Wave, ...]:
         """Those of the first part."""
@@ -75,6 +88,18 @@ class Auto(Algorithm):
     def inputs(self, plan: Plan, state: State, area: str) -> dict[str, Values]:
         """See `Algorithm.inputs`."""
         return self.at(state).inputs(plan, state, area)
+
+    def asks(self, plan: Plan, state: State, area: str) -> dict[str, Any]:
+        """See `Algorithm.asks`."""
+        return self.at(state).asks(plan, state, area)
+
+    def renewed(self, state: State) -> State:
+        """See `Algorithm.renewed`."""
+        return self.at(state).renewed(state) if state.numbers.get("consensus") else super().renewed(state)
+
+    def terminate(self, plan: Plan, state: State, tolerance: float) -> bool:
+        """See `Algorithm.terminate`."""
+        return self.at(state).terminate(plan, state, tolerance)
 
     def may_say(self, plan: Plan, border: str, area: str) -> tuple[tuple[str, ...], ...]:
         """What either says."""
@@ -103,7 +128,7 @@ class Auto(Algorithm):
 
     def handed_over(self, plan: Plan, state: State) -> State:
         """The state of `Admm` that goes on from one of `EnappPriced`; its first one where that is worth nothing."""
-        begin = Admm(penalty=self.penalty).init(plan)
+        begin = self._consensus().init(plan)
         numbers = {**begin.numbers, "consensus": 1.0, "since": float(state.round)}
         begin = dataclasses.replace(
             begin,
@@ -129,7 +154,8 @@ class Auto(Algorithm):
         since = state.numbers.get("since")
         if since is None:
             return ()
-        over = f"auto went over from enapp-priced to admm after round {since:.0f}: the residual did not come down"
+        to = self._consensus().name
+        over = f"auto went over from enapp-priced to {to} after round {since:.0f}: the residual did not come down"
         return (over, *self.at(state).notes(state))
 
     def close(self, plan: Plan, state: State) -> State:
