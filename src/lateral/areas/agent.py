@@ -460,8 +460,10 @@ class AreaAgent:
         """Go on from the last schedule, or with another trust region from where it is; see `AreaRounds.move`."""
         rounds, result = self._stepping()
         point = rounds.move(result, accept=accept, radius=radius, factor=factor)
+        self._conflicts = None
         if point is not None:
             self.point, self.built_again = point, self.built_again + 1
+            self._scaled = [pair for pair in self._scaled if pair[0] is not self.model]
         return {"moved": accept}
 
     def _stepping(self) -> tuple[AreaRounds, Result]:

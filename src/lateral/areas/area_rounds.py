@@ -27,6 +27,9 @@ from lateral.results.result import Result
 from lateral.solvers import Solution, Status
 from lateral.successive import MOST_MADE, NO_STEP, Rounds
 
+#: What an area says of a step, and of what it brings.
+OF_STEP = ("promised", "objective", "floor", "length", "anew", "left")
+OF_FLOW = ("gained", "bent", "away")
 #: What a head is told and what a tail is told, in the order of `Model` variables.
 _TOLD = {"border_head": ("v_re", "v_im"), "border_tail": POWERS}
 
@@ -48,6 +51,8 @@ class AreaRounds:
         self._there: At | None = None
         #: how often it was built again for loads that left their band, and whether it was by the last move
         self._made, self._anew = 0, False
+        #: whether it could not be brought to its point in a program that was written again
+        self._lost = False
 
     def _started(self, model: Model) -> Rounds:
         assert model.tangent is not None
@@ -67,15 +72,15 @@ class AreaRounds:
         Returns:
             ``promised``, the decrease of the area's merit that the program promises; ``objective``, its own at the
             step; ``floor``, below which a relative difference of it means nothing; ``length``, of the longest change of
-            a decision as a share of its range; ``anew``, 1 where loads have another law than at the point before. NaN
-            where it is no step.
+            a decision as a share of its range; ``anew``, 1 where the present point is no power flow of a schedule, or
+            loads had another law there; ``left``, 1 where they still have it. NaN where it is no step.
         """
         self.keep_up()
         self._solution, self._there = result.solution, None
         off = result.residuals
         near = result.status is Status.INACCURATE and max(off.max_primal, off.max_bound) <= NO_STEP
-        if not (result.ok or near):
-            return dict.fromkeys(("promised", "objective", "floor", "length", "anew"), np.nan)
+        if self._lost or not (result.ok or near):
+            return dict.fromkeys(OF_STEP, np.nan)
         self.state.weigh(result.solution)
         x = result.solution.x
         return {
@@ -83,7 +88,8 @@ class AreaRounds:
             "objective": self.state.at.program.objective(x),
             "floor": self.state.at.program.objective_floor,
             "length": self.state.length(x),
-            "anew": float(self._anew),
+            "anew": float(self._anew or self.state.at.strange),
+            "left": float(self.state.at.astray),
         }
 
     def flow(self, result: Result, borders: Mapping[str, Values]) -> dict[str, Any]:
@@ -91,8 +97,8 @@ class AreaRounds:
 
         Args:
             result: the last result, whose set-points these are.
-            borders: of a head ``v_re`` and ``v_im``, of a tail ``p`` and ``q``; a border that is not there is as in the
-                step.
+            borders: of a head ``v_re`` and ``v_im``, of a tail ``p`` and ``q``; a border that is not there is as it
+                was, at first as in the step.
 
         Returns:
             ``borders``, the same of the other side (`lateral.areas.flow`); ``settled``, by step, whether the rows are
@@ -114,10 +120,8 @@ class AreaRounds:
                     x[cells] = np.asarray(values, dtype=float) / to_unit
         exact = tangent.solved(program, x, state.fixed)
         solved = not isinstance(exact, str)
-        state.note(exact if isinstance(exact, str) else "")
         if not isinstance(exact, str):
-            x, note = chosen(tangent, exact, exact.start_point, state.fixed)
-            state.note(note)
+            x, _ = chosen(tangent, exact, exact.start_point, state.fixed)
             self._there = At.of(tangent.moved(exact, x), state.held)
         out: dict[str, Any] = {"borders": self._said(result, x), "settled": [solved] * self.model.case.horizon.n_steps}
         return out | (self._judged(solution, self._there) if solved and self._there is not None else {})
@@ -169,10 +173,10 @@ class AreaRounds:
         """
         state = self.state
         assert self._solution is not None
-        state.radius, state.factor = radius, factor
         at = self._there if accept and self._there is not None else state.at
         program = state.tangent.reweighed(at.program, self._solution, at.x, factor)
         state.at = dataclasses.replace(at, program=state.tangent.moved(program, at.x))
+        state.radius, state.factor = radius, factor
         self._anew = False
         point = None
         if accept and at.left and self._made < MOST_MADE:
@@ -204,9 +208,10 @@ class AreaRounds:
         for block in state.at.program.variables:
             x[block.cells] = old.get((block.name, block.elements), x[block.cells])
         found = state.tangent.solved(state.at.program, x, state.fixed)
+        self._lost = isinstance(found, str)
         if not isinstance(found, str):
             state.at = At.of(found, state.held)
-        state.radius, state.factor, state.notes = before.radius, before.factor, before.notes
+        state.radius, state.factor = before.radius, before.factor
         self.state = state
         model.program = state.bounded()
 
@@ -251,4 +256,4 @@ def by_block(
     return out
 
 
-__all__ = ["AreaRounds", "by_block", "rows_of"]
+__all__ = ["OF_FLOW", "OF_STEP", "AreaRounds", "by_block", "rows_of"]

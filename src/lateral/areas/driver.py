@@ -59,6 +59,7 @@ def iterate(
     state: State | None = None,
     patience: Patience | None = None,
     look: Callable[[Progress], Sequence[str]] | None = None,
+    otherwise: Callable[[Progress], Sequence[str]] | None = None,
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> Iterator[Progress]:
@@ -74,6 +75,7 @@ def iterate(
         patience: how long to wait for whom.
         look: called where the areas agree, and once before, where they nearly do (`NEAR`): says which areas were built
             again, so that rounds go on.
+        otherwise: called after any other round, likewise.
         clock: seconds, for declaring areas dead.
         pause: waits some seconds, for an area that everybody else has finished without.
     """
@@ -133,7 +135,8 @@ def iterate(
         still = {replies.statuses[a] for a in failing} <= {Status.LIMIT_REACHED.word}  # on their way, no worse
         near = first_look and not silent and still and counted.residual <= NEAR
         first_look = first_look and not near
-        if (finished or near) and look is not None and (built := tuple(look(made))):
+        judge = look if finished or near else otherwise
+        if judge is not None and (built := tuple(judge(made))):
             now = algorithm.renewed(now)
             made = dataclasses.replace(
                 made, state=now, round=dataclasses.replace(done, built_again=built), finished=False

@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from lateral.areas.agent import AreaAgent, Task, in_consensus
+from lateral.areas.area_rounds import OF_FLOW, OF_STEP
 from lateral.areas.flow import FLOW_DOWN, FLOW_UP, REACH
 from lateral.areas.member import Connection, Member, area_name, coordinator_name
 from lateral.areas.message import Bounds, MessageError, arrays
@@ -38,12 +39,12 @@ from lateral.areas.occurring import SPANS_DOWN, SPANS_UP, names_of
 from lateral.areas.point import wants_point
 from lateral.areas.protocol import handle, unpack
 from lateral.areas.quantities import head_in, head_may, tail_in, terms
-from lateral.areas.successive import OF_FLOW, OF_STEP
 from lateral.areas.worker import MAX_FRAME
 from lateral.devices import BorderHead, BorderTail
 from lateral.errors import LateralError, SolveError
 from lateral.io.tables import read_folder
 from lateral.solvers import Status
+from lateral.successive import FACTOR_RANGE, SMALLEST
 
 #: Seconds between two looks for a command, while there is much to do and while there is not.
 _BUSY_S, _IDLE_S = 0.0003, 0.005
@@ -93,7 +94,9 @@ class Service:
             return {key: reply[key] for key in ("built", "left")}
         if "status" not in reply:
             out = {key: reply[key] for key in REDUCED if key in reply}
-            return out if self.say_objective else out | {key: float("nan") for key in WORTH if key in out}
+            return (
+                out if self.say_objective else out | {key: float("nan") for key in (*OF_STEP, *OF_FLOW) if key in out}
+            )
         if reply["status"] != Status.OPTIMAL.word:
             sys.stderr.write(f"lateral: area {self.agent.name!r}: {reply['text']}\n")
         words = {status.word: str(status.value) for status in Status}
@@ -106,9 +109,8 @@ class Service:
         return out
 
 
-#: What the owner's area says beside answers to solves, and what of that tells what its schedule is worth.
+#: What the owner's area says beside answers to solves; what a step is worth only if its objective may be known.
 REDUCED = ("borders", "settled", "free", *OF_STEP, *OF_FLOW, "moved")
-WORTH = ("promised", "objective", "gained", "bent")
 
 
 def checked(agent: AreaAgent, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,9 +176,10 @@ def checked(agent: AreaAgent, operation: str, request: Mapping[str, Any]) -> dic
 
 
 def _moves(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Whether a step is accepted, the trust region and the factor on the curvature of losses, neither below zero."""
+    """Whether a step is accepted, the trust region and the factor on the curvature of losses."""
     accept, radius, factor = (raw.get(x) for x in ("accept", "radius", "factor"))
-    if not isinstance(accept, bool) or not all(isinstance(x, float) and x > 0.0 for x in (radius, factor)):
+    ranges = (radius, SMALLEST, np.inf), (factor, *FACTOR_RANGE)
+    if not isinstance(accept, bool) or not all(isinstance(x, float) and low <= x <= high for x, low, high in ranges):
         message = f"a move with accept={accept!r}, radius={radius!r}, factor={factor!r}"
         raise MessageError(message)
     return {"accept": accept, "radius": radius, "factor": factor}

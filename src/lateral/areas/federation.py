@@ -353,19 +353,31 @@ def solve_federation(
             built, unsure = built_again(at, {area: {} for area in plan.areas}, timeout_s=waits)
             return built
 
-        for last in iterate(plan, method, at, carrier, tolerance=tolerance, state=state, patience=patience, look=look):
+        wider = None if points is None else points.wider
+        for last in iterate(
+            plan,
+            method,
+            at,
+            carrier,
+            tolerance=tolerance,
+            state=state,
+            patience=patience,
+            look=look,
+            otherwise=wider,
+        ):
             rounds.append(last.round)
             if book is not None:
                 book.save(last.state, last.round, finished=last.finished)
             if progress is not None:
                 progress(last.round)
-            closer = points is not None and points.waits and not last.dead
+            closer = points is not None and points.waits and not last.dead and not last.round.failures
             ended = last.finished and not closer
-            if ended or len(rounds) >= federation.run.max_rounds or ends_alone(method, rounds):
+            alone = not (points is not None and points.held) and ends_alone(method, rounds)
+            if ended or len(rounds) >= federation.run.max_rounds or alone:
                 break
         seconds["rounds"] = time.perf_counter() - begin
     finished, dead = (last.finished, last.dead) if last is not None else (False, ())
-    unrest = "" if points is None or points.rests else points.at
+    unrest = "" if points is None or points.settled else points.at
     status, text = verdict(
         method, rounds, None, None, finished=finished, dead=dead, tolerance=tolerance, unsure=unsure, unrest=unrest
     )

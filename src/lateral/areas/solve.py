@@ -160,7 +160,18 @@ def solve_areas(
                 return points.look() if now.finished and not now.dead and not now.round.failures else ()
             return seen.look(at, settled, now, certify=earning, timeout_s=waits)
 
-        for last in iterate(plan, method, at, carrier, tolerance=tolerance, state=state, patience=patience, look=look):
+        wider = None if points is None else points.wider
+        for last in iterate(
+            plan,
+            method,
+            at,
+            carrier,
+            tolerance=tolerance,
+            state=state,
+            patience=patience,
+            look=look,
+            otherwise=wider,
+        ):
             rounds.append(last.round)
             if book is not None:
                 book.save(last.state, last.round, finished=last.finished)
@@ -169,18 +180,18 @@ def solve_areas(
             if len(rounds) >= max_rounds:
                 break
             # to first order an area has no schedule near its point, though the whole may have one further away
-            alone = (beside is None or moving) and ends_alone(method, rounds)
-            if alone or (
-                beside is not None and beside.ends(rounds, last, moved=points is not None and points.point > 1)
-            ):
+            held = points is not None and points.held  # a trust region that leaves no schedule grows
+            alone = (beside is None or moving) and not held and ends_alone(method, rounds)
+            moved = points is not None and points.point > 1
+            if alone or (beside is not None and not held and beside.ends(rounds, last, moved=moved)):
                 break
             if last.round.built_again:
                 closest = 0
             if last.finished:
                 closest = closest or len(rounds) + CLOSER
-                if points is not None and points.waits and not last.dead:
+                if points is not None and points.waits and not last.dead and not last.round.failures:
                     continue
-                unsettled = points is not None and not points.rests
+                unsettled = points is not None and not points.settled
                 if not earning or unsettled or last.dead or last.round.failures or len(rounds) >= closest:
                     break
                 found = seen.see(at, settled, last)
@@ -203,7 +214,7 @@ def solve_areas(
         result = replayed(result)
         seconds["replay"] = time.perf_counter() - begin
     dead = last.dead if last is not None else ()
-    unrest = "" if points is None or points.rests else points.at
+    unrest = "" if points is None or points.settled else points.at
     status, text = verdict(
         method, rounds, result, best, finished=finished, dead=dead, tolerance=tolerance, unrest=unrest
     )

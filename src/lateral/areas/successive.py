@@ -26,6 +26,8 @@ import numpy as np
 
 from lateral import formulations
 from lateral.areas.algorithms import Algorithm, State
+from lateral.areas.area_rounds import OF_FLOW, OF_STEP
+from lateral.areas.driver import Progress
 from lateral.areas.plan import Plan
 from lateral.areas.point import AtPoint
 from lateral.areas.protocol import Failure
@@ -33,6 +35,7 @@ from lateral.areas.run import Round
 from lateral.areas.silence import Patience, Watch
 from lateral.areas.sweeps import Sweeps
 from lateral.areas.transport import Transport
+from lateral.areas.verdict import INFEASIBLE
 from lateral.errors import SolveError, UnsupportedError
 from lateral.successive import (
     ACCEPT,
@@ -53,13 +56,15 @@ MOST_POINTS = 20
 AWAY = 1e-6
 #: How many rounds areas may take at one point to agree more closely.
 MOST_WAITED = 20
+#: The smallest size of an objective.
+TINIEST = 1e-12
 #: How often an area may fail to say what it is asked.
 MOST_FAILED = 3
 #: A step this short rests although this much is promised, relative to the objective: what areas agree within is worth
 #: that much.
 AGREED = 1e-6
-#: What an area says of a step, and of what it brings.
-OF_STEP, OF_FLOW = ("promised", "objective", "floor", "length", "anew"), ("gained", "bent", "away")
+#: Rounds within a trust region after which it grows where an area has no schedule in it, or where they do not agree.
+NOWHERE, STUCK = 6, 60
 
 
 @final
@@ -101,6 +106,8 @@ class Successive:
     _failed: int = 0
     _freed: int = 0
     _waited: int = 0
+    _here: int = 0
+    _left: bool = False
     _number: int = 0
 
     @staticmethod
@@ -109,9 +116,19 @@ class Successive:
         return formulations.get(formulation).first_order and algorithm.coupling == "consensus"
 
     @property
+    def held(self) -> bool:
+        """Whether decisions are held to a trust region."""
+        return bool(np.isfinite(self.radius))
+
+    @property
+    def settled(self) -> bool:
+        """Whether areas are at rest, and where they came to it."""
+        return self.rests and self.executor.fell_back == self._fell_back
+
+    @property
     def at(self) -> str:
         """Where it is, as a sentence."""
-        if self.rests:
+        if self.settled:
             return f"at rest at point {self.point}: a local optimum of the exact model"
         return f"not at rest at point {self.point}: {self.ended or 'there were no further rounds'}"
 
@@ -138,7 +155,7 @@ class Successive:
                 found = () if self.ended else self.plan.areas
         if self.executor.fell_back != self._fell_back:
             self._fell_back, self.radius, self.factor = self.executor.fell_back, np.inf, 1.0
-            self.rests, self.ended = False, ""
+            self.rests, self.ended, self._waited, self._failed = False, "", 0, 0
             self._say("an area was started again, and all of them are at their first point again")
             return self.plan.areas
         return found
@@ -148,15 +165,16 @@ class Successive:
         said = self._ask("step", {})
         steps = [_numbers(area, reply, OF_STEP) for area, reply in said.items()]
         promised, objective = (sum(step[x] for step in steps) for x in ("promised", "objective"))
-        size = max(abs(objective), *(step["floor"] for step in steps))
-        length = max(step["length"] for step in steps)
-        if not np.isfinite(promised + size):
+        size = max(abs(objective), *(step["floor"] for step in steps), TINIEST)
+        length = float(np.max([step["length"] for step in steps]))
+        if not np.isfinite(promised + size + length):
             self.ended = "an area has no schedule to go on from, or keeps its objective to itself"
             return ()
         relative = promised / size
         says = f"predicted decrease {relative:.1e} relative, step {length:.1e}"
         rest = max(REST, 0.1 * self.tolerance)
         anew = any(step["anew"] > 0.0 for step in steps)
+        self._left = any(step["left"] > 0.0 for step in steps)
         if length <= TINY and abs(relative) <= max(AGREED, self.tolerance) and not anew:
             return self._rested(says)
         # of a convex program no optimum is worse than the point itself: what areas differ by is in the way
@@ -179,10 +197,13 @@ class Successive:
         if found is None or not np.all(swept.live()):
             return self._rejected(f"rejected, its power flow does not converge; {says}", 0.25 * length)
         if anew:  # nothing to compare with
-            return self._move(f"accepted, loads had another law before; step {length:.1e}", accept=True)
+            return self._move(f"accepted, the point before was another power flow; step {length:.1e}", accept=True)
         flows = [_numbers(area, reply, OF_FLOW) for area, reply in swept.replies.items()]
         gained, bent = (sum(flow[x] for flow in flows) for x in ("gained", "bent"))
-        away = max(flow["away"] for flow in flows)
+        away = float(np.max([flow["away"] for flow in flows]))
+        if not np.isfinite(gained + bent + away):
+            self.ended = "an area does not say what its step brings"
+            return ()
         says = f"predicted decrease {relative:.1e} relative, true {gained / size:.1e}, step {length:.1e}"
         held = length > 0.99 * self.radius
         flat = abs(relative) <= (max(AGREED, self.tolerance) if abs(gained) <= rest * size else rest)
@@ -211,11 +232,34 @@ class Successive:
         self.told.append(f"point {self.point}: {what}")
         return ()
 
+    def wider(self, now: Progress) -> tuple[str, ...]:
+        """After a round in which areas do not agree: let the trust region grow where it leaves them no schedule, which
+        the limits do at a point that does not keep them.
+
+        Returns:
+            the areas, all of them; none where it stays.
+        """
+        if not np.isfinite(self.radius) or self.rests or self.ended or now.dead:
+            return ()
+        self._here += 1
+        none = any(word in INFEASIBLE for word in now.round.statuses.values())
+        if self._here < (NOWHERE if none else STUCK):
+            return ()
+        self.radius = 4.0 * self.radius if self.radius < 0.25 else np.inf
+        try:
+            return self._move(f"no schedule within the trust region, which grows to {self.radius:.1e}", accept=False)
+        except SolveError as error:
+            self.ended = str(error)
+            return ()
+
     def _rested(self, why: str) -> tuple[str, ...]:
         """At rest; within a trust region it is to be seen without."""
         if np.isfinite(self.radius) and self._freed < MOST_FREED:
             self._freed, self.radius = self._freed + 1, np.inf
             return self._move(f"{why}, to be seen without a trust region", accept=False)
+        if self._left:
+            self.ended = "loads are beyond the side of their band that was taken, and building again did not mend it"
+            return self._say(why)
         self.rests = True
         return self._say(why)
 
@@ -232,7 +276,7 @@ class Successive:
         if self.point >= MOST_POINTS:
             self.ended = f"{MOST_POINTS} points were not enough"
             return ()
-        self.point, self._waited = self.point + 1, 0
+        self.point, self._waited, self._here = self.point + 1, 0, 0
         self.executor.moved = True
         self._ask("move", {"accept": accept, "radius": self.radius, "factor": self.factor})
         return self.plan.areas

@@ -67,7 +67,8 @@ class Sweeps:
     ) -> None:
         self.plan, self.transport, self.pause = plan, transport, pause
         self.watch = Watch(patience, executor, clock, pause)
-        self.number, self.operation = number, operation
+        self.number = self._first = number
+        self.operation = operation
         self.said: dict[tuple[str, str], Values] = {}  # (sender, border)
         self.heard: dict[tuple[str, str], tuple[int, Values]] = {}  # (receiver, border), when it was said
         self.used: dict[tuple[str, str], Values] = {}
@@ -103,7 +104,7 @@ class Sweeps:
                         messages.append(Message(self.transport.run, area, to, name, 0, self.number, values))
             for m in self.transport.deliver(messages):
                 known = self.heard.get((m.receiver, m.border))
-                if m.round == 0 and (known is None or known[0] < m.wave):
+                if m.round == 0 and m.wave > (self._first if known is None else known[0]):
                     self.heard[m.receiver, m.border] = m.wave, m.values
 
     def told(self, area: str) -> dict[str, Values]:
@@ -128,7 +129,7 @@ class Sweeps:
                     self.used[area, name] = values
             if self.watch.dead:
                 area, why = next(iter(self.watch.dead.items()))
-                message = f"area {area!r} is gone while the areas look for their operating point: {why}"
+                message = f"area {area!r} is gone while the areas look for a power flow: {why}"
                 raise SolveError(message)
             if len(out) < len(requests) and not left:
                 self.pause(0.02)

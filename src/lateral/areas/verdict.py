@@ -66,7 +66,8 @@ def verdict(
         said = [text.replace(f": {word}: ", ": ", 1) for a, text in failing.items() if last.statuses[a] in counts]
         if status is Status.LIMIT_REACHED and not known and not words.intersection(INFEASIBLE):
             said += _found_before(rounds)
-        said += ["that is to first order; the exact model may have a schedule further away"] if unrest else []
+        if unrest and words.intersection(INFEASIBLE):
+            said.append("that is to first order; the exact model may have a schedule further away")
         return status, f"{word}: " + "; ".join(said)
     if not finished:
         why = [apart]
