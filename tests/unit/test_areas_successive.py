@@ -15,7 +15,8 @@ from test_areas_matrix import agents, steps_of
 import lateral
 from lateral.areas.agent import AreaAgent
 from lateral.areas.algorithms import Admm, Enapp, Newton
-from lateral.areas.driver import Patience
+from lateral.areas.area_rounds import OF_FLOW, OF_STEP
+from lateral.areas.driver import Patience, Progress
 from lateral.areas.executors import Serial
 from lateral.areas.federate import Service, checked
 from lateral.areas.federation import federation_of, solve_federation
@@ -23,16 +24,34 @@ from lateral.areas.message import MessageError
 from lateral.areas.partition import cut
 from lateral.areas.plan import Plan
 from lateral.areas.point import AtPoint, Settled
-from lateral.areas.protocol import AreaSpec
+from lateral.areas.protocol import AreaSpec, Failure
 from lateral.areas.run import AreasRun, Round
 from lateral.areas.solve import solve_areas
-from lateral.areas.successive import MOST_POINTS, MOST_WAITED, Successive
+from lateral.areas.successive import MOST_POINTS, MOST_WAITED, NOWHERE, STUCK, Successive
 from lateral.areas.sweeps import Sweeps
 from lateral.areas.transport import Direct
 from lateral.devices import Regulator
 from lateral.errors import SolveError
 from lateral.operating import schedule_flow
 from lateral.solvers import Status
+
+
+class Short(Serial):
+    """Areas whose first step is taken back, to try one of a hundredth."""
+
+    forced = False
+
+    def map(
+        self, operation: str, requests: Mapping[str, Mapping[str, Any]], *, timeout_s: float
+    ) -> dict[str, dict[str, Any] | Failure]:
+        out = super().map(operation, requests, timeout_s=timeout_s)
+        for reply in out.values():
+            if operation == "step" and not self.forced and isinstance(reply, dict):
+                reply["length"] = 0.02
+            if operation == "schedule" and not self.forced and isinstance(reply, dict):
+                reply["gained"] = -1e6
+        self.forced |= operation == "move"
+        return out
 
 
 def run(n: int, areas: int, goal: str = "cost", **options: Any) -> AreasRun:
@@ -57,6 +76,26 @@ def test_areas_end_at_the_optimum_of_the_exact_form(n: int, areas: int, goal: st
     said = [choice for choice in found.choices if choice.startswith(("point ", "at rest at point "))]
     assert 3 <= len(said) <= 7
     assert said[-1].endswith("a local optimum of the exact model")
+
+
+def test_areas_begin_at_the_unloaded_feeder_too() -> None:
+    """Which is no power flow of any schedule: nothing to compare the first step with."""
+    found = run(2, 2, point="nominal", with_replay=False)
+    assert found.status is Status.OPTIMAL, found.status_text
+    assert found.gap_to_central is not None and abs(found.gap_to_central) <= 1e-7
+
+
+def test_areas_leave_a_trust_region_in_which_the_whole_has_no_schedule() -> None:
+    """Voltages below the limit without control, and a first step that is forced to be a hundredth of the ranges."""
+    case = steps_of("ieee13", 2)
+    buses = tuple(dataclasses.replace(b, v_min_pu=0.99) if b.v_min_pu else b for b in case.feeder.buses)
+    part = lateral.cut(case.with_(feeder=dataclasses.replace(case.feeder, buses=buses)), 2)
+    executor = Short()
+    found = solve_areas(part, formulation="linearised", with_replay=False, executor=executor)
+    assert found.status is Status.OPTIMAL, found.status_text
+    assert found.gap_to_central is not None and abs(found.gap_to_central) <= 1e-7
+    assert executor.forced
+    assert any("no schedule within the trust region" in choice for choice in found.choices)
 
 
 def test_the_whole_beside_areas_goes_from_point_to_point_too() -> None:
@@ -114,7 +153,7 @@ def test_loads_that_leave_their_band_have_their_law_at_the_next_point() -> None:
     found = solve_areas(part, formulation="linearised", limits="none", with_replay=False)
     assert found.status is Status.OPTIMAL, found.status_text
     assert found.gap_to_central is not None and abs(found.gap_to_central) <= 1e-7
-    assert any("loads had another law before" in choice for choice in found.choices)
+    assert any("the point before was another power flow" in choice for choice in found.choices)
 
 
 # -- one area --------------------------------------------------------------------------------------------------------
@@ -202,14 +241,10 @@ class Said(AtPoint):
         now = self.steps[len(self.moves)]
         for area in requests:
             if operation == "step":
-                own = {"promised": now["promised"], "objective": 100.0} if area == "1" else {"promised": 0.0}
-                out[area] = {
-                    "objective": 0.0,
-                    "floor": 1e-2,
-                    "length": now.get("length", 0.1),
-                    "anew": now.get("anew", 0.0),
-                    **own,
-                }
+                none = {"promised": 0.0, "objective": 0.0, "floor": 1e-2, "length": 0.1, "anew": 0.0, "left": 0.0}
+                alike = {key: now[key] for key in ("length", "floor", "anew", "left") if key in now}
+                own = {"promised": now["promised"], "objective": now.get("objective", 100.0)} if area == "1" else {}
+                out[area] = {**none, **alike, **own}
             elif operation == "schedule":
                 gained = now.get("gained", 0.0) if area == "1" else 0.0
                 out[area] = {"borders": self.borders(area), "settled": [self.flows] * self.plan.n_steps}
@@ -311,6 +346,46 @@ def test_what_nobody_says_ends_it() -> None:
     assert "keeps its objective to itself" in points.at
 
 
+@pytest.mark.parametrize("what", ["gained", "bent", "away", "length"])
+def test_what_is_no_number_is_no_rest(what: str) -> None:
+    points, executor = judged({"promised": 1.0, "gained": 1.0, what: float("nan")})
+    assert not points.rests and not executor.moves and points.ended
+
+
+def test_an_objective_of_nothing_is_no_division_by_zero() -> None:
+    points, _ = judged({"promised": 0.0, "length": 0.0, "objective": 0.0, "floor": 0.0})
+    assert points.rests
+
+
+def test_loads_that_stay_beyond_their_band_are_no_optimum() -> None:
+    points, _ = judged({"promised": 0.0, "length": 0.0, "left": 1.0})
+    assert not points.settled and "loads are beyond the side of their band" in points.at
+
+
+def in_round(points: Successive, word: str) -> Progress:
+    """A round in which an area of the two ends like that."""
+    nothing = {"objective": 1.0, "cost": 1.0, "held": {}, "seconds": {}, "critical": 0.0, "messages": 0, "bytes": 0}
+    said = {"1": "optimal", "2": word}
+    found = Round(number=1, residual=1.0, residuals={}, statuses=said, **nothing)  # type: ignore[arg-type]
+    return Progress(Newton().init(points.plan), found, (), finished=False)
+
+
+@pytest.mark.parametrize(("word", "rounds"), [("infeasible", NOWHERE), ("optimal", STUCK)])
+def test_a_trust_region_without_a_schedule_grows(word: str, rounds: int) -> None:
+    """Four times as large; without one nothing happens."""
+    plan = dataclasses.replace(Plan.of(lateral.cut(steps_of("ieee13", 1), 2)), voltages=("v_re", "v_im"))
+    executor = Said(plan, [{"promised": 1.0, "gained": -1.0, "length": 0.1}] * 4)
+    points = Successive(plan, Direct(plan, run="r"), executor)
+    assert points.look() and points.radius == 0.05 and points.held
+    for radius in (0.2, 0.8):
+        for _ in range(rounds - 1):
+            assert points.wider(in_round(points, word)) == ()
+        assert points.wider(in_round(points, word)) == plan.areas
+        assert points.radius == radius and executor.moves[-1]["accept"] is False
+    points.radius = np.inf
+    assert all(points.wider(in_round(points, word)) == () for _ in range(2 * rounds))
+
+
 def test_points_without_end_end() -> None:
     points, executor = judged(*({"promised": 1.0, "gained": 1.0} for _ in range(MOST_POINTS)))
     assert len(executor.moves) == MOST_POINTS - 1
@@ -373,9 +448,8 @@ def test_a_run_with_no_rounds_left_is_a_limit_though_its_areas_agree() -> None:
     assert found.status_text.endswith("but are not at rest at point 1: there were no further rounds")
 
 
-@pytest.mark.parametrize("method", [Enapp()])
-def test_areas_that_tell_each_other_voltages_are_of_one_point(method: Enapp) -> None:
-    assert not Successive.fits("linearised", method)
+def test_areas_that_tell_each_other_voltages_are_of_one_point() -> None:
+    assert not Successive.fits("linearised", Enapp())
     assert Successive.fits("linearised", Newton()) and Successive.fits("linearised", Admm())
     assert not Successive.fits("lindist3flow", Newton()) and not Successive.fits("current-voltage", Admm())
 
@@ -423,6 +497,9 @@ def test_owners_find_the_same_points_if_they_say_what_a_step_is_worth(say: bool)
         {"accept": True, "radius": 0.1, "factor": "1"},
         {"accept": True, "radius": float("nan"), "factor": 1.0},
         {"accept": True},
+        {"accept": True, "radius": 1e-12, "factor": 1.0},
+        {"accept": True, "radius": 0.1, "factor": 1e300},
+        {"accept": True, "radius": 0.1, "factor": float("inf")},
     ],
 )
 def test_moves_that_are_none_are_refused(request_: dict[str, Any]) -> None:
@@ -432,6 +509,18 @@ def test_moves_that_are_none_are_refused(request_: dict[str, Any]) -> None:
         checked(found["2"], "move", request_)
     asked = {"accept": True, "radius": float("inf"), "factor": 1.0}
     assert checked(found["2"], "move", asked) == {"borders": {}, **asked}
+
+
+@pytest.mark.parametrize("say", [True, False])
+def test_what_a_step_is_worth_leaves_an_area_only_if_its_owner_lets_it(
+    stepped: tuple[Plan, dict[str, AreaAgent], Mapping[str, Any]], say: bool
+) -> None:
+    plan, found, _ = stepped
+    service = Service(agent=found[plan.areas[-1]], owned=True, say_objective=say)
+    step, flow = service.answer("step", {}), service.answer("schedule", {"borders": {}})
+    assert set(step) == set(OF_STEP) and set(flow) == {"borders", "settled", *OF_FLOW}
+    worth = [step[x] for x in OF_STEP] + [flow[x] for x in OF_FLOW]
+    assert np.isfinite(worth).all() if say else np.isnan(worth).all()
 
 
 def test_the_rows_of_a_schedule_are_asked_between_voltages_and_powers_alone() -> None:

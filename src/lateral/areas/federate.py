@@ -58,8 +58,8 @@ class Service:
         agent: the area.
         digest: of its case, so that the coordinator sees that it means the same.
         owned: whether the area has an owner of its own: then only border values, a status and seconds leave it, and of
-            its schedule nothing.
-        say_objective: whether the area's own objective and cost are said.
+            its schedule nothing; but with ``newton`` the slopes, and with ``linearised`` what a step is worth.
+        say_objective: whether the area's own objective and cost are said, and what a step is worth.
     """
 
     agent: AreaAgent
@@ -94,9 +94,8 @@ class Service:
             return {key: reply[key] for key in ("built", "left")}
         if "status" not in reply:
             out = {key: reply[key] for key in REDUCED if key in reply}
-            return (
-                out if self.say_objective else out | {key: float("nan") for key in (*OF_STEP, *OF_FLOW) if key in out}
-            )
+            worth = {key: float("nan") for key in (*OF_STEP, *OF_FLOW) if key in out}
+            return out if self.say_objective else out | worth
         if reply["status"] != Status.OPTIMAL.word:
             sys.stderr.write(f"lateral: area {self.agent.name!r}: {reply['text']}\n")
         words = {status.word: str(status.value) for status in Status}

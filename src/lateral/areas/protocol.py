@@ -14,6 +14,10 @@ power_flow  ``borders``: v_re, v_im; or p, q, and     the same, of the other sid
 again       ``beside``: above, below by port; or none ``built``: whether the area was built again, where its loads left
                                                       the side of their band that was taken; ``left``: whether they
                                                       did, and it was not
+step                                                  to first order: what the step to the last schedule promises, the
+                                                      area's objective there, and how far decisions move
+schedule    ``borders``: v_re, v_im; or p, q          as ``power_flow``, of the set-points of that step; what it gains
+move        ``accept``, ``radius``, ``factor``        ``moved``: whether the area is made at the point of that step now
 collect                                               every variable and dual; only asked where one owner has it all
 =========== ========================================= ============================================================
 """
