@@ -144,5 +144,7 @@ def test_what_auto_goes_over_to_where_nobody_says() -> None:
     assert taken_in(form, Auto(window=9)) == (Auto(window=9, then="newton"), ())
     assert taken_in(form, Auto(then="admm")) == (Auto(then="admm"), ())
     for other in ({"solver": "ipopt"}, {"owned": True}, {"crossing": MOST_CROSSING + 1}):
-        assert taken_in(form, None, **other) == (Auto(then="admm"), ())  # type: ignore[arg-type]
-    assert taken_in(formulation_named("nonlinear"), None) == (Auto(then="admm"), ())
+        assert taken_in(form, None, **other) == (Auto(), ())  # type: ignore[arg-type]
+    assert taken_in(formulation_named("nonlinear"), None) == (Auto(), ())
+    begun = Auto().init(Plan.of(cut_by_buses(lateral.read("case33bw-areas"))))
+    assert Auto().at(dataclasses.replace(begun, numbers={"consensus": 1.0})).name == "admm"

@@ -159,9 +159,7 @@ def taken_in(
     else:
         slopes = formulation.convex and solver in ("auto", "clarabel") and not owned and crossing <= MOST_CROSSING
         plain = algorithm or Auto()
-        if plain.then == "auto":
-            plain = dataclasses.replace(plain, then="newton" if slopes else "admm")
-        return plain, ()
+        return dataclasses.replace(plain, then="newton") if slopes and plain.then == "auto" else plain, ()
     if crossing > MOST_CROSSING:
         why += f", and {crossing} numbers cross borders, of which newton takes {MOST_CROSSING}"
     elif solver in ("auto", "clarabel") and not owned:
