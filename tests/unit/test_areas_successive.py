@@ -340,6 +340,12 @@ def test_a_step_that_promises_a_loss_waits_for_areas_to_agree_more_closely() -> 
     assert [m["accept"] for m in executor.moves] == [False]
 
 
+def test_a_step_of_nothing_that_brings_nothing_is_rest_whatever_it_promises() -> None:
+    """What areas differ by is worth more than it would be."""
+    points, executor = judged({"promised": 3e-4, "gained": 1e-7, "length": 5e-7, "away": 1e-8})
+    assert points.rests and not executor.moves
+
+
 def test_what_nobody_says_ends_it() -> None:
     points, executor = judged({"promised": float("nan")})
     assert not points.rests and not executor.moves

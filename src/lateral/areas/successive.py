@@ -206,7 +206,8 @@ class Successive:
             return ()
         says = f"predicted decrease {relative:.1e} relative, true {gained / size:.1e}, step {length:.1e}"
         held = length > 0.99 * self.radius
-        flat = abs(relative) <= (max(AGREED, self.tolerance) if abs(gained) <= rest * size else rest)
+        nothing = abs(gained) <= rest * size
+        flat = abs(relative) <= (max(AGREED, self.tolerance) if nothing else rest) or (nothing and length <= TINY)
         if flat and not held:
             if gained < -rest * size:
                 return self._rejected(f"rejected, {says}", 0.25 * length)
