@@ -354,13 +354,16 @@ def test_open_ends_on_one_bus_have_conductors_of_their_own(tmp_path: Path) -> No
     body = """
 new line.y bus1=b bus2=c linecode=lc length=10 units=km
 new line.z bus1=b bus2=c linecode=lc length=4 units=km
-new reactor.g phases=1 bus1=c.1 bus2=d.0 r=500 x=100
-new load.l phases=1 bus1=c.1 kv=7.2 kw=300
+new line.g phases=1 bus1=b.1 bus2=c.0 r1=500 x1=100 r0=500 x0=100 c1=0 c0=0 length=1
+new load.l phases=1 bus1=c.1.4 kv=7.2 kw=300
+new reactor.n phases=1 bus1=c.4 bus2=c.0 r=2 x=1
 open line.y 2 2
 open line.z 2 3"""
     case, _ = read_checked(tmp_path, body)
-    ends = [c for x in case.feeder.lines if x.bus_to == "c" for c in x.conductors_to if c > 4]
-    assert sorted(ends) == [5, 6]
+    made = [c for x in case.feeder.lines if x.bus_to == "c" for c in x.conductors_to if c > 4]
+    assert sorted(made) == [5, 6, 7]
+    (grounded,) = (x for x in case.feeder.lines if x.name == "g")
+    assert grounded.conductors_to in [(c,) for c in made]
     solves(free(case))
 
 
