@@ -59,9 +59,8 @@ def map_generators(build: Build, shapes: Shapes) -> None:
         kw, kvar, profile, profile_q = load_power("generator", properties, shapes, factor, model, follow=not fixed)
         mode = _dispatched(build, properties)
         # whatever the horizon: what it gives at the solved point, a snapshot
-        solved = (
-            complex(number(properties, "kw"), number(properties, "kvar")) * factor * (1.0 if mode is None else mode)
-        )
+        solved = complex(number(properties, "kw"), number(properties, "kvar")) * factor
+        solved *= 1.0 if mode is None else mode
         if mode is not None and shapes.kind == "snapshot":
             kw, kvar = mode * kw, mode * kvar
         band = max(number(properties, "vminpu", 0.9), 0.0), number(properties, "vmaxpu", 1.1) or 1.1
@@ -221,7 +220,7 @@ def _split(build: Build, parts: Sequence[Load]) -> list[Load]:
 
 
 def _free_names(build: Build, stem: str, first: int = 0) -> Iterator[str]:
-    """Names for loads of a generator that no other load has, nor any other generator: the stem with 1, 2, ... behind it,
+    """Names for loads of a generator that no other load has, nor any other generator: the stem with 1, 2, ... behind,
     from ``first`` on; with 0 it is alone."""
     yield from (
         name
