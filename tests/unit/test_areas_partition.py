@@ -233,7 +233,7 @@ def test_every_fault_of_the_cuts_at_once() -> None:
     text = str(caught.value)
     assert "Did you mean 'line.re'" in text
     assert "open switch" in text
-    assert "conductor 4 crosses" in text
+    assert "conductor 4 crosses, a neutral or an open end" in text
     assert "'x', which is that of line.lat too" in text
 
 

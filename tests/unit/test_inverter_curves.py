@@ -270,3 +270,16 @@ def test_loads_beside_followers_are_as_they_were() -> None:
     alone = power_flow(case, ports=Dispatch.baseline(case).ports)
     np.testing.assert_allclose(flow.v, alone.v, atol=1e-3)
     assert isinstance(case.devices[1], Load)
+
+
+@pytest.mark.parametrize("formulation", [*EXACT, "nonlinear", "lindist3flow", "soc3", "sdp"])
+def test_an_impedance_at_any_voltage_has_no_side(formulation: str) -> None:
+    """Where the point is just at its rated voltage it was constant power, 5e-4 pu off, on a side that is none."""
+    case = two_bus(pv(curtailable=False, q_control="none", v_min_pu=1.0, v_max_pu=1.0))
+    m = build(case, formulation)
+    assert m.program.granted == ()
+    r = m.solve()
+    flow = power_flow(case)
+    there = abs(flow.v_pu[flow.index.position["b", 1], 0]) ** 2
+    assert v_b(r) == pytest.approx(there, abs=2e-6)  # what the solvers of relaxations leave
+    assert r.warnings == ()

@@ -262,3 +262,11 @@ def test_update_that_nothing_can_carry_is_infeasible_and_names_the_line() -> Non
     (conflict,) = r.conflicts
     assert conflict.element == "line.l.1"
     assert conflict.value - conflict.limit == pytest.approx(100 / 2.4, rel=1e-3)
+
+
+@pytest.mark.parametrize("formulation", ["lindist3flow", "nonlinear", "soc3", "sdp", "current-voltage"])
+def test_limits_of_voltage_may_be_whole_numbers(formulation: str) -> None:
+    """No limit at the source was an infinity among integers (`OverflowError`)."""
+    c = case(line())
+    buses = tuple(dataclasses.replace(b, v_min_pu=0, v_max_pu=9) for b in c.feeder.buses)
+    assert build(c.with_(feeder=dataclasses.replace(c.feeder, buses=buses)), formulation).solve().ok

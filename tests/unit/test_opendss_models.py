@@ -6,13 +6,18 @@ The engine's tolerance is 1e-8 pu; 1e-7 leaves room for how it ends its fixed po
 from __future__ import annotations
 
 import dataclasses
+import subprocess
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import lateral
 from lateral.case import Case
+from lateral.checks import check
 from lateral.io.opendss import ImportReport, engine, read
+from lateral.io.opendss.map_der import InverterQ
 
 FILES = """
 clear
@@ -298,13 +303,122 @@ def test_memory_that_the_engine_never_sets_is_zero_where_something_is_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, zeroed: bool
 ) -> None:
     """It takes the currents of open loads from there: in 8 of 25 runs of one file it did not converge."""
-    asked = []
-    run = engine._run_worker
+    given = []
+    start = subprocess.Popen
 
-    def noted(folder: Path, timeout_s: float, *, zeroed: bool) -> None:
-        asked.append(zeroed)
-        run(folder, timeout_s, zeroed=zeroed)
+    def noted(*args: Any, env: dict[str, str], **options: Any) -> Any:
+        given.append(env.get("MALLOC_PERTURB_"))
+        return start(*args, env=env, **options)
 
-    monkeypatch.setattr(engine, "_run_worker", noted)
+    monkeypatch.setattr(engine.subprocess, "Popen", noted)
     same(tmp_path, body)
-    assert asked == [zeroed]
+    assert given == ["255" if zeroed else None]
+
+
+# ------------------------------------------------------------------------------------------------ at the edges
+
+
+@pytest.mark.parametrize("option", ["set loadmodel=admittance", "set mode=direct"])
+def test_a_dead_generator_that_regulates(tmp_path: Path, option: str) -> None:
+    """Its power was divided by a voltage of zero."""
+    body = "new line.y bus1=b bus2=c linecode=lc length=1 units=km\nnew generator.g bus1=c kv=12.47 kw=500 model=3"
+    _, report = same(tmp_path, f"{body}\nopen line.y 1", option)
+    assert report.entry["generator.g"].outcome != "mapped"
+
+
+def test_the_last_open_or_close_of_many_generators_is_looked_up_once(tmp_path: Path) -> None:
+    body = "".join(f"\nnew generator.g{k} bus1=b kv=12.47 kw=50 kvar=10" for k in range(3))
+    switched = "\nopen generator.g0 1 2\nclose generator.g0 1 2\nclose generator.g1 1\nopen generator.g1 1 2"
+    case, report = same(tmp_path, body + switched)
+    assert [load.model for load in case.loads if load.name.startswith("generator")] == [
+        "constant_impedance",
+        "constant_power",
+        "constant_power",
+    ]
+    assert "Close command" not in report.entry["generator.g1"].reason
+
+
+def test_parts_of_a_generator_have_names_of_their_own(tmp_path: Path) -> None:
+    """Names that another generator or a load has were taken a second time (`VAL-007`)."""
+    body = """
+new generator.g bus1=b kv=12.47 kw=500 kvar=100 model=7 vminpu=0.99
+new generator.g_2 bus1=b kv=12.47 kw=50
+new generator.h bus1=b kv=12.47 kw=50
+new load.generator_h bus1=b kv=12.47 kw=50
+new load.generator_g_3 bus1=b kv=12.47 kw=50"""
+    case, report = same(tmp_path, body)
+    names = [load.name for load in case.loads]
+    assert len(set(names)) == len(names) == 9
+    assert report.entry["generator.g"].became == tuple(f"load.generator_g_{k}" for k in (1, 4, 5))
+    assert report.entry["generator.g_2"].became == ("load.generator_g_2",)
+    assert report.entry["generator.h"].became == ("load.generator_h_1",)
+    assert check(case) == ()
+
+
+USE_ACTUAL = "new loadshape.s npts=4 interval=6 useactual=yes mult=(100 250 500 200)"
+
+
+def test_the_rated_voltage_is_that_of_the_solved_point_over_a_day(tmp_path: Path) -> None:
+    """Phases stated after the kV were seen by the 1 kW that a shape of kW multiplies, that is not at all."""
+    body = f"{USE_ACTUAL}\nnew generator.g bus1=b.2 kv=7.2 phases=1 kw=300 kvar=90 model=2 daily=s"
+    snapshot, _ = same(tmp_path, body)
+    day, report = read(tmp_path / "master.dss", horizon="daily")
+    one, every = (next(d for d in c.loads if d.name == "generator_g") for c in (snapshot, day))
+    assert every.v_rated_kv == one.v_rated_kv == pytest.approx(7.2 / 3**0.5)
+    assert "state them before" in report.entry["generator.g"].reason
+
+
+@pytest.mark.parametrize("vminpu", [0.9, 1.1])
+@pytest.mark.parametrize("actual", [False, True])
+def test_balanced_currents_follow_their_shape(tmp_path: Path, vminpu: float, actual: bool) -> None:
+    """What each phase gives at the solved point was held at every step."""
+    shape = USE_ACTUAL if actual else "new loadshape.s npts=4 interval=6 mult=(0.2 0.5 1 0.4)"
+    stated = f"kw=500 model=7 balanced=yes vminpu={vminpu} daily=s"
+    snapshot, _ = same(tmp_path, f"{shape}\nnew generator.g bus1=b kv=12.47 {stated}")
+    day, _ = read(tmp_path / "master.dss", horizon="daily")
+    for k in (1, 2, 3):
+        one, every = (next(d for d in c.loads if d.name == f"generator_g_{k}") for c in (snapshot, day))
+        assert every.p_kw * day.multiplier(every.profile) == pytest.approx(one.p_kw * np.array([0.2, 0.5, 1.0, 0.4]))
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        "load.g bus1=b.0.0 phases=1 kv=7.2 kw=90",
+        "generator.g bus1=b.0.0 phases=1 kv=7.2 kw=90",
+        "generator.g bus1=b.0 phases=1 kv=7.2 kw=90 model=3",
+        "pvsystem.g bus1=b.0 phases=1 kv=7.2 kva=90 pmpp=90",
+        "storage.g bus1=b.0 phases=1 kv=7.2 kwrated=90 kwhrated=90 state=discharging",
+    ],
+)
+def test_what_has_both_ends_on_ground_is_left_out(tmp_path: Path, stated: str) -> None:
+    """It was a traceback, for want of a node 0."""
+    case, report = same(tmp_path, f"new {stated}")
+    entry = report.entry[stated.split()[0]]
+    assert (entry.outcome, entry.code) == ("ignored", "IMP-059")
+    assert len(case.loads) == 2
+
+
+def test_phases_with_both_ends_on_ground_leave_all_of_a_load_out(tmp_path: Path) -> None:
+    master = tmp_path / "master.dss"
+    master.write_text(FILES.format(body="new load.g bus1=b.1.0.2.0 kv=12.47 kw=90", option=""))
+    case, report = read(master)
+    entry = report.entry["load.g"]
+    assert (entry.outcome, entry.code, entry.lost_kw) == ("ignored", "IMP-040", 90.0)
+    assert "1 of its 3 phases" in entry.reason
+    assert len(case.loads) == 2
+
+
+@pytest.mark.parametrize(
+    ("stated", "inverter_q", "said"),
+    [("", "as_filed", False), ("pf=0.9", "as_filed", False), ("", "free", True)],
+)
+def test_a_pv_system_of_constant_impedance_that_decides_is_said(
+    tmp_path: Path, stated: str, inverter_q: InverterQ, said: bool
+) -> None:
+    """Where something of it is decided programs have its power, and power flow and replay the impedance."""
+    master = tmp_path / "master.dss"
+    master.write_text(FILES.format(body=f"new {PV} model=2 {stated}", option=""))
+    _, report = read(master, inverter_q=inverter_q)
+    entry = report.entry["pvsystem.g"]
+    assert ("where it is scheduled it is constant power" in entry.reason) == said

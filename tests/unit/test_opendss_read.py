@@ -349,18 +349,25 @@ def test_conductors_that_are_open_at_the_far_end_keep_the_line(tmp_path: Path, w
         assert lateral.solve(free(case), relaxation).status_short.startswith("optimal")
 
 
-def test_open_ends_on_one_bus_have_conductors_of_their_own(tmp_path: Path) -> None:
-    """Also beside an end that is on ground."""
-    body = """
+@pytest.mark.parametrize(
+    ("first", "made"), [(True, {"g": [5], "y": [6], "z": [7]}), (False, {"y": [5], "z": [6], "g": [7]})]
+)
+def test_open_ends_on_one_bus_have_conductors_of_their_own(
+    tmp_path: Path, first: bool, made: dict[str, list[int]]
+) -> None:
+    """Also beside an end that is on ground, before or after them; 4 is a neutral that the files have."""
+    grounded = "new line.g phases=1 bus1=b.1 bus2=c.0 r1=500 x1=100 r0=500 x0=100 c1=0 c0=0 length=1"
+    body = f"""
+{grounded if first else ""}
 new line.y bus1=b bus2=c linecode=lc length=10 units=km
 new line.z bus1=b bus2=c linecode=lc length=4 units=km
-new reactor.g phases=1 bus1=c.1 bus2=d.0 r=500 x=100
-new load.l phases=1 bus1=c.1 kv=7.2 kw=300
+{"" if first else grounded}
+new load.l phases=1 bus1=c.1.4 kv=7.2 kw=300
+new reactor.n phases=1 bus1=c.4 bus2=c.0 r=2 x=1
 open line.y 2 2
 open line.z 2 3"""
     case, _ = read_checked(tmp_path, body)
-    ends = [c for x in case.feeder.lines if x.bus_to == "c" for c in x.conductors_to if c > 4]
-    assert sorted(ends) == [5, 6]
+    assert {x.name: [c for c in x.conductors_to if c > 4] for x in case.feeder.lines if x.bus_to == "c"} == made
     solves(free(case))
 
 

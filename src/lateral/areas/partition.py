@@ -229,8 +229,8 @@ def border_problem(feeder: Feeder, elements: Mapping[str, BranchElement], group:
     """Why a group of branches cannot be cut before a bus; empty when it can.
 
     What crosses a border is a voltage to ground and a power for each conductor. So a neutral cannot cross (its voltage
-    is next to nothing, and divides nothing), nor what comes from a delta winding: its voltages to ground are decided on
-    the far side, by what is connected there.
+    is next to nothing, and divides nothing), nor an open end (it has a voltage, but is no phase), nor what comes from a
+    delta winding: its voltages to ground are decided on the far side, by what is connected there.
     """
     if len(group.buses) > 2:
         return f"a transformer between {len(group.buses)} buses"
@@ -242,7 +242,7 @@ def border_problem(feeder: Feeder, elements: Mapping[str, BranchElement], group:
             return "a generic admittance: what holds its far side is not known"
         neutral = [c for c in _conductors(element, bus) if c > MAX_PHASE]
         if neutral:
-            return f"conductor {neutral[0]} crosses, a neutral of its own"
+            return f"conductor {neutral[0]} crosses, a neutral or an open end"
         if isinstance(element, Transformer):
             far = [w for w in element.windings if w.bus == bus]
             if any(w.connection == "delta" for w in far):

@@ -462,10 +462,11 @@ def _impedance_outside(
     always = low >= high  # no window: an impedance at any voltage, without a corner
     near = held & ~always & (np.minimum(np.abs(u - low), np.abs(u - high)) < NEAR_EDGE_PU) & ctx.net.writes_curves
     one_side = held & ~near
-    sides = np.where(one_side & (u > high), high, np.where(one_side & (u >= low), low, 0.0))
-    tops = np.where(one_side & (u < low), low, np.where(one_side & (u <= high), high, np.inf))
+    sided = one_side & ~always
+    sides = np.where(sided & (u > high), high, np.where(sided & (u >= low), low, 0.0))
+    tops = np.where(sided & (u < low), low, np.where(sided & (u <= high), high, np.inf))
     ctx.net.assume_v(where.ports, sides / ratio, tops / ratio)
-    edge = np.where(u < low, low, np.where(u > high, high, np.inf))
+    edge = np.where(u < low, low, np.where((u > high) | always, high, np.inf))
     return np.asarray((ratio / np.where(one_side, edge, np.inf)) ** 2), near
 
 

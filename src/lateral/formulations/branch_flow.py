@@ -69,8 +69,8 @@ class BranchFlowModel(NetworkModel):
 
     def _voltage_limits(self, feeder: Feeder) -> tuple[FloatArray, FloatArray]:
         """Squared limits per node; none at the source's own nodes, whose voltage is given."""
-        low = np.array([feeder.bus[bus].v_min_pu for bus, _ in self.net.nodes]) ** 2
-        high = np.array([feeder.bus[bus].v_max_pu for bus, _ in self.net.nodes]) ** 2
+        low = np.array([feeder.bus[bus].v_min_pu for bus, _ in self.net.nodes], dtype=float) ** 2
+        high = np.array([feeder.bus[bus].v_max_pu for bus, _ in self.net.nodes], dtype=float) ** 2
         low[self.net.roots], high[self.net.roots] = 0.0, np.inf
         return low.reshape(-1, 1), high.reshape(-1, 1)
 

@@ -84,8 +84,8 @@ class MatrixFlowModel(PointModel):
         #: largest voltage of each neutral at the operating point, pu
         self._neutral = {f"{bus}.{c}": float(np.abs(point.v_pu[place[bus, c]]).max()) for bus, c in network.grounded}
         self._names = tuple(f"{bus}.{c}" for bus, c in network.nodes)
-        low = np.array([feeder.bus[bus].v_min_pu for bus, _ in network.nodes])
-        high = np.array([feeder.bus[bus].v_max_pu for bus, _ in network.nodes])
+        low = np.array([feeder.bus[bus].v_min_pu for bus, _ in network.nodes], dtype=float)
+        high = np.array([feeder.bus[bus].v_max_pu for bus, _ in network.nodes], dtype=float)
         # the voltage of a source is given, whatever the limits of its bus; another area keeps those of the bus it feeds
         given = [k for k in network.roots if network.nodes[k] not in point.kept]
         low[given], high[given] = 0.0, np.inf

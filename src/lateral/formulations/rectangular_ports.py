@@ -67,8 +67,8 @@ class RectangularPorts(PointModel):
         self._names = tuple(f"{bus}.{c}" for bus, c in network.nodes)
         self._neutral = neutral = np.abs(self._v0).max(axis=1) < NEUTRAL_PU
         self._live = np.flatnonzero(~neutral)
-        low = np.array([feeder.bus[bus].v_min_pu for bus, _ in network.nodes])
-        high = np.array([feeder.bus[bus].v_max_pu for bus, _ in network.nodes])
+        low = np.array([feeder.bus[bus].v_min_pu for bus, _ in network.nodes], dtype=float)
+        high = np.array([feeder.bus[bus].v_max_pu for bus, _ in network.nodes], dtype=float)
         self._v_low, self._v_high = np.where(neutral, 0.0, low), np.where(neutral, np.inf, high)
         self._powers: list[tuple[Ports, Affine, Affine]] = []
         #: name, place among the powers: what has no return by ground

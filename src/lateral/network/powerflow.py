@@ -249,10 +249,11 @@ class _Run:
         near = self.v.copy()
         with np.errstate(over="ignore", invalid="ignore"):
             rough = np.flatnonzero(~self.result(mismatch_tolerance).converged)
-        newton, lost = Newton(self.equations, self.tolerance_pu), []
+        newton, unsettled, lost = Newton(self.equations, self.tolerance_pu), set(left.tolist()), []
         for step in rough.tolist():
-            found = newton.solve(near[:, step], step) if np.all(np.isfinite(near[:, step])) else None
-            if step in left or found is None or not found.settled or self._apart(found.v, near[:, step]) > NEAR_PU:
+            tried = step not in unsettled and bool(np.all(np.isfinite(near[:, step])))
+            found = newton.solve(near[:, step], step) if tried else None
+            if found is None or not found.settled or self._apart(found.v, near[:, step]) > NEAR_PU:
                 lost.append(step)
                 continue
             self.v[:, step], self.newton_change[step] = found.v, found.change_pu

@@ -206,6 +206,17 @@ class Build:
                         return float(found.group(1))
         return None
 
+    @cached_property
+    def last_switched(self) -> dict[str, str]:
+        """Whether the last Open or Close command for an object is ``open`` or ``close``, by ``class.name``."""
+        statements = self.model.scanned.statements
+        return {f"{s.cls}.{s.name}": s.verb for s in statements if s.verb in ("open", "close")}
+
+    @cached_property
+    def generators(self) -> frozenset[str]:
+        """Names of the generators, whatever becomes of them."""
+        return frozenset(str(properties["name"]).lower() for properties in self.model.objects("generator"))
+
     def live(self, cls: str) -> Iterator[tuple[str, Properties, ElementData]]:
         """Enabled circuit elements of a class: name, properties, terminals. Disabled ones are recorded."""
         for properties in self.model.objects(cls):

@@ -15,7 +15,14 @@ from lateral.devices import PV, Battery, Load
 from lateral.devices.load import idling_name
 from lateral.io.opendss.engine import ElementData
 from lateral.io.opendss.map_build import SQRT3, Build, Properties, across_kv, number, text
-from lateral.io.opendss.map_devices import edge_of_a_third, is_a_third, opened, rated_as_solved, terminals_of
+from lateral.io.opendss.map_devices import (
+    edge_of_a_third,
+    is_a_third,
+    live_ports,
+    opened,
+    rated_as_solved,
+    terminals_of,
+)
 from lateral.io.opendss.map_inverters import InverterControls
 from lateral.io.opendss.map_shapes import Shapes, curve_value
 from lateral.network.schema import FloatArray
@@ -27,7 +34,7 @@ InverterQ = Literal["as_filed", "free"]
 def map_pv(build: Build, shapes: Shapes, inverter_q: InverterQ, controls: InverterControls) -> None:
     """PV systems: sun times curves, cut to the inverter, by the curves of their control, at the stated power factor, or
     free."""
-    for name, properties, element in build.live("pvsystem"):
+    for name, properties, element in live_ports(build, "pvsystem"):
         source = f"pvsystem.{name}"
         pmpp, kva, band = number(properties, "pmpp"), number(properties, "kva"), _band(build, properties)
         if element.is_open:
@@ -219,7 +226,7 @@ def _note_other_vars(build: Build, source: str, pv: PV, offered: FloatArray, giv
 
 def map_storage(build: Build, shapes: Shapes) -> None:
     """Storage as batteries; what it does at the operating point is in the report's dispatch."""
-    for name, properties, element in build.live("storage"):
+    for name, properties, element in live_ports(build, "storage"):
         source = f"storage.{name}"
         rated, kwh = number(properties, "kwrated"), number(properties, "kwhrated")
         state, band = text(properties, "state"), _band(build, properties)
@@ -338,6 +345,11 @@ def _user_model(build: Build, source: str, properties: Properties, kw: float) ->
     return True
 
 
+def _decides(pv: PV) -> bool:
+    """Whether anything of a PV system is decided or follows the voltage, so that programs have no impedance of it."""
+    return pv.curtailable or pv.follows_p or pv.q_control not in ("none", "power_factor")
+
+
 def _note_voltage(
     build: Build, source: str, properties: Properties, element: ElementData, device: PV | Battery
 ) -> None:
@@ -352,7 +364,8 @@ def _note_voltage(
                 f"at {u:.3g} pu, below its {band[0]:g} pu, the engine limits its current; here it is an impedance there"
             )
             build.record(source, "approximated", "IMP-011", said)
-    if isinstance(device, Battery) and band == _ALWAYS and not build.as_admittances:
+    decides = isinstance(device, Battery) or _decides(device)
+    if decides and band == _ALWAYS and not build.as_admittances:
         said = "an impedance in the power flow, as in the engine; where it is scheduled it is constant power"
         build.record(source, "approximated", "IMP-011", said)
     if properties.get("balanced") and element.phases == 3:

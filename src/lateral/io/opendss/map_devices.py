@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -32,6 +33,24 @@ def terminals_of(properties: Properties, element: ElementData) -> tuple[Terminal
     if element.phases == 3:
         return nodes[:3], "delta"
     return nodes[: element.phases + 1], "delta-open" if element.phases == 2 else "delta"
+
+
+def live_ports(build: Build, cls: str) -> Iterator[tuple[str, Properties, ElementData]]:
+    """As `Build.live`, of a class of load-like elements, without those of which a port has both of its ends on ground.
+
+    Nothing flows there, in the engine too: where all ports are so the element does nothing, and is left out.
+    """
+    for name, properties, element in build.live(cls):
+        ports = ports_of(*terminals_of(properties, element))
+        shorted = [not any(port) for port in ports]
+        if all(shorted):
+            said = "both of its ends are on ground, so that it does nothing"
+            build.record(f"{cls}.{name}", "ignored", "IMP-059", said)
+        elif any(shorted):
+            said = f"{sum(shorted)} of its {len(ports)} phases have both ends on ground; all of it is left out"
+            build.record(f"{cls}.{name}", "ignored", "IMP-040", said, lost_kw=abs(number(properties, "kw")))
+        else:
+            yield name, properties, element
 
 
 def map_sources(build: Build, base_kv: dict[str, float]) -> None:
@@ -86,7 +105,7 @@ def map_loads(build: Build, shapes: Shapes) -> None:
         build.note("IMP-054", said)
     if (build.setting("year") or 0.0) > 0.0 and build.model.objects("load"):
         build.note("IMP-062", "the files set a year; growth of the loads until then is left out")
-    for name, properties, element in build.live("load"):
+    for name, properties, element in live_ports(build, "load"):
         source = f"load.{name}"
         if element.is_open:
             opened(build, source, element)
@@ -371,6 +390,7 @@ __all__ = [
     "edge_of_a_third",
     "is_a_third",
     "is_delta",
+    "live_ports",
     "map_capacitors",
     "load_power",
     "map_loads",
