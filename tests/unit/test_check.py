@@ -994,6 +994,15 @@ def test_nonsense_never_raises(case: Case) -> None:
         assert all(isinstance(f, Fault) and f.code in CODES and str(f) for f in faults)
 
 
+def test_a_shunt_of_more_than_a_matrix_is_a_fault() -> None:
+    """A stack of matrices, which is not one to ground: found among the nonsense of above, once."""
+    case = three_phase()
+    stacked = np.ones((2, 2, 2))
+    shunt = Shunt(name="odd", bus="mid", conductors=(1, 2, 3), g_us=stacked, b_us=np.eye(3))
+    faults = check(case.with_(feeder=dataclasses.replace(case.feeder, shunts=(shunt,))))
+    assert any(f.element == "shunt.odd" for f in faults)
+
+
 # --- topology ---------------------------------------------------------------------------------------------------------
 
 

@@ -46,7 +46,7 @@ def _floating(view: View) -> Iterator[Fault]:
         held += buses[:1] if to_ground else []
     tied = {root(name) for name in held}
     tied |= {root(s.bus) for s in view.sound(Source) if s.bus in part}
-    tied |= {root(s.bus) for s in view.sound(Shunt) if s.bus in part and _to_ground(s.g_us, s.b_us)}
+    tied |= {root(s.bus) for s in view.sound(Shunt) if s.bus in part and _to_ground(s.g_us, s.b_us).all()}
     tied |= {root(name) for name in _charged(wires) if name in part}
     devices = [d for d in view.sound(ShuntDevice) if d.bus in part and 0 in d.terminals]
     tied |= {root(d.bus) for d in devices if _acts(view, d)}
