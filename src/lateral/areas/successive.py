@@ -54,6 +54,8 @@ from lateral.successive import (
 MOST_POINTS = 20
 #: Voltages of a step, which promises nothing, are those of its power flow when they are no further from it, pu.
 AWAY = 1e-6
+#: Messages of sweeps are numbered from here on; late ones about the first point are below.
+LATER = 100_000
 #: How many rounds areas may take at one point to agree more closely.
 MOST_WAITED = 20
 #: The smallest size of an objective.
@@ -108,7 +110,7 @@ class Successive:
     _waited: int = 0
     _here: int = 0
     _left: bool = False
-    _number: int = 0
+    _number: int = LATER
 
     @staticmethod
     def fits(formulation: str, algorithm: Algorithm) -> bool:
