@@ -27,7 +27,7 @@ from lateral.areas.point import AtPoint, Settled
 from lateral.areas.protocol import AreaSpec, Failure
 from lateral.areas.run import AreasRun, Round
 from lateral.areas.solve import solve_areas
-from lateral.areas.successive import MOST_POINTS, MOST_WAITED, NOWHERE, STUCK, Successive
+from lateral.areas.successive import MOST_FAILED, MOST_POINTS, MOST_WAITED, NOWHERE, STUCK, Successive
 from lateral.areas.sweeps import Sweeps
 from lateral.areas.transport import Direct
 from lateral.devices import Regulator
@@ -344,6 +344,16 @@ def test_a_step_of_nothing_that_brings_nothing_is_rest_whatever_it_promises() ->
     """What areas differ by is worth more than it would be."""
     points, executor = judged({"promised": 3e-4, "gained": 1e-7, "length": 5e-7, "away": 1e-8})
     assert points.rests and not executor.moves
+
+
+def test_an_area_that_does_not_say_what_it_is_asked_is_asked_again_and_that_is_said() -> None:
+    """Three times, a round between them; then the run has no further point."""
+    plan = dataclasses.replace(Plan.of(lateral.cut(steps_of("ieee13", 1), 2)), voltages=("v_re", "v_im"))
+    points = Successive(plan, Direct(plan, run="r"), Said(plan, [{"promised": "much"}]))  # type: ignore[dict-item]
+    for _ in range(MOST_FAILED - 1):
+        assert points.look() == plan.areas and not points.ended
+    assert points.look() == () and "does not say what its step is worth" in points.ended
+    assert len([text for text in points.told if "not judged: area '1'" in text]) == MOST_FAILED
 
 
 def test_what_nobody_says_ends_it() -> None:

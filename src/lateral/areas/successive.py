@@ -153,6 +153,7 @@ class Successive:
                 found = self._judged()
             except SolveError as error:  # it may answer again after a round
                 self._failed += 1
+                self._say(f"not judged: {error}")
                 self.ended = str(error) if self._failed >= MOST_FAILED else ""
                 found = () if self.ended else self.plan.areas
         if self.executor.fell_back != self._fell_back:
