@@ -343,8 +343,7 @@ def solve_federation(
             """Each owner's area looks at its own loads; nobody sees the whole."""
             nonlocal unsure
             if points is not None:
-                more = len(rounds) + 1 < federation.run.max_rounds and now.finished and not now.dead
-                return points.look() if more and not now.round.failures else ()
+                return points.agreed(now) if len(rounds) + 1 < federation.run.max_rounds else ()
             if not formulations.get(federation.run.formulation).lazy or now.dead:
                 return ()
             unsure = plan.areas
@@ -370,7 +369,7 @@ def solve_federation(
                 book.save(last.state, last.round, finished=last.finished)
             if progress is not None:
                 progress(last.round)
-            closer = points is not None and points.waits and not last.dead and not last.round.failures
+            closer = points is not None and points.goes_on(last)
             ended = last.finished and not closer
             alone = not (points is not None and points.held) and ends_alone(method, rounds)
             if ended or len(rounds) >= federation.run.max_rounds or alone:

@@ -157,7 +157,7 @@ def solve_areas(
             if len(rounds) + 1 >= max_rounds:
                 return ()
             if points is not None:
-                return points.look() if now.finished and not now.dead and not now.round.failures else ()
+                return points.agreed(now)
             return seen.look(at, settled, now, certify=earning, timeout_s=waits)
 
         wider = None if points is None else points.wider
@@ -189,7 +189,7 @@ def solve_areas(
                 closest = 0
             if last.finished:
                 closest = closest or len(rounds) + CLOSER
-                if points is not None and points.waits and not last.dead and not last.round.failures:
+                if points is not None and points.goes_on(last):
                     continue
                 unsettled = points is not None and not points.settled
                 if not earning or unsettled or last.dead or last.round.failures or len(rounds) >= closest:

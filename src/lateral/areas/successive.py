@@ -140,6 +140,14 @@ class Successive:
         there, what was seen of other points is nothing."""
         return algorithm.renewed(state) if any(r.built_again for r in rounds) else state
 
+    def agreed(self, now: Progress) -> tuple[str, ...]:
+        """`look`, after a round in which all areas have a schedule and agree; nothing after any other."""
+        return self.look() if now.finished and not now.dead and not now.round.failures else ()
+
+    def goes_on(self, last: Progress) -> bool:
+        """Whether areas that agree are to do so more closely."""
+        return self.waits and not last.dead and not last.round.failures
+
     def look(self) -> tuple[str, ...]:
         """Where areas agree: let them go on from another point, or from the same one with less of a step.
 
